@@ -1,0 +1,2 @@
+//! `mqchat-bench`: load generator and no-loss checker.
+fn main() {}

@@ -1,0 +1,154 @@
+//! Properties (MQTT 5.0 §2.2.2), one struct per packet that carries some: a property that does not belong to a packet
+//! cannot be written down. Empty in 3.1.1.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+/// Name and value pairs in the order of the packet; a name may occur more than once.
+pub type UserProperties = Vec<(ByteString, ByteString)>;
+
+/// Properties of PUBLISH (§3.3.2.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishProperties {
+    /// `Some(true)`: the payload is UTF-8.
+    pub payload_format_indicator: Option<bool>,
+    /// Lifetime in seconds.
+    pub message_expiry_interval: Option<u32>,
+    /// 1 to Topic Alias Maximum.
+    pub topic_alias: Option<u16>,
+    /// Where the answer of a request goes: a checked topic name.
+    pub response_topic: Option<ByteString>,
+    /// What the asker knows its request by.
+    pub correlation_data: Option<Bytes>,
+    /// Pairs of the application.
+    pub user_properties: UserProperties,
+    /// Only from server to client: the identifiers of the subscriptions that matched.
+    pub subscription_identifiers: Vec<u32>,
+    /// Media type of the payload.
+    pub content_type: Option<ByteString>,
+}
+
+/// Properties of CONNECT (§3.1.2.11).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectProperties {
+    /// Seconds; absent means 0, 0xFFFFFFFF means for ever.
+    pub session_expiry_interval: Option<u32>,
+    /// At least 1; absent means 65,535.
+    pub receive_maximum: Option<u16>,
+    /// At least 1; absent means no limit.
+    pub maximum_packet_size: Option<u32>,
+    /// Absent means 0: the server must not send aliases.
+    pub topic_alias_maximum: Option<u16>,
+    /// Absent means false.
+    pub request_response_information: Option<bool>,
+    /// Absent means true.
+    pub request_problem_information: Option<bool>,
+    /// Pairs of the application.
+    pub user_properties: UserProperties,
+    /// Name of the extended authentication.
+    pub authentication_method: Option<ByteString>,
+    /// Only with a method.
+    pub authentication_data: Option<Bytes>,
+}
+
+/// Properties of a Will Message (§3.1.3.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WillProperties {
+    /// Seconds between the end of the connection and the publication.
+    pub will_delay_interval: Option<u32>,
+    /// `Some(true)`: the payload is UTF-8.
+    pub payload_format_indicator: Option<bool>,
+    /// Lifetime in seconds.
+    pub message_expiry_interval: Option<u32>,
+    /// Media type of the payload.
+    pub content_type: Option<ByteString>,
+    /// Where the answer of a request goes.
+    pub response_topic: Option<ByteString>,
+    /// What the asker knows its request by.
+    pub correlation_data: Option<Bytes>,
+    /// Pairs of the application.
+    pub user_properties: UserProperties,
+}
+
+/// Properties of CONNACK (§3.2.2.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnAckProperties {
+    /// Seconds, if other than asked for.
+    pub session_expiry_interval: Option<u32>,
+    /// How many QoS 1 and 2 publishes the client may have unacknowledged.
+    pub receive_maximum: Option<u16>,
+    /// 0 or 1; absent means 2.
+    pub maximum_qos: Option<u8>,
+    /// Absent means true.
+    pub retain_available: Option<bool>,
+    /// Bytes; absent means no limit.
+    pub maximum_packet_size: Option<u32>,
+    /// The Client Identifier that the server chose.
+    pub assigned_client_identifier: Option<ByteString>,
+    /// Highest alias that the client may send.
+    pub topic_alias_maximum: Option<u16>,
+    /// Why, for people.
+    pub reason_string: Option<ByteString>,
+    /// Pairs of the application.
+    pub user_properties: UserProperties,
+    /// Absent means true.
+    pub wildcard_subscription_available: Option<bool>,
+    /// Absent means true.
+    pub subscription_identifiers_available: Option<bool>,
+    /// Absent means true.
+    pub shared_subscription_available: Option<bool>,
+    /// Seconds, if other than asked for.
+    pub server_keep_alive: Option<u16>,
+    /// Basis of response topics.
+    pub response_information: Option<ByteString>,
+    /// Another server to use.
+    pub server_reference: Option<ByteString>,
+    /// Name of the extended authentication.
+    pub authentication_method: Option<ByteString>,
+    /// Only with a method.
+    pub authentication_data: Option<Bytes>,
+}
+
+/// Properties of PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AckProperties {
+    /// Why, for people.
+    pub reason_string: Option<ByteString>,
+    /// Pairs of the application.
+    pub user_properties: UserProperties,
+}
+
+/// Properties of SUBSCRIBE (§3.8.2.1) and UNSUBSCRIBE (§3.10.2.1; no identifier there).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscribeProperties {
+    /// 1 to 268,435,455; in SUBSCRIBE only.
+    pub subscription_identifier: Option<u32>,
+    /// Pairs of the application.
+    pub user_properties: UserProperties,
+}
+
+/// Properties of DISCONNECT (§3.14.2.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DisconnectProperties {
+    /// Only from the client: seconds, a new value for the session.
+    pub session_expiry_interval: Option<u32>,
+    /// Why, for people.
+    pub reason_string: Option<ByteString>,
+    /// Pairs of the application.
+    pub user_properties: UserProperties,
+    /// Only from the server: another server to use.
+    pub server_reference: Option<ByteString>,
+}
+
+/// Properties of AUTH (§3.15.2.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthProperties {
+    /// Name of the extended authentication.
+    pub authentication_method: Option<ByteString>,
+    /// Only with a method.
+    pub authentication_data: Option<Bytes>,
+    /// Why, for people.
+    pub reason_string: Option<ByteString>,
+    /// Pairs of the application.
+    pub user_properties: UserProperties,
+}

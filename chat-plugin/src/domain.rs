@@ -1,0 +1,7 @@
+//! Pure values and rules of chat. No I/O, no clock, no tasks.
+
+pub mod conversation;
+pub mod device;
+pub mod entry;
+pub mod member;
+pub mod user;

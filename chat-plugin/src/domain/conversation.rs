@@ -1,0 +1,46 @@
+//! Conversations: what is known of one beside its log.
+
+use proto::ids::{ConversationId, Seq};
+use serde::{Deserialize, Serialize};
+
+/// A conversation at rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conversation {
+    /// Which one.
+    pub id: ConversationId,
+    /// Place of the last entry.
+    pub head: Seq,
+    /// Number of countable entries.
+    pub mseq: u64,
+    /// Time of the last entry, in ms since 1970.
+    pub ts_ms: u64,
+    /// Moves with every change of members, roles or settings.
+    pub version: u32,
+    /// What its admins decided.
+    pub settings: Settings,
+}
+
+/// What the admins of a conversation decide. Stored as JSON, so that later fields need no migration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Shown to members; at most 256 bytes.
+    pub title: String,
+    /// Shown to members; at most 2,048 bytes.
+    pub description: String,
+    /// What a member sees that comes later.
+    pub history: HistoryPolicy,
+}
+
+/// What a member who is added later may see of the past.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryPolicy {
+    /// Everything.
+    All,
+    /// Only what comes after joining.
+    #[default]
+    Joined,
+    /// The last so many entries before joining, too.
+    Last(u32),
+}

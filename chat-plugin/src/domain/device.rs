@@ -1,0 +1,48 @@
+//! Devices: installations that have an inbox subscription in a persistent session.
+
+use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+
+/// A device at rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Which one.
+    pub id: DeviceId,
+    /// Whose.
+    pub user: UserId,
+    /// Its MQTT Client Identifier.
+    pub client_id: String,
+    /// Its durable subscriptions below `chat/`; empty after a clean start.
+    pub subscriptions: Vec<Subscription>,
+    /// Seconds that its session outlives a connection; `u32::MAX` for ever.
+    pub session_expiry: u32,
+    /// When it was last connected (updated at connect and disconnect), in ms since 1970.
+    pub last_seen_ms: u64,
+}
+
+/// A durable subscription below `chat/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// The filter as subscribed, `$share/…` included.
+    pub filter: String,
+    /// Granted QoS: 0 or 1.
+    pub qos: u8,
+    /// Not what the same connection sent.
+    pub no_local: bool,
+    /// Retain flag as published.
+    pub retain_as_published: bool,
+    /// Subscription Identifier, 5.0.
+    pub identifier: Option<u32>,
+}
+
+/// An unacknowledged delivery of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inflight {
+    /// MQTT Packet Identifier, 1 to 65,535.
+    pub packet_id: u16,
+    /// Of which conversation.
+    pub conversation: ConversationId,
+    /// Which entry.
+    pub seq: Seq,
+    /// In which form; meaning given by `delivery`.
+    pub form: u8,
+}

@@ -1,0 +1,219 @@
+//! Entries: the lines of a conversation's log.
+
+use bytes::Bytes;
+use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
+
+/// One line of a conversation's log, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it belongs.
+    pub conversation: ConversationId,
+    /// Its place: dense from 1.
+    pub seq: Seq,
+    /// How many countable entries the log has up to and including this one.
+    pub mseq: u64,
+    /// The server's clock in ms since 1970; never going back inside a conversation.
+    pub ts_ms: u64,
+    /// Who wrote it, or whose action it tells of.
+    pub from: UserId,
+    /// The device or guest connection that it came from; for No Local.
+    pub device: DeviceId,
+    /// The sender's idempotency key.
+    pub mid: MessageId,
+    /// What it is.
+    pub kind: EntryKind,
+    /// How to read `body`.
+    pub format: BodyFormat,
+    /// The body is not for the server to read (end-to-end encryption).
+    pub opaque: bool,
+    /// The sender's bytes, verbatim; for changes made by the server: JSON.
+    pub body: Bytes,
+}
+
+/// What an entry is. Numbers are those at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum EntryKind {
+    /// A message of a member. The only countable kind.
+    Message = 1,
+    /// The conversation was made: body `{"title":…,"members":[{"uid":…,"role":…}]}`.
+    Created = 2,
+    /// Members came: body `{"members":[{"uid":…,"role":…}]}`.
+    Added = 3,
+    /// A member was removed by somebody else: body `{"uid":…}`.
+    Removed = 4,
+    /// A member left: body `{"uid":…}`, with `"owner":…` when ownership went over.
+    Left = 5,
+    /// A role changed: body `{"uid":…,"role":…}`.
+    Role = 6,
+    /// Settings of the conversation changed: body holds the new values only.
+    Settings = 7,
+}
+
+impl EntryKind {
+    /// The byte at rest.
+    pub const fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind of a byte at rest.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Message,
+            2 => Self::Created,
+            3 => Self::Added,
+            4 => Self::Removed,
+            5 => Self::Left,
+            6 => Self::Role,
+            7 => Self::Settings,
+            _ => return None,
+        })
+    }
+
+    /// The name on the wire (user property `kind`, JSON field `kind`).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Created => "created",
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Left => "left",
+            Self::Role => "role",
+            Self::Settings => "settings",
+        }
+    }
+
+    /// Does it advance `mseq` and count as unread?
+    pub const fn is_countable(self) -> bool {
+        matches!(self, Self::Message)
+    }
+}
+
+/// How a body is to be read. Numbers are those at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum BodyFormat {
+    /// UTF-8 text.
+    Text = 1,
+    /// A JSON `ClientMessage`, as sent.
+    Json = 2,
+    /// A protobuf `ClientMessage`, as sent.
+    Protobuf = 3,
+}
+
+impl BodyFormat {
+    /// The byte at rest.
+    pub const fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    /// The format of a byte at rest.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Text,
+            2 => Self::Json,
+            3 => Self::Protobuf,
+            _ => return None,
+        })
+    }
+}
+
+/// An entry before the store has given it a place.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Where it shall go.
+    pub conversation: ConversationId,
+    /// What has to be true, or to be made, for it to be stored.
+    pub basis: Basis,
+    /// Who writes.
+    pub from: UserId,
+    /// From which device or connection.
+    pub device: DeviceId,
+    /// Key of idempotency within (conversation, sender).
+    pub mid: MessageId,
+    /// Digest of everything that makes this message this message; the same `mid` with another digest is a conflict.
+    pub digest: [u8; 16],
+    /// The server's clock when it was taken; the store raises it where the log is ahead.
+    pub ts_ms: u64,
+    /// What it is.
+    pub kind: EntryKind,
+    /// How to read `body`.
+    pub format: BodyFormat,
+    /// Not for the server to read.
+    pub opaque: bool,
+    /// The bytes.
+    pub body: Bytes,
+    /// A QoS 2 exchange of a known device: its result becomes part of the commit. If there is a row of this exchange
+    /// already, nothing is stored and the row's result is returned as a duplicate, whatever `mid` says.
+    pub exchange: Option<(DeviceId, u16)>,
+    /// Changes of membership and settings that become true with this entry.
+    pub changes: Vec<Change>,
+}
+
+/// What a draft rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The conversation exists and its membership still has this version.
+    Version(u32),
+    /// Made with this entry if it does not exist (a group by `conv.create`, a direct conversation by its first message:
+    /// its members are among `changes`). If it exists, the changes are not applied, and the entry is stored if `from` is
+    /// a member now; a `Created` entry is not stored a second time but answered by its `mid`.
+    Create,
+}
+
+/// A change that is committed with an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Becomes a member, or a member again, at this entry.
+    Join {
+        /// Who.
+        user: UserId,
+        /// As what.
+        role: super::member::Role,
+        /// First entry that the member may see; `None`: this entry.
+        history_from: Option<Seq>,
+    },
+    /// Is no member any more; this entry is the last one seen.
+    Leave {
+        /// Who.
+        user: UserId,
+    },
+    /// Has another role.
+    Role {
+        /// Who.
+        user: UserId,
+        /// As what.
+        role: super::member::Role,
+    },
+    /// Settings of the conversation; replaces them all.
+    Settings(super::conversation::Settings),
+}
+
+/// What the store did with a draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stored now, at this place.
+    Stored {
+        /// The place.
+        seq: Seq,
+        /// Number of countable entries up to it.
+        mseq: u64,
+        /// Its time.
+        ts_ms: u64,
+    },
+    /// Stored before, at this place; nothing was stored now.
+    Duplicate {
+        /// The place of the first.
+        seq: Seq,
+        /// Its time.
+        ts_ms: u64,
+        /// The conversation of the first: that of the draft, except for a QoS 2 exchange.
+        conversation: ConversationId,
+    },
+    /// The same `mid` was stored with another digest.
+    Conflict,
+    /// The membership is not what the draft was judged on: judge again.
+    MembersMoved,
+}

@@ -1,0 +1,105 @@
+//! Members: users in a conversation, with a role and the stretches of the log that they may see.
+
+use proto::ids::{Seq, UserId};
+use serde::{Deserialize, Serialize};
+
+/// What a member may do: owner ⊃ admin ⊃ moderator ⊃ member ⊃ reader. Numbers are those at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Role {
+    /// Reads only.
+    Reader = 1,
+    /// Writes.
+    Member = 2,
+    /// Moderates.
+    Moderator = 3,
+    /// Changes members and settings.
+    Admin = 4,
+    /// Everything, and hands over.
+    Owner = 5,
+}
+
+impl Role {
+    /// The byte at rest.
+    pub const fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    /// The role of a byte at rest.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Reader,
+            2 => Self::Member,
+            3 => Self::Moderator,
+            4 => Self::Admin,
+            5 => Self::Owner,
+            _ => return None,
+        })
+    }
+}
+
+/// A stretch of the log that a member may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// First visible entry.
+    pub from: Seq,
+    /// Last visible entry; [`Seq::MAX`] while a member.
+    pub to: Seq,
+}
+
+/// A member, present or former.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub user: UserId,
+    /// The role; of a former member the last one.
+    pub role: Role,
+    /// The entry of the last joining; zero for those with whom a direct conversation was made.
+    pub joined: Seq,
+    /// What the member may see, ascending and disjoint; the last one is open while a member.
+    pub intervals: Vec<Interval>,
+}
+
+impl Member {
+    /// A member now, not a former one.
+    pub fn is_present(&self) -> bool {
+        self.intervals
+            .last()
+            .is_some_and(|last| last.to == Seq::MAX)
+    }
+
+    /// May this member see the entry at `seq`?
+    pub fn sees(&self, seq: Seq) -> bool {
+        self.intervals
+            .iter()
+            .any(|interval| interval.from <= seq && seq <= interval.to)
+    }
+}
+
+/// How far a user has got in a conversation. All marks are monotone and merge by maximum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Some device of the user has everything up to here.
+    pub delivered: Seq,
+    /// The user has read up to here, for all to see.
+    pub read: Seq,
+    /// The user has read up to here, for the own devices only.
+    pub private_read: Seq,
+    /// The user wants it shown as unread. Moves no watermark.
+    pub unread_flag: bool,
+    /// When `delivered` or `read` moved last, in ms since 1970.
+    pub moved_ms: u64,
+}
+
+impl Marks {
+    /// Delivered as receipts tell it: what is read has been delivered.
+    pub fn delivered(&self) -> Seq {
+        self.delivered.max(self.read)
+    }
+
+    /// Read as the own unread count sees it.
+    pub fn own_read(&self) -> Seq {
+        self.read.max(self.private_read)
+    }
+}

@@ -1,0 +1,299 @@
+//! Where conversations, users and devices live: a trait in verbs of the domain, and its backends.
+//!
+//! Every method is one round trip that a database can do natively. What returns `Ok` for a write is durable, except where
+//! [`Durability::Relaxed`] says otherwise. After an I/O error a store is poisoned: it refuses every further write.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use proto::ids::{ConversationId, DeviceId, Handle, Seq, UserId};
+
+use crate::domain::conversation::Conversation;
+use crate::domain::device::{Device, Inflight};
+use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::member::{Marks, Member};
+use crate::domain::user::{Token, User};
+
+/// What the service needs of a store.
+#[async_trait]
+pub trait ChatStore: Send + Sync + 'static {
+    /// Appends each draft at the next place of its conversation: 1, 2, 3, … without gaps. Durable once it returns; a
+    /// `MessageId` seen before stores nothing and returns its first place. Outcomes come in the order of the drafts.
+    /// Drafts of one call, and of calls that follow each other's return, are stored in order. Waits while the queue of
+    /// the store is full.
+    async fn append(&self, batch: Vec<Draft>) -> Result<Vec<Outcome>, StoreError>;
+
+    /// Entries of one conversation, ascending by `seq`.
+    async fn page(
+        &self,
+        conversation: ConversationId,
+        range: PageRange,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// Each of these conversations, or `None` where there is none.
+    async fn conversations(
+        &self,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<Conversation>>, StoreError>;
+
+    /// All members of a conversation, former ones included, with their marks; at most `limit` after `after` in the order
+    /// of user ids.
+    async fn members(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(Member, Marks)>, StoreError>;
+
+    /// Conversations in which a user is or was a member, in the order of their ids, at most `limit` after `after`.
+    async fn conversations_of(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// How many countable entries a conversation has up to `seq`, and how many of them are the user's own. O(log n).
+    async fn count_up_to(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        seq: Seq,
+    ) -> Result<Counts, StoreError>;
+
+    /// The last own countable entry of `user` at or before `seq`. O(log n).
+    async fn last_own(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        seq: Seq,
+    ) -> Result<Option<Seq>, StoreError>;
+
+    /// Moves cursors and marks: monotone, merged by maximum (the unread flag: last one wins). Relaxed moves are seen by
+    /// reads at once, are coalesced, and become durable within 250 ms or at `flush`, whichever comes first.
+    async fn advance(&self, moves: Vec<Move>, durability: Durability) -> Result<(), StoreError>;
+
+    /// Cursors of a device: of one conversation, or of all.
+    async fn cursors(
+        &self,
+        device: DeviceId,
+        conversation: Option<ConversationId>,
+    ) -> Result<Vec<(ConversationId, Seq)>, StoreError>;
+
+    /// Conversations in which receipts for `user` moved at or after `since_ms`, at most `limit`, newest first.
+    async fn receipts_due(
+        &self,
+        user: UserId,
+        since_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// One device.
+    async fn device(&self, user: UserId, device: DeviceId) -> Result<Option<Device>, StoreError>;
+
+    /// All devices of a user.
+    async fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError>;
+
+    /// Stores a device (and, if given, its unacknowledged deliveries, replacing the old ones).
+    async fn put_device(
+        &self,
+        device: Device,
+        inflight: Option<Vec<Inflight>>,
+        durability: Durability,
+    ) -> Result<(), StoreError>;
+
+    /// Unacknowledged deliveries of a device, in order of the first sending; relaxed, they are removed by reading.
+    async fn take_inflight(&self, device: DeviceId) -> Result<Vec<Inflight>, StoreError>;
+
+    /// Removes a device with its cursors, in-flight references and QoS 2 exchanges.
+    async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError>;
+
+    /// Ends a QoS 2 exchange: its row is gone, durably. Says whether there was one.
+    async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError>;
+
+    /// Makes a user.
+    ///
+    /// # Errors
+    /// [`StoreError::HandleTaken`] if the handle belongs to somebody, or belonged within the last 90 days.
+    async fn create_user(&self, user: User) -> Result<(), StoreError>;
+
+    /// Replaces a user's row; the handle must not change. A row with `removed_ms` frees the handle (after 90 days), the
+    /// tokens and the devices.
+    async fn update_user(&self, user: User) -> Result<(), StoreError>;
+
+    /// One user.
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
+
+    /// The user of a handle, removed ones excluded.
+    async fn user_by_handle(&self, handle: &Handle) -> Result<Option<User>, StoreError>;
+
+    /// Users in the order of their ids, at most `limit` after `after`, removed ones included.
+    async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError>;
+
+    /// Stores a token.
+    async fn put_token(&self, token: Token) -> Result<(), StoreError>;
+
+    /// The token of a hash.
+    async fn token(&self, hash: [u8; 32]) -> Result<Option<Token>, StoreError>;
+
+    /// All tokens of a user.
+    async fn tokens(&self, user: UserId) -> Result<Vec<Token>, StoreError>;
+
+    /// Removes a token by its public id. Says whether there was one.
+    async fn remove_token(&self, user: UserId, id: &str) -> Result<bool, StoreError>;
+
+    /// Tells of everything committed from now on, in the order of the commits. Called once, before the first append.
+    /// The store waits while the receiver is behind by its bound.
+    fn feed(&self) -> tokio::sync::mpsc::Receiver<Committed>;
+
+    /// How the store is.
+    fn health(&self) -> Health;
+
+    /// Waits until every relaxed write so far is durable.
+    async fn flush(&self) -> Result<(), StoreError>;
+
+    /// Drops idempotency keys and receipt rows whose time is over; compacts if the engine wants to. Called every hour.
+    async fn maintain(&self, now_ms: u64) -> Result<(), StoreError>;
+
+    /// Flushes, writes the commit watermark, and closes. Nothing works afterwards.
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Which entries [`ChatStore::page`] returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRange {
+    /// First place wanted.
+    pub from: Seq,
+    /// Last place wanted.
+    pub to: Seq,
+    /// Take the newest `limit` of the range instead of the oldest.
+    pub newest: bool,
+    /// At most so many entries.
+    pub limit: usize,
+    /// At most so many bytes of bodies, but one entry at least.
+    pub bytes: usize,
+}
+
+/// Result of [`ChatStore::count_up_to`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Countable entries.
+    pub all: u64,
+    /// Those of the user.
+    pub own: u64,
+}
+
+/// A cursor or mark that moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// The device has everything up to `seq`.
+    Cursor {
+        /// Which device.
+        device: DeviceId,
+        /// In which conversation.
+        conversation: ConversationId,
+        /// How far.
+        seq: Seq,
+    },
+    /// Marks of a user: those of the old and new that are higher; `unread_flag` as given, if given.
+    Marks {
+        /// In which conversation.
+        conversation: ConversationId,
+        /// Whose.
+        user: UserId,
+        /// Some device has everything up to here.
+        delivered: Seq,
+        /// Read, for all to see.
+        read: Seq,
+        /// Read, for the own devices.
+        private_read: Seq,
+        /// Shown as unread.
+        unread_flag: Option<bool>,
+        /// Time of the move.
+        ts_ms: u64,
+    },
+    /// Receipts for this sender moved.
+    ReceiptDue {
+        /// The sender.
+        user: UserId,
+        /// In which conversation.
+        conversation: ConversationId,
+        /// When.
+        ts_ms: u64,
+    },
+}
+
+/// When a write is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Before the call returns.
+    Durable,
+    /// Soon: losing it means only that something is repeated.
+    Relaxed,
+}
+
+/// One committed entry, for live delivery. Where `entry` is `None` (a store shared between nodes), read it.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Where.
+    pub conversation: ConversationId,
+    /// The new head.
+    pub head: Seq,
+    /// The entry at the head.
+    pub entry: Option<Arc<Entry>>,
+    /// Members, roles or settings changed with it: what was cached of them is old.
+    pub members_changed: bool,
+}
+
+/// How a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It takes writes.
+    Ready,
+    /// It serves reads but takes no writes, and says why (disk budget used up).
+    ReadOnly(String),
+    /// A write could not be made durable: no further write until a restart.
+    Poisoned(String),
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The write may or may not have happened; nothing more is accepted. Ask again after a restart.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store takes no writes (disk budget used up).
+    #[error("the store is read-only: {0}")]
+    ReadOnly(String),
+    /// What was read makes no sense.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// Another process has the data directory.
+    #[error("the data directory is in use by another process")]
+    Locked,
+    /// Written by a newer mqchat.
+    #[error("the store has schema {found}, this mqchat knows up to {known}")]
+    NewerSchema {
+        /// In the store.
+        found: u32,
+        /// Of this program.
+        known: u32,
+    },
+    /// The engine is behind the commit watermark: acknowledged data is missing.
+    #[error(
+        "the store ends at commit {found}, but commit {known} was acknowledged: data is missing (--accept-loss starts anyway)"
+    )]
+    Behind {
+        /// Last commit in the engine.
+        found: u64,
+        /// Last commit known to have been acknowledged.
+        known: u64,
+    },
+    /// The handle belongs to somebody, or did within the last 90 days.
+    #[error("the handle is taken")]
+    HandleTaken,
+    /// There is no such row.
+    #[error("not found")]
+    NotFound,
+}

@@ -1,0 +1,2 @@
+//! The `mqchat` server: config → build → run → drain.
+fn main() {}
