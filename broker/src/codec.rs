@@ -12,3 +12,6 @@ pub mod properties;
 pub mod reason;
 pub mod topic;
 pub mod varint;
+
+#[cfg(test)]
+mod tests;

@@ -215,6 +215,3 @@ fn short_ack(
             .ok_or(DecodeError::PacketIdZero)
     })
 }
-
-#[cfg(test)]
-mod tests;
