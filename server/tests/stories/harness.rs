@@ -7,7 +7,7 @@ mod mosquitto;
 mod random;
 mod server;
 
-pub(crate) use client::{Answer, Client, Login, Lost};
+pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
 pub(crate) use deadline::{Stopwatch, eventually};
 pub(crate) use disk::{Preload, SmallDisk, compile};
 pub(crate) use mosquitto::{Sub, publish, publish_lines};

@@ -9,5 +9,14 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod campaign;
 mod crash;
+mod delivery;
+mod group;
 mod harness;
+mod login;
+mod operation;
+mod refusals;
+mod rpc;
+mod strangers;
+mod walkthrough;

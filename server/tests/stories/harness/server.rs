@@ -170,11 +170,6 @@ impl Server {
         eventually("the server to exit", || self.child.try_wait().unwrap())
     }
 
-    /// Has it exited by itself?
-    pub(crate) fn has_exited(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     /// Memory that it has in use now (resident set), in KiB.
     pub(crate) fn memory_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
