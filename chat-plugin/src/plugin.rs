@@ -456,7 +456,10 @@ impl Hooks for ChatPlugin {
             }),
             Err(AuthError::BadCredentials) => Err(ReasonCode::BadUserNameOrPassword),
             Err(AuthError::Busy) => Err(ReasonCode::ServerBusy),
-            Err(_) => Err(ReasonCode::ServerUnavailable),
+            Err(error) => {
+                tracing::error!(%error, "a login could not be checked");
+                Err(ReasonCode::ServerUnavailable)
+            }
         }
     }
 
