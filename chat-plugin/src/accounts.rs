@@ -125,15 +125,29 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Hash`] if the options of argon2 make no sense, or there is no randomness.
-    pub fn new(store: Arc<dyn ChatStore>, config: &AccountsConfig, dev: bool) -> Result<Self, AccountError> {
+    pub fn new(
+        store: Arc<dyn ChatStore>,
+        config: &AccountsConfig,
+        dev: bool,
+    ) -> Result<Self, AccountError> {
         let passwords = Passwords::new(config)?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        Ok(Self { store, passwords, dev, events, receiver: Mutex::new(Some(receiver)) })
+        Ok(Self {
+            store,
+            passwords,
+            dev,
+            events,
+            receiver: Mutex::new(Some(receiver)),
+        })
     }
 
     /// Tells of changes from now on. For one listener: the second gets a channel that is closed.
     pub fn events(&self) -> mpsc::Receiver<UserEvent> {
-        let taken = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = self
+            .receiver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         taken.unwrap_or_else(|| mpsc::channel(1).1)
     }
 
@@ -155,7 +169,9 @@ impl Accounts {
         if !PASSWORD_BYTES.contains(&password.len()) {
             return Err(AuthError::BadCredentials);
         }
-        let hash = user.as_ref().and_then(|user| Some((user.id, user.password_hash.clone()?)));
+        let hash = user
+            .as_ref()
+            .and_then(|user| Some((user.id, user.password_hash.clone()?)));
         if self.passwords.verify(hash, password).await? {
             return user.ok_or(AuthError::BadCredentials);
         }
@@ -164,8 +180,12 @@ impl Accounts {
 
     async fn check_token(&self, user: Option<User>, hash: [u8; 32]) -> Result<User, AuthError> {
         let token = self.store.token(hash).await?;
-        let matching = user.zip(token).filter(|(user, token)| user.id == token.user);
-        matching.map(|(user, _)| user).ok_or(AuthError::BadCredentials)
+        let matching = user
+            .zip(token)
+            .filter(|(user, token)| user.id == token.user);
+        matching
+            .map(|(user, _)| user)
+            .ok_or(AuthError::BadCredentials)
     }
 
     /// In dev mode: makes the user. Of two first logins at once, one makes it and both are checked against it.
@@ -175,9 +195,11 @@ impl Accounts {
                 tracing::info!(%handle, "made a user at the first login (--dev)");
                 Ok(user)
             }
-            Err(AccountError::HandleTaken(_)) => {
-                self.store.user_by_handle(&handle).await?.ok_or(AuthError::BadCredentials)
-            }
+            Err(AccountError::HandleTaken(_)) => self
+                .store
+                .user_by_handle(&handle)
+                .await?
+                .ok_or(AuthError::BadCredentials),
             Err(AccountError::Store(error)) => Err(error.into()),
             Err(AccountError::Hash(error)) if error == passwords::BUSY => Err(AuthError::Busy),
             Err(_) => Err(AuthError::BadCredentials),
@@ -188,7 +210,11 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn add_user(&self, handle: Handle, password: Option<&[u8]>) -> Result<User, AccountError> {
+    pub async fn add_user(
+        &self,
+        handle: Handle,
+        password: Option<&[u8]>,
+    ) -> Result<User, AccountError> {
         let password_hash = match password {
             Some(password) => Some(self.hash(password).await?),
             None => None,
@@ -219,7 +245,12 @@ impl Accounts {
         let user = self.user(handle).await?;
         let password_hash = Some(self.hash(password).await?);
         let id = user.id;
-        self.store.update_user(User { password_hash, ..user }).await?;
+        self.store
+            .update_user(User {
+                password_hash,
+                ..user
+            })
+            .await?;
         self.passwords.forget(id);
         self.tell(UserEvent::PasswordChanged(id)).await;
         Ok(())
@@ -233,7 +264,13 @@ impl Accounts {
         let user = self.user(handle).await?;
         let id = user.id;
         let removed_ms = Some(crate::clock::now_ms());
-        self.store.update_user(User { password_hash: None, removed_ms, ..user }).await?;
+        self.store
+            .update_user(User {
+                password_hash: None,
+                removed_ms,
+                ..user
+            })
+            .await?;
         self.passwords.forget(id);
         self.tell(UserEvent::Removed(id)).await;
         Ok(())
@@ -249,7 +286,9 @@ impl Accounts {
         let mut after = None;
         loop {
             let page = self.store.users(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(users) };
+            let Some(last) = page.last() else {
+                return Ok(users);
+            };
             after = Some(last.id);
             users.extend(page.into_iter().filter(|user| user.removed_ms.is_none()));
         }
@@ -259,7 +298,11 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn issue_token(&self, handle: &Handle, label: &str) -> Result<(Token, String), AccountError> {
+    pub async fn issue_token(
+        &self,
+        handle: &Handle,
+        label: &str,
+    ) -> Result<(Token, String), AccountError> {
         let user = self.user(handle).await?;
         let (token, text) = tokens::make(user.id, label, crate::clock::now_ms())?;
         self.store.put_token(token.clone()).await?;

@@ -177,7 +177,7 @@ impl ChatPlugin {
     }
 
     async fn maintain(&self, stop: CancellationToken) {
-        const HOUR: Duration = Duration::from_secs(3_600);
+        const HOUR: Duration = Duration::from_hours(1);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(HOUR) => {}
@@ -216,7 +216,7 @@ impl ChatPlugin {
         bucket
     }
 
-    /// A message id for a sender who chose none: UUIDv7.
+    /// A message id for a sender who chose none: a version 7 UUID.
     fn new_mid(&self) -> Result<MessageId, crate::service::Refusal> {
         let ms = crate::clock::now_ms();
         let mut random = [0; 10];
@@ -297,13 +297,7 @@ impl ChatPlugin {
             user,
             device: device_id,
         };
-        let peer = Peer::new(
-            actor,
-            Arc::clone(&reader),
-            (persistent, open.session_expiry),
-            limits,
-            record,
-        );
+        let peer = Peer::new(actor, Arc::clone(&reader), persistent, limits, record);
         self.peers
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -510,7 +504,7 @@ impl Hooks for ChatPlugin {
             {
                 Ok(existed) => ticket.answer(existed),
                 Err(error) => {
-                    tracing::error!(%error, "the end of a QoS 2 exchange could not be made durable")
+                    tracing::error!(%error, "the end of a QoS 2 exchange could not be made durable");
                 }
             }
         });
@@ -547,7 +541,7 @@ impl Hooks for ChatPlugin {
             match plugin.unsubscribe(&peer, &filters).await {
                 Ok(reasons) => ticket.answer(reasons),
                 Err(error) => {
-                    tracing::error!(%error, "an unsubscription could not be made durable")
+                    tracing::error!(%error, "an unsubscription could not be made durable");
                 }
             }
         });

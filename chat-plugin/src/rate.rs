@@ -6,16 +6,16 @@ use tokio::time::Instant;
 
 /// A rate with a burst. A rate of 0 means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// Tokens per second.
-    pub per_s: u32,
+    pub(crate) per_s: u32,
     /// Tokens that a rested bucket holds.
-    pub burst: u32,
+    pub(crate) burst: u32,
 }
 
 /// One bucket, full at first.
 #[derive(Debug)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     rate: Rate,
     tokens: f64,
     filled: Option<Instant>,
@@ -23,7 +23,7 @@ pub struct Bucket {
 
 impl Bucket {
     /// A full bucket.
-    pub fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: Rate) -> Self {
         Self {
             rate,
             tokens: f64::from(rate.burst.max(1)),
@@ -35,7 +35,7 @@ impl Bucket {
     ///
     /// # Errors
     /// How long until there is one.
-    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
         if self.rate.per_s == 0 {
             return Ok(());
         }

@@ -45,10 +45,12 @@ pub(crate) struct Receipts {
     notify: Notify,
 }
 
+/// Whose marks moved, and from where: (delivered, read) before the first move.
+type Moves = HashMap<UserId, (Seq, Seq)>;
+
 struct Gathered {
     live: Arc<Live>,
-    /// Whose marks moved, and from where: (delivered, read) before the first move.
-    moves: HashMap<UserId, (Seq, Seq)>,
+    moves: Moves,
     due: Instant,
     interval: Duration,
 }
@@ -117,7 +119,7 @@ impl Receipts {
         }
     }
 
-    fn take_due(&self, now: Instant) -> Vec<(Arc<Live>, HashMap<UserId, (Seq, Seq)>)> {
+    fn take_due(&self, now: Instant) -> Vec<(Arc<Live>, Moves)> {
         let mut due = Vec::new();
         let interval_max = self.limits.interval_max;
         self.gathered().retain(|_, gathered| {
@@ -138,11 +140,7 @@ impl Receipts {
         due
     }
 
-    async fn tell(
-        &self,
-        live: &Arc<Live>,
-        moves: &HashMap<UserId, (Seq, Seq)>,
-    ) -> Result<(), StoreError> {
+    async fn tell(&self, live: &Arc<Live>, moves: &Moves) -> Result<(), StoreError> {
         let members = live.members();
         let now: HashMap<UserId, Marks> = members
             .iter()
@@ -176,9 +174,9 @@ impl Receipts {
                 .any(|reader| reader.wants_receipts(live.id()))
             {
                 let event = self.event(live, &members, sender, touched, &own);
-                readers
-                    .iter()
-                    .for_each(|reader| reader.receipt(event.clone()));
+                for reader in &readers {
+                    reader.receipt(event.clone());
+                }
             }
         }
         Ok(())
@@ -189,7 +187,7 @@ impl Receipts {
         &self,
         live: &Live,
         members: &[(Member, Marks)],
-        moves: &HashMap<UserId, (Seq, Seq)>,
+        moves: &Moves,
         now: &HashMap<UserId, Marks>,
     ) -> Result<HashMap<UserId, Vec<Seq>>, StoreError> {
         let after = moves

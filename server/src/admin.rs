@@ -30,13 +30,29 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
-    UserAdd { handle: Handle, password: Option<String> },
-    UserPasswd { handle: Handle, password: String },
+    UserAdd {
+        handle: Handle,
+        password: Option<String>,
+    },
+    UserPasswd {
+        handle: Handle,
+        password: String,
+    },
     UserList,
-    UserRemove { handle: Handle },
-    TokenIssue { handle: Handle, label: String },
-    TokenList { handle: Handle },
-    TokenRevoke { handle: Handle, id: String },
+    UserRemove {
+        handle: Handle,
+    },
+    TokenIssue {
+        handle: Handle,
+        label: String,
+    },
+    TokenList {
+        handle: Handle,
+    },
+    TokenRevoke {
+        handle: Handle,
+        id: String,
+    },
 }
 
 /// What came of it.
@@ -116,13 +132,24 @@ async fn carry_out(accounts: &Accounts, request: &Request) -> Reply {
 async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, AccountError> {
     match request {
         Request::UserAdd { handle, password } => {
-            accounts.add_user(handle.clone(), password.as_ref().map(String::as_bytes)).await?;
+            accounts
+                .add_user(handle.clone(), password.as_ref().map(String::as_bytes))
+                .await?;
         }
-        Request::UserPasswd { handle, password } => accounts.set_password(handle, password.as_bytes()).await?,
+        Request::UserPasswd { handle, password } => {
+            accounts.set_password(handle, password.as_bytes()).await?
+        }
         Request::UserRemove { handle } => accounts.remove_user(handle).await?,
         Request::TokenRevoke { handle, id } => accounts.revoke_token(handle, id).await?,
         Request::UserList => {
-            return Ok(Reply::Users(accounts.list_users().await?.into_iter().map(ListedUser::from).collect()));
+            return Ok(Reply::Users(
+                accounts
+                    .list_users()
+                    .await?
+                    .into_iter()
+                    .map(ListedUser::from)
+                    .collect(),
+            ));
         }
         Request::TokenIssue { handle, label } => {
             let (token, text) = accounts.issue_token(handle, label).await?;
@@ -130,7 +157,9 @@ async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, 
         }
         Request::TokenList { handle } => {
             let tokens = accounts.list_tokens(handle).await?;
-            return Ok(Reply::Tokens(tokens.into_iter().map(ListedToken::from).collect()));
+            return Ok(Reply::Tokens(
+                tokens.into_iter().map(ListedToken::from).collect(),
+            ));
         }
     }
     Ok(Reply::Done)
@@ -149,7 +178,11 @@ impl From<User> for ListedUser {
 
 impl From<Token> for ListedToken {
     fn from(token: Token) -> Self {
-        Self { id: token.id, created_ms: token.created_ms, label: token.label }
+        Self {
+            id: token.id,
+            created_ms: token.created_ms,
+            label: token.label,
+        }
     }
 }
 
@@ -160,12 +193,16 @@ impl fmt::Display for Reply {
             Self::Refused(why) => f.write_str(why),
             Self::Token { text, .. } => f.write_str(text),
             Self::Users(users) => users.iter().try_for_each(|user| {
-                let login = if user.password { "password" } else { "tokens only" };
+                let login = if user.password {
+                    "password"
+                } else {
+                    "tokens only"
+                };
                 writeln!(f, "{}\t{}\t{}\t{}", user.handle, user.uid, login, user.name)
             }),
-            Self::Tokens(tokens) => tokens
-                .iter()
-                .try_for_each(|token| writeln!(f, "{}\t{}\t{}", token.id, token.created_ms, token.label)),
+            Self::Tokens(tokens) => tokens.iter().try_for_each(|token| {
+                writeln!(f, "{}\t{}\t{}", token.id, token.created_ms, token.label)
+            }),
         }
     }
 }
@@ -188,12 +225,18 @@ impl AdminSocket {
             _ => {}
         }
         let listener = tokio::net::UnixListener::bind(&path).map_err(Failure::io(what.clone()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(Failure::io(what))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+            .map_err(Failure::io(what))?;
         Ok(Self { listener, path })
     }
 
     /// Answers until stopped.
-    pub(crate) async fn run(self, accounts: Arc<Accounts>, tracker: TaskTracker, stop: CancellationToken) {
+    pub(crate) async fn run(
+        self,
+        accounts: Arc<Accounts>,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -205,7 +248,9 @@ impl AdminSocket {
                     tracker.spawn(async move {
                         match tokio::time::timeout(TIMEOUT, answer(stream, &accounts)).await {
                             Ok(Ok(())) => {}
-                            Ok(Err(error)) => tracing::warn!(%error, "an admin command could not be answered"),
+                            Ok(Err(error)) => {
+                                tracing::warn!(%error, "an admin command could not be answered")
+                            }
                             Err(_) => tracing::warn!("an admin command took too long"),
                         }
                     });
@@ -225,7 +270,9 @@ impl AdminSocket {
 async fn answer(stream: tokio::net::UnixStream, accounts: &Accounts) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
+    tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX))
+        .read_line(&mut line)
+        .await?;
     let reply = match serde_json::from_str(&line) {
         Ok(request) => carry_out(accounts, &request).await,
         Err(error) => Reply::Refused(format!("not a request: {error}")),

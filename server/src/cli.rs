@@ -130,8 +130,18 @@ enum StoreCommand {
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Serve { place, listen, dev, accept_loss } => {
-            let overrides = Overrides { data_dir: place.data_dir, listen, dev, accept_loss };
+        Command::Serve {
+            place,
+            listen,
+            dev,
+            accept_loss,
+        } => {
+            let overrides = Overrides {
+                data_dir: place.data_dir,
+                listen,
+                dev,
+                accept_loss,
+            };
             let config = Config::read(place.config.as_deref(), &overrides)?;
             log::start(&config.log)?;
             serve::run(config, dev)
@@ -151,7 +161,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::CheckConfig { config } => {
             let config = Config::read(config.as_deref(), &Overrides::default())?;
-            let text = toml::to_string(&config).map_err(|error| Failure::Usage(error.to_string()))?;
+            let text =
+                toml::to_string(&config).map_err(|error| Failure::Usage(error.to_string()))?;
             print(&text)
         }
     }
@@ -159,7 +170,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 
 impl Place {
     fn config(&self) -> Result<Config, Failure> {
-        let overrides = Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() };
+        let overrides = Overrides {
+            data_dir: self.data_dir.clone(),
+            ..Overrides::default()
+        };
         Config::read(self.config.as_deref(), &overrides)
     }
 }
@@ -167,13 +181,25 @@ impl Place {
 impl UserCommand {
     fn request(self) -> Result<Request, Failure> {
         Ok(match self {
-            Self::Add { handle, password_stdin, no_password } => {
-                let password = if no_password { None } else { Some(read_password(password_stdin)?) };
+            Self::Add {
+                handle,
+                password_stdin,
+                no_password,
+            } => {
+                let password = if no_password {
+                    None
+                } else {
+                    Some(read_password(password_stdin)?)
+                };
                 Request::UserAdd { handle, password }
             }
-            Self::Passwd { handle, password_stdin } => {
-                Request::UserPasswd { handle, password: read_password(password_stdin)? }
-            }
+            Self::Passwd {
+                handle,
+                password_stdin,
+            } => Request::UserPasswd {
+                handle,
+                password: read_password(password_stdin)?,
+            },
             Self::List => Request::UserList,
             Self::Remove { handle } => Request::UserRemove { handle },
         })
@@ -213,7 +239,9 @@ fn read_password(from_stdin: bool) -> Result<String, Failure> {
             .map_err(Failure::io("the password cannot be read"))?;
         return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
     }
-    let ask = |prompt| rpassword::prompt_password(prompt).map_err(Failure::io("the password cannot be read"));
+    let ask = |prompt| {
+        rpassword::prompt_password(prompt).map_err(Failure::io("the password cannot be read"))
+    };
     let password = ask("Password: ")?;
     if ask("Again: ")? != password {
         return Err(Failure::Usage("the two passwords differ".into()));
@@ -228,11 +256,16 @@ fn print_reply(reply: &Reply) -> Result<(), Failure> {
 /// To standard output; a reader who has gone away is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let end = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
     match write!(out, "{text}{end}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::Io { what: "standard output".into(), error })
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Io {
+            what: "standard output".into(),
+            error,
+        }),
         _ => Ok(()),
     }
 }

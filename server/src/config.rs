@@ -83,7 +83,10 @@ impl Config {
                 .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?,
         };
         let variables = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?.strip_prefix(PREFIX)?.to_owned(), value.into_string().ok()?))
+            Some((
+                name.into_string().ok()?.strip_prefix(PREFIX)?.to_owned(),
+                value.into_string().ok()?,
+            ))
         });
         let mut config = Self::parse(&text, variables).map_err(|error| match file {
             Some(file) => Failure::Usage(format!("{}: {error}", file.display())),
@@ -93,14 +96,26 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(text: &str, variables: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    fn parse(
+        text: &str,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, String> {
+        let mut table: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| error.to_string())?;
         for (name, value) in variables {
             if let Some((section, option)) = name.split_once("__") {
-                set(&mut table, &section.to_lowercase(), &option.to_lowercase(), &value)?;
+                set(
+                    &mut table,
+                    &section.to_lowercase(),
+                    &option.to_lowercase(),
+                    &value,
+                )?;
             }
         }
-        table.try_into().map_err(|error: toml::de::Error| error.to_string())
+        table
+            .try_into()
+            .map_err(|error: toml::de::Error| error.to_string())
     }
 
     fn apply(&mut self, overrides: &Overrides) -> Result<(), Failure> {
@@ -121,15 +136,22 @@ impl Config {
         }
         self.store.accept_loss = overrides.accept_loss;
         self.store.directory = self.server.data_dir.join(&self.store.directory);
-        self.broker.check().map_err(|error| Failure::Usage(format!("broker: {error}")))
+        self.broker
+            .check()
+            .map_err(|error| Failure::Usage(format!("broker: {error}")))
     }
 }
 
 /// Sets one option from the environment: what reads as a TOML value is one, anything else is a text.
 fn set(table: &mut Table, section: &str, option: &str, value: &str) -> Result<(), String> {
-    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let parsed = format!("value = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"));
     let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
-    let section_of = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+    let section_of = table
+        .entry(section)
+        .or_insert_with(|| Value::Table(Table::new()));
     let Value::Table(options) = section_of else {
         return Err(format!("{section} is not a section"));
     };
@@ -145,7 +167,12 @@ mod tests {
     const DEV: &str = include_str!("../../config/dev.toml");
 
     fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
-        Config::parse(text, variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+        Config::parse(
+            text,
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into())),
+        )
     }
 
     #[test]
@@ -172,16 +199,30 @@ mod tests {
     fn the_environment_overrides_the_file() {
         let config = parse(
             "[broker]\nlisten = \"127.0.0.1:1\"\nkeep_alive_max_s = 5",
-            &[("BROKER__LISTEN", "127.0.0.1:2"), ("CHAT__GROUP_MEMBERS_MAX", "7"), ("OTHER", "x")],
+            &[
+                ("BROKER__LISTEN", "127.0.0.1:2"),
+                ("CHAT__GROUP_MEMBERS_MAX", "7"),
+                ("OTHER", "x"),
+            ],
         );
         let config = config.unwrap();
         assert_eq!(config.broker.listen.port(), 2);
-        assert_eq!((config.broker.keep_alive_max_s, config.chat.group_members_max), (5, 7));
+        assert_eq!(
+            (
+                config.broker.keep_alive_max_s,
+                config.chat.group_members_max
+            ),
+            (5, 7)
+        );
     }
 
     #[test]
     fn development_mode_stays_on_this_machine() {
-        let overrides = Overrides { dev: true, listen: Some(([0, 0, 0, 0], 1883).into()), ..Overrides::default() };
+        let overrides = Overrides {
+            dev: true,
+            listen: Some(([0, 0, 0, 0], 1883).into()),
+            ..Overrides::default()
+        };
         let refused = Config::default().apply(&overrides).unwrap_err();
         assert!(refused.to_string().contains("loopback"), "{refused}");
     }

@@ -30,7 +30,10 @@ pub(crate) enum LogFormat {
 impl Default for LogConfig {
     fn default() -> Self {
         // fjall tells of every compaction at «info».
-        Self { filter: "info,fjall=warn,lsm_tree=warn".into(), format: LogFormat::Text }
+        Self {
+            filter: "info,fjall=warn,lsm_tree=warn".into(),
+            format: LogFormat::Text,
+        }
     }
 }
 
@@ -38,9 +41,13 @@ impl Default for LogConfig {
 pub(crate) fn start(config: &LogConfig) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&config.filter)
         .map_err(|error| Failure::Usage(format!("log.filter: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = match config.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| Failure::Usage(format!("the log cannot be started: {error}")))

@@ -30,7 +30,10 @@ pub(crate) fn run(config: Config, dev: bool) -> Result<(), Failure> {
 
 async fn serve(config: Config, dev: bool) -> Result<(), Failure> {
     let data_dir = config.server.data_dir.clone();
-    std::fs::create_dir_all(&data_dir).map_err(Failure::io(format!("the data directory {}", data_dir.display())))?;
+    std::fs::create_dir_all(&data_dir).map_err(Failure::io(format!(
+        "the data directory {}",
+        data_dir.display()
+    )))?;
     let store = store::open(&config.store)?;
     let served = serve_store(&config, dev, Arc::clone(&store)).await;
     let health = store.health();
@@ -49,19 +52,29 @@ async fn serve_store(config: &Config, dev: bool, store: Arc<dyn ChatStore>) -> R
     let accounts = Accounts::new(Arc::clone(&store), &config.accounts, dev);
     let accounts = Arc::new(accounts.map_err(|error| Failure::Usage(error.to_string()))?);
     let open = config.server.ordinary_topics == OrdinaryTopics::Open;
-    let plugin = ChatPlugin::new(Arc::clone(&store), Arc::clone(&accounts), config.chat.clone(), open);
+    let plugin = ChatPlugin::new(
+        Arc::clone(&store),
+        Arc::clone(&accounts),
+        config.chat.clone(),
+        open,
+    );
     let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
-    let broker = Broker::bind(config.broker.clone(), plugin).await.map_err(|error| Failure::Usage(error.to_string()))?;
+    let broker = Broker::bind(config.broker.clone(), plugin)
+        .await
+        .map_err(|error| Failure::Usage(error.to_string()))?;
     let admin = AdminSocket::open(&config.server.data_dir)?;
     let address = broker.local_addr();
     tell_address(&config.server.data_dir, &address.to_string())?;
     tracing::info!(%address, data = %config.server.data_dir.display(), engine = config.store.engine.name(), "listening");
     if dev {
-        tracing::warn!("--dev: anybody on this machine can log in; an unknown user is made at the first CONNECT");
+        tracing::warn!(
+            "--dev: anybody on this machine can log in; an unknown user is made at the first CONNECT"
+        );
     }
     tracker.spawn(admin.run(accounts, tracker.clone(), stop.clone()));
-    let signals = tokio_util::task::AbortOnDropHandle::new(tracker.spawn(stop_at_signal(stop.clone())));
+    let signals =
+        tokio_util::task::AbortOnDropHandle::new(tracker.spawn(stop_at_signal(stop.clone())));
     tracker.spawn(watch(store, config.server.exit_on_poison, stop.clone()));
     broker.run(stop.clone()).await;
     stop.cancel();
@@ -82,7 +95,10 @@ fn tell_address(data_dir: &Path, address: &str) -> Result<(), Failure> {
 
 /// The first SIGTERM or SIGINT drains, the second one ends the process at once.
 async fn stop_at_signal(stop: CancellationToken) {
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+    let (mut terminate, mut interrupt) = match (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "signals cannot be received: SIGTERM will end the process without draining");
@@ -117,9 +133,14 @@ async fn watch(store: Arc<dyn ChatStore>, exit_on_poison: bool, stop: Cancellati
         }
         match &health {
             Health::Ready => tracing::info!("the store takes writes again"),
-            Health::ReadOnly(why) => tracing::error!(why, "the store is read-only: nothing is accepted"),
+            Health::ReadOnly(why) => {
+                tracing::error!(why, "the store is read-only: nothing is accepted")
+            }
             Health::Poisoned(why) => {
-                tracing::error!(why, "a write could not be made durable: nothing more is acknowledged until a restart");
+                tracing::error!(
+                    why,
+                    "a write could not be made durable: nothing more is acknowledged until a restart"
+                );
                 if exit_on_poison {
                     stop.cancel();
                     return;

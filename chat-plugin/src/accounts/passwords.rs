@@ -39,7 +39,8 @@ struct Verified {
 
 impl Passwords {
     pub(super) fn new(config: &AccountsConfig) -> Result<Self, AccountError> {
-        let params = Params::new(config.argon2_memory_kib, config.argon2_passes, 1, None).map_err(hash_error)?;
+        let params = Params::new(config.argon2_memory_kib, config.argon2_passes, 1, None)
+            .map_err(hash_error)?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let nobody = hash(&argon2, b"nobody has this password").map_err(hash_error)?;
         let mut secret = [0; 32];
@@ -50,7 +51,9 @@ impl Passwords {
             nobody,
             at_once: Arc::new(Semaphore::new(at_once)),
             waiting: AtomicUsize::new(0),
-            waiting_max: usize::try_from(config.hash_queue_max).unwrap_or(usize::MAX).max(1),
+            waiting_max: usize::try_from(config.hash_queue_max)
+                .unwrap_or(usize::MAX)
+                .max(1),
             verified: Mutex::new(Verified {
                 until: HashMap::new(),
                 keep: Duration::from_secs(config.cache_s.into()),
@@ -64,23 +67,37 @@ impl Passwords {
     pub(super) async fn hash(&self, password: &[u8]) -> Result<String, AccountError> {
         let (argon2, password) = (self.argon2.clone(), password.to_vec());
         let hashed = self.run(move || hash(&argon2, &password)).await;
-        hashed.map_err(|_| AccountError::Hash(BUSY.into()))?.map_err(hash_error)
+        hashed
+            .map_err(|_| AccountError::Hash(BUSY.into()))?
+            .map_err(hash_error)
     }
 
     /// Is this the password of that user? Without a user (or one without password) it takes as long, and is not.
-    pub(super) async fn verify(&self, of: Option<(UserId, String)>, password: &[u8]) -> Result<bool, AuthError> {
-        let key = of.as_ref().map(|(user, hash)| (*user, self.key(*user, hash, password)));
-        if key.is_some_and(|(user, key)| self.verified().knows(user, key, crate::clock::monotonic())) {
+    pub(super) async fn verify(
+        &self,
+        of: Option<(UserId, String)>,
+        password: &[u8],
+    ) -> Result<bool, AuthError> {
+        let key = of
+            .as_ref()
+            .map(|(user, hash)| (*user, self.key(*user, hash, password)));
+        if key
+            .is_some_and(|(user, key)| self.verified().knows(user, key, crate::clock::monotonic()))
+        {
             return Ok(true);
         }
         let (argon2, password) = (self.argon2.clone(), password.to_vec());
         let hash = of.map_or_else(|| self.nobody.clone(), |(_, hash)| hash);
         let right = self
-            .run(move || PasswordHash::new(&hash).is_ok_and(|hash| argon2.verify_password(&password, &hash).is_ok()))
+            .run(move || {
+                PasswordHash::new(&hash)
+                    .is_ok_and(|hash| argon2.verify_password(&password, &hash).is_ok())
+            })
             .await?;
         match key {
             Some((user, key)) if right => {
-                self.verified().remember(user, key, crate::clock::monotonic());
+                self.verified()
+                    .remember(user, key, crate::clock::monotonic());
                 Ok(true)
             }
             _ => Ok(false),
@@ -93,9 +110,15 @@ impl Passwords {
     }
 
     /// Runs a hash on a thread that may block, when it is its turn.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, AuthError> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, AuthError> {
         let _place = Place::take(&self.waiting, self.waiting_max).ok_or(AuthError::Busy)?;
-        let permit = Arc::clone(&self.at_once).acquire_owned().await.map_err(|_| AuthError::Busy)?;
+        let permit = Arc::clone(&self.at_once)
+            .acquire_owned()
+            .await
+            .map_err(|_| AuthError::Busy)?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
             drop(permit); // held by the thread: one who does not wait any more does not make room
@@ -121,7 +144,9 @@ impl Passwords {
 
 impl Verified {
     fn knows(&self, user: UserId, key: [u8; 32], now: Instant) -> bool {
-        self.until.get(&user).is_some_and(|(known, until)| *known == key && now < *until)
+        self.until
+            .get(&user)
+            .is_some_and(|(known, until)| *known == key && now < *until)
     }
 
     fn remember(&mut self, user: UserId, key: [u8; 32], now: Instant) {
@@ -166,7 +191,11 @@ mod tests {
     use super::*;
 
     fn config() -> AccountsConfig {
-        AccountsConfig { argon2_memory_kib: 64, argon2_passes: 1, ..AccountsConfig::default() }
+        AccountsConfig {
+            argon2_memory_kib: 64,
+            argon2_passes: 1,
+            ..AccountsConfig::default()
+        }
     }
 
     #[tokio::test]
@@ -174,11 +203,25 @@ mod tests {
         let passwords = Passwords::new(&config()).unwrap();
         let user = UserId::from_bytes([1; 16]);
         let hash = passwords.hash(b"secret").await.unwrap();
-        assert_eq!(passwords.verify(Some((user, hash.clone())), b"wrong").await, Ok(false));
-        assert_eq!(passwords.verify(Some((user, hash.clone())), b"secret").await, Ok(true));
+        assert_eq!(
+            passwords.verify(Some((user, hash.clone())), b"wrong").await,
+            Ok(false)
+        );
+        assert_eq!(
+            passwords
+                .verify(Some((user, hash.clone())), b"secret")
+                .await,
+            Ok(true)
+        );
         assert_eq!(passwords.verified().until.len(), 1);
-        assert_eq!(passwords.verify(Some((user, hash.clone())), b"wrong").await, Ok(false));
-        assert_eq!(passwords.verify(Some((user, hash)), b"secret").await, Ok(true));
+        assert_eq!(
+            passwords.verify(Some((user, hash.clone())), b"wrong").await,
+            Ok(false)
+        );
+        assert_eq!(
+            passwords.verify(Some((user, hash)), b"secret").await,
+            Ok(true)
+        );
     }
 
     #[tokio::test]
@@ -194,12 +237,19 @@ mod tests {
     #[tokio::test]
     async fn nobody_is_never_verified() {
         let passwords = Passwords::new(&config()).unwrap();
-        assert_eq!(passwords.verify(None, b"nobody has this password").await, Ok(false));
+        assert_eq!(
+            passwords.verify(None, b"nobody has this password").await,
+            Ok(false)
+        );
     }
 
     #[tokio::test]
     async fn a_full_queue_is_busy() {
-        let passwords = Passwords::new(&AccountsConfig { hash_queue_max: 1, ..config() }).unwrap();
+        let passwords = Passwords::new(&AccountsConfig {
+            hash_queue_max: 1,
+            ..config()
+        })
+        .unwrap();
         let place = Place::take(&passwords.waiting, passwords.waiting_max).unwrap();
         assert_eq!(passwords.verify(None, b"x").await, Err(AuthError::Busy));
         drop(place);

@@ -12,14 +12,28 @@ const PREFIX: &str = "mqt_";
 const LABEL_MAX: usize = 128;
 
 /// A new token and its text.
-pub(super) fn make(user: UserId, label: &str, now_ms: u64) -> Result<(Token, String), AccountError> {
+pub(super) fn make(
+    user: UserId,
+    label: &str,
+    now_ms: u64,
+) -> Result<(Token, String), AccountError> {
     let mut secret = [0; 32];
     let mut id = [0; 4];
     getrandom::fill(&mut secret).map_err(|error| AccountError::Hash(error.to_string()))?;
     getrandom::fill(&mut id).map_err(|error| AccountError::Hash(error.to_string()))?;
     let text = format!("{PREFIX}{}", hex(&secret));
-    let label: String = label.chars().filter(|char| !char.is_control()).take(LABEL_MAX).collect();
-    let token = Token { hash: digest(&secret), id: hex(&id), user, label, created_ms: now_ms };
+    let label: String = label
+        .chars()
+        .filter(|char| !char.is_control())
+        .take(LABEL_MAX)
+        .collect();
+    let token = Token {
+        hash: digest(&secret),
+        id: hex(&id),
+        user,
+        label,
+        created_ms: now_ms,
+    };
     Ok((token, text))
 }
 
@@ -42,10 +56,12 @@ fn digest(secret: &[u8; 32]) -> [u8; 32] {
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            let _infallible = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl ChatPlugin {
         waiting: &mut Waiting,
     ) -> Result<Taken, Refusal> {
         let message = self.read_message(peer, publish, mid, waiting)?;
-        self.check_rate(peer)?;
+        Self::check_rate(peer)?;
         match self
             .service
             .judge(peer.actor, target.clone(), message.clone())
@@ -175,7 +175,7 @@ impl ChatPlugin {
         })
     }
 
-    pub(super) fn check_rate(&self, peer: &Peer) -> Result<(), Refusal> {
+    pub(super) fn check_rate(peer: &Peer) -> Result<(), Refusal> {
         let now = crate::clock::monotonic();
         let buckets = [&peer.limits.device, &*peer.limits.user];
         for bucket in buckets {
@@ -221,11 +221,11 @@ impl ChatPlugin {
         };
         tracing::debug!(user = %peer.actor.user, topic = %waiting.topic, error = %refusal.name(), "publish refused");
         self.metrics.refused(refusal.name());
-        self.tell_refusal(peer, &waiting, refusal);
+        Self::tell_refusal(peer, &waiting, refusal);
         waiting.ticket.answer(answer);
     }
 
-    fn tell_refusal(&self, peer: &Peer, waiting: &Waiting, refusal: &Refusal) {
+    fn tell_refusal(peer: &Peer, waiting: &Waiting, refusal: &Refusal) {
         let (key, topic) = match (&waiting.mid, waiting.packet_id) {
             (Some(mid), _) => (mid.to_string(), err_topic_mid(mid)),
             (None, id) => {

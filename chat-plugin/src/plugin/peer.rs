@@ -17,7 +17,6 @@ pub(super) struct Peer {
     pub(super) reader: Arc<Reader>,
     /// The session outlives the connection: it may be, or become, a device.
     pub(super) persistent: bool,
-    pub(super) session_expiry: u32,
     pub(super) limits: Limits,
     queue: Mutex<Queue>,
     pub(super) record: tokio::sync::Mutex<Record>,
@@ -55,7 +54,7 @@ impl Peer {
     pub(super) fn new(
         actor: Actor,
         reader: Arc<Reader>,
-        (persistent, session_expiry): (bool, u32),
+        persistent: bool,
         limits: Limits,
         record: Record,
     ) -> Self {
@@ -63,7 +62,6 @@ impl Peer {
             actor,
             reader,
             persistent,
-            session_expiry,
             limits,
             queue: Mutex::default(),
             record: tokio::sync::Mutex::new(record),

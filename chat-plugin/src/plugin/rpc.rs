@@ -48,7 +48,7 @@ impl ChatPlugin {
         req: Option<RequestId>,
         publish: &Publish,
     ) -> Result<(), Refusal> {
-        self.check_rate(peer)?;
+        Self::check_rate(peer)?;
         let address = self.address(peer, req.as_ref(), publish)?;
         if !peer.reader.takes_replies() {
             return Err(Refusal::Limit("too many replies wait; read them first"));

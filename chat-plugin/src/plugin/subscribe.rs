@@ -185,7 +185,7 @@ impl ChatPlugin {
             match FilterTopic::parse(&subscription.filter) {
                 Ok(parsed) => {
                     self.activate(reader, &parsed, subscription, Start::Resumed { seen_ms })
-                        .await?
+                        .await?;
                 }
                 Err(error) => {
                     tracing::error!(filter = subscription.filter, %error, "a stored subscription makes no sense");
@@ -267,7 +267,7 @@ impl ChatPlugin {
             .member
             .intervals
             .first()
-            .map_or(first_place(&sight), |interval| interval.from);
+            .map_or_else(|| first_place(&sight), |interval| interval.from);
         let after = after.max(first.previous()).min(sight.head);
         let topic = ByteString::from(subscription.filter.as_str());
         reader.subscribe_log(subscription.slot, topic, options, position, (live, after));
