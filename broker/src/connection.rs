@@ -462,6 +462,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             &publish.topic,
         );
         let refusal = |reason| PublishAnswer {
+            notice: None,
             reason,
             properties: None,
         };

@@ -97,6 +97,7 @@ fn answer(
 ) -> PublishAnswer {
     let reason_string = text.map(ByteString::from);
     PublishAnswer {
+        notice: None,
         reason,
         properties: Some(Box::new(AckProperties {
             reason_string,

@@ -215,35 +215,14 @@ impl ChatPlugin {
     /// Tells a refusal: on PUBACK, and before it on `chat/me/err/…` to those who subscribed to it. What the store could
     /// not make durable gets no answer: the ticket is dropped, the connection closes, the client retries.
     fn refuse(&self, peer: &Peer, waiting: Waiting, refusal: &Refusal) {
-        let Some(answer) = answer::refused(refusal) else {
+        let Some(mut answer) = answer::refused(refusal) else {
             tracing::error!(user = %peer.actor.user, %refusal, "a publish could not be made durable");
             return;
         };
         tracing::debug!(user = %peer.actor.user, topic = %waiting.topic, error = %refusal.name(), "publish refused");
         self.metrics.refused(refusal.name());
-        Self::tell_refusal(peer, &waiting, refusal);
+        answer.notice = notice(peer, &waiting, refusal).map(Box::new);
         waiting.ticket.answer(answer);
-    }
-
-    fn tell_refusal(peer: &Peer, waiting: &Waiting, refusal: &Refusal) {
-        let (key, topic) = match (&waiting.mid, waiting.packet_id) {
-            (Some(mid), _) => (mid.to_string(), err_topic_mid(mid)),
-            (None, id) => {
-                let id = id.map_or(0, PacketId::get);
-                (format!("@{id}"), err_topic_packet(id))
-            }
-        };
-        let Some(matched) = peer.reader.error_subscription(&key) else {
-            return;
-        };
-        let notice = answer::notice(&topic, refusal, &waiting.topic, waiting.mid.as_ref());
-        // At QoS 0, so that it always fits before the PUBACK that it explains.
-        if !peer
-            .reader
-            .reply(Arc::new(notice), Qos::AtMostOnce, matched.identifiers)
-        {
-            tracing::debug!(user = %peer.actor.user, "a refusal could not be told: too many wait");
-        }
     }
 
     async fn take_read(
@@ -287,6 +266,21 @@ impl ChatPlugin {
         };
         self.service.unread(peer.actor, id, flag).await
     }
+}
+
+/// What is told on `chat/me/err/…`, if the connection subscribed to it.
+fn notice(peer: &Peer, waiting: &Waiting, refusal: &Refusal) -> Option<Publish> {
+    let (key, topic) = match (&waiting.mid, waiting.packet_id) {
+        (Some(mid), _) => (mid.to_string(), err_topic_mid(mid)),
+        (None, id) => {
+            let id = id.map_or(0, PacketId::get);
+            (format!("@{id}"), err_topic_packet(id))
+        }
+    };
+    let matched = peer.reader.error_subscription(&key)?;
+    let mut notice = answer::notice(&topic, refusal, &waiting.topic, waiting.mid.as_ref());
+    notice.properties.subscription_identifiers = matched.identifiers;
+    Some(notice)
 }
 
 /// What became of a message before the store has seen it.

@@ -51,7 +51,11 @@ fn synced_bytes_survive_and_later_ones_do_not() {
     assert_eq!(read(&disk, "b").as_deref(), Some("data"));
     write_and_cut(&mut disk, &["append", "a", "four", "datasync", "a"]);
     assert_eq!(read(&disk, "a").as_deref(), Some("one two four"));
-    assert_eq!(read(&disk, "b").as_deref(), Some("data"), "from the time before");
+    assert_eq!(
+        read(&disk, "b").as_deref(),
+        Some("data"),
+        "from the time before"
+    );
 }
 
 #[test]
@@ -59,19 +63,34 @@ fn a_name_changes_when_its_directory_is_synced() {
     let mut disk = Preload::new();
     write_and_cut(
         &mut disk,
-        &["write", "new", "text", "sync", "new", "rename", "new", "old"],
+        &[
+            "write", "new", "text", "sync", "new", "rename", "new", "old",
+        ],
     );
     assert_eq!(read(&disk, "new").as_deref(), Some("text"));
     assert_eq!(read(&disk, "old"), None);
     write_and_cut(
         &mut disk,
-        &["rename", "new", "old", "sync", ".", "unlink", "old", "write", "empty", "x"],
+        &[
+            "rename", "new", "old", "sync", ".", "unlink", "old", "write", "empty", "x",
+        ],
     );
     assert_eq!(read(&disk, "new"), None);
-    assert_eq!(read(&disk, "old").as_deref(), Some("text"), "the unlink was not synced");
-    write_and_cut(&mut disk, &["unlink", "old", "write", "empty", "x", "sync", "."]);
+    assert_eq!(
+        read(&disk, "old").as_deref(),
+        Some("text"),
+        "the unlink was not synced"
+    );
+    write_and_cut(
+        &mut disk,
+        &["unlink", "old", "write", "empty", "x", "sync", "."],
+    );
     assert_eq!(read(&disk, "old"), None);
-    assert_eq!(read(&disk, "empty").as_deref(), Some(""), "a name without bytes");
+    assert_eq!(
+        read(&disk, "empty").as_deref(),
+        Some(""),
+        "a name without bytes"
+    );
 }
 
 #[test]

@@ -372,7 +372,8 @@ impl Client {
     pub(crate) fn next_on(&mut self, topic: &str) -> Publish {
         let mut looked_at = 0;
         loop {
-            if let Some(at) = (looked_at..self.inbox.len()).find(|at| *self.inbox[*at].topic == *topic)
+            if let Some(at) =
+                (looked_at..self.inbox.len()).find(|at| *self.inbox[*at].topic == *topic)
             {
                 return self.inbox.remove(at).unwrap();
             }
@@ -397,7 +398,11 @@ impl Client {
             self.hears_replies = true;
         }
         self.last_request += 1;
-        let request_id = format!("{}-{}", self.stream.local_addr().unwrap().port(), self.last_request);
+        let request_id = format!(
+            "{}-{}",
+            self.stream.local_addr().unwrap().port(),
+            self.last_request
+        );
         self.call_as(&request_id, method, request)
     }
 
@@ -410,22 +415,30 @@ impl Client {
     ) -> Result<Value, String> {
         let reply_topic = format!("chat/me/rpc/{request_id}");
         let answer = match self.version {
-            Version::V311 => {
-                self.publish(&format!("chat/rpc/{method}/{request_id}"), request.to_string())
-            }
+            Version::V311 => self.publish(
+                &format!("chat/rpc/{method}/{request_id}"),
+                request.to_string(),
+            ),
             Version::V5 => {
                 let properties = PublishProperties {
                     response_topic: Some(reply_topic.as_str().into()),
                     correlation_data: Some(Bytes::from_static(b"which one")),
                     ..PublishProperties::default()
                 };
-                self.publish_with(&format!("chat/rpc/{method}"), request.to_string(), properties)
+                self.publish_with(
+                    &format!("chat/rpc/{method}"),
+                    request.to_string(),
+                    properties,
+                )
             }
         };
         assert_eq!(answer.reason, ReasonCode::Success, "{method}: {answer:?}");
         let reply = self.next_on(&reply_topic);
         if self.version == Version::V5 {
-            assert_eq!(reply.properties.correlation_data.as_deref(), Some(b"which one".as_slice()));
+            assert_eq!(
+                reply.properties.correlation_data.as_deref(),
+                Some(b"which one".as_slice())
+            );
         }
         let mut reply: Value = serde_json::from_slice(&reply.payload).unwrap();
         match reply.get_mut("ok") {

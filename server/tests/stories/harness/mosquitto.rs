@@ -61,7 +61,12 @@ impl Sub {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         let rest: Vec<_> = self.lines.iter().collect();
-        assert!(rest.is_empty(), "{} lines too many: {:?}", rest.len(), rest[0]);
+        assert!(
+            rest.is_empty(),
+            "{} lines too many: {:?}",
+            rest.len(),
+            rest[0]
+        );
     }
 }
 
@@ -73,7 +78,12 @@ impl Drop for Sub {
 }
 
 /// Publishes one message at QoS 1.
-pub(crate) fn publish(address: SocketAddr, version: Version, user: &str, arguments: &[&str]) -> Output {
+pub(crate) fn publish(
+    address: SocketAddr,
+    version: Version,
+    user: &str,
+    arguments: &[&str],
+) -> Output {
     let output = tool("mosquitto_pub", address, version, user)
         .args(["-q", "1"])
         .args(arguments)
