@@ -2,6 +2,22 @@
 //!
 //! Every method is one round trip that a database can do natively. What returns `Ok` for a write is durable, except where
 //! [`Durability::Relaxed`] says otherwise. After an I/O error a store is poisoned: it refuses every further write.
+//!
+//! [`open`] chooses the backend: [`embedded::EmbeddedStore`] over one of the engines. `docs/storage.md` draws the rows.
+
+pub mod clock;
+pub mod directory;
+mod dump;
+pub mod embedded;
+#[cfg(feature = "fjall")]
+pub mod fjall;
+pub mod kv;
+pub mod memory;
+mod options;
+#[cfg(feature = "sled")]
+pub mod sled;
+#[cfg(test)]
+mod suite;
 
 use std::sync::Arc;
 
@@ -13,6 +29,9 @@ use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
 use crate::domain::user::{Token, User};
+
+pub use self::dump::{Compacted, Dumped, compact, dump, load};
+pub use self::options::{EngineKind, StoreOptions, open, open_with_clock};
 
 /// What the service needs of a store.
 #[async_trait]
@@ -312,6 +331,14 @@ pub enum StoreError {
     /// The handle belongs to somebody, or did within the last 90 days.
     #[error("the handle is taken")]
     HandleTaken,
+    /// The body of an entry is larger than the store keeps.
+    #[error("a body of {bytes} bytes, the store keeps at most {max}")]
+    TooLarge {
+        /// Bytes of the body.
+        bytes: usize,
+        /// Most bytes of a body.
+        max: usize,
+    },
     /// There is no such row.
     #[error("not found")]
     NotFound,
