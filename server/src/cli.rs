@@ -220,11 +220,19 @@ impl StoreCommand {
     fn run(self, config: &Config) -> Result<String, Failure> {
         use chat_plugin::store;
         Ok(match self {
-            Self::Compact => store::compact(&config.store)?.to_string(),
-            Self::Dump { file } => store::dump(&config.store, &file)?.to_string(),
-            Self::Load { file } => store::load(&config.store, &file)?.to_string(),
+            Self::Compact => {
+                let compacted = store::compact(&config.store)?;
+                format!("{} → {} bytes on disk", compacted.before_bytes, compacted.after_bytes)
+            }
+            Self::Dump { file } => told(&store::dump(&config.store, &file)?),
+            Self::Load { file } => told(&store::load(&config.store, &file)?),
         })
     }
+}
+
+fn told(dumped: &chat_plugin::store::Dumped) -> String {
+    let checksum: String = dumped.checksum.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} rows, SHA-256 {checksum}", dumped.rows)
 }
 
 /// A password from the terminal, without echo and twice, or one line of standard input. Never from the command line,
