@@ -635,8 +635,11 @@ mod tests {
                 no_local: true,
                 retain_as_published: false,
                 identifier: Some(77),
+                slot: 3,
+                made_ms: 9,
             }],
             session_expiry: u32::MAX,
+            has_inbox: true,
             last_seen_ms: 5,
         }
     }
