@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::world::*;
 use crate::domain::entry::{Basis, Draft, EntryKind, Outcome};
-use crate::store::{ChatStore, StoreError};
+use crate::store::StoreError;
 use proto::ids::{ConversationId, ConversationKind, Seq, digest16};
 
 super::stories![

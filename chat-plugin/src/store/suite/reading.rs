@@ -1,6 +1,7 @@
 //! Pages and counts.
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use proto::ids::Seq;
 
 use super::world::*;
