@@ -1,6 +1,6 @@
 //! Packets → bytes.
 //!
-//! Each packet is described once, as writes into a [`Sink`]; the same description counts the bytes, for the lengths that
+//! Each packet is described once, as writes into a sink; the same description counts the bytes, for the lengths that
 //! stand before them, and writes them. Nothing is allocated but room in the output.
 //!
 //! In 3.1.1 properties are left out and Reason Codes become the return codes that stand for them.
