@@ -71,6 +71,12 @@ impl World {
         Self::new(EngineKind::Sled)
     }
 
+    /// The same world with other options.
+    pub(super) fn with_options(mut self, options: StoreOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     pub(super) fn is_on_disk(&self) -> bool {
         self.options.engine != EngineKind::Memory
     }
