@@ -114,8 +114,8 @@ async fn fail_at_each_commit(shows_failed: bool) {
         assert_eq!(acknowledged, commits - 1, "each one was its own commit");
         assert!(matches!(store.health(), Health::Poisoned(why) if why.contains("fsync")));
         assert_eq!(
-            all(&*store, cid(1)).await.len() as u32,
-            acknowledged,
+            all(&*store, cid(1)).await.len(),
+            acknowledged as usize,
             "reads stay"
         );
         let found = store.conversations(&[cid(1)]).await.unwrap();
@@ -125,8 +125,9 @@ async fn fail_at_each_commit(shows_failed: bool) {
         drop(store);
 
         let again = start(Arc::clone(&engine.inner));
-        let kept = all(&*again, cid(1)).await.len() as u32;
-        assert!(kept == acknowledged || (shows_failed && kept == acknowledged + 1));
+        let kept = all(&*again, cid(1)).await.len();
+        let extra = kept - acknowledged as usize;
+        assert!(extra <= usize::from(shows_failed));
     }
 }
 
@@ -167,10 +168,8 @@ async fn everybody_who_waits_is_told() {
     let store = start(FailingEngine::new(2, false));
     make_group(&*store, cid(1), &[1]).await;
     let one = |mid| store.append(vec![draft(cid(1), 1, mid, 1)]);
-    let (a, b, c, d) = tokio::join!(one("a"), one("b"), one("c"), store.flush());
+    let (a, b, c) = tokio::join!(one("a"), one("b"), one("c"));
     assert!(a.is_err() && b.is_err() && c.is_err());
-    // A flush with nothing to do may have gone through before.
-    let _either = d;
     assert!(store.flush().await.is_err());
 }
 

@@ -124,7 +124,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 pub(super) const DAY_MS: u64 = 24 * 3600 * 1000;
 
 pub(super) fn uid(number: u8) -> UserId {
