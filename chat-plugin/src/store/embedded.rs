@@ -226,15 +226,13 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
                 max: BODY_BYTES_MAX,
             });
         }
-        let mut outcomes = Vec::with_capacity(batch.len());
         let mut chunks = chunks(batch);
-        // Almost always there is one.
-        if let (Some(only), None) = (chunks.pop_front(), chunks.front()) {
-            return self.ask_to_write(|reply| Job::Append(only, reply)).await;
-        } else if chunks.is_empty() {
-            return Ok(outcomes);
-        }
-        while let Some(chunk) = chunks.pop_front() {
+        let Some(first) = chunks.pop_front() else {
+            return Ok(Vec::new());
+        };
+        // Almost always it is the only one.
+        let mut outcomes = self.ask_to_write(|reply| Job::Append(first, reply)).await?;
+        for chunk in chunks {
             outcomes.extend(self.ask_to_write(|reply| Job::Append(chunk, reply)).await?);
         }
         Ok(outcomes)

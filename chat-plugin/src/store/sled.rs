@@ -13,6 +13,7 @@ use std::fs::File;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, Error, IVec};
 
@@ -26,6 +27,9 @@ const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 500;
 /// sled uses two to three times what it is told.
 const CACHE_SHARE: u64 = 3;
+/// How often sled's own lock is tried, and the pause between.
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// The file that holds everything.
 const DB_FILE: &str = "db";
 /// Where sled puts nodes that do not fit.
@@ -205,12 +209,12 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 
 fn open_at(path: &Path, cache_bytes: u64) -> Result<SledEngine, EngineError> {
     super::kv::guarded(|| {
-        let db = Config::new()
+        let config = Config::new()
             .path(path)
             .cache_capacity(cache_bytes)
             .segment_size(SEGMENT_BYTES)
-            .flush_every_ms(Some(FLUSH_EVERY_MS))
-            .open()?;
+            .flush_every_ms(Some(FLUSH_EVERY_MS));
+        let db = open_unlocked(&config)?;
         let file = File::open(path.join(DB_FILE))?;
         file.sync_all()?;
         File::open(path)?.sync_all()?;
@@ -221,6 +225,20 @@ fn open_at(path: &Path, cache_bytes: u64) -> Result<SledEngine, EngineError> {
             gate: RwLock::new(()),
         })
     })
+}
+
+/// Opens the database, and waits for the threads of an earlier instance in this process, which outlive it by a moment. No
+/// other process can have it: we hold the lock of the directory.
+fn open_unlocked(config: &Config) -> Result<Db, EngineError> {
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            Err(Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            other => return Ok(other?),
+        }
+    }
+    Err(EngineError::Locked)
 }
 
 /// The snapshot files of a database; all, or the unfinished ones.

@@ -91,7 +91,7 @@ async fn a_large_call_is_split_and_stays_in_order(world: World) {
     let outcomes = store.append(drafts).await.unwrap();
     let places: Vec<_> = outcomes.into_iter().map(place).collect();
     let expected: Vec<_> = (2..=1_501).map(Seq::new).collect();
-    assert_eq!(places, expected);
+    assert!(places == expected, "{} places", places.len());
 }
 
 async fn duplicates_return_their_first_place(world: World) {
@@ -266,7 +266,7 @@ async fn the_feed_tells_every_entry_in_order(world: World) {
         assert_eq!(entry.kind == EntryKind::Created, number == 1);
     }
     drop(feed);
-    say(&*store, cid(1), 1, "nobody listens").await;
+    say(&*store, cid(1), 1, "nobody-listens").await;
 }
 
 async fn ids_of_the_wrong_kind_find_nothing(world: World) {

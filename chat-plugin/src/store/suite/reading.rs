@@ -130,7 +130,7 @@ async fn counts_are_those_of_a_recount(world: World) {
     }
     let store = world.reopen(store).await;
     for number in 1..=4 {
-        say(&*store, cid(number), 2, "after the restart").await;
+        say(&*store, cid(number), 2, "after-the-restart").await;
         let entries = all(&*store, cid(number)).await;
         for (user, place) in (1..=4u8).flat_map(|user| (0..=45u64).map(move |at| (user, at))) {
             let upto = || entries.iter().filter(|entry| entry.seq.get() <= place);

@@ -71,6 +71,12 @@ impl World {
         Self::new(EngineKind::Sled)
     }
 
+    /// The same world with other options.
+    pub(super) fn with_options(mut self, options: StoreOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     pub(super) fn is_on_disk(&self) -> bool {
         self.options.engine != EngineKind::Memory
     }
@@ -118,7 +124,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 pub(super) const DAY_MS: u64 = 24 * 3600 * 1000;
 
 pub(super) fn uid(number: u8) -> UserId {
