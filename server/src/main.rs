@@ -13,6 +13,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// glibc keeps what password hashing used, 20 MB per hash and thread, for ever.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Why the program ends without having done what was asked.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
