@@ -15,6 +15,7 @@ use super::world::{Event, OnPublish, World, delivery, reference};
 
 fn answer(reason: ReasonCode) -> PublishAnswer {
     PublishAnswer {
+        notice: None,
         reason,
         properties: Some(Box::new(AckProperties {
             reason_string: None,
@@ -135,6 +136,7 @@ async fn an_answer_that_is_too_large_for_the_client_loses_its_properties() {
     asked.properties.maximum_packet_size = Some(30);
     let (mut client, _) = world.connect_with(asked).await;
     let big = PublishAnswer {
+        notice: None,
         reason: ReasonCode::Success,
         properties: Some(Box::new(AckProperties {
             reason_string: Some("x".repeat(50).into()),
