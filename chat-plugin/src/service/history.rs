@@ -92,7 +92,7 @@ impl Service {
         limit: usize,
     ) -> Result<History, Refusal> {
         let (_, sight) = self.seen(actor.user, id).await?;
-        let head = last_seen(&sight);
+        let head = sight.last_visible();
         let limit = limit.clamp(
             1,
             usize::try_from(self.config.history_limit_max).unwrap_or(usize::MAX),
@@ -290,7 +290,7 @@ impl Service {
     /// `mseq(head) − mseq(read) − own countable entries after it`, through indexes.
     async fn count_unread(&self, live: &Live, sight: &Sight) -> Result<u64, Refusal> {
         let user = sight.member.user;
-        let last = last_seen(sight);
+        let last = sight.last_visible();
         let read = sight.marks.own_read().max(first_place(sight).previous());
         if read >= last {
             return Ok(0);
@@ -316,12 +316,6 @@ impl Service {
             .unwrap_or(user);
         Ok(Some((other, self.names.profile(other).await?)))
     }
-}
-
-/// The last entry that this user may see: the head for a member, the entry of leaving for a former one.
-fn last_seen(sight: &Sight) -> Seq {
-    let last = sight.member.intervals.last();
-    last.map_or(Seq::ZERO, |interval| interval.to.min(sight.head))
 }
 
 /// The parts of `[low, high]` that these intervals show.
