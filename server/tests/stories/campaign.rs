@@ -252,6 +252,7 @@ fn acked_messages_survive_power_cuts() {
     });
 }
 
+/// The log of the server is on the same disk: what cannot be logged must not keep it from stopping.
 #[test]
 fn nothing_is_acked_on_a_full_disk_and_nothing_acked_is_lost() {
     let disk = SmallDisk::new(24);
@@ -260,11 +261,6 @@ fn nothing_is_acked_on_a_full_disk_and_nothing_acked_is_lost() {
     campaign.wait_for_acks(1);
     let status = server.wait_for_exit();
     assert!(!status.success(), "a full disk is not a success");
-    let log = server.log();
-    assert!(
-        log.contains("ERROR") || log.contains("error"),
-        "it says so:\n{log}"
-    );
     disk.resize(1024);
     server.restart();
     campaign.goes_on_at(&server);
@@ -281,6 +277,11 @@ fn nothing_is_acked_after_a_sync_has_failed_and_nothing_acked_is_lost() {
     disk.fail_syncs();
     let status = server.wait_for_exit();
     assert!(!status.success(), "a failed sync is not a success");
+    let log = server.log();
+    assert!(
+        log.contains("could not make a write durable"),
+        "it says so:\n{log}"
+    );
     let acks = campaign.acks();
     disk.repair();
     disk.cut(server);
