@@ -46,12 +46,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut link = Link::new(stream, server.config.packet_bytes_before_auth_max);
-    match handshake::open(&server, &mut link, peer).await {
+    // Boxed: what comes before and after the connection's long life takes no memory during it.
+    match Box::pin(handshake::open(&server, &mut link, peer)).await {
         Ok(opened) => {
             server.metrics.connects_accepted.increment();
-            Connection::new(server, link, opened).run().await;
+            Box::new(Connection::new(server, link, opened)).run().await;
         }
-        Err(refused) => refuse(&server, link, peer, refused).await,
+        Err(refused) => Box::pin(refuse(&server, link, peer, refused)).await,
     }
 }
 
@@ -190,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         let end = match self.drive().await {
             Ok(never) => match never {},
             Err(end) => end,
@@ -201,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Before the peer has read the last packet: a later connection of this session waits for this.
         let (server, mut link) = self.finish(&end);
         if !matches!(end, End::Client { .. } | End::Closed | End::Lost(_)) {
-            close(&server, &mut link).await;
+            Box::pin(close(&server, &mut link)).await;
         }
         let (received, sent) = link.take_counts();
         server.metrics.bytes_received.add(received);
@@ -671,7 +672,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Ends the session's part of the connection: the plugin is told, the session kept or discarded, the claim given up.
-    fn finish(mut self, end: &End) -> (Arc<Server>, Link<S>) {
+    #[expect(
+        clippy::boxed_local,
+        reason = "unboxed, the task would hold the connection twice"
+    )]
+    fn finish(mut self: Box<Self>, end: &End) -> (Arc<Server>, Link<S>) {
         self.report();
         let now = clock::now();
         let server = self.server;
