@@ -126,7 +126,8 @@ impl Publisher {
     pub(super) async fn run(mut self) -> Result<PublisherSeen, BenchError> {
         let schedule = self.task.schedule;
         sleep_until(schedule.deadline(schedule.start)).await;
-        let mut stall_check = tokio::time::interval(STALL);
+        let first_check = schedule.deadline(schedule.start) + STALL;
+        let mut stall_check = tokio::time::interval_at(first_check, STALL);
         let stop = sleep_until(schedule.deadline(schedule.stop));
         let give_up = sleep_until(schedule.deadline(schedule.stop) + schedule.drain);
         tokio::pin!(stop, give_up);
