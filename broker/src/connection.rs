@@ -375,20 +375,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn read_packets(&mut self, scratch: &mut Scratch, now: Instant) -> Result<(), End> {
+        let read = self.read_into(&mut scratch.actions, now);
+        // What came before a bad packet was in order and is carried out.
+        self.perform(scratch, now)?;
+        read
+    }
+
+    fn read_into(&mut self, actions: &mut Vec<Action>, now: Instant) -> Result<(), End> {
         self.input_used_up = false;
         while self.is_reading() {
             let Some(packet) = self.link.next_packet()? else {
                 self.input_used_up = true;
                 break;
             };
-            self.session
-                .handle_packet(now, packet, &mut scratch.actions)?;
-            // Publishes are collected, so that they cross the seam together; a goodbye is the last packet.
-            if let Some(Action::Disconnect { .. }) = scratch.actions.last() {
+            self.session.handle_packet(now, packet, actions)?;
+            // A goodbye is the last packet.
+            if let Some(Action::Disconnect { .. }) = actions.last() {
                 break;
             }
         }
-        self.perform(scratch, now)
+        Ok(())
     }
 
     /// Carries out all actions, and those that follow from them. Never waits: output is queued up to its bound.
@@ -462,6 +468,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             &publish.topic,
         );
         let refusal = |reason| PublishAnswer {
+            notice: None,
             reason,
             properties: None,
         };

@@ -424,7 +424,10 @@ impl Session {
 
     /// Sends the acknowledgements of all answered publishes that no unanswered one precedes.
     fn settle(&mut self, out: &mut Vec<Action>) {
-        while let Some((due, answer)) = self.pending.pop() {
+        while let Some((due, mut answer)) = self.pending.pop() {
+            if let Some(notice) = answer.notice.take() {
+                self.send_notice(*notice, out);
+            }
             match due {
                 Due::Nothing => {}
                 Due::PubAck(packet_id) => {
@@ -433,6 +436,22 @@ impl Session {
                 }
                 Due::PubRec(packet_id) => self.settle_qos2(packet_id, answer, out),
             }
+        }
+    }
+
+    fn send_notice(&mut self, notice: Publish, out: &mut Vec<Action>) {
+        let outgoing = Outgoing {
+            subscription_identifiers: notice.properties.subscription_identifiers.clone(),
+            publish: Arc::new(notice),
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            packet_id: None,
+        };
+        if self.fits(|| publish_len(&outgoing.publish, &outgoing.head(), self.terms.version)) {
+            out.push(Action::Deliver(outgoing));
+        } else {
+            self.tally.too_large += 1;
         }
     }
 

@@ -202,6 +202,7 @@ mod tests {
         let number = pending.push(Due::Nothing);
         pending.answer(number, PublishAnswer::SUCCESS);
         let refusal = PublishAnswer {
+            notice: None,
             reason: ReasonCode::QuotaExceeded,
             properties: None,
         };
