@@ -60,8 +60,12 @@ impl SledEngine {
         let path = directory.engine_path();
         finish_compaction(&path)?;
         let may_create = directory.is_new() || options.accept_loss;
-        let is_there = |name| path.join(name).metadata().is_ok_and(|file| file.len() > 0);
-        if !may_create && !(is_there(DB_FILE) && is_there(CONF_FILE)) {
+        let is_missing = |name| {
+            path.join(name)
+                .metadata()
+                .map_or(true, |file| file.len() == 0)
+        };
+        if !may_create && (is_missing(DB_FILE) || is_missing(CONF_FILE)) {
             return Err(StoreError::Corrupt(format!(
                 "the files of the engine in {} are missing",
                 path.display()
