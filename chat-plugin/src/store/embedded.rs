@@ -42,7 +42,8 @@ use super::clock::Clock;
 use super::directory::Directory;
 use super::kv::{EngineError, KeyRange, KvEngine, Table};
 use super::{
-    ChatStore, Committed, Counts, Durability, Health, Move, PageRange, Place, StoreError, StoreOptions,
+    ChatStore, Committed, Counts, Durability, Health, Move, PageRange, Place, StoreError,
+    StoreOptions,
 };
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
@@ -460,6 +461,26 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError> {
+        self.read(move |engine, _| {
+            let (first, last) = (keys::exchange(device, 0), keys::exchange(device, u16::MAX));
+            let mut found = Vec::new();
+            let range = KeyRange::closed(&first, &last);
+            visit(
+                engine,
+                Table::Exchange,
+                range,
+                usize::from(u16::MAX),
+                |key, _| {
+                    found.push(keys::packet_id(key).ok_or_else(|| bad_key(Table::Exchange))?);
+                    Ok(())
+                },
+            )?;
+            Ok(found)
+        })
+        .await
+    }
+
     async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError> {
         self.ask(|reply| Job::EndExchange(device, packet_id, reply))
             .await
@@ -472,7 +493,8 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         mid: &MessageId,
     ) -> Result<Option<Place>, StoreError> {
         let mid = mid.clone();
-        self.ask(|reply| Job::Place(conversation, user, mid, reply)).await
+        self.ask(|reply| Job::Place(conversation, user, mid, reply))
+            .await
     }
 
     async fn create_user(&self, user: User) -> Result<(), StoreError> {
