@@ -1,4 +1,14 @@
 //! Acknowledged entries survive SIGKILL: a child process appends and tells what was acknowledged, until it is killed.
+//!
+//! With `MQCHAT_POWERCUT=<library>` (an emulator to be preloaded that keeps in `SH_SHADOW` only those bytes below
+//! `SH_ROOT` that a returned fsync or fdatasync has covered), they survive a power cut, too.
+
+#![cfg(any(feature = "fjall", feature = "sled"))]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test, helpers included"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -16,6 +26,7 @@ const ROUNDS: usize = 6;
 const SENDERS: u8 = 4;
 const ENGINE: &str = "MQCHAT_TEST_ENGINE";
 const DIRECTORY: &str = "MQCHAT_TEST_DIRECTORY";
+const POWERCUT: &str = "MQCHAT_POWERCUT";
 const ROUND: &str = "MQCHAT_TEST_ROUND";
 
 fn options(engine: &str, directory: &Path) -> StoreOptions {
@@ -97,7 +108,16 @@ fn kill_one(
     round: usize,
     acknowledged: &mut BTreeMap<u64, (u8, String)>,
 ) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if let Some(emulator) = std::env::var_os(POWERCUT) {
+        let shadow = directory.with_extension("shadow");
+        copy(directory, &shadow);
+        command
+            .env("LD_PRELOAD", emulator)
+            .env("SH_ROOT", directory)
+            .env("SH_SHADOW", shadow);
+    }
+    let mut child = command
         .args(["--exact", "child", "--ignored", "--nocapture"])
         .env(ENGINE, engine)
         .env(DIRECTORY, directory)
@@ -127,7 +147,27 @@ fn kill_one(
         }
     }
     child.wait().unwrap();
+    if std::env::var_os(POWERCUT).is_some() {
+        std::fs::remove_dir_all(directory).unwrap();
+        std::fs::rename(directory.with_extension("shadow"), directory).unwrap();
+    }
     assert!(seen >= enough, "the child ended by itself after {seen}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let Ok(files) = std::fs::read_dir(from) else {
+        return; // not made yet
+    };
+    for file in files {
+        let file = file.unwrap();
+        let target = to.join(file.file_name());
+        if file.file_type().unwrap().is_dir() {
+            copy(&file.path(), &target);
+        } else {
+            std::fs::copy(file.path(), &target).unwrap();
+        }
+    }
 }
 
 async fn survives(engine: &str) {

@@ -153,7 +153,7 @@ impl KvEngine for SledEngine {
         })
     }
 
-    /// sled cannot give space back in place; see [`compact_at`].
+    /// sled cannot give space back in place; see [`super::compact`].
     fn compact(&self) -> Result<(), EngineError> {
         Ok(())
     }
