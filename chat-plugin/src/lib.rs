@@ -1,4 +1,15 @@
 //! The rules of chat, on top of `broker::hooks`.
 
+pub mod accounts;
+pub mod clock;
+pub mod config;
+pub mod conversations;
+pub(crate) mod delivery;
 pub mod domain;
+pub mod metrics;
+pub mod plugin;
+pub(crate) mod rate;
+pub mod receipts;
+pub mod render;
+pub mod service;
 pub mod store;

@@ -23,7 +23,7 @@ mod suite;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proto::ids::{ConversationId, DeviceId, Handle, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
@@ -43,6 +43,14 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Drafts of one call, and of calls that follow each other's return, are stored in order. Waits while the queue of
     /// the store is full.
     async fn append(&self, batch: Vec<Draft>) -> Result<Vec<Outcome>, StoreError>;
+
+    /// Where a message of this sender with this id was stored, as long as its idempotency key is kept.
+    async fn place_of(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Place>, StoreError>;
 
     /// Entries of one conversation, ascending by `seq`.
     async fn page(
@@ -193,6 +201,17 @@ pub struct PageRange {
     pub limit: usize,
     /// At most so many bytes of bodies, but one entry at least.
     pub bytes: usize,
+}
+
+/// Result of [`ChatStore::place_of`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The place.
+    pub seq: Seq,
+    /// Its time, in ms since 1970.
+    pub ts_ms: u64,
+    /// Digest of what was stored.
+    pub digest: [u8; 16],
 }
 
 /// Result of [`ChatStore::count_up_to`].

@@ -1,7 +1,6 @@
 //! Acknowledged entries survive SIGKILL: a child process appends and tells what was acknowledged, until it is killed.
 //!
-//! With `MQCHAT_POWERCUT=<library>` (an emulator to be preloaded that keeps in `SH_SHADOW` only those bytes below
-//! `SH_ROOT` that a returned fsync or fdatasync has covered), they survive a power cut, too.
+//! With `MQCHAT_POWERCUT=<library>` (built from `server/tests/powercut/powercut.c`), each kill is a power cut instead.
 
 #![cfg(any(feature = "fjall", feature = "sled"))]
 #![expect(
@@ -111,11 +110,12 @@ fn kill_one(
     let mut command = Command::new(std::env::current_exe().unwrap());
     if let Some(emulator) = std::env::var_os(POWERCUT) {
         let shadow = directory.with_extension("shadow");
-        copy(directory, &shadow);
+        std::fs::create_dir_all(directory).unwrap();
+        std::fs::create_dir(&shadow).unwrap();
         command
             .env("LD_PRELOAD", emulator)
-            .env("SH_ROOT", directory)
-            .env("SH_SHADOW", shadow);
+            .env("POWERCUT_ROOT", directory)
+            .env("POWERCUT_SHADOW", shadow);
     }
     let mut child = command
         .args(["--exact", "child", "--ignored", "--nocapture"])
@@ -149,25 +149,11 @@ fn kill_one(
     child.wait().unwrap();
     if std::env::var_os(POWERCUT).is_some() {
         std::fs::remove_dir_all(directory).unwrap();
-        std::fs::rename(directory.with_extension("shadow"), directory).unwrap();
+        let shadow = directory.with_extension("shadow");
+        std::fs::rename(shadow.join("tree"), directory).unwrap();
+        std::fs::remove_dir_all(shadow).unwrap();
     }
     assert!(seen >= enough, "the child ended by itself after {seen}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    let Ok(files) = std::fs::read_dir(from) else {
-        return; // not made yet
-    };
-    for file in files {
-        let file = file.unwrap();
-        let target = to.join(file.file_name());
-        if file.file_type().unwrap().is_dir() {
-            copy(&file.path(), &target);
-        } else {
-            std::fs::copy(file.path(), &target).unwrap();
-        }
-    }
 }
 
 async fn survives(engine: &str) {

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use proto::ids::{ConversationId, DeviceId, Handle, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::condition::Condition;
@@ -43,7 +43,8 @@ use super::clock::Clock;
 use super::directory::Directory;
 use super::kv::{EngineError, KeyRange, KvEngine, Table};
 use super::{
-    ChatStore, Committed, Counts, Durability, Health, Move, PageRange, StoreError, StoreOptions,
+    ChatStore, Committed, Counts, Durability, Health, Move, PageRange, Place, StoreError,
+    StoreOptions,
 };
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
@@ -473,6 +474,17 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
 
     async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError> {
         self.ask(|reply| Job::EndExchange(device, packet_id, reply))
+            .await
+    }
+
+    async fn place_of(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Place>, StoreError> {
+        let mid = mid.clone();
+        self.ask(|reply| Job::Place(conversation, user, mid, reply))
             .await
     }
 

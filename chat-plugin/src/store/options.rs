@@ -33,7 +33,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             engine: EngineKind::default(),
-            directory: PathBuf::from("data/store"),
+            directory: PathBuf::from("store"),
             memory_bytes: 256 * 1024 * 1024,
             max_disk_bytes: 0,
             accept_loss: false,

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use proto::ids::{DeviceId, UserId};
+use proto::ids::{ConversationId, DeviceId, MessageId, UserId};
 
 use super::overlay::OverlayKey;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
 use crate::domain::user::{Token, User};
-use crate::store::{Durability, StoreError};
+use crate::store::{Durability, Place, StoreError};
 
 /// Where the result of a job goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -25,6 +25,7 @@ pub(super) enum Job {
     TakeInflight(DeviceId, Reply<Vec<Inflight>>),
     RemoveDevice(UserId, DeviceId, Reply<()>),
     EndExchange(DeviceId, u16, Reply<bool>),
+    Place(ConversationId, UserId, MessageId, Reply<Option<Place>>),
     CreateUser(Box<User>, Reply<()>),
     UpdateUser(Box<User>, Reply<()>),
     PutToken(Box<Token>, Reply<()>),
@@ -41,6 +42,7 @@ impl Job {
         let _gone = match self {
             Self::Append(_, reply) => reply.send(Err(error)).is_err(),
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
+            Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply) | Self::RemoveToken(_, _, reply) => {
                 reply.send(Err(error)).is_err()
             }

@@ -168,6 +168,7 @@ pub(super) fn write_time(ms: u64) -> Vec<u8> {
 pub(super) fn write_device(device: &Device) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend_from_slice(&device.session_expiry.to_be_bytes());
+    out.push(u8::from(device.has_inbox));
     time(&mut out, device.last_seen_ms);
     text(&mut out, &device.client_id);
     let count = u16::try_from(device.subscriptions.len()).unwrap_or(u16::MAX);
@@ -179,6 +180,8 @@ pub(super) fn write_device(device: &Device) -> Vec<u8> {
             | u8::from(subscription.identifier.is_some()) << 4;
         out.push(flags);
         out.extend_from_slice(&subscription.identifier.unwrap_or(0).to_be_bytes());
+        out.push(subscription.slot);
+        time(&mut out, subscription.made_ms);
         text(&mut out, &subscription.filter);
     }
     out
@@ -476,6 +479,7 @@ pub(super) fn read_time(table: &'static str, value: &[u8]) -> Read<u64> {
 pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Device> {
     let mut reader = Reader::new("device", value)?;
     let session_expiry = reader.word()?;
+    let has_inbox = reader.byte()? & 1 != 0;
     let last_seen_ms = reader.time()?;
     let client_id = reader.text()?.to_owned();
     let count = reader.short()?;
@@ -483,7 +487,11 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
     for _ in 0..count {
         let flags = reader.byte()?;
         let identifier = reader.word()?;
+        let slot = reader.byte()?;
+        let made_ms = reader.time()?;
         subscriptions.push(Subscription {
+            slot,
+            made_ms,
             filter: reader.text()?.to_owned(),
             qos: flags & 3,
             no_local: flags & 4 != 0,
@@ -498,6 +506,7 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
         client_id,
         subscriptions,
         session_expiry,
+        has_inbox,
         last_seen_ms,
     })
 }
@@ -626,8 +635,11 @@ mod tests {
                 no_local: true,
                 retain_as_published: false,
                 identifier: Some(77),
+                slot: 3,
+                made_ms: 9,
             }],
             session_expiry: u32::MAX,
+            has_inbox: true,
             last_seen_ms: 5,
         }
     }

@@ -11,7 +11,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::ids::{ConversationId, Seq, UserId};
+use proto::ids::{ConversationId, MessageId, Seq, UserId};
 use quick_cache::unsync::Cache;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -27,7 +27,7 @@ use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
 use crate::domain::member::Member;
 use crate::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
-use crate::store::{Committed, Durability, StoreError};
+use crate::store::{Committed, Durability, Place, StoreError};
 
 /// Relaxed moves are written with the first commit after this.
 const RELAXED_DELAY: Duration = Duration::from_millis(200);
@@ -96,6 +96,7 @@ enum Done {
     Unit(Reply<()>),
     Flag(Reply<bool>, bool),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
+    Place(Reply<Option<Place>>, Option<Place>),
 }
 
 impl Done {
@@ -105,6 +106,7 @@ impl Done {
             Self::Append(reply, outcomes) => reply.send(result.map(|()| outcomes)).is_err(),
             Self::Unit(reply) => reply.send(result).is_err(),
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
+            Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
     }
@@ -247,6 +249,10 @@ impl<K: KvEngine> Writer<K> {
             Job::EndExchange(device, packet_id, reply) => {
                 let had = self.end_exchange(device, packet_id);
                 self.answer(had, reply, Durability::Durable, Done::Flag);
+            }
+            Job::Place(conversation, user, mid, reply) => {
+                let place = self.place_of(conversation, user, &mid);
+                self.answer(place, reply, Durability::Relaxed, Done::Place);
             }
             Job::CreateUser(user, reply) => {
                 let result = self.create_user(&user);
@@ -421,6 +427,18 @@ impl<K: KvEngine> Writer<K> {
             }
         }
         Ok(None)
+    }
+
+    fn place_of(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Place>, StoreError> {
+        let mut key = Vec::new();
+        keys::idempotency(&mut key, conversation, user, mid);
+        let first = self.first(conversation, &mut key)?;
+        Ok(first.map(|First { seq, ts_ms, digest }| Place { seq, ts_ms, digest }))
     }
 
     /// Number of own countable entries of a user.

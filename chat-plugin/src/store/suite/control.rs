@@ -208,8 +208,11 @@ fn device(user: u8, number: u8) -> Device {
             no_local: false,
             retain_as_published: true,
             identifier: None,
+            slot: 0,
+            made_ms: 11,
         }],
         session_expiry: 3_600,
+        has_inbox: true,
         last_seen_ms: 12,
     }
 }
