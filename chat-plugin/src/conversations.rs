@@ -249,6 +249,16 @@ impl Live {
         self.state().head
     }
 
+    /// An entry was stored here, and its sender is told: whoever asks from now on gets an answer that knows of it, though
+    /// the feed may still be on its way.
+    pub(crate) fn stored(&self, seq: Seq, members_changed: bool) {
+        let mut state = self.state();
+        state.head = state.head.max(seq);
+        if members_changed || state.conversation.is_none() {
+            state.generation += 1;
+        }
+    }
+
     /// What was read of the members is old: the next question reads them again.
     pub(crate) fn invalidate(&self) {
         self.state().generation += 1;

@@ -36,6 +36,8 @@ struct Waiting {
     topic: bytestring::ByteString,
     packet_id: Option<PacketId>,
     mid: Option<MessageId>,
+    /// The client does not know `mid`: it gave none.
+    mid_is_ours: bool,
 }
 
 impl ChatPlugin {
@@ -91,6 +93,7 @@ impl ChatPlugin {
             topic: publish.topic.clone(),
             packet_id: publish.packet_id,
             mid: None,
+            mid_is_ours: false,
         };
         let topic = waiting.topic.clone();
         let parsed = match PublishTopic::parse(&topic) {
@@ -188,6 +191,7 @@ impl ChatPlugin {
             _ => return Err(Refusal::format("not offered by this server")),
         };
         let mid = one_mid([in_topic, in_property, in_body])?;
+        waiting.mid_is_ours = mid.is_none();
         let mid = match mid {
             Some(mid) => mid,
             None => self.new_mid()?,
@@ -299,7 +303,8 @@ impl ChatPlugin {
 
 /// What is told on `chat/me/err/…`, if the connection subscribed to it.
 fn notice(peer: &Peer, waiting: &Waiting, refusal: &Refusal) -> Option<Publish> {
-    let (key, topic) = match (&waiting.mid, waiting.packet_id) {
+    let mid = waiting.mid.as_ref().filter(|_| !waiting.mid_is_ours);
+    let (key, topic) = match (mid, waiting.packet_id) {
         (Some(mid), _) => (mid.to_string(), err_topic_mid(mid)),
         (None, id) => {
             let id = id.map_or(0, PacketId::get);
@@ -307,7 +312,7 @@ fn notice(peer: &Peer, waiting: &Waiting, refusal: &Refusal) -> Option<Publish> 
         }
     };
     let matched = peer.reader.error_subscription(&key)?;
-    let mut notice = answer::notice(&topic, refusal, &waiting.topic, waiting.mid.as_ref());
+    let mut notice = answer::notice(&topic, refusal, &waiting.topic, mid);
     notice.properties.subscription_identifiers = matched.identifiers;
     Some(notice)
 }

@@ -95,9 +95,11 @@ impl Service {
         };
         let draft = draft(&request, conversation, Basis::Create, proposal);
         let outcome = self.store.append(vec![draft.clone()]).await?.pop();
-        outcome
+        let result = outcome
             .and_then(|outcome| placed(&draft, outcome))
-            .unwrap_or_else(|| Err(moving()))
+            .unwrap_or_else(|| Err(moving()));
+        self.follow_own(&draft, &result);
+        result
     }
 
     /// The direct conversation with a user: its id, whether or not it has been used yet.
@@ -352,7 +354,10 @@ impl Service {
             let draft = draft(request, id, Basis::Version(sight.version), proposal);
             let outcome = self.store.append(vec![draft.clone()]).await?.pop();
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
-                Some(result) => return result,
+                Some(result) => {
+                    self.follow_own(&draft, &result);
+                    return result;
+                }
                 None => live.invalidate(),
             }
         }
