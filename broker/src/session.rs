@@ -59,6 +59,8 @@ pub(crate) struct Session {
     state: SessionState,
     pending: Pending,
     requests: Vec<Request>,
+    /// Size of the requests.
+    request_bytes: usize,
     next_request: u64,
     /// Tickets of `on_release` that are out.
     releasing: usize,
@@ -96,6 +98,7 @@ struct Request {
     number: u64,
     packet_id: PacketId,
     subscribe: bool,
+    bytes: usize,
     /// Per filter: does it belong to the plugin, and its Reason Code when known.
     reasons: Vec<(bool, Option<ReasonCode>)>,
 }
@@ -108,6 +111,7 @@ impl Session {
             state,
             pending: Pending::default(),
             requests: Vec::new(),
+            request_bytes: 0,
             next_request: 0,
             releasing: 0,
             credit: usize::MAX,
@@ -291,7 +295,9 @@ impl Session {
     /// Is there room for further packets of the client? False while too much is unanswered.
     pub(crate) fn wants_input(&self) -> bool {
         let requests = self.requests.len() + self.releasing;
-        self.pending.len() < self.credit && self.pending.len() + requests < self.terms.pending_max
+        self.pending.len() < self.credit
+            && self.pending.len() + requests < self.terms.pending_max
+            && self.pending.bytes() + self.request_bytes < self.terms.pending_bytes_max
     }
 
     /// Nothing of the client waits for an answer.
@@ -360,7 +366,7 @@ impl Session {
             }
             _ => Due::Nothing,
         };
-        let number = self.pending.push(due);
+        let number = self.pending.push(due, queue::size(&publish));
         if plugin {
             hand_over(publish, number, out);
         } else {
@@ -561,9 +567,14 @@ impl Session {
         let plugin = |wanted: &SubscribeFilter| {
             crate::acl::is_below(self.terms.root, wanted.filter.split_share().1)
         };
+        let bytes = subscribe
+            .filters
+            .iter()
+            .map(|it| filter_bytes(&it.filter))
+            .sum();
         let owners = subscribe.filters.iter().map(plugin).collect();
         let (theirs, ours): (Vec<_>, Vec<_>) = subscribe.filters.into_iter().partition(plugin);
-        let number = self.open_request(subscribe.packet_id, true, owners);
+        let number = self.open_request(subscribe.packet_id, true, bytes, owners);
         let identifier = subscribe.properties.subscription_identifier;
         let part = |filters| Subscribing {
             filters,
@@ -584,9 +595,10 @@ impl Session {
     fn handle_unsubscribe(&mut self, unsubscribe: Unsubscribe, out: &mut Vec<Action>) {
         let plugin =
             |filter: &TopicFilter| crate::acl::is_below(self.terms.root, filter.split_share().1);
+        let bytes = unsubscribe.filters.iter().map(filter_bytes).sum();
         let owners = unsubscribe.filters.iter().map(plugin).collect();
         let (theirs, ours): (Vec<_>, Vec<_>) = unsubscribe.filters.into_iter().partition(plugin);
-        let number = self.open_request(unsubscribe.packet_id, false, owners);
+        let number = self.open_request(unsubscribe.packet_id, false, bytes, owners);
         if !theirs.is_empty() {
             out.push(Action::UnsubscribePlugin(theirs, number));
         }
@@ -595,13 +607,21 @@ impl Session {
         }
     }
 
-    fn open_request(&mut self, packet_id: PacketId, subscribe: bool, plugin: Vec<bool>) -> u64 {
+    fn open_request(
+        &mut self,
+        packet_id: PacketId,
+        subscribe: bool,
+        bytes: usize,
+        plugin: Vec<bool>,
+    ) -> u64 {
         let number = self.next_request;
         self.next_request += 2;
+        self.request_bytes += bytes;
         self.requests.push(Request {
             number,
             packet_id,
             subscribe,
+            bytes,
             reasons: plugin.into_iter().map(|plugin| (plugin, None)).collect(),
         });
         number
@@ -626,6 +646,7 @@ impl Session {
             return;
         };
         let request = self.requests.swap_remove(place);
+        self.request_bytes -= request.bytes;
         let (packet_id, properties) = (request.packet_id, AckProperties::default());
         out.push(Action::Send(Box::new(if request.subscribe {
             Packet::SubAck(SubAck {
@@ -839,6 +860,11 @@ fn hand_over(publish: Publish, number: u64, out: &mut Vec<Action>) {
         Some(Action::HandOver(batch)) => batch.push((publish, number)),
         _ => out.push(Action::HandOver(vec![(publish, number)])),
     }
+}
+
+/// What a filter that waits for its Reason Code takes, about.
+fn filter_bytes(filter: &TopicFilter) -> usize {
+    size_of::<SubscribeFilter>() + filter.as_str().len()
 }
 
 const fn wrong_ack(packet_id: PacketId) -> ProtocolError {
