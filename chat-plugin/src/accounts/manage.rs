@@ -1,0 +1,233 @@
+//! What an operator does with users and tokens, through the command line or the admin socket.
+//!
+//! Changes of one user's row are read-modify-write: they go through here one at a time, so that none undoes another.
+
+use proto::ids::{Handle, UserId};
+use tokio::sync::mpsc;
+
+use super::error::AccountError;
+use super::hashing::HashError;
+use super::secret::{TOKEN_PREFIX, TokenSecret, public_id};
+use super::{Accounts, PASSWORD_BYTES_MAX, UserEvent};
+use crate::clock;
+use crate::domain::user::{Token, User};
+use crate::store::StoreError;
+
+impl Accounts {
+    /// Makes a user. Without a password only tokens let the user in. `name` is the display name, may be empty.
+    ///
+    /// # Errors
+    /// [`AccountError::HandleTaken`], what is wrong with password or name, or the store's error.
+    pub async fn add_user(
+        &self,
+        handle: &Handle,
+        name: &str,
+        password: Option<&[u8]>,
+    ) -> Result<User, AccountError> {
+        check_text(name)?;
+        let password_hash = match password {
+            Some(password) => Some(self.new_hash(password).await?),
+            None => None,
+        };
+        self.create(handle, name, password_hash).await
+    }
+
+    /// Replaces a password. Open connections of the user are closed, and the old password is refused at once.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`], what is wrong with the password, or the store's error.
+    pub async fn set_password(&self, handle: &Handle, password: &[u8]) -> Result<(), AccountError> {
+        self.known(handle).await?;
+        let hash = self.new_hash(password).await?;
+        let user = self
+            .change(handle, |user| user.password_hash = Some(hash))
+            .await?;
+        self.verified.forget(user.id);
+        self.tell(UserEvent::PasswordChanged(user.id)).await;
+        Ok(())
+    }
+
+    /// Replaces a display name; empty: the handle.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`], what is wrong with the name, or the store's error.
+    pub async fn set_name(&self, handle: &Handle, name: &str) -> Result<User, AccountError> {
+        check_text(name)?;
+        self.change(handle, |user| name.clone_into(&mut user.name))
+            .await
+    }
+
+    /// Removes a user: open connections are closed, password and tokens are refused at once. What the user wrote stays.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`] or the store's error.
+    pub async fn remove_user(&self, handle: &Handle) -> Result<User, AccountError> {
+        let user = self
+            .change(handle, |user| {
+                user.removed_ms = Some(clock::now_ms());
+                user.password_hash = None;
+            })
+            .await?;
+        self.verified.forget(user.id);
+        self.tell(UserEvent::Removed(user.id)).await;
+        Ok(user)
+    }
+
+    /// Users in the order of their making, removed ones included, at most `limit` after `after`.
+    ///
+    /// # Errors
+    /// The store's error.
+    pub async fn list_users(
+        &self,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<User>, AccountError> {
+        Ok(self.store.users(after, limit).await?)
+    }
+
+    /// Issues a token. The secret is shown once and kept nowhere; `label` says what for.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`], [`AccountError::TooManyTokens`], or the store's error.
+    pub async fn issue_token(
+        &self,
+        handle: &Handle,
+        label: &str,
+    ) -> Result<(TokenSecret, Token), AccountError> {
+        check_text(label)?;
+        let secret =
+            TokenSecret::random().map_err(|error| AccountError::Hashing(error.to_string()))?;
+        let hash = secret.hash();
+        let _alone = self.changes.lock().await;
+        let user = self.known(handle).await?;
+        let max = self.config.tokens_per_user_max;
+        let had = self.store.tokens(user.id).await?.len();
+        if had >= usize::try_from(max).unwrap_or(usize::MAX) {
+            return Err(AccountError::TooManyTokens { max });
+        }
+        let token = Token {
+            hash,
+            id: public_id(&hash),
+            user: user.id,
+            label: label.to_owned(),
+            created_ms: clock::now_ms(),
+        };
+        self.store.put_token(token.clone()).await?;
+        Ok((secret, token))
+    }
+
+    /// All tokens of a user; the secrets are not known.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`] or the store's error.
+    pub async fn list_tokens(&self, handle: &Handle) -> Result<Vec<Token>, AccountError> {
+        let user = self.known(handle).await?;
+        Ok(self.store.tokens(user.id).await?)
+    }
+
+    /// Revokes a token by its public id. It is refused at once; open connections of the user are closed, since which of
+    /// them rests on this token is not kept (the others come back by themselves).
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`], [`AccountError::NoSuchToken`], or the store's error.
+    pub async fn revoke_token(&self, handle: &Handle, id: &str) -> Result<(), AccountError> {
+        let user = self.known(handle).await?;
+        if !self.store.remove_token(user.id, id).await? {
+            return Err(AccountError::NoSuchToken(id.to_owned()));
+        }
+        self.tell(UserEvent::TokenRevoked(user.id)).await;
+        Ok(())
+    }
+
+    pub(super) async fn create(
+        &self,
+        handle: &Handle,
+        name: &str,
+        password_hash: Option<String>,
+    ) -> Result<User, AccountError> {
+        let mut random = [0; 10];
+        getrandom::fill(&mut random).map_err(|error| AccountError::Hashing(error.to_string()))?;
+        let created_ms = clock::now_ms();
+        let user = User {
+            id: UserId::new(created_ms, random),
+            handle: handle.clone(),
+            name: name.to_owned(),
+            password_hash,
+            created_ms,
+            removed_ms: None,
+        };
+        match self.store.create_user(user.clone()).await {
+            Ok(()) => Ok(user),
+            Err(StoreError::HandleTaken) => Err(AccountError::HandleTaken(handle.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn change(
+        &self,
+        handle: &Handle,
+        change: impl FnOnce(&mut User),
+    ) -> Result<User, AccountError> {
+        let _alone = self.changes.lock().await;
+        let mut user = self.known(handle).await?;
+        change(&mut user);
+        self.store.update_user(user.clone()).await?;
+        Ok(user)
+    }
+
+    async fn known(&self, handle: &Handle) -> Result<User, AccountError> {
+        let user = self.store.user_by_handle(handle).await?;
+        user.ok_or_else(|| AccountError::NoSuchUser(handle.to_string()))
+    }
+
+    async fn new_hash(&self, password: &[u8]) -> Result<String, AccountError> {
+        self.check_password(password)?;
+        match self.hashing.hash(password).await {
+            Ok(hash) => Ok(hash),
+            Err(HashError::Busy) => Err(AccountError::Busy),
+            Err(HashError::Failed(error)) => Err(AccountError::Hashing(error)),
+        }
+    }
+
+    fn check_password(&self, password: &[u8]) -> Result<(), AccountError> {
+        let min = self.config.password_bytes_min;
+        if password.len() < usize::try_from(min).unwrap_or(usize::MAX).max(1) {
+            return Err(AccountError::PasswordTooShort { min });
+        }
+        if password.len() > PASSWORD_BYTES_MAX {
+            let max = PASSWORD_BYTES_MAX;
+            return Err(AccountError::PasswordTooLong { max });
+        }
+        if password.starts_with(TOKEN_PREFIX.as_bytes()) {
+            let prefix = TOKEN_PREFIX;
+            return Err(AccountError::PasswordLikeToken { prefix });
+        }
+        Ok(())
+    }
+
+    /// Tells all who listen. Waits for those who are behind: an event that is lost leaves a connection open that must not
+    /// be.
+    async fn tell(&self, event: UserEvent) {
+        let listeners: Vec<mpsc::Sender<UserEvent>> = {
+            let mut listeners = self.listeners();
+            listeners.retain(|listener| !listener.is_closed());
+            listeners.clone()
+        };
+        for listener in listeners {
+            // A listener that has gone meanwhile has no connections left.
+            let _gone = listener.send(event).await;
+        }
+    }
+}
+
+/// A display name or label: it reaches terminals, so it has no control characters.
+fn check_text(text: &str) -> Result<(), AccountError> {
+    const MAX: usize = 200;
+    if text.len() > MAX {
+        return Err(AccountError::TextTooLong { max: MAX });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(AccountError::TextWithControls);
+    }
+    Ok(())
+}
