@@ -215,8 +215,10 @@ pub struct SessionEnd {
 pub struct PublishAnswer {
     /// Below 0x80: accepted. In 3.1.1 every answer becomes a plain PUBACK or PUBREC.
     pub reason: ReasonCode,
-    /// Sent in 5.0 (unless the client asked for no problem information and this is a refusal).
+    /// Sent in 5.0, unless the client asked for no problem information [MQTT-3.1.2-29].
     pub properties: Option<Box<AckProperties>>,
+    /// A message to this client at QoS 0, sent right before the ack that it explains (at QoS 0: in its place).
+    pub notice: Option<Box<Publish>>,
 }
 
 impl PublishAnswer {
@@ -224,6 +226,7 @@ impl PublishAnswer {
     pub const SUCCESS: Self = Self {
         reason: ReasonCode::Success,
         properties: None,
+        notice: None,
     };
 }
 

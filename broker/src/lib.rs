@@ -1,5 +1,114 @@
 //! An MQTT 3.1.1 and 5.0 server that has never heard of chat.
+//!
+//! [`Broker::bind`] listens, [`Broker::run`] serves until its token is cancelled. A plugin joins by [`hooks::Hooks`] and owns
+//! one root level of the topic tree; everything else is ordinary MQTT.
+//!
+//! How it stops:
+//! 1. The token is cancelled: no connection is accepted, and none is read any more.
+//! 2. Each connection waits until its requests are answered (at most `drain_timeout_ms`), sends the answers and DISCONNECT
+//!    0x8B, and tells the plugin of its end.
+//! 3. When the last task is over, the plugin is told of the shutdown.
+//!
+//! What it does not do yet: shared subscriptions to ordinary topics (announced as not available, refused with 0x9E), topic
+//! aliases to the client, extended authentication, TLS, WebSocket, and keeping sessions and retained messages over a restart.
 
+mod acl;
+mod clock;
 pub mod codec;
+pub mod config;
+mod connection;
+mod error;
 pub mod hooks;
+mod listener;
 pub mod mailbox;
+pub mod metrics;
+mod registry;
+mod router;
+mod server;
+mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub use crate::config::{Config, ConfigError};
+pub use crate::error::Error;
+use crate::hooks::Hooks;
+use crate::listener::tcp;
+pub use crate::metrics::Metrics;
+use crate::server::Server;
+
+/// A broker that listens and does not serve yet.
+#[derive(Debug)]
+pub struct Broker {
+    config: Config,
+    hooks: HooksBox,
+    listener: TcpListener,
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+}
+
+struct HooksBox(Arc<dyn Hooks>);
+
+impl std::fmt::Debug for HooksBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hooks({:?})", self.0.root())
+    }
+}
+
+impl Broker {
+    /// Listens on the configured address. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself, or the address cannot be had.
+    pub fn bind(config: Config, hooks: Arc<dyn Hooks>) -> Result<Self, Error> {
+        config.check()?;
+        let failed = |source| Error::Bind {
+            address: config.listen,
+            source,
+        };
+        let listener = tcp::bind(config.listen).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self {
+            config,
+            hooks: HooksBox(hooks),
+            listener,
+            address,
+            metrics: Arc::default(),
+        })
+    }
+
+    /// Where it listens: with the port that port 0 became.
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Serves until `shutdown` is cancelled and everything has been drained.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let stop = shutdown.child_token();
+        // Whoever drops this future before its end stops the connections as well.
+        let _stop_on_drop = stop.clone().drop_guard();
+        let server = Arc::new(Server::new(
+            self.config,
+            self.hooks.0,
+            self.metrics,
+            stop.clone(),
+        ));
+        server.tasks.spawn(Arc::clone(&server).watch_sessions());
+        info!(address = %self.address, "listening");
+        tcp::run(&server, &self.listener).await;
+        drop(self.listener);
+        info!("draining connections");
+        server.tasks.close();
+        server.tasks.wait().await;
+        server.hooks.on_shutdown().await;
+    }
+}

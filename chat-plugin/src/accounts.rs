@@ -1,250 +1,352 @@
-//! Accounts: who may connect, by password or by token, and what an operator does with users.
+//! Accounts: who may connect, and how they prove it.
 //!
-//! How a CONNECT is judged:
-//! 1. The user name must be a handle. A password with the form of a token is looked up by its SHA-256; nothing is hashed
-//!    slowly, and the token must be that user's.
-//! 2. Otherwise the user's row is read. A password that was verified lately under the same row is accepted (`verified`).
-//! 3. Otherwise argon2id, behind a bounded queue (`hashing`); a full queue is [`AuthError::Busy`]. An unknown user, or one
-//!    without a password, costs the same hash.
-//! 4. With [`UnknownUsers::Create`] (`--dev`) an unknown handle becomes a user with the password given.
-//!
-//! Neither passwords nor tokens are logged, and none is in a `Debug` text.
+//! * **Tokens** (`mqt_…`, 256 random bits, stored as SHA-256) are looked up in microseconds: for devices.
+//! * **Passwords** are argon2id hashes. Hashing takes tens of milliseconds on purpose, so it runs on few threads behind a
+//!   bounded queue, and a verification that succeeded is remembered for a while, under a key that only this process
+//!   knows. Unknown users take as long as known ones.
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+mod passwords;
+mod tokens;
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::ids::{Handle, UserId};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-pub use self::config::{AccountsConfig, AccountsConfigError};
-pub use self::error::{AccountError, AuthError};
-use self::hashing::{HashError, Hashing};
-pub use self::secret::{TOKEN_PREFIX, TokenSecret};
-use self::verified::Verified;
-use crate::clock;
-use crate::domain::user::User;
+use self::passwords::Passwords;
+use crate::domain::user::{Token, User};
 use crate::store::{ChatStore, StoreError};
 
-mod config;
-mod error;
-mod hashing;
-mod manage;
-mod secret;
-#[cfg(test)]
-mod tests;
-mod verified;
+/// Shortest and longest password, in bytes.
+const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 1..=1_024;
+/// Events that may wait for the chat.
+const EVENTS_MAX: usize = 1_024;
 
-/// Users, passwords and tokens over a store. One value serves all connections.
-pub struct Accounts {
-    store: Arc<dyn ChatStore>,
-    config: AccountsConfig,
-    unknown: UnknownUsers,
-    hashing: Hashing,
-    verified: Verified,
-    listeners: Mutex<Vec<mpsc::Sender<UserEvent>>>,
-    /// Held while a user's row is read, changed and written.
-    changes: tokio::sync::Mutex<()>,
-    /// The last login found the queue full: said once, not for each.
-    busy: AtomicBool,
+/// Options of the accounts: the section `[accounts]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccountsConfig {
+    /// Passwords that are being hashed at the same time. Each takes a core and `argon2_memory_kib`.
+    pub hashes_at_once: u32,
+    /// Logins that may wait for their hash; more are answered «server busy».
+    pub hash_queue_max: u32,
+    /// How long a successful verification is remembered, in seconds; 0: not at all.
+    pub cache_s: u32,
+    /// How many of them.
+    pub cache_max: u32,
+    /// Memory of one argon2id hash, in KiB (OWASP: at least 19,456).
+    pub argon2_memory_kib: u32,
+    /// Passes of argon2id over it (OWASP: at least 2).
+    pub argon2_passes: u32,
 }
 
-/// What happens when a handle connects that nobody has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnknownUsers {
-    /// It is refused.
-    Refuse,
-    /// It becomes a user with the password of this CONNECT: `--dev`, on loopback only.
-    Create,
+impl Default for AccountsConfig {
+    fn default() -> Self {
+        Self {
+            hashes_at_once: 2,
+            hash_queue_max: 256,
+            cache_s: 600,
+            cache_max: 10_000,
+            argon2_memory_kib: 19_456,
+            argon2_passes: 2,
+        }
+    }
 }
 
-/// Something by which open connections of a user lose their right.
+/// Why a login failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// No such user, wrong password, revoked token: not told apart.
+    #[error("bad user name or password")]
+    BadCredentials,
+    /// Too many logins wait for their hash.
+    #[error("too many logins at once")]
+    Busy,
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a change of an account was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccountError {
+    /// There is no such user.
+    #[error("there is no user {0}")]
+    NoSuchUser(Handle),
+    /// There is no such token.
+    #[error("there is no token {0}")]
+    NoSuchToken(String),
+    /// Empty, or too long.
+    #[error("a password has {} to {} bytes", PASSWORD_BYTES.start(), PASSWORD_BYTES.end())]
+    PasswordLength,
+    /// Somebody has the handle, or had it within the last 90 days.
+    #[error("the handle {0} is taken")]
+    HandleTaken(Handle),
+    /// Hashing failed.
+    #[error("the password could not be hashed: {0}")]
+    Hash(String),
+    /// The store does not take it.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for AccountError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What changed about a user whose connections may rest on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserEvent {
-    /// The password is another one.
+    /// Another password: whoever logged in with the old one has to do it again.
     PasswordChanged(UserId),
-    /// The user was removed.
+    /// The user is gone.
     Removed(UserId),
-    /// A token was revoked.
+    /// A token of the user is gone.
     TokenRevoked(UserId),
 }
 
-/// Longest password in bytes; a longer one is refused unread.
-const PASSWORD_BYTES_MAX: usize = 1_024;
-
-/// Events that a listener may be behind before the next change waits for it.
-const EVENTS_MAX: usize = 64;
+/// All users, with their passwords and tokens.
+pub struct Accounts {
+    store: Arc<dyn ChatStore>,
+    passwords: Passwords,
+    /// Create unknown users at their first login.
+    dev: bool,
+    events: mpsc::Sender<UserEvent>,
+    receiver: Mutex<Option<mpsc::Receiver<UserEvent>>>,
+}
 
 impl Accounts {
-    /// Accounts over a store.
+    /// Accounts over a store. `dev`: an unknown user is made at the first login, with the password given there.
     ///
     /// # Errors
-    /// [`AccountError::Hashing`] if argon2 does not take the parameters, or the system gives no random bytes.
+    /// [`AccountError::Hash`] if the options of argon2 make no sense, or there is no randomness.
     pub fn new(
         store: Arc<dyn ChatStore>,
-        config: AccountsConfig,
-        unknown: UnknownUsers,
+        config: &AccountsConfig,
+        dev: bool,
     ) -> Result<Self, AccountError> {
-        let failed = |error: &dyn ToString| AccountError::Hashing(error.to_string());
-        let lines_max = usize::try_from(config.verified_cache_max).unwrap_or(usize::MAX);
-        let lasts = Duration::from_secs(u64::from(config.verified_cache_s));
+        let passwords = Passwords::new(config)?;
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
         Ok(Self {
             store,
-            unknown,
-            hashing: Hashing::new(&config).map_err(|error| failed(&error))?,
-            verified: Verified::new(lines_max, lasts).map_err(|error| failed(&error))?,
-            listeners: Mutex::default(),
-            changes: tokio::sync::Mutex::default(),
-            busy: AtomicBool::new(false),
-            config,
+            passwords,
+            dev,
+            events,
+            receiver: Mutex::new(Some(receiver)),
         })
     }
 
-    /// The user whom these credentials of a CONNECT prove.
-    ///
-    /// # Errors
-    /// [`AuthError::BadCredentials`] if they prove nobody; [`AuthError::Busy`] and [`AuthError::Unavailable`] if that
-    /// could not be found out now.
-    pub async fn authenticate(&self, user_name: &str, password: &[u8]) -> Result<User, AuthError> {
-        let Ok(handle) = user_name.parse::<Handle>() else {
-            return Err(AuthError::BadCredentials);
-        };
-        if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
-            return Err(AuthError::BadCredentials);
-        }
-        if let Some(secret) = TokenSecret::parse(password) {
-            return self.by_token(&handle, &secret).await;
-        }
-        match self.user_of(&handle).await? {
-            Some(user) => self.by_password(user, password).await,
-            None if self.unknown == UnknownUsers::Create => {
-                self.first_connect(&handle, password).await
-            }
-            None => {
-                // As slow as a wrong password of a known user, so that handles cannot be probed.
-                self.hash(password).await?;
-                Err(AuthError::BadCredentials)
-            }
-        }
-    }
-
-    /// Events from now on; the receiver must be emptied without delay, since a change waits while it is full.
+    /// Tells of changes from now on. For one listener: the second gets a channel that is closed.
     pub fn events(&self) -> mpsc::Receiver<UserEvent> {
-        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        self.listeners().push(sender);
-        receiver
-    }
-
-    async fn by_token(&self, handle: &Handle, secret: &TokenSecret) -> Result<User, AuthError> {
-        let token = self.store.token(secret.hash()).await.map_err(unavailable)?;
-        let token = token.ok_or(AuthError::BadCredentials)?;
-        let user = self.store.user(token.user).await.map_err(unavailable)?;
-        let user = user.ok_or(AuthError::BadCredentials)?;
-        if user.removed_ms.is_some() || user.handle != *handle {
-            return Err(AuthError::BadCredentials);
-        }
-        Ok(user)
-    }
-
-    async fn by_password(&self, user: User, password: &[u8]) -> Result<User, AuthError> {
-        let Some(phc) = &user.password_hash else {
-            self.hash(password).await?;
-            return Err(AuthError::BadCredentials);
-        };
-        let key = self.verified.key(&user, phc, password);
-        if key.is_some_and(|key| self.verified.contains(&key, clock::monotonic())) {
-            return Ok(user);
-        }
-        let verified = self.hashing.verify(password, phc).await;
-        if !verified.map_err(|error| self.not_hashed(error))? {
-            return Err(AuthError::BadCredentials);
-        }
-        self.busy.store(false, Ordering::Relaxed);
-        if let Some(key) = key {
-            self.verified.insert(key, user.id, clock::monotonic());
-        }
-        // The row may have changed while the hash was computed: what counts is the row as it is now.
-        match self.user_of(&user.handle).await? {
-            Some(now) if now.id == user.id && now.password_hash == user.password_hash => Ok(now),
-            _ => Err(AuthError::BadCredentials),
-        }
-    }
-
-    /// Makes the user of an unknown handle. Of two first connections at once one makes it, and the other must know the
-    /// same password.
-    async fn first_connect(&self, handle: &Handle, password: &[u8]) -> Result<User, AuthError> {
-        if password.starts_with(TOKEN_PREFIX.as_bytes()) {
-            return Err(AuthError::BadCredentials);
-        }
-        let phc = self.hash(password).await?;
-        match self.create(handle, "", Some(phc.clone())).await {
-            Ok(user) => {
-                tracing::info!(user = %handle, "made a user on first CONNECT (--dev)");
-                if let Some(key) = self.verified.key(&user, &phc, password) {
-                    self.verified.insert(key, user.id, clock::monotonic());
-                }
-                Ok(user)
-            }
-            Err(AccountError::HandleTaken(_)) => match self.user_of(handle).await? {
-                Some(user) => self.by_password(user, password).await,
-                // The handle of a removed user rests.
-                None => Err(AuthError::BadCredentials),
-            },
-            Err(AccountError::Store(error)) => Err(unavailable(error)),
-            Err(error) => {
-                tracing::error!(%error, "a user could not be made");
-                Err(AuthError::Unavailable)
-            }
-        }
-    }
-
-    async fn user_of(&self, handle: &Handle) -> Result<Option<User>, AuthError> {
-        self.store.user_by_handle(handle).await.map_err(unavailable)
-    }
-
-    async fn hash(&self, password: &[u8]) -> Result<String, AuthError> {
-        let hash = self.hashing.hash(password).await;
-        hash.map_err(|error| self.not_hashed(error))
-    }
-
-    fn not_hashed(&self, error: HashError) -> AuthError {
-        match error {
-            HashError::Busy => {
-                if !self.busy.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(
-                        queue = self.config.hash_queue_max,
-                        "too many logins at once: some are refused with 0x89 (tokens need no queue)"
-                    );
-                }
-                AuthError::Busy
-            }
-            HashError::Failed(error) => {
-                tracing::error!(%error, "a password could not be hashed or verified");
-                AuthError::Unavailable
-            }
-        }
-    }
-
-    fn listeners(&self) -> MutexGuard<'_, Vec<mpsc::Sender<UserEvent>>> {
-        self.listeners
+        let taken = self
+            .receiver
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        taken.unwrap_or_else(|| mpsc::channel(1).1)
     }
-}
 
-impl fmt::Debug for Accounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accounts")
-            .field("config", &self.config)
-            .field("unknown", &self.unknown)
-            .field("verified", &self.verified)
-            .finish_non_exhaustive()
+    /// Checks a login.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub async fn authenticate(&self, name: &str, password: &[u8]) -> Result<User, AuthError> {
+        let user = match name.parse::<Handle>() {
+            Ok(handle) => match self.store.user_by_handle(&handle).await? {
+                None if self.dev => Some(self.first_login(handle, password).await?),
+                found => found,
+            },
+            Err(_) => None,
+        };
+        if let Some(hash) = tokens::hash_of(password) {
+            return self.check_token(user, hash).await;
+        }
+        if !PASSWORD_BYTES.contains(&password.len()) {
+            return Err(AuthError::BadCredentials);
+        }
+        let hash = user
+            .as_ref()
+            .and_then(|user| Some((user.id, user.password_hash.clone()?)));
+        if self.passwords.verify(hash, password).await? {
+            return user.ok_or(AuthError::BadCredentials);
+        }
+        Err(AuthError::BadCredentials)
     }
-}
 
-/// The store itself says what is wrong with it; here it is said to whom it happened.
-fn unavailable(error: StoreError) -> AuthError {
-    tracing::debug!(%error, "nobody can be authenticated");
-    AuthError::Unavailable
+    async fn check_token(&self, user: Option<User>, hash: [u8; 32]) -> Result<User, AuthError> {
+        let token = self.store.token(hash).await?;
+        let matching = user
+            .zip(token)
+            .filter(|(user, token)| user.id == token.user);
+        matching
+            .map(|(user, _)| user)
+            .ok_or(AuthError::BadCredentials)
+    }
+
+    /// In dev mode: makes the user. Of two first logins at once, one makes it and both are checked against it.
+    async fn first_login(&self, handle: Handle, password: &[u8]) -> Result<User, AuthError> {
+        match self.add_user(handle.clone(), Some(password)).await {
+            Ok(user) => {
+                tracing::info!(%handle, "made a user at the first login (--dev)");
+                Ok(user)
+            }
+            Err(AccountError::HandleTaken(_)) => self
+                .store
+                .user_by_handle(&handle)
+                .await?
+                .ok_or(AuthError::BadCredentials),
+            Err(AccountError::Store(error)) => Err(error.into()),
+            Err(AccountError::Hash(error)) if error == passwords::BUSY => Err(AuthError::Busy),
+            Err(_) => Err(AuthError::BadCredentials),
+        }
+    }
+
+    /// Makes a user; without a password it can log in with tokens only.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn add_user(
+        &self,
+        handle: Handle,
+        password: Option<&[u8]>,
+    ) -> Result<User, AccountError> {
+        let password_hash = match password {
+            Some(password) => Some(self.hash(password).await?),
+            None => None,
+        };
+        let mut random = [0; 10];
+        getrandom::fill(&mut random).map_err(|error| AccountError::Hash(error.to_string()))?;
+        let created_ms = crate::clock::now_ms();
+        let user = User {
+            id: UserId::new(created_ms, random),
+            handle: handle.clone(),
+            name: String::new(),
+            password_hash,
+            created_ms,
+            removed_ms: None,
+        };
+        match self.store.create_user(user.clone()).await {
+            Ok(()) => Ok(user),
+            Err(StoreError::HandleTaken) => Err(AccountError::HandleTaken(handle)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives a user another password. Connections that rest on the old one are closed.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn set_password(&self, handle: &Handle, password: &[u8]) -> Result<(), AccountError> {
+        let user = self.user(handle).await?;
+        let password_hash = Some(self.hash(password).await?);
+        let id = user.id;
+        self.store
+            .update_user(User {
+                password_hash,
+                ..user
+            })
+            .await?;
+        self.passwords.forget(id);
+        self.tell(UserEvent::PasswordChanged(id)).await;
+        Ok(())
+    }
+
+    /// Removes a user: no login any more, tokens and devices gone, the handle rests for 90 days. The log keeps the messages.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn remove_user(&self, handle: &Handle) -> Result<(), AccountError> {
+        let user = self.user(handle).await?;
+        let id = user.id;
+        let removed_ms = Some(crate::clock::now_ms());
+        self.store
+            .update_user(User {
+                password_hash: None,
+                removed_ms,
+                ..user
+            })
+            .await?;
+        self.passwords.forget(id);
+        self.tell(UserEvent::Removed(id)).await;
+        Ok(())
+    }
+
+    /// All users who can log in, in the order of their making.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn list_users(&self) -> Result<Vec<User>, AccountError> {
+        const PAGE: usize = 1_000;
+        let mut users: Vec<User> = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.store.users(after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(users);
+            };
+            after = Some(last.id);
+            users.extend(page.into_iter().filter(|user| user.removed_ms.is_none()));
+        }
+    }
+
+    /// Makes a token. Its text is returned once and stored nowhere.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn issue_token(
+        &self,
+        handle: &Handle,
+        label: &str,
+    ) -> Result<(Token, String), AccountError> {
+        let user = self.user(handle).await?;
+        let (token, text) = tokens::make(user.id, label, crate::clock::now_ms())?;
+        self.store.put_token(token.clone()).await?;
+        Ok((token, text))
+    }
+
+    /// The tokens of a user, without their texts.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn list_tokens(&self, handle: &Handle) -> Result<Vec<Token>, AccountError> {
+        let user = self.user(handle).await?;
+        Ok(self.store.tokens(user.id).await?)
+    }
+
+    /// Ends a token. Connections of the user are closed; those with other credentials just come back.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn revoke_token(&self, handle: &Handle, id: &str) -> Result<(), AccountError> {
+        let user = self.user(handle).await?;
+        if !self.store.remove_token(user.id, id).await? {
+            return Err(AccountError::NoSuchToken(id.to_owned()));
+        }
+        self.tell(UserEvent::TokenRevoked(user.id)).await;
+        Ok(())
+    }
+
+    async fn user(&self, handle: &Handle) -> Result<User, AccountError> {
+        let found = self.store.user_by_handle(handle).await?;
+        found.ok_or_else(|| AccountError::NoSuchUser(handle.clone()))
+    }
+
+    async fn hash(&self, password: &[u8]) -> Result<String, AccountError> {
+        if !PASSWORD_BYTES.contains(&password.len()) {
+            return Err(AccountError::PasswordLength);
+        }
+        self.passwords.hash(password).await
+    }
+
+    /// Nobody listens while the server does not run: then there is no connection to close either.
+    async fn tell(&self, event: UserEvent) {
+        if self.events.send(event).await.is_err() {
+            tracing::debug!(?event, "nobody listens to changes of accounts");
+        }
+    }
 }

@@ -4,4 +4,5 @@ pub mod conversation;
 pub mod device;
 pub mod entry;
 pub mod member;
+pub mod permission;
 pub mod user;

@@ -3,5 +3,13 @@
 pub mod accounts;
 pub mod clock;
 pub mod config;
+pub mod conversations;
+pub(crate) mod delivery;
 pub mod domain;
+pub mod metrics;
+pub mod plugin;
+pub(crate) mod rate;
+pub mod receipts;
+pub mod render;
+pub mod service;
 pub mod store;

@@ -2,17 +2,36 @@
 //!
 //! Every method is one round trip that a database can do natively. What returns `Ok` for a write is durable, except where
 //! [`Durability::Relaxed`] says otherwise. After an I/O error a store is poisoned: it refuses every further write.
+//!
+//! [`open`] chooses the backend: [`embedded::EmbeddedStore`] over one of the engines. `docs/storage.md` draws the rows.
+
+pub mod clock;
+pub mod directory;
+mod dump;
+pub mod embedded;
+#[cfg(feature = "fjall")]
+pub mod fjall;
+pub mod kv;
+pub mod memory;
+mod options;
+#[cfg(feature = "sled")]
+pub mod sled;
+#[cfg(test)]
+mod suite;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proto::ids::{ConversationId, DeviceId, Handle, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
 use crate::domain::user::{Token, User};
+
+pub use self::dump::{Compacted, Dumped, compact, dump, load};
+pub use self::options::{EngineKind, StoreOptions, open, open_with_clock};
 
 /// What the service needs of a store.
 #[async_trait]
@@ -22,6 +41,14 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Drafts of one call, and of calls that follow each other's return, are stored in order. Waits while the queue of
     /// the store is full.
     async fn append(&self, batch: Vec<Draft>) -> Result<Vec<Outcome>, StoreError>;
+
+    /// Where a message of this sender with this id was stored, as long as its idempotency key is kept.
+    async fn place_of(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Place>, StoreError>;
 
     /// Entries of one conversation, ascending by `seq`.
     async fn page(
@@ -174,6 +201,17 @@ pub struct PageRange {
     pub bytes: usize,
 }
 
+/// Result of [`ChatStore::place_of`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The place.
+    pub seq: Seq,
+    /// Its time, in ms since 1970.
+    pub ts_ms: u64,
+    /// Digest of what was stored.
+    pub digest: [u8; 16],
+}
+
 /// Result of [`ChatStore::count_up_to`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -293,6 +331,14 @@ pub enum StoreError {
     /// The handle belongs to somebody, or did within the last 90 days.
     #[error("the handle is taken")]
     HandleTaken,
+    /// The body of an entry is larger than the store keeps.
+    #[error("a body of {bytes} bytes, the store keeps at most {max}")]
+    TooLarge {
+        /// Bytes of the body.
+        bytes: usize,
+        /// Most bytes of a body.
+        max: usize,
+    },
     /// There is no such row.
     #[error("not found")]
     NotFound,

@@ -50,3 +50,93 @@ pub enum ReasonCode {
     SubscriptionIdentifiersNotSupported = 0xA1,
     WildcardSubscriptionsNotSupported = 0xA2,
 }
+
+impl ReasonCode {
+    /// The Reason Code with this number; `None` if there is none.
+    pub const fn new(number: u8) -> Option<Self> {
+        Some(match number {
+            0x00 => Self::Success,
+            0x01 => Self::GrantedQos1,
+            0x02 => Self::GrantedQos2,
+            0x04 => Self::DisconnectWithWillMessage,
+            0x10 => Self::NoMatchingSubscribers,
+            0x11 => Self::NoSubscriptionExisted,
+            0x18 => Self::ContinueAuthentication,
+            0x19 => Self::ReAuthenticate,
+            0x80 => Self::UnspecifiedError,
+            0x81 => Self::MalformedPacket,
+            0x82 => Self::ProtocolError,
+            0x83 => Self::ImplementationSpecificError,
+            0x84 => Self::UnsupportedProtocolVersion,
+            0x85 => Self::ClientIdentifierNotValid,
+            0x86 => Self::BadUserNameOrPassword,
+            0x87 => Self::NotAuthorized,
+            0x88 => Self::ServerUnavailable,
+            0x89 => Self::ServerBusy,
+            0x8A => Self::Banned,
+            0x8B => Self::ServerShuttingDown,
+            0x8C => Self::BadAuthenticationMethod,
+            0x8D => Self::KeepAliveTimeout,
+            0x8E => Self::SessionTakenOver,
+            0x8F => Self::TopicFilterInvalid,
+            0x90 => Self::TopicNameInvalid,
+            0x91 => Self::PacketIdentifierInUse,
+            0x92 => Self::PacketIdentifierNotFound,
+            0x93 => Self::ReceiveMaximumExceeded,
+            0x94 => Self::TopicAliasInvalid,
+            0x95 => Self::PacketTooLarge,
+            0x96 => Self::MessageRateTooHigh,
+            0x97 => Self::QuotaExceeded,
+            0x98 => Self::AdministrativeAction,
+            0x99 => Self::PayloadFormatInvalid,
+            0x9A => Self::RetainNotSupported,
+            0x9B => Self::QosNotSupported,
+            0x9C => Self::UseAnotherServer,
+            0x9D => Self::ServerMoved,
+            0x9E => Self::SharedSubscriptionsNotSupported,
+            0x9F => Self::ConnectionRateExceeded,
+            0xA0 => Self::MaximumConnectTime,
+            0xA1 => Self::SubscriptionIdentifiersNotSupported,
+            0xA2 => Self::WildcardSubscriptionsNotSupported,
+            _ => return None,
+        })
+    }
+
+    /// Does it tell a failure (0x80 and above)?
+    pub const fn is_error(self) -> bool {
+        self as u8 >= 0x80
+    }
+
+    /// The Connect Return Code of 3.1.1 that comes nearest, 0 to 5 (3.1.1 §3.2.2.3).
+    pub const fn to_v311_connack(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::UnsupportedProtocolVersion => 1,
+            Self::ClientIdentifierNotValid => 2,
+            Self::BadUserNameOrPassword | Self::BadAuthenticationMethod => 4,
+            Self::NotAuthorized | Self::Banned | Self::TopicNameInvalid => 5,
+            _ => 3,
+        }
+    }
+
+    /// What a Connect Return Code of 3.1.1 means; `None` for the reserved ones.
+    pub const fn from_v311_connack(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Success,
+            1 => Self::UnsupportedProtocolVersion,
+            2 => Self::ClientIdentifierNotValid,
+            3 => Self::ServerUnavailable,
+            4 => Self::BadUserNameOrPassword,
+            5 => Self::NotAuthorized,
+            _ => return None,
+        })
+    }
+
+    /// The return code of a SUBACK of 3.1.1: a granted QoS, or 0x80 for any refusal (3.1.1 §3.9.3).
+    pub const fn to_v311_suback(self) -> u8 {
+        match self {
+            Self::Success | Self::GrantedQos1 | Self::GrantedQos2 => self as u8,
+            _ => Self::UnspecifiedError as u8,
+        }
+    }
+}

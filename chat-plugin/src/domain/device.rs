@@ -15,6 +15,8 @@ pub struct Device {
     pub subscriptions: Vec<Subscription>,
     /// Seconds that its session outlives a connection; `u32::MAX` for ever.
     pub session_expiry: u32,
+    /// It has had an inbox subscription: its cursors stand where it began. A conversation without a cursor began later.
+    pub has_inbox: bool,
     /// When it was last connected (updated at connect and disconnect), in ms since 1970.
     pub last_seen_ms: u64,
 }
@@ -32,6 +34,10 @@ pub struct Subscription {
     pub retain_as_published: bool,
     /// Subscription Identifier, 5.0.
     pub identifier: Option<u32>,
+    /// For `…/log`: which one of the device's, 0 to 127. Otherwise 0.
+    pub slot: u8,
+    /// When it was made, in ms since 1970: a `…/log` subscribed again replays.
+    pub made_ms: u64,
 }
 
 /// An unacknowledged delivery of a device.

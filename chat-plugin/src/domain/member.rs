@@ -98,6 +98,27 @@ impl Marks {
         self.delivered.max(self.read)
     }
 
+    /// These and later marks in one: each watermark by maximum, the flag of the later, the time of the last move.
+    #[must_use]
+    pub fn merged(self, later: Self) -> Self {
+        let merged = Self {
+            delivered: self.delivered.max(later.delivered),
+            read: self.read.max(later.read),
+            private_read: self.private_read.max(later.private_read),
+            unread_flag: later.unread_flag,
+            moved_ms: self.moved_ms,
+        };
+        let moved = merged.delivered() > self.delivered() || merged.read > self.read;
+        Self {
+            moved_ms: if moved {
+                self.moved_ms.max(later.moved_ms)
+            } else {
+                self.moved_ms
+            },
+            ..merged
+        }
+    }
+
     /// Read as the own unread count sees it.
     pub fn own_read(&self) -> Seq {
         self.read.max(self.private_read)

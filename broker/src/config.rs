@@ -1,0 +1,180 @@
+//! The options of the broker: one struct, each field with its unit and its default.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What an operator can set. Unknown names are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address and port of the plain TCP listener. Port 0 takes any free one. Default `127.0.0.1:1883`: passwords cross
+    /// this port in clear text, so that other machines are let in on purpose only.
+    pub listen: SocketAddr,
+    /// Milliseconds from accept to CONNACK, authentication included. Default 10,000.
+    pub connect_timeout_ms: u64,
+    /// Largest packet accepted before CONNECT is authenticated, in bytes, fixed header included. Default 16,384.
+    pub packet_bytes_before_auth_max: u32,
+    /// Largest packet accepted, in bytes, fixed header included; announced in 5.0. Default 262,144.
+    pub packet_bytes_max: u32,
+    /// Open network connections. Default 100,000.
+    pub connections_max: usize,
+    /// Open network connections of one address (IPv6: of one /64 network). Default 10,000: whole offices and mobile
+    /// networks come from one address.
+    pub connections_per_address_max: usize,
+    /// Longest Keep Alive in seconds; a 5.0 client that asks for more is told this one. Turning the mechanism off (0)
+    /// remains possible. Default 3,600.
+    pub keep_alive_max_s: u16,
+    /// Longest Session Expiry Interval in seconds, and that of 3.1.1 sessions without Clean Session; 4,294,967,295 means
+    /// for ever. Default 7,776,000 (90 days).
+    pub session_expiry_max_s: u32,
+    /// Receive Maximum of the server: QoS 1 and 2 publishes that a 5.0 client may have unacknowledged. Default 256.
+    pub receive_maximum: u16,
+    /// Unacknowledged deliveries of one connection; the client's Receive Maximum may be lower. Default 256.
+    pub inflight_max: u16,
+    /// Topic aliases that a 5.0 client may use. Default 32.
+    pub topic_alias_maximum: u16,
+    /// Unanswered publishes, subscribes and releases of one connection before it is read no further. Default 1,024.
+    pub pending_publishes_max: usize,
+    /// Subscriptions of one session to ordinary topics. Default 1,000.
+    pub subscriptions_max: usize,
+    /// Levels of an ordinary topic filter. Default 200.
+    pub filter_levels_max: usize,
+    /// Ordinary messages that wait for one session; then new ones are dropped and counted. Default 10,000.
+    pub queue_messages_max: usize,
+    /// Bytes of ordinary messages that wait for one session; then new ones are dropped and counted. Default 16,777,216.
+    pub queue_bytes_max: usize,
+    /// Sessions kept for clients that are away; then the one that expires first goes. Default 100,000.
+    pub sessions_kept_max: usize,
+    /// Retained messages. A further topic is refused (5.0) or not retained (3.1.1), and counted. Default 100,000.
+    pub retained_messages_max: usize,
+    /// Bytes of all retained messages. Default 268,435,456.
+    pub retained_bytes_max: usize,
+    /// Milliseconds without progress after which a write to a stalled client ends its connection. Default 30,000.
+    pub write_timeout_ms: u64,
+    /// Output buffer of one connection in bytes; while it is full, nothing more is read from or pulled for the client.
+    /// Default 65,536.
+    pub output_bytes_max: usize,
+    /// Milliseconds for the client to read a last DISCONNECT or CONNACK and to close. Default 1,000.
+    pub close_timeout_ms: u64,
+    /// Milliseconds at shutdown for unanswered publishes to be answered. Default 10,000.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+            connect_timeout_ms: 10_000,
+            packet_bytes_before_auth_max: 16 * 1024,
+            packet_bytes_max: 256 * 1024,
+            connections_max: 100_000,
+            connections_per_address_max: 10_000,
+            keep_alive_max_s: 3_600,
+            session_expiry_max_s: 90 * 24 * 3_600,
+            receive_maximum: 256,
+            inflight_max: 256,
+            topic_alias_maximum: 32,
+            pending_publishes_max: 1_024,
+            subscriptions_max: 1_000,
+            filter_levels_max: 200,
+            queue_messages_max: 10_000,
+            queue_bytes_max: 16 * 1024 * 1024,
+            sessions_kept_max: 100_000,
+            retained_messages_max: 100_000,
+            retained_bytes_max: 256 * 1024 * 1024,
+            write_timeout_ms: 30_000,
+            output_bytes_max: 64 * 1024,
+            close_timeout_ms: 1_000,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// An option has a value with which the broker cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{option} must be at least {min}")]
+pub struct ConfigError {
+    option: &'static str,
+    min: u64,
+}
+
+impl Config {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The first option whose value is too small.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let as_u64 = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let floors = [
+            ("connect_timeout_ms", self.connect_timeout_ms, 1),
+            (
+                "packet_bytes_before_auth_max",
+                self.packet_bytes_before_auth_max.into(),
+                64,
+            ),
+            ("packet_bytes_max", self.packet_bytes_max.into(), 64),
+            ("connections_max", as_u64(self.connections_max), 1),
+            (
+                "connections_per_address_max",
+                as_u64(self.connections_per_address_max),
+                1,
+            ),
+            ("keep_alive_max_s", self.keep_alive_max_s.into(), 1),
+            ("receive_maximum", self.receive_maximum.into(), 1),
+            ("inflight_max", self.inflight_max.into(), 1),
+            (
+                "pending_publishes_max",
+                as_u64(self.pending_publishes_max),
+                1,
+            ),
+            ("queue_messages_max", as_u64(self.queue_messages_max), 1),
+            ("queue_bytes_max", as_u64(self.queue_bytes_max), 1),
+            ("write_timeout_ms", self.write_timeout_ms, 1),
+            ("output_bytes_max", as_u64(self.output_bytes_max), 1_024),
+        ];
+        match floors.into_iter().find(|(_, value, min)| value < min) {
+            Some((option, _, min)) => Err(ConfigError { option, min }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms)
+    }
+
+    pub(crate) fn close_timeout(&self) -> Duration {
+        Duration::from_millis(self.close_timeout_ms)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_accepted() {
+        assert_eq!(Config::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn an_option_that_is_too_small_is_named() {
+        let config = Config {
+            receive_maximum: 0,
+            ..Config::default()
+        };
+        assert_eq!(
+            config.check().unwrap_err().to_string(),
+            "receive_maximum must be at least 1"
+        );
+    }
+}

@@ -1,0 +1,714 @@
+//! The one place where a stream, the clock and a session meet: one task per connection.
+//!
+//! A turn: read packets → session → carry out its actions → report outcomes → pull deliveries → one write. Nothing in a turn
+//! waits; between turns the task waits for input, letters, messages, room in the socket, time and the stop token at once, so
+//! that a stalled reader stops none of them. While the output buffer is full nothing is read or pulled; a write without
+//! progress for too long ends the connection.
+
+mod handshake;
+mod link;
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, timeout};
+use tracing::debug;
+
+use self::handshake::{Opened, Refused, end_all};
+use self::link::Link;
+use crate::codec::decode::DecodeError;
+use crate::codec::encode::encoded_len;
+use crate::codec::packet::{
+    Ack, ConnAck, Disconnect, Packet, PacketId, Publish, SubscribeFilter, Version, Will,
+};
+use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
+use crate::codec::reason::ReasonCode;
+use crate::codec::topic::TopicFilter;
+use crate::hooks::{Access, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket};
+use crate::mailbox::{Answer, Letters};
+use crate::registry::{Claim, KeptSession, expires_at};
+use crate::router::{Publisher, Subscriber};
+use crate::server::Server;
+use crate::session::queue::Queued;
+use crate::session::{AckKind, Action, ProtocolError, Session, Subscribing, will};
+use crate::{acl, clock};
+
+/// Serves one accepted stream until it has ended.
+pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut link = Link::new(stream, server.config.packet_bytes_before_auth_max);
+    match handshake::open(&server, &mut link, peer).await {
+        Ok(opened) => {
+            server.metrics.connects_accepted.increment();
+            Connection::new(server, link, opened).run().await;
+        }
+        Err(refused) => refuse(&server, link, peer, refused).await,
+    }
+}
+
+async fn refuse<S>(server: &Server, mut link: Link<S>, peer: SocketAddr, refused: Refused)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    server.metrics.connects_refused.increment();
+    debug!(%peer, cause = %refused.cause, "connection refused");
+    let Some((version, reason)) = refused.answer else {
+        return;
+    };
+    let connack = ConnAck {
+        session_present: false,
+        reason,
+        properties: ConnAckProperties::default(),
+    };
+    link.send(&Packet::ConnAck(Box::new(connack)), version);
+    close(server, &mut link).await;
+}
+
+/// Writes what waits and lets the peer read it, for a bounded time. How that ends changes nothing.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Link<S>) {
+    match timeout(server.config.close_timeout(), link.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
+        Err(_) => debug!("peer did not close in time"),
+    }
+}
+
+/// A connection whose CONNECT was accepted.
+struct Connection<S> {
+    server: Arc<Server>,
+    link: Link<S>,
+    client: Arc<ClientInfo>,
+    session: Session,
+    subscriber: Subscriber,
+    publisher: Publisher,
+    claim: Claim,
+    will: Option<Box<Will>>,
+    plugin: Plugin,
+    /// Who is asked first next time: the plugin or the queue.
+    plugin_first: bool,
+    /// Armed for `armed_for`, or for an earlier time that has no meaning any more.
+    timer: Pin<Box<Sleep>>,
+    armed_for: Option<Instant>,
+    /// No complete packet is left of what was read.
+    input_used_up: bool,
+    /// Set when the broker stops: until then requests may be answered.
+    drain_until: Option<Instant>,
+}
+
+/// What the plugin may have for the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plugin {
+    /// Nothing, until it wakes.
+    Idle,
+    /// Perhaps something.
+    Ready,
+    /// Perhaps something, but nothing that may be sent before acknowledgements make room.
+    WaitsForRoom,
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("client disconnected")]
+    Client { publish_will: bool },
+    #[error("client closed the connection")]
+    Closed,
+    #[error("connection lost: {0}")]
+    Lost(io::Error),
+    #[error("{0}")]
+    Decode(#[from] DecodeError),
+    #[error("{0}")]
+    Protocol(#[from] ProtocolError),
+    #[error("asked to close: {0:?}")]
+    Asked(ReasonCode),
+    #[error("client takes nothing")]
+    WriteTimeout,
+    #[error("server shuts down")]
+    Shutdown,
+}
+
+/// What a connection waited for.
+enum Event {
+    Stop,
+    Letters(Letters),
+    Read(io::Result<usize>),
+    Written(io::Result<()>),
+    Messages,
+    Timer,
+}
+
+/// Lists that each turn needs and no idle connection holds.
+#[derive(Default)]
+struct Scratch {
+    actions: Vec<Action>,
+    running: Vec<Action>,
+    messages: Vec<Queued>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(server: Arc<Server>, link: Link<S>, opened: Opened) -> Self {
+        let now = clock::now();
+        Self {
+            server,
+            link,
+            client: opened.client,
+            session: opened.session,
+            subscriber: opened.subscriber,
+            publisher: Publisher::default(),
+            claim: opened.claim,
+            will: opened.will,
+            // The plugin may have something from the beginning, for example what was in flight.
+            plugin: Plugin::Ready,
+            plugin_first: true,
+            timer: Box::pin(tokio::time::sleep_until(now.into())),
+            armed_for: None,
+            input_used_up: false,
+            drain_until: None,
+        }
+    }
+
+    async fn run(mut self) {
+        let end = match self.drive().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        debug!(client = ?self.client, cause = %end, "connection ends");
+        self.count(&end);
+        self.say_goodbye(&end);
+        // Before the peer has read the last packet: a later connection of this session waits for this.
+        let (server, mut link) = self.finish(&end);
+        if !matches!(end, End::Client { .. } | End::Closed | End::Lost(_)) {
+            close(&server, &mut link).await;
+        }
+        let (received, sent) = link.take_counts();
+        server.metrics.bytes_received.add(received);
+        server.metrics.bytes_sent.add(sent);
+    }
+
+    async fn drive(&mut self) -> Result<std::convert::Infallible, End> {
+        let server = Arc::clone(&self.server);
+        let mut stopped = pin!(server.stop.cancelled());
+        if let Some(queue) = self.subscriber.queue() {
+            self.publisher.set_queue(queue);
+        }
+        let mut letters = Letters::default();
+        loop {
+            self.turn(std::mem::take(&mut letters))?;
+            poll_fn(|cx| Poll::Ready(self.write_now(cx))).await?;
+            if self.has_work() {
+                // Others have their turn, too.
+                tokio::task::consume_budget().await;
+                continue;
+            }
+            self.arm();
+            let stopping = self.drain_until.is_some();
+            let event = poll_fn(|cx| {
+                if !stopping && stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Stop);
+                }
+                self.poll_event(cx)
+            })
+            .await;
+            letters = self.handle_event(event)?;
+        }
+    }
+
+    /// Waits for everything at once. What is lost by dropping it comes again.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(letters) = self.client.mailbox.poll_take(cx) {
+            return Poll::Ready(Event::Letters(letters));
+        }
+        if self.link.output_bytes() > 0
+            && let Poll::Ready(written) = self.link.poll_write(cx)
+        {
+            return Poll::Ready(Event::Written(written));
+        }
+        if self.is_reading()
+            && let Poll::Ready(read) = self.link.poll_read(cx)
+        {
+            return Poll::Ready(Event::Read(read));
+        }
+        if self.is_delivering()
+            && let Some(queue) = self.subscriber.queue()
+            && queue.poll_ready(self.session.window(), cx).is_ready()
+        {
+            return Poll::Ready(Event::Messages);
+        }
+        if self.armed_for.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Timer);
+        }
+        Poll::Pending
+    }
+
+    /// What is not done in the next turn anyway. Returns what that one is to handle.
+    fn handle_event(&mut self, event: Event) -> Result<Letters, End> {
+        match event {
+            Event::Stop => {
+                self.drain_until = clock::now().checked_add(self.server.config.drain_timeout());
+            }
+            Event::Letters(letters) => return Ok(letters),
+            Event::Read(Ok(0)) => return Err(End::Closed),
+            Event::Read(Ok(_)) | Event::Messages | Event::Written(Ok(())) => {}
+            Event::Read(Err(error)) | Event::Written(Err(error)) => return Err(End::Lost(error)),
+            Event::Timer => self.handle_timer()?,
+        }
+        Ok(Letters::default())
+    }
+
+    fn handle_timer(&mut self) -> Result<(), End> {
+        self.armed_for = None;
+        let now = clock::now();
+        if self.write_deadline().is_some_and(|at| at <= now) {
+            return Err(End::WriteTimeout);
+        }
+        let reading = self.is_reading();
+        self.session.handle_timeout(now, reading)?;
+        Ok(())
+    }
+
+    fn end_if_drained(&self, now: Instant) -> Result<(), End> {
+        match self.drain_until {
+            Some(until) if until <= now || self.session.is_settled() => Err(End::Shutdown),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets the timer for the next deadline. A deadline that moves away does not touch it: it rings early, once, and is
+    /// set again then.
+    fn arm(&mut self) {
+        let deadlines = [
+            self.session.next_timeout(),
+            self.write_deadline(),
+            self.drain_until,
+        ];
+        let Some(next) = deadlines.into_iter().flatten().min() else {
+            return;
+        };
+        if self.armed_for.is_none_or(|armed| next < armed) {
+            self.timer.as_mut().reset(next.into());
+            self.armed_for = Some(next);
+        }
+    }
+
+    fn write_deadline(&self) -> Option<Instant> {
+        let since = self.link.blocked_since()?;
+        since.checked_add(self.server.config.write_timeout())
+    }
+
+    fn has_room(&self) -> bool {
+        self.link.output_bytes() < self.server.config.output_bytes_max
+    }
+
+    fn is_reading(&self) -> bool {
+        self.drain_until.is_none() && self.session.wants_input() && self.has_room()
+    }
+
+    fn is_delivering(&self) -> bool {
+        self.drain_until.is_none() && self.has_room() && !self.session.is_holding()
+    }
+
+    /// Is there something to do without waiting?
+    fn has_work(&self) -> bool {
+        self.is_delivering() && self.plugin == Plugin::Ready
+            || self.is_reading() && !self.input_used_up
+    }
+
+    fn write_now(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        match self.link.poll_write(cx) {
+            Poll::Ready(Err(error)) => Err(End::Lost(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+}
+
+// A turn.
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn turn(&mut self, letters: Letters) -> Result<(), End> {
+        let mut scratch = SCRATCH.take();
+        let result = self.turn_with(&mut scratch, letters);
+        scratch.actions.clear();
+        scratch.running.clear();
+        scratch.messages.clear();
+        SCRATCH.set(scratch);
+        let tally = self.session.take_tally();
+        let metrics = &self.server.metrics;
+        metrics.messages_dropped_too_large.add(tally.too_large);
+        metrics.messages_dropped_expired.add(tally.expired);
+        let (received, sent) = self.link.take_counts();
+        metrics.bytes_received.add(received);
+        metrics.bytes_sent.add(sent);
+        result
+    }
+
+    fn turn_with(&mut self, scratch: &mut Scratch, letters: Letters) -> Result<(), End> {
+        let now = clock::now();
+        for (number, answer) in letters.answers {
+            self.session
+                .handle_answer(number, answer, &mut scratch.actions)?;
+        }
+        self.perform(scratch, now)?;
+        if let Some(reason) = letters.close {
+            return Err(End::Asked(reason));
+        }
+        if letters.wake {
+            self.plugin = Plugin::Ready;
+        }
+        self.read_packets(scratch, now)?;
+        self.session.resume(now, &mut scratch.actions);
+        self.perform(scratch, now)?;
+        self.report();
+        self.deliver(scratch, now)?;
+        self.end_if_drained(now)
+    }
+
+    fn read_packets(&mut self, scratch: &mut Scratch, now: Instant) -> Result<(), End> {
+        let read = self.read_into(&mut scratch.actions, now);
+        // What came before a bad packet was in order and is carried out.
+        self.perform(scratch, now)?;
+        read
+    }
+
+    fn read_into(&mut self, actions: &mut Vec<Action>, now: Instant) -> Result<(), End> {
+        self.input_used_up = false;
+        while self.is_reading() {
+            let Some(packet) = self.link.next_packet()? else {
+                self.input_used_up = true;
+                break;
+            };
+            self.session.handle_packet(now, packet, actions)?;
+            // A goodbye is the last packet.
+            if let Some(Action::Disconnect { .. }) = actions.last() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out all actions, and those that follow from them. Never waits: output is queued up to its bound.
+    fn perform(&mut self, scratch: &mut Scratch, now: Instant) -> Result<(), End> {
+        while !scratch.actions.is_empty() {
+            std::mem::swap(&mut scratch.actions, &mut scratch.running);
+            for action in scratch.running.drain(..) {
+                self.perform_one(action, now, &mut scratch.actions)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn perform_one(
+        &mut self,
+        action: Action,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Result<(), End> {
+        match action {
+            Action::SendAck(kind, ack) => self.send_ack(kind, ack),
+            Action::Send(packet) => self.link.send(&packet, self.session.version()),
+            Action::Deliver(outgoing) => {
+                self.server.metrics.publishes_sent.increment();
+                self.link.send_publish(&outgoing, self.session.version());
+            }
+            Action::Route(publish, number) => {
+                let answer = Answer::Published(self.route(publish, now));
+                self.session.handle_answer(number, answer, out)?;
+            }
+            Action::HandOver(batch) => self.hand_over(batch),
+            Action::Release(packet_id, number) => self.release(packet_id, number),
+            Action::Subscribe(wanted) => {
+                let number = wanted.number;
+                let reasons = self.subscribe(wanted, now);
+                self.session
+                    .handle_answer(number, Answer::Reasons(reasons), out)?;
+            }
+            Action::SubscribePlugin(wanted) => self.subscribe_plugin(wanted),
+            Action::Unsubscribe(filters, number) => {
+                let reasons = self.unsubscribe(&filters);
+                self.session
+                    .handle_answer(number, Answer::Reasons(reasons), out)?;
+            }
+            Action::UnsubscribePlugin(filters, number) => {
+                let ticket = self.ticket(number);
+                self.server
+                    .hooks
+                    .on_unsubscribe(&self.client, filters, ticket);
+            }
+            Action::Disconnect { publish_will } => return Err(End::Client { publish_will }),
+        }
+        Ok(())
+    }
+
+    fn send_ack(&mut self, kind: AckKind, ack: Ack) {
+        self.link.send(&kind.packet(ack), self.session.version());
+    }
+
+    fn ticket<A: Into<Answer>>(&self, number: u64) -> Ticket<A> {
+        Ticket::new(Arc::clone(&self.client.mailbox), number)
+    }
+
+    fn route(&mut self, publish: Arc<Publish>, now: Instant) -> PublishAnswer {
+        let server = &self.server;
+        server.metrics.publishes_received.increment();
+        let allowed = acl::is_allowed(
+            &*server.hooks,
+            &self.client,
+            Access::Publish,
+            &publish.topic,
+        );
+        let refusal = |reason| PublishAnswer {
+            notice: None,
+            reason,
+            properties: None,
+        };
+        if !allowed {
+            server.metrics.publishes_refused.increment();
+            debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
+            return refusal(ReasonCode::NotAuthorized);
+        }
+        let routed = server.route(publish, &mut self.publisher, now);
+        if routed.retained_refused {
+            return refusal(ReasonCode::QuotaExceeded);
+        }
+        PublishAnswer::SUCCESS
+    }
+
+    fn hand_over(&mut self, batch: Vec<(Publish, u64)>) {
+        self.server.metrics.publishes_handed_over.add(batch.len());
+        let batch = batch
+            .into_iter()
+            .map(|(publish, number)| (publish, self.ticket(number)))
+            .collect();
+        let credit = self.server.hooks.on_publish(&self.client, batch);
+        self.session.handle_credit(credit);
+    }
+
+    fn release(&self, packet_id: PacketId, number: u64) {
+        let ticket = self.ticket(number);
+        self.server
+            .hooks
+            .on_release(&self.client, packet_id, ticket);
+    }
+
+    fn subscribe(&mut self, wanted: Subscribing, now: Instant) -> Vec<ReasonCode> {
+        let identifier = wanted.identifier;
+        let reasons = wanted
+            .filters
+            .into_iter()
+            .map(|filter| self.subscribe_one(filter, identifier, now))
+            .collect();
+        if let Some(queue) = self.subscriber.queue() {
+            self.publisher.set_queue(queue);
+        }
+        reasons
+    }
+
+    fn subscribe_one(
+        &mut self,
+        wanted: SubscribeFilter,
+        identifier: Option<u32>,
+        now: Instant,
+    ) -> ReasonCode {
+        let server = &self.server;
+        let filter = wanted.filter.split_share().1;
+        if !acl::is_allowed(&*server.hooks, &self.client, Access::Subscribe, filter) {
+            debug!(client = ?self.client, filter, "subscription not authorized");
+            return ReasonCode::NotAuthorized;
+        }
+        let result = self
+            .subscriber
+            .subscribe(&server.router, wanted, identifier, now);
+        result.unwrap_or_else(|refusal| refusal)
+    }
+
+    fn subscribe_plugin(&self, wanted: Subscribing) {
+        let ticket = self.ticket(wanted.number);
+        let Subscribing {
+            filters,
+            identifier,
+            ..
+        } = wanted;
+        self.server
+            .hooks
+            .on_subscribe(&self.client, filters, identifier, ticket);
+    }
+
+    fn unsubscribe(&mut self, filters: &[TopicFilter]) -> Vec<ReasonCode> {
+        filters
+            .iter()
+            .map(|filter| self.subscriber.unsubscribe(&self.server.router, filter))
+            .collect()
+    }
+
+    /// Tells the plugin what became of its deliveries.
+    fn report(&mut self) {
+        let outcomes = self.session.take_outcomes();
+        if !outcomes.is_empty() {
+            self.server.hooks.on_delivered(&self.client, outcomes);
+        }
+    }
+
+    /// Fills the output buffer with what the plugin and the queue have, each in its turn.
+    fn deliver(&mut self, scratch: &mut Scratch, now: Instant) -> Result<(), End> {
+        if self.plugin == Plugin::WaitsForRoom && self.session.window() > 0 {
+            self.plugin = Plugin::Ready;
+        }
+        let mut idle = 0;
+        while self.is_delivering() && idle < 2 {
+            let found = if self.plugin_first {
+                self.pull(scratch)
+            } else {
+                self.take_messages(scratch, now)
+            };
+            self.plugin_first = !self.plugin_first;
+            idle = if found { 0 } else { idle + 1 };
+            self.perform(scratch, now)?;
+            self.report();
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> Room {
+        let bytes_max = self.server.config.output_bytes_max;
+        Room {
+            packets: self.session.window(),
+            bytes: bytes_max.saturating_sub(self.link.output_bytes()),
+        }
+    }
+
+    fn pull(&mut self, scratch: &mut Scratch) -> bool {
+        if self.plugin != Plugin::Ready {
+            return false;
+        }
+        let room = self.room();
+        let deliveries = self.server.hooks.pull(&self.client, room);
+        if deliveries.is_empty() {
+            self.plugin = if room.packets == 0 {
+                Plugin::WaitsForRoom
+            } else {
+                Plugin::Idle
+            };
+            return false;
+        }
+        self.session
+            .handle_deliveries(deliveries, &mut scratch.actions);
+        true
+    }
+
+    fn take_messages(&mut self, scratch: &mut Scratch, now: Instant) -> bool {
+        let room = self.room();
+        let Some(queue) = self.subscriber.queue() else {
+            return false;
+        };
+        queue.take(room.packets, room.bytes, &mut scratch.messages);
+        let found = !scratch.messages.is_empty();
+        for queued in scratch.messages.drain(..) {
+            self.session
+                .handle_message(now, queued, &mut scratch.actions);
+        }
+        found
+    }
+}
+
+// The end.
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn count(&self, end: &End) {
+        let metrics = &self.server.metrics;
+        match end {
+            End::Decode(_) => metrics.protocol_errors.increment(),
+            End::Protocol(ProtocolError::KeepAliveTimeout) => {
+                metrics.keep_alive_timeouts.increment();
+            }
+            End::Protocol(error) if error.is_violation() => metrics.protocol_errors.increment(),
+            End::WriteTimeout => metrics.write_timeouts.increment(),
+            _ => {}
+        }
+    }
+
+    /// DISCONNECT, in 5.0 and where there is somebody to read it.
+    fn say_goodbye(&mut self, end: &End) {
+        let reason = match end {
+            End::Decode(error) => error.reason_code(),
+            End::Protocol(error) => error.reason_code(),
+            End::Asked(reason) => *reason,
+            End::Shutdown => ReasonCode::ServerShuttingDown,
+            End::Client { .. } | End::Closed | End::Lost(_) | End::WriteTimeout => return,
+        };
+        if self.session.version() == Version::V311 {
+            return;
+        }
+        let explained = matches!(end, End::Decode(_) | End::Protocol(_));
+        let mut disconnect = Disconnect {
+            reason,
+            properties: DisconnectProperties {
+                reason_string: explained.then(|| end.to_string().into()),
+                ..DisconnectProperties::default()
+            },
+        };
+        let len = encoded_len(&Packet::Disconnect(disconnect.clone()), Version::V5);
+        if !self.session.fits(|| len) {
+            disconnect.properties = DisconnectProperties::default();
+        }
+        self.link.send(&Packet::Disconnect(disconnect), Version::V5);
+    }
+
+    /// Ends the session's part of the connection: the plugin is told, the session kept or discarded, the claim given up.
+    fn finish(mut self, end: &End) -> (Arc<Server>, Link<S>) {
+        self.report();
+        let now = clock::now();
+        let server = self.server;
+        let ended = self.session.end();
+        let discarded = ended.session_expiry == 0;
+        self.client.mailbox.shut();
+        server.hooks.on_disconnected(
+            &self.client,
+            SessionEnd {
+                discarded,
+                session_expiry: ended.session_expiry,
+                inflight: ended.inflight,
+            },
+        );
+        let goodbye = matches!(
+            end,
+            End::Client {
+                publish_will: false
+            }
+        );
+        let mut pending_will = None;
+        if let Some(will) = self.will.filter(|_| !goodbye) {
+            let due = will::due_at(&will, ended.session_expiry, now);
+            let publish = will::into_publish(*will);
+            match due {
+                Some(at) => pending_will = Some((at, Box::new(publish))),
+                None => server.publish_will(publish, now),
+            }
+        }
+        if discarded {
+            self.subscriber.end(&server.router);
+            drop(self.claim);
+        } else {
+            if let Some(queue) = self.subscriber.queue() {
+                queue.leave();
+            }
+            let evicted = self.claim.keep(KeptSession {
+                state: ended.state,
+                subscriber: self.subscriber,
+                will: pending_will,
+                expires_at: expires_at(now, ended.session_expiry),
+            });
+            end_all(&server, evicted);
+        }
+        (server, self.link)
+    }
+}

@@ -1,0 +1,315 @@
+//! From the first byte to CONNACK.
+//!
+//! 1. CONNECT is read, within the small limits of somebody unknown.
+//! 2. The plugin authenticates.
+//! 3. The session is claimed: an earlier connection of it ends first.
+//! 4. The plugin opens the session; only then an old one is resumed or discarded.
+//! 5. CONNACK.
+//!
+//! Steps 1 to 3 share the connect timeout. Step 4 is not cut short, so that the plugin never sees half an opening.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytestring::ByteString;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::link::{Link, ReadError};
+use crate::codec::encode::encoded_len;
+use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
+use crate::codec::properties::ConnAckProperties;
+use crate::codec::reason::ReasonCode;
+use crate::hooks::{Access, AuthenticateRequest, ClientInfo, SessionOpen};
+use crate::registry::{Claim, KeptSession};
+use crate::router::Subscriber;
+use crate::server::Server;
+use crate::session::{Session, SessionState, Terms};
+use crate::{acl, clock};
+
+/// A connection that has been let in.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) client: Arc<ClientInfo>,
+    pub(super) claim: Claim,
+    pub(super) session: Session,
+    pub(super) subscriber: Subscriber,
+    pub(super) will: Option<Box<Will>>,
+}
+
+/// A connection that is not let in.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// What CONNACK says, if one is due, and in which form.
+    pub(super) answer: Option<(Version, ReasonCode)>,
+    /// For the log.
+    pub(super) cause: Cause,
+}
+
+/// Why a connection is not let in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Cause {
+    #[error("closed before CONNECT")]
+    Closed,
+    #[error("connect timeout")]
+    Timeout,
+    #[error("server is shutting down")]
+    Shutdown,
+    #[error("a later connection took over")]
+    TakenOver,
+    #[error("no random numbers: {0}")]
+    Random(getrandom::Error),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{0:?}")]
+    Reason(ReasonCode),
+    #[error("CONNACK is larger than the client's maximum packet size")]
+    ConnAckTooLarge,
+}
+
+/// What steps 1 to 3 found.
+struct Admitted {
+    connect: Box<Connect>,
+    terms: Terms,
+    properties: ConnAckProperties,
+    client: Arc<ClientInfo>,
+    claim: Claim,
+}
+
+/// Lets a connection in, up to and including CONNACK (which waits in the output buffer).
+pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    server: &Arc<Server>,
+    link: &mut Link<S>,
+    peer: SocketAddr,
+) -> Result<Opened, Refused> {
+    let timeout = tokio::time::sleep(server.config.connect_timeout());
+    let admitted = tokio::select! {
+        biased;
+        () = server.stop.cancelled() => Err(Refused::silently(Cause::Shutdown)),
+        admitted = admit(server, link, peer) => admitted,
+        () = timeout => Err(Refused::silently(Cause::Timeout)),
+    };
+    let admitted = match admitted {
+        Err(mut refused) if refused.answer.is_none() => {
+            refused.answer = late_answer(link, &refused.cause);
+            return Err(refused);
+        }
+        other => other?,
+    };
+    open_session(server, link, admitted).await
+}
+
+/// A CONNECT that was read deserves an answer, also when its time ran out later.
+fn late_answer<S: AsyncRead + AsyncWrite + Unpin>(
+    link: &Link<S>,
+    cause: &Cause,
+) -> Option<(Version, ReasonCode)> {
+    let busy = matches!(cause, Cause::Timeout | Cause::Shutdown | Cause::TakenOver);
+    let version = link.version().filter(|_| busy)?;
+    Some((version, ReasonCode::ServerUnavailable))
+}
+
+async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
+    server: &Arc<Server>,
+    link: &mut Link<S>,
+    peer: SocketAddr,
+) -> Result<Admitted, Refused> {
+    let mut connect = read_connect(link).await?;
+    let version = connect.version;
+    let refuse = |reason| Refused::with(version, reason);
+    if connect.properties.authentication_method.is_some() {
+        return Err(refuse(ReasonCode::BadAuthenticationMethod));
+    }
+    let request = AuthenticateRequest {
+        client_id: connect.client_id.clone(),
+        user_name: connect.user_name.take(),
+        password: connect.password.take(),
+        peer,
+        version,
+    };
+    let identity = server.hooks.authenticate(request).await.map_err(refuse)?;
+    link.set_packet_bytes_max(server.config.packet_bytes_max);
+    let (terms, mut properties) = Terms::agree(&connect, &server.config, server.hooks.root());
+    if connect.client_id.is_empty() {
+        connect.client_id = random_client_id().map_err(|error| Refused {
+            answer: Some((version, ReasonCode::ServerUnavailable)),
+            cause: Cause::Random(error),
+        })?;
+        properties.assigned_client_identifier = Some(connect.client_id.clone());
+    }
+    let len = encoded_len(&connack(false, properties.clone()), version);
+    if terms
+        .packet_bytes_max
+        .is_some_and(|max| len as u64 > u64::from(max))
+    {
+        return Err(Refused::silently(Cause::ConnAckTooLarge));
+    }
+    let client = Arc::new(ClientInfo {
+        identity,
+        client_id: connect.client_id.clone(),
+        version,
+        peer,
+        connection: server.next_connection(),
+        user_properties: std::mem::take(&mut connect.properties.user_properties),
+        mailbox: Arc::default(),
+    });
+    if let Some(will) = &connect.will
+        && !may_publish_will(server, &client, will)
+    {
+        return Err(refuse(ReasonCode::NotAuthorized));
+    }
+    let claim = claim(server, &client).await?;
+    Ok(Admitted {
+        connect,
+        terms,
+        properties,
+        client,
+        claim,
+    })
+}
+
+async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
+    link: &mut Link<S>,
+) -> Result<Box<Connect>, Refused> {
+    match link.read_packet().await {
+        Ok(Some(Packet::Connect(connect))) => Ok(connect),
+        Ok(None) => Err(Refused::silently(Cause::Closed)),
+        // The decoder lets nothing but CONNECT through as the first packet.
+        Ok(Some(_)) => Err(Refused::silently(Cause::Reason(ReasonCode::ProtocolError))),
+        Err(error) => Err(Refused {
+            answer: match &error {
+                ReadError::Decode(decode) => decode
+                    .version_of_refusal()
+                    .or_else(|| link.version())
+                    .map(|version| (version, decode.reason_code())),
+                ReadError::Io(_) => None,
+            },
+            cause: error.into(),
+        }),
+    }
+}
+
+/// A will is an ordinary publish: below the plugin's root there are none.
+fn may_publish_will(server: &Server, client: &ClientInfo, will: &Will) -> bool {
+    !acl::is_below(server.hooks.root(), &will.topic)
+        && acl::is_allowed(&*server.hooks, client, Access::Publish, &will.topic)
+}
+
+async fn claim(server: &Arc<Server>, client: &Arc<ClientInfo>) -> Result<Claim, Refused> {
+    let key = Arc::new((Arc::clone(&client.identity.user), client.client_id.clone()));
+    let claiming = server
+        .registry
+        .claim(key, client.connection, &client.mailbox);
+    let (claim, others) = claiming.await;
+    server.metrics.takeovers.add(others);
+    if client.mailbox.close_requested().is_some() {
+        return Err(Refused::silently(Cause::TakenOver));
+    }
+    Ok(claim)
+}
+
+async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
+    server: &Arc<Server>,
+    link: &mut Link<S>,
+    admitted: Admitted,
+) -> Result<Opened, Refused> {
+    let Admitted {
+        connect,
+        terms,
+        properties,
+        client,
+        claim,
+    } = admitted;
+    let kept = claim.take_kept();
+    let open = SessionOpen {
+        clean_start: connect.clean_start,
+        session_expiry: terms.session_expiry,
+        present: kept.is_some() && !connect.clean_start,
+    };
+    let restored = match server.hooks.on_connected(&client, open).await {
+        Ok(restored) => restored,
+        Err(reason) => {
+            // Nothing has happened: the old session waits on.
+            if let Some(kept) = kept {
+                end_all(server, claim.keep(kept));
+            }
+            return Err(Refused::with(terms.version, reason));
+        }
+    };
+    let now = clock::now();
+    let (state, subscriber) = resume_or_discard(server, kept, connect.clean_start, now);
+    if let Some(queue) = subscriber.queue() {
+        queue.connect();
+    }
+    let mut session = Session::new(terms, state, now);
+    session.restore(restored.inflight);
+    let present = !connect.clean_start && (open.present || restored.present);
+    link.send(&connack(present, properties), terms.version);
+    Ok(Opened {
+        client,
+        claim,
+        session,
+        subscriber,
+        will: connect.will.map(Box::new),
+    })
+}
+
+fn connack(session_present: bool, properties: ConnAckProperties) -> Packet {
+    Packet::ConnAck(Box::new(ConnAck {
+        session_present,
+        reason: ReasonCode::Success,
+        properties,
+    }))
+}
+
+/// What the new connection begins with.
+fn resume_or_discard(
+    server: &Server,
+    kept: Option<KeptSession>,
+    clean_start: bool,
+    now: Instant,
+) -> (SessionState, Subscriber) {
+    match kept {
+        Some(session) if clean_start => {
+            server.end_session(session, now);
+            Default::default()
+        }
+        // Its will is not published any more: the client is back [MQTT-3.1.3-9].
+        Some(session) => (session.state, session.subscriber),
+        None => Default::default(),
+    }
+}
+
+/// Ends sessions that had to make room.
+pub(super) fn end_all(server: &Server, sessions: Vec<KeptSession>) {
+    let now = clock::now();
+    server.metrics.sessions_evicted.add(sessions.len());
+    for session in sessions {
+        server.end_session(session, now);
+    }
+}
+
+fn random_client_id() -> Result<ByteString, getrandom::Error> {
+    let mut bytes = [0; 12];
+    getrandom::fill(&mut bytes)?;
+    let number = bytes
+        .iter()
+        .fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
+    Ok(format!("auto-{number:024x}").into())
+}
+
+impl Refused {
+    const fn silently(cause: Cause) -> Self {
+        Self {
+            answer: None,
+            cause,
+        }
+    }
+
+    const fn with(version: Version, reason: ReasonCode) -> Self {
+        Self {
+            answer: Some((version, reason)),
+            cause: Cause::Reason(reason),
+        }
+    }
+}

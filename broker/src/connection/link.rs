@@ -1,0 +1,189 @@
+//! A byte stream with packets on it: reads and writes without waiting, in buffers that exist only while they are needed.
+//!
+//! Reading goes through one scratch buffer per thread and then into memory of the size of what came, so that an idle
+//! connection holds none.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::clock;
+use crate::codec::decode::{DecodeError, Decoder};
+use crate::codec::encode::{encode, encode_publish};
+use crate::codec::packet::{Packet, Version};
+use crate::session::Outgoing;
+
+/// One network connection.
+#[derive(Debug)]
+pub(crate) struct Link<S> {
+    stream: S,
+    decoder: Decoder,
+    input: BytesMut,
+    output: BytesMut,
+    /// Since when the peer has taken nothing of what waits for it.
+    blocked_since: Option<Instant>,
+    bytes_received: usize,
+    bytes_sent: usize,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+    pub(crate) fn new(stream: S, packet_bytes_max: u32) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::new(packet_bytes_max),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            blocked_since: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+        }
+    }
+
+    pub(crate) const fn version(&self) -> Option<Version> {
+        self.decoder.version()
+    }
+
+    pub(crate) const fn set_packet_bytes_max(&mut self, packet_bytes_max: u32) {
+        self.decoder.set_packet_bytes_max(packet_bytes_max);
+    }
+
+    /// Reads what is there; 0 bytes mean that the peer has closed.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let read = buffer.filled();
+            self.input.extend_from_slice(read);
+            self.bytes_received += read.len();
+            Poll::Ready(Ok(read.len()))
+        })
+    }
+
+    /// Takes the next packet out of what was read.
+    ///
+    /// # Errors
+    /// The peer sent what is no packet: the connection must be closed.
+    pub(crate) fn next_packet(&mut self) -> Result<Option<Packet>, DecodeError> {
+        let packet = self.decoder.decode(&mut self.input)?;
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        Ok(packet)
+    }
+
+    /// Reads until a packet is complete. `None`: the peer has closed.
+    ///
+    /// # Errors
+    /// The stream failed, or the peer sent what is no packet.
+    pub(crate) async fn read_packet(&mut self) -> Result<Option<Packet>, ReadError> {
+        loop {
+            if let Some(packet) = self.next_packet()? {
+                return Ok(Some(packet));
+            }
+            if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, packet: &Packet, version: Version) {
+        encode(packet, version, &mut self.output);
+    }
+
+    pub(crate) fn send_publish(&mut self, outgoing: &Outgoing, version: Version) {
+        encode_publish(
+            &outgoing.publish,
+            &outgoing.head(),
+            version,
+            &mut self.output,
+        );
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn output_bytes(&self) -> usize {
+        self.output.len()
+    }
+
+    pub(crate) const fn blocked_since(&self) -> Option<Instant> {
+        self.blocked_since
+    }
+
+    /// Writes as much as the peer takes; ready when it took something, pending when it takes nothing now.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut progress = false;
+        while !self.output.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.output.advance(written);
+                    self.bytes_sent += written;
+                    self.blocked_since = None;
+                    progress = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.blocked_since.get_or_insert_with(clock::now);
+                    break;
+                }
+            }
+        }
+        if self.output.is_empty() {
+            self.output = BytesMut::new();
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            return Poll::Ready(Ok(()));
+        }
+        if progress {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Writes what waits, closes the sending side, and reads on until the peer closes too: with unread input the system
+    /// would reset the connection, and the peer might never read the last packet.
+    ///
+    /// # Errors
+    /// What ended it early; there is nothing left to do about it.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            poll_fn(|cx| self.poll_write(cx)).await?;
+        }
+        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
+        loop {
+            self.input = BytesMut::new();
+            if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Bytes read and written since the last call.
+    pub(crate) fn take_counts(&mut self) -> (usize, usize) {
+        (
+            std::mem::take(&mut self.bytes_received),
+            std::mem::take(&mut self.bytes_sent),
+        )
+    }
+}
+
+/// Why no packet came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// Bytes read at once.
+const READ_BYTES: usize = 32 * 1024;

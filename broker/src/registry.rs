@@ -1,0 +1,381 @@
+//! (user, Client Identifier) → live connection, or the session that is kept for a client that is away.
+//!
+//! Taking over, without races:
+//! 1. A new connection claims its session: every earlier claim is asked to close with «session taken over».
+//! 2. It waits for its turn. The turn is a permit that the earlier connection holds until it has told the plugin of its
+//!    end and put its session back; claims get it in the order in which they came.
+//! 3. It takes what is kept and lives, until a later claim asks it to close.
+//!
+//! A lock guards the table for a few instructions; waiting happens on the permit of one session only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytestring::ByteString;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::codec::packet::Publish;
+use crate::codec::reason::ReasonCode;
+use crate::mailbox::Mailbox;
+use crate::router::Subscriber;
+use crate::session::SessionState;
+
+/// Whose session: the user's key and the Client Identifier.
+pub(crate) type SessionKey = Arc<(Arc<str>, ByteString)>;
+
+/// All sessions.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    inner: Mutex<Inner>,
+    kept_max: usize,
+    /// There may be an earlier deadline than before.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    slots: HashMap<SessionKey, Slot>,
+    /// What is to happen to kept sessions, in the order of time.
+    deadlines: BTreeMap<(Instant, u64), (SessionKey, Deadline)>,
+    kept: usize,
+    /// Makes deadlines different.
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    turn: Arc<Semaphore>,
+    claims: Vec<(u64, Arc<Mailbox>)>,
+    kept: Option<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    session: KeptSession,
+    expiry: (Instant, u64),
+    will: Option<(Instant, u64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Deadline {
+    Expiry,
+    Will,
+}
+
+/// A session without a connection.
+#[derive(Debug)]
+pub(crate) struct KeptSession {
+    pub(crate) state: SessionState,
+    pub(crate) subscriber: Subscriber,
+    /// The will that is still to be published, and when.
+    pub(crate) will: Option<(Instant, Box<Publish>)>,
+    /// When the session ends.
+    pub(crate) expires_at: Instant,
+}
+
+/// Something that is due.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// The session has ended. Its will is published if there is one.
+    Expired(Box<KeptSession>),
+    /// The delay of a will is over; the session goes on.
+    Will(Box<Publish>),
+}
+
+/// The right of one connection to a session. Dropped, it lets the next one in.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    registry: Arc<Registry>,
+    key: SessionKey,
+    connection: u64,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Registry {
+    pub(crate) fn new(kept_max: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            kept_max,
+            changed: Notify::new(),
+        }
+    }
+
+    /// Claims a session for a connection, asks the earlier ones to close, and waits for their end. Returns the session
+    /// that is kept, and how many connections had to go.
+    pub(crate) async fn claim(
+        self: &Arc<Self>,
+        key: SessionKey,
+        connection: u64,
+        mailbox: &Arc<Mailbox>,
+    ) -> (Claim, usize) {
+        let (turn, others) = self.lock().claim(&key, connection, mailbox);
+        for other in &others {
+            other.close(ReasonCode::SessionTakenOver);
+        }
+        let mut claim = Claim {
+            registry: Arc::clone(self),
+            key,
+            connection,
+            permit: None,
+        };
+        // The semaphore is never closed.
+        claim.permit = turn.acquire_owned().await.ok();
+        (claim, others.len())
+    }
+
+    /// What is due now, and when to ask again.
+    pub(crate) fn due(&self, now: Instant) -> (Vec<Due>, Option<Instant>) {
+        let mut inner = self.lock();
+        let mut due = Vec::new();
+        while let Some(entry) = inner.deadlines.first_entry() {
+            if entry.key().0 > now {
+                let next = entry.key().0;
+                return (due, Some(next));
+            }
+            let (key, deadline) = entry.remove();
+            due.extend(match deadline {
+                Deadline::Expiry => inner
+                    .take_kept(&key)
+                    .map(|session| Due::Expired(Box::new(session))),
+                Deadline::Will => inner.take_will(&key).map(Due::Will),
+            });
+        }
+        (due, None)
+    }
+
+    /// Waits until there may be an earlier deadline.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Number of kept sessions.
+    pub(crate) fn kept(&self) -> usize {
+        self.lock().kept
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn claim(
+        &mut self,
+        key: &SessionKey,
+        connection: u64,
+        mailbox: &Arc<Mailbox>,
+    ) -> (Arc<Semaphore>, Vec<Arc<Mailbox>>) {
+        let slot = self.slots.entry(Arc::clone(key)).or_insert_with(|| Slot {
+            turn: Arc::new(Semaphore::new(1)),
+            claims: Vec::new(),
+            kept: None,
+        });
+        let others = slot
+            .claims
+            .iter()
+            .map(|(_, mailbox)| Arc::clone(mailbox))
+            .collect();
+        slot.claims.reserve_exact(1);
+        slot.claims.push((connection, Arc::clone(mailbox)));
+        (Arc::clone(&slot.turn), others)
+    }
+
+    fn keep(&mut self, key: &SessionKey, session: KeptSession) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        let mut deadline = |at: Instant, what| {
+            self.next += 1;
+            let place = (at, self.next);
+            self.deadlines.insert(place, (Arc::clone(key), what));
+            place
+        };
+        let will = session
+            .will
+            .as_ref()
+            .map(|(at, _)| deadline(*at, Deadline::Will));
+        let expiry = deadline(session.expires_at, Deadline::Expiry);
+        slot.kept = Some(Kept {
+            session,
+            expiry,
+            will,
+        });
+        self.kept += 1;
+    }
+
+    fn take_kept(&mut self, key: &SessionKey) -> Option<KeptSession> {
+        let slot = self.slots.get_mut(key)?;
+        let kept = slot.kept.take()?;
+        if slot.claims.is_empty() {
+            self.slots.remove(key);
+        }
+        self.kept -= 1;
+        self.deadlines.remove(&kept.expiry);
+        if let Some(will) = kept.will {
+            self.deadlines.remove(&will);
+        }
+        Some(kept.session)
+    }
+
+    fn take_will(&mut self, key: &SessionKey) -> Option<Box<Publish>> {
+        let kept = self.slots.get_mut(key)?.kept.as_mut()?;
+        kept.will = None;
+        kept.session.will.take().map(|(_, publish)| publish)
+    }
+
+    /// The kept session that expires first.
+    fn evict(&mut self) -> Option<KeptSession> {
+        let key = self
+            .deadlines
+            .values()
+            .find(|(_, what)| matches!(what, Deadline::Expiry))
+            .map(|(key, _)| Arc::clone(key))?;
+        self.take_kept(&key)
+    }
+}
+
+impl Claim {
+    /// Takes the session that is kept, if there is one.
+    pub(crate) fn take_kept(&self) -> Option<KeptSession> {
+        self.registry.lock().take_kept(&self.key)
+    }
+
+    /// Keeps the session for the client's return. Returns those that had to go because there are too many.
+    pub(crate) fn keep(self, session: KeptSession) -> Vec<KeptSession> {
+        let evicted = {
+            let mut inner = self.registry.lock();
+            inner.keep(&self.key, session);
+            let mut evicted = Vec::new();
+            while inner.kept > self.registry.kept_max
+                && let Some(session) = inner.evict()
+            {
+                evicted.push(session);
+            }
+            evicted
+        };
+        self.registry.changed.notify_one();
+        evicted
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut inner = self.registry.lock();
+        let Some(slot) = inner.slots.get_mut(&self.key) else {
+            return;
+        };
+        slot.claims
+            .retain(|(connection, _)| *connection != self.connection);
+        if slot.claims.is_empty() && slot.kept.is_none() {
+            inner.slots.remove(&self.key);
+        }
+        // The permit goes after this, so that the next one finds everything in order.
+    }
+}
+
+/// When a session that lives on for this many seconds ends.
+pub(crate) fn expires_at(now: Instant, session_expiry: u32) -> Instant {
+    now.checked_add(Duration::from_secs(session_expiry.into()))
+        .unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    fn key(client_id: &'static str) -> SessionKey {
+        Arc::new(("user".into(), client_id.into()))
+    }
+
+    fn session(expires_at: Instant) -> KeptSession {
+        KeptSession {
+            state: SessionState::default(),
+            subscriber: Subscriber::default(),
+            will: None,
+            expires_at,
+        }
+    }
+
+    fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn claimed(registry: &Arc<Registry>, id: &'static str, connection: u64) -> Claim {
+        let mailbox = Arc::default();
+        match poll(pin!(registry.claim(key(id), connection, &mailbox))) {
+            Poll::Ready((claim, _)) => claim,
+            Poll::Pending => panic!("somebody else has the turn"),
+        }
+    }
+
+    #[test]
+    fn a_later_claim_closes_the_earlier_ones_and_waits_for_them() {
+        let registry = Arc::new(Registry::new(10));
+        let mailboxes: [Arc<Mailbox>; 3] = Default::default();
+        let mut first = pin!(registry.claim(key("a"), 1, &mailboxes[0]));
+        let Poll::Ready((first, 0)) = poll(first.as_mut()) else {
+            panic!("nobody is there")
+        };
+        let mut second = pin!(registry.claim(key("a"), 2, &mailboxes[1]));
+        assert!(poll(second.as_mut()).is_pending());
+        let mut third = pin!(registry.claim(key("a"), 3, &mailboxes[2]));
+        assert!(poll(third.as_mut()).is_pending());
+        let closed = mailboxes
+            .each_ref()
+            .map(|it| it.close_requested().is_some());
+        assert_eq!(closed, [true, true, false]);
+
+        first.keep(session(clock::now() + Duration::from_secs(9)));
+        let Poll::Ready((second, _)) = poll(second.as_mut()) else {
+            panic!("it is the second one's turn")
+        };
+        assert!(second.take_kept().is_some());
+        drop(second);
+        assert!(poll(third.as_mut()).is_ready());
+    }
+
+    #[test]
+    fn a_claim_that_gives_up_leaves_nothing_behind() {
+        let registry = Arc::new(Registry::new(10));
+        let first = claimed(&registry, "a", 1);
+        {
+            let mailbox = Arc::default();
+            let mut second = pin!(registry.claim(key("a"), 2, &mailbox));
+            assert!(poll(second.as_mut()).is_pending());
+        }
+        drop(first);
+        assert!(registry.lock().slots.is_empty());
+    }
+
+    #[test]
+    fn sessions_end_when_they_expire() {
+        let registry = Arc::new(Registry::new(10));
+        let now = clock::now();
+        let end = now + Duration::from_secs(5);
+        claimed(&registry, "a", 1).keep(session(end));
+        let (due, next) = registry.due(now);
+        assert!(due.is_empty());
+        assert_eq!(next, Some(end));
+        let (due, next) = registry.due(end);
+        assert!(matches!(due[..], [Due::Expired(_)]));
+        assert_eq!(next, None);
+        assert!(registry.lock().slots.is_empty());
+    }
+
+    #[test]
+    fn too_many_sessions_push_out_the_one_that_expires_first() {
+        let registry = Arc::new(Registry::new(1));
+        let now = clock::now();
+        let (soon, late) = (now + Duration::from_secs(1), now + Duration::from_secs(9));
+        assert!(claimed(&registry, "a", 1).keep(session(late)).is_empty());
+        let evicted = claimed(&registry, "b", 2).keep(session(soon));
+        assert_eq!(evicted.len(), 1);
+        assert_eq!(evicted[0].expires_at, soon);
+        assert_eq!(registry.kept(), 1);
+    }
+}

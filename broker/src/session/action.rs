@@ -1,0 +1,74 @@
+//! What a session wants done: effects in the order in which they are to be carried out.
+
+use std::sync::Arc;
+
+use crate::codec::packet::{Ack, Packet, PacketId, Publish, Qos, SubscribeFilter};
+use crate::codec::topic::TopicFilter;
+
+/// One effect.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Send PUBACK, PUBREC, PUBREL or PUBCOMP.
+    SendAck(AckKind, Ack),
+    /// Send another packet.
+    Send(Box<Packet>),
+    /// Send PUBLISH.
+    Deliver(Outgoing),
+    /// Route an ordinary publish and answer with its number.
+    Route(Arc<Publish>, u64),
+    /// Give publishes to the plugin; a ticket with the number each.
+    HandOver(Vec<(Publish, u64)>),
+    /// Tell the plugin of PUBREL.
+    Release(PacketId, u64),
+    /// Subscribe to ordinary filters; the answer is one Reason Code per filter.
+    Subscribe(Subscribing),
+    /// Subscribe to filters of the plugin.
+    SubscribePlugin(Subscribing),
+    /// Unsubscribe from ordinary filters; the answer is one Reason Code per filter.
+    Unsubscribe(Vec<TopicFilter>, u64),
+    /// Unsubscribe from filters of the plugin.
+    UnsubscribePlugin(Vec<TopicFilter>, u64),
+    /// The client has said goodbye: close, and publish the will if it asks for that.
+    Disconnect { publish_will: bool },
+}
+
+/// Which acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the names of the packets")]
+pub(crate) enum AckKind {
+    PubAck,
+    PubRec,
+    PubRel,
+    PubComp,
+}
+
+impl AckKind {
+    pub(crate) const fn packet(self, ack: Ack) -> Packet {
+        match self {
+            Self::PubAck => Packet::PubAck(ack),
+            Self::PubRec => Packet::PubRec(ack),
+            Self::PubRel => Packet::PubRel(ack),
+            Self::PubComp => Packet::PubComp(ack),
+        }
+    }
+}
+
+/// A PUBLISH on its way to the client. What it does not share with others stands here.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) publish: Arc<Publish>,
+    pub(crate) dup: bool,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) packet_id: Option<PacketId>,
+    pub(crate) subscription_identifiers: Vec<u32>,
+}
+
+/// A part of a SUBSCRIBE.
+#[derive(Debug)]
+pub(crate) struct Subscribing {
+    pub(crate) filters: Vec<SubscribeFilter>,
+    pub(crate) identifier: Option<u32>,
+    /// Of the answer.
+    pub(crate) number: u64,
+}

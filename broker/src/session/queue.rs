@@ -1,0 +1,365 @@
+//! Ordinary messages that wait for one session: filled by publishers, emptied by the session's connection.
+//!
+//! While nobody is connected only QoS 1 and 2 are kept. A full queue drops what comes, and says so.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::codec::packet::{Publish, Qos};
+
+/// The queue of one session. Its number names the session in the router.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    number: u64,
+    messages_max: usize,
+    bytes_max: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    messages: VecDeque<Queued>,
+    bytes: usize,
+    state: State,
+    /// Of the connection while it waits.
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Connected,
+    Away,
+    /// The session has ended; nothing is kept.
+    Ended,
+}
+
+/// A message on its way to one session.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    /// Shared between all receivers.
+    pub(crate) publish: Arc<Publish>,
+    /// When the message is not worth sending any more (MQTT 5.0 §3.3.2.3.3).
+    pub(crate) expires_at: Option<Instant>,
+    /// The lower one of published and subscribed.
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) subscription_identifiers: Vec<u32>,
+}
+
+/// What `push` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It waits for the session.
+    Waits,
+    /// Nobody is there for it: QoS 0 to a client that is away, or the session has ended.
+    Nobody,
+    /// The queue is full.
+    Full,
+}
+
+/// A publish that is about to be shared. Receivers that may keep it long get a copy of just its bytes, made once: the
+/// original holds on to the whole buffer that it was read into.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    live: Arc<Publish>,
+    compact: Option<Arc<Publish>>,
+}
+
+impl Shared {
+    pub(crate) const fn new(live: Arc<Publish>) -> Self {
+        Self {
+            live,
+            compact: None,
+        }
+    }
+
+    pub(crate) fn live(&self) -> &Arc<Publish> {
+        &self.live
+    }
+
+    pub(crate) fn compact(&mut self) -> &Arc<Publish> {
+        self.compact
+            .get_or_insert_with(|| Arc::new(copy(&self.live)))
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(number: u64, messages_max: usize, bytes_max: usize) -> Self {
+        Self {
+            number,
+            messages_max,
+            bytes_max,
+            inner: Mutex::default(),
+        }
+    }
+
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Adds a message at the end. `envelope` makes the entry from the form of the publish to be kept.
+    pub(crate) fn push(
+        &self,
+        shared: &mut Shared,
+        qos: Qos,
+        envelope: impl FnOnce(Arc<Publish>) -> Queued,
+    ) -> Pushed {
+        let waker = {
+            let mut inner = self.lock();
+            let away = inner.state == State::Away;
+            if inner.state == State::Ended || (away && qos == Qos::AtMostOnce) {
+                return Pushed::Nobody;
+            }
+            let bytes = size(shared.live());
+            if inner.messages.len() >= self.messages_max || inner.bytes + bytes > self.bytes_max {
+                return Pushed::Full;
+            }
+            let publish = if away || inner.messages.len() >= COMPACT_FROM {
+                shared.compact()
+            } else {
+                shared.live()
+            };
+            let queued = envelope(Arc::clone(publish));
+            inner.bytes += bytes;
+            inner.messages.push_back(queued);
+            inner.waker.take()
+        };
+        wake(waker);
+        Pushed::Waits
+    }
+
+    /// Adds the retained messages of one subscription, all or none: they are shared with the retained store, so that
+    /// only their number counts, and one SUBSCRIBE may exceed the limit.
+    pub(crate) fn push_retained(&self, messages: Vec<Queued>) -> Pushed {
+        let waker = {
+            let mut inner = self.lock();
+            if inner.state == State::Ended {
+                return Pushed::Nobody;
+            }
+            if inner.messages.len() >= self.messages_max {
+                return Pushed::Full;
+            }
+            for queued in messages {
+                inner.bytes += size(&queued.publish);
+                inner.messages.push_back(queued);
+            }
+            inner.waker.take()
+        };
+        wake(waker);
+        Pushed::Waits
+    }
+
+    /// Takes messages from the front into `into`: at most `packets` of QoS 1 and 2, and about `bytes` in all (at least one
+    /// message).
+    pub(crate) fn take(&self, mut packets: usize, bytes: usize, into: &mut Vec<Queued>) {
+        let mut inner = self.lock();
+        let mut taken = 0;
+        while taken < bytes
+            && let Some(front) = inner.messages.front()
+        {
+            if front.qos != Qos::AtMostOnce {
+                let Some(left) = packets.checked_sub(1) else {
+                    break;
+                };
+                packets = left;
+            }
+            let Some(queued) = inner.messages.pop_front() else {
+                break;
+            };
+            let bytes = size(&queued.publish);
+            inner.bytes = inner.bytes.saturating_sub(bytes);
+            taken += bytes;
+            into.push(queued);
+        }
+        if inner.messages.is_empty() && inner.messages.capacity() > IDLE_CAPACITY {
+            inner.messages = VecDeque::new();
+        }
+    }
+
+    /// Ready while `take(packets, ..)` would find something.
+    pub(crate) fn poll_ready(&self, packets: usize, cx: &Context<'_>) -> Poll<()> {
+        let mut inner = self.lock();
+        match inner.messages.front() {
+            Some(front) if packets > 0 || front.qos == Qos::AtMostOnce => Poll::Ready(()),
+            // Behind a message that must wait for an ack there is nothing to wake for.
+            Some(_) => Poll::Pending,
+            None => {
+                match &mut inner.waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    none => *none = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// A connection has come.
+    pub(crate) fn connect(&self) {
+        self.lock().state = State::Connected;
+    }
+
+    /// The connection has gone; the session goes on.
+    pub(crate) fn leave(&self) {
+        let mut inner = self.lock();
+        inner.state = State::Away;
+        inner.waker = None;
+        inner
+            .messages
+            .retain(|queued| queued.qos != Qos::AtMostOnce);
+        inner.bytes = inner
+            .messages
+            .iter()
+            .map(|queued| size(&queued.publish))
+            .sum();
+        for queued in &mut inner.messages {
+            queued.publish = Arc::new(copy(&queued.publish));
+        }
+        inner.messages.shrink_to_fit();
+    }
+
+    /// The session has ended.
+    pub(crate) fn end(&self) {
+        *self.lock() = Inner {
+            state: State::Ended,
+            ..Inner::default()
+        };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// What a message counts in bytes: its contents and what it takes to keep it.
+pub(crate) fn size(publish: &Publish) -> usize {
+    let properties = &publish.properties;
+    let pairs: usize = properties
+        .user_properties
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + PAIR_BYTES)
+        .sum();
+    let optional = properties.response_topic.as_ref().map_or(0, |it| it.len())
+        + properties
+            .correlation_data
+            .as_ref()
+            .map_or(0, bytes::Bytes::len)
+        + properties.content_type.as_ref().map_or(0, |it| it.len());
+    size_of::<Publish>() + publish.topic.len() + publish.payload.len() + pairs + optional
+}
+
+/// The same publish in memory of its own.
+pub(crate) fn copy(publish: &Publish) -> Publish {
+    let text = |text: &ByteString| ByteString::from(&**text);
+    let binary = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let mut copy = publish.clone();
+    copy.topic = text(&publish.topic);
+    copy.payload = binary(&publish.payload);
+    let properties = &mut copy.properties;
+    properties.response_topic = properties.response_topic.as_ref().map(text);
+    properties.correlation_data = properties.correlation_data.as_ref().map(binary);
+    properties.content_type = properties.content_type.as_ref().map(text);
+    for (name, value) in &mut properties.user_properties {
+        *name = text(name);
+        *value = text(value);
+    }
+    copy
+}
+
+/// From this many waiting messages on, new ones are kept as compact copies.
+const COMPACT_FROM: usize = 64;
+/// An empty queue with more room than this gives its memory back.
+const IDLE_CAPACITY: usize = 8;
+/// Memory of a user property beside its text.
+const PAIR_BYTES: usize = size_of::<(ByteString, ByteString)>();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::properties::PublishProperties;
+
+    fn publish(qos: Qos) -> Shared {
+        Shared::new(Arc::new(Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: "t".into(),
+            packet_id: None,
+            payload: Bytes::from_static(b"hi"),
+            properties: PublishProperties::default(),
+        }))
+    }
+
+    fn push(queue: &Queue, qos: Qos) -> Pushed {
+        queue.push(&mut publish(qos), qos, |publish| Queued {
+            publish,
+            expires_at: None,
+            qos,
+            retain: false,
+            subscription_identifiers: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_full_queue_drops_what_comes() {
+        let queue = Queue::new(1, 2, usize::MAX);
+        assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Waits);
+        assert_eq!(push(&queue, Qos::AtMostOnce), Pushed::Waits);
+        assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Full);
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let queue = Queue::new(1, 100, size_of::<Publish>() * 2);
+        assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Waits);
+        assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Full);
+        let mut taken = Vec::new();
+        queue.take(1, 1, &mut taken);
+        assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Waits);
+    }
+
+    #[test]
+    fn qos0_is_not_kept_for_a_client_that_is_away() {
+        let queue = Queue::new(1, 10, usize::MAX);
+        push(&queue, Qos::AtMostOnce);
+        push(&queue, Qos::AtLeastOnce);
+        queue.leave();
+        assert_eq!(push(&queue, Qos::AtMostOnce), Pushed::Nobody);
+        assert_eq!(push(&queue, Qos::ExactlyOnce), Pushed::Waits);
+        let mut taken = Vec::new();
+        queue.take(10, usize::MAX, &mut taken);
+        let qos: Vec<Qos> = taken.iter().map(|queued| queued.qos).collect();
+        assert_eq!(qos, [Qos::AtLeastOnce, Qos::ExactlyOnce]);
+    }
+
+    #[test]
+    fn the_order_is_kept_when_the_window_is_closed() {
+        let queue = Queue::new(1, 10, usize::MAX);
+        push(&queue, Qos::AtMostOnce);
+        push(&queue, Qos::AtLeastOnce);
+        push(&queue, Qos::AtMostOnce);
+        let mut taken = Vec::new();
+        queue.take(0, usize::MAX, &mut taken);
+        assert_eq!(taken.len(), 1);
+        queue.take(1, usize::MAX, &mut taken);
+        assert_eq!(taken.len(), 3);
+    }
+
+    #[test]
+    fn an_ended_session_takes_nothing() {
+        let queue = Queue::new(1, 10, usize::MAX);
+        queue.end();
+        assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Nobody);
+    }
+}

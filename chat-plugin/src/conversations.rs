@@ -1,0 +1,523 @@
+//! Conversations in memory: what is needed to judge a message and to hand it out, loaded when needed.
+//!
+//! There is at most one [`Live`] per conversation at a time, so that all who use it see the same. It follows the store's
+//! feed: an entry moves its head and joins its ring; a change of members makes it read the members again before it
+//! answers the next question about them. The cache keeps the most recently used; whoever holds an `Arc` keeps his own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use proto::ids::{ConversationId, Handle, Seq, UserId};
+
+use crate::domain::conversation::Conversation;
+use crate::domain::entry::Entry;
+use crate::domain::member::{Marks, Member};
+use crate::render::Line;
+use crate::store::{ChatStore, StoreError};
+
+/// All conversations that are in use.
+pub struct Conversations {
+    store: Arc<dyn ChatStore>,
+    recent: quick_cache::sync::Cache<ConversationId, Arc<Live>>,
+    known: Mutex<Known>,
+    limits: RingLimits,
+}
+
+/// How much of a conversation's tail stays in memory for live delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct RingLimits {
+    /// Entries.
+    pub entries_max: usize,
+    /// Bytes of bodies.
+    pub bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Known {
+    map: HashMap<ConversationId, Weak<Live>>,
+    sweep_at: usize,
+}
+
+impl Conversations {
+    /// At most `cached_max` conversations are kept beside those in use.
+    pub fn new(store: Arc<dyn ChatStore>, cached_max: usize, limits: RingLimits) -> Self {
+        Self {
+            store,
+            recent: quick_cache::sync::Cache::new(cached_max.max(16)),
+            known: Mutex::default(),
+            limits,
+        }
+    }
+
+    /// The conversation, loaded; `None` if there is none.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn load(&self, id: ConversationId) -> Result<Option<Arc<Live>>, StoreError> {
+        let live = self.live(id);
+        live.refresh(&*self.store).await?;
+        if live.exists() {
+            if self.recent.get(&id).is_none() {
+                self.recent.insert(id, Arc::clone(&live));
+            }
+            return Ok(Some(live));
+        }
+        self.forget(id, &live);
+        Ok(None)
+    }
+
+    /// The conversation if it is in memory.
+    pub fn in_memory(&self, id: ConversationId) -> Option<Arc<Live>> {
+        self.known().map.get(&id).and_then(Weak::upgrade)
+    }
+
+    /// Follows the store's feed: an entry was committed.
+    pub fn committed(
+        &self,
+        live: &Live,
+        line: Option<Arc<Line>>,
+        head: Seq,
+        members_changed: bool,
+    ) {
+        live.follow(line, head, members_changed, self.limits);
+    }
+
+    fn live(&self, id: ConversationId) -> Arc<Live> {
+        let mut known = self.known();
+        if let Some(live) = known.map.get(&id).and_then(Weak::upgrade) {
+            return live;
+        }
+        if known.map.len() >= known.sweep_at.max(1_024) {
+            known.map.retain(|_, live| live.strong_count() > 0);
+            known.sweep_at = known.map.len() * 2;
+        }
+        let live = Arc::new(Live::new(id));
+        known.map.insert(id, Arc::downgrade(&live));
+        live
+    }
+
+    /// Someone asked for a conversation that does not exist: leave no trace of the question.
+    fn forget(&self, id: ConversationId, live: &Arc<Live>) {
+        let mut known = self.known();
+        let unused = Arc::strong_count(live) == 1;
+        if unused
+            && known
+                .map
+                .get(&id)
+                .is_some_and(|kept| std::ptr::eq(kept.as_ptr(), Arc::as_ptr(live)))
+        {
+            known.map.remove(&id);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One conversation in memory.
+pub struct Live {
+    id: ConversationId,
+    loading: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    conversation: Option<Conversation>,
+    head: Seq,
+    members: HashMap<UserId, (Member, Marks)>,
+    present: Arc<[UserId]>,
+    /// Moves when what was read of the members is old.
+    generation: u64,
+    /// Generation of what was read; 0: nothing yet.
+    loaded: u64,
+    ring: VecDeque<Arc<Line>>,
+    ring_bytes: usize,
+}
+
+/// What [`Live::sight`] tells about one user and a conversation.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// The membership.
+    pub member: Member,
+    /// The marks.
+    pub marks: Marks,
+    /// Version of the membership that this was read from.
+    pub version: u32,
+    /// The head.
+    pub head: Seq,
+}
+
+/// A wish to move marks; zero moves nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MarksChange {
+    /// Some device has everything up to here.
+    pub delivered: Seq,
+    /// Read, for all to see.
+    pub read: Seq,
+    /// Read, for the own devices.
+    pub private_read: Seq,
+    /// Shown as unread.
+    pub unread_flag: Option<bool>,
+    /// Now.
+    pub ts_ms: u64,
+}
+
+/// How the marks of a user moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarksMoved {
+    /// Before.
+    pub from: Marks,
+    /// Now.
+    pub to: Marks,
+}
+
+impl Live {
+    pub(crate) fn new(id: ConversationId) -> Self {
+        let state = State {
+            generation: 1,
+            ..State::default()
+        };
+        Self {
+            id,
+            loading: tokio::sync::Mutex::default(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Which conversation.
+    pub fn id(&self) -> ConversationId {
+        self.id
+    }
+
+    /// Reads what is old. Afterwards the questions below are answered from the state at that time or later.
+    async fn refresh(&self, store: &dyn ChatStore) -> Result<(), StoreError> {
+        if self.is_fresh() {
+            return Ok(());
+        }
+        let _only_one = self.loading.lock().await;
+        while !self.is_fresh() {
+            let generation = self.state().generation;
+            let conversation = store.conversations(&[self.id]).await?.pop().flatten();
+            let members = match conversation {
+                Some(_) => read_members(store, self.id).await?,
+                None => Vec::new(),
+            };
+            self.state().install(generation, conversation, members);
+        }
+        Ok(())
+    }
+
+    /// Reads what is old, for those who hold a conversation for long.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn refreshed(&self, conversations: &Conversations) -> Result<(), StoreError> {
+        self.refresh(&*conversations.store).await
+    }
+
+    fn is_fresh(&self) -> bool {
+        let state = self.state();
+        state.loaded == state.generation
+    }
+
+    fn exists(&self) -> bool {
+        self.state().conversation.is_some()
+    }
+
+    /// What there is of the conversation beside log and members.
+    pub fn conversation(&self) -> Option<Conversation> {
+        let state = self.state();
+        state.conversation.clone().map(|conversation| Conversation {
+            head: state.head,
+            ..conversation
+        })
+    }
+
+    /// Place of the last entry.
+    pub fn head(&self) -> Seq {
+        self.state().head
+    }
+
+    /// What was read of the members is old: the next question reads them again.
+    pub(crate) fn invalidate(&self) {
+        self.state().generation += 1;
+    }
+
+    /// The conversation as `user` may see it; `None` for one who never was a member.
+    pub fn sight(&self, user: UserId) -> Option<Sight> {
+        let state = self.state();
+        let (member, marks) = state.members.get(&user)?;
+        Some(Sight {
+            member: member.clone(),
+            marks: *marks,
+            version: state
+                .conversation
+                .as_ref()
+                .map_or(0, |conversation| conversation.version),
+            head: state.head,
+        })
+    }
+
+    /// May this user see the entry at `seq`?
+    pub fn may_see(&self, user: UserId, seq: Seq) -> bool {
+        self.state()
+            .members
+            .get(&user)
+            .is_some_and(|(member, _)| member.sees(seq))
+    }
+
+    /// All present members.
+    pub fn present(&self) -> Arc<[UserId]> {
+        Arc::clone(&self.state().present)
+    }
+
+    /// All who may see the entry at `seq`.
+    pub fn who_sees(&self, seq: Seq) -> Vec<UserId> {
+        let state = self.state();
+        state
+            .members
+            .values()
+            .filter(|(member, _)| member.sees(seq))
+            .map(|(member, _)| member.user)
+            .collect()
+    }
+
+    /// Members and marks, former members included.
+    pub fn members(&self) -> Vec<(Member, Marks)> {
+        self.state().members.values().cloned().collect()
+    }
+
+    /// Moves marks of a user. `None`: nothing moved.
+    pub fn move_marks(&self, user: UserId, change: MarksChange) -> Option<MarksMoved> {
+        let mut state = self.state();
+        let (_, own) = state.members.get_mut(&user)?;
+        let from = *own;
+        let to = Marks {
+            delivered: change.delivered,
+            read: change.read,
+            private_read: change.private_read,
+            unread_flag: change.unread_flag.unwrap_or(from.unread_flag),
+            moved_ms: change.ts_ms,
+        };
+        *own = from.merged(to);
+        (*own != from).then_some(MarksMoved { from, to: *own })
+    }
+
+    /// Entries from `from` on that are in memory, at most `limit`; `None` if `from` itself is not.
+    pub fn recent(&self, from: Seq, limit: usize) -> Option<Vec<Arc<Line>>> {
+        let state = self.state();
+        let first = state.ring.front()?.entry.seq;
+        let start = usize::try_from(from.get().checked_sub(first.get())?).ok()?;
+        if start >= state.ring.len() {
+            return None;
+        }
+        Some(state.ring.iter().skip(start).take(limit).cloned().collect())
+    }
+
+    /// Who wrote the entries after `after` up to `to`; `None` if they are not all in memory.
+    pub fn recent_senders(&self, after: Seq, to: Seq) -> Option<Vec<(Seq, UserId)>> {
+        let state = self.state();
+        let (first, last) = (state.ring.front()?.entry.seq, state.ring.back()?.entry.seq);
+        if after.next() < first || to > last {
+            return None;
+        }
+        let inside =
+            |entry: &&Entry| after < entry.seq && entry.seq <= to && entry.kind.is_countable();
+        Some(
+            state
+                .ring
+                .iter()
+                .map(|line| &*line.entry)
+                .filter(inside)
+                .map(|entry| (entry.seq, entry.from))
+                .collect(),
+        )
+    }
+
+    fn follow(
+        &self,
+        line: Option<Arc<Line>>,
+        head: Seq,
+        members_changed: bool,
+        limits: RingLimits,
+    ) {
+        let mut state = self.state();
+        if members_changed {
+            state.generation += 1;
+        }
+        state.head = state.head.max(head);
+        let Some(line) = line else {
+            state.ring.clear();
+            state.ring_bytes = 0;
+            return;
+        };
+        if let Some(conversation) = &mut state.conversation {
+            conversation.mseq = conversation.mseq.max(line.entry.mseq);
+            conversation.ts_ms = conversation.ts_ms.max(line.entry.ts_ms);
+        }
+        state.push(line, limits);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn install(
+        &mut self,
+        generation: u64,
+        conversation: Option<Conversation>,
+        members: Vec<(Member, Marks)>,
+    ) {
+        if self.generation != generation {
+            return; // changed while we read: the caller reads again
+        }
+        self.loaded = generation;
+        self.head = conversation
+            .as_ref()
+            .map_or(self.head, |read| read.head.max(self.head));
+        self.conversation = conversation;
+        self.present = members
+            .iter()
+            .filter(|(member, _)| member.is_present())
+            .map(|(member, _)| member.user)
+            .collect();
+        let before = std::mem::take(&mut self.members);
+        self.members = members
+            .into_iter()
+            .map(|(member, marks)| (member.user, (member, marks)))
+            .collect();
+        for (user, (_, marks)) in before {
+            if let Some((_, read)) = self.members.get_mut(&user) {
+                *read = read.merged(marks); // what moved since may not have reached the store yet
+            }
+        }
+    }
+
+    fn push(&mut self, line: Arc<Line>, limits: RingLimits) {
+        if self
+            .ring
+            .back()
+            .is_some_and(|last| last.entry.seq.next() != line.entry.seq)
+        {
+            self.ring.clear();
+            self.ring_bytes = 0;
+        }
+        self.ring_bytes += line.entry.body.len();
+        self.ring.push_back(line);
+        while self.ring.len() > limits.entries_max
+            || (self.ring_bytes > limits.bytes_max && self.ring.len() > 1)
+        {
+            if let Some(old) = self.ring.pop_front() {
+                self.ring_bytes -= old.entry.body.len();
+            }
+        }
+    }
+}
+
+async fn read_members(
+    store: &dyn ChatStore,
+    id: ConversationId,
+) -> Result<Vec<(Member, Marks)>, StoreError> {
+    const PAGE: usize = 1_024;
+    let mut members: Vec<(Member, Marks)> = Vec::new();
+    loop {
+        let after = members.last().map(|(member, _)| member.user);
+        let page = store.members(id, after, PAGE).await?;
+        let last = page.len() < PAGE;
+        members.extend(page);
+        if last {
+            return Ok(members);
+        }
+    }
+}
+
+/// Names of users and users of handles, as far as they were asked for lately.
+pub struct Names {
+    store: Arc<dyn ChatStore>,
+    profiles: quick_cache::sync::Cache<UserId, Profile>,
+    users: quick_cache::sync::Cache<Handle, UserId>,
+}
+
+/// How a user is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// By which people address this user.
+    pub handle: Handle,
+    /// Display name; empty: the handle.
+    pub name: Arc<str>,
+}
+
+impl Names {
+    /// At most `cached_max` of each are kept.
+    pub fn new(store: Arc<dyn ChatStore>, cached_max: usize) -> Self {
+        Self {
+            store,
+            profiles: quick_cache::sync::Cache::new(cached_max.max(16)),
+            users: quick_cache::sync::Cache::new(cached_max.max(16)),
+        }
+    }
+
+    /// How a user is called, removed ones included; `None` if there never was one.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn profile(&self, user: UserId) -> Result<Option<Profile>, StoreError> {
+        if let Some(profile) = self.profiles.get(&user) {
+            return Ok(Some(profile));
+        }
+        let Some(found) = self.store.user(user).await? else {
+            return Ok(None);
+        };
+        let profile = Profile {
+            handle: found.handle,
+            name: found.name.into(),
+        };
+        self.profiles.insert(user, profile.clone());
+        Ok(Some(profile))
+    }
+
+    /// The handle of a user, removed ones included; `None` if there never was one.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn handle(&self, user: UserId) -> Result<Option<Handle>, StoreError> {
+        Ok(self.profile(user).await?.map(|profile| profile.handle))
+    }
+
+    /// The user of a handle, removed ones excluded.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn user(&self, handle: &Handle) -> Result<Option<UserId>, StoreError> {
+        if let Some(user) = self.users.get(handle) {
+            return Ok(Some(user));
+        }
+        let Some(found) = self.store.user_by_handle(handle).await? else {
+            return Ok(None);
+        };
+        self.users.insert(handle.clone(), found.id);
+        Ok(Some(found.id))
+    }
+
+    /// Is this a user who can receive messages?
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn exists(&self, user: UserId) -> Result<bool, StoreError> {
+        let Some(found) = self.store.user(user).await? else {
+            return Ok(false);
+        };
+        Ok(found.removed_ms.is_none())
+    }
+
+    /// The user has another name now, or was removed: the handle may name nobody any more.
+    pub fn changed(&self, user: UserId) {
+        if let Some((_, profile)) = self.profiles.remove(&user) {
+            self.users.remove(&profile.handle);
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! Delivery: cursors, windows, live fan-out and replay.
+//!
+//! Nothing is copied per recipient. A committed entry joins the ring of its conversation and wakes the online readers of
+//! the members; each pulls what its window allows, from the ring, or from the store when it lags or comes back. What a
+//! reader has is a cursor.
+//!
+//! 1. The store's feed brings committed entries in order ([`Delivery::follow`]).
+//! 2. [`Reader::announce`] extends the window of each online reader who may see the entry, and wakes its connection.
+//! 3. The connection pulls; what is not in memory is read in the background and the connection is woken again.
+//! 4. Acks settle copies; cursors and delivered marks move through [`Progress`].
+
+pub(crate) mod flow;
+pub(crate) mod progress;
+pub(crate) mod reader;
+pub(crate) mod subscriptions;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use broker::codec::packet::PacketId;
+use broker::codec::reason::ReasonCode;
+use broker::hooks::{DeliveryOutcome, DeliveryRef, Room};
+use proto::ids::{ConversationId, Seq, UserId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::progress::Progress;
+use self::reader::{Attached, Key, Pulled, Reader, Reference, Wanted};
+use crate::conversations::{Conversations, Live, MarksChange, Names, Sight};
+use crate::domain::entry::Entry;
+use crate::receipts::Receipts;
+use crate::render::Line;
+use crate::store::{ChatStore, Committed, Move, PageRange, StoreError};
+
+/// Entries that one read from the store brings, and their bytes.
+const PAGE_ENTRIES: usize = 64;
+const PAGE_BYTES: usize = 256 * 1024;
+
+/// Carries entries from the store to the connections.
+pub(crate) struct Delivery {
+    store: Arc<dyn ChatStore>,
+    conversations: Arc<Conversations>,
+    names: Arc<Names>,
+    pub(crate) progress: Arc<Progress>,
+    receipts: Arc<Receipts>,
+    online: Arc<Online>,
+    tracker: TaskTracker,
+}
+
+/// Who is connected.
+#[derive(Default)]
+pub(crate) struct Online {
+    readers: RwLock<HashMap<UserId, Vec<Arc<Reader>>>>,
+}
+
+impl Online {
+    pub(crate) fn insert(&self, reader: Arc<Reader>) {
+        let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
+        readers.entry(reader.user).or_default().push(reader);
+    }
+
+    pub(crate) fn remove(&self, reader: &Reader) {
+        let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_user) = readers.get_mut(&reader.user) {
+            of_user.retain(|other| other.client.connection != reader.client.connection);
+            if of_user.is_empty() {
+                readers.remove(&reader.user);
+            }
+        }
+    }
+
+    pub(crate) fn of(&self, user: UserId) -> Vec<Arc<Reader>> {
+        let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
+        readers.get(&user).cloned().unwrap_or_default()
+    }
+
+    fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
+        let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
+        for reader in users.iter().filter_map(|user| readers.get(user)).flatten() {
+            reader.announce(live, seq);
+        }
+    }
+}
+
+impl Delivery {
+    pub(crate) fn new(
+        store: Arc<dyn ChatStore>,
+        (conversations, names): (Arc<Conversations>, Arc<Names>),
+        progress: Arc<Progress>,
+        (receipts, online): (Arc<Receipts>, Arc<Online>),
+        tracker: TaskTracker,
+    ) -> Self {
+        Self {
+            store,
+            conversations,
+            names,
+            progress,
+            receipts,
+            online,
+            tracker,
+        }
+    }
+
+    /// Follows the feed of the store until it ends or `stop` is cancelled.
+    pub(crate) async fn follow(
+        &self,
+        mut feed: mpsc::Receiver<Committed>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let committed = tokio::select! {
+                committed = feed.recv() => committed,
+                () = stop.cancelled() => None,
+            };
+            let Some(committed) = committed else { return };
+            let conversation = committed.conversation;
+            if let Err(error) = self.committed(committed).await {
+                tracing::error!(%conversation, %error, "an entry could not be announced; readers get it when they come back");
+            }
+        }
+    }
+
+    async fn committed(&self, committed: Committed) -> Result<(), StoreError> {
+        let Committed {
+            conversation,
+            head,
+            entry,
+            members_changed,
+        } = committed;
+        let live = match self.conversations.in_memory(conversation) {
+            Some(live) => live,
+            None => match self.conversations.load(conversation).await? {
+                Some(live) => live,
+                None => return Ok(()),
+            },
+        };
+        let line = match entry {
+            Some(entry) => Some(self.line(entry).await?),
+            None => None,
+        };
+        self.conversations
+            .committed(&live, line, head, members_changed);
+        live.refreshed(&self.conversations).await?;
+        if members_changed {
+            self.online.announce(&live.who_sees(head), &live, head);
+        } else {
+            self.online.announce(&live.present(), &live, head);
+        }
+        Ok(())
+    }
+
+    async fn line(&self, entry: Arc<Entry>) -> Result<Arc<Line>, StoreError> {
+        let handle = self.names.handle(entry.from).await?;
+        Ok(Arc::new(Line::new(entry, handle)))
+    }
+
+    async fn lines(&self, entries: Vec<Entry>) -> Result<Vec<Arc<Line>>, StoreError> {
+        let mut lines = Vec::with_capacity(entries.len());
+        for entry in entries {
+            lines.push(self.line(Arc::new(entry)).await?);
+        }
+        Ok(lines)
+    }
+
+    /// Hands out what the connection has room for; what has to be read first is read in the background.
+    pub(crate) fn pull(
+        self: &Arc<Self>,
+        reader: &Arc<Reader>,
+        room: Room,
+    ) -> Vec<broker::hooks::Delivery> {
+        let Pulled {
+            deliveries,
+            wanted,
+            progressed,
+        } = reader.pull(room);
+        for wanted in wanted {
+            let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
+            self.tracker.spawn(async move {
+                if let Err(error) = delivery.fetch(&reader, wanted).await {
+                    tracing::error!(%error, user = %reader.user, "entries could not be read");
+                    reader.client.close(ReasonCode::ServerUnavailable);
+                }
+            });
+        }
+        self.progressed(reader, progressed);
+        deliveries
+    }
+
+    /// Copies are settled.
+    pub(crate) fn delivered(&self, reader: &Reader, outcomes: &[(DeliveryRef, DeliveryOutcome)]) {
+        let progressed = reader.settle(outcomes);
+        self.progressed(reader, progressed);
+    }
+
+    fn progressed(&self, reader: &Reader, progressed: Vec<reader::Progressed>) {
+        let mut moves = Vec::new();
+        for one in progressed {
+            let conversation = one.live.id();
+            moves.extend(one.cursor_of.map(|device| Move::Cursor {
+                device,
+                conversation,
+                seq: one.cursor,
+            }));
+            if let Some(delivered) = one.delivered {
+                let change = MarksChange {
+                    delivered,
+                    ts_ms: crate::clock::now_ms(),
+                    ..MarksChange::default()
+                };
+                moves.extend(self.move_marks(&one.live, reader.user, change));
+            }
+        }
+        if !moves.is_empty() {
+            self.progress.push(moves);
+        }
+    }
+
+    /// Moves marks in memory and tells the receipts; returns what has to be stored, if anything moved.
+    pub(crate) fn move_marks(
+        &self,
+        live: &Arc<Live>,
+        user: UserId,
+        change: MarksChange,
+    ) -> Option<Move> {
+        let moved = live.move_marks(user, change)?;
+        self.receipts.moved(live, user, moved);
+        Some(Move::Marks {
+            conversation: live.id(),
+            user,
+            delivered: change.delivered,
+            read: change.read,
+            private_read: change.private_read,
+            unread_flag: change.unread_flag,
+            ts_ms: change.ts_ms,
+        })
+    }
+
+    async fn fetch(&self, reader: &Arc<Reader>, wanted: Wanted) -> Result<(), StoreError> {
+        match wanted {
+            Wanted::Page { key, live, from } => self.fetch_page(reader, key, &live, from).await,
+            Wanted::Resend(references) => self.fetch_resend(reader, references).await,
+        }
+    }
+
+    async fn fetch_page(
+        &self,
+        reader: &Reader,
+        key: Key,
+        live: &Live,
+        from: Seq,
+    ) -> Result<(), StoreError> {
+        let range = PageRange {
+            from,
+            to: Seq::MAX,
+            newest: false,
+            limit: PAGE_ENTRIES,
+            bytes: PAGE_BYTES,
+        };
+        let entries = self.store.page(live.id(), range).await?;
+        if entries.first().is_none_or(|first| first.seq != from) {
+            return Err(StoreError::Corrupt(format!(
+                "{} has no entry {from}",
+                live.id()
+            )));
+        }
+        reader.arrived(key, self.lines(entries).await?);
+        Ok(())
+    }
+
+    async fn fetch_resend(
+        &self,
+        reader: &Reader,
+        references: Vec<(PacketId, Reference)>,
+    ) -> Result<(), StoreError> {
+        let mut lines = Vec::with_capacity(references.len());
+        for (packet_id, reference) in references {
+            let Reference::Entry {
+                conversation, seq, ..
+            } = reference
+            else {
+                continue;
+            };
+            let range = PageRange {
+                from: seq,
+                to: seq,
+                newest: false,
+                limit: 1,
+                bytes: 1,
+            };
+            let Some(entry) = self.store.page(conversation, range).await?.pop() else {
+                return Err(StoreError::Corrupt(format!(
+                    "{conversation} has no entry {seq}"
+                )));
+            };
+            lines.push((packet_id, reference, self.line(Arc::new(entry)).await?));
+        }
+        reader.arrived_resend(lines);
+        Ok(())
+    }
+
+    /// Looks up what this reader has to get, in the background. What is committed meanwhile is not missed.
+    pub(crate) fn attach(self: &Arc<Self>, reader: &Arc<Reader>) {
+        reader.begin_attach();
+        let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
+        self.tracker.spawn(async move {
+            match delivery.look_up(&reader).await {
+                Ok(attached) => reader.finish_attach(attached),
+                Err(error) => {
+                    tracing::error!(%error, user = %reader.user, "the conversations could not be looked up");
+                    reader.client.close(ReasonCode::ServerUnavailable);
+                }
+            }
+        });
+    }
+
+    async fn look_up(&self, reader: &Reader) -> Result<Attached, StoreError> {
+        let cursors: HashMap<_, _> = if reader.is_known() {
+            self.store
+                .cursors(reader.device, None)
+                .await?
+                .into_iter()
+                .collect()
+        } else {
+            HashMap::new()
+        };
+        let mut attached = Attached {
+            behind: Vec::new(),
+            settled: HashMap::new(),
+        };
+        let mut after = None;
+        loop {
+            let ids = self
+                .store
+                .conversations_of(reader.user, after, PAGE_ENTRIES)
+                .await?;
+            let Some(last) = ids.last().copied() else {
+                break;
+            };
+            after = Some(last);
+            for (id, found) in ids.iter().zip(self.store.conversations(&ids).await?) {
+                let Some(found) = found else { continue };
+                let cursor = cursors.get(id).copied();
+                if cursor.is_some_and(|cursor| cursor >= found.head) {
+                    attached.settled.insert(*id, found.head);
+                    continue;
+                }
+                self.look_up_one(reader, *id, cursor, &mut attached).await?;
+            }
+        }
+        attached.behind.sort_by_key(|(live, _)| {
+            std::cmp::Reverse(
+                live.conversation()
+                    .map_or(0, |conversation| conversation.ts_ms),
+            )
+        });
+        Ok(attached)
+    }
+
+    async fn look_up_one(
+        &self,
+        reader: &Reader,
+        id: ConversationId,
+        cursor: Option<Seq>,
+        attached: &mut Attached,
+    ) -> Result<(), StoreError> {
+        let Some(live) = self.conversations.load(id).await? else {
+            return Ok(());
+        };
+        let Some(sight) = live.sight(reader.user) else {
+            return Ok(());
+        };
+        let cursor = match cursor {
+            Some(cursor) => cursor,
+            None if reader.is_known() => first_place(&sight).previous(),
+            None => self.unread_from(&live, &sight).await?,
+        };
+        if cursor < live.head() {
+            attached.behind.push((live, cursor));
+        } else {
+            attached.settled.insert(id, cursor);
+        }
+        Ok(())
+    }
+
+    /// Where a new device or a guest starts: at the read watermark, past own entries that directly follow it.
+    pub(crate) async fn unread_from(&self, live: &Live, sight: &Sight) -> Result<Seq, StoreError> {
+        let mut start = sight.marks.own_read().max(first_place(sight).previous());
+        while start < live.head() {
+            let range = PageRange {
+                from: start.next(),
+                to: Seq::MAX,
+                newest: false,
+                limit: PAGE_ENTRIES,
+                bytes: PAGE_BYTES,
+            };
+            let entries = self.store.page(live.id(), range).await?;
+            let own = entries
+                .iter()
+                .take_while(|entry| entry.from == sight.member.user)
+                .count();
+            start = Seq::new(start.get() + own as u64);
+            if own == 0 || own < entries.len() {
+                break;
+            }
+        }
+        Ok(start)
+    }
+
+    /// The cursors with which a new device begins, one for each conversation of the user.
+    pub(crate) async fn first_cursors(&self, reader: &Reader) -> Result<Vec<Move>, StoreError> {
+        let mut moves = Vec::new();
+        let mut after = None;
+        loop {
+            let ids = self
+                .store
+                .conversations_of(reader.user, after, PAGE_ENTRIES)
+                .await?;
+            let Some(last) = ids.last().copied() else {
+                return Ok(moves);
+            };
+            after = Some(last);
+            for conversation in ids {
+                let Some(live) = self.conversations.load(conversation).await? else {
+                    continue;
+                };
+                let Some(sight) = live.sight(reader.user) else {
+                    continue;
+                };
+                let seq = self.unread_from(&live, &sight).await?;
+                moves.push(Move::Cursor {
+                    device: reader.device,
+                    conversation,
+                    seq,
+                });
+            }
+        }
+    }
+
+    /// Flows of deliveries that an earlier connection left unacknowledged, each at its cursor.
+    pub(crate) async fn flows_of(
+        &self,
+        reader: &Reader,
+        inflight: &[(PacketId, Reference)],
+    ) -> Result<Vec<(Arc<Live>, Seq)>, StoreError> {
+        let mut flows: HashMap<ConversationId, (Arc<Live>, Seq)> = HashMap::new();
+        for (_, reference) in inflight {
+            let Reference::Entry { conversation, .. } = *reference else {
+                continue;
+            };
+            if flows.contains_key(&conversation) {
+                continue;
+            }
+            let Some(live) = self.conversations.load(conversation).await? else {
+                continue;
+            };
+            let Some(sight) = live.sight(reader.user) else {
+                continue;
+            };
+            let stored = self
+                .store
+                .cursors(reader.device, Some(conversation))
+                .await?;
+            let cursor = stored
+                .first()
+                .map_or_else(|| first_place(&sight).previous(), |(_, cursor)| *cursor);
+            flows.insert(conversation, (live, cursor));
+        }
+        Ok(flows.into_values().collect())
+    }
+}
+
+/// The first entry that is delivered to a member: that of joining, or the first that may be seen.
+pub(crate) fn first_place(sight: &Sight) -> Seq {
+    let seen = sight
+        .member
+        .intervals
+        .first()
+        .map_or(Seq::new(1), |interval| interval.from);
+    seen.max(sight.member.joined)
+}

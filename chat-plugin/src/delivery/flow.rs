@@ -1,0 +1,321 @@
+//! One conversation on its way to one connection: a window over the log. No I/O.
+//!
+//! `cursor` ≤ `sent` ≤ `head`. What lies between cursor and sent has been handed out and is not settled yet; an entry is
+//! settled when every copy of it has been acknowledged. The cursor moves over settled entries only, in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use proto::ids::Seq;
+
+use crate::conversations::Live;
+use crate::render::Line;
+
+/// The forms of the inbox that one entry may be delivered in.
+pub(crate) const FORMS: usize = 3;
+
+/// A window over the log of one conversation.
+pub(crate) struct Flow {
+    pub(crate) live: Arc<Live>,
+    cursor: Seq,
+    head: Seq,
+    /// How far each form has been handed out; `None`: not wanted.
+    sent: [Option<Seq>; FORMS],
+    /// State of the entries after the cursor.
+    pending: VecDeque<Pending>,
+    /// Entries read ahead from the store, ascending.
+    page: VecDeque<Arc<Line>>,
+    pub(crate) loading: bool,
+    pub(crate) queued: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Pending {
+    copies: u8,
+    acknowledged: bool,
+}
+
+/// The cursor has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Advance {
+    /// To here.
+    pub(crate) cursor: Seq,
+    /// The last entry that was acknowledged, not merely handed over, among those passed.
+    pub(crate) acknowledged: Option<Seq>,
+}
+
+impl Flow {
+    pub(crate) fn new(live: Arc<Live>, cursor: Seq, head: Seq) -> Self {
+        Self {
+            live,
+            cursor,
+            head,
+            sent: [None; FORMS],
+            pending: VecDeque::new(),
+            page: VecDeque::new(),
+            loading: false,
+            queued: false,
+        }
+    }
+
+    pub(crate) fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    pub(crate) fn announce(&mut self, head: Seq) {
+        self.head = self.head.max(head);
+    }
+
+    /// Wants or no longer wants a form. A new form starts at the cursor.
+    pub(crate) fn want(&mut self, form: usize, wanted: bool) {
+        let cursor = self.cursor;
+        if let Some(sent) = self.sent.get_mut(form) {
+            *sent = wanted.then(|| sent.unwrap_or(cursor));
+        }
+    }
+
+    /// A copy that an earlier connection handed out and that is still unacknowledged.
+    pub(crate) fn restore(&mut self, form: usize, seq: Seq) {
+        if let Some(pending) = self.pending_at(seq) {
+            pending.copies += 1;
+        }
+        for sent in self.sent.iter_mut().flatten() {
+            *sent = (*sent).max(seq);
+        }
+        if let Some(sent @ None) = self.sent.get_mut(form) {
+            *sent = Some(seq); // its subscription is gone, the exchange is not
+        }
+    }
+
+    /// The next entry to hand out.
+    pub(crate) fn next(&self) -> Option<Seq> {
+        let next = self.sent.iter().flatten().min()?.next();
+        (next <= self.head).then_some(next)
+    }
+
+    /// Does this form still need the entry at `seq`?
+    pub(crate) fn needs(&self, form: usize, seq: Seq) -> bool {
+        self.sent
+            .get(form)
+            .copied()
+            .flatten()
+            .is_some_and(|sent| sent < seq)
+    }
+
+    /// One form has handed out the entry at `seq`, or has nothing to show for it.
+    pub(crate) fn passed(&mut self, form: usize, seq: Seq, copy: bool) {
+        if let Some(sent) = self.sent.get_mut(form) {
+            *sent = sent.map(|sent| sent.max(seq));
+        }
+        if let Some(pending) = self.pending_at(seq) {
+            pending.copies += u8::from(copy);
+        }
+    }
+
+    /// A copy of the entry at `seq` is settled.
+    pub(crate) fn settle(&mut self, seq: Seq, acknowledged: bool) {
+        if let Some(pending) = self.pending_at(seq) {
+            pending.copies = pending.copies.saturating_sub(1);
+            pending.acknowledged |= acknowledged;
+        }
+    }
+
+    /// Everything up to `seq` is settled, whatever was handed out.
+    pub(crate) fn settle_up_to(&mut self, seq: Seq) {
+        while self.cursor < seq {
+            self.pending.pop_front();
+            self.cursor = self.cursor.next();
+        }
+        for sent in self.sent.iter_mut().flatten() {
+            *sent = (*sent).max(seq);
+        }
+        self.head = self.head.max(seq);
+    }
+
+    /// Moves the cursor over what is settled.
+    pub(crate) fn advance(&mut self) -> Option<Advance> {
+        let sent = self.sent.iter().flatten().min().copied()?;
+        let before = self.cursor;
+        let mut acknowledged = None;
+        while self.cursor < sent {
+            let Some(Pending {
+                copies: 0,
+                acknowledged: by_ack,
+            }) = self.pending.front().copied()
+            else {
+                break;
+            };
+            self.pending.pop_front();
+            self.cursor = self.cursor.next();
+            if by_ack {
+                acknowledged = Some(self.cursor);
+            }
+        }
+        (self.cursor > before).then_some(Advance {
+            cursor: self.cursor,
+            acknowledged,
+        })
+    }
+
+    /// Nothing to hand out and nothing open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.cursor >= self.head && self.pending.is_empty() && !self.loading && !self.queued
+    }
+
+    /// Entries that all forms have passed are complete; a reference above is half a set of copies.
+    pub(crate) fn complete_up_to(&self) -> Seq {
+        self.sent
+            .iter()
+            .flatten()
+            .min()
+            .copied()
+            .unwrap_or(self.cursor)
+    }
+
+    /// The entry at `seq`, from memory or from what was read ahead; `None`: it has to be read.
+    pub(crate) fn line(&mut self, seq: Seq) -> Option<Arc<Line>> {
+        while self.page.front().is_some_and(|line| line.entry.seq < seq) {
+            self.page.pop_front();
+        }
+        if self.page.front().is_some_and(|line| line.entry.seq == seq) {
+            return self.page.front().cloned();
+        }
+        self.live
+            .recent(seq, 1)
+            .and_then(|lines| lines.into_iter().next())
+    }
+
+    /// Entries have been read ahead.
+    pub(crate) fn arrived(&mut self, lines: Vec<Arc<Line>>) {
+        self.loading = false;
+        self.page = lines.into();
+    }
+
+    fn pending_at(&mut self, seq: Seq) -> Option<&mut Pending> {
+        let index = seq.get().checked_sub(self.cursor.get())?.checked_sub(1)?;
+        let index = usize::try_from(index).ok()?;
+        while self.pending.len() <= index {
+            self.pending.push_back(Pending::default());
+        }
+        self.pending.get_mut(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::ids::{ConversationId, ConversationKind};
+
+    use super::*;
+    use crate::conversations::Live;
+
+    const IN: usize = 0;
+    const TXT: usize = 1;
+
+    fn flow(cursor: u64, head: u64, forms: &[usize]) -> Flow {
+        let id = ConversationId::from_parts(ConversationKind::Group, [7; 16]);
+        let mut flow = Flow::new(Arc::new(Live::new(id)), Seq::new(cursor), Seq::new(head));
+        for form in forms {
+            flow.want(*form, true);
+        }
+        flow
+    }
+
+    fn hand_out(flow: &mut Flow, forms: &[usize]) -> u64 {
+        let seq = flow.next().unwrap();
+        for form in forms {
+            assert!(flow.needs(*form, seq));
+            flow.passed(*form, seq, true);
+        }
+        seq.get()
+    }
+
+    #[test]
+    fn cursor_waits_for_every_copy_in_order() {
+        let mut flow = flow(0, 3, &[IN, TXT]);
+        assert_eq!(
+            [1, 2],
+            [
+                hand_out(&mut flow, &[IN, TXT]),
+                hand_out(&mut flow, &[IN, TXT])
+            ]
+        );
+        flow.settle(Seq::new(2), true);
+        flow.settle(Seq::new(2), true);
+        flow.settle(Seq::new(1), true);
+        assert_eq!(flow.advance(), None, "one copy of 1 is open");
+        flow.settle(Seq::new(1), true);
+        assert_eq!(
+            flow.advance(),
+            Some(Advance {
+                cursor: Seq::new(2),
+                acknowledged: Some(Seq::new(2))
+            })
+        );
+        assert_eq!(flow.next(), Some(Seq::new(3)));
+    }
+
+    #[test]
+    fn an_entry_without_a_copy_needs_no_ack() {
+        let mut flow = flow(5, 6, &[TXT]);
+        flow.passed(TXT, Seq::new(6), false);
+        assert_eq!(
+            flow.advance(),
+            Some(Advance {
+                cursor: Seq::new(6),
+                acknowledged: None
+            })
+        );
+        assert!(flow.is_idle());
+    }
+
+    #[test]
+    fn a_new_form_starts_at_the_cursor() {
+        let mut flow = flow(0, 2, &[IN]);
+        hand_out(&mut flow, &[IN]);
+        hand_out(&mut flow, &[IN]);
+        flow.settle(Seq::new(1), true);
+        flow.advance();
+        flow.want(TXT, true);
+        assert_eq!(flow.next(), Some(Seq::new(2)));
+        assert!(!flow.needs(IN, Seq::new(2)));
+        assert!(flow.needs(TXT, Seq::new(2)));
+        flow.passed(TXT, Seq::new(2), true);
+        flow.settle(Seq::new(2), true);
+        assert_eq!(
+            flow.advance(),
+            None,
+            "both copies of 2 must be acknowledged"
+        );
+        flow.settle(Seq::new(2), true);
+        assert_eq!(flow.advance().unwrap().cursor, Seq::new(2));
+    }
+
+    #[test]
+    fn restored_references_are_not_handed_out_again() {
+        let mut flow = flow(10, 20, &[IN]);
+        flow.restore(IN, Seq::new(11));
+        flow.restore(IN, Seq::new(13));
+        assert_eq!(flow.next(), Some(Seq::new(14)));
+        flow.settle(Seq::new(11), true);
+        assert_eq!(
+            flow.advance().unwrap().cursor,
+            Seq::new(12),
+            "12 was acknowledged out of order before"
+        );
+        flow.settle(Seq::new(13), true);
+        assert_eq!(flow.advance().unwrap().cursor, Seq::new(13));
+    }
+
+    #[test]
+    fn an_explicit_cursor_skips_what_is_behind_it() {
+        let mut flow = flow(0, 9, &[IN]);
+        hand_out(&mut flow, &[IN]);
+        flow.settle_up_to(Seq::new(7));
+        assert_eq!(
+            (flow.cursor(), flow.next()),
+            (Seq::new(7), Some(Seq::new(8)))
+        );
+        flow.settle(Seq::new(1), true);
+        assert_eq!(flow.advance(), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! Cursors and marks on their way to the store: coalesced, so that a million acks cost a few writes.
+//!
+//! Bounded by construction: one entry per (device, conversation), (user, conversation) and departed device. One task
+//! carries them over; the store makes them durable within 250 ms.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::ids::{ConversationId, DeviceId, UserId};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::device::{Device, Inflight};
+use crate::store::{ChatStore, Durability, Move, StoreError};
+
+/// What has moved and is not in the store yet.
+pub(crate) struct Progress {
+    store: Arc<dyn ChatStore>,
+    pending: Mutex<Pending>,
+    notify: Notify,
+}
+
+#[derive(Default)]
+struct Pending {
+    moves: HashMap<Key, Move>,
+    departed: HashMap<DeviceId, (Device, Vec<Inflight>)>,
+    barriers: Vec<oneshot::Sender<()>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Key {
+    Cursor(DeviceId, ConversationId),
+    Marks(UserId, ConversationId),
+    Receipt(UserId, ConversationId),
+}
+
+impl Progress {
+    pub(crate) fn new(store: Arc<dyn ChatStore>) -> Self {
+        Self {
+            store,
+            pending: Mutex::default(),
+            notify: Notify::new(),
+        }
+    }
+
+    /// Takes moves; those of the same thing become one.
+    pub(crate) fn push(&self, moves: impl IntoIterator<Item = Move>) {
+        let mut pending = self.pending();
+        for one in moves {
+            match pending.moves.entry(key(&one)) {
+                std::collections::hash_map::Entry::Occupied(mut held) => {
+                    let merged = merge(*held.get(), one);
+                    held.insert(merged);
+                }
+                std::collections::hash_map::Entry::Vacant(free) => {
+                    free.insert(one);
+                }
+            }
+        }
+        drop(pending);
+        self.notify.notify_one();
+    }
+
+    /// A device has gone, with these deliveries unacknowledged.
+    pub(crate) fn departed(&self, device: Device, inflight: Vec<Inflight>) {
+        self.pending()
+            .departed
+            .insert(device.id, (device, inflight));
+        self.notify.notify_one();
+    }
+
+    /// Waits until everything so far is in the store (where reads see it; durable is another matter).
+    pub(crate) async fn settled(&self) {
+        let (sender, receiver) = oneshot::channel();
+        self.pending().barriers.push(sender); // what was taken before is carried over before this
+        self.notify.notify_one();
+        let _ended = receiver.await; // an error means that the task has ended, and with it all progress
+    }
+
+    /// Carries over until stopped, and once more then.
+    pub(crate) async fn run(&self, stop: CancellationToken) {
+        loop {
+            let stopping = tokio::select! {
+                () = self.notify.notified() => false,
+                () = stop.cancelled() => true,
+            };
+            self.finish().await;
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// Carries over what there is.
+    pub(crate) async fn finish(&self) {
+        let taken = std::mem::take(&mut *self.pending());
+        if let Err(error) = self.carry(taken).await {
+            tracing::error!(%error, "cursors and marks could not be stored");
+        }
+    }
+
+    async fn carry(&self, taken: Pending) -> Result<(), StoreError> {
+        if !taken.moves.is_empty() {
+            self.store
+                .advance(taken.moves.into_values().collect(), Durability::Relaxed)
+                .await?;
+        }
+        for (device, inflight) in taken.departed.into_values() {
+            self.store
+                .put_device(device, Some(inflight), Durability::Relaxed)
+                .await?;
+        }
+        for barrier in taken.barriers {
+            let _gone = barrier.send(());
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(one: &Move) -> Key {
+    match *one {
+        Move::Cursor {
+            device,
+            conversation,
+            ..
+        } => Key::Cursor(device, conversation),
+        Move::Marks {
+            conversation, user, ..
+        } => Key::Marks(user, conversation),
+        Move::ReceiptDue {
+            user, conversation, ..
+        } => Key::Receipt(user, conversation),
+    }
+}
+
+fn merge(held: Move, later: Move) -> Move {
+    match (held, later) {
+        (
+            Move::Cursor { seq: held, .. },
+            Move::Cursor {
+                device,
+                conversation,
+                seq,
+            },
+        ) => Move::Cursor {
+            device,
+            conversation,
+            seq: seq.max(held),
+        },
+        (
+            Move::Marks {
+                delivered: d,
+                read: r,
+                private_read: p,
+                unread_flag: f,
+                ..
+            },
+            Move::Marks { .. },
+        ) => {
+            let Move::Marks {
+                conversation,
+                user,
+                delivered,
+                read,
+                private_read,
+                unread_flag,
+                ts_ms,
+            } = later
+            else {
+                return later;
+            };
+            Move::Marks {
+                conversation,
+                user,
+                delivered: delivered.max(d),
+                read: read.max(r),
+                private_read: private_read.max(p),
+                unread_flag: unread_flag.or(f),
+                ts_ms,
+            }
+        }
+        _ => later,
+    }
+}

@@ -1,0 +1,137 @@
+//! Who may do what in a conversation.
+
+use proto::ids::ConversationKind;
+
+use super::member::{Member, Role};
+
+/// Something that a member wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write a message.
+    Send,
+    /// Add a member with this role.
+    Add(Role),
+    /// Remove a member who has this role.
+    Remove(Role),
+    /// Give a member of the first role the second one.
+    ChangeRole(Role, Role),
+    /// Change title, description or policies.
+    Settings,
+    /// Leave.
+    Leave,
+}
+
+/// May a member do this in a conversation of this kind? A former member may do nothing.
+pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
+    if !member.is_present() {
+        return false;
+    }
+    let role = member.role;
+    match (kind, action) {
+        (ConversationKind::Direct, action) => action == Action::Send,
+        (_, Action::Send) => role >= Role::Member,
+        (_, Action::Leave) => true,
+        (_, Action::Settings) => role >= Role::Admin,
+        (_, Action::Add(wanted)) => role >= Role::Admin && wanted < role,
+        (_, Action::Remove(theirs)) => role >= Role::Admin && theirs < role,
+        (_, Action::ChangeRole(from, to)) => {
+            role == Role::Owner || (role >= Role::Admin && from < role && to < role)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::ids::{Seq, UserId};
+
+    use super::*;
+    use crate::domain::member::Interval;
+
+    fn member(role: Role) -> Member {
+        Member {
+            user: UserId::from_bytes([1; 16]),
+            role,
+            joined: Seq::new(1),
+            intervals: vec![Interval {
+                from: Seq::new(1),
+                to: Seq::MAX,
+            }],
+        }
+    }
+
+    #[test]
+    fn each_role_may_what_the_lower_ones_may() {
+        let roles = [
+            Role::Reader,
+            Role::Member,
+            Role::Moderator,
+            Role::Admin,
+            Role::Owner,
+        ];
+        let actions = [
+            Action::Send,
+            Action::Add(Role::Member),
+            Action::Remove(Role::Member),
+            Action::Settings,
+        ];
+        for action in actions {
+            let allowed = roles.map(|role| allows(ConversationKind::Group, &member(role), action));
+            assert!(allowed.is_sorted(), "{action:?}: {allowed:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_reaches_equals_or_above() {
+        let admin = member(Role::Admin);
+        assert!(!allows(
+            ConversationKind::Group,
+            &admin,
+            Action::Remove(Role::Admin)
+        ));
+        assert!(!allows(
+            ConversationKind::Group,
+            &admin,
+            Action::ChangeRole(Role::Member, Role::Admin)
+        ));
+        assert!(!allows(
+            ConversationKind::Group,
+            &admin,
+            Action::ChangeRole(Role::Owner, Role::Member)
+        ));
+        assert!(allows(
+            ConversationKind::Group,
+            &member(Role::Owner),
+            Action::ChangeRole(Role::Admin, Role::Owner)
+        ));
+    }
+
+    #[test]
+    fn a_former_member_may_nothing() {
+        let mut gone = member(Role::Owner);
+        gone.intervals = vec![Interval {
+            from: Seq::new(1),
+            to: Seq::new(5),
+        }];
+        assert!(!allows(ConversationKind::Group, &gone, Action::Send));
+        assert!(!allows(ConversationKind::Group, &gone, Action::Settings));
+    }
+
+    #[test]
+    fn a_direct_conversation_has_no_admin() {
+        assert!(allows(
+            ConversationKind::Direct,
+            &member(Role::Member),
+            Action::Send
+        ));
+        assert!(!allows(
+            ConversationKind::Direct,
+            &member(Role::Owner),
+            Action::Add(Role::Member)
+        ));
+        assert!(!allows(
+            ConversationKind::Direct,
+            &member(Role::Owner),
+            Action::Leave
+        ));
+    }
+}

@@ -1,0 +1,580 @@
+//! MQTT ⇄ service: the chat as a plugin of the broker.
+//!
+//! A connection is a [`Peer`]: its user, its device, its queue of publishes and its [`Reader`]. Publishes go through
+//! [`ingest`], subscriptions through [`subscribe`], remote calls through [`rpc`]; deliveries are pulled from the reader.
+
+mod answer;
+mod ingest;
+mod peer;
+mod rpc;
+mod subscribe;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use broker::codec::packet::{PacketId, Publish, SubscribeFilter};
+use broker::codec::reason::ReasonCode;
+use broker::codec::topic::TopicFilter;
+use broker::hooks::{
+    Access, AuthenticateRequest, ClientInfo, Credit, Delivery as Delivered, DeliveryOutcome,
+    DeliveryRef, Hooks, Identity, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored,
+    Ticket,
+};
+use proto::ids::{DeviceId, MessageId, UserId};
+use proto::payload;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::answer::{json_publish, pair};
+use self::peer::{Limits, Peer, Record};
+use crate::accounts::{Accounts, AuthError, UserEvent};
+use crate::config::Config;
+use crate::conversations::{Conversations, Names, RingLimits};
+use crate::delivery::progress::Progress;
+use crate::delivery::reader::{Reader, ReaderLimits, Reference};
+use crate::delivery::{Delivery, Online};
+use crate::domain::device::{Device, Inflight};
+use crate::metrics::Metrics;
+use crate::rate::{Bucket, Rate};
+use crate::receipts::{ReceiptLimits, Receipts};
+use crate::service::{Actor, Service};
+use crate::store::{ChatStore, Durability, Health, StoreError};
+
+/// The chat, to be given to the broker.
+pub struct ChatPlugin {
+    service: Service,
+    accounts: Arc<Accounts>,
+    delivery: Arc<Delivery>,
+    progress: Arc<Progress>,
+    receipts: Arc<Receipts>,
+    online: Arc<Online>,
+    peers: RwLock<HashMap<u64, Arc<Peer>>>,
+    user_buckets: Mutex<HashMap<UserId, Weak<Mutex<Bucket>>>>,
+    payload_limits: payload::PayloadLimits,
+    ordinary_topics_open: bool,
+    metrics: Metrics,
+    mids: AtomicU64,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    me: Weak<Self>,
+}
+
+impl ChatPlugin {
+    /// Builds the chat over a store and starts its background work. `ordinary_topics_open`: topics outside `chat/` may be
+    /// used by every user.
+    pub fn new(
+        store: Arc<dyn ChatStore>,
+        accounts: Arc<Accounts>,
+        config: Config,
+        ordinary_topics_open: bool,
+    ) -> Arc<Self> {
+        let cached = usize::try_from(config.conversation_cache_max).unwrap_or(usize::MAX);
+        let ring = RingLimits {
+            entries_max: size(config.ring_entries_max),
+            bytes_max: size(config.ring_bytes_max),
+        };
+        let limits = ReceiptLimits {
+            interval: Duration::from_millis(u64::from(config.receipt_interval_ms)),
+            interval_max: Duration::from_millis(u64::from(config.receipt_interval_max_ms)),
+            moves_max: size(config.receipt_moves_max),
+            counts_max: size(config.receipt_counts_max),
+        };
+        let tracker = TaskTracker::new();
+        let conversations = Arc::new(Conversations::new(Arc::clone(&store), cached, ring));
+        let names = Arc::new(Names::new(Arc::clone(&store), cached));
+        let progress = Arc::new(Progress::new(Arc::clone(&store)));
+        let online = Arc::new(Online::default());
+        let receipts = Arc::new(Receipts::new(
+            Arc::clone(&store),
+            Arc::clone(&online),
+            Arc::clone(&progress),
+            limits,
+        ));
+        let delivery = Arc::new(Delivery::new(
+            Arc::clone(&store),
+            (Arc::clone(&conversations), Arc::clone(&names)),
+            Arc::clone(&progress),
+            (Arc::clone(&receipts), Arc::clone(&online)),
+            tracker.clone(),
+        ));
+        let payload_limits = payload::PayloadLimits {
+            body_bytes_max: size(config.body_bytes_max),
+            json_depth_max: size(config.json_depth_max),
+        };
+        let service = Service {
+            store,
+            conversations,
+            names,
+            delivery: Arc::clone(&delivery),
+            config,
+        };
+        let plugin = Arc::new_cyclic(|me| Self {
+            service,
+            accounts,
+            delivery,
+            progress,
+            receipts,
+            online,
+            peers: RwLock::default(),
+            user_buckets: Mutex::default(),
+            payload_limits,
+            ordinary_topics_open,
+            metrics: Metrics::default(),
+            mids: AtomicU64::new(0),
+            tracker,
+            stop: CancellationToken::new(),
+            me: Weak::clone(me),
+        });
+        plugin.start();
+        plugin
+    }
+
+    /// Counters of the chat.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn start(self: &Arc<Self>) {
+        let feed = self.service.store.feed();
+        let (delivery, stop) = (Arc::clone(&self.delivery), self.stop.clone());
+        self.tracker
+            .spawn(async move { delivery.follow(feed, stop).await });
+        let (receipts, stop) = (Arc::clone(&self.receipts), self.stop.clone());
+        self.tracker.spawn(async move { receipts.run(stop).await });
+        let (progress, stop) = (Arc::clone(&self.progress), self.stop.clone());
+        self.tracker.spawn(async move { progress.run(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker
+            .spawn(async move { plugin.follow_accounts(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker
+            .spawn(async move { plugin.maintain(stop).await });
+    }
+
+    /// A changed password, a removed user or a revoked token ends the connections that rest on it.
+    async fn follow_accounts(&self, stop: CancellationToken) {
+        let mut events = self.accounts.events();
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = stop.cancelled() => return,
+            };
+            let user = match event {
+                Some(UserEvent::PasswordChanged(user) | UserEvent::TokenRevoked(user)) => user,
+                Some(UserEvent::Removed(user)) => {
+                    self.service.names.changed(user);
+                    user
+                }
+                None => return,
+            };
+            for reader in self.online.of(user) {
+                reader.client.close(ReasonCode::NotAuthorized);
+            }
+        }
+    }
+
+    async fn maintain(&self, stop: CancellationToken) {
+        const HOUR: Duration = Duration::from_hours(1);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(HOUR) => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.service.store.maintain(crate::clock::now_ms()).await {
+                tracing::error!(%error, "the hourly upkeep of the store failed");
+            }
+        }
+    }
+
+    fn peer(&self, client: &ClientInfo) -> Option<Arc<Peer>> {
+        self.peers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&client.connection)
+            .cloned()
+    }
+
+    fn bucket_of(&self, user: UserId) -> Arc<Mutex<Bucket>> {
+        let config = &self.service.config;
+        let rate = Rate {
+            per_s: config.user_messages_per_s,
+            burst: config.user_messages_burst,
+        };
+        let mut buckets = self
+            .user_buckets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get(&user).and_then(Weak::upgrade) {
+            return bucket;
+        }
+        buckets.retain(|_, bucket| bucket.strong_count() > 0);
+        let bucket = Arc::new(Mutex::new(Bucket::new(rate)));
+        buckets.insert(user, Arc::downgrade(&bucket));
+        bucket
+    }
+
+    /// A message id for a sender who chose none: a version 7 UUID.
+    fn new_mid(&self) -> Result<MessageId, crate::service::Refusal> {
+        let ms = crate::clock::now_ms();
+        let mut random = [0; 10];
+        getrandom::fill(&mut random)
+            .map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
+        let text = uuid::Builder::from_unix_timestamp_millis(ms, &random)
+            .into_uuid()
+            .hyphenated()
+            .to_string();
+        self.mids.fetch_add(1, Ordering::Relaxed);
+        text.parse()
+            .map_err(|error| crate::service::Refusal::format(format!("{error}")))
+    }
+
+    async fn open(
+        &self,
+        client: &Arc<ClientInfo>,
+        open: SessionOpen,
+    ) -> Result<SessionRestored, StoreError> {
+        let Ok(user) = client.identity.user.parse::<UserId>() else {
+            return Err(StoreError::Corrupt("an identity that is no user".into()));
+        };
+        let device_id = DeviceId::new(user, &client.client_id);
+        self.progress.settled().await; // what the connection before left is in the store now
+        let config = &self.service.config;
+        let limits = ReaderLimits {
+            turn_entries: size(config.turn_entries),
+            replies_max: size(config.rpc_pending_max),
+        };
+        let reader = Arc::new(Reader::new(Arc::clone(client), user, device_id, limits));
+        let persistent = open.session_expiry > 0;
+        let now_ms = crate::clock::now_ms();
+        let mut restored = SessionRestored::default();
+        let record = match self.service.store.device(user, device_id).await? {
+            None => Record {
+                device: new_device(client, (user, device_id), open.session_expiry, now_ms),
+                stored: false,
+            },
+            Some(found) => {
+                let inflight = self.service.store.take_inflight(device_id).await?;
+                let (kept, seen_ms) = (
+                    !open.clean_start && !is_expired(&found, now_ms),
+                    found.last_seen_ms,
+                );
+                let mut device = Device {
+                    last_seen_ms: now_ms,
+                    session_expiry: open.session_expiry,
+                    ..found
+                };
+                if !kept {
+                    device.subscriptions.clear();
+                }
+                self.service
+                    .store
+                    .put_device(device.clone(), Some(Vec::new()), Durability::Relaxed)
+                    .await?;
+                if persistent && device.has_inbox {
+                    reader.make_known();
+                }
+                if kept && !device.subscriptions.is_empty() {
+                    restored = self.restore(&reader, &device, seen_ms, inflight).await?;
+                }
+                Record {
+                    device,
+                    stored: persistent,
+                }
+            }
+        };
+        let rate = Rate {
+            per_s: config.device_messages_per_s,
+            burst: config.device_messages_burst,
+        };
+        let limits = Limits {
+            device: Mutex::new(Bucket::new(rate)),
+            user: self.bucket_of(user),
+        };
+        let actor = Actor {
+            user,
+            device: device_id,
+        };
+        let peer = Peer::new(actor, Arc::clone(&reader), persistent, limits, record);
+        self.peers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(client.connection, Arc::new(peer));
+        self.online.insert(Arc::clone(&reader));
+        if reader.has_inbox() {
+            self.delivery.attach(&reader);
+        }
+        Ok(restored)
+    }
+
+    /// Brings back the subscriptions of a session at rest, and what it had in flight.
+    async fn restore(
+        &self,
+        reader: &Arc<Reader>,
+        device: &Device,
+        seen_ms: u64,
+        inflight: Vec<Inflight>,
+    ) -> Result<SessionRestored, StoreError> {
+        self.resubscribe(reader, device, seen_ms).await?;
+        let known = inflight.into_iter().filter_map(|one| {
+            let reference = Reference::Entry {
+                slot: one.form,
+                conversation: one.conversation,
+                seq: one.seq,
+            };
+            Some((PacketId::new(one.packet_id)?, reference))
+        });
+        let known: Vec<(PacketId, Reference)> = known.collect();
+        let flows = self.delivery.flows_of(reader, &known).await?;
+        let restored = known
+            .iter()
+            .map(|(packet_id, reference)| (*packet_id, reference.encode()))
+            .collect();
+        reader.restore(known, flows);
+        Ok(SessionRestored {
+            present: true,
+            inflight: restored,
+        })
+    }
+
+    fn close(&self, client: &ClientInfo, end: SessionEnd) {
+        let removed = self
+            .peers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&client.connection);
+        let Some(peer) = removed else { return };
+        self.online.remove(&peer.reader);
+        let Some(plugin) = self.me.upgrade() else {
+            return;
+        };
+        // A subscription that is being stored holds the lock: wait for it behind the scenes.
+        let Ok(record) = peer.record.try_lock().map(|record| record.clone()) else {
+            self.tracker.spawn(async move {
+                let record = peer.record.lock().await.clone();
+                plugin.depart(&peer, record, &end);
+            });
+            return;
+        };
+        self.depart(&peer, record, &end);
+    }
+
+    fn depart(&self, peer: &Peer, record: Record, end: &SessionEnd) {
+        if !record.stored {
+            return;
+        }
+        let inflight = if end.discarded {
+            Vec::new()
+        } else {
+            inflight_at_rest(&peer.reader, &end.inflight)
+        };
+        let mut device = Device {
+            last_seen_ms: crate::clock::now_ms(),
+            session_expiry: end.session_expiry,
+            ..record.device
+        };
+        if end.discarded {
+            device.subscriptions.clear();
+        }
+        self.progress.departed(device, inflight);
+    }
+}
+
+fn new_device(
+    client: &ClientInfo,
+    (user, id): (UserId, DeviceId),
+    session_expiry: u32,
+    now_ms: u64,
+) -> Device {
+    Device {
+        id,
+        user,
+        client_id: client.client_id.to_string(),
+        subscriptions: Vec::new(),
+        session_expiry,
+        has_inbox: false,
+        last_seen_ms: now_ms,
+    }
+}
+
+fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Vec<Inflight> {
+    let kept = reader.keepable(inflight).into_iter();
+    let at_rest = kept.filter_map(|(packet_id, reference)| match reference {
+        Reference::Entry {
+            slot,
+            conversation,
+            seq,
+        } => Some(Inflight {
+            packet_id: packet_id.get(),
+            conversation,
+            seq,
+            form: slot,
+        }),
+        Reference::State => None,
+    });
+    at_rest.collect()
+}
+
+fn is_expired(device: &Device, now_ms: u64) -> bool {
+    if device.session_expiry == u32::MAX {
+        return false;
+    }
+    now_ms
+        > device
+            .last_seen_ms
+            .saturating_add(u64::from(device.session_expiry) * 1_000)
+}
+
+fn size(number: impl TryInto<usize>) -> usize {
+    number.try_into().unwrap_or(usize::MAX)
+}
+
+#[async_trait]
+impl Hooks for ChatPlugin {
+    fn root(&self) -> &'static str {
+        proto::topics::ROOT
+    }
+
+    async fn authenticate(&self, request: AuthenticateRequest) -> Result<Identity, ReasonCode> {
+        let (Some(name), Some(password)) = (&request.user_name, &request.password) else {
+            return Err(ReasonCode::BadUserNameOrPassword);
+        };
+        if matches!(self.service.store.health(), Health::Poisoned(_)) {
+            return Err(ReasonCode::ServerUnavailable);
+        }
+        match self.accounts.authenticate(name, password).await {
+            Ok(user) => Ok(Identity {
+                user: user.id.to_string().into(),
+            }),
+            Err(AuthError::BadCredentials) => Err(ReasonCode::BadUserNameOrPassword),
+            Err(AuthError::Busy) => Err(ReasonCode::ServerBusy),
+            Err(error) => {
+                tracing::error!(%error, "a login could not be checked");
+                Err(ReasonCode::ServerUnavailable)
+            }
+        }
+    }
+
+    fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
+        self.ordinary_topics_open && !topic.starts_with('$')
+    }
+
+    async fn on_connected(
+        &self,
+        client: &Arc<ClientInfo>,
+        open: SessionOpen,
+    ) -> Result<SessionRestored, ReasonCode> {
+        self.open(client, open).await.map_err(|error| {
+            tracing::error!(client = ?client, %error, "a session could not be opened");
+            ReasonCode::ServerUnavailable
+        })
+    }
+
+    fn on_publish(
+        &self,
+        client: &Arc<ClientInfo>,
+        batch: Vec<(Publish, Ticket<PublishAnswer>)>,
+    ) -> Credit {
+        let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
+            return Credit::FULL;
+        };
+        if peer.queue(batch) {
+            self.tracker
+                .spawn(async move { plugin.ingest(&peer).await });
+        }
+        Credit::FULL
+    }
+
+    fn on_release(&self, client: &Arc<ClientInfo>, packet_id: PacketId, ticket: Ticket<bool>) {
+        let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
+            return;
+        };
+        if !peer.reader.is_known() {
+            ticket.answer(false);
+            return;
+        }
+        self.tracker.spawn(async move {
+            match plugin
+                .service
+                .store
+                .end_exchange(peer.actor.device, packet_id.get())
+                .await
+            {
+                Ok(existed) => ticket.answer(existed),
+                Err(error) => {
+                    tracing::error!(%error, "the end of a QoS 2 exchange could not be made durable");
+                }
+            }
+        });
+    }
+
+    fn on_subscribe(
+        &self,
+        client: &Arc<ClientInfo>,
+        filters: Vec<SubscribeFilter>,
+        identifier: Option<u32>,
+        ticket: Ticket<Vec<ReasonCode>>,
+    ) {
+        let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
+            return;
+        };
+        self.tracker.spawn(async move {
+            match plugin.subscribe(&peer, filters, identifier).await {
+                Ok(reasons) => ticket.answer(reasons),
+                Err(error) => tracing::error!(%error, "a subscription could not be made durable"),
+            }
+        });
+    }
+
+    fn on_unsubscribe(
+        &self,
+        client: &Arc<ClientInfo>,
+        filters: Vec<TopicFilter>,
+        ticket: Ticket<Vec<ReasonCode>>,
+    ) {
+        let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
+            return;
+        };
+        self.tracker.spawn(async move {
+            match plugin.unsubscribe(&peer, &filters).await {
+                Ok(reasons) => ticket.answer(reasons),
+                Err(error) => {
+                    tracing::error!(%error, "an unsubscription could not be made durable");
+                }
+            }
+        });
+    }
+
+    fn pull(&self, client: &Arc<ClientInfo>, room: Room) -> Vec<Delivered> {
+        let Some(peer) = self.peer(client) else {
+            return Vec::new();
+        };
+        self.delivery.pull(&peer.reader, room)
+    }
+
+    fn on_delivered(
+        &self,
+        client: &Arc<ClientInfo>,
+        outcomes: Vec<(DeliveryRef, DeliveryOutcome)>,
+    ) {
+        if let Some(peer) = self.peer(client) {
+            self.delivery.delivered(&peer.reader, &outcomes);
+        }
+    }
+
+    fn on_disconnected(&self, client: &Arc<ClientInfo>, end: SessionEnd) {
+        self.close(client, end);
+    }
+
+    async fn on_shutdown(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.progress.finish().await;
+        if let Err(error) = self.service.store.flush().await {
+            tracing::error!(%error, "cursors could not be flushed at shutdown");
+        }
+    }
+}

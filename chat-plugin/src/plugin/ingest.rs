@@ -1,0 +1,327 @@
+//! What a client publishes below `chat/`, in the order of publishing.
+//!
+//! One task per connection works off its queue while there is something in it. Messages that follow each other are
+//! judged and appended as one batch; while the store makes it durable, the next batch gathers. Everything else (marks,
+//! calls) waits for the messages before it.
+
+use std::sync::{Arc, PoisonError};
+
+use broker::codec::packet::{PacketId, Publish, Qos};
+use broker::hooks::{PublishAnswer, Ticket};
+use proto::ids::{ConversationId, MessageId};
+use proto::payload;
+use proto::topics::{PublishTopic, Target, err_topic_mid, err_topic_packet};
+
+use super::peer::{Item, Peer};
+use super::{ChatPlugin, answer};
+use crate::domain::entry::BodyFormat;
+use crate::service::marks::ReadMark;
+use crate::service::send::{Judged, Message};
+use crate::service::{Placed, Refusal};
+
+/// Messages appended at once for one connection.
+const BATCH_MAX: usize = 256;
+
+/// Messages that were judged and wait to be appended together.
+#[derive(Default)]
+struct Batch {
+    judged: Vec<Judged>,
+    waiting: Vec<Waiting>,
+}
+
+/// Who waits for the result of a publish, and how it is told.
+struct Waiting {
+    ticket: Ticket<PublishAnswer>,
+    topic: bytestring::ByteString,
+    packet_id: Option<PacketId>,
+    mid: Option<MessageId>,
+}
+
+impl ChatPlugin {
+    /// Works off the queue of a connection until it is empty.
+    pub(super) async fn ingest(&self, peer: &Arc<Peer>) {
+        loop {
+            let items = peer.take();
+            if items.is_empty() {
+                return;
+            }
+            let mut batch = Batch::default();
+            for item in items {
+                self.take_one(peer, item, &mut batch).await;
+                if batch.judged.len() >= BATCH_MAX {
+                    self.append(peer, &mut batch).await;
+                }
+            }
+            self.append(peer, &mut batch).await;
+        }
+    }
+
+    async fn take_one(&self, peer: &Arc<Peer>, item: Item, batch: &mut Batch) {
+        let Item { publish, ticket } = item;
+        let mut waiting = Waiting {
+            ticket,
+            topic: publish.topic.clone(),
+            packet_id: publish.packet_id,
+            mid: None,
+        };
+        let topic = waiting.topic.clone();
+        let parsed = match PublishTopic::parse(&topic) {
+            Ok(parsed) if !publish.retain => parsed,
+            Ok(_) => {
+                return self.refuse(
+                    peer,
+                    waiting,
+                    &Refusal::format("nothing in chat/ is retained"),
+                );
+            }
+            Err(error) => return self.refuse(peer, waiting, &bad_topic(error)),
+        };
+        if let PublishTopic::To { target, mid } = parsed {
+            match self
+                .take_message(peer, &publish, target, mid, &mut waiting)
+                .await
+            {
+                Ok(Taken::Judged(judged)) => {
+                    if batch.mixes_versions(&judged) {
+                        self.append(peer, batch).await;
+                    }
+                    batch.judged.push(*judged);
+                    batch.waiting.push(waiting);
+                }
+                Ok(Taken::Placed(place)) => {
+                    self.append(peer, batch).await;
+                    self.settle(peer, waiting, Ok(place));
+                }
+                Err(refusal) => self.refuse(peer, waiting, &refusal),
+            }
+            return;
+        }
+        self.append(peer, batch).await;
+        let result = match parsed {
+            PublishTopic::Read { cid } => self.take_read(peer, cid, &publish).await,
+            PublishTopic::Recv { cid } => self.take_received(peer, cid, &publish).await,
+            PublishTopic::Unread { cid } => self.take_unread(peer, cid, &publish).await,
+            PublishTopic::Rpc { method, req } => self.call(peer, method, req, &publish).await,
+            _ => Err(Refusal::NotFound("not offered by this server")),
+        };
+        match result {
+            Ok(()) => waiting.ticket.answer(PublishAnswer::SUCCESS),
+            Err(refusal) => self.refuse(peer, waiting, &refusal),
+        }
+    }
+
+    async fn take_message(
+        &self,
+        peer: &Peer,
+        publish: &Publish,
+        target: Target,
+        mid: Option<MessageId>,
+        waiting: &mut Waiting,
+    ) -> Result<Taken, Refusal> {
+        let message = self.read_message(peer, publish, mid, waiting)?;
+        Self::check_rate(peer)?;
+        match self
+            .service
+            .judge(peer.actor, target.clone(), message.clone())
+            .await
+        {
+            Ok(judged) => Ok(Taken::Judged(Box::new(judged))),
+            Err(refusal @ (Refusal::Forbidden(_) | Refusal::NotFound(_))) => {
+                let before = self
+                    .service
+                    .stored_before(peer.actor, &target, &message)
+                    .await?;
+                before.map(Taken::Placed).ok_or(refusal)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn read_message(
+        &self,
+        peer: &Peer,
+        publish: &Publish,
+        in_topic: Option<MessageId>,
+        waiting: &mut Waiting,
+    ) -> Result<Message, Refusal> {
+        waiting.mid.clone_from(&in_topic);
+        let in_property = property(publish, "mid").map(str::parse).transpose();
+        let in_property: Option<MessageId> =
+            in_property.map_err(|error| Refusal::format(format!("{error}")))?;
+        if waiting.mid.is_none() {
+            waiting.mid.clone_from(&in_property);
+        }
+        let content_type = publish.properties.content_type.as_deref();
+        let body = payload::classify(content_type, &publish.payload, &self.payload_limits)
+            .map_err(|error| Refusal::format(error.to_string()))?;
+        let (format, in_body) = match body {
+            payload::Body::Text => (BodyFormat::Text, None),
+            payload::Body::Json(message) => (BodyFormat::Json, message.mid),
+            _ => return Err(Refusal::format("not offered by this server")),
+        };
+        let mid = one_mid([in_topic, in_property, in_body])?;
+        let mid = match mid {
+            Some(mid) => mid,
+            None => self.new_mid()?,
+        };
+        waiting.mid = Some(mid.clone());
+        let is_exchange = publish.qos == Qos::ExactlyOnce && peer.reader.is_known();
+        let exchange = publish.packet_id.filter(|_| is_exchange).map(PacketId::get);
+        Ok(Message {
+            mid,
+            format,
+            body: publish.payload.clone(),
+            exchange,
+        })
+    }
+
+    pub(super) fn check_rate(peer: &Peer) -> Result<(), Refusal> {
+        let now = crate::clock::monotonic();
+        let buckets = [&peer.limits.device, &*peer.limits.user];
+        for bucket in buckets {
+            let taken = bucket
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(now);
+            taken.map_err(|wait| Refusal::Rate {
+                retry_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn append(&self, peer: &Peer, batch: &mut Batch) {
+        let Batch { judged, waiting } = std::mem::take(batch);
+        if judged.is_empty() {
+            return;
+        }
+        let results = self.service.append(peer.actor, judged).await;
+        for (waiting, result) in waiting.into_iter().zip(results) {
+            self.settle(peer, waiting, result);
+        }
+    }
+
+    fn settle(&self, peer: &Peer, waiting: Waiting, result: Result<Placed, Refusal>) {
+        match (result, &waiting.mid) {
+            (Ok(place), Some(mid)) => {
+                let answer = answer::placed(&place, mid);
+                waiting.ticket.answer(answer);
+            }
+            (Ok(_), None) => waiting.ticket.answer(PublishAnswer::SUCCESS),
+            (Err(refusal), _) => self.refuse(peer, waiting, &refusal),
+        }
+    }
+
+    /// Tells a refusal: on PUBACK, and before it on `chat/me/err/…` to those who subscribed to it. What the store could
+    /// not make durable gets no answer: the ticket is dropped, the connection closes, the client retries.
+    fn refuse(&self, peer: &Peer, waiting: Waiting, refusal: &Refusal) {
+        let Some(mut answer) = answer::refused(refusal) else {
+            tracing::error!(user = %peer.actor.user, %refusal, "a publish could not be made durable");
+            return;
+        };
+        tracing::debug!(user = %peer.actor.user, topic = %waiting.topic, error = %refusal.name(), "publish refused");
+        self.metrics.refused(refusal.name());
+        answer.notice = notice(peer, &waiting, refusal).map(Box::new);
+        waiting.ticket.answer(answer);
+    }
+
+    async fn take_read(
+        &self,
+        peer: &Peer,
+        id: ConversationId,
+        publish: &Publish,
+    ) -> Result<(), Refusal> {
+        let mark = payload::ReadMark::parse(&publish.payload)
+            .map_err(|error| Refusal::format(error.to_string()))?;
+        let mark = ReadMark {
+            seq: mark.seq,
+            private: mark.private,
+        };
+        self.service.read(peer.actor, id, mark, &peer.reader).await
+    }
+
+    async fn take_received(
+        &self,
+        peer: &Peer,
+        id: ConversationId,
+        publish: &Publish,
+    ) -> Result<(), Refusal> {
+        let seq = payload::parse_seq(&publish.payload)
+            .map_err(|error| Refusal::format(error.to_string()))?;
+        self.service
+            .received(peer.actor, id, seq, &peer.reader)
+            .await
+    }
+
+    async fn take_unread(
+        &self,
+        peer: &Peer,
+        id: ConversationId,
+        publish: &Publish,
+    ) -> Result<(), Refusal> {
+        let flag = match &*publish.payload {
+            b"1" => true,
+            b"0" => false,
+            _ => return Err(Refusal::format("1 or 0 is wanted")),
+        };
+        self.service.unread(peer.actor, id, flag).await
+    }
+}
+
+/// What is told on `chat/me/err/…`, if the connection subscribed to it.
+fn notice(peer: &Peer, waiting: &Waiting, refusal: &Refusal) -> Option<Publish> {
+    let (key, topic) = match (&waiting.mid, waiting.packet_id) {
+        (Some(mid), _) => (mid.to_string(), err_topic_mid(mid)),
+        (None, id) => {
+            let id = id.map_or(0, PacketId::get);
+            (format!("@{id}"), err_topic_packet(id))
+        }
+    };
+    let matched = peer.reader.error_subscription(&key)?;
+    let mut notice = answer::notice(&topic, refusal, &waiting.topic, waiting.mid.as_ref());
+    notice.properties.subscription_identifiers = matched.identifiers;
+    Some(notice)
+}
+
+/// What became of a message before the store has seen it.
+enum Taken {
+    Judged(Box<Judged>),
+    /// Stored already, by a sender who has lost the right since.
+    Placed(Placed),
+}
+
+impl Batch {
+    /// Drafts of one conversation in one batch must rest on one membership: otherwise an earlier one could be sent back
+    /// to be judged again while a later one is stored.
+    fn mixes_versions(&self, judged: &Judged) -> bool {
+        let same = |other: &&Judged| other.draft.conversation == judged.draft.conversation;
+        let last = self.judged.iter().rev().find(same);
+        last.is_some_and(|other| other.draft.basis != judged.draft.basis)
+    }
+}
+
+fn bad_topic(error: proto::topics::TopicError) -> Refusal {
+    match error.refusal() {
+        proto::error::ErrorName::Format => Refusal::format(error.to_string()),
+        _ => Refusal::NotFound("no such topic"),
+    }
+}
+
+/// The value of a user property of a publish.
+pub(super) fn property<'a>(publish: &'a Publish, name: &str) -> Option<&'a str> {
+    let pairs = publish.properties.user_properties.iter();
+    pairs
+        .filter(|(key, _)| &**key == name)
+        .map(|(_, value)| &**value)
+        .next()
+}
+
+/// A message id may be in the topic, in a user property and in the body; where there are several they must agree.
+fn one_mid(given: [Option<MessageId>; 3]) -> Result<Option<MessageId>, Refusal> {
+    let mut given = given.into_iter().flatten();
+    let first = given.next();
+    if given.any(|other| Some(&other) != first.as_ref()) {
+        return Err(Refusal::format("two message ids that differ"));
+    }
+    Ok(first)
+}

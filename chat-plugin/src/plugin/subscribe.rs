@@ -1,0 +1,421 @@
+//! SUBSCRIBE and UNSUBSCRIBE below `chat/`. Those of a persistent session are durable before their SUBACK.
+
+use std::sync::Arc;
+
+use broker::codec::packet::{Qos, SubscribeFilter};
+use broker::codec::reason::ReasonCode;
+use broker::codec::topic::TopicFilter;
+use bytestring::ByteString;
+use proto::ids::{ConversationId, DeviceId, Seq, digest16};
+use proto::topics::{FilterTopic, Form, LogStart, Names, Scope};
+
+use super::ChatPlugin;
+use super::peer::{Peer, Record};
+use crate::conversations::Live;
+use crate::delivery::first_place;
+use crate::delivery::reader::Reader;
+use crate::delivery::subscriptions::Options;
+use crate::domain::device::{Device, Subscription};
+use crate::store::{Durability, StoreError};
+
+/// Filters that one session may hold below `chat/`.
+const SUBSCRIPTIONS_MAX: usize = 1_024;
+/// `…/log` filters of one session: the range of the slots.
+const LOG_SLOTS: u8 = 128;
+/// Conversations whose receipts are told to one who subscribes or comes back.
+const RECEIPTS_TOLD_MAX: usize = 2_000;
+/// Marks that moved while the last moment of a connection was being stored are told again.
+const RECEIPTS_OVERLAP_MS: u64 = 10_000;
+
+impl ChatPlugin {
+    /// Subscribes; one Reason Code per filter.
+    pub(super) async fn subscribe(
+        &self,
+        peer: &Arc<Peer>,
+        filters: Vec<SubscribeFilter>,
+        identifier: Option<u32>,
+    ) -> Result<Vec<ReasonCode>, StoreError> {
+        let mut record = peer.record.lock().await;
+        let mut wanted = record.clone();
+        let mut reasons = Vec::with_capacity(filters.len());
+        let mut granted = Vec::new();
+        for filter in &filters {
+            let judged = self.judge_filter(peer, filter, &wanted.device).await?;
+            reasons.push(match &judged {
+                Ok((_, qos)) if *qos == Qos::AtMostOnce => ReasonCode::Success,
+                Ok(_) => ReasonCode::GrantedQos1,
+                Err(reason) => *reason,
+            });
+            let Ok((parsed, qos)) = judged else { continue };
+            let subscription = Subscription {
+                filter: filter.filter.as_str().to_owned(),
+                qos: qos as u8,
+                no_local: filter.no_local,
+                retain_as_published: filter.retain_as_published,
+                identifier,
+                slot: wanted.device.slot_for(filter.filter.as_str(), &parsed),
+                made_ms: crate::clock::now_ms(),
+            };
+            wanted
+                .device
+                .subscriptions
+                .retain(|other| other.filter != subscription.filter);
+            wanted.device.subscriptions.push(subscription.clone());
+            granted.push((parsed, subscription));
+        }
+        if !granted.is_empty() && peer.persistent && !self.put(peer, &mut wanted, &granted).await? {
+            return Ok(vec![ReasonCode::QuotaExceeded; filters.len()]);
+        }
+        *record = wanted;
+        drop(record);
+        for (parsed, subscription) in &granted {
+            self.activate(&peer.reader, parsed, subscription, Start::New)
+                .await?;
+        }
+        if granted
+            .iter()
+            .any(|(parsed, _)| matches!(parsed, FilterTopic::Inbox { .. }))
+        {
+            self.delivery.attach(&peer.reader);
+        }
+        Ok(reasons)
+    }
+
+    /// Makes the subscriptions of a persistent session durable. `false`: the user has too many devices.
+    async fn put(
+        &self,
+        peer: &Peer,
+        wanted: &mut Record,
+        granted: &[(FilterTopic, Subscription)],
+    ) -> Result<bool, StoreError> {
+        let store = &self.service.store;
+        if !wanted.stored {
+            let limit = super::size(self.service.config.devices_per_user_max);
+            if store.devices(peer.actor.user).await?.len() >= limit {
+                return Ok(false);
+            }
+        }
+        let is_inbox = granted
+            .iter()
+            .any(|(parsed, _)| matches!(parsed, FilterTopic::Inbox { .. }));
+        if is_inbox && !wanted.device.has_inbox {
+            let cursors = self.delivery.first_cursors(&peer.reader).await?;
+            store.advance(cursors, Durability::Durable).await?;
+            wanted.device.has_inbox = true;
+        }
+        store
+            .put_device(wanted.device.clone(), None, Durability::Durable)
+            .await?;
+        wanted.stored = true;
+        if wanted.device.has_inbox {
+            peer.reader.make_known();
+        }
+        Ok(true)
+    }
+
+    async fn judge_filter(
+        &self,
+        peer: &Peer,
+        filter: &SubscribeFilter,
+        device: &Device,
+    ) -> Result<Result<(FilterTopic, Qos), ReasonCode>, StoreError> {
+        if filter.filter.split_share().0.is_some() {
+            return Ok(Err(ReasonCode::SharedSubscriptionsNotSupported));
+        }
+        let Ok(parsed) = FilterTopic::parse(filter.filter.as_str()) else {
+            return Ok(Err(ReasonCode::NotAuthorized));
+        };
+        let is_new = !device
+            .subscriptions
+            .iter()
+            .any(|held| held.filter == filter.filter.as_str());
+        if is_new && device.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            return Ok(Err(ReasonCode::QuotaExceeded));
+        }
+        let conversation = match &parsed {
+            FilterTopic::Inbox { form: Form::Pb, .. }
+            | FilterTopic::Account
+            | FilterTopic::Typing(_)
+            | FilterTopic::Device
+            | FilterTopic::Presence(_) => return Ok(Err(ReasonCode::ImplementationSpecificError)),
+            FilterTopic::Inbox {
+                scope: Scope::One(cid),
+                ..
+            }
+            | FilterTopic::Receipts(Scope::One(cid)) => Some(*cid),
+            FilterTopic::Log { cid, .. } => {
+                let logs = device
+                    .subscriptions
+                    .iter()
+                    .filter(|held| is_log(&held.filter))
+                    .count();
+                let limit = super::size(self.service.config.log_subscriptions_per_connection_max);
+                if is_new && logs >= limit.min(usize::from(LOG_SLOTS)) {
+                    return Ok(Err(ReasonCode::QuotaExceeded));
+                }
+                Some(*cid)
+            }
+            _ => None,
+        };
+        if let Some(cid) = conversation
+            && self.visible(peer, cid).await?.is_none()
+        {
+            return Ok(Err(ReasonCode::NotAuthorized));
+        }
+        Ok(Ok((parsed, filter.qos.min(Qos::AtLeastOnce))))
+    }
+
+    async fn visible(
+        &self,
+        peer: &Peer,
+        cid: ConversationId,
+    ) -> Result<Option<Arc<Live>>, StoreError> {
+        let live = self.service.conversations.load(cid).await?;
+        Ok(live.filter(|live| live.sight(peer.actor.user).is_some()))
+    }
+
+    /// The subscriptions of a session at rest take effect again.
+    pub(super) async fn resubscribe(
+        &self,
+        reader: &Arc<Reader>,
+        device: &Device,
+        seen_ms: u64,
+    ) -> Result<(), StoreError> {
+        for subscription in &device.subscriptions {
+            match FilterTopic::parse(&subscription.filter) {
+                Ok(parsed) => {
+                    self.activate(reader, &parsed, subscription, Start::Resumed { seen_ms })
+                        .await?;
+                }
+                Err(error) => {
+                    tracing::error!(filter = subscription.filter, %error, "a stored subscription makes no sense");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn activate(
+        &self,
+        reader: &Arc<Reader>,
+        parsed: &FilterTopic,
+        subscription: &Subscription,
+        start: Start,
+    ) -> Result<(), StoreError> {
+        let options = Options {
+            qos: if subscription.qos == 0 {
+                Qos::AtMostOnce
+            } else {
+                Qos::AtLeastOnce
+            },
+            no_local: subscription.no_local,
+            identifier: subscription.identifier,
+        };
+        match parsed {
+            FilterTopic::Inbox { form, scope } => {
+                if let Some(form) = crate::render::Form::of(*form) {
+                    reader.subscribe_inbox(form, one(*scope), options);
+                }
+            }
+            FilterTopic::Receipts(scope) => {
+                reader.subscribe_receipts(one(*scope), options);
+                self.tell_receipts(reader, *scope, start);
+            }
+            FilterTopic::Rpc(names) => reader.subscribe_replies(name(names).as_deref(), options),
+            FilterTopic::Errors(names) => reader.subscribe_errors(name(names).as_deref(), options),
+            FilterTopic::Log { cid, start: from } => {
+                self.activate_log(reader, (*cid, *from), (subscription, options), start)
+                    .await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn activate_log(
+        &self,
+        reader: &Arc<Reader>,
+        (cid, from): (ConversationId, LogStart),
+        (subscription, options): (&Subscription, Options),
+        start: Start,
+    ) -> Result<(), StoreError> {
+        let Some(live) = self.service.conversations.load(cid).await? else {
+            return Ok(());
+        };
+        let Some(sight) = live.sight(reader.user) else {
+            return Ok(());
+        };
+        let position = log_position(reader.device, subscription);
+        let stored = match start {
+            Start::New => None,
+            Start::Resumed { .. } => self.service.store.cursors(position, Some(cid)).await?.pop(),
+        };
+        let after = match (stored, from) {
+            (Some((_, cursor)), _) => cursor,
+            (None, LogStart::Live) => sight.head,
+            (None, LogStart::From(seq)) => seq.previous(),
+            (None, LogStart::Last(count)) => {
+                let last = sight
+                    .member
+                    .intervals
+                    .last()
+                    .map_or(Seq::ZERO, |interval| interval.to.min(sight.head));
+                Seq::new(last.get().saturating_sub(u64::from(count)))
+            }
+        };
+        let first = sight
+            .member
+            .intervals
+            .first()
+            .map_or_else(|| first_place(&sight), |interval| interval.from);
+        let after = after.max(first.previous()).min(sight.head);
+        let topic = ByteString::from(subscription.filter.as_str());
+        reader.subscribe_log(subscription.slot, topic, options, position, (live, after));
+        Ok(())
+    }
+
+    /// Receipts are state: who subscribes gets all of it, who comes back what moved meanwhile.
+    fn tell_receipts(&self, reader: &Arc<Reader>, scope: Scope, start: Start) {
+        let since_ms = match start {
+            Start::New => 0,
+            Start::Resumed { seen_ms } => seen_ms.saturating_sub(RECEIPTS_OVERLAP_MS),
+        };
+        let Some(plugin) = self.me.upgrade() else {
+            return;
+        };
+        let reader = Arc::clone(reader);
+        self.tracker.spawn(async move {
+            if let Err(error) = plugin.tell_receipts_since(&reader, scope, since_ms).await {
+                tracing::error!(user = %reader.user, %error, "receipts could not be read");
+            }
+        });
+    }
+
+    async fn tell_receipts_since(
+        &self,
+        reader: &Reader,
+        scope: Scope,
+        since_ms: u64,
+    ) -> Result<(), StoreError> {
+        let due = self
+            .service
+            .store
+            .receipts_due(reader.user, since_ms, RECEIPTS_TOLD_MAX)
+            .await?;
+        for cid in due.into_iter().filter(|cid| scope.covers(*cid)) {
+            if let Some(live) = self.service.conversations.load(cid).await? {
+                reader.receipt(self.receipts.state(&live, reader.user));
+            }
+        }
+        Ok(())
+    }
+
+    /// Unsubscribes; one Reason Code per filter.
+    pub(super) async fn unsubscribe(
+        &self,
+        peer: &Arc<Peer>,
+        filters: &[TopicFilter],
+    ) -> Result<Vec<ReasonCode>, StoreError> {
+        let mut record = peer.record.lock().await;
+        let mut device = record.device.clone();
+        let mut gone = Vec::new();
+        let mut reasons = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let held = device
+                .subscriptions
+                .iter()
+                .position(|held| held.filter == filter.as_str());
+            reasons.push(match held {
+                Some(index) => {
+                    gone.push(device.subscriptions.remove(index));
+                    ReasonCode::Success
+                }
+                None => ReasonCode::NoSubscriptionExisted,
+            });
+        }
+        if record.stored && !gone.is_empty() {
+            self.service
+                .store
+                .put_device(device.clone(), None, Durability::Durable)
+                .await?;
+        }
+        record.device = device;
+        drop(record);
+        for subscription in &gone {
+            deactivate(&peer.reader, subscription);
+        }
+        Ok(reasons)
+    }
+}
+
+/// How a subscription begins.
+#[derive(Clone, Copy)]
+enum Start {
+    /// By SUBSCRIBE.
+    New,
+    /// With a session that was kept; the connection before was last seen then.
+    Resumed { seen_ms: u64 },
+}
+
+impl Device {
+    /// The slot of a `…/log` subscription: the one it has, or the lowest free one.
+    fn slot_for(&self, filter: &str, parsed: &FilterTopic) -> u8 {
+        if !matches!(parsed, FilterTopic::Log { .. }) {
+            return 0;
+        }
+        if let Some(held) = self.subscriptions.iter().find(|held| held.filter == filter) {
+            return held.slot;
+        }
+        let taken = |slot: &u8| {
+            self.subscriptions
+                .iter()
+                .any(|held| is_log(&held.filter) && held.slot == *slot)
+        };
+        (0..LOG_SLOTS).find(|slot| !taken(slot)).unwrap_or_default()
+    }
+}
+
+fn deactivate(reader: &Reader, subscription: &Subscription) {
+    let Ok(parsed) = FilterTopic::parse(&subscription.filter) else {
+        return;
+    };
+    let existed = match &parsed {
+        FilterTopic::Inbox { form, scope } => crate::render::Form::of(*form)
+            .is_some_and(|form| reader.unsubscribe_inbox(form, one(*scope))),
+        FilterTopic::Receipts(scope) => reader.unsubscribe_receipts(one(*scope)),
+        FilterTopic::Rpc(names) => reader.unsubscribe_replies(name(names).as_deref()),
+        FilterTopic::Errors(names) => reader.unsubscribe_errors(name(names).as_deref()),
+        FilterTopic::Log { .. } => reader.unsubscribe_log(subscription.slot),
+        _ => false,
+    };
+    debug_assert!(existed, "{} was held", subscription.filter);
+}
+
+/// The position of a `…/log` subscription is stored like a cursor, under an id of its own; one made anew has another.
+fn log_position(device: DeviceId, subscription: &Subscription) -> DeviceId {
+    let made = subscription.made_ms.to_be_bytes();
+    DeviceId::from_bytes(digest16(&[
+        b"log",
+        device.as_bytes(),
+        subscription.filter.as_bytes(),
+        &made,
+    ]))
+}
+
+fn is_log(filter: &str) -> bool {
+    filter.starts_with("chat/c/")
+}
+
+fn one(scope: Scope) -> Option<ConversationId> {
+    match scope {
+        Scope::All => None,
+        Scope::One(cid) => Some(cid),
+    }
+}
+
+fn name<T: ToString>(names: &Names<T>) -> Option<String> {
+    match names {
+        Names::All => None,
+        Names::One(name) => Some(name.to_string()),
+    }
+}

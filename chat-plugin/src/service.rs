@@ -1,0 +1,115 @@
+//! The use cases of chat, one function each: domain and store, no MQTT.
+
+pub mod history;
+pub mod marks;
+pub mod membership;
+pub mod people;
+pub mod send;
+
+use std::sync::Arc;
+
+use proto::error::ErrorName;
+use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+
+use crate::config::Config;
+use crate::conversations::{Conversations, Live, Names, Sight};
+use crate::delivery::Delivery;
+use crate::store::{ChatStore, StoreError};
+
+/// Everything that the use cases need.
+pub struct Service {
+    pub(crate) store: Arc<dyn ChatStore>,
+    pub(crate) conversations: Arc<Conversations>,
+    pub(crate) names: Arc<Names>,
+    pub(crate) delivery: Arc<Delivery>,
+    pub(crate) config: Config,
+}
+
+/// Who acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The user.
+    pub user: UserId,
+    /// The device or guest connection.
+    pub device: DeviceId,
+}
+
+/// Why an action was not done. Each has its row in the result table of `docs/protocol.md`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A member who lacks this right.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// No such user, message, or conversation that this user can see.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// Rate limit.
+    #[error("too many messages; try again in {retry_ms} ms")]
+    Rate {
+        /// When to try again.
+        retry_ms: u64,
+    },
+    /// A limit on what may exist.
+    #[error("{0}")]
+    Limit(&'static str),
+    /// Bad payload, bad message id, a mark beyond the head.
+    #[error("{0}")]
+    Format(String),
+    /// The same message id with another body.
+    #[error("this message id was used for another body")]
+    IdempotencyConflict,
+    /// The last owner cannot leave without handing over.
+    #[error("the last owner hands over before leaving")]
+    LastOwner,
+    /// There is no such remote call.
+    #[error("there is no such method")]
+    UnknownMethod,
+    /// The store cannot make it durable now: no answer is given, the connection closes.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Refusal {
+    /// The name on the wire; [`Refusal::Store`] is never told on PUBACK.
+    pub fn name(&self) -> ErrorName {
+        match self {
+            Self::Forbidden(_) => ErrorName::Forbidden,
+            Self::NotFound(_) => ErrorName::NotFound,
+            Self::Rate { .. } => ErrorName::Rate,
+            Self::Limit(_) => ErrorName::Limit,
+            Self::Format(_) => ErrorName::Format,
+            Self::IdempotencyConflict => ErrorName::IdempotencyConflict,
+            Self::LastOwner => ErrorName::LastOwner,
+            Self::UnknownMethod => ErrorName::UnknownMethod,
+            Self::Store(_) => ErrorName::Unavailable,
+        }
+    }
+
+    pub(crate) fn format(text: impl Into<String>) -> Self {
+        Self::Format(text.into())
+    }
+}
+
+/// What was stored, or had been stored before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Its place.
+    pub seq: Seq,
+    /// Its time, in ms since 1970.
+    pub ts_ms: u64,
+    /// It had been stored before.
+    pub duplicate: bool,
+}
+
+impl Service {
+    /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
+    async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
+        const UNSEEN: Refusal = Refusal::NotFound("no such conversation");
+        let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
+        let sight = live.sight(user).ok_or(UNSEEN)?;
+        Ok((live, sight))
+    }
+}

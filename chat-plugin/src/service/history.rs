@@ -1,0 +1,335 @@
+//! Looking back: pages of the log, the status of a message, the list of conversations.
+
+use std::sync::Arc;
+
+use proto::ids::{ConversationId, Handle, Seq, UserId};
+
+use super::{Actor, Refusal, Service};
+use crate::conversations::{Live, Profile, Sight};
+use crate::delivery::first_place;
+use crate::domain::conversation::Conversation;
+use crate::domain::entry::Entry;
+use crate::domain::member::{Interval, Marks, Member};
+use crate::receipts::Others;
+use crate::store::PageRange;
+
+/// Bytes of bodies in one page of history.
+const HISTORY_BYTES: usize = 128 * 1024;
+
+/// Which page of history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The newest entries before this place.
+    Before(Seq),
+    /// The oldest entries after this place.
+    After(Seq),
+}
+
+/// A page of history.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Ascending by place.
+    pub entries: Vec<(Entry, Option<Handle>)>,
+    /// There is more in the direction that was asked for.
+    pub more: bool,
+    /// Place of the last entry of the conversation.
+    pub head: Seq,
+}
+
+/// Who has a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// How many members have it.
+    pub delivered: u32,
+    /// How many have read it.
+    pub read: u32,
+    /// Of how many.
+    pub of: u32,
+    /// Member by member: handle, has it, has read it.
+    pub members: Vec<MemberStatus>,
+}
+
+/// What one member has of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Who.
+    pub user: UserId,
+    /// How people call this user.
+    pub handle: Option<Handle>,
+    /// Some device has it.
+    pub delivered: bool,
+    /// It was read.
+    pub read: bool,
+    /// When these marks moved last, in ms since 1970; 0: never.
+    pub moved_ms: u64,
+}
+
+/// A conversation in the list of one user.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// The conversation.
+    pub conversation: Conversation,
+    /// The own membership.
+    pub member: Member,
+    /// The own marks.
+    pub marks: Marks,
+    /// Countable entries of others that were not read.
+    pub unread: u64,
+    /// The other user of a direct conversation.
+    pub peer: Option<(UserId, Option<Profile>)>,
+}
+
+impl Service {
+    /// A page of the log, as far as this user may see it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if this user cannot see the conversation.
+    pub async fn history(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        window: Window,
+        limit: usize,
+    ) -> Result<History, Refusal> {
+        let (_, sight) = self.seen(actor.user, id).await?;
+        let limit = limit.clamp(
+            1,
+            usize::try_from(self.config.history_limit_max).unwrap_or(usize::MAX),
+        );
+        let (low, high) = match window {
+            Window::Before(seq) => (Seq::new(1), seq.previous().min(sight.head)),
+            Window::After(seq) => (seq.next(), sight.head),
+        };
+        let newest = matches!(window, Window::Before(_));
+        let stretches = visible(&sight.member.intervals, low, high);
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = HISTORY_BYTES;
+        let mut order: Vec<&Interval> = stretches.iter().collect();
+        if newest {
+            order.reverse();
+        }
+        let mut more = false;
+        for stretch in order {
+            if entries.len() >= limit || bytes == 0 {
+                more = true;
+                break;
+            }
+            let range = PageRange {
+                from: stretch.from,
+                to: stretch.to,
+                newest,
+                limit: limit - entries.len(),
+                bytes,
+            };
+            let page = self.store.page(id, range).await?;
+            bytes = bytes.saturating_sub(page.iter().map(|entry| entry.body.len()).sum());
+            let complete = page.len() as u64 == stretch.to.get() - stretch.from.get() + 1;
+            if newest {
+                entries.splice(0..0, page);
+            } else {
+                entries.extend(page);
+            }
+            if !complete {
+                more = true;
+                break;
+            }
+        }
+        let mut named = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let handle = self.names.handle(entry.from).await?;
+            named.push((entry, handle));
+        }
+        Ok(History {
+            entries: named,
+            more,
+            head: sight.head,
+        })
+    }
+
+    /// Who has a message, and who has read it. The marks of the sender are not counted.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if there is no such message for this user.
+    pub async fn status(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        seq: Seq,
+    ) -> Result<Status, Refusal> {
+        const MEMBERS_MAX: usize = 256;
+        let (live, sight) = self.seen(actor.user, id).await?;
+        let range = PageRange {
+            from: seq,
+            to: seq,
+            newest: false,
+            limit: 1,
+            bytes: 1,
+        };
+        let entry = if sight.member.sees(seq) {
+            self.store.page(id, range).await?.pop()
+        } else {
+            None
+        };
+        let entry = entry.ok_or(Refusal::NotFound("no such message"))?;
+        if entry.from != actor.user {
+            return Err(Refusal::Forbidden(
+                "only the sender of a message is told who has it",
+            ));
+        }
+        let members = live.members();
+        let others = Others::new(&members, entry.from);
+        let (delivered, read) = others.count(seq);
+        let there = members.iter().filter(|(member, _)| {
+            member.is_present() && member.user != entry.from && member.joined <= seq
+        });
+        let mut named = Vec::new();
+        for (member, marks) in there.take(MEMBERS_MAX) {
+            named.push(MemberStatus {
+                user: member.user,
+                handle: self.names.handle(member.user).await?,
+                delivered: marks.delivered() >= seq,
+                read: marks.read >= seq,
+                moved_ms: marks.moved_ms,
+            });
+        }
+        Ok(Status {
+            delivered,
+            read,
+            of: others.of(seq),
+            members: named,
+        })
+    }
+
+    /// One conversation as this user sees it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if this user cannot see it.
+    pub async fn overview(&self, actor: Actor, id: ConversationId) -> Result<Overview, Refusal> {
+        let (live, sight) = self.seen(actor.user, id).await?;
+        self.overview_of(actor, &live, sight).await
+    }
+
+    /// Conversations of this user, in the order of their ids, at most `limit` after `after`, without those that the user
+    /// has left; and whether there are more.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn list(
+        &self,
+        actor: Actor,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<(Vec<Overview>, bool), Refusal> {
+        const LIST_MAX: usize = 1_000;
+        let limit = limit.clamp(1, LIST_MAX);
+        let mut list = Vec::new();
+        let mut after = after;
+        loop {
+            let ids = self
+                .store
+                .conversations_of(actor.user, after, LIST_MAX)
+                .await?;
+            let Some(last) = ids.last().copied() else {
+                return Ok((list, false));
+            };
+            after = Some(last);
+            for id in ids {
+                let (live, sight) = self.seen(actor.user, id).await?;
+                if !sight.member.is_present() {
+                    continue;
+                }
+                if list.len() == limit {
+                    return Ok((list, true));
+                }
+                list.push(self.overview_of(actor, &live, sight).await?);
+            }
+        }
+    }
+
+    /// Unread messages over all conversations.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn unread_in_all(&self, actor: Actor) -> Result<u64, Refusal> {
+        const PAGE: usize = 256;
+        let (mut unread, mut after) = (0, None);
+        loop {
+            let ids = self.store.conversations_of(actor.user, after, PAGE).await?;
+            let Some(last) = ids.last().copied() else {
+                return Ok(unread);
+            };
+            after = Some(last);
+            for id in ids {
+                let (live, sight) = self.seen(actor.user, id).await?;
+                unread += self.count_unread(&live, &sight).await?;
+            }
+        }
+    }
+
+    async fn overview_of(
+        &self,
+        actor: Actor,
+        live: &Arc<Live>,
+        sight: Sight,
+    ) -> Result<Overview, Refusal> {
+        let conversation = live
+            .conversation()
+            .ok_or(Refusal::NotFound("no such conversation"))?;
+        let unread = self.count_unread(live, &sight).await?;
+        let peer = self.peer(actor.user, live).await?;
+        Ok(Overview {
+            conversation,
+            member: sight.member,
+            marks: sight.marks,
+            unread,
+            peer,
+        })
+    }
+
+    /// `mseq(head) − mseq(read) − own countable entries after it`, through indexes.
+    async fn count_unread(&self, live: &Live, sight: &Sight) -> Result<u64, Refusal> {
+        let user = sight.member.user;
+        let last = sight
+            .member
+            .intervals
+            .last()
+            .map_or(Seq::ZERO, |interval| interval.to.min(sight.head));
+        let read = sight.marks.own_read().max(first_place(sight).previous());
+        if read >= last {
+            return Ok(0);
+        }
+        let to = self.store.count_up_to(live.id(), user, last).await?;
+        let from = self.store.count_up_to(live.id(), user, read).await?;
+        Ok((to.all - from.all).saturating_sub(to.own - from.own))
+    }
+
+    async fn peer(
+        &self,
+        user: UserId,
+        live: &Live,
+    ) -> Result<Option<(UserId, Option<Profile>)>, Refusal> {
+        if live.id().kind() != proto::ids::ConversationKind::Direct {
+            return Ok(None);
+        }
+        let other = live
+            .present()
+            .iter()
+            .copied()
+            .find(|other| *other != user)
+            .unwrap_or(user);
+        Ok(Some((other, self.names.profile(other).await?)))
+    }
+}
+
+/// The parts of `[low, high]` that these intervals show.
+fn visible(intervals: &[Interval], low: Seq, high: Seq) -> Vec<Interval> {
+    let cut = |interval: &Interval| Interval {
+        from: interval.from.max(low),
+        to: interval.to.min(high),
+    };
+    intervals
+        .iter()
+        .map(cut)
+        .filter(|interval| interval.from <= interval.to)
+        .collect()
+}

@@ -1,0 +1,144 @@
+//! Marks that a client sets on purpose: read, received, unread. Durable before their ack.
+
+use std::sync::Arc;
+
+use proto::ids::{ConversationId, Seq};
+
+use super::{Actor, Refusal, Service};
+use crate::conversations::{Live, MarksChange};
+use crate::delivery::reader::Reader;
+use crate::store::{Durability, Move};
+
+/// A read mark as the client asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadMark {
+    /// Up to here; `None`: everything delivered to this device.
+    pub seq: Option<Seq>,
+    /// For the own devices only.
+    pub private: bool,
+}
+
+impl Service {
+    /// Moves the read watermark of a user.
+    ///
+    /// # Errors
+    /// [`Refusal::Format`] for a mark beyond the head: nothing moves.
+    pub(crate) async fn read(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        mark: ReadMark,
+        reader: &Reader,
+    ) -> Result<(), Refusal> {
+        let (live, sight) = self.seen(actor.user, id).await?;
+        let seq = match mark.seq {
+            Some(seq) => seq,
+            None => self.delivered_to(actor, id, reader).await?.min(sight.head),
+        };
+        check_mark(seq, sight.head)?;
+        let (read, private_read) = if mark.private {
+            (Seq::ZERO, seq)
+        } else {
+            (seq, Seq::ZERO)
+        };
+        let change = MarksChange {
+            read,
+            private_read,
+            unread_flag: Some(false),
+            ts_ms: crate::clock::now_ms(),
+            ..MarksChange::default()
+        };
+        self.mark(&live, actor, change, None).await
+    }
+
+    /// The device says that it has everything up to `seq`.
+    ///
+    /// # Errors
+    /// [`Refusal::Format`] for a mark beyond the head: nothing moves.
+    pub(crate) async fn received(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        seq: Seq,
+        reader: &Reader,
+    ) -> Result<(), Refusal> {
+        let (live, sight) = self.seen(actor.user, id).await?;
+        check_mark(seq, sight.head)?;
+        let cursor = reader.is_known().then_some(Move::Cursor {
+            device: actor.device,
+            conversation: id,
+            seq,
+        });
+        let change = MarksChange {
+            delivered: seq,
+            ts_ms: crate::clock::now_ms(),
+            ..MarksChange::default()
+        };
+        self.mark(&live, actor, change, cursor).await?;
+        reader.received(id, seq);
+        Ok(())
+    }
+
+    /// Shows a conversation as unread, or no longer. Moves no watermark.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if this user cannot see it.
+    pub(crate) async fn unread(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        flag: bool,
+    ) -> Result<(), Refusal> {
+        let (live, _) = self.seen(actor.user, id).await?;
+        let change = MarksChange {
+            unread_flag: Some(flag),
+            ts_ms: crate::clock::now_ms(),
+            ..MarksChange::default()
+        };
+        self.mark(&live, actor, change, None).await
+    }
+
+    async fn mark(
+        &self,
+        live: &Arc<Live>,
+        actor: Actor,
+        change: MarksChange,
+        cursor: Option<Move>,
+    ) -> Result<(), Refusal> {
+        let marks = Move::Marks {
+            conversation: live.id(),
+            user: actor.user,
+            delivered: change.delivered,
+            read: change.read,
+            private_read: change.private_read,
+            unread_flag: change.unread_flag,
+            ts_ms: change.ts_ms,
+        };
+        let moves = std::iter::once(marks).chain(cursor).collect();
+        self.store.advance(moves, Durability::Durable).await?;
+        self.delivery.move_marks(live, actor.user, change);
+        Ok(())
+    }
+
+    async fn delivered_to(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        reader: &Reader,
+    ) -> Result<Seq, Refusal> {
+        if let Some(cursor) = reader.cursor(id) {
+            return Ok(cursor);
+        }
+        let stored = self.store.cursors(actor.device, Some(id)).await?;
+        Ok(stored.first().map_or(Seq::ZERO, |(_, cursor)| *cursor))
+    }
+}
+
+fn check_mark(seq: Seq, head: Seq) -> Result<(), Refusal> {
+    if seq > head {
+        return Err(Refusal::format(format!(
+            "mark {seq} is beyond the head {head}"
+        )));
+    }
+    Ok(())
+}

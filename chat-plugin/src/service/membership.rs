@@ -1,0 +1,464 @@
+//! Groups: making them, and who is in them. Every change is an entry of the log.
+
+use bytes::Bytes;
+use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
+use serde_json::json;
+
+use super::send::placed;
+use super::{Actor, Placed, Refusal, Service};
+use crate::conversations::Sight;
+use crate::domain::conversation::{HistoryPolicy, Settings};
+use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind};
+use crate::domain::member::{Member, Role};
+use crate::domain::permission::{Action, allows};
+use crate::store::StoreError;
+
+/// Longest title and description, in bytes.
+const TITLE_MAX: usize = 256;
+const DESCRIPTION_MAX: usize = 2_048;
+
+/// A request that changes something: its id makes it idempotent.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub actor: Actor,
+    /// The same for every retry of this request.
+    pub id: MessageId,
+}
+
+/// New values of settings; absent ones stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingsChange {
+    /// At most 256 bytes.
+    pub title: Option<String>,
+    /// At most 2,048 bytes.
+    pub description: Option<String>,
+    /// What later members may see.
+    pub history: Option<HistoryPolicy>,
+}
+
+/// A change before it has been judged against the members of the moment.
+struct Proposal {
+    kind: EntryKind,
+    body: serde_json::Value,
+    changes: Vec<Change>,
+}
+
+impl Service {
+    /// Makes a group with its owner and first members. The same request makes it once.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn create_group(
+        &self,
+        request: Request,
+        settings: Settings,
+        members: Vec<(UserId, Role)>,
+    ) -> Result<Placed, Refusal> {
+        let owner = request.actor.user;
+        check_settings(&settings)?;
+        let members: Vec<(UserId, Role)> = members
+            .into_iter()
+            .filter(|(user, _)| *user != owner)
+            .collect();
+        self.check_group_size(members.len() + 1)?;
+        if members.iter().any(|(_, role)| *role == Role::Owner) {
+            return Err(Refusal::format("a group is made with one owner: its maker"));
+        }
+        self.check_joinable(std::iter::once(&owner).chain(members.iter().map(|(user, _)| user)))
+            .await?;
+        let all: Vec<(UserId, Role)> = std::iter::once((owner, Role::Owner))
+            .chain(members)
+            .collect();
+        let conversation = ConversationId::requested(
+            ConversationKind::Group,
+            owner,
+            request.id.as_str().as_bytes(),
+        );
+        let listed: Vec<_> = all
+            .iter()
+            .map(|(user, role)| json!({"uid": user, "role": role}))
+            .collect();
+        let body = json!({"title": settings.title, "members": listed});
+        let joins = all.iter().map(|(user, role)| Change::Join {
+            user: *user,
+            role: *role,
+            history_from: Some(Seq::new(1)),
+        });
+        let changes = joins.chain([Change::Settings(settings)]).collect();
+        let proposal = Proposal {
+            kind: EntryKind::Created,
+            body,
+            changes,
+        };
+        let draft = draft(&request, conversation, Basis::Create, proposal);
+        let outcome = self.store.append(vec![draft.clone()]).await?.pop();
+        outcome
+            .and_then(|outcome| placed(&draft, outcome))
+            .unwrap_or_else(|| Err(moving()))
+    }
+
+    /// The direct conversation with a user: its id, whether or not it has been used yet.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if there is no such user.
+    pub async fn direct(&self, actor: Actor, other: UserId) -> Result<ConversationId, Refusal> {
+        if !self.names.exists(other).await? {
+            return Err(Refusal::NotFound("no such user"));
+        }
+        Ok(ConversationId::direct(actor.user, other))
+    }
+
+    /// Adds members. Those who are members already are left as they are.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn add_members(
+        &self,
+        request: Request,
+        id: ConversationId,
+        users: Vec<(UserId, Role)>,
+    ) -> Result<Placed, Refusal> {
+        if users.is_empty() {
+            return Err(Refusal::format("nobody to add"));
+        }
+        self.check_joinable(users.iter().map(|(user, _)| user))
+            .await?;
+        self.change(&request, id, |sight, members, settings| {
+            for (_, role) in &users {
+                permit(id, sight, Action::Add(*role))?;
+            }
+            let is_member = |user: &UserId| {
+                members
+                    .iter()
+                    .any(|member| member.user == *user && member.is_present())
+            };
+            let coming: Vec<_> = users
+                .iter()
+                .filter(|(user, _)| !is_member(user))
+                .copied()
+                .collect();
+            if coming.is_empty() {
+                return Ok(None);
+            }
+            let present = members.iter().filter(|member| member.is_present()).count();
+            self.check_group_size(present + coming.len())?;
+            let at = sight.head.next();
+            let joins = coming.iter().map(|(user, role)| Change::Join {
+                user: *user,
+                role: *role,
+                history_from: history_from(settings.history, at),
+            });
+            let listed: Vec<_> = coming
+                .iter()
+                .map(|(user, role)| json!({"uid": user, "role": role}))
+                .collect();
+            Ok(Some(Proposal {
+                kind: EntryKind::Added,
+                body: json!({"members": listed}),
+                changes: joins.collect(),
+            }))
+        })
+        .await
+    }
+
+    /// Removes a member.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn remove_member(
+        &self,
+        request: Request,
+        id: ConversationId,
+        user: UserId,
+    ) -> Result<Placed, Refusal> {
+        if user == request.actor.user {
+            return self.leave(request, id, None).await;
+        }
+        self.change(&request, id, |sight, members, _| {
+            let theirs = present(members, user)?;
+            permit(id, sight, Action::Remove(theirs.role))?;
+            let changes = vec![Change::Leave { user }];
+            Ok(Some(Proposal {
+                kind: EntryKind::Removed,
+                body: json!({"uid": user}),
+                changes,
+            }))
+        })
+        .await
+    }
+
+    /// Leaves. The last owner hands over to `heir`, or is refused.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn leave(
+        &self,
+        request: Request,
+        id: ConversationId,
+        heir: Option<UserId>,
+    ) -> Result<Placed, Refusal> {
+        let user = request.actor.user;
+        self.change(&request, id, |sight, members, _| {
+            permit(id, sight, Action::Leave)?;
+            let mut changes = vec![Change::Leave { user }];
+            let mut body = json!({"uid": user});
+            let others = members
+                .iter()
+                .filter(|member| member.is_present() && member.user != user);
+            let is_last_owner = sight.member.role == Role::Owner
+                && !others.clone().any(|member| member.role == Role::Owner);
+            if is_last_owner && others.clone().next().is_some() {
+                let heir = heir.ok_or(Refusal::LastOwner)?;
+                present(members, heir)?;
+                changes.push(Change::Role {
+                    user: heir,
+                    role: Role::Owner,
+                });
+                if let Some(fields) = body.as_object_mut() {
+                    fields.insert("owner".into(), json!(heir));
+                }
+            }
+            Ok(Some(Proposal {
+                kind: EntryKind::Left,
+                body,
+                changes,
+            }))
+        })
+        .await
+    }
+
+    /// Gives a member another role.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn set_role(
+        &self,
+        request: Request,
+        id: ConversationId,
+        user: UserId,
+        role: Role,
+    ) -> Result<Placed, Refusal> {
+        self.change(&request, id, |sight, members, _| {
+            let theirs = present(members, user)?;
+            permit(id, sight, Action::ChangeRole(theirs.role, role))?;
+            let owners = members
+                .iter()
+                .filter(|member| member.is_present() && member.role == Role::Owner)
+                .count();
+            if theirs.role == role {
+                return Ok(None);
+            }
+            if theirs.role == Role::Owner && role != Role::Owner && owners == 1 {
+                return Err(Refusal::LastOwner);
+            }
+            let body = json!({"uid": user, "role": role});
+            Ok(Some(Proposal {
+                kind: EntryKind::Role,
+                body,
+                changes: vec![Change::Role { user, role }],
+            }))
+        })
+        .await
+    }
+
+    /// Changes settings.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn change_settings(
+        &self,
+        request: Request,
+        id: ConversationId,
+        change: SettingsChange,
+    ) -> Result<Placed, Refusal> {
+        self.change(&request, id, |sight, _, settings| {
+            permit(id, sight, Action::Settings)?;
+            let mut settings = settings.clone();
+            let mut body = serde_json::Map::new();
+            if let Some(title) = &change.title {
+                settings.title.clone_from(title);
+                body.insert("title".into(), json!(title));
+            }
+            if let Some(description) = &change.description {
+                settings.description.clone_from(description);
+                body.insert("description".into(), json!(description));
+            }
+            if let Some(history) = change.history {
+                settings.history = history;
+                body.insert("history".into(), json!(history));
+            }
+            if body.is_empty() {
+                return Err(Refusal::format("nothing to change"));
+            }
+            check_settings(&settings)?;
+            let changes = vec![Change::Settings(settings)];
+            Ok(Some(Proposal {
+                kind: EntryKind::Settings,
+                body: body.into(),
+                changes,
+            }))
+        })
+        .await
+    }
+
+    /// Judges a change on the members of the moment and appends it, if there is something to change; judges again when they moved meanwhile. A retry of a
+    /// request that was stored finds its place whatever the members are now.
+    async fn change(
+        &self,
+        request: &Request,
+        id: ConversationId,
+        propose: impl Fn(&Sight, &[Member], &Settings) -> Result<Option<Proposal>, Refusal>,
+    ) -> Result<Placed, Refusal> {
+        const TRIES: usize = 8;
+        for _ in 0..TRIES {
+            let (live, sight) = self.seen(request.actor.user, id).await?;
+            if let Some(place) = self
+                .store
+                .place_of(id, request.actor.user, &request.id)
+                .await?
+            {
+                return Ok(Placed {
+                    conversation: id,
+                    seq: place.seq,
+                    ts_ms: place.ts_ms,
+                    duplicate: true,
+                });
+            }
+            let members: Vec<Member> = live
+                .members()
+                .into_iter()
+                .map(|(member, _)| member)
+                .collect();
+            let settings = live
+                .conversation()
+                .map(|conversation| conversation.settings)
+                .unwrap_or_default();
+            let Some(proposal) = propose(&sight, &members, &settings)? else {
+                return Ok(Placed {
+                    conversation: id,
+                    seq: sight.head,
+                    ts_ms: 0,
+                    duplicate: false,
+                });
+            };
+            let draft = draft(request, id, Basis::Version(sight.version), proposal);
+            let outcome = self.store.append(vec![draft.clone()]).await?.pop();
+            match outcome.and_then(|outcome| placed(&draft, outcome)) {
+                Some(result) => return result,
+                None => live.invalidate(),
+            }
+        }
+        Err(moving())
+    }
+
+    fn check_group_size(&self, members: usize) -> Result<(), Refusal> {
+        if members > usize::try_from(self.config.group_members_max).unwrap_or(usize::MAX) {
+            return Err(Refusal::Limit("too many members"));
+        }
+        Ok(())
+    }
+
+    async fn check_joinable(&self, users: impl Iterator<Item = &UserId>) -> Result<(), Refusal> {
+        for user in users {
+            if !self.names.exists(*user).await? {
+                return Err(Refusal::NotFound("no such user"));
+            }
+            self.check_conversations(*user).await?;
+        }
+        Ok(())
+    }
+
+    /// Has this user room for one more conversation?
+    pub(super) async fn check_conversations(&self, user: UserId) -> Result<(), Refusal> {
+        let limit = usize::try_from(self.config.conversations_per_user_max).unwrap_or(usize::MAX);
+        if self.store.conversations_of(user, None, limit).await?.len() >= limit {
+            return Err(Refusal::Limit("too many conversations"));
+        }
+        Ok(())
+    }
+}
+
+fn draft(
+    request: &Request,
+    conversation: ConversationId,
+    basis: Basis,
+    proposal: Proposal,
+) -> Draft {
+    let body = proposal.body.to_string();
+    Draft {
+        conversation,
+        basis,
+        from: request.actor.user,
+        device: request.actor.device,
+        mid: request.id.clone(),
+        digest: digest16(&[
+            b"request",
+            &[proposal.kind.to_byte()],
+            request.id.as_str().as_bytes(),
+        ]),
+        ts_ms: crate::clock::now_ms(),
+        kind: proposal.kind,
+        format: BodyFormat::Json,
+        opaque: false,
+        body: Bytes::from(body),
+        exchange: None,
+        changes: proposal.changes,
+    }
+}
+
+fn permit(id: ConversationId, sight: &Sight, action: Action) -> Result<(), Refusal> {
+    if allows(id.kind(), &sight.member, action) {
+        return Ok(());
+    }
+    Err(Refusal::Forbidden("your role does not allow this"))
+}
+
+fn present(members: &[Member], user: UserId) -> Result<&Member, Refusal> {
+    let found = members
+        .iter()
+        .find(|member| member.user == user && member.is_present());
+    found.ok_or(Refusal::NotFound("no such member"))
+}
+
+fn history_from(policy: HistoryPolicy, at: Seq) -> Option<Seq> {
+    match policy {
+        HistoryPolicy::All => Some(Seq::new(1)),
+        HistoryPolicy::Joined => None,
+        HistoryPolicy::Last(count) => {
+            Some(Seq::new(at.get().saturating_sub(u64::from(count)).max(1)))
+        }
+    }
+}
+
+fn check_settings(settings: &Settings) -> Result<(), Refusal> {
+    if settings.title.len() > TITLE_MAX {
+        return Err(Refusal::format(format!(
+            "the title is longer than {TITLE_MAX} bytes"
+        )));
+    }
+    if settings.description.len() > DESCRIPTION_MAX {
+        return Err(Refusal::format(format!(
+            "the description is longer than {DESCRIPTION_MAX} bytes"
+        )));
+    }
+    Ok(())
+}
+
+fn moving() -> Refusal {
+    StoreError::Unavailable("the membership keeps moving".into()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_policies_open_the_past_as_they_say() {
+        let at = Seq::new(10);
+        assert_eq!(history_from(HistoryPolicy::All, at), Some(Seq::new(1)));
+        assert_eq!(history_from(HistoryPolicy::Joined, at), None, "this entry");
+        assert_eq!(history_from(HistoryPolicy::Last(3), at), Some(Seq::new(7)));
+        assert_eq!(history_from(HistoryPolicy::Last(30), at), Some(Seq::new(1)));
+    }
+}

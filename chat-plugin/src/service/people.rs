@@ -1,0 +1,62 @@
+//! People: who is meant by a name, and the own profile.
+
+use proto::ids::UserId;
+use proto::topics::Target;
+
+use super::{Actor, Refusal, Service};
+use crate::domain::user::User;
+
+/// Longest display name, in bytes.
+const NAME_MAX: usize = 256;
+
+impl Service {
+    /// The user that a target names: `@handle`, `u.{uid}` or `me`.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if there is none.
+    pub async fn user_of(&self, actor: Actor, target: &Target) -> Result<UserId, Refusal> {
+        const NOBODY: Refusal = Refusal::NotFound("no such user");
+        match target {
+            Target::Me => Ok(actor.user),
+            Target::User(user) => {
+                if self.names.exists(*user).await? {
+                    Ok(*user)
+                } else {
+                    Err(NOBODY)
+                }
+            }
+            Target::Handle(handle) => self.names.user(handle).await?.ok_or(NOBODY),
+            Target::Conversation(_) => Err(Refusal::format("a user is wanted, not a conversation")),
+        }
+    }
+
+    /// The own profile.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn me(&self, actor: Actor) -> Result<User, Refusal> {
+        self.store
+            .user(actor.user)
+            .await?
+            .ok_or(Refusal::NotFound("no such user"))
+    }
+
+    /// Changes the own display name; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Refusal::Format`] for a name longer than 256 bytes or with control characters.
+    pub async fn set_name(&self, actor: Actor, name: String) -> Result<User, Refusal> {
+        if name.len() > NAME_MAX || name.chars().any(char::is_control) {
+            return Err(Refusal::format(format!(
+                "a name has at most {NAME_MAX} bytes and no control characters"
+            )));
+        }
+        let user = User {
+            name,
+            ..self.me(actor).await?
+        };
+        self.store.update_user(user.clone()).await?;
+        self.names.changed(actor.user);
+        Ok(user)
+    }
+}

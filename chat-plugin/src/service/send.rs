@@ -1,0 +1,258 @@
+//! Sending: from what a client published to a draft, and from drafts to places in logs.
+
+use bytes::Bytes;
+use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
+use proto::topics::Target;
+
+use super::{Actor, Placed, Refusal, Service};
+use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
+use crate::domain::member::Role;
+use crate::domain::permission::{Action, allows};
+use crate::store::StoreError;
+
+/// A message as its sender wrote it.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Key of idempotency.
+    pub mid: MessageId,
+    /// How to read the body.
+    pub format: BodyFormat,
+    /// The sender's bytes, verbatim.
+    pub body: Bytes,
+    /// Packet identifier of a QoS 2 exchange of a known device.
+    pub exchange: Option<u16>,
+}
+
+/// A draft that was judged, and where it wants to go, so that it can be judged again.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// What to append.
+    pub draft: Draft,
+    target: Target,
+}
+
+impl Message {
+    /// What makes this message this message.
+    fn digest(&self) -> [u8; 16] {
+        digest16(&[b"message", &[self.format.to_byte()], &self.body])
+    }
+}
+
+impl Service {
+    /// Judges a message: may this user send it there?
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn judge(
+        &self,
+        actor: Actor,
+        target: Target,
+        message: Message,
+    ) -> Result<Judged, Refusal> {
+        let (conversation, basis, changes) = self.basis(actor.user, &target).await?;
+        let digest = message.digest();
+        let Message {
+            mid,
+            format,
+            body,
+            exchange,
+        } = message;
+        let draft = Draft {
+            conversation,
+            basis,
+            from: actor.user,
+            device: actor.device,
+            mid,
+            digest,
+            ts_ms: crate::clock::now_ms(),
+            kind: EntryKind::Message,
+            format,
+            opaque: false,
+            body,
+            exchange: exchange.map(|packet_id| (actor.device, packet_id)),
+            changes,
+        };
+        Ok(Judged { draft, target })
+    }
+
+    /// A retry of something that was stored while the sender still had the right: its first place.
+    ///
+    /// # Errors
+    /// [`Refusal::IdempotencyConflict`] if it was stored with another body.
+    pub async fn stored_before(
+        &self,
+        actor: Actor,
+        target: &Target,
+        message: &Message,
+    ) -> Result<Option<Placed>, Refusal> {
+        let Target::Conversation(conversation) = *target else {
+            return Ok(None);
+        };
+        let Some(place) = self
+            .store
+            .place_of(conversation, actor.user, &message.mid)
+            .await?
+        else {
+            return Ok(None);
+        };
+        if place.digest != message.digest() {
+            return Err(Refusal::IdempotencyConflict);
+        }
+        Ok(Some(Placed {
+            conversation,
+            seq: place.seq,
+            ts_ms: place.ts_ms,
+            duplicate: true,
+        }))
+    }
+
+    async fn judge_again(&self, actor: Actor, mut judged: Judged) -> Result<Judged, Refusal> {
+        let (conversation, basis, changes) = self.basis(actor.user, &judged.target).await?;
+        judged.draft = Draft {
+            conversation,
+            basis,
+            changes,
+            ..judged.draft
+        };
+        Ok(judged)
+    }
+
+    async fn basis(
+        &self,
+        user: UserId,
+        target: &Target,
+    ) -> Result<(ConversationId, Basis, Vec<Change>), Refusal> {
+        let other = match target {
+            Target::Conversation(id) => return self.basis_of(user, *id).await,
+            Target::Me => user,
+            Target::User(other) => *other,
+            Target::Handle(handle) => self
+                .names
+                .user(handle)
+                .await?
+                .ok_or(Refusal::NotFound("no such user"))?,
+        };
+        let id = ConversationId::direct(user, other);
+        if let Some(live) = self.conversations.load(id).await?
+            && let Some(sight) = live.sight(user)
+        {
+            return Ok((id, Basis::Version(sight.version), Vec::new()));
+        }
+        if !self.names.exists(other).await? {
+            return Err(Refusal::NotFound("no such user"));
+        }
+        Ok((id, Basis::Create, direct_members(user, other)))
+    }
+
+    async fn basis_of(
+        &self,
+        user: UserId,
+        id: ConversationId,
+    ) -> Result<(ConversationId, Basis, Vec<Change>), Refusal> {
+        let (_, sight) = self.seen(user, id).await?;
+        if !allows(id.kind(), &sight.member, Action::Send) {
+            return Err(Refusal::Forbidden("you may not write here"));
+        }
+        Ok((id, Basis::Version(sight.version), Vec::new()))
+    }
+
+    /// Appends judged drafts of one connection, in order. Drafts whose membership moved meanwhile are judged again, in
+    /// order, before this returns.
+    pub async fn append(&self, actor: Actor, judged: Vec<Judged>) -> Vec<Result<Placed, Refusal>> {
+        const TRIES: usize = 8;
+        let mut results: Vec<Option<Result<Placed, Refusal>>> =
+            judged.iter().map(|_| None).collect();
+        let mut open: Vec<(usize, Judged)> = judged.into_iter().enumerate().collect();
+        for _ in 0..TRIES {
+            if open.is_empty() {
+                break;
+            }
+            let batch = open
+                .iter()
+                .map(|(_, judged)| judged.draft.clone())
+                .collect();
+            let outcomes = match self.store.append(batch).await {
+                Ok(outcomes) => outcomes,
+                Err(error) => {
+                    for (index, _) in open.drain(..) {
+                        set(&mut results, index, Err(Refusal::Store(error.clone())));
+                    }
+                    break;
+                }
+            };
+            let mut again = Vec::new();
+            for ((index, judged), outcome) in open.into_iter().zip(outcomes) {
+                match placed(&judged.draft, outcome) {
+                    Some(result) => set(&mut results, index, result),
+                    None => match self.moved(actor, judged).await {
+                        Ok(judged) => again.push((index, judged)),
+                        Err(refusal) => set(&mut results, index, Err(refusal)),
+                    },
+                }
+            }
+            open = again;
+        }
+        let unsettled =
+            || Err(StoreError::Unavailable("the membership keeps moving".into()).into());
+        results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(unsettled))
+            .collect()
+    }
+
+    /// The membership moved under a draft: the feed may not have told us yet, so wait for it before judging again.
+    async fn moved(&self, actor: Actor, judged: Judged) -> Result<Judged, Refusal> {
+        if let Some(live) = self.conversations.in_memory(judged.draft.conversation) {
+            live.invalidate();
+        }
+        self.judge_again(actor, judged).await
+    }
+}
+
+fn set(
+    results: &mut [Option<Result<Placed, Refusal>>],
+    index: usize,
+    result: Result<Placed, Refusal>,
+) {
+    if let Some(place) = results.get_mut(index) {
+        *place = Some(result);
+    }
+}
+
+/// `None`: to be judged again.
+pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, Refusal>> {
+    Some(match outcome {
+        Outcome::Stored { seq, ts_ms, .. } => Ok(Placed {
+            conversation: draft.conversation,
+            seq,
+            ts_ms,
+            duplicate: false,
+        }),
+        Outcome::Duplicate {
+            seq,
+            ts_ms,
+            conversation,
+        } => Ok(Placed {
+            conversation,
+            seq,
+            ts_ms,
+            duplicate: true,
+        }),
+        Outcome::Conflict => Err(Refusal::IdempotencyConflict),
+        Outcome::MembersMoved => return None,
+    })
+}
+
+/// The two (or one, with oneself) with whom a direct conversation is made.
+fn direct_members(user: UserId, other: UserId) -> Vec<Change> {
+    let join = |user| Change::Join {
+        user,
+        role: Role::Member,
+        history_from: Some(Seq::new(1)),
+    };
+    if user == other {
+        vec![join(user)]
+    } else {
+        vec![join(user), join(other)]
+    }
+}

@@ -1,0 +1,665 @@
+//! [`ChatStore`] over any [`KvEngine`].
+//!
+//! 1. A write is a job: it waits for room in the bounded queue and goes to the one writer thread.
+//! 2. The writer drains what is there, works it off, commits it at once, and answers (`writer`).
+//! 3. A read goes to the engine on a thread for blocking work, or is served from memory (`heads`, `overlay`).
+//!
+//! The rows and the rules of a commit are in `docs/storage.md`.
+
+mod condition;
+mod heads;
+mod keys;
+mod overlay;
+mod queue;
+mod reads;
+mod recover;
+mod upkeep;
+mod values;
+pub(in crate::store) mod watermark;
+mod writer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
+use tokio::sync::{mpsc, oneshot};
+
+use self::condition::Condition;
+use self::heads::Heads;
+use self::overlay::{Overlay, OverlayKey};
+use self::queue::{Job, Queue, Reply, Size, draft_size};
+use self::reads::{
+    all_cursors, bad_key, hole, members, own_before, page, read_seq, tail_cid, visit, visit_user,
+};
+pub(in crate::store) use self::recover::last_commit;
+use self::recover::recover;
+use self::upkeep::DiskGuard;
+use self::writer::Writer;
+use super::clock::Clock;
+use super::directory::Directory;
+use super::kv::{EngineError, KeyRange, KvEngine, Table};
+use super::{
+    ChatStore, Committed, Counts, Durability, Health, Move, PageRange, Place, StoreError, StoreOptions,
+};
+use crate::domain::conversation::Conversation;
+use crate::domain::device::{Device, Inflight};
+use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::member::{Marks, Member};
+use crate::domain::user::{Token, User};
+
+/// The schema of the rows written today.
+pub const SCHEMA: u32 = 1;
+/// Largest body of an entry, in bytes.
+pub const BODY_BYTES_MAX: usize = 128 * 1024;
+/// Entries that the feed holds while its receiver is busy.
+const FEED_MAX: usize = 8_192;
+/// Relaxed moves that wait in memory at most; then callers wait for a commit.
+const OVERLAY_MAX: usize = 65_536;
+/// Bytes of the memory budget that one cached head is counted for.
+const HEAD_BUDGET_BYTES: u64 = 2_048;
+
+/// A store on an embedded engine.
+#[derive(Debug)]
+pub struct EmbeddedStore<K: KvEngine> {
+    shared: Arc<Shared<K>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What callers, readers and the writer share.
+struct Shared<K> {
+    opened: RwLock<Option<Arc<Opened<K>>>>,
+    heads: Heads,
+    overlay: Overlay,
+    queue: Queue,
+    condition: Condition,
+    feed: Mutex<Option<mpsc::Sender<Committed>>>,
+    clock: Arc<dyn Clock>,
+    reads_in_memory: bool,
+}
+
+/// The engine, and the lock of its directory, which is released after it.
+struct Opened<K> {
+    engine: K,
+    _directory: Option<Directory>,
+}
+
+impl<K: KvEngine> EmbeddedStore<K> {
+    /// Starts a store on an open engine. Without a directory there is no lock and no commit watermark.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerSchema`], [`StoreError::Behind`], [`StoreError::Corrupt`] if the engine does not hold what it
+    /// should; [`StoreError::Unavailable`] if the first commit fails.
+    pub fn start(
+        engine: K,
+        directory: Option<Directory>,
+        options: &StoreOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let mut directory = directory;
+        let mut watermark = directory.as_ref().map(Directory::watermark).transpose()?;
+        let is_new = directory
+            .as_ref()
+            .is_none_or(|directory| directory.is_new() || options.accept_loss);
+        let last = recover(&engine, watermark.as_mut(), is_new, options.accept_loss)?;
+        if let Some(directory) = &mut directory {
+            directory.set_ready()?;
+        }
+        let heads_max = heads_max(options.memory_bytes);
+        let shared = Arc::new(Shared {
+            reads_in_memory: engine.reads_in_memory(),
+            opened: RwLock::new(None),
+            heads: Heads::new(heads_max),
+            overlay: Overlay::default(),
+            queue: Queue::new(),
+            condition: Condition::default(),
+            feed: Mutex::new(None),
+            clock,
+        });
+        let opened = Arc::new(Opened {
+            engine,
+            _directory: directory,
+        });
+        *shared
+            .opened
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&opened));
+        let disk = DiskGuard::new(options.max_disk_bytes);
+        let writer = Writer::new(
+            Arc::clone(&shared),
+            opened,
+            watermark,
+            last,
+            disk,
+            2 * heads_max,
+        );
+        let farewell = Farewell(Arc::clone(&shared));
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                let _farewell = farewell;
+                writer.run();
+            })
+            .map_err(|error| StoreError::Unavailable(format!("no writer thread: {error}")))?;
+        Ok(Self {
+            shared,
+            writer: Some(thread),
+        })
+    }
+
+    /// Hands a job to the writer and waits for the answer.
+    async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, StoreError> {
+        if let Some(error) = self.shared.condition.refusal() {
+            return Err(error);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared.queue.push(job(reply)).await?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// As [`EmbeddedStore::ask`], but not while the store is read-only.
+    async fn ask_to_write<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, StoreError> {
+        self.shared.condition.may_grow()?;
+        self.ask(job).await
+    }
+
+    /// Runs a read where it may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&K, &Shared<K>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let opened = self.shared.opened().ok_or_else(|| self.gone())?;
+        let shared = Arc::clone(&self.shared);
+        if shared.reads_in_memory {
+            return read(&opened.engine, &shared);
+        }
+        tokio::task::spawn_blocking(move || read(&opened.engine, &shared))
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+
+    /// Reads one row.
+    async fn read_row<T: Send + 'static>(
+        &self,
+        table: Table,
+        key: impl AsRef<[u8]> + Send + 'static,
+        decode: impl FnOnce(&[u8]) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Option<T>, StoreError> {
+        self.read(move |engine, _| {
+            let row = engine.get(table, key.as_ref())?;
+            row.map(|row| decode(&row)).transpose()
+        })
+        .await
+    }
+
+    fn gone(&self) -> StoreError {
+        self.shared
+            .condition
+            .refusal()
+            .unwrap_or_else(|| StoreError::Unavailable("it is closed".to_owned()))
+    }
+}
+
+impl<K: KvEngine> Drop for EmbeddedStore<K> {
+    /// Ends the writer thread in order: what is in the queue is still done.
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer thread of the store panicked");
+        }
+    }
+}
+
+#[async_trait]
+impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
+    async fn append(&self, batch: Vec<Draft>) -> Result<Vec<Outcome>, StoreError> {
+        let largest = batch.iter().map(|draft| draft.body.len()).max();
+        if let Some(bytes) = largest
+            && bytes > BODY_BYTES_MAX
+        {
+            return Err(StoreError::TooLarge {
+                bytes,
+                max: BODY_BYTES_MAX,
+            });
+        }
+        let mut chunks = chunks(batch);
+        let Some(first) = chunks.pop_front() else {
+            return Ok(Vec::new());
+        };
+        // Almost always it is the only one.
+        let mut outcomes = self.ask_to_write(|reply| Job::Append(first, reply)).await?;
+        for chunk in chunks {
+            outcomes.extend(self.ask_to_write(|reply| Job::Append(chunk, reply)).await?);
+        }
+        Ok(outcomes)
+    }
+
+    async fn page(
+        &self,
+        conversation: ConversationId,
+        range: PageRange,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |engine, shared| {
+            let known = shared.heads.find(engine, conversation)?;
+            known.map_or_else(
+                || Ok(Vec::new()),
+                |known| page(engine, conversation, known.head.seq, range),
+            )
+        })
+        .await
+    }
+
+    async fn conversations(
+        &self,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<Conversation>>, StoreError> {
+        let mut found: Vec<_> = ids
+            .iter()
+            .map(|id| (*id, self.shared.heads.peek(*id)))
+            .collect();
+        if found.iter().any(|(_, known)| known.is_none()) {
+            found = self
+                .read(move |engine, shared| {
+                    for (id, known) in &mut found {
+                        if known.is_none() {
+                            *known = shared.heads.find(engine, *id)?;
+                        }
+                    }
+                    Ok(found)
+                })
+                .await?;
+        }
+        Ok(found
+            .into_iter()
+            .map(|(id, known)| known.map(|known| known.into_conversation(id)))
+            .collect())
+    }
+
+    async fn members(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(Member, Marks)>, StoreError> {
+        self.read(move |engine, shared| {
+            members(engine, &shared.overlay, conversation, after, limit)
+        })
+        .await
+    }
+
+    async fn conversations_of(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(move |engine, _| {
+            let from = after.map_or(keys::FIRST_CID, keys::cid);
+            let from = keys::join::<33>(&[user.as_bytes(), &from]);
+            let to = keys::join::<33>(&[user.as_bytes(), &keys::LAST_CID]);
+            let mut found = Vec::new();
+            visit(
+                engine,
+                Table::UserConversation,
+                KeyRange {
+                    from: Bound::Excluded(&from),
+                    to: Bound::Included(&to),
+                },
+                limit,
+                |key, _| {
+                    found.push(tail_cid(key)?);
+                    Ok(())
+                },
+            )?;
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn count_up_to(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        seq: Seq,
+    ) -> Result<Counts, StoreError> {
+        self.read(move |engine, shared| {
+            let Some(known) = shared.heads.find(engine, conversation)? else {
+                return Ok(Counts::default());
+            };
+            let seq = seq.min(known.head.seq);
+            if seq == Seq::ZERO {
+                return Ok(Counts::default());
+            }
+            let all = if seq == known.head.seq {
+                known.head.mseq
+            } else {
+                let row = engine.get(Table::Message, &keys::message(conversation, seq))?;
+                values::read_entry_mseq(&row.ok_or_else(|| hole(conversation, seq))?)?
+            };
+            let own = own_before(engine, conversation, user, seq)?;
+            Ok(Counts {
+                all,
+                own: own.map_or(0, |(_, count)| count),
+            })
+        })
+        .await
+    }
+
+    async fn last_own(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        seq: Seq,
+    ) -> Result<Option<Seq>, StoreError> {
+        self.read(move |engine, _| {
+            let last = own_before(engine, conversation, user, seq)?;
+            Ok(last.map(|(seq, _)| seq))
+        })
+        .await
+    }
+
+    async fn advance(&self, moves: Vec<Move>, durability: Durability) -> Result<(), StoreError> {
+        self.shared.condition.may_grow()?;
+        if self.shared.overlay.len() >= OVERLAY_MAX {
+            self.flush().await?;
+        }
+        if self.shared.overlay.merge(&moves) {
+            self.shared.queue.nudge();
+        }
+        if durability == Durability::Relaxed {
+            return Ok(());
+        }
+        let keys = moves.iter().map(OverlayKey::of).collect();
+        self.ask(|reply| Job::Settle(keys, reply)).await
+    }
+
+    async fn cursors(
+        &self,
+        device: DeviceId,
+        conversation: Option<ConversationId>,
+    ) -> Result<Vec<(ConversationId, Seq)>, StoreError> {
+        self.read(move |engine, shared| {
+            // The overlay first: what leaves it meanwhile is in the engine already.
+            let Some(conversation) = conversation else {
+                return all_cursors(engine, device, shared.overlay.cursors(device));
+            };
+            let waiting = shared.overlay.cursor(device, conversation);
+            let row = engine.get(Table::Cursor, &keys::cursor(device, conversation))?;
+            let stored = row.map(|row| read_seq(&row)).transpose()?;
+            let seq = waiting.max(stored);
+            Ok(seq.map(|seq| (conversation, seq)).into_iter().collect())
+        })
+        .await
+    }
+
+    async fn receipts_due(
+        &self,
+        user: UserId,
+        since_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(move |engine, shared| {
+            let mut due: BTreeMap<_, _> = shared.overlay.receipts_due(user).into_iter().collect();
+            let from = keys::join::<33>(&[user.as_bytes(), &keys::FIRST_CID]);
+            let to = keys::join::<33>(&[user.as_bytes(), &keys::LAST_CID]);
+            let range = KeyRange::closed(&from, &to);
+            visit(engine, Table::ReceiptDue, range, usize::MAX, |key, row| {
+                let ts_ms = values::read_time(Table::ReceiptDue.name(), row)?;
+                let known = due.entry(tail_cid(key)?).or_default();
+                *known = (*known).max(ts_ms);
+                Ok(())
+            })?;
+            let mut due: Vec<_> = due.into_iter().filter(|(_, ts)| *ts >= since_ms).collect();
+            due.sort_by_key(|(id, ts_ms)| (std::cmp::Reverse(*ts_ms), *id));
+            due.truncate(limit);
+            Ok(due.into_iter().map(|(id, _)| id).collect())
+        })
+        .await
+    }
+
+    async fn device(&self, user: UserId, device: DeviceId) -> Result<Option<Device>, StoreError> {
+        self.read_row(Table::Device, keys::device(user, device), move |row| {
+            values::read_device(user, device, row)
+        })
+        .await
+    }
+
+    async fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError> {
+        self.read(move |engine, _| {
+            let mut devices = Vec::new();
+            visit_user(engine, Table::Device, user, |rest, row| {
+                let id: [u8; 16] = rest.try_into().map_err(|_| bad_key(Table::Device))?;
+                devices.push(values::read_device(user, DeviceId::from_bytes(id), row)?);
+                Ok(())
+            })?;
+            Ok(devices)
+        })
+        .await
+    }
+
+    async fn put_device(
+        &self,
+        device: Device,
+        inflight: Option<Vec<Inflight>>,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        self.ask_to_write(|reply| Job::PutDevice(Box::new(device), inflight, durability, reply))
+            .await
+    }
+
+    async fn take_inflight(&self, device: DeviceId) -> Result<Vec<Inflight>, StoreError> {
+        self.ask(|reply| Job::TakeInflight(device, reply)).await
+    }
+
+    async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError> {
+        self.ask(|reply| Job::RemoveDevice(user, device, reply))
+            .await
+    }
+
+    async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError> {
+        self.ask(|reply| Job::EndExchange(device, packet_id, reply))
+            .await
+    }
+
+    async fn place_of(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Place>, StoreError> {
+        let mid = mid.clone();
+        self.ask(|reply| Job::Place(conversation, user, mid, reply)).await
+    }
+
+    async fn create_user(&self, user: User) -> Result<(), StoreError> {
+        self.ask_to_write(|reply| Job::CreateUser(Box::new(user), reply))
+            .await
+    }
+
+    async fn update_user(&self, user: User) -> Result<(), StoreError> {
+        if user.removed_ms.is_none() {
+            self.shared.condition.may_grow()?;
+        }
+        self.ask(|reply| Job::UpdateUser(Box::new(user), reply))
+            .await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        self.read_row(Table::User, *id.as_bytes(), move |row| {
+            values::read_user(id, row)
+        })
+        .await
+    }
+
+    async fn user_by_handle(&self, handle: &Handle) -> Result<Option<User>, StoreError> {
+        let handle = handle.clone();
+        self.read(move |engine, _| {
+            let Some(row) = engine.get(Table::Handle, handle.as_str().as_bytes())? else {
+                return Ok(None);
+            };
+            let id = values::read_handle(&row)?.user;
+            let Some(row) = engine.get(Table::User, id.as_bytes())? else {
+                return Ok(None);
+            };
+            let user = values::read_user(id, &row)?;
+            Ok(user.removed_ms.is_none().then_some(user))
+        })
+        .await
+    }
+
+    async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {
+        self.read(move |engine, _| {
+            let after = after.as_ref().map(UserId::as_bytes);
+            let range = KeyRange {
+                from: after.map_or(Bound::Unbounded, |id| Bound::Excluded(id)),
+                to: Bound::Unbounded,
+            };
+            let mut users = Vec::new();
+            visit(engine, Table::User, range, limit, |key, row| {
+                let id: [u8; 16] = key.try_into().map_err(|_| bad_key(Table::User))?;
+                users.push(values::read_user(UserId::from_bytes(id), row)?);
+                Ok(())
+            })?;
+            Ok(users)
+        })
+        .await
+    }
+
+    async fn put_token(&self, token: Token) -> Result<(), StoreError> {
+        self.ask_to_write(|reply| Job::PutToken(Box::new(token), reply))
+            .await
+    }
+
+    async fn token(&self, hash: [u8; 32]) -> Result<Option<Token>, StoreError> {
+        self.read_row(Table::Token, hash, move |row| values::read_token(hash, row))
+            .await
+    }
+
+    async fn tokens(&self, user: UserId) -> Result<Vec<Token>, StoreError> {
+        self.read(move |engine, _| {
+            let mut tokens = Vec::new();
+            visit_user(engine, Table::UserToken, user, |_, row| {
+                let hash = values::read_hash(row)?;
+                // It may have been removed meanwhile.
+                if let Some(row) = engine.get(Table::Token, &hash)? {
+                    tokens.push(values::read_token(hash, &row)?);
+                }
+                Ok(())
+            })?;
+            Ok(tokens)
+        })
+        .await
+    }
+
+    async fn remove_token(&self, user: UserId, id: &str) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        self.ask(|reply| Job::RemoveToken(user, id, reply)).await
+    }
+
+    fn feed(&self) -> mpsc::Receiver<Committed> {
+        let (sender, receiver) = mpsc::channel(FEED_MAX);
+        *self.shared.lock_feed() = Some(sender);
+        receiver
+    }
+
+    fn health(&self) -> Health {
+        self.shared.condition.health()
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        self.ask(Job::Flush).await
+    }
+
+    async fn maintain(&self, now_ms: u64) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Maintain(now_ms, reply)).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.queue.push(Job::Close(reply)).await?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+}
+
+impl<K> Shared<K> {
+    fn opened(&self) -> Option<Arc<Opened<K>>> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        opened.clone()
+    }
+
+    /// Lets go of the engine. Reads that have begun still hold it.
+    fn release(&self) {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        *opened = None;
+    }
+
+    fn lock_feed(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Committed>>> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn feed_sender(&self) -> Option<mpsc::Sender<Committed>> {
+        self.lock_feed().clone()
+    }
+
+    fn end_feed(&self) {
+        *self.lock_feed() = None;
+    }
+}
+
+impl<K> std::fmt::Debug for Shared<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("condition", &self.condition)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Leaves nobody waiting, should the writer thread panic.
+struct Farewell<K>(Arc<Shared<K>>);
+
+impl<K> Drop for Farewell<K> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "the writer thread panicked".to_owned();
+            self.0.condition.poison(reason);
+        }
+        self.0.queue.abandon();
+    }
+}
+
+impl From<EngineError> for StoreError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Io(reason) => Self::Unavailable(reason),
+            EngineError::Corrupt(reason) => Self::Corrupt(reason),
+            EngineError::Locked => Self::Locked,
+        }
+    }
+}
+
+fn heads_max(memory_bytes: u64) -> usize {
+    usize::try_from((memory_bytes / HEAD_BUDGET_BYTES).clamp(4_096, 262_144)).unwrap_or(4_096)
+}
+
+/// Splits a call into what single commits can hold.
+fn chunks(batch: Vec<Draft>) -> VecDeque<Vec<Draft>> {
+    let mut chunks = VecDeque::new();
+    let mut chunk = Vec::new();
+    let mut size = Size::default();
+    for draft in batch {
+        size = size.and(draft_size(&draft));
+        chunk.push(draft);
+        if size.fills_a_commit() {
+            chunks.push_back(std::mem::take(&mut chunk));
+            size = Size::default();
+        }
+    }
+    if !chunk.is_empty() {
+        chunks.push_back(chunk);
+    }
+    chunks
+}

@@ -1,0 +1,138 @@
+//! Keys of rows, as `docs/storage.md` draws them.
+
+use proto::ids::{ConversationId, ConversationKind, DeviceId, MessageId, Seq, UserId};
+
+/// Bytes of a conversation id in keys and values: kind and 16 bytes.
+pub(super) const CID_BYTES: usize = 17;
+
+/// Meta row: the schema.
+pub(super) const SCHEMA: &[u8] = b"schema";
+/// Meta row: number of the last commit, and the accumulated uptime.
+pub(super) const COMMIT: &[u8] = b"commit";
+
+/// `cid[17]`.
+pub(super) fn cid(conversation: ConversationId) -> [u8; CID_BYTES] {
+    join(&[&[conversation.kind().to_byte()], conversation.as_bytes()])
+}
+
+/// Reads `cid[17]`.
+pub(super) fn read_cid(bytes: &[u8]) -> Option<ConversationId> {
+    let (kind, rest) = bytes.split_first()?;
+    let kind = ConversationKind::from_byte(*kind)?;
+    Some(ConversationId::from_parts(kind, rest.try_into().ok()?))
+}
+
+/// `cid[17] seq[8]`: table message.
+pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
+    join(&[&cid(conversation), &seq.get().to_be_bytes()])
+}
+
+/// `cid[17] uid[16]`: tables member and marks.
+pub(super) fn member(conversation: ConversationId, user: UserId) -> [u8; 33] {
+    join(&[&cid(conversation), user.as_bytes()])
+}
+
+/// `uid[16] cid[17]`: tables user → conversation and receipt due.
+pub(super) fn user_conversation(user: UserId, conversation: ConversationId) -> [u8; 33] {
+    join(&[user.as_bytes(), &cid(conversation)])
+}
+
+/// `cid[17] uid[16] seq[8]`: table own.
+pub(super) fn own(conversation: ConversationId, user: UserId, seq: Seq) -> [u8; 41] {
+    join(&[
+        &cid(conversation),
+        user.as_bytes(),
+        &seq.get().to_be_bytes(),
+    ])
+}
+
+/// `dev[16] cid[17]`: table cursor.
+pub(super) fn cursor(device: DeviceId, conversation: ConversationId) -> [u8; 33] {
+    join(&[device.as_bytes(), &cid(conversation)])
+}
+
+/// `uid[16] dev[16]`: table device.
+pub(super) fn device(user: UserId, device: DeviceId) -> [u8; 32] {
+    join(&[user.as_bytes(), device.as_bytes()])
+}
+
+/// `dev[16] packet_id[2]`: table exchange.
+pub(super) fn exchange(device: DeviceId, packet_id: u16) -> [u8; 18] {
+    join(&[device.as_bytes(), &packet_id.to_be_bytes()])
+}
+
+/// `uid[16] id…`: table user → token.
+pub(super) fn user_token(user: UserId, id: &str) -> Vec<u8> {
+    [user.as_bytes(), id.as_bytes()].concat()
+}
+
+/// `week[2] cid[17] uid[16] mid…`: table idempotency. The week can be changed in place by [`set_week`].
+pub(super) fn idempotency(
+    out: &mut Vec<u8>,
+    conversation: ConversationId,
+    user: UserId,
+    mid: &MessageId,
+) {
+    out.clear();
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&cid(conversation));
+    out.extend_from_slice(user.as_bytes());
+    out.extend_from_slice(mid.as_str().as_bytes());
+}
+
+/// Sets the week of an idempotency key.
+pub(super) fn set_week(key: &mut [u8], week: u16) {
+    for (to, from) in key.iter_mut().zip(week.to_be_bytes()) {
+        *to = from;
+    }
+}
+
+/// The first id that sorts after none: every real one is at or behind it.
+pub(super) const FIRST_CID: [u8; CID_BYTES] = [0; CID_BYTES];
+/// At or behind every conversation id.
+pub(super) const LAST_CID: [u8; CID_BYTES] = [0xFF; CID_BYTES];
+
+/// `N` bytes from parts whose lengths add up to `N`.
+pub(super) fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut out = [0; N];
+    let mut rest = out.as_mut_slice();
+    for part in parts {
+        debug_assert!(part.len() <= rest.len(), "parts are longer than the key");
+        let taken = std::mem::take(&mut rest);
+        let Some((place, behind)) = taken.split_at_mut_checked(part.len()) else {
+            break;
+        };
+        place.copy_from_slice(part);
+        rest = behind;
+    }
+    debug_assert!(rest.is_empty(), "parts are shorter than the key");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn order_of_keys_is_order_of_places(a: u64, b: u64, id: [u8; 16]) {
+            let cid = ConversationId::from_parts(ConversationKind::Group, id);
+            let (one, other) = (message(cid, Seq::new(a)), message(cid, Seq::new(b)));
+            prop_assert_eq!(one.cmp(&other), a.cmp(&b));
+        }
+
+        #[test]
+        fn conversation_ids_come_back(kind in 1u8..=5, id: [u8; 16]) {
+            let known = ConversationId::from_parts(ConversationKind::from_byte(kind).unwrap(), id);
+            prop_assert_eq!(read_cid(&cid(known)), Some(known));
+        }
+    }
+
+    #[test]
+    fn unknown_kind_is_no_conversation() {
+        assert_eq!(read_cid(&FIRST_CID), None);
+        assert_eq!(read_cid(&LAST_CID), None);
+        assert_eq!(read_cid(&[1; 16]), None);
+    }
+}

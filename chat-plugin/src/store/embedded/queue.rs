@@ -1,0 +1,254 @@
+//! The bounded queue between the callers and the writer thread.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use proto::ids::{ConversationId, DeviceId, MessageId, UserId};
+
+use super::overlay::OverlayKey;
+use crate::domain::device::{Device, Inflight};
+use crate::domain::entry::{Change, Draft, Outcome};
+use crate::domain::user::{Token, User};
+use crate::store::{Durability, Place, StoreError};
+
+/// Where the result of a job goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer can be asked for.
+pub(super) enum Job {
+    Append(Vec<Draft>, Reply<Vec<Outcome>>),
+    Settle(Vec<OverlayKey>, Reply<()>),
+    PutDevice(Box<Device>, Option<Vec<Inflight>>, Durability, Reply<()>),
+    TakeInflight(DeviceId, Reply<Vec<Inflight>>),
+    RemoveDevice(UserId, DeviceId, Reply<()>),
+    EndExchange(DeviceId, u16, Reply<bool>),
+    Place(ConversationId, UserId, MessageId, Reply<Option<Place>>),
+    CreateUser(Box<User>, Reply<()>),
+    UpdateUser(Box<User>, Reply<()>),
+    PutToken(Box<Token>, Reply<()>),
+    RemoveToken(UserId, String, Reply<bool>),
+    Flush(Reply<()>),
+    Maintain(u64, Reply<()>),
+    Close(Reply<()>),
+}
+
+impl Job {
+    /// Answers a job that is not going to be done.
+    pub(super) fn refuse(self, error: StoreError) {
+        // A caller that no longer waits does not want the answer either.
+        let _gone = match self {
+            Self::Append(_, reply) => reply.send(Err(error)).is_err(),
+            Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
+            Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
+            Self::EndExchange(_, _, reply) | Self::RemoveToken(_, _, reply) => {
+                reply.send(Err(error)).is_err()
+            }
+            Self::Settle(_, reply)
+            | Self::PutDevice(_, _, _, reply)
+            | Self::RemoveDevice(_, _, reply)
+            | Self::CreateUser(_, reply)
+            | Self::UpdateUser(_, reply)
+            | Self::PutToken(_, reply)
+            | Self::Flush(reply)
+            | Self::Maintain(_, reply)
+            | Self::Close(reply) => reply.send(Err(error)).is_err(),
+        };
+    }
+
+    /// How much of a commit it takes.
+    pub(super) fn size(&self) -> Size {
+        match self {
+            Self::Append(drafts, _) => drafts
+                .iter()
+                .map(draft_size)
+                .fold(Size::default(), Size::and),
+            Self::Settle(keys, _) => Size {
+                items: keys.len(),
+                bytes: keys.len() * ROW_BYTES,
+            },
+            _ => Size {
+                items: 1,
+                bytes: ROW_BYTES,
+            },
+        }
+    }
+}
+
+/// How much of a commit a draft takes.
+pub(super) fn draft_size(draft: &Draft) -> Size {
+    let rows: usize = draft
+        .changes
+        .iter()
+        .map(|change| match change {
+            Change::Settings(settings) => settings.title.len() + settings.description.len(),
+            Change::Join { .. } | Change::Leave { .. } | Change::Role { .. } => ROW_BYTES,
+        })
+        .sum();
+    Size {
+        items: 1,
+        bytes: ROW_BYTES + draft.body.len() + rows,
+    }
+}
+
+/// Items and bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    pub(super) items: usize,
+    pub(super) bytes: usize,
+}
+
+impl Size {
+    /// The sum of two.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            items: self.items + other.items,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
+    /// Beyond what one commit takes.
+    pub(super) fn fills_a_commit(self) -> bool {
+        self.items >= GROUP_ITEMS_MAX || self.bytes >= GROUP_BYTES_MAX
+    }
+
+    /// Permits of the queue: a small item costs 4, a large one its KiB.
+    fn permits(self) -> u32 {
+        let wanted = (self.items * ITEM_PERMITS).max(self.bytes / 1024);
+        u32::try_from(wanted.clamp(1, QUEUE_PERMITS)).unwrap_or(u32::MAX)
+    }
+}
+
+/// The queue.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    ready: Condvar,
+    room: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<(Job, Size)>,
+    /// Somebody put relaxed moves into the empty overlay.
+    nudged: bool,
+    /// No more jobs come.
+    closed: bool,
+}
+
+/// Why the writer woke up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// There are jobs, or relaxed moves have begun to wait.
+    Work,
+    /// The time is over.
+    TimedOut,
+    /// The queue is closed and empty.
+    Closed,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            ready: Condvar::new(),
+            room: Arc::new(Semaphore::new(QUEUE_PERMITS)),
+        }
+    }
+
+    /// Puts a job in, and waits for room before. A refused job's waiter sees its channel closed.
+    pub(super) async fn push(&self, job: Job) -> Result<(), StoreError> {
+        let size = job.size();
+        let permits = self.room.acquire_many(size.permits()).await;
+        let permits = permits.map_err(|_| closed())?;
+        let mut state = self.lock();
+        if state.closed {
+            return Err(closed());
+        }
+        permits.forget();
+        state.jobs.push_back((job, size));
+        drop(state);
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// Wakes the writer because relaxed moves wait.
+    pub(super) fn nudge(&self) {
+        self.lock().nudged = true;
+        self.ready.notify_one();
+    }
+
+    /// Takes what one commit can hold, one job at least; waits for it, at most `timeout`.
+    pub(super) fn take(&self, group: &mut Vec<Job>, timeout: Duration) -> Wake {
+        let state = self.lock();
+        let (mut state, timed_out) = self
+            .ready
+            .wait_timeout_while(state, timeout, |state| {
+                state.jobs.is_empty() && !state.nudged && !state.closed
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        state.nudged = false;
+        if state.jobs.is_empty() {
+            return match (state.closed, timed_out.timed_out()) {
+                (true, _) => Wake::Closed,
+                (_, true) => Wake::TimedOut,
+                _ => Wake::Work,
+            };
+        }
+        let mut total = Size::default();
+        let mut permits = 0;
+        while let Some((job, size)) = state.jobs.pop_front() {
+            permits += size.permits();
+            total = total.and(size);
+            group.push(job);
+            let next = state
+                .jobs
+                .front()
+                .map_or(total, |(_, next)| total.and(*next));
+            if total.fills_a_commit() || next.bytes > GROUP_BYTES_MAX {
+                break;
+            }
+        }
+        drop(state);
+        self.room.add_permits(permits as usize);
+        Wake::Work
+    }
+
+    /// No more jobs come in.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Forgets all jobs: their callers see that the answer will not come.
+    pub(super) fn abandon(&self) {
+        self.close();
+        let jobs = std::mem::take(&mut self.lock().jobs);
+        drop(jobs);
+    }
+
+    /// Takes no more jobs. Those that are in stay.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.room.close();
+        self.ready.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("it is closed".to_owned())
+}
+
+/// Most items of one commit.
+pub(super) const GROUP_ITEMS_MAX: usize = 512;
+/// A commit is full at so many bytes.
+pub(super) const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// Room of the queue: 4,096 small items or 16 MiB.
+const QUEUE_PERMITS: usize = 16 * 1024;
+const ITEM_PERMITS: usize = 4;
+/// What a small row counts.
+const ROW_BYTES: usize = 256;

@@ -1,0 +1,238 @@
+//! Reads: from the engine, merged with what waits in the overlay.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Bound, ControlFlow};
+
+use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+
+use super::overlay::Overlay;
+use super::{keys, values};
+use crate::domain::entry::Entry;
+use crate::domain::member::{Marks, Member};
+use crate::store::kv::{KeyRange, KvEngine, Order, Table};
+use crate::store::{PageRange, StoreError};
+
+/// Shows at most `limit` rows to `each`, in ascending order.
+pub(super) fn visit(
+    engine: &impl KvEngine,
+    table: Table,
+    range: KeyRange<'_>,
+    limit: usize,
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut left = limit;
+    let mut failed = Ok(());
+    if left == 0 {
+        return Ok(());
+    }
+    engine.scan(table, range, Order::Ascending, &mut |key, value| {
+        failed = each(key, value);
+        left -= 1;
+        if failed.is_err() || left == 0 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    failed
+}
+
+/// Shows the rows that begin with a user, without that beginning.
+pub(super) fn visit_user(
+    engine: &impl KvEngine,
+    table: Table,
+    user: UserId,
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let prefix = user.as_bytes().as_slice();
+    let mut rows = Vec::new();
+    let range = KeyRange {
+        from: Bound::Included(prefix),
+        to: Bound::Unbounded,
+    };
+    engine.scan(table, range, Order::Ascending, &mut |key, value| {
+        let Some(rest) = key.strip_prefix(prefix) else {
+            return ControlFlow::Break(());
+        };
+        rows.push((rest.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    })?;
+    rows.iter().try_for_each(|(rest, row)| each(rest, row))
+}
+
+/// The entries of a range, at most up to the head. The log is dense: a hole is damage.
+pub(super) fn page(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    head: Seq,
+    range: PageRange,
+) -> Result<Vec<Entry>, StoreError> {
+    let to = range.to.min(head);
+    let mut from = range.from.max(Seq::ZERO.next());
+    if from > to || range.limit == 0 {
+        return Ok(Vec::new());
+    }
+    let limit = u64::try_from(range.limit).unwrap_or(u64::MAX);
+    if range.newest {
+        from = from.max(Seq::new(to.get().saturating_sub(limit - 1)));
+    }
+    let (low, high) = (
+        keys::message(conversation, from),
+        keys::message(conversation, to),
+    );
+    let mut entries = VecDeque::new();
+    let mut bytes = 0;
+    let mut is_full = false;
+    let mut expected = from;
+    visit(
+        engine,
+        Table::Message,
+        KeyRange::closed(&low, &high),
+        range.limit,
+        |key, value| {
+            if is_full {
+                return Ok(());
+            }
+            if *key != keys::message(conversation, expected) {
+                return Err(hole(conversation, expected));
+            }
+            let entry = values::read_entry(conversation, expected, value)?;
+            expected = expected.next();
+            bytes += entry.body.len();
+            if !range.newest && bytes > range.bytes && !entries.is_empty() {
+                is_full = true;
+                return Ok(());
+            }
+            entries.push_back(entry);
+            while bytes > range.bytes && entries.len() > 1 {
+                bytes -= entries
+                    .pop_front()
+                    .map_or(0, |entry: Entry| entry.body.len());
+            }
+            Ok(())
+        },
+    )?;
+    let wanted = (to.get() - from.get()).saturating_add(1).min(limit);
+    if !is_full && expected.get() - from.get() < wanted {
+        return Err(hole(conversation, expected));
+    }
+    Ok(entries.into())
+}
+
+pub(super) fn members(
+    engine: &impl KvEngine,
+    overlay: &Overlay,
+    conversation: ConversationId,
+    after: Option<UserId>,
+    limit: usize,
+) -> Result<Vec<(Member, Marks)>, StoreError> {
+    let last_user = UserId::from_bytes([0xFF; 16]);
+    let first_user = UserId::from_bytes([0; 16]);
+    // The overlay first: what leaves it meanwhile is in the engine already.
+    let waiting = overlay.marks(conversation, after.unwrap_or(first_user)..=last_user);
+    let from = keys::member(conversation, after.unwrap_or(first_user));
+    let to = keys::member(conversation, last_user);
+    let range = KeyRange {
+        from: if after.is_some() {
+            Bound::Excluded(&from)
+        } else {
+            Bound::Included(&from)
+        },
+        to: Bound::Included(&to),
+    };
+    let mut found = Vec::new();
+    visit(engine, Table::Member, range, limit, |key, row| {
+        found.push((values::read_member(tail_user(key)?, row)?, Marks::default()));
+        Ok(())
+    })?;
+    let Some((last, _)) = found.last() else {
+        return Ok(found);
+    };
+    let to = keys::member(conversation, last.user);
+    let mut marks: BTreeMap<UserId, Marks> = BTreeMap::new();
+    let range = KeyRange {
+        from: Bound::Included(&from),
+        to: Bound::Included(&to),
+    };
+    visit(engine, Table::Marks, range, usize::MAX, |key, row| {
+        marks.insert(tail_user(key)?, values::read_marks(row)?);
+        Ok(())
+    })?;
+    for (user, step) in waiting {
+        step.fold_into(marks.entry(user).or_default());
+    }
+    for (member, place) in &mut found {
+        *place = marks.get(&member.user).copied().unwrap_or_default();
+    }
+    Ok(found)
+}
+
+pub(super) fn all_cursors(
+    engine: &impl KvEngine,
+    device: DeviceId,
+    waiting: Vec<(ConversationId, Seq)>,
+) -> Result<Vec<(ConversationId, Seq)>, StoreError> {
+    let mut cursors: BTreeMap<_, _> = waiting.into_iter().collect();
+    let from = keys::join::<33>(&[device.as_bytes(), &keys::FIRST_CID]);
+    let to = keys::join::<33>(&[device.as_bytes(), &keys::LAST_CID]);
+    let range = KeyRange::closed(&from, &to);
+    visit(engine, Table::Cursor, range, usize::MAX, |key, row| {
+        let known = cursors.entry(tail_cid(key)?).or_default();
+        *known = (*known).max(read_seq(row)?);
+        Ok(())
+    })?;
+    Ok(cursors.into_iter().collect())
+}
+
+/// The last own countable entry at or before `seq`, and how many there are up to it.
+pub(super) fn own_before(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    user: UserId,
+    seq: Seq,
+) -> Result<Option<(Seq, u64)>, StoreError> {
+    let from = keys::own(conversation, user, Seq::ZERO);
+    let to = keys::own(conversation, user, seq);
+    let mut found = None;
+    engine.scan(
+        Table::Own,
+        KeyRange::closed(&from, &to),
+        Order::Descending,
+        &mut |key, value| {
+            let seq = key
+                .last_chunk()
+                .map(|seq| Seq::new(u64::from_be_bytes(*seq)));
+            let count = values::read_number(Table::Own.name(), value);
+            found = Some((seq, count));
+            ControlFlow::Break(())
+        },
+    )?;
+    let Some((seq, count)) = found else {
+        return Ok(None);
+    };
+    Ok(Some((seq.ok_or_else(|| bad_key(Table::Own))?, count?)))
+}
+
+pub(super) fn read_seq(row: &[u8]) -> Result<Seq, StoreError> {
+    values::read_number(Table::Cursor.name(), row).map(Seq::new)
+}
+
+pub(super) fn tail_cid(key: &[u8]) -> Result<ConversationId, StoreError> {
+    key.last_chunk::<{ keys::CID_BYTES }>()
+        .and_then(|cid| keys::read_cid(cid))
+        .ok_or_else(|| StoreError::Corrupt("a key holds no conversation id".to_owned()))
+}
+
+fn tail_user(key: &[u8]) -> Result<UserId, StoreError> {
+    key.last_chunk()
+        .map(|id| UserId::from_bytes(*id))
+        .ok_or_else(|| bad_key(Table::Member))
+}
+
+pub(super) fn bad_key(table: Table) -> StoreError {
+    StoreError::Corrupt(format!("a key of table {} is too short", table.name()))
+}
+
+pub(super) fn hole(conversation: ConversationId, seq: Seq) -> StoreError {
+    StoreError::Corrupt(format!("entry {seq} of {conversation} is missing"))
+}

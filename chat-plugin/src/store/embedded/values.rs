@@ -1,0 +1,755 @@
+//! Values of rows, as `docs/storage.md` draws them. Writing cannot fail; reading distrusts every byte.
+
+use bytes::Bytes;
+use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
+
+use super::keys;
+use crate::domain::conversation::Settings;
+use crate::domain::device::{Device, Inflight, Subscription};
+use crate::domain::entry::{BodyFormat, Entry, EntryKind};
+use crate::domain::member::{Interval, Marks, Member, Role};
+use crate::domain::user::{Token, User};
+use crate::store::StoreError;
+
+/// The format byte of everything written today.
+const FORMAT: u8 = 1;
+/// Largest time that has room in 6 bytes.
+pub(super) const TIME_MAX: u64 = (1 << 48) - 1;
+
+/// The part of a conversation that changes with every entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) seq: Seq,
+    pub(super) mseq: u64,
+    pub(super) ts_ms: u64,
+    pub(super) version: u32,
+}
+
+/// Where a message with some key of idempotency was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct First {
+    pub(super) seq: Seq,
+    pub(super) ts_ms: u64,
+    pub(super) digest: [u8; 16],
+}
+
+/// The result of a QoS 2 exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exchanged {
+    pub(super) conversation: ConversationId,
+    pub(super) seq: Seq,
+    pub(super) ts_ms: u64,
+}
+
+/// The number of the last commit, and the uptime saved with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CommitRow {
+    pub(super) number: u64,
+    pub(super) uptime_ms: u64,
+}
+
+/// Who has a handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HandleRow {
+    pub(super) user: UserId,
+    /// When it was freed; 0: in use.
+    pub(super) freed_ms: u64,
+}
+
+// -- writing
+
+fn time(out: &mut Vec<u8>, ms: u64) {
+    let [_, _, low @ ..] = ms.min(TIME_MAX).to_be_bytes();
+    out.extend_from_slice(&low);
+}
+
+fn long(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_be_bytes());
+}
+
+/// Texts longer than 65,535 bytes cannot come from MQTT; should one come from elsewhere, its end is cut off.
+fn text(out: &mut Vec<u8>, text: &str) {
+    let mut end = text.len().min(usize::from(u16::MAX));
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let bytes = text.as_bytes().get(..end).unwrap_or_default();
+    let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&len.to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+pub(super) fn write_schema(schema: u32) -> [u8; 5] {
+    keys::join(&[&[FORMAT], &schema.to_be_bytes()])
+}
+
+pub(super) fn write_commit(row: CommitRow) -> [u8; 17] {
+    keys::join(&[
+        &[FORMAT],
+        &row.number.to_be_bytes(),
+        &row.uptime_ms.to_be_bytes(),
+    ])
+}
+
+pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
+    out.reserve(MESSAGE_FIXED_BYTES + 64 + entry.body.len());
+    out.extend_from_slice(&[
+        FORMAT,
+        entry.kind.to_byte(),
+        entry.format.to_byte(),
+        u8::from(entry.opaque),
+    ]);
+    time(out, entry.ts_ms);
+    long(out, entry.mseq);
+    out.extend_from_slice(entry.from.as_bytes());
+    out.extend_from_slice(entry.device.as_bytes());
+    let mid = entry.mid.as_str().as_bytes();
+    out.push(u8::try_from(mid.len()).unwrap_or(u8::MAX));
+    out.extend_from_slice(mid);
+    out.extend_from_slice(&entry.body);
+}
+
+pub(super) fn write_first(out: &mut Vec<u8>, first: &First) {
+    out.push(FORMAT);
+    long(out, first.seq.get());
+    time(out, first.ts_ms);
+    out.extend_from_slice(&first.digest);
+}
+
+pub(super) fn write_head(out: &mut Vec<u8>, head: &Head) {
+    out.push(FORMAT);
+    long(out, head.seq.get());
+    long(out, head.mseq);
+    time(out, head.ts_ms);
+    out.extend_from_slice(&head.version.to_be_bytes());
+}
+
+pub(super) fn write_settings(settings: &Settings) -> Result<Vec<u8>, StoreError> {
+    let mut out = vec![FORMAT];
+    serde_json::to_writer(&mut out, settings)
+        .map_err(|error| StoreError::Corrupt(format!("settings cannot be written: {error}")))?;
+    Ok(out)
+}
+
+pub(super) fn write_member(member: &Member) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10 + 16 * member.intervals.len());
+    out.extend_from_slice(&[FORMAT, member.role.to_byte()]);
+    long(&mut out, member.joined.get());
+    for interval in &member.intervals {
+        long(&mut out, interval.from.get());
+        long(&mut out, interval.to.get());
+    }
+    out
+}
+
+pub(super) fn write_marks(marks: &Marks) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32);
+    out.extend_from_slice(&[FORMAT, u8::from(marks.unread_flag)]);
+    long(&mut out, marks.delivered.get());
+    long(&mut out, marks.read.get());
+    long(&mut out, marks.private_read.get());
+    time(&mut out, marks.moved_ms);
+    out
+}
+
+pub(super) const USER_CONVERSATION: &[u8] = &[FORMAT];
+
+/// A number or place alone: tables own and cursor.
+pub(super) fn write_number(number: u64) -> [u8; 9] {
+    keys::join(&[&[FORMAT], &number.to_be_bytes()])
+}
+
+pub(super) fn write_time(ms: u64) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    time(&mut out, ms);
+    out
+}
+
+pub(super) fn write_device(device: &Device) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&device.session_expiry.to_be_bytes());
+    out.push(u8::from(device.has_inbox));
+    time(&mut out, device.last_seen_ms);
+    text(&mut out, &device.client_id);
+    let count = u16::try_from(device.subscriptions.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&count.to_be_bytes());
+    for subscription in device.subscriptions.iter().take(usize::from(count)) {
+        let flags = subscription.qos & 3
+            | u8::from(subscription.no_local) << 2
+            | u8::from(subscription.retain_as_published) << 3
+            | u8::from(subscription.identifier.is_some()) << 4;
+        out.push(flags);
+        out.extend_from_slice(&subscription.identifier.unwrap_or(0).to_be_bytes());
+        out.push(subscription.slot);
+        time(&mut out, subscription.made_ms);
+        text(&mut out, &subscription.filter);
+    }
+    out
+}
+
+/// Most references that a device keeps in flight.
+pub(super) const INFLIGHT_MAX: usize = 2_048;
+
+pub(super) fn write_inflight(inflight: &[Inflight]) -> Vec<u8> {
+    let count = inflight.len().min(INFLIGHT_MAX);
+    let mut out = Vec::with_capacity(1 + INFLIGHT_BYTES * count);
+    out.push(FORMAT);
+    for reference in inflight.iter().take(INFLIGHT_MAX) {
+        out.extend_from_slice(&reference.packet_id.to_be_bytes());
+        out.push(reference.form);
+        out.extend_from_slice(&keys::cid(reference.conversation));
+        long(&mut out, reference.seq.get());
+    }
+    out
+}
+
+pub(super) fn write_exchanged(exchanged: &Exchanged) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&keys::cid(exchanged.conversation));
+    long(&mut out, exchanged.seq.get());
+    time(&mut out, exchanged.ts_ms);
+    out
+}
+
+pub(super) fn write_user(user: &User) -> Vec<u8> {
+    let flags = u8::from(user.password_hash.is_some()) | u8::from(user.removed_ms.is_some()) << 1;
+    let mut out = vec![FORMAT, flags];
+    time(&mut out, user.created_ms);
+    time(&mut out, user.removed_ms.unwrap_or(0));
+    text(&mut out, user.handle.as_str());
+    text(&mut out, &user.name);
+    text(&mut out, user.password_hash.as_deref().unwrap_or_default());
+    out
+}
+
+pub(super) fn write_handle(row: HandleRow) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(row.user.as_bytes());
+    time(&mut out, row.freed_ms);
+    out
+}
+
+pub(super) fn write_token(token: &Token) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(token.user.as_bytes());
+    time(&mut out, token.created_ms);
+    text(&mut out, &token.id);
+    text(&mut out, &token.label);
+    out
+}
+
+pub(super) fn write_hash(hash: [u8; 32]) -> [u8; 33] {
+    keys::join(&[&[FORMAT], &hash])
+}
+
+// -- reading
+
+/// Reads the fields of a value from the front.
+struct Reader<'a> {
+    rest: &'a [u8],
+    table: &'static str,
+}
+
+type Read<T> = Result<T, StoreError>;
+
+impl<'a> Reader<'a> {
+    /// Checks the format byte.
+    fn new(table: &'static str, value: &'a [u8]) -> Read<Self> {
+        match value.split_first() {
+            Some((&FORMAT, rest)) => Ok(Self { rest, table }),
+            Some((other, _)) => Err(StoreError::Corrupt(format!(
+                "a row of table {table} has the unknown format {other}"
+            ))),
+            None => Err(StoreError::Corrupt(format!(
+                "a row of table {table} is empty"
+            ))),
+        }
+    }
+
+    fn bad(&self, what: &str) -> StoreError {
+        StoreError::Corrupt(format!("a row of table {}: {what}", self.table))
+    }
+
+    fn bytes(&mut self, len: usize) -> Read<&'a [u8]> {
+        let (bytes, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or_else(|| self.bad("too short"))?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
+        let (bytes, rest) = self
+            .rest
+            .split_first_chunk()
+            .ok_or_else(|| self.bad("too short"))?;
+        self.rest = rest;
+        Ok(*bytes)
+    }
+
+    fn byte(&mut self) -> Read<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn short(&mut self) -> Read<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn word(&mut self) -> Read<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn long(&mut self) -> Read<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn seq(&mut self) -> Read<Seq> {
+        self.long().map(Seq::new)
+    }
+
+    fn time(&mut self) -> Read<u64> {
+        let low: [u8; 6] = self.array()?;
+        Ok(u64::from_be_bytes(keys::join(&[&[0, 0], &low])))
+    }
+
+    fn utf8(&self, bytes: &'a [u8]) -> Read<&'a str> {
+        std::str::from_utf8(bytes).map_err(|_| self.bad("not UTF-8"))
+    }
+
+    fn text(&mut self) -> Read<&'a str> {
+        let len = usize::from(self.short()?);
+        let bytes = self.bytes(len)?;
+        self.utf8(bytes)
+    }
+
+    fn cid(&mut self) -> Read<ConversationId> {
+        let bytes = self.bytes(keys::CID_BYTES)?;
+        keys::read_cid(bytes).ok_or_else(|| self.bad("no conversation id"))
+    }
+
+    fn user(&mut self) -> Read<UserId> {
+        self.array().map(UserId::from_bytes)
+    }
+
+    fn end(self) -> Read<()> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.bad("too long"))
+        }
+    }
+}
+
+pub(super) fn read_schema(value: &[u8]) -> Read<u32> {
+    let mut reader = Reader::new("meta", value)?;
+    let schema = reader.word()?;
+    reader.end()?;
+    Ok(schema)
+}
+
+pub(super) fn read_commit(value: &[u8]) -> Read<CommitRow> {
+    let mut reader = Reader::new("meta", value)?;
+    let row = CommitRow {
+        number: reader.long()?,
+        uptime_ms: reader.long()?,
+    };
+    reader.end()?;
+    Ok(row)
+}
+
+/// Bytes of a message before the length of its `mid`.
+const MESSAGE_FIXED_BYTES: usize = 50;
+
+pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -> Read<Entry> {
+    let mut reader = Reader::new("message", value)?;
+    let kind = reader.byte()?;
+    let kind = EntryKind::from_byte(kind).ok_or_else(|| reader.bad("unknown kind"))?;
+    let format = reader.byte()?;
+    let format = BodyFormat::from_byte(format).ok_or_else(|| reader.bad("unknown body format"))?;
+    let opaque = reader.byte()? & 1 != 0;
+    let ts_ms = reader.time()?;
+    let mseq = reader.long()?;
+    let from = reader.user()?;
+    let device = DeviceId::from_bytes(reader.array()?);
+    let len = usize::from(reader.byte()?);
+    let mid = reader.bytes(len)?;
+    let mid: MessageId = reader
+        .utf8(mid)?
+        .parse()
+        .map_err(|_| reader.bad("bad message id"))?;
+    Ok(Entry {
+        conversation,
+        seq,
+        mseq,
+        ts_ms,
+        from,
+        device,
+        mid,
+        kind,
+        format,
+        opaque,
+        body: Bytes::copy_from_slice(reader.rest),
+    })
+}
+
+/// `mseq` of a message, without reading the rest.
+pub(super) fn read_entry_mseq(value: &[u8]) -> Read<u64> {
+    let mut reader = Reader::new("message", value)?;
+    reader.bytes(9)?;
+    reader.long()
+}
+
+pub(super) fn read_first(value: &[u8]) -> Read<First> {
+    let mut reader = Reader::new("idempotency", value)?;
+    let first = First {
+        seq: reader.seq()?,
+        ts_ms: reader.time()?,
+        digest: reader.array()?,
+    };
+    reader.end()?;
+    Ok(first)
+}
+
+pub(super) fn read_head(value: &[u8]) -> Read<Head> {
+    let mut reader = Reader::new("conversation", value)?;
+    let head = Head {
+        seq: reader.seq()?,
+        mseq: reader.long()?,
+        ts_ms: reader.time()?,
+        version: reader.word()?,
+    };
+    reader.end()?;
+    Ok(head)
+}
+
+pub(super) fn read_settings(value: &[u8]) -> Read<Settings> {
+    let reader = Reader::new("settings", value)?;
+    serde_json::from_slice(reader.rest).map_err(|error| reader.bad(&error.to_string()))
+}
+
+pub(super) fn read_member(user: UserId, value: &[u8]) -> Read<Member> {
+    let mut reader = Reader::new("member", value)?;
+    let role = reader.byte()?;
+    let role = Role::from_byte(role).ok_or_else(|| reader.bad("unknown role"))?;
+    let joined = reader.seq()?;
+    let mut intervals = Vec::with_capacity(reader.rest.len() / 16);
+    while !reader.rest.is_empty() {
+        intervals.push(Interval {
+            from: reader.seq()?,
+            to: reader.seq()?,
+        });
+    }
+    Ok(Member {
+        user,
+        role,
+        joined,
+        intervals,
+    })
+}
+
+pub(super) fn read_marks(value: &[u8]) -> Read<Marks> {
+    let mut reader = Reader::new("marks", value)?;
+    let flags = reader.byte()?;
+    let marks = Marks {
+        delivered: reader.seq()?,
+        read: reader.seq()?,
+        private_read: reader.seq()?,
+        unread_flag: flags & 1 != 0,
+        moved_ms: reader.time()?,
+    };
+    reader.end()?;
+    Ok(marks)
+}
+
+pub(super) fn read_number(table: &'static str, value: &[u8]) -> Read<u64> {
+    let mut reader = Reader::new(table, value)?;
+    let number = reader.long()?;
+    reader.end()?;
+    Ok(number)
+}
+
+pub(super) fn read_time(table: &'static str, value: &[u8]) -> Read<u64> {
+    let mut reader = Reader::new(table, value)?;
+    let ms = reader.time()?;
+    reader.end()?;
+    Ok(ms)
+}
+
+pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Device> {
+    let mut reader = Reader::new("device", value)?;
+    let session_expiry = reader.word()?;
+    let has_inbox = reader.byte()? & 1 != 0;
+    let last_seen_ms = reader.time()?;
+    let client_id = reader.text()?.to_owned();
+    let count = reader.short()?;
+    let mut subscriptions = Vec::new();
+    for _ in 0..count {
+        let flags = reader.byte()?;
+        let identifier = reader.word()?;
+        let slot = reader.byte()?;
+        let made_ms = reader.time()?;
+        subscriptions.push(Subscription {
+            slot,
+            made_ms,
+            filter: reader.text()?.to_owned(),
+            qos: flags & 3,
+            no_local: flags & 4 != 0,
+            retain_as_published: flags & 8 != 0,
+            identifier: (flags & 16 != 0).then_some(identifier),
+        });
+    }
+    reader.end()?;
+    Ok(Device {
+        id,
+        user,
+        client_id,
+        subscriptions,
+        session_expiry,
+        has_inbox,
+        last_seen_ms,
+    })
+}
+
+/// Bytes of one reference in flight.
+const INFLIGHT_BYTES: usize = 2 + 1 + keys::CID_BYTES + 8;
+
+pub(super) fn read_inflight(value: &[u8]) -> Read<Vec<Inflight>> {
+    let mut reader = Reader::new("inflight", value)?;
+    let mut inflight = Vec::with_capacity(reader.rest.len() / INFLIGHT_BYTES);
+    while !reader.rest.is_empty() {
+        let packet_id = reader.short()?;
+        let form = reader.byte()?;
+        inflight.push(Inflight {
+            packet_id,
+            conversation: reader.cid()?,
+            seq: reader.seq()?,
+            form,
+        });
+    }
+    Ok(inflight)
+}
+
+pub(super) fn read_exchanged(value: &[u8]) -> Read<Exchanged> {
+    let mut reader = Reader::new("exchange", value)?;
+    let exchanged = Exchanged {
+        conversation: reader.cid()?,
+        seq: reader.seq()?,
+        ts_ms: reader.time()?,
+    };
+    reader.end()?;
+    Ok(exchanged)
+}
+
+pub(super) fn read_user(id: UserId, value: &[u8]) -> Read<User> {
+    let mut reader = Reader::new("user", value)?;
+    let flags = reader.byte()?;
+    let created_ms = reader.time()?;
+    let removed_ms = reader.time()?;
+    let handle: Handle = reader
+        .text()?
+        .parse()
+        .map_err(|_| reader.bad("bad handle"))?;
+    let name = reader.text()?.to_owned();
+    let password_hash = reader.text()?;
+    let user = User {
+        id,
+        handle,
+        name,
+        password_hash: (flags & 1 != 0).then(|| password_hash.to_owned()),
+        created_ms,
+        removed_ms: (flags & 2 != 0).then_some(removed_ms),
+    };
+    reader.end()?;
+    Ok(user)
+}
+
+pub(super) fn read_handle(value: &[u8]) -> Read<HandleRow> {
+    let mut reader = Reader::new("handle", value)?;
+    let row = HandleRow {
+        user: reader.user()?,
+        freed_ms: reader.time()?,
+    };
+    reader.end()?;
+    Ok(row)
+}
+
+pub(super) fn read_token(hash: [u8; 32], value: &[u8]) -> Read<Token> {
+    let mut reader = Reader::new("token", value)?;
+    let token = Token {
+        hash,
+        user: reader.user()?,
+        created_ms: reader.time()?,
+        id: reader.text()?.to_owned(),
+        label: reader.text()?.to_owned(),
+    };
+    reader.end()?;
+    Ok(token)
+}
+
+pub(super) fn read_hash(value: &[u8]) -> Read<[u8; 32]> {
+    let mut reader = Reader::new("user_token", value)?;
+    let hash = reader.array()?;
+    reader.end()?;
+    Ok(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proto::ids::ConversationKind;
+
+    fn uid(byte: u8) -> UserId {
+        UserId::from_bytes([byte; 16])
+    }
+
+    fn group() -> ConversationId {
+        ConversationId::from_parts(ConversationKind::Group, [7; 16])
+    }
+
+    fn entry() -> Entry {
+        Entry {
+            conversation: group(),
+            seq: Seq::new(9),
+            mseq: 8,
+            ts_ms: 1_700_000_000_123,
+            from: uid(1),
+            device: DeviceId::from_bytes([2; 16]),
+            mid: "m-1".parse().unwrap(),
+            kind: EntryKind::Message,
+            format: BodyFormat::Text,
+            opaque: true,
+            body: Bytes::from_static(b"hello"),
+        }
+    }
+
+    fn device() -> Device {
+        Device {
+            id: DeviceId::from_bytes([2; 16]),
+            user: uid(1),
+            client_id: "phone".to_owned(),
+            subscriptions: vec![Subscription {
+                filter: "chat/me/in/+".to_owned(),
+                qos: 1,
+                no_local: true,
+                retain_as_published: false,
+                identifier: Some(77),
+                slot: 3,
+                made_ms: 9,
+            }],
+            session_expiry: u32::MAX,
+            has_inbox: true,
+            last_seen_ms: 5,
+        }
+    }
+
+    #[test]
+    fn rows_come_back() {
+        let entry = entry();
+        let mut value = Vec::new();
+        write_entry(&mut value, &entry);
+        assert_eq!(
+            read_entry(entry.conversation, entry.seq, &value),
+            Ok(entry.clone())
+        );
+        assert_eq!(read_entry_mseq(&value), Ok(8));
+
+        let device = device();
+        assert_eq!(
+            read_device(device.user, device.id, &write_device(&device)),
+            Ok(device)
+        );
+
+        let user = User {
+            id: uid(1),
+            handle: "alice".parse().unwrap(),
+            name: "Alice".to_owned(),
+            password_hash: None,
+            created_ms: 1,
+            removed_ms: Some(0),
+        };
+        assert_eq!(read_user(user.id, &write_user(&user)), Ok(user));
+
+        let member = Member {
+            user: uid(1),
+            role: Role::Admin,
+            joined: Seq::new(4),
+            intervals: vec![Interval {
+                from: Seq::new(4),
+                to: Seq::MAX,
+            }],
+        };
+        assert_eq!(read_member(member.user, &write_member(&member)), Ok(member));
+
+        let marks = Marks {
+            delivered: Seq::new(3),
+            read: Seq::new(2),
+            private_read: Seq::new(1),
+            unread_flag: true,
+            moved_ms: 9,
+        };
+        assert_eq!(read_marks(&write_marks(&marks)), Ok(marks));
+
+        let token = Token {
+            hash: [3; 32],
+            id: "t1".to_owned(),
+            user: uid(1),
+            label: "laptop".to_owned(),
+            created_ms: 7,
+        };
+        assert_eq!(read_token(token.hash, &write_token(&token)), Ok(token));
+
+        let inflight = vec![Inflight {
+            packet_id: 5,
+            conversation: group(),
+            seq: Seq::new(6),
+            form: 2,
+        }];
+        assert_eq!(read_inflight(&write_inflight(&inflight)), Ok(inflight));
+    }
+
+    #[test]
+    fn row_of_a_message_is_as_drawn() {
+        let mut value = Vec::new();
+        write_entry(&mut value, &entry());
+        assert_eq!(value[..4], [1, 1, 1, 1], "format, kind, body format, flags");
+        assert_eq!(value[4..10], 1_700_000_000_123u64.to_be_bytes()[2..]);
+        assert_eq!(value[10..18], 8u64.to_be_bytes());
+        assert_eq!(value[18..34], [1; 16]);
+        assert_eq!(value[34..50], [2; 16]);
+        assert_eq!(value[50], 3);
+        assert_eq!(&value[51..], b"m-1hello");
+    }
+
+    #[test]
+    fn unknown_formats_are_refused() {
+        assert!(matches!(read_head(&[2]), Err(StoreError::Corrupt(_))));
+        assert!(matches!(read_head(&[]), Err(StoreError::Corrupt(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_can_panic(value: Vec<u8>) {
+            let id = DeviceId::from_bytes([0; 16]);
+            let _ = read_schema(&value);
+            let _ = read_commit(&value);
+            let _ = read_entry(group(), Seq::new(1), &value);
+            let _ = read_entry_mseq(&value);
+            let _ = read_first(&value);
+            let _ = read_head(&value);
+            let _ = read_settings(&value);
+            let _ = read_member(uid(1), &value);
+            let _ = read_marks(&value);
+            let _ = read_number("own", &value);
+            let _ = read_time("due", &value);
+            let _ = read_device(uid(1), id, &value);
+            let _ = read_inflight(&value);
+            let _ = read_exchanged(&value);
+            let _ = read_user(uid(1), &value);
+            let _ = read_handle(&value);
+            let _ = read_token([0; 32], &value);
+            let _ = read_hash(&value);
+        }
+    }
+}

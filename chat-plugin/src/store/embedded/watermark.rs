@@ -1,0 +1,149 @@
+//! The commit watermark: a side file that remembers how far the engine has been, because no engine can tell a cut-off log
+//! from one that was never longer. Two slots, written in turn, so that a torn write leaves the other one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use proto::ids::digest16;
+
+use super::keys;
+use crate::store::StoreError;
+
+/// Where the second slot begins.
+const SLOT_STRIDE: u64 = 4096;
+const SLOT_BYTES: usize = 48;
+const MAGIC: &[u8; 8] = b"mqchatwm";
+
+/// The open file.
+#[derive(Debug)]
+pub(in crate::store) struct Watermark {
+    file: File,
+    round: u64,
+    known: Option<u64>,
+}
+
+impl Watermark {
+    /// Opens or makes the file.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the file is there but neither slot makes sense.
+    pub(in crate::store) fn open(path: &Path) -> Result<Self, StoreError> {
+        let io = |error: std::io::Error| {
+            StoreError::Unavailable(format!("watermark file {}: {error}", path.display()))
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(io)?;
+        if file.metadata().map_err(io)?.len() == 0 {
+            file.set_len(2 * SLOT_STRIDE).map_err(io)?;
+            file.sync_all().map_err(io)?;
+            return Ok(Self {
+                file,
+                round: 0,
+                known: None,
+            });
+        }
+        let mut bytes = Vec::new();
+        (&mut file)
+            .take(2 * SLOT_STRIDE)
+            .read_to_end(&mut bytes)
+            .map_err(io)?;
+        let blank = bytes.iter().all(|byte| *byte == 0);
+        let (low, high) = bytes.split_at(bytes.len().min(4096));
+        let newest = [low, high]
+            .into_iter()
+            .filter_map(read_slot)
+            .max_by_key(|(round, _)| *round);
+        match newest {
+            Some((round, known)) => Ok(Self {
+                file,
+                round,
+                known: Some(known),
+            }),
+            None if blank => Ok(Self {
+                file,
+                round: 0,
+                known: None,
+            }),
+            None => Err(StoreError::Corrupt(format!(
+                "no slot of the watermark file {} makes sense (remove it if the engine's data is known to be complete)",
+                path.display()
+            ))),
+        }
+    }
+
+    /// The last commit known to be durable; `None` in a new file.
+    pub(in crate::store) fn known(&self) -> Option<u64> {
+        self.known
+    }
+
+    /// Remembers a durable commit, durably.
+    pub(in crate::store) fn write(&mut self, commit: u64) -> std::io::Result<()> {
+        if self.known == Some(commit) {
+            return Ok(());
+        }
+        let round = self.round + 1;
+        self.file.seek(SeekFrom::Start((round % 2) * SLOT_STRIDE))?;
+        self.file.write_all(&write_slot(round, commit))?;
+        self.file.sync_data()?;
+        self.round = round;
+        self.known = Some(commit);
+        Ok(())
+    }
+}
+
+fn write_slot(round: u64, commit: u64) -> [u8; SLOT_BYTES] {
+    let fields: [u8; 32] =
+        keys::join(&[MAGIC, &round.to_be_bytes(), &commit.to_be_bytes(), &[0; 8]]);
+    keys::join(&[&fields, &checksum(&fields)])
+}
+
+/// Round and commit of a slot that makes sense.
+fn read_slot(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (fields, rest) = bytes.split_first_chunk::<32>()?;
+    let (sum, _) = rest.split_first_chunk::<16>()?;
+    if *sum != checksum(fields) {
+        return None;
+    }
+    let rest = fields.strip_prefix(MAGIC)?;
+    let (round, rest) = rest.split_first_chunk()?;
+    let (commit, _) = rest.split_first_chunk()?;
+    Some((u64::from_be_bytes(*round), u64::from_be_bytes(*commit)))
+}
+
+fn checksum(fields: &[u8; 32]) -> [u8; 16] {
+    digest16(&[fields])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_slot_leaves_the_other_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watermark");
+        let mut watermark = Watermark::open(&path).unwrap();
+        assert_eq!(watermark.known(), None);
+        watermark.write(7).unwrap();
+        watermark.write(9).unwrap();
+        assert_eq!(Watermark::open(&path).unwrap().known(), Some(9));
+
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[20] ^= 1; // round 2 stands in slot 0
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(Watermark::open(&path).unwrap().known(), Some(7));
+
+        bytes[4096 + 20] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(matches!(
+            Watermark::open(&path),
+            Err(StoreError::Corrupt(_))
+        ));
+    }
+}

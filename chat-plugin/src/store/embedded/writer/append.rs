@@ -1,0 +1,388 @@
+//! Drafts: from a place in the queue to rows in the batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
+
+use super::super::heads::Known;
+use super::super::keys;
+use super::super::values::{self, Exchanged, First, Head};
+use super::Writer;
+use crate::domain::conversation::Settings;
+use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Outcome};
+use crate::domain::member::{Interval, Member};
+use crate::store::kv::{KvEngine, Table};
+use crate::store::{Committed, StoreError};
+
+/// Stretches of the log that a member may see: the newest so many.
+const INTERVALS_MAX: usize = 256;
+
+/// What a draft becomes once all that it needs has been read.
+struct Place {
+    head: Head,
+    settings: Option<Arc<Settings>>,
+    members: BTreeMap<UserId, (Member, bool)>,
+    own: Option<u64>,
+}
+
+impl<K: KvEngine> Writer<K> {
+    pub(super) fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Outcome>, StoreError> {
+        let mut outcomes = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            outcomes.push(self.append_one(draft)?);
+        }
+        Ok(outcomes)
+    }
+
+    /// Reads everything first and writes afterwards, so that a row that cannot be read leaves nothing half done.
+    fn append_one(&mut self, draft: Draft) -> Result<Outcome, StoreError> {
+        if let Some((device, packet_id)) = draft.exchange
+            && let Some(row) = self.row(Table::Exchange, &keys::exchange(device, packet_id))?
+        {
+            let row = values::read_exchanged(&row)?;
+            return Ok(Outcome::Duplicate {
+                seq: row.seq,
+                ts_ms: row.ts_ms,
+                conversation: row.conversation,
+            });
+        }
+        let current = self.conversation(draft.conversation)?;
+        let mut mid_key = Vec::with_capacity(99);
+        keys::idempotency(&mut mid_key, draft.conversation, draft.from, &draft.mid);
+        if current.is_some()
+            && let Some(first) = self.first(draft.conversation, &mut mid_key)?
+        {
+            return Ok(self.repeated(&draft, first));
+        }
+        let creates = match (&current, draft.basis) {
+            (None, Basis::Create) => true,
+            (None, Basis::Version(_)) => return Ok(Outcome::MembersMoved),
+            (Some(known), Basis::Version(version)) => {
+                if known.head.version != version {
+                    return Ok(Outcome::MembersMoved);
+                }
+                false
+            }
+            (Some(_), Basis::Create) if draft.kind == EntryKind::Created => {
+                return self.created_before(&draft);
+            }
+            (Some(_), Basis::Create) => {
+                if !self.is_member(&draft)? {
+                    return Ok(Outcome::MembersMoved);
+                }
+                false
+            }
+        };
+        let place = self.place(&draft, current, creates)?;
+        Ok(self.store(draft, place, mid_key))
+    }
+
+    /// The answer to a message id that was stored before.
+    fn repeated(&mut self, draft: &Draft, first: First) -> Outcome {
+        if first.digest != draft.digest {
+            return Outcome::Conflict;
+        }
+        if let Some((device, packet_id)) = draft.exchange {
+            self.put_exchange(
+                device,
+                packet_id,
+                draft.conversation,
+                first.seq,
+                first.ts_ms,
+            );
+        }
+        Outcome::Duplicate {
+            seq: first.seq,
+            ts_ms: first.ts_ms,
+            conversation: draft.conversation,
+        }
+    }
+
+    /// The answer to a second creation whose key of idempotency is gone: the first entry tells.
+    fn created_before(&mut self, draft: &Draft) -> Result<Outcome, StoreError> {
+        let seq = Seq::ZERO.next();
+        let row = self.row(Table::Message, &keys::message(draft.conversation, seq))?;
+        let Some(row) = row else {
+            return Ok(Outcome::Conflict);
+        };
+        let entry = values::read_entry(draft.conversation, seq, &row)?;
+        let is_same = entry.kind == EntryKind::Created
+            && entry.from == draft.from
+            && entry.mid == draft.mid
+            && entry.body == draft.body;
+        if !is_same {
+            return Ok(Outcome::Conflict);
+        }
+        Ok(self.repeated(
+            draft,
+            First {
+                seq,
+                ts_ms: entry.ts_ms,
+                digest: draft.digest,
+            },
+        ))
+    }
+
+    fn is_member(&mut self, draft: &Draft) -> Result<bool, StoreError> {
+        let member = self.member(draft.conversation, draft.from)?;
+        Ok(member.is_some_and(|member| member.is_present()))
+    }
+
+    /// Works out what the draft becomes. Changes of an existing conversation under [`Basis::Create`] are not applied.
+    fn place(
+        &mut self,
+        draft: &Draft,
+        current: Option<Known>,
+        creates: bool,
+    ) -> Result<Place, StoreError> {
+        let before = current.map(|known| known.head).unwrap_or_default();
+        let applies = creates || draft.basis != Basis::Create;
+        let changes: &[Change] = if applies { &draft.changes } else { &[] };
+        let is_countable = draft.kind.is_countable();
+        let head = Head {
+            seq: before.seq.next(),
+            mseq: before.mseq + u64::from(is_countable),
+            ts_ms: draft.ts_ms.max(before.ts_ms).min(values::TIME_MAX),
+            version: before
+                .version
+                .saturating_add(u32::from(creates || !changes.is_empty())),
+        };
+        let own = match (is_countable, creates) {
+            (false, _) => None,
+            (true, true) => Some(1),
+            (true, false) => Some(self.own_count(draft.conversation, draft.from)? + 1),
+        };
+        let mut place = Place {
+            head,
+            settings: None,
+            members: BTreeMap::new(),
+            own,
+        };
+        for change in changes {
+            self.plan(draft.conversation, change, creates, &mut place)?;
+        }
+        Ok(place)
+    }
+
+    /// Applies one change to the planned rows.
+    fn plan(
+        &mut self,
+        conversation: ConversationId,
+        change: &Change,
+        creates: bool,
+        place: &mut Place,
+    ) -> Result<(), StoreError> {
+        let seq = place.head.seq;
+        let user = match change {
+            Change::Settings(settings) => {
+                place.settings = Some(Arc::new(settings.clone()));
+                return Ok(());
+            }
+            Change::Join { user, .. } | Change::Leave { user } | Change::Role { user, .. } => *user,
+        };
+        let (mut member, mut joins) = match place.members.remove(&user) {
+            Some((member, joins)) => (Some(member), joins),
+            None if creates => (None, false),
+            None => (self.member(conversation, user)?, false),
+        };
+        match change {
+            Change::Join {
+                role, history_from, ..
+            } => {
+                let member = member.get_or_insert_with(|| Member {
+                    user,
+                    role: *role,
+                    joined: Seq::ZERO,
+                    intervals: Vec::new(),
+                });
+                member.role = *role;
+                if !member.is_present() {
+                    let is_direct = creates && conversation.kind() == ConversationKind::Direct;
+                    member.joined = if is_direct { Seq::ZERO } else { seq };
+                    open_interval(&mut member.intervals, history_from.unwrap_or(seq).min(seq));
+                    joins = true;
+                }
+            }
+            Change::Leave { .. } => {
+                if let Some(last) = member
+                    .as_mut()
+                    .and_then(|member| member.intervals.last_mut())
+                    && last.to == Seq::MAX
+                {
+                    last.to = seq;
+                }
+            }
+            Change::Role { role, .. } => {
+                if let Some(member) = &mut member {
+                    member.role = *role;
+                }
+            }
+            Change::Settings(_) => {}
+        }
+        if let Some(member) = member {
+            place.members.insert(user, (member, joins));
+        }
+        Ok(())
+    }
+
+    /// Writes all rows of an entry into the batch. Nothing here can fail.
+    fn store(&mut self, draft: Draft, place: Place, mut mid_key: Vec<u8>) -> Outcome {
+        let Place {
+            head,
+            settings,
+            members,
+            own,
+        } = place;
+        let members_changed = !members.is_empty() || settings.is_some();
+        for (user, (member, joins)) in &members {
+            let key = keys::member(draft.conversation, *user);
+            self.put(Table::Member, &key, values::write_member(member));
+            if *joins {
+                let key = keys::user_conversation(*user, draft.conversation);
+                self.group
+                    .batch
+                    .put(Table::UserConversation, &key, values::USER_CONVERSATION);
+            }
+        }
+        let first = First {
+            seq: head.seq,
+            ts_ms: head.ts_ms,
+            digest: draft.digest,
+        };
+        let week = self.week();
+        let batch = &mut self.group.batch;
+        keys::set_week(&mut mid_key, week);
+        batch.put_with(Table::Idempotency, &mid_key, |out| {
+            values::write_first(out, &first);
+        });
+        keys::set_week(&mut mid_key, 0);
+        self.group.mids.insert(mid_key, first);
+        if let Some(count) = own {
+            let key = keys::own(draft.conversation, draft.from, head.seq);
+            batch.put(Table::Own, &key, &values::write_number(count));
+            self.owns
+                .insert(keys::member(draft.conversation, draft.from), count);
+        }
+        if let Some((device, packet_id)) = draft.exchange {
+            self.put_exchange(device, packet_id, draft.conversation, head.seq, head.ts_ms);
+        }
+        let entry = Entry {
+            conversation: draft.conversation,
+            seq: head.seq,
+            mseq: head.mseq,
+            ts_ms: head.ts_ms,
+            from: draft.from,
+            device: draft.device,
+            mid: draft.mid,
+            kind: draft.kind,
+            format: draft.format,
+            opaque: draft.opaque,
+            body: draft.body,
+        };
+        let key = keys::message(entry.conversation, entry.seq);
+        if entry.kind == EntryKind::Created {
+            let mut value = Vec::new();
+            values::write_entry(&mut value, &entry);
+            self.put(Table::Message, &key, value);
+        } else {
+            self.group.batch.put_with(Table::Message, &key, |out| {
+                values::write_entry(out, &entry);
+            });
+        }
+        self.move_head(entry.conversation, head, settings);
+        self.group.committed.push(Committed {
+            conversation: entry.conversation,
+            head: entry.seq,
+            entry: Some(Arc::new(entry)),
+            members_changed,
+        });
+        Outcome::Stored {
+            seq: head.seq,
+            mseq: head.mseq,
+            ts_ms: head.ts_ms,
+        }
+    }
+
+    fn move_head(&mut self, id: ConversationId, head: Head, settings: Option<Arc<Settings>>) {
+        let Some(pending) = self.group.conversations.get_mut(&id) else {
+            debug_assert!(false, "the conversation was looked up before");
+            return;
+        };
+        pending.is_changed = true;
+        pending.settings_changed |= settings.is_some();
+        let now = pending.now.get_or_insert_with(|| Known {
+            head,
+            settings: Arc::default(),
+        });
+        now.head = head;
+        if let Some(settings) = settings {
+            now.settings = settings;
+        }
+    }
+
+    fn put_exchange(
+        &mut self,
+        device: DeviceId,
+        packet_id: u16,
+        conversation: ConversationId,
+        seq: Seq,
+        ts_ms: u64,
+    ) {
+        let value = values::write_exchanged(&Exchanged {
+            conversation,
+            seq,
+            ts_ms,
+        });
+        self.put(Table::Exchange, &keys::exchange(device, packet_id), value);
+    }
+}
+
+/// Opens an interval at `from`, joined with those that it touches or overlaps.
+fn open_interval(intervals: &mut Vec<Interval>, from: Seq) {
+    let mut from = from.max(Seq::ZERO.next());
+    while let Some(last) = intervals.last()
+        && last.to >= from.previous()
+    {
+        from = from.min(last.from);
+        intervals.pop();
+    }
+    intervals.push(Interval { from, to: Seq::MAX });
+    if intervals.len() > INTERVALS_MAX {
+        intervals.remove(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval(from: u64, to: u64) -> Interval {
+        Interval {
+            from: Seq::new(from),
+            to: Seq::new(to),
+        }
+    }
+
+    #[test]
+    fn intervals_stay_ascending_and_disjoint() {
+        let mut intervals = vec![interval(1, 10), interval(20, 30)];
+        open_interval(&mut intervals, Seq::new(40));
+        assert_eq!(
+            intervals,
+            [interval(1, 10), interval(20, 30), interval(40, u64::MAX)]
+        );
+
+        let mut intervals = vec![interval(1, 10), interval(20, 30)];
+        open_interval(&mut intervals, Seq::new(25));
+        assert_eq!(intervals, [interval(1, 10), interval(20, u64::MAX)]);
+
+        let mut intervals = vec![interval(3, 10), interval(20, 30)];
+        open_interval(&mut intervals, Seq::new(11));
+        assert_eq!(intervals, [interval(3, u64::MAX)]);
+
+        let mut intervals = vec![];
+        open_interval(&mut intervals, Seq::ZERO);
+        assert_eq!(intervals, [interval(1, u64::MAX)]);
+    }
+}

@@ -1,0 +1,234 @@
+//! Devices, users and tokens; cursors and marks.
+
+use proto::ids::{DeviceId, UserId};
+
+use super::super::keys;
+use super::super::overlay::{OverlayKey, Waiting};
+use super::super::values::{self, HandleRow};
+use super::Writer;
+use crate::domain::device::{Device, Inflight};
+use crate::domain::user::{Token, User};
+use crate::store::StoreError;
+use crate::store::kv::{KeyRange, KvEngine, Table};
+
+/// A freed handle rests so long.
+const HANDLE_REST_MS: u64 = 90 * 24 * 3600 * 1000;
+
+impl<K: KvEngine> Writer<K> {
+    pub(super) fn end_exchange(
+        &mut self,
+        device: DeviceId,
+        packet_id: u16,
+    ) -> Result<bool, StoreError> {
+        let key = keys::exchange(device, packet_id);
+        let had = self.row(Table::Exchange, &key)?.is_some();
+        if had {
+            self.remove(Table::Exchange, &key);
+        }
+        Ok(had)
+    }
+
+    pub(super) fn put_device(&mut self, device: &Device, inflight: Option<&[Inflight]>) {
+        let key = keys::device(device.user, device.id);
+        self.put(Table::Device, &key, values::write_device(device));
+        match inflight {
+            None => {}
+            Some([]) => self.remove(Table::Inflight, device.id.as_bytes()),
+            Some(inflight) => {
+                let value = values::write_inflight(inflight);
+                self.put(Table::Inflight, device.id.as_bytes(), value);
+            }
+        }
+    }
+
+    pub(super) fn take_inflight(&mut self, device: DeviceId) -> Result<Vec<Inflight>, StoreError> {
+        let Some(row) = self.row(Table::Inflight, device.as_bytes())? else {
+            return Ok(Vec::new());
+        };
+        let inflight = values::read_inflight(&row)?;
+        self.remove(Table::Inflight, device.as_bytes());
+        Ok(inflight)
+    }
+
+    pub(super) fn remove_device(
+        &mut self,
+        user: UserId,
+        device: DeviceId,
+    ) -> Result<(), StoreError> {
+        self.barrier()?;
+        self.remove_device_rows(user, device)
+    }
+
+    /// Scans, so it needs [`Writer::barrier`] before it.
+    fn remove_device_rows(&mut self, user: UserId, device: DeviceId) -> Result<(), StoreError> {
+        let first = keys::join::<33>(&[device.as_bytes(), &keys::FIRST_CID]);
+        let last = keys::join::<33>(&[device.as_bytes(), &keys::LAST_CID]);
+        let cursors = self.keys(Table::Cursor, KeyRange::closed(&first, &last))?;
+        let first = keys::exchange(device, 0);
+        let last = keys::exchange(device, u16::MAX);
+        let exchanges = self.keys(Table::Exchange, KeyRange::closed(&first, &last))?;
+        self.shared.overlay.forget_device(device);
+        for key in cursors {
+            self.remove(Table::Cursor, &key);
+        }
+        for key in exchanges {
+            self.remove(Table::Exchange, &key);
+        }
+        self.remove(Table::Inflight, device.as_bytes());
+        self.remove(Table::Device, &keys::device(user, device));
+        Ok(())
+    }
+
+    pub(super) fn create_user(&mut self, user: &User) -> Result<(), StoreError> {
+        if self.row(Table::User, user.id.as_bytes())?.is_some() {
+            return Err(StoreError::HandleTaken);
+        }
+        let handle = user.handle.as_str().as_bytes();
+        if let Some(row) = self.row(Table::Handle, handle)? {
+            let row = values::read_handle(&row)?;
+            let rests_until = row.freed_ms.saturating_add(HANDLE_REST_MS);
+            if row.freed_ms == 0 || user.created_ms < rests_until {
+                return Err(StoreError::HandleTaken);
+            }
+        }
+        self.put_handle(user, 0);
+        self.put(Table::User, user.id.as_bytes(), values::write_user(user));
+        Ok(())
+    }
+
+    fn put_handle(&mut self, user: &User, freed_ms: u64) {
+        let row = HandleRow {
+            user: user.id,
+            freed_ms,
+        };
+        let key = user.handle.as_str().as_bytes();
+        self.put(Table::Handle, key, values::write_handle(row));
+    }
+
+    pub(super) fn update_user(&mut self, user: &User) -> Result<(), StoreError> {
+        let row = self.row(Table::User, user.id.as_bytes())?;
+        let before = values::read_user(user.id, &row.ok_or(StoreError::NotFound)?)?;
+        if before.handle != user.handle
+            || (before.removed_ms.is_some() && user.removed_ms.is_none())
+        {
+            return Err(StoreError::NotFound);
+        }
+        if let (None, Some(removed_ms)) = (before.removed_ms, user.removed_ms) {
+            self.barrier()?;
+            self.remove_belongings(user.id)?;
+            self.put_handle(user, removed_ms.max(1));
+        }
+        self.put(Table::User, user.id.as_bytes(), values::write_user(user));
+        Ok(())
+    }
+
+    /// Removes the tokens and devices of a user.
+    fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
+        for (key, value) in self.rows_of(Table::UserToken, user)? {
+            let hash = values::read_hash(&value)?;
+            self.remove(Table::Token, &hash);
+            self.remove(Table::UserToken, &key);
+        }
+        for (key, _) in self.rows_of(Table::Device, user)? {
+            if let Some(device) = key.get(16..).and_then(|id| id.try_into().ok()) {
+                self.remove_device_rows(user, DeviceId::from_bytes(device))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_token(&mut self, token: &Token) -> Result<(), StoreError> {
+        let by_user = keys::user_token(token.user, &token.id);
+        if let Some(row) = self.row(Table::UserToken, &by_user)? {
+            let earlier = values::read_hash(&row)?;
+            self.remove(Table::Token, &earlier);
+        }
+        let value = values::write_hash(token.hash).to_vec();
+        self.put(Table::UserToken, &by_user, value);
+        self.put(Table::Token, &token.hash, values::write_token(token));
+        Ok(())
+    }
+
+    pub(super) fn remove_token(&mut self, user: UserId, id: &str) -> Result<bool, StoreError> {
+        let by_user = keys::user_token(user, id);
+        let Some(row) = self.row(Table::UserToken, &by_user)? else {
+            return Ok(false);
+        };
+        let hash = values::read_hash(&row)?;
+        self.remove(Table::Token, &hash);
+        self.remove(Table::UserToken, &by_user);
+        Ok(true)
+    }
+
+    // -- relaxed moves
+
+    /// Folds everything that waits into the batch.
+    pub(super) fn fold_all(&mut self) {
+        if self.shared.condition.refusal().is_some() {
+            return;
+        }
+        let mut waiting = Vec::new();
+        self.shared.overlay.copy_all(&mut waiting);
+        for row in waiting {
+            match self.fold(row) {
+                Ok(()) => {}
+                Err(StoreError::Corrupt(reason)) => {
+                    // Tried again and again it would hold up all others; reads of the row will tell, too.
+                    tracing::error!(%reason, "a cursor or mark is dropped");
+                    self.group.folded.push(row);
+                }
+                Err(error) => return self.poison(error.to_string()),
+            }
+        }
+        self.group.is_forced |= self.relaxed_rows;
+        self.group.is_durable |= !self.group.folded.is_empty() || self.relaxed_rows;
+    }
+
+    /// Folds what waits under these keys. What no longer waits has been committed.
+    pub(super) fn settle(&mut self, keys: &[OverlayKey]) -> Result<(), StoreError> {
+        for key in keys {
+            if let Some(row) = self.shared.overlay.peek(*key) {
+                self.fold(row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self, waiting: Waiting) -> Result<(), StoreError> {
+        match waiting {
+            Waiting::Cursor(device, conversation, seq) => {
+                let key = keys::cursor(device, conversation);
+                self.raise(Table::Cursor, &key, seq.get())?;
+            }
+            Waiting::Marks(conversation, user, step) => {
+                let key = keys::member(conversation, user);
+                let row = self.row(Table::Marks, &key)?;
+                let before = row.map(|row| values::read_marks(&row)).transpose()?;
+                let mut marks = before.unwrap_or_default();
+                step.fold_into(&mut marks);
+                if before.unwrap_or_default() != marks {
+                    self.put(Table::Marks, &key, values::write_marks(&marks));
+                }
+            }
+            Waiting::ReceiptDue(user, conversation, ts_ms) => {
+                let key = keys::user_conversation(user, conversation);
+                let row = self.row(Table::ReceiptDue, &key)?;
+                let before = row.map(|row| values::read_time(Table::ReceiptDue.name(), &row));
+                if before.transpose()?.is_none_or(|before| before < ts_ms) {
+                    self.put(Table::ReceiptDue, &key, values::write_time(ts_ms));
+                }
+            }
+        }
+        self.group.folded.push(waiting);
+        Ok(())
+    }
+
+    fn raise(&mut self, table: Table, key: &[u8], to: u64) -> Result<(), StoreError> {
+        let row = self.row(table, key)?;
+        let before = row.map(|row| values::read_number(table.name(), &row));
+        if before.transpose()?.is_none_or(|before| before < to) {
+            self.put(table, key, values::write_number(to).to_vec());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,458 @@
+//! Cursors and marks, devices, users, handles, tokens.
+
+use super::world::*;
+use crate::domain::device::{Device, Inflight, Subscription};
+use crate::domain::entry::Draft;
+use crate::domain::member::Marks;
+use crate::domain::user::User;
+use crate::store::{ChatStore, Durability, Move, StoreError};
+use proto::ids::Seq;
+
+super::stories![
+    cursors_only_go_up,
+    relaxed_moves_are_seen_at_once_and_kept_by_flush,
+    relaxed_moves_become_durable_by_themselves,
+    marks_merge_by_maximum,
+    receipts_due_come_newest_first_and_are_dropped_after_30_days,
+    devices_are_kept_with_what_is_in_flight,
+    a_removed_device_leaves_nothing,
+    a_handle_has_one_user,
+    a_freed_handle_rests_for_90_days,
+    a_removed_user_has_no_tokens_and_devices,
+    users_come_in_pages,
+    tokens_are_found_by_hash_and_removed_by_id,
+];
+
+fn cursor(device: u8, conversation: u8, to: u64) -> Move {
+    Move::Cursor {
+        device: dev(device),
+        conversation: cid(conversation),
+        seq: seq(to),
+    }
+}
+
+async fn cursors_only_go_up(world: World) {
+    let store = world.open();
+    for (to, durability) in [
+        (5, Durability::Durable),
+        (3, Durability::Durable),
+        (4, Durability::Relaxed),
+    ] {
+        store
+            .advance(vec![cursor(1, 1, to)], durability)
+            .await
+            .unwrap();
+        let cursors = store.cursors(dev(1), Some(cid(1))).await.unwrap();
+        assert_eq!(cursors, [(cid(1), seq(5))]);
+    }
+    let store = world.reopen(store).await;
+    assert_eq!(
+        store.cursors(dev(1), None).await.unwrap(),
+        [(cid(1), seq(5))]
+    );
+    assert!(store.cursors(dev(2), None).await.unwrap().is_empty());
+    assert!(
+        store
+            .cursors(dev(1), Some(cid(2)))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+async fn relaxed_moves_are_seen_at_once_and_kept_by_flush(world: World) {
+    let store = world.open();
+    let moves = vec![cursor(1, 2, 7), cursor(1, 1, 3), cursor(2, 1, 9)];
+    store.advance(moves, Durability::Relaxed).await.unwrap();
+    let expected = [(cid(1), seq(3)), (cid(2), seq(7))];
+    assert_eq!(store.cursors(dev(1), None).await.unwrap(), expected);
+    store.flush().await.unwrap();
+    store
+        .advance(vec![cursor(1, 2, 8)], Durability::Relaxed)
+        .await
+        .unwrap();
+    let merged = [(cid(1), seq(3)), (cid(2), seq(8))];
+    assert_eq!(store.cursors(dev(1), None).await.unwrap(), merged);
+    store.flush().await.unwrap();
+    if world.is_on_disk() {
+        let killed = world.killed();
+        assert_eq!(killed.open().cursors(dev(1), None).await.unwrap(), merged);
+    }
+}
+
+async fn relaxed_moves_become_durable_by_themselves(world: World) {
+    let store = world.open();
+    store
+        .advance(vec![cursor(1, 1, 3)], Durability::Relaxed)
+        .await
+        .unwrap();
+    let store = world.reopen(store).await;
+    assert_eq!(
+        store.cursors(dev(1), None).await.unwrap(),
+        [(cid(1), seq(3))]
+    );
+
+    // A commit that comes after 200 ms takes them along.
+    store
+        .advance(vec![cursor(1, 1, 4)], Durability::Relaxed)
+        .await
+        .unwrap();
+    make_group(&*store, cid(1), &[1]).await;
+    world.clock.advance(std::time::Duration::from_millis(200));
+    say(&*store, cid(1), 1, "a").await;
+    if world.is_on_disk() {
+        let killed = world.killed();
+        let cursors = killed.open().cursors(dev(1), None).await.unwrap();
+        assert_eq!(cursors, [(cid(1), seq(4))]);
+    }
+}
+
+fn marks(delivered: u64, read: u64, private: u64, flag: Option<bool>, ts_ms: u64) -> Move {
+    Move::Marks {
+        conversation: cid(1),
+        user: uid(1),
+        delivered: seq(delivered),
+        read: seq(read),
+        private_read: seq(private),
+        unread_flag: flag,
+        ts_ms,
+    }
+}
+
+async fn marks_of_1(store: &dyn ChatStore) -> Marks {
+    let members = store.members(cid(1), None, 10).await.unwrap();
+    members[0].1
+}
+
+async fn marks_merge_by_maximum(world: World) {
+    let store = world.open();
+    make_group(&*store, cid(1), &[1, 2]).await;
+    assert_eq!(marks_of_1(&*store).await, Marks::default());
+    let moves = vec![marks(5, 0, 0, None, 10), marks(3, 2, 0, Some(true), 20)];
+    store.advance(moves, Durability::Relaxed).await.unwrap();
+    let mut expected = Marks {
+        delivered: seq(5),
+        read: seq(2),
+        private_read: Seq::ZERO,
+        unread_flag: true,
+        moved_ms: 20,
+    };
+    assert_eq!(marks_of_1(&*store).await, expected, "relaxed");
+    store
+        .advance(vec![marks(0, 1, 4, None, 30)], Durability::Durable)
+        .await
+        .unwrap();
+    expected.private_read = seq(4);
+    assert_eq!(
+        marks_of_1(&*store).await,
+        expected,
+        "durable, on top of relaxed ones"
+    );
+    store
+        .advance(vec![marks(0, 6, 0, Some(false), 40)], Durability::Durable)
+        .await
+        .unwrap();
+    expected = Marks {
+        read: seq(6),
+        unread_flag: false,
+        moved_ms: 40,
+        ..expected
+    };
+    let store = world.reopen(store).await;
+    assert_eq!(marks_of_1(&*store).await, expected);
+    let others = store.members(cid(1), Some(uid(1)), 10).await.unwrap();
+    assert_eq!(others[0].1, Marks::default());
+}
+
+async fn receipts_due_come_newest_first_and_are_dropped_after_30_days(world: World) {
+    let store = world.open();
+    let due = |conversation, ts_ms| Move::ReceiptDue {
+        user: uid(1),
+        conversation: cid(conversation),
+        ts_ms,
+    };
+    let day = DAY_MS;
+    let moves = vec![due(1, day), due(2, 3 * day), due(3, 2 * day)];
+    store.advance(moves, Durability::Durable).await.unwrap();
+    store
+        .advance(vec![due(1, 4 * day), due(2, day)], Durability::Relaxed)
+        .await
+        .unwrap();
+    let found = store.receipts_due(uid(1), 2 * day, 10).await.unwrap();
+    assert_eq!(found, [cid(1), cid(2), cid(3)]);
+    assert_eq!(
+        store.receipts_due(uid(1), 2 * day, 1).await.unwrap(),
+        [cid(1)]
+    );
+    assert_eq!(
+        store.receipts_due(uid(1), 3 * day + 1, 9).await.unwrap(),
+        [cid(1)]
+    );
+    store.flush().await.unwrap();
+    store.maintain(33 * day).await.unwrap();
+    let store = world.reopen(store).await;
+    let found = store.receipts_due(uid(1), 0, 10).await.unwrap();
+    assert_eq!(found, [cid(1), cid(2)]);
+    assert!(store.receipts_due(uid(2), 0, 10).await.unwrap().is_empty());
+}
+
+fn device(user: u8, number: u8) -> Device {
+    Device {
+        id: dev(number),
+        user: uid(user),
+        client_id: format!("phone-{number}"),
+        subscriptions: vec![Subscription {
+            filter: "chat/me/in/+".to_owned(),
+            qos: 1,
+            no_local: false,
+            retain_as_published: true,
+            identifier: None,
+            slot: 0,
+            made_ms: 11,
+        }],
+        session_expiry: 3_600,
+        has_inbox: true,
+        last_seen_ms: 12,
+    }
+}
+
+fn inflight(count: u16) -> Vec<Inflight> {
+    (1..=count)
+        .map(|packet_id| Inflight {
+            packet_id,
+            conversation: cid(1),
+            seq: seq(u64::from(packet_id) + 10),
+            form: 1,
+        })
+        .collect()
+}
+
+async fn devices_are_kept_with_what_is_in_flight(world: World) {
+    let store = world.open();
+    let (one, two) = (device(1, 1), device(1, 2));
+    store
+        .put_device(one.clone(), Some(inflight(3)), Durability::Relaxed)
+        .await
+        .unwrap();
+    store
+        .put_device(two.clone(), None, Durability::Durable)
+        .await
+        .unwrap();
+    store
+        .put_device(device(2, 3), None, Durability::Durable)
+        .await
+        .unwrap();
+    assert_eq!(
+        store.device(uid(1), dev(1)).await.unwrap(),
+        Some(one.clone())
+    );
+    assert_eq!(store.device(uid(2), dev(1)).await.unwrap(), None);
+    let store = world.reopen(store).await;
+    assert_eq!(store.devices(uid(1)).await.unwrap(), [one.clone(), two]);
+    store
+        .put_device(one.clone(), None, Durability::Durable)
+        .await
+        .unwrap();
+    assert_eq!(store.take_inflight(dev(1)).await.unwrap(), inflight(3));
+    assert!(store.take_inflight(dev(1)).await.unwrap().is_empty());
+    let many = Some(inflight(3_000));
+    store
+        .put_device(one, many, Durability::Durable)
+        .await
+        .unwrap();
+    assert_eq!(store.take_inflight(dev(1)).await.unwrap(), inflight(2_048));
+}
+
+async fn a_removed_device_leaves_nothing(world: World) {
+    let store = world.open();
+    make_group(&*store, cid(1), &[1]).await;
+    for number in [1, 2] {
+        store
+            .put_device(device(1, number), Some(inflight(1)), Durability::Relaxed)
+            .await
+            .unwrap();
+        let exchanged = Draft {
+            exchange: Some((dev(number), 9)),
+            ..draft(cid(1), 1, &format!("m{number}"), 1)
+        };
+        append(&*store, exchanged).await;
+        store
+            .advance(vec![cursor(number, 1, 1)], Durability::Durable)
+            .await
+            .unwrap();
+        store
+            .advance(vec![cursor(number, 2, 1)], Durability::Relaxed)
+            .await
+            .unwrap();
+    }
+    store.remove_device(uid(1), dev(1)).await.unwrap();
+    let store = world.reopen(store).await;
+    assert_eq!(store.devices(uid(1)).await.unwrap(), [device(1, 2)]);
+    assert!(store.cursors(dev(1), None).await.unwrap().is_empty());
+    assert!(store.take_inflight(dev(1)).await.unwrap().is_empty());
+    assert!(!store.end_exchange(dev(1), 9).await.unwrap());
+    assert_eq!(store.cursors(dev(2), None).await.unwrap().len(), 2);
+    assert_eq!(store.take_inflight(dev(2)).await.unwrap().len(), 1);
+    assert!(store.end_exchange(dev(2), 9).await.unwrap());
+    store.remove_device(uid(1), dev(9)).await.unwrap();
+}
+
+async fn a_handle_has_one_user(world: World) {
+    let store = world.open();
+    let alice = user(1, "alice");
+    store.create_user(alice.clone()).await.unwrap();
+    let taken = store.create_user(user(2, "alice")).await;
+    assert_eq!(taken, Err(StoreError::HandleTaken));
+    let twice = store.create_user(user(1, "other")).await;
+    assert_eq!(twice, Err(StoreError::HandleTaken));
+    let (one, other) = tokio::join!(
+        store.create_user(user(3, "bob")),
+        store.create_user(user(4, "bob"))
+    );
+    assert_ne!(one, other, "one of two at once");
+    let store = world.reopen(store).await;
+    assert_eq!(store.user(uid(1)).await.unwrap(), Some(alice.clone()));
+    let found = store
+        .user_by_handle(&"alice".parse().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(found, Some(alice.clone()));
+    let nobody = store
+        .user_by_handle(&"carol".parse().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(nobody, None);
+
+    let renamed = User {
+        name: "Alice".to_owned(),
+        ..alice.clone()
+    };
+    store.update_user(renamed.clone()).await.unwrap();
+    assert_eq!(store.user(uid(1)).await.unwrap(), Some(renamed));
+    assert_eq!(
+        store.update_user(user(9, "nobody")).await,
+        Err(StoreError::NotFound)
+    );
+    let moved = User {
+        handle: "alicia".parse().unwrap(),
+        ..alice
+    };
+    assert_eq!(store.update_user(moved).await, Err(StoreError::NotFound));
+}
+
+async fn a_freed_handle_rests_for_90_days(world: World) {
+    let store = world.open();
+    let alice = user(1, "alice");
+    store.create_user(alice.clone()).await.unwrap();
+    let removed = User {
+        removed_ms: Some(5 * DAY_MS),
+        ..alice
+    };
+    store.update_user(removed.clone()).await.unwrap();
+    let handle = "alice".parse().unwrap();
+    assert_eq!(store.user_by_handle(&handle).await.unwrap(), None);
+    assert_eq!(store.user(uid(1)).await.unwrap(), Some(removed.clone()));
+
+    let at = |created_ms| User {
+        created_ms,
+        ..user(2, "alice")
+    };
+    let store = world.reopen(store).await;
+    let early = store.create_user(at(95 * DAY_MS - 1)).await;
+    assert_eq!(early, Err(StoreError::HandleTaken));
+    store.create_user(at(95 * DAY_MS)).await.unwrap();
+    let found = store.user_by_handle(&handle).await.unwrap();
+    assert_eq!(found, Some(at(95 * DAY_MS)));
+    assert_eq!(store.user(uid(1)).await.unwrap(), Some(removed.clone()));
+
+    let back = User {
+        removed_ms: None,
+        ..removed.clone()
+    };
+    assert_eq!(store.update_user(back).await, Err(StoreError::NotFound));
+    let renamed = User {
+        name: "gone".to_owned(),
+        ..removed
+    };
+    store.update_user(renamed).await.unwrap();
+    let found = store.user_by_handle(&handle).await.unwrap();
+    assert_eq!(found.map(|user| user.id), Some(uid(2)), "not freed again");
+}
+
+async fn a_removed_user_has_no_tokens_and_devices(world: World) {
+    let store = world.open();
+    for number in [1, 2] {
+        store
+            .create_user(user(number, &format!("user{number}")))
+            .await
+            .unwrap();
+        store.put_token(token(number, "t1")).await.unwrap();
+        store.put_token(token(number, "t2")).await.unwrap();
+        store
+            .put_device(
+                device(number, number),
+                Some(inflight(1)),
+                Durability::Durable,
+            )
+            .await
+            .unwrap();
+        store
+            .advance(vec![cursor(number, 1, 1)], Durability::Relaxed)
+            .await
+            .unwrap();
+    }
+    let removed = User {
+        removed_ms: Some(5),
+        ..user(1, "user1")
+    };
+    store.update_user(removed).await.unwrap();
+    let store = world.reopen(store).await;
+    assert!(store.tokens(uid(1)).await.unwrap().is_empty());
+    assert_eq!(store.token(token(1, "t1").hash).await.unwrap(), None);
+    assert!(store.devices(uid(1)).await.unwrap().is_empty());
+    assert!(store.cursors(dev(1), None).await.unwrap().is_empty());
+    assert_eq!(store.tokens(uid(2)).await.unwrap().len(), 2);
+    assert_eq!(store.devices(uid(2)).await.unwrap().len(), 1);
+}
+
+async fn users_come_in_pages(world: World) {
+    let store = world.open();
+    for number in 1..=7 {
+        store
+            .create_user(user(number, &format!("user{number}")))
+            .await
+            .unwrap();
+    }
+    let one = store.users(None, 5).await.unwrap();
+    let two = store.users(Some(one[4].id), 5).await.unwrap();
+    let ids: Vec<_> = one.iter().chain(&two).map(|user| user.id).collect();
+    let expected: Vec<_> = (1..=7).map(uid).collect();
+    assert_eq!(ids, expected);
+}
+
+async fn tokens_are_found_by_hash_and_removed_by_id(world: World) {
+    let store = world.open();
+    let (one, two) = (token(1, "t1"), token(1, "t2"));
+    store.put_token(one.clone()).await.unwrap();
+    store.put_token(two.clone()).await.unwrap();
+    let store = world.reopen(store).await;
+    assert_eq!(store.token(one.hash).await.unwrap(), Some(one.clone()));
+    assert_eq!(store.token([9; 32]).await.unwrap(), None);
+    assert_eq!(
+        store.tokens(uid(1)).await.unwrap(),
+        [one.clone(), two.clone()]
+    );
+    assert!(!store.remove_token(uid(2), "t1").await.unwrap());
+    assert!(store.remove_token(uid(1), "t1").await.unwrap());
+    assert!(!store.remove_token(uid(1), "t1").await.unwrap());
+    assert_eq!(store.token(one.hash).await.unwrap(), None);
+    let mut issued_again = token(1, "t2");
+    issued_again.hash = [8; 32];
+    store.put_token(issued_again.clone()).await.unwrap();
+    assert_eq!(
+        store.token(two.hash).await.unwrap(),
+        None,
+        "one token per id"
+    );
+    assert_eq!(store.tokens(uid(1)).await.unwrap(), [issued_again]);
+}

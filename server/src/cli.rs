@@ -1,0 +1,279 @@
+//! The command line.
+
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use proto::ids::Handle;
+
+use crate::admin::{self, Reply, Request};
+use crate::config::{Config, Overrides};
+use crate::{Failure, log, serve};
+
+/// Longest password that is read, in bytes.
+const PASSWORD_BYTES_MAX: u64 = 4_096;
+
+/// A chat server that speaks plain MQTT 3.1.1 and 5.
+#[derive(Debug, Parser)]
+#[command(name = "mqchat", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve {
+        #[command(flatten)]
+        place: Place,
+        /// Address and port to listen on; port 0 takes a free one (see the file `listen` in the data directory)
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: Option<SocketAddr>,
+        /// For trying out: loopback only; an unknown user is made at the first CONNECT, with the password given there
+        #[arg(long)]
+        dev: bool,
+        /// Start although acknowledged data is missing from the store
+        #[arg(long)]
+        accept_loss: bool,
+    },
+    /// Look after users; works while the server runs and while it does not
+    User {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Look after tokens: what devices send as their password
+    Token {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Look after the store, while the server does not run
+    Store {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+    /// Read the configuration, say what is wrong with it, and print it with all defaults
+    CheckConfig {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Place {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Make a user
+    Add {
+        handle: Handle,
+        /// Read the password from standard input, one line
+        #[arg(long)]
+        password_stdin: bool,
+        /// No password: this user logs in with tokens only
+        #[arg(long, conflicts_with = "password_stdin")]
+        no_password: bool,
+    },
+    /// Change a password; connections of the user are closed
+    Passwd {
+        handle: Handle,
+        /// Read the password from standard input, one line
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List the users
+    List,
+    /// Remove a user; the messages stay, the handle rests for 90 days
+    Remove { handle: Handle },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token and print it: it is shown only now
+    Issue {
+        handle: Handle,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        label: String,
+    },
+    /// List the tokens of a user, without their secrets
+    List { handle: Handle },
+    /// End a token; connections of the user are closed
+    Revoke { handle: Handle, id: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Give back the space of what was deleted
+    Compact,
+    /// Write everything to a file, for another engine or as a backup
+    Dump { file: PathBuf },
+    /// Fill an empty store from a file that `dump` wrote
+    Load { file: PathBuf },
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Serve {
+            place,
+            listen,
+            dev,
+            accept_loss,
+        } => {
+            let overrides = Overrides {
+                data_dir: place.data_dir,
+                listen,
+                dev,
+                accept_loss,
+            };
+            let config = Config::read(place.config.as_deref(), &overrides)?;
+            log::start(&config.log)?;
+            serve::run(config, dev)
+        }
+        Command::User { place, command } => {
+            let config = place.config()?;
+            let request = command.request()?;
+            print_reply(&admin::request(&config, &request)?)
+        }
+        Command::Token { place, command } => {
+            let config = place.config()?;
+            print_reply(&admin::request(&config, &command.request())?)
+        }
+        Command::Store { place, command } => {
+            let config = place.config()?;
+            print(&command.run(&config)?)
+        }
+        Command::CheckConfig { config } => {
+            let config = Config::read(config.as_deref(), &Overrides::default())?;
+            let text =
+                toml::to_string(&config).map_err(|error| Failure::Usage(error.to_string()))?;
+            print(&text)
+        }
+    }
+}
+
+impl Place {
+    fn config(&self) -> Result<Config, Failure> {
+        let overrides = Overrides {
+            data_dir: self.data_dir.clone(),
+            ..Overrides::default()
+        };
+        Config::read(self.config.as_deref(), &overrides)
+    }
+}
+
+impl UserCommand {
+    fn request(self) -> Result<Request, Failure> {
+        Ok(match self {
+            Self::Add {
+                handle,
+                password_stdin,
+                no_password,
+            } => {
+                let password = if no_password {
+                    None
+                } else {
+                    Some(read_password(password_stdin)?)
+                };
+                Request::UserAdd { handle, password }
+            }
+            Self::Passwd {
+                handle,
+                password_stdin,
+            } => Request::UserPasswd {
+                handle,
+                password: read_password(password_stdin)?,
+            },
+            Self::List => Request::UserList,
+            Self::Remove { handle } => Request::UserRemove { handle },
+        })
+    }
+}
+
+impl TokenCommand {
+    fn request(self) -> Request {
+        match self {
+            Self::Issue { handle, label } => Request::TokenIssue { handle, label },
+            Self::List { handle } => Request::TokenList { handle },
+            Self::Revoke { handle, id } => Request::TokenRevoke { handle, id },
+        }
+    }
+}
+
+impl StoreCommand {
+    fn run(self, config: &Config) -> Result<String, Failure> {
+        use chat_plugin::store;
+        Ok(match self {
+            Self::Compact => {
+                let compacted = store::compact(&config.store)?;
+                format!("{} → {} bytes on disk", compacted.before_bytes, compacted.after_bytes)
+            }
+            Self::Dump { file } => told(&store::dump(&config.store, &file)?),
+            Self::Load { file } => told(&store::load(&config.store, &file)?),
+        })
+    }
+}
+
+fn told(dumped: &chat_plugin::store::Dumped) -> String {
+    let checksum: String = dumped.checksum.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} rows, SHA-256 {checksum}", dumped.rows)
+}
+
+/// A password from the terminal, without echo and twice, or one line of standard input. Never from the command line,
+/// where everybody on the machine could read it.
+fn read_password(from_stdin: bool) -> Result<String, Failure> {
+    if from_stdin || !std::io::stdin().is_terminal() {
+        let mut line = String::new();
+        std::io::stdin()
+            .lock()
+            .take(PASSWORD_BYTES_MAX)
+            .read_line(&mut line)
+            .map_err(Failure::io("the password cannot be read"))?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    let ask = |prompt| {
+        rpassword::prompt_password(prompt).map_err(Failure::io("the password cannot be read"))
+    };
+    let password = ask("Password: ")?;
+    if ask("Again: ")? != password {
+        return Err(Failure::Usage("the two passwords differ".into()));
+    }
+    Ok(password)
+}
+
+fn print_reply(reply: &Reply) -> Result<(), Failure> {
+    print(&reply.to_string())
+}
+
+/// To standard output; a reader who has gone away is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let end = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    match write!(out, "{text}{end}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Io {
+            what: "standard output".into(),
+            error,
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,229 @@
+//! The configuration: defaults, then the file, then the environment. What nobody knows is refused.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::Failure;
+use crate::log::LogConfig;
+
+/// Variables of the environment that override an option: `MQCHAT_BROKER__LISTEN` stands for `listen` in `[broker]`.
+const PREFIX: &str = "MQCHAT_";
+
+/// Everything that can be set. `config/mqchat.toml` explains each option.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Of the process.
+    pub(crate) server: ServerConfig,
+    /// Of MQTT.
+    pub(crate) broker: broker::Config,
+    /// Of the chat.
+    pub(crate) chat: chat_plugin::config::Config,
+    /// Of logins.
+    pub(crate) accounts: chat_plugin::accounts::AccountsConfig,
+    /// Of the store.
+    pub(crate) store: chat_plugin::store::StoreOptions,
+    /// Of the log.
+    pub(crate) log: LogConfig,
+}
+
+/// Options of the process: the section `[server]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ServerConfig {
+    /// Everything that is kept: the store, the admin socket, the address listened on.
+    pub(crate) data_dir: PathBuf,
+    /// Topics outside `chat/`: open to every user, or closed.
+    pub(crate) ordinary_topics: OrdinaryTopics,
+    /// End the process (exit code 3) when a write could not be made durable, so that a supervisor restarts it.
+    pub(crate) exit_on_poison: bool,
+}
+
+/// Who may use topics outside `chat/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OrdinaryTopics {
+    /// Every user.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("mqchat-data"),
+            ordinary_topics: OrdinaryTopics::Closed,
+            exit_on_poison: true,
+        }
+    }
+}
+
+/// What the command line says; it wins.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) dev: bool,
+    pub(crate) accept_loss: bool,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] with the option that is wrong.
+    pub(crate) fn read(file: Option<&Path>, overrides: &Overrides) -> Result<Self, Failure> {
+        let text = match file {
+            None => String::new(),
+            Some(file) => std::fs::read_to_string(file)
+                .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?,
+        };
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((
+                name.into_string().ok()?.strip_prefix(PREFIX)?.to_owned(),
+                value.into_string().ok()?,
+            ))
+        });
+        let mut config = Self::parse(&text, variables).map_err(|error| match file {
+            Some(file) => Failure::Usage(format!("{}: {error}", file.display())),
+            None => Failure::Usage(error),
+        })?;
+        config.apply(overrides)?;
+        Ok(config)
+    }
+
+    fn parse(
+        text: &str,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, String> {
+        let mut table: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| error.to_string())?;
+        for (name, value) in variables {
+            if let Some((section, option)) = name.split_once("__") {
+                set(
+                    &mut table,
+                    &section.to_lowercase(),
+                    &option.to_lowercase(),
+                    &value,
+                )?;
+            }
+        }
+        table
+            .try_into()
+            .map_err(|error: toml::de::Error| error.to_string())
+    }
+
+    fn apply(&mut self, overrides: &Overrides) -> Result<(), Failure> {
+        if let Some(data_dir) = &overrides.data_dir {
+            self.server.data_dir.clone_from(data_dir);
+        }
+        if let Some(listen) = overrides.listen {
+            self.broker.listen = listen;
+        }
+        if overrides.dev {
+            self.server.ordinary_topics = OrdinaryTopics::Open;
+            if !self.broker.listen.ip().is_loopback() {
+                return Err(Failure::Usage(format!(
+                    "--dev lets anybody in, so it listens on loopback only, not on {}",
+                    self.broker.listen
+                )));
+            }
+        }
+        self.store.accept_loss = overrides.accept_loss;
+        self.store.directory = self.server.data_dir.join(&self.store.directory);
+        self.broker
+            .check()
+            .map_err(|error| Failure::Usage(format!("broker: {error}")))
+    }
+}
+
+/// Sets one option from the environment: what reads as a TOML value is one, anything else is a text.
+fn set(table: &mut Table, section: &str, option: &str, value: &str) -> Result<(), String> {
+    let parsed = format!("value = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"));
+    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+    let section_of = table
+        .entry(section)
+        .or_insert_with(|| Value::Table(Table::new()));
+    let Value::Table(options) = section_of else {
+        return Err(format!("{section} is not a section"));
+    };
+    options.insert(option.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../config/mqchat.toml");
+    const DEV: &str = include_str!("../../config/dev.toml");
+
+    fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        Config::parse(
+            text,
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into())),
+        )
+    }
+
+    #[test]
+    fn the_shipped_file_tells_every_option_with_its_default() {
+        let defaults = Table::try_from(Config::default()).unwrap();
+        assert_eq!(SHIPPED.parse::<Table>().unwrap(), defaults);
+        assert_eq!(parse(SHIPPED, &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_file_for_development_is_valid() {
+        parse(DEV, &[]).unwrap();
+    }
+
+    #[test]
+    fn unknown_options_are_refused() {
+        let error = parse("[broker]\nlistne = \"127.0.0.1:1883\"", &[]).unwrap_err();
+        assert!(error.contains("listne"), "{error}");
+        assert!(parse("[brocker]", &[]).is_err());
+        assert!(parse("", &[("BROKER__LISTNE", "x")]).is_err());
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = parse(
+            "[broker]\nlisten = \"127.0.0.1:1\"\nkeep_alive_max_s = 5",
+            &[
+                ("BROKER__LISTEN", "127.0.0.1:2"),
+                ("CHAT__GROUP_MEMBERS_MAX", "7"),
+                ("OTHER", "x"),
+            ],
+        );
+        let config = config.unwrap();
+        assert_eq!(config.broker.listen.port(), 2);
+        assert_eq!(
+            (
+                config.broker.keep_alive_max_s,
+                config.chat.group_members_max
+            ),
+            (5, 7)
+        );
+    }
+
+    #[test]
+    fn development_mode_stays_on_this_machine() {
+        let overrides = Overrides {
+            dev: true,
+            listen: Some(([0, 0, 0, 0], 1883).into()),
+            ..Overrides::default()
+        };
+        let refused = Config::default().apply(&overrides).unwrap_err();
+        assert!(refused.to_string().contains("loopback"), "{refused}");
+    }
+}

@@ -1,0 +1,21 @@
+//! A ready world in one line: a server process, clients, the mosquitto tools, and disks that fail.
+
+mod client;
+mod deadline;
+mod disk;
+mod mosquitto;
+mod random;
+mod server;
+
+pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
+pub(crate) use deadline::{Stopwatch, eventually};
+pub(crate) use disk::{Preload, SmallDisk, compile};
+pub(crate) use mosquitto::{Sub, publish, publish_lines};
+pub(crate) use random::Random;
+pub(crate) use server::{Launch, Server, mqchat};
+
+/// Both protocol versions, for stories that are the same in each.
+pub(crate) const VERSIONS: [broker::codec::packet::Version; 2] = [
+    broker::codec::packet::Version::V311,
+    broker::codec::packet::Version::V5,
+];

@@ -1,0 +1,22 @@
+//! End-to-end stories: the real `mqchat` process, unmodified mosquitto tools, and a client made of `broker::codec`.
+//!
+//! Each story makes its own server on a port of its own with a data directory of its own, and waits for events with a
+//! deadline. What the server promises is in `docs/protocol.md`; these are the stories that hold it to that.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
+
+mod campaign;
+mod crash;
+mod delivery;
+mod group;
+mod harness;
+mod login;
+mod operation;
+mod refusals;
+mod rpc;
+mod strangers;
+mod walkthrough;

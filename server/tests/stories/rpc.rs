@@ -1,0 +1,407 @@
+//! Remote calls, with Response Topics in 5.0 and with request ids in 3.1.1.
+
+use broker::codec::properties::PublishProperties;
+use broker::codec::reason::ReasonCode;
+use serde_json::{Value, json};
+
+use super::harness::{Login, Server, VERSIONS};
+
+fn handles_and_roles(conversation: &Value) -> Vec<(String, String)> {
+    let mut members: Vec<_> = conversation["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|member| {
+            let text = |name: &str| member[name].as_str().unwrap().to_owned();
+            (text("handle"), text("role"))
+        })
+        .collect();
+    members.sort();
+    members
+}
+
+fn roles(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(handle, role)| ((*handle).to_owned(), (*role).to_owned()))
+        .collect()
+}
+
+#[test]
+fn life_of_a_group() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        let login = |user| Login::new(user).version(version).connect(server.address());
+        let (mut alice, mut bob, mut carol) = (login("alice"), login("bob"), login("carol"));
+        let group = alice
+            .call(
+                "conv.create",
+                &json!({"kind": "group", "title": "Lunch", "members": ["@bob"], "roles": {"@bob": "admin"}}),
+            )
+            .unwrap();
+        assert_eq!(
+            (&group["title"], &group["kind"], &group["role"]),
+            (&json!("Lunch"), &json!("group"), &json!("owner"))
+        );
+        assert_eq!(
+            handles_and_roles(&group),
+            roles(&[("alice", "owner"), ("bob", "admin")])
+        );
+        let cid = group["cid"].as_str().unwrap();
+
+        let added = bob
+            .call("conv.add", &json!({"cid": cid, "members": ["@carol"]}))
+            .unwrap();
+        assert_eq!(added["seq"], 2);
+        let again = bob
+            .call("conv.add", &json!({"cid": cid, "members": ["@carol"]}))
+            .unwrap();
+        assert_eq!(again["seq"], 2, "nothing changed");
+        let denied = |result: Result<Value, String>| result.unwrap_err();
+        assert_eq!(
+            denied(carol.call("conv.add", &json!({"cid": cid, "members": ["@alice"]}))),
+            "forbidden"
+        );
+        assert_eq!(
+            denied(carol.call("conv.settings", &json!({"cid": cid, "title": "x"}))),
+            "forbidden"
+        );
+        assert_eq!(
+            denied(bob.call(
+                "conv.role",
+                &json!({"cid": cid, "member": "@bob", "role": "owner"})
+            )),
+            "forbidden"
+        );
+        assert_eq!(
+            denied(bob.call("conv.remove", &json!({"cid": cid, "member": "@alice"}))),
+            "forbidden"
+        );
+        assert_eq!(
+            denied(bob.call("conv.add", &json!({"cid": cid, "members": ["@nobody"]}))),
+            "not_found"
+        );
+
+        bob.call("conv.settings", &json!({"cid": cid, "title": "Dinner"}))
+            .unwrap();
+        alice
+            .call(
+                "conv.role",
+                &json!({"cid": cid, "member": "@carol", "role": "reader"}),
+            )
+            .unwrap();
+        assert_eq!(
+            denied(alice.call("conv.leave", &json!({"cid": cid}))),
+            "last_owner"
+        );
+        assert_eq!(
+            denied(alice.call(
+                "conv.role",
+                &json!({"cid": cid, "member": "@alice", "role": "member"})
+            )),
+            "last_owner"
+        );
+        alice
+            .call("conv.leave", &json!({"cid": cid, "owner": "@bob"}))
+            .unwrap();
+        assert_eq!(
+            denied(alice.call("conv.get", &json!({"cid": cid}))),
+            "not_found"
+        );
+        bob.call("conv.remove", &json!({"cid": cid, "member": "@carol"}))
+            .unwrap();
+
+        let now = bob.call("conv.get", &json!({"cid": cid})).unwrap();
+        assert_eq!(now["title"], "Dinner");
+        assert_eq!(handles_and_roles(&now), roles(&[("bob", "owner")]));
+        let kinds: Vec<_> = bob
+            .history(cid)
+            .iter()
+            .map(|entry| entry["kind"].clone())
+            .collect();
+        assert_eq!(
+            kinds,
+            ["created", "added", "settings", "role", "left", "removed"]
+        );
+        bob.call("conv.leave", &json!({"cid": cid})).unwrap();
+        assert_eq!(
+            bob.call("conv.list", &json!({})).unwrap()["conversations"],
+            json!([])
+        );
+    }
+}
+
+#[test]
+fn same_request_changes_something_once() {
+    for version in VERSIONS {
+        let mut server = Server::dev();
+        let login = Login::new("alice").version(version);
+        Login::new("bob").connect(server.address()).disconnect();
+        let request = json!({"title": "once", "members": ["@bob"]});
+        let mut alice = login.connect(server.address());
+        alice.subscribe("chat/me/rpc/+");
+        let first = alice.call_as("req-1", "conv.create", &request).unwrap();
+        assert_eq!(
+            alice.call_as("req-1", "conv.create", &request).unwrap()["cid"],
+            first["cid"]
+        );
+        server.restart();
+        let mut alice = login.connect(server.address());
+        alice.subscribe("chat/me/rpc/+");
+        assert_eq!(
+            alice.call_as("req-1", "conv.create", &request).unwrap()["cid"],
+            first["cid"]
+        );
+        assert_ne!(
+            alice.call_as("req-2", "conv.create", &request).unwrap()["cid"],
+            first["cid"]
+        );
+        assert_eq!(alice.history(first["cid"].as_str().unwrap()).len(), 1);
+    }
+}
+
+#[test]
+fn history_pages_in_both_directions() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    for number in 1..=10 {
+        alice.publish("chat/to/me", number.to_string());
+    }
+    let mut page = |request: Value| {
+        let page = alice.call("msg.history", &request).unwrap();
+        assert_eq!(page["head"], 10);
+        let seqs: Vec<_> = page["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["seq"].as_u64().unwrap())
+            .collect();
+        (seqs, page["more"].as_bool().unwrap())
+    };
+    assert_eq!(
+        page(json!({"cid": "me", "limit": 3})),
+        (vec![8, 9, 10], true)
+    );
+    assert_eq!(
+        page(json!({"cid": "me", "before": 8, "limit": 3})),
+        (vec![5, 6, 7], true)
+    );
+    assert_eq!(
+        page(json!({"cid": "me", "before": 3, "limit": 3})),
+        (vec![1, 2], false)
+    );
+    assert_eq!(
+        page(json!({"cid": "me", "after": 0, "limit": 4})),
+        (vec![1, 2, 3, 4], true)
+    );
+    assert_eq!(
+        page(json!({"cid": "me", "after": 7, "limit": 3})),
+        (vec![8, 9, 10], false)
+    );
+    assert_eq!(page(json!({"cid": "me", "after": 10})), (vec![], false));
+}
+
+#[test]
+fn sender_sees_who_got_and_who_read() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        let login = |user| Login::new(user).version(version).connect(server.address());
+        let (mut alice, mut bob, carol) = (login("alice"), login("bob"), login("carol"));
+        let group = alice
+            .call("conv.create", &json!({"members": ["@bob", "@carol"]}))
+            .unwrap();
+        let cid = group["cid"].as_str().unwrap();
+        alice.subscribe("chat/me/rcpt/+");
+        alice.publish(&format!("chat/to/{cid}"), "who reads this?");
+        carol.disconnect();
+        bob.subscribe("chat/me/in/+");
+        bob.next_message();
+        bob.next_message();
+        bob.publish(&format!("chat/c/{cid}/read"), "2");
+
+        let uid = bob.call("me.get", &json!({})).unwrap()["uid"].clone();
+        loop {
+            let receipt = alice.next_json();
+            assert_eq!(
+                (&receipt["cid"], &receipt["read_all"]),
+                (&json!(cid), &json!(0)),
+                "not all"
+            );
+            let moves = receipt["moves"].as_array().unwrap();
+            if moves.iter().any(|step| step["u"] == uid && step["r"] == 2) {
+                break;
+            }
+        }
+        let status = alice
+            .call("msg.status", &json!({"cid": cid, "seq": 2}))
+            .unwrap();
+        let counts = ["delivered", "read", "of"].map(|name| status[name].as_u64().unwrap());
+        assert_eq!(counts, [1, 1, 2]);
+        let reader = &status["members"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|member| member["handle"] == "bob")
+            .unwrap();
+        assert_eq!(
+            (&reader["delivered"], &reader["read"]),
+            (&json!(true), &json!(true))
+        );
+        assert_eq!(
+            bob.call("msg.status", &json!({"cid": cid, "seq": 2}))
+                .unwrap_err(),
+            "forbidden"
+        );
+    }
+}
+
+#[test]
+fn unread_counts_what_others_wrote_after_the_mark() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut bob = Login::new("bob").connect(server.address());
+    for text in ["1", "2", "3"] {
+        alice.publish("chat/to/@bob", text);
+    }
+    bob.publish("chat/to/@alice", "4");
+    alice.publish("chat/to/@bob", "5");
+    let mut unread = |payload: &str| {
+        if !payload.is_empty() {
+            let cid = bob.call("conv.get", &json!({"cid": "@alice"})).unwrap()["cid"].clone();
+            bob.publish(&format!("chat/c/{}/read", cid.as_str().unwrap()), payload);
+        }
+        bob.call("conv.get", &json!({"cid": "@alice"})).unwrap()["unread"]
+            .as_u64()
+            .unwrap()
+    };
+    assert_eq!(unread(""), 4);
+    assert_eq!(unread("2"), 2);
+    assert_eq!(unread("1"), 2, "marks never go back");
+    assert_eq!(unread(r#"{"seq":3,"private":true}"#), 1);
+    assert_eq!(unread("5"), 0);
+    assert_eq!(
+        alice.call("conv.get", &json!({"cid": "@bob"})).unwrap()["unread"],
+        1,
+        "sending moves no mark"
+    );
+}
+
+#[test]
+fn private_read_mark_is_shown_to_nobody() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut bob = Login::new("bob").connect(server.address());
+    let cid = alice
+        .publish("chat/to/@bob", "secret reader")
+        .get("cid")
+        .unwrap()
+        .to_owned();
+    bob.publish(&format!("chat/c/{cid}/read"), r#"{"seq":1,"private":true}"#);
+    let status = alice
+        .call("msg.status", &json!({"cid": cid, "seq": 1}))
+        .unwrap();
+    assert_eq!(status["read"], 0);
+    let text = alice.call("conv.get", &json!({"cid": cid})).unwrap()["members"].to_string();
+    assert!(!text.contains("private"), "{text}");
+}
+
+#[test]
+fn conversations_are_listed_in_pages() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut all: Vec<String> = (0..5)
+        .map(|number| {
+            let group = alice
+                .call("conv.create", &json!({"title": number.to_string()}))
+                .unwrap();
+            group["cid"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    all.sort();
+    let mut listed: Vec<String> = Vec::new();
+    loop {
+        let request = match listed.last() {
+            Some(last) => json!({"limit": 2, "after": last}),
+            None => json!({"limit": 2}),
+        };
+        let page = alice.call("conv.list", &request).unwrap();
+        let page_cids = page["conversations"].as_array().unwrap().iter();
+        listed.extend(page_cids.map(|found| found["cid"].as_str().unwrap().to_owned()));
+        if page["more"] == false {
+            break;
+        }
+    }
+    assert_eq!(listed, all);
+}
+
+#[test]
+fn me_is_who_is_connected() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let me = alice.call("me.get", &json!({})).unwrap();
+    assert_eq!(me["handle"], "alice");
+    alice.call("me.set", &json!({"name": "Alice A."})).unwrap();
+    assert_eq!(
+        alice.call("me.get", &json!({})).unwrap()["name"],
+        "Alice A."
+    );
+    assert_eq!(
+        alice
+            .call("me.set", &json!({"name": "x".repeat(257)}))
+            .unwrap_err(),
+        "format"
+    );
+    let answer = alice.publish("chat/to/me", "note to self");
+    assert_eq!(
+        alice.call("conv.get", &json!({"cid": "me"})).unwrap()["cid"],
+        answer.get("cid").unwrap()
+    );
+}
+
+#[test]
+fn bad_calls_are_refused() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    for (method, request, code) in [
+        ("no.such", json!({}), "unknown_method"),
+        (
+            "conv.create",
+            json!({"kind": "channel", "members": []}),
+            "format",
+        ),
+        ("conv.create", json!({"members": ["@nobody"]}), "not_found"),
+        ("conv.create", json!({"title": "x".repeat(257)}), "format"),
+        ("conv.create", json!({"members": 7}), "format"),
+        ("msg.history", json!({}), "format"),
+        (
+            "msg.history",
+            json!({"cid": "me", "before": 3, "after": 1}),
+            "format",
+        ),
+        ("conv.leave", json!({"cid": "me"}), "not_found"),
+    ] {
+        assert_eq!(
+            alice.call(method, &request).unwrap_err(),
+            code,
+            "{method} {request}"
+        );
+    }
+    let nowhere = alice.publish("chat/rpc/me.get", "{}");
+    assert_eq!(
+        nowhere.get("error"),
+        Some("format"),
+        "no address for a reply"
+    );
+    for response_topic in ["chat/me/in/x", "chat/to/@bob", "chat/me/rpc/a/b", "$SYS/x"] {
+        let properties = PublishProperties {
+            response_topic: Some(response_topic.into()),
+            ..PublishProperties::default()
+        };
+        let answer = alice.publish_with("chat/rpc/me.get", "{}", properties);
+        assert_eq!(
+            answer.reason,
+            ReasonCode::PayloadFormatInvalid,
+            "{response_topic}"
+        );
+    }
+}
