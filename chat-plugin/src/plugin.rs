@@ -306,6 +306,11 @@ impl ChatPlugin {
         if reader.has_inbox() {
             self.delivery.attach(&reader);
         }
+        // Removed since the login: the event came too early for this connection.
+        let account = self.service.store.user(user).await?;
+        if account.is_none_or(|account| account.removed_ms.is_some()) {
+            client.close(ReasonCode::NotAuthorized);
+        }
         Ok(restored)
     }
 

@@ -42,7 +42,8 @@ use super::clock::Clock;
 use super::directory::Directory;
 use super::kv::{EngineError, KeyRange, KvEngine, Table};
 use super::{
-    ChatStore, Committed, Counts, Durability, Health, Move, PageRange, Place, StoreError, StoreOptions,
+    ChatStore, Committed, Counts, Durability, Health, Move, PageRange, Place, StoreError,
+    StoreOptions,
 };
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
@@ -472,7 +473,8 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         mid: &MessageId,
     ) -> Result<Option<Place>, StoreError> {
         let mid = mid.clone();
-        self.ask(|reply| Job::Place(conversation, user, mid, reply)).await
+        self.ask(|reply| Job::Place(conversation, user, mid, reply))
+            .await
     }
 
     async fn create_user(&self, user: User) -> Result<(), StoreError> {
