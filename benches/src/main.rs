@@ -1,2 +1,58 @@
-//! `mqchat-bench`: load generator and no-loss checker.
-fn main() {}
+//! `mqchat-bench`: load generator and no-loss checker for MQTT brokers, in plain topics and in chat.
+//!
+//! `pairs` and `fanout` move messages that carry their sender, number and time of sending, so that nothing is taken on
+//! trust: what a subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a
+//! connection costs. What each figure means: `benches/README.md`.
+
+mod args;
+mod bits;
+mod client;
+mod clock;
+mod connects;
+mod crowd;
+mod error;
+mod idle;
+mod load;
+mod process;
+mod report;
+mod stamp;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use error::BenchError;
+use report::Report;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let finished = run(&args).and_then(|report| {
+        report.print(args.json)?;
+        Ok(report.is_clean())
+    });
+    match finished {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("mqchat-bench: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<Report, BenchError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(args.threads())
+        .enable_all()
+        .build()
+        .map_err(BenchError::Runtime)?;
+    runtime.block_on(async {
+        match &args.command {
+            Command::Pairs(pairs) => load::pairs(&args.target, pairs).await,
+            Command::Fanout(fanout) => load::fanout(&args.target, fanout).await,
+            Command::Connects(connects) => connects::run(&args.target, connects).await,
+            Command::Idle(idle) => idle::run(&args.target, idle).await,
+        }
+    })
+}

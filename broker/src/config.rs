@@ -20,7 +20,7 @@ pub struct Config {
     pub packet_bytes_max: u32,
     /// Open network connections. Default 100,000.
     pub connections_max: usize,
-    /// Open network connections of one address (IPv6: of one /64 network). Default 10,000: whole offices and mobile
+    /// Open network connections of one address (IPv6: of one /64 network). Default 20,000: whole offices and mobile
     /// networks come from one address.
     pub connections_per_address_max: usize,
     /// Longest Keep Alive in seconds; a 5.0 client that asks for more is told this one. Turning the mechanism off (0)
@@ -70,7 +70,7 @@ impl Default for Config {
             packet_bytes_before_auth_max: 16 * 1024,
             packet_bytes_max: 256 * 1024,
             connections_max: 100_000,
-            connections_per_address_max: 10_000,
+            connections_per_address_max: 20_000,
             keep_alive_max_s: 3_600,
             session_expiry_max_s: 90 * 24 * 3_600,
             receive_maximum: 256,

@@ -46,12 +46,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut link = Link::new(stream, server.config.packet_bytes_before_auth_max);
-    match handshake::open(&server, &mut link, peer).await {
+    // Boxed: what comes before and after the connection's long life takes no memory during it.
+    match Box::pin(handshake::open(&server, &mut link, peer)).await {
         Ok(opened) => {
             server.metrics.connects_accepted.increment();
-            Connection::new(server, link, opened).run().await;
+            Box::new(Connection::new(server, link, opened)).run().await;
         }
-        Err(refused) => refuse(&server, link, peer, refused).await,
+        Err(refused) => Box::pin(refuse(&server, link, peer, refused)).await,
     }
 }
 
@@ -136,14 +137,24 @@ enum End {
     Shutdown,
 }
 
-/// What a connection waited for.
-enum Event {
-    Stop,
-    Letters(Letters),
-    Read(io::Result<usize>),
-    Written(io::Result<()>),
-    Messages,
-    Timer,
+/// What has come while a connection waited, beside messages in its queue and the timer.
+#[derive(Debug)]
+struct Events {
+    stop: bool,
+    letters: Letters,
+    read: Option<io::Result<usize>>,
+    written: io::Result<()>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            stop: false,
+            letters: Letters::default(),
+            read: None,
+            written: Ok(()),
+        }
+    }
 }
 
 /// Lists that each turn needs and no idle connection holds.
@@ -180,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         let end = match self.drive().await {
             Ok(never) => match never {},
             Err(end) => end,
@@ -191,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Before the peer has read the last packet: a later connection of this session waits for this.
         let (server, mut link) = self.finish(&end);
         if !matches!(end, End::Client { .. } | End::Closed | End::Lost(_)) {
-            close(&server, &mut link).await;
+            Box::pin(close(&server, &mut link)).await;
         }
         let (received, sent) = link.take_counts();
         server.metrics.bytes_received.add(received);
@@ -208,75 +219,73 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             self.turn(std::mem::take(&mut letters))?;
             poll_fn(|cx| Poll::Ready(self.write_now(cx))).await?;
-            if self.has_work() {
-                // Others have their turn, too.
-                tokio::task::consume_budget().await;
-                continue;
-            }
             self.arm();
-            let stopping = self.drain_until.is_some();
-            let event = poll_fn(|cx| {
-                if !stopping && stopped.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Event::Stop);
+            // Others have their turn, too.
+            tokio::task::consume_budget().await;
+            let has_work = self.has_work();
+            let mut events = Events::default();
+            poll_fn(|cx| {
+                events.stop = self.drain_until.is_none() && stopped.as_mut().poll(cx).is_ready();
+                let ready = self.poll_events(cx, &mut events) || events.stop || has_work;
+                if ready {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
                 }
-                self.poll_event(cx)
             })
             .await;
-            letters = self.handle_event(event)?;
+            letters = self.handle_events(events)?;
         }
     }
 
-    /// Waits for everything at once. What is lost by dropping it comes again.
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    /// Looks at everything that may have come; all of it each time, so that nothing that comes often holds up the rest.
+    fn poll_events(&mut self, cx: &mut Context<'_>, events: &mut Events) -> bool {
+        let mut ready = false;
         if let Poll::Ready(letters) = self.client.mailbox.poll_take(cx) {
-            return Poll::Ready(Event::Letters(letters));
-        }
-        if self.link.output_bytes() > 0
-            && let Poll::Ready(written) = self.link.poll_write(cx)
-        {
-            return Poll::Ready(Event::Written(written));
+            events.letters = letters;
+            ready = true;
         }
         if self.is_reading()
             && let Poll::Ready(read) = self.link.poll_read(cx)
         {
-            return Poll::Ready(Event::Read(read));
+            events.read = Some(read);
+            ready = true;
+        }
+        if self.link.output_bytes() > 0
+            && let Poll::Ready(written) = self.link.poll_write(cx)
+        {
+            events.written = written;
+            ready = true;
         }
         if self.is_delivering()
             && let Some(queue) = self.subscriber.queue()
-            && queue.poll_ready(self.session.window(), cx).is_ready()
         {
-            return Poll::Ready(Event::Messages);
+            ready |= queue.poll_ready(self.session.window(), cx).is_ready();
         }
         if self.armed_for.is_some() && self.timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Event::Timer);
+            self.armed_for = None;
+            ready = true;
         }
-        Poll::Pending
+        ready
     }
 
-    /// What is not done in the next turn anyway. Returns what that one is to handle.
-    fn handle_event(&mut self, event: Event) -> Result<Letters, End> {
-        match event {
-            Event::Stop => {
-                self.drain_until = clock::now().checked_add(self.server.config.drain_timeout());
-            }
-            Event::Letters(letters) => return Ok(letters),
-            Event::Read(Ok(0)) => return Err(End::Closed),
-            Event::Read(Ok(_)) | Event::Messages | Event::Written(Ok(())) => {}
-            Event::Read(Err(error)) | Event::Written(Err(error)) => return Err(End::Lost(error)),
-            Event::Timer => self.handle_timer()?,
+    /// What the next turn does not do anyway. Returns what that one is to handle.
+    fn handle_events(&mut self, events: Events) -> Result<Letters, End> {
+        events.written.map_err(End::Lost)?;
+        if let Some(read) = events.read
+            && read.map_err(End::Lost)? == 0
+        {
+            return Err(End::Closed);
         }
-        Ok(Letters::default())
-    }
-
-    fn handle_timer(&mut self) -> Result<(), End> {
-        self.armed_for = None;
         let now = clock::now();
+        if events.stop {
+            self.drain_until = now.checked_add(self.server.config.drain_timeout());
+        }
         if self.write_deadline().is_some_and(|at| at <= now) {
             return Err(End::WriteTimeout);
         }
-        let reading = self.is_reading();
-        self.session.handle_timeout(now, reading)?;
-        Ok(())
+        self.session.handle_timeout(now, self.is_reading())?;
+        Ok(events.letters)
     }
 
     fn end_if_drained(&self, now: Instant) -> Result<(), End> {
@@ -664,7 +673,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Ends the session's part of the connection: the plugin is told, the session kept or discarded, the claim given up.
-    fn finish(mut self, end: &End) -> (Arc<Server>, Link<S>) {
+    #[expect(
+        clippy::boxed_local,
+        reason = "unboxed, the task would hold the connection twice"
+    )]
+    fn finish(mut self: Box<Self>, end: &End) -> (Arc<Server>, Link<S>) {
         self.report();
         let now = clock::now();
         let server = self.server;

@@ -17,6 +17,8 @@ mod inflight;
 pub(crate) mod queue;
 mod received;
 mod terms;
+#[cfg(test)]
+mod tests;
 pub(crate) mod will;
 
 use std::collections::VecDeque;
@@ -267,6 +269,13 @@ impl Session {
 
     /// The connection has ended.
     pub(crate) fn end(mut self) -> Ended {
+        // What was accepted and only waited for its turn to be acknowledged must not be accepted again.
+        let mut unsent = Vec::new();
+        for (due, answer) in std::mem::take(&mut self.pending).into_answered() {
+            if let Due::PubRec(packet_id) = due {
+                self.settle_qos2(packet_id, answer, &mut unsent);
+            }
+        }
         self.state.received.disconnect();
         let inflight = self.state.inflight.disconnect();
         if self.terms.session_expiry > 0 {

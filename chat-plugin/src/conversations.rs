@@ -164,6 +164,14 @@ pub struct MarksChange {
     pub ts_ms: u64,
 }
 
+impl Sight {
+    /// The last entry that this user may see: the head for a member, the entry of leaving for a former one.
+    pub fn last_visible(&self) -> Seq {
+        let last = self.member.intervals.last();
+        last.map_or(Seq::ZERO, |interval| interval.to.min(self.head))
+    }
+}
+
 /// How the marks of a user moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarksMoved {

@@ -112,4 +112,17 @@ impl Service {
         let sight = live.sight(user).ok_or(UNSEEN)?;
         Ok((live, sight))
     }
+
+    /// The conversation, for members of today only: what it is now is not for those who left.
+    async fn present(
+        &self,
+        user: UserId,
+        id: ConversationId,
+    ) -> Result<(Arc<Live>, Sight), Refusal> {
+        let (live, sight) = self.seen(user, id).await?;
+        if !sight.member.is_present() {
+            return Err(Refusal::NotFound("no such conversation"));
+        }
+        Ok((live, sight))
+    }
 }

@@ -222,7 +222,10 @@ impl StoreCommand {
         Ok(match self {
             Self::Compact => {
                 let compacted = store::compact(&config.store)?;
-                format!("{} → {} bytes on disk", compacted.before_bytes, compacted.after_bytes)
+                format!(
+                    "{} → {} bytes on disk",
+                    compacted.before_bytes, compacted.after_bytes
+                )
             }
             Self::Dump { file } => told(&store::dump(&config.store, &file)?),
             Self::Load { file } => told(&store::load(&config.store, &file)?),
@@ -231,7 +234,11 @@ impl StoreCommand {
 }
 
 fn told(dumped: &chat_plugin::store::Dumped) -> String {
-    let checksum: String = dumped.checksum.iter().map(|byte| format!("{byte:02x}")).collect();
+    let checksum: String = dumped
+        .checksum
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("{} rows, SHA-256 {checksum}", dumped.rows)
 }
 

@@ -43,6 +43,8 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), Failure> {
         .map_err(|error| Failure::Usage(format!("log.filter: {error}")))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would print to standard error, and panic where that fails: on a full disk, in the task that has to stop.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let started = match config.format {
         LogFormat::Text => builder

@@ -60,7 +60,8 @@ async fn serve_store(config: &Config, dev: bool, store: Arc<dyn ChatStore>) -> R
     );
     let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
-    let broker = Broker::bind(config.broker.clone(), plugin).map_err(|error| Failure::Usage(error.to_string()))?;
+    let broker = Broker::bind(config.broker.clone(), plugin)
+        .map_err(|error| Failure::Usage(error.to_string()))?;
     let admin = AdminSocket::open(&config.server.data_dir)?;
     let address = broker.local_addr();
     tell_address(&config.server.data_dir, &address.to_string())?;

@@ -199,8 +199,8 @@ fn code(source: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn is_test(path: &str) -> bool {
-    path.split('/')
-        .any(|part| part == "tests" || part == "tests.rs" || part == "suite.rs")
+    const NAMES: [&str; 4] = ["tests", "tests.rs", "suite", "suite.rs"];
+    path.split('/').any(|part| NAMES.contains(&part))
 }
 
 fn is_within(path: &str, place: &str) -> bool {

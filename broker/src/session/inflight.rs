@@ -16,6 +16,8 @@ pub(crate) struct Inflight {
     entries: VecDeque<Entry>,
     /// Entries that have been sent on this connection.
     sent: usize,
+    /// Ordinary entries that are still to be sent on this connection.
+    unsent: usize,
     /// The identifier to try next.
     next: u16,
     /// How many identifiers from `next` on are known to be free.
@@ -48,6 +50,13 @@ pub(crate) struct Message {
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     pub(crate) subscription_identifiers: Vec<u32>,
+}
+
+impl Entry {
+    /// An ordinary entry that is still to be sent on this connection.
+    const fn is_unsent(&self) -> bool {
+        !self.sent && !matches!(self.content, Content::Plugin(_))
+    }
 }
 
 impl Inflight {
@@ -92,12 +101,13 @@ impl Inflight {
 
     /// The first ordinary entry that has not been sent on this connection yet; it counts as sent from now on.
     pub(crate) fn next_unsent(&mut self) -> Option<(PacketId, &Content)> {
-        let entry = self
-            .entries
-            .iter_mut()
-            .find(|entry| !entry.sent && !matches!(entry.content, Content::Plugin(_)))?;
+        if self.unsent == 0 {
+            return None;
+        }
+        let entry = self.entries.iter_mut().find(|entry| entry.is_unsent())?;
         entry.sent = true;
         self.sent += 1;
+        self.unsent -= 1;
         Some((entry.packet_id, &entry.content))
     }
 
@@ -118,6 +128,7 @@ impl Inflight {
         let place = self.position(packet_id)?;
         let entry = self.entries.remove(place)?;
         self.sent -= usize::from(entry.sent);
+        self.unsent -= usize::from(entry.is_unsent());
         if self.entries.is_empty() && self.entries.capacity() > IDLE_CAPACITY {
             self.entries = VecDeque::new();
         }
@@ -143,6 +154,7 @@ impl Inflight {
             }
         });
         self.sent = 0;
+        self.unsent = self.entries.len();
         self.entries.shrink_to_fit();
         plugin
     }

@@ -156,6 +156,13 @@ impl Pending {
         Some((due, answer?))
     }
 
+    /// All publishes that have been answered.
+    pub(crate) fn into_answered(self) -> impl Iterator<Item = (Due, PublishAnswer)> {
+        self.entries
+            .into_iter()
+            .filter_map(|(due, answer)| Some((due, answer?)))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

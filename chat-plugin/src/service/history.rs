@@ -92,13 +92,14 @@ impl Service {
         limit: usize,
     ) -> Result<History, Refusal> {
         let (_, sight) = self.seen(actor.user, id).await?;
+        let head = sight.last_visible();
         let limit = limit.clamp(
             1,
             usize::try_from(self.config.history_limit_max).unwrap_or(usize::MAX),
         );
         let (low, high) = match window {
-            Window::Before(seq) => (Seq::new(1), seq.previous().min(sight.head)),
-            Window::After(seq) => (seq.next(), sight.head),
+            Window::Before(seq) => (Seq::new(1), seq.previous().min(head)),
+            Window::After(seq) => (seq.next(), head),
         };
         let newest = matches!(window, Window::Before(_));
         let stretches = visible(&sight.member.intervals, low, high);
@@ -142,7 +143,7 @@ impl Service {
         Ok(History {
             entries: named,
             more,
-            head: sight.head,
+            head,
         })
     }
 
@@ -157,7 +158,7 @@ impl Service {
         seq: Seq,
     ) -> Result<Status, Refusal> {
         const MEMBERS_MAX: usize = 256;
-        let (live, sight) = self.seen(actor.user, id).await?;
+        let (live, sight) = self.present(actor.user, id).await?;
         let range = PageRange {
             from: seq,
             to: seq,
@@ -205,7 +206,7 @@ impl Service {
     /// # Errors
     /// [`Refusal::NotFound`] if this user cannot see it.
     pub async fn overview(&self, actor: Actor, id: ConversationId) -> Result<Overview, Refusal> {
-        let (live, sight) = self.seen(actor.user, id).await?;
+        let (live, sight) = self.present(actor.user, id).await?;
         self.overview_of(actor, &live, sight).await
     }
 
@@ -289,11 +290,7 @@ impl Service {
     /// `mseq(head) − mseq(read) − own countable entries after it`, through indexes.
     async fn count_unread(&self, live: &Live, sight: &Sight) -> Result<u64, Refusal> {
         let user = sight.member.user;
-        let last = sight
-            .member
-            .intervals
-            .last()
-            .map_or(Seq::ZERO, |interval| interval.to.min(sight.head));
+        let last = sight.last_visible();
         let read = sight.marks.own_read().max(first_place(sight).previous());
         if read >= last {
             return Ok(0);

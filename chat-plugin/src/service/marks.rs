@@ -33,9 +33,9 @@ impl Service {
         let (live, sight) = self.seen(actor.user, id).await?;
         let seq = match mark.seq {
             Some(seq) => seq,
-            None => self.delivered_to(actor, id, reader).await?.min(sight.head),
+            None => self.delivered_to(actor, id, reader).await?.min(sight.last_visible()),
         };
-        check_mark(seq, sight.head)?;
+        check_mark(seq, sight.last_visible())?;
         let (read, private_read) = if mark.private {
             (Seq::ZERO, seq)
         } else {
@@ -63,7 +63,7 @@ impl Service {
         reader: &Reader,
     ) -> Result<(), Refusal> {
         let (live, sight) = self.seen(actor.user, id).await?;
-        check_mark(seq, sight.head)?;
+        check_mark(seq, sight.last_visible())?;
         let cursor = reader.is_known().then_some(Move::Cursor {
             device: actor.device,
             conversation: id,

@@ -1,0 +1,324 @@
+//! One publisher: keeps its window full, or its rate, and measures how long acks take.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use broker::codec::packet::{Ack, Packet, PacketId, Publish, Qos};
+use broker::codec::reason::ReasonCode;
+use tokio::time::sleep_until;
+
+use super::pacer::due_at;
+use super::{Schedule, Stream, add_latency};
+use crate::bits::Bits;
+use crate::client::Client;
+use crate::error::BenchError;
+use crate::report::Latency;
+use crate::stamp::{Stamp, Template};
+
+/// What a publisher has to do.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) template: Template,
+    pub(super) qos: Qos,
+    pub(super) run: u32,
+    pub(super) stream_number: u16,
+    pub(super) stream: Arc<Stream>,
+    pub(super) schedule: Schedule,
+    /// Unacknowledged publishes, at most Receive Maximum of the broker [MQTT-3.3.4-7].
+    pub(super) window: u16,
+    pub(super) pace: Pace,
+}
+
+/// What a publisher waits for before it sends the next message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pace {
+    /// A free place in the window of unacknowledged publishes.
+    Acks,
+    /// QoS 0: a free place in the window of undelivered messages.
+    Deliveries {
+        /// In deliveries.
+        window: u64,
+        /// Deliveries of one message.
+        each: u64,
+    },
+    /// Its time, and a free place in the window of unacknowledged publishes.
+    Ticks {
+        /// Of all publishers.
+        rate: u32,
+        /// How many publishers take turns.
+        streams: u64,
+    },
+}
+
+/// What a publisher has seen, or all of them.
+#[derive(Debug, Default)]
+pub(super) struct PublisherSeen {
+    pub(super) sent: u64,
+    pub(super) sent_measured: u64,
+    pub(super) acked: u64,
+    pub(super) acked_measured: u64,
+    pub(super) refused: u64,
+    pub(super) first_refusal: Option<ReasonCode>,
+    pub(super) unacked: u64,
+    /// Open loop: due and not sent.
+    pub(super) unsent: u64,
+    /// QoS 0: windows given up.
+    pub(super) stalls: u64,
+    /// From the sending, in an open loop from its intended time, to PUBACK or PUBCOMP.
+    pub(super) ack: Latency,
+    /// Open loop: from the intended to the real time of sending.
+    pub(super) lag: Latency,
+}
+
+impl PublisherSeen {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.sent_measured += other.sent_measured;
+        self.acked += other.acked;
+        self.acked_measured += other.acked_measured;
+        self.refused += other.refused;
+        self.first_refusal = self.first_refusal.or(other.first_refusal);
+        self.unacked += other.unacked;
+        self.unsent += other.unsent;
+        self.stalls += other.stalls;
+        add_latency(&mut self.ack, &other.ack);
+        add_latency(&mut self.lag, &other.lag);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    number: u32,
+    sent_at: u64,
+    /// 3.1.1: told on `chat/me/err/…`, before the ack.
+    refused: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Publisher {
+    client: Client,
+    task: Task,
+    /// The place of a message is its Packet Identifier minus 1.
+    in_flight: Vec<Option<InFlight>>,
+    free: Vec<u16>,
+    sent: u32,
+    acked: Bits,
+    /// QoS 0: deliveries that are not waited for any more.
+    given_up: u64,
+    seen: PublisherSeen,
+}
+
+impl Publisher {
+    pub(super) fn new(client: Client, task: Task) -> Self {
+        Self {
+            client,
+            in_flight: vec![None; usize::from(task.window)],
+            free: (1..=task.window).rev().collect(),
+            sent: 0,
+            acked: Bits::default(),
+            given_up: 0,
+            seen: PublisherSeen::default(),
+            task,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Result<PublisherSeen, BenchError> {
+        let schedule = self.task.schedule;
+        sleep_until(schedule.deadline(schedule.start)).await;
+        let first_check = schedule.deadline(schedule.start) + STALL;
+        let mut stall_check = tokio::time::interval_at(first_check, STALL);
+        let stop = sleep_until(schedule.deadline(schedule.stop));
+        let give_up = sleep_until(schedule.deadline(schedule.stop) + schedule.drain);
+        tokio::pin!(stop, give_up);
+        let (mut stopping, mut delivered_before) = (false, 0);
+        loop {
+            if !stopping {
+                self.fill();
+            }
+            self.client.write()?;
+            let nothing_in_flight = self.free.len() == self.in_flight.len();
+            if stopping && nothing_in_flight && self.client.queued() == 0 {
+                break;
+            }
+            tokio::select! {
+                pumped = self.client.pump() => {
+                    pumped?;
+                    self.handle_packets()?;
+                }
+                () = self.task.stream.wake.notified(), if !stopping => {}
+                () = &mut stop, if !stopping => stopping = true,
+                () = &mut give_up, if stopping => break,
+                _ = stall_check.tick(), if !stopping => {
+                    delivered_before = self.check_stall(delivered_before);
+                }
+            }
+        }
+        Ok(self.finish().await)
+    }
+
+    /// Queues what may be sent now.
+    fn fill(&mut self) {
+        let schedule = self.task.schedule;
+        let now = schedule.clock.nanos();
+        while now < schedule.stop && self.may_send() {
+            let sent_at = match self.task.pace {
+                Pace::Ticks { rate, streams } => {
+                    let number =
+                        u64::from(self.sent) * streams + u64::from(self.task.stream_number);
+                    due_at(&schedule, rate, number)
+                }
+                _ => now,
+            };
+            self.send(sent_at, now);
+        }
+    }
+
+    fn may_send(&self) -> bool {
+        let in_time = match self.task.pace {
+            Pace::Acks => true,
+            Pace::Ticks { .. } => self.sent < self.task.stream.ticks.load(Ordering::Acquire),
+            Pace::Deliveries { window, each } => {
+                let settled = self.task.stream.delivered.load(Ordering::Acquire) + self.given_up;
+                u64::from(self.sent) * each < settled + window
+            }
+        };
+        let has_place = self.task.qos == Qos::AtMostOnce || !self.free.is_empty();
+        in_time && has_place && self.client.queued() < QUEUED_MAX && self.sent < u32::MAX
+    }
+
+    fn send(&mut self, sent_at: u64, now: u64) {
+        let number = self.sent;
+        self.sent += 1;
+        let mut packet_id = 0;
+        if self.task.qos == Qos::AtMostOnce {
+            self.acked.insert(number);
+        } else if let Some(free) = self.free.pop() {
+            packet_id = free;
+            if let Some(place) = self.in_flight.get_mut(usize::from(free) - 1) {
+                let refused = false;
+                *place = Some(InFlight {
+                    number,
+                    sent_at,
+                    refused,
+                });
+            }
+        }
+        self.task.stream.sent.store(self.sent, Ordering::Release);
+        let stamp = Stamp {
+            run: self.task.run,
+            stream: self.task.stream_number,
+            number,
+            sent_at,
+        };
+        self.task
+            .template
+            .write(packet_id, stamp, self.client.output());
+        if self.task.schedule.measures(now) {
+            self.seen.sent_measured += 1;
+        }
+        if matches!(self.task.pace, Pace::Ticks { .. }) && self.task.schedule.measures(sent_at) {
+            self.seen.lag.record(now.saturating_sub(sent_at));
+        }
+    }
+
+    fn handle_packets(&mut self) -> Result<(), BenchError> {
+        let now = self.task.schedule.clock.nanos();
+        while let Some(packet) = self.client.next_packet()? {
+            match &packet {
+                Packet::PubAck(ack) if self.task.qos == Qos::AtLeastOnce => {
+                    self.settle(ack, now, &packet)?;
+                }
+                Packet::PubRec(ack) if ack.reason.is_error() => self.settle(ack, now, &packet)?,
+                Packet::PubRec(ack) => {
+                    let release = Ack::success(ack.packet_id);
+                    self.client.push(&Packet::PubRel(release));
+                }
+                Packet::PubComp(ack) => self.settle(ack, now, &packet)?,
+                Packet::Publish(publish) => {
+                    self.note_refusal(publish);
+                    self.client.acknowledge(publish);
+                }
+                Packet::PubRel(ack) => {
+                    let complete = Ack::success(ack.packet_id);
+                    self.client.push(&Packet::PubComp(complete));
+                }
+                other => return Err(self.client.unexpected(other)),
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, ack: &Ack, now: u64, packet: &Packet) -> Result<(), BenchError> {
+        let Some(in_flight) = self.place(ack.packet_id).and_then(Option::take) else {
+            return Err(self.client.unexpected(packet));
+        };
+        self.free.push(ack.packet_id.get());
+        if ack.reason.is_error() || in_flight.refused {
+            self.seen.refused += 1;
+            self.seen.first_refusal.get_or_insert(ack.reason);
+            return Ok(());
+        }
+        self.acked.insert(in_flight.number);
+        if self.task.schedule.measures(now) {
+            self.seen.acked_measured += 1;
+        }
+        if self.task.schedule.measures(in_flight.sent_at) {
+            self.seen.ack.record(now.saturating_sub(in_flight.sent_at));
+        }
+        Ok(())
+    }
+
+    /// `chat/me/err/@{packet id}` tells in 3.1.1 which publish was refused, before its ack.
+    fn note_refusal(&mut self, publish: &Publish) {
+        let number = publish
+            .topic
+            .rsplit('@')
+            .next()
+            .and_then(|text| text.parse().ok());
+        if publish.topic.starts_with("chat/me/err/@")
+            && let Some(packet_id) = number.and_then(PacketId::new)
+            && let Some(Some(in_flight)) = self.place(packet_id)
+        {
+            in_flight.refused = true;
+        }
+    }
+
+    fn place(&mut self, packet_id: PacketId) -> Option<&mut Option<InFlight>> {
+        self.in_flight.get_mut(usize::from(packet_id.get()) - 1)
+    }
+
+    /// QoS 0 may lose messages: a window that nothing comes of is given up, so that the run goes on.
+    fn check_stall(&mut self, delivered_before: u64) -> u64 {
+        let delivered = self.task.stream.delivered.load(Ordering::Acquire);
+        if let Pace::Deliveries { each, .. } = self.task.pace
+            && delivered == delivered_before
+            && !self.may_send()
+        {
+            self.given_up = (u64::from(self.sent) * each).saturating_sub(delivered);
+            self.seen.stalls += 1;
+        }
+        delivered
+    }
+
+    async fn finish(mut self) -> PublisherSeen {
+        let ticks = self.task.stream.ticks.load(Ordering::Acquire);
+        self.seen.sent = u64::from(self.sent);
+        self.seen.unsent = u64::from(ticks.saturating_sub(self.sent));
+        self.seen.unacked = (self.in_flight.len() - self.free.len()) as u64;
+        if self.task.qos > Qos::AtMostOnce {
+            self.seen.acked = self.acked.len();
+        }
+        let acked = Arc::new(std::mem::take(&mut self.acked));
+        self.task.stream.acked.send_replace(Some(acked));
+        if let Err(error) = self.client.disconnect().await {
+            eprintln!("mqchat-bench: {error}");
+        }
+        self.seen
+    }
+}
+
+/// Enough for one write; what is due beyond it waits.
+const QUEUED_MAX: usize = 256 * 1024;
+/// How long QoS 0 deliveries may pause before the messages count as lost.
+const STALL: Duration = Duration::from_secs(1);
