@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::embedded::BODY_BYTES_MAX;
-
 /// Options of the chat: the section `[chat]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -82,53 +80,63 @@ impl Default for Config {
 
 /// An option has a value with which the chat cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{option} must be {bound}")]
+#[error("{option} must be {min} to {max}")]
 pub struct ConfigError {
     option: &'static str,
-    bound: &'static str,
+    min: u32,
+    max: u32,
 }
 
 impl Config {
     /// Checks what the types cannot say.
     ///
     /// # Errors
-    /// The first option whose value makes no sense.
+    /// The first option whose value is out of its range.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let at_least_1 = [
-            ("body_bytes_max", self.body_bytes_max),
-            ("json_depth_max", self.json_depth_max),
-            ("group_members_max", self.group_members_max),
+        const ANY: u32 = u32::MAX;
+        let bounds = [
+            // As much as the store takes.
+            ("body_bytes_max", self.body_bytes_max, 1, 131_072),
+            // The parser recurses: deeper is a question of the stack.
+            ("json_depth_max", self.json_depth_max, 1, 128),
+            ("group_members_max", self.group_members_max, 2, ANY),
             (
                 "conversations_per_user_max",
                 self.conversations_per_user_max,
+                1,
+                ANY,
             ),
-            ("devices_per_user_max", self.devices_per_user_max),
-            ("rpc_pending_max", self.rpc_pending_max),
-            ("history_limit_max", self.history_limit_max),
-            ("turn_entries", self.turn_entries),
-            ("cursor_days", self.cursor_days),
-            ("receipt_interval_ms", self.receipt_interval_ms),
-            ("receipt_moves_max", self.receipt_moves_max),
-            ("ring_entries_max", self.ring_entries_max),
+            ("devices_per_user_max", self.devices_per_user_max, 1, ANY),
+            (
+                "log_subscriptions_per_connection_max",
+                self.log_subscriptions_per_connection_max,
+                0,
+                128,
+            ),
+            ("rpc_pending_max", self.rpc_pending_max, 1, 65_535),
+            ("history_limit_max", self.history_limit_max, 1, 100_000),
+            ("turn_entries", self.turn_entries, 1, 65_535),
+            ("cursor_days", self.cursor_days, 1, 36_500),
+            ("receipt_interval_ms", self.receipt_interval_ms, 1, 60_000),
+            (
+                "receipt_interval_max_ms",
+                self.receipt_interval_max_ms,
+                self.receipt_interval_ms,
+                600_000,
+            ),
+            (
+                "conversation_cache_max",
+                self.conversation_cache_max,
+                1,
+                ANY,
+            ),
+            ("ring_entries_max", self.ring_entries_max, 1, ANY),
+            ("ring_bytes_max", self.ring_bytes_max, 1, ANY),
         ];
-        if let Some((option, _)) = at_least_1.into_iter().find(|(_, value)| *value == 0) {
-            return Err(ConfigError {
-                option,
-                bound: "at least 1",
-            });
-        }
-        let body_bytes_max = u32::try_from(BODY_BYTES_MAX).unwrap_or(u32::MAX);
-        if self.body_bytes_max > body_bytes_max {
-            return Err(ConfigError {
-                option: "body_bytes_max",
-                bound: "at most 131072: larger things are media",
-            });
-        }
-        if self.receipt_interval_max_ms < self.receipt_interval_ms {
-            return Err(ConfigError {
-                option: "receipt_interval_max_ms",
-                bound: "at least receipt_interval_ms",
-            });
+        for (option, value, min, max) in bounds {
+            if !(min..=max).contains(&value) {
+                return Err(ConfigError { option, min, max });
+            }
         }
         Ok(())
     }
@@ -139,20 +147,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_that_would_stop_the_chat_are_refused() {
+    fn defaults_are_accepted() {
         assert_eq!(Config::default().check(), Ok(()));
-        let lazy = Config {
-            turn_entries: 0,
+    }
+
+    #[test]
+    fn an_option_out_of_range_is_named() {
+        let config = Config {
+            json_depth_max: 1_000,
             ..Config::default()
         };
         assert_eq!(
-            lazy.check().unwrap_err().to_string(),
-            "turn_entries must be at least 1"
+            config.check().unwrap_err().to_string(),
+            "json_depth_max must be 1 to 128"
         );
-        let large = Config {
-            body_bytes_max: 1 << 20,
-            ..Config::default()
-        };
-        assert!(large.check().is_err());
     }
 }

@@ -115,7 +115,6 @@ impl ChatPlugin {
             store,
             conversations,
             names,
-            accounts: Arc::clone(&accounts),
             delivery: Arc::clone(&delivery),
             config,
         };

@@ -142,13 +142,18 @@ async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, 
         Request::UserRemove { handle } => accounts.remove_user(handle).await?,
         Request::TokenRevoke { handle, id } => accounts.revoke_token(handle, id).await?,
         Request::UserList => {
+            const PAGE: usize = 1_000;
+            let mut users: Vec<User> = Vec::new();
+            loop {
+                let after = users.last().map(|user| user.id);
+                let page = accounts.list_users(after, PAGE).await?;
+                if page.is_empty() {
+                    break;
+                }
+                users.extend(page);
+            }
             return Ok(Reply::Users(
-                accounts
-                    .list_users()
-                    .await?
-                    .into_iter()
-                    .map(ListedUser::from)
-                    .collect(),
+                users.into_iter().map(ListedUser::from).collect(),
             ));
         }
         Request::TokenIssue { handle, label } => {

@@ -466,7 +466,10 @@ impl ChatPlugin {
     }
 
     async fn me_set(&self, peer: &Peer, asked: SetMe) -> Result<Me, Refusal> {
-        let user = self.service.set_name(peer.actor, asked.name).await?;
+        let user = self
+            .service
+            .set_name(&self.accounts, peer.actor, asked.name)
+            .await?;
         let unread = self.service.unread_in_all(peer.actor).await?;
         Ok(Me {
             uid: user.id,
