@@ -144,13 +144,12 @@ async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, 
         Request::UserList => {
             const PAGE: usize = 1_000;
             let mut users: Vec<User> = Vec::new();
+            let mut after = None;
             loop {
-                let after = users.last().map(|user| user.id);
                 let page = accounts.list_users(after, PAGE).await?;
-                if page.is_empty() {
-                    break;
-                }
-                users.extend(page);
+                let Some(last) = page.last() else { break };
+                after = Some(last.id);
+                users.extend(page.into_iter().filter(|user| user.removed_ms.is_none()));
             }
             return Ok(Reply::Users(
                 users.into_iter().map(ListedUser::from).collect(),
