@@ -32,6 +32,8 @@ const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// The file that holds everything.
 const DB_FILE: &str = "db";
+/// What sled wrote about it when it was made.
+const CONF_FILE: &str = "conf";
 /// Where sled puts nodes that do not fit.
 const BLOBS: &str = "blobs";
 /// Where damaged snapshots go.
@@ -58,7 +60,9 @@ impl SledEngine {
         let path = directory.engine_path();
         finish_compaction(&path)?;
         let may_create = directory.is_new() || options.accept_loss;
-        if !may_create && !path.join(DB_FILE).exists() {
+        let is_there = |name| path.join(name).metadata().is_ok_and(|file| file.len() > 0);
+        let is_whole = is_there(DB_FILE) && is_there(CONF_FILE);
+        if !may_create && !is_whole {
             return Err(StoreError::Corrupt(format!(
                 "the files of the engine in {} are missing",
                 path.display()
@@ -153,7 +157,7 @@ impl KvEngine for SledEngine {
         })
     }
 
-    /// sled cannot give space back in place; see [`compact_at`].
+    /// sled cannot give space back in place; see [`super::compact`].
     fn compact(&self) -> Result<(), EngineError> {
         Ok(())
     }
@@ -215,6 +219,8 @@ fn open_at(path: &Path, cache_bytes: u64) -> Result<SledEngine, EngineError> {
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = open_unlocked(&config)?;
+        // sled never syncs its `conf`; without it, it takes the log for an empty one.
+        File::open(path.join(CONF_FILE))?.sync_all()?;
         let file = File::open(path.join(DB_FILE))?;
         file.sync_all()?;
         File::open(path)?.sync_all()?;

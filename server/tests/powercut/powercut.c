@@ -13,6 +13,8 @@
  *    (rename, unlink) with a sync of that directory.
  * 4. While a file POWERCUT_BROKEN exists, each sync fails with EIO, and what it should have covered is lost for ever,
  *    as on Linux, where a later sync says success although the pages are gone.
+ * 5. While a file POWERCUT_LYING exists, each sync says success and makes nothing durable, as cheap disks do. Whoever
+ *    tests with this library has to find out, or the test is worth nothing.
  *
  * Not modelled: reordering within what was not synced (all of it is lost), mmap, O_SYNC, holes, copy_file_range, system
  * calls that do not go through libc. POWERCUT_SHADOW may be left out if only syncs shall fail.
@@ -55,7 +57,7 @@ struct file {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct file *files[BUCKETS];
 static unsigned files_made;
-static char root[PATH_MAX], shadow[PATH_MAX], broken[PATH_MAX];
+static char root[PATH_MAX], shadow[PATH_MAX], broken[PATH_MAX], lying[PATH_MAX];
 static size_t root_length;
 static int on, mirroring;
 
@@ -313,15 +315,16 @@ static int sync_with(int fd, int (*real)(int))
         }
         pthread_mutex_unlock(&lock);
     }
-    int result;
+    int result, durable = 0;
     if (broken[0] && access(broken, F_OK) == 0) {
         errno = EIO;
         result = -1;
     } else {
         result = real(fd);
+        durable = result == 0 && !(lying[0] && access(lying, F_OK) == 0);
     }
     int saved = errno;
-    if (mirroring && result == 0) {
+    if (mirroring && durable) {
         pthread_mutex_lock(&lock);
         if (file)
             commit(fd, file, ranges, count, info.st_size);
@@ -380,6 +383,7 @@ __attribute__((constructor)) static void start(void)
         return;
     root_length = strlen(root);
     absolute("POWERCUT_BROKEN", broken);
+    absolute("POWERCUT_LYING", lying);
     if (absolute("POWERCUT_SHADOW", shadow)) {
         char path[LONG_PATH];
         snprintf(path, sizeof path, "%s/files/", shadow);

@@ -235,11 +235,13 @@ fn survive(mut server: Server, rounds: u32, mut crash: impl FnMut(Server) -> Ser
 
 #[test]
 fn acked_messages_survive_thirty_kills() {
-    let server = Server::dev();
-    survive(server, 30, |mut server| {
-        server.restart();
-        server
-    });
+    survive(Server::dev(), 30, restarted);
+}
+
+#[test]
+fn acked_messages_survive_kills_with_sled() {
+    let server = Server::in_new_directory(|launch| with_sled(launch).dev());
+    survive(server, 10, restarted);
 }
 
 #[test]
@@ -250,6 +252,45 @@ fn acked_messages_survive_power_cuts() {
         disk.cut(server);
         disk.launch().dev().start()
     });
+}
+
+#[test]
+fn acked_messages_survive_power_cuts_with_sled() {
+    let mut disk = Preload::new();
+    let server = with_sled(disk.launch()).dev().start();
+    survive(server, 6, move |server| {
+        disk.cut(server);
+        with_sled(disk.launch()).dev().start()
+    });
+}
+
+/// The server cannot help it, but the campaign has to see it: otherwise it could not see a fault of the server either.
+#[test]
+fn a_disk_that_lies_loses_acked_messages_and_the_campaign_sees_it() {
+    for set in [|launch: Launch| launch, with_sled] {
+        let mut disk = Preload::new();
+        let server = set(disk.launch()).dev().start();
+        let mut alice = Login::new("alice").connect(server.address());
+        alice.publish("chat/to/me", "durable");
+        disk.lie();
+        let lost = alice.publish("chat/to/me", "acked, and lost").seq();
+        disk.cut(server);
+        disk.repair();
+        let server = set(disk.launch()).dev().argument("--accept-loss").start();
+        let mut alice = Login::new("alice").connect(server.address());
+        let log = alice.history("me");
+        assert_eq!((log.len(), lost), (1, 2));
+        assert_eq!(log[0]["t"], "durable");
+    }
+}
+
+fn restarted(mut server: Server) -> Server {
+    server.restart();
+    server
+}
+
+fn with_sled(launch: Launch) -> Launch {
+    launch.variable("MQCHAT_STORE__ENGINE", "sled")
 }
 
 /// The log of the server is on the same disk: what cannot be logged must not keep it from stopping.

@@ -1,6 +1,6 @@
 //! Cursors: every device gets everything from where it was, in order, once, unless the connection was lost.
 
-use broker::codec::packet::{Publish, Qos};
+use broker::codec::packet::{Publish, Qos, Version};
 use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
 use serde_json::{Value, json};
@@ -270,7 +270,35 @@ fn qos_2_and_qos_0_are_stored_once() {
     }
 }
 
-/// As many messages as fit into a test run in a debug build; the figure of the release build is in `benches/README.md`.
+#[test]
+fn qos_2_exchange_is_recognised_after_a_kill() {
+    for version in VERSIONS {
+        let mut server = Server::dev();
+        let phone = Login::new("alice").version(version).device("phone");
+        let mut alice = phone.connect(server.address());
+        alice.subscribe("chat/me/in/+");
+        alice.begin_qos2(7, false, "chat/to/me", "once");
+        server.restart();
+        let mut alice = phone.connect(server.address());
+        assert!(alice.session_present);
+        let again = alice.begin_qos2(7, true, "chat/to/me", "once");
+        if version == Version::V5 {
+            assert!(again.is_duplicate(), "{again:?}");
+        }
+        alice.end_qos2(7);
+        server.restart();
+        let mut alice = phone.connect(server.address());
+        alice.begin_qos2(7, false, "chat/to/me", "another under the same id");
+        alice.end_qos2(7);
+        let texts: Vec<_> = alice
+            .history("me")
+            .iter()
+            .map(|entry| entry["t"].clone())
+            .collect();
+        assert_eq!(texts, ["once", "another under the same id"]);
+    }
+}
+
 #[test]
 fn memory_stays_flat_while_a_user_is_away() {
     let server = Server::dev();

@@ -72,10 +72,13 @@ fn refusal_in(
     let event = client.arrived()?;
     let told: Value = serde_json::from_slice(&event.payload).unwrap();
     assert_eq!(told["topic"], topic);
-    let key = match told["mid"].as_str() {
-        Some(mid) => mid.to_owned(),
-        None => format!("@{}", answer.packet_id),
-    };
+    let mid = told["mid"].as_str();
+    assert!(
+        mid.is_none_or(|mid| topic.ends_with(mid)),
+        "only an id that the client knows"
+    );
+    let packet_id = format!("@{}", answer.packet_id);
+    let key = mid.unwrap_or(&packet_id);
     assert_eq!(&*event.topic, format!("chat/me/err/{key}"));
     Some((
         told["error"].as_str().unwrap().to_owned(),
@@ -238,4 +241,57 @@ fn refusal_without_a_listener_is_only_an_ack() {
     alice.publish_qos2("chat/to/@nobody", "x");
     let told: Value = serde_json::from_slice(&alice.next_message().payload).unwrap();
     assert_eq!(told["error"], "not_found");
+}
+
+#[test]
+fn too_many_messages_are_refused_for_a_while() {
+    for version in VERSIONS {
+        let mut server = Server::in_new_directory(|launch| {
+            launch
+                .dev()
+                .variable("MQCHAT_CHAT__USER_MESSAGES_PER_S", "1")
+                .variable("MQCHAT_CHAT__USER_MESSAGES_BURST", "3")
+        });
+        let mut alice = Login::new("alice")
+            .version(version)
+            .connect(server.address());
+        alice.subscribe("chat/me/err/+");
+        let refusals: Vec<_> = (0..20)
+            .map(|_| {
+                let answer = alice.publish("chat/to/me", "again");
+                if let Some(wait) = answer.get("retry_ms") {
+                    assert!(wait.parse::<u64>().unwrap() > 0);
+                }
+                refusal_in(&mut alice, version, "chat/to/me", &answer)
+            })
+            .collect();
+        assert_eq!(refusals[..3], [None, None, None], "a burst is fine");
+        let refused = refusals.iter().flatten().count();
+        assert!(refused > 0);
+        assert!(
+            refusals.contains(&Some(("rate".to_owned(), 0x97))),
+            "{refusals:?}"
+        );
+        server.restart_as(|launch| launch.variable("MQCHAT_CHAT__USER_MESSAGES_BURST", "1000"));
+        let mut alice = Login::new("alice")
+            .version(version)
+            .connect(server.address());
+        assert_eq!(alice.history("me").len(), 20 - refused);
+    }
+}
+
+#[test]
+fn retained_publishes_are_refused() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        let mut alice = Login::new("alice")
+            .version(version)
+            .connect(server.address());
+        alice.subscribe("chat/me/err/+");
+        alice.publish("chat/to/me", "not retained");
+        let answer = alice.publish_retained("chat/to/me", "retained");
+        let told = refusal_in(&mut alice, version, "chat/to/me", &answer).unwrap();
+        assert_eq!(told, ("format".to_owned(), 0x99));
+        assert_eq!(alice.history("me").len(), 1);
+    }
 }

@@ -275,6 +275,36 @@ impl Client {
         answer
     }
 
+    /// Publishes a retained message at QoS 1 and waits for the answer.
+    pub(crate) fn publish_retained(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Answer {
+        let id = self.new_packet_id();
+        let none = PublishProperties::default();
+        let mut packet = publish_packet(topic, payload, Qos::AtLeastOnce, Some(id), none);
+        if let Packet::Publish(publish) = &mut packet {
+            publish.retain = true;
+        }
+        self.send(&packet);
+        self.next_answer().unwrap()
+    }
+
+    /// Begins a QoS 2 exchange under this packet id, perhaps again, and stops after PUBREC.
+    pub(crate) fn begin_qos2(&mut self, id: u16, dup: bool, topic: &str, payload: &str) -> Answer {
+        let none = PublishProperties::default();
+        let mut packet = publish_packet(topic, payload, Qos::ExactlyOnce, PacketId::new(id), none);
+        if let Packet::Publish(publish) = &mut packet {
+            publish.dup = dup;
+        }
+        self.send(&packet);
+        self.next_answer().unwrap()
+    }
+
+    /// Ends a QoS 2 exchange: PUBREL, PUBCOMP.
+    pub(crate) fn end_qos2(&mut self, id: u16) {
+        let id = PacketId::new(id).unwrap();
+        self.send(&Packet::PubRel(Ack::success(id)));
+        self.wait_for(|packet| matches!(packet, Packet::PubComp(ack) if ack.packet_id == id));
+    }
+
     /// Publishes at QoS 0.
     pub(crate) fn publish_qos0(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
         let packet = publish_packet(

@@ -33,12 +33,13 @@ impl Preload {
     }
 
     /// The variables with which a program uses the disk.
-    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 4] {
+    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 5] {
         [
             ("LD_PRELOAD", self.library.clone()),
             ("POWERCUT_ROOT", self.root()),
             ("POWERCUT_SHADOW", self.shadow()),
             ("POWERCUT_BROKEN", self.broken()),
+            ("POWERCUT_LYING", self.lying()),
         ]
     }
 
@@ -56,9 +57,15 @@ impl Preload {
         fs::write(self.broken(), "").unwrap();
     }
 
+    /// From now on a sync says success and does nothing.
+    pub(crate) fn lie(&self) {
+        fs::write(self.lying(), "").unwrap();
+    }
+
     /// Syncs work again.
     pub(crate) fn repair(&self) {
         let _ = fs::remove_file(self.broken());
+        let _ = fs::remove_file(self.lying());
     }
 
     /// The power fails under a server.
@@ -84,6 +91,10 @@ impl Preload {
 
     fn broken(&self) -> PathBuf {
         self.base.path().join("broken")
+    }
+
+    fn lying(&self) -> PathBuf {
+        self.base.path().join("lying")
     }
 }
 
