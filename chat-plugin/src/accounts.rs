@@ -85,6 +85,9 @@ pub enum AccountError {
     /// Somebody has the handle, or had it within the last 90 days.
     #[error("the handle {0} is taken")]
     HandleTaken(Handle),
+    /// Too many passwords are being hashed.
+    #[error("too many passwords are being hashed")]
+    Busy,
     /// Hashing failed.
     #[error("the password could not be hashed: {0}")]
     Hash(String),
@@ -114,6 +117,8 @@ pub enum UserEvent {
 pub struct Accounts {
     store: Arc<dyn ChatStore>,
     passwords: Passwords,
+    /// Held from reading a user's row to writing it: one change does not undo another.
+    changing: tokio::sync::Mutex<()>,
     /// Create unknown users at their first login.
     dev: bool,
     events: mpsc::Sender<UserEvent>,
@@ -135,6 +140,7 @@ impl Accounts {
         Ok(Self {
             store,
             passwords,
+            changing: tokio::sync::Mutex::default(),
             dev,
             events,
             receiver: Mutex::new(Some(receiver)),
@@ -201,7 +207,7 @@ impl Accounts {
                 .await?
                 .ok_or(AuthError::BadCredentials),
             Err(AccountError::Store(error)) => Err(error.into()),
-            Err(AccountError::Hash(error)) if error == passwords::BUSY => Err(AuthError::Busy),
+            Err(AccountError::Busy) => Err(AuthError::Busy),
             Err(_) => Err(AuthError::BadCredentials),
         }
     }
@@ -242,8 +248,9 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn set_password(&self, handle: &Handle, password: &[u8]) -> Result<(), AccountError> {
-        let user = self.user(handle).await?;
         let password_hash = Some(self.hash(password).await?);
+        let _alone = self.changing.lock().await;
+        let user = self.user(handle).await?;
         let id = user.id;
         self.store
             .update_user(User {
@@ -261,6 +268,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn remove_user(&self, handle: &Handle) -> Result<(), AccountError> {
+        let _alone = self.changing.lock().await;
         let user = self.user(handle).await?;
         let id = user.id;
         let removed_ms = Some(crate::clock::now_ms());
@@ -274,6 +282,25 @@ impl Accounts {
         self.passwords.forget(id);
         self.tell(UserEvent::Removed(id)).await;
         Ok(())
+    }
+
+    /// Gives a user another display name; durable when it returns.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn set_name(&self, id: UserId, name: String) -> Result<Option<User>, StoreError> {
+        let _alone = self.changing.lock().await;
+        let Some(user) = self
+            .store
+            .user(id)
+            .await?
+            .filter(|user| user.removed_ms.is_none())
+        else {
+            return Ok(None);
+        };
+        let user = User { name, ..user };
+        self.store.update_user(user.clone()).await?;
+        Ok(Some(user))
     }
 
     /// All users who can log in, in the order of their making.

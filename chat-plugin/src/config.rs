@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::embedded::BODY_BYTES_MAX;
+
 /// Options of the chat: the section `[chat]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -71,9 +73,86 @@ impl Default for Config {
             device_messages_burst: 100_000,
             user_messages_per_s: 20_000,
             user_messages_burst: 100_000,
-            conversation_cache_max: 20_000,
-            ring_entries_max: 128,
-            ring_bytes_max: 262_144,
+            conversation_cache_max: 10_000,
+            ring_entries_max: 64,
+            ring_bytes_max: 131_072,
         }
+    }
+}
+
+/// An option has a value with which the chat cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{option} must be {bound}")]
+pub struct ConfigError {
+    option: &'static str,
+    bound: &'static str,
+}
+
+impl Config {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The first option whose value makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let at_least_1 = [
+            ("body_bytes_max", self.body_bytes_max),
+            ("json_depth_max", self.json_depth_max),
+            ("group_members_max", self.group_members_max),
+            (
+                "conversations_per_user_max",
+                self.conversations_per_user_max,
+            ),
+            ("devices_per_user_max", self.devices_per_user_max),
+            ("rpc_pending_max", self.rpc_pending_max),
+            ("history_limit_max", self.history_limit_max),
+            ("turn_entries", self.turn_entries),
+            ("cursor_days", self.cursor_days),
+            ("receipt_interval_ms", self.receipt_interval_ms),
+            ("receipt_moves_max", self.receipt_moves_max),
+            ("ring_entries_max", self.ring_entries_max),
+        ];
+        if let Some((option, _)) = at_least_1.into_iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError {
+                option,
+                bound: "at least 1",
+            });
+        }
+        let body_bytes_max = u32::try_from(BODY_BYTES_MAX).unwrap_or(u32::MAX);
+        if self.body_bytes_max > body_bytes_max {
+            return Err(ConfigError {
+                option: "body_bytes_max",
+                bound: "at most 131072: larger things are media",
+            });
+        }
+        if self.receipt_interval_max_ms < self.receipt_interval_ms {
+            return Err(ConfigError {
+                option: "receipt_interval_max_ms",
+                bound: "at least receipt_interval_ms",
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_would_stop_the_chat_are_refused() {
+        assert_eq!(Config::default().check(), Ok(()));
+        let lazy = Config {
+            turn_entries: 0,
+            ..Config::default()
+        };
+        assert_eq!(
+            lazy.check().unwrap_err().to_string(),
+            "turn_entries must be at least 1"
+        );
+        let large = Config {
+            body_bytes_max: 1 << 20,
+            ..Config::default()
+        };
+        assert!(large.check().is_err());
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 
+use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Names, Sight};
 use crate::delivery::Delivery;
@@ -21,6 +22,7 @@ pub struct Service {
     pub(crate) store: Arc<dyn ChatStore>,
     pub(crate) conversations: Arc<Conversations>,
     pub(crate) names: Arc<Names>,
+    pub(crate) accounts: Arc<Accounts>,
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) config: Config,
 }

@@ -137,6 +137,9 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Removes a device with its cursors, in-flight references and QoS 2 exchanges.
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError>;
 
+    /// Packet identifiers of the QoS 2 exchanges of a device that have not ended.
+    async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError>;
+
     /// Ends a QoS 2 exchange: its row is gone, durably. Says whether there was one.
     async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError>;
 

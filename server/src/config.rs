@@ -136,6 +136,9 @@ impl Config {
         }
         self.store.accept_loss = overrides.accept_loss;
         self.store.directory = self.server.data_dir.join(&self.store.directory);
+        self.chat
+            .check()
+            .map_err(|error| Failure::Usage(format!("chat: {error}")))?;
         self.broker
             .check()
             .map_err(|error| Failure::Usage(format!("broker: {error}")))

@@ -1,5 +1,6 @@
 //! `mqchat serve`: build, run, drain.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,10 +31,14 @@ pub(crate) fn run(config: Config, dev: bool) -> Result<(), Failure> {
 
 async fn serve(config: Config, dev: bool) -> Result<(), Failure> {
     let data_dir = config.server.data_dir.clone();
-    std::fs::create_dir_all(&data_dir).map_err(Failure::io(format!(
-        "the data directory {}",
-        data_dir.display()
-    )))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700) // messages and password hashes are for nobody else on this machine
+        .create(&data_dir)
+        .map_err(Failure::io(format!(
+            "the data directory {}",
+            data_dir.display()
+        )))?;
     let store = store::open(&config.store)?;
     let served = serve_store(&config, dev, Arc::clone(&store)).await;
     let health = store.health();

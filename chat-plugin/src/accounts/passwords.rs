@@ -15,9 +15,6 @@ use tokio::time::Instant;
 
 use super::{AccountError, AccountsConfig, AuthError};
 
-/// The message of [`AccountError::Hash`] when too many wait.
-pub(super) const BUSY: &str = "too many passwords are being hashed";
-
 /// Hashes and verifies passwords.
 pub(super) struct Passwords {
     argon2: Argon2<'static>,
@@ -67,9 +64,7 @@ impl Passwords {
     pub(super) async fn hash(&self, password: &[u8]) -> Result<String, AccountError> {
         let (argon2, password) = (self.argon2.clone(), password.to_vec());
         let hashed = self.run(move || hash(&argon2, &password)).await;
-        hashed
-            .map_err(|_| AccountError::Hash(BUSY.into()))?
-            .map_err(hash_error)
+        hashed.map_err(|_| AccountError::Busy)?.map_err(hash_error)
     }
 
     /// Is this the password of that user? Without a user (or one without password) it takes as long, and is not.

@@ -51,12 +51,9 @@ impl Service {
                 "a name has at most {NAME_MAX} bytes and no control characters"
             )));
         }
-        let user = User {
-            name,
-            ..self.me(actor).await?
-        };
-        self.store.update_user(user.clone()).await?;
-        self.names.changed(actor.user);
+        let user = self.accounts.set_name(actor.user, name).await?;
+        let user = user.ok_or(Refusal::NotFound("no such user"))?;
+        self.names.changed(&user);
         Ok(user)
     }
 }
