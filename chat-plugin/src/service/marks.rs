@@ -33,7 +33,10 @@ impl Service {
         let (live, sight) = self.seen(actor.user, id).await?;
         let seq = match mark.seq {
             Some(seq) => seq,
-            None => self.delivered_to(actor, id, reader).await?.min(sight.last_visible()),
+            None => self
+                .delivered_to(actor, id, reader)
+                .await?
+                .min(sight.last_visible()),
         };
         check_mark(seq, sight.last_visible())?;
         let (read, private_read) = if mark.private {
