@@ -1,26 +1,43 @@
 //! Accounts: who may connect, and how they prove it.
 //!
-//! * **Tokens** (`mqt_…`, 256 random bits, stored as SHA-256) are looked up in microseconds: for devices.
-//! * **Passwords** are argon2id hashes. Hashing takes tens of milliseconds on purpose, so it runs on few threads behind a
-//!   bounded queue, and a verification that succeeded is remembered for a while, under a key that only this process
-//!   knows. Unknown users take as long as known ones.
+//! How a CONNECT is judged:
+//! 1. The user name must be a handle. A password with the form of a **token** (`mqt_…`, 256 random bits) is looked up by
+//!    its SHA-256 in microseconds, and must be that user's.
+//! 2. Otherwise it is compared with the **password** of the user's row. One that was verified lately under the same row is
+//!    accepted at once (`verified`).
+//! 3. Otherwise argon2id, which takes tens of milliseconds on purpose: on few threads behind a bounded queue (`hashing`),
+//!    and [`AuthError::Busy`] when that is full. An unknown user, or one without a password, costs the same.
+//! 4. In dev mode an unknown handle becomes a user with the password given.
+//!
+//! Neither passwords nor tokens are logged, and none is in a `Debug` text.
 
-mod passwords;
+mod error;
+mod hashing;
+mod manage;
+#[cfg(test)]
+mod tests;
 mod tokens;
+mod verified;
 
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use proto::ids::{Handle, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use self::passwords::Passwords;
-use crate::domain::user::{Token, User};
-use crate::store::{ChatStore, StoreError};
+pub use self::error::{AccountError, AuthError};
+use self::hashing::{HashError, Hashing};
+use self::verified::Verified;
+use crate::clock;
+use crate::domain::user::User;
+use crate::store::ChatStore;
 
-/// Shortest and longest password, in bytes.
-const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 1..=1_024;
-/// Events that may wait for the chat.
+/// Longest password, in bytes; a longer one is refused unread.
+const PASSWORD_BYTES_MAX: usize = 1_024;
+/// Events that may wait for the chat; then the next change waits as well.
 const EVENTS_MAX: usize = 1_024;
 
 /// Options of the accounts: the section `[accounts]` of the configuration.
@@ -39,6 +56,8 @@ pub struct AccountsConfig {
     pub argon2_memory_kib: u32,
     /// Passes of argon2id over it (OWASP: at least 2).
     pub argon2_passes: u32,
+    /// Tokens of one user.
+    pub tokens_per_user_max: u32,
 }
 
 impl Default for AccountsConfig {
@@ -50,52 +69,40 @@ impl Default for AccountsConfig {
             cache_max: 10_000,
             argon2_memory_kib: 19_456,
             argon2_passes: 2,
+            tokens_per_user_max: 100,
         }
     }
 }
 
-/// Why a login failed.
+/// An option has a value with which accounts cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AuthError {
-    /// No such user, wrong password, revoked token: not told apart.
-    #[error("bad user name or password")]
-    BadCredentials,
-    /// Too many logins wait for their hash.
-    #[error("too many logins at once")]
-    Busy,
-    /// The store does not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+#[error("{option} must be {min} to {max}")]
+pub struct AccountsConfigError {
+    option: &'static str,
+    min: u32,
+    max: u32,
 }
 
-/// Why a change of an account was not made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AccountError {
-    /// There is no such user.
-    #[error("there is no user {0}")]
-    NoSuchUser(Handle),
-    /// There is no such token.
-    #[error("there is no token {0}")]
-    NoSuchToken(String),
-    /// Empty, or too long.
-    #[error("a password has {} to {} bytes", PASSWORD_BYTES.start(), PASSWORD_BYTES.end())]
-    PasswordLength,
-    /// Somebody has the handle, or had it within the last 90 days.
-    #[error("the handle {0} is taken")]
-    HandleTaken(Handle),
-    /// Hashing failed.
-    #[error("the password could not be hashed: {0}")]
-    Hash(String),
-    /// The store does not take it.
-    #[error(transparent)]
-    Store(StoreError),
-}
-
-impl From<StoreError> for AccountError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+impl AccountsConfig {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The first option whose value is out of its range.
+    pub fn check(&self) -> Result<(), AccountsConfigError> {
+        let bounds = [
+            ("hashes_at_once", self.hashes_at_once, 1, 256),
+            ("hash_queue_max", self.hash_queue_max, 1, 100_000),
+            ("cache_max", self.cache_max, 1, 100_000_000),
+            // Below 8 KiB argon2 has no room for its blocks; above 4 GiB one login could exhaust the machine.
+            ("argon2_memory_kib", self.argon2_memory_kib, 8, 4 << 20),
+            ("argon2_passes", self.argon2_passes, 1, 1_000),
+        ];
+        for (option, value, min, max) in bounds {
+            if !(min..=max).contains(&value) {
+                return Err(AccountsConfigError { option, min, max });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -113,9 +120,15 @@ pub enum UserEvent {
 /// All users, with their passwords and tokens.
 pub struct Accounts {
     store: Arc<dyn ChatStore>,
-    passwords: Passwords,
+    config: AccountsConfig,
     /// Create unknown users at their first login.
     dev: bool,
+    hashing: Hashing,
+    verified: Verified,
+    /// Held while a user's row is read, changed and written.
+    changes: tokio::sync::Mutex<()>,
+    /// The queue was found full since a password was last hashed: said once, not for each.
+    busy: AtomicBool,
     events: mpsc::Sender<UserEvent>,
     receiver: Mutex<Option<mpsc::Receiver<UserEvent>>>,
 }
@@ -130,12 +143,20 @@ impl Accounts {
         config: &AccountsConfig,
         dev: bool,
     ) -> Result<Self, AccountError> {
-        let passwords = Passwords::new(config)?;
+        let failed = |error: &dyn ToString| AccountError::Hash(error.to_string());
+        let hashing = Hashing::new(config).map_err(|error| failed(&error))?;
+        let lines_max = usize::try_from(config.cache_max).unwrap_or(usize::MAX);
+        let lasts = Duration::from_secs(config.cache_s.into());
+        let verified = Verified::new(lines_max, lasts).map_err(|error| failed(&error))?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         Ok(Self {
             store,
-            passwords,
+            config: config.clone(),
             dev,
+            hashing,
+            verified,
+            changes: tokio::sync::Mutex::default(),
+            busy: AtomicBool::new(false),
             events,
             receiver: Mutex::new(Some(receiver)),
         })
@@ -151,202 +172,117 @@ impl Accounts {
         taken.unwrap_or_else(|| mpsc::channel(1).1)
     }
 
-    /// Checks a login.
+    /// The user whom these credentials of a CONNECT prove.
     ///
     /// # Errors
-    /// [`AuthError`].
+    /// [`AuthError::BadCredentials`] if they prove nobody; any other if that could not be found out now.
     pub async fn authenticate(&self, name: &str, password: &[u8]) -> Result<User, AuthError> {
-        let user = match name.parse::<Handle>() {
-            Ok(handle) => match self.store.user_by_handle(&handle).await? {
-                None if self.dev => Some(self.first_login(handle, password).await?),
-                found => found,
-            },
-            Err(_) => None,
+        let Ok(handle) = name.parse::<Handle>() else {
+            return Err(AuthError::BadCredentials);
         };
+        if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+            return Err(AuthError::BadCredentials);
+        }
+        let user = self.store.user_by_handle(&handle).await?;
         if let Some(hash) = tokens::hash_of(password) {
             return self.check_token(user, hash).await;
         }
-        if !PASSWORD_BYTES.contains(&password.len()) {
-            return Err(AuthError::BadCredentials);
+        match user {
+            Some(user) => self.check_password(user, password).await,
+            None if self.dev => self.first_login(handle, password).await,
+            None => self.refuse_as_slowly(password).await,
         }
-        let hash = user
-            .as_ref()
-            .and_then(|user| Some((user.id, user.password_hash.clone()?)));
-        if self.passwords.verify(hash, password).await? {
-            return user.ok_or(AuthError::BadCredentials);
-        }
-        Err(AuthError::BadCredentials)
     }
 
     async fn check_token(&self, user: Option<User>, hash: [u8; 32]) -> Result<User, AuthError> {
         let token = self.store.token(hash).await?;
-        let matching = user
-            .zip(token)
-            .filter(|(user, token)| user.id == token.user);
-        matching
-            .map(|(user, _)| user)
-            .ok_or(AuthError::BadCredentials)
+        match (user, token) {
+            (Some(user), Some(token)) if user.id == token.user => Ok(user),
+            _ => Err(AuthError::BadCredentials),
+        }
     }
 
-    /// In dev mode: makes the user. Of two first logins at once, one makes it and both are checked against it.
+    async fn check_password(&self, user: User, password: &[u8]) -> Result<User, AuthError> {
+        let Some(phc) = &user.password_hash else {
+            return self.refuse_as_slowly(password).await;
+        };
+        let key = self.verified.key(&user, phc, password);
+        if key.is_some_and(|key| self.verified.contains(&key, clock::monotonic())) {
+            return Ok(user);
+        }
+        let right = self.hashing.verify(password, phc).await;
+        if !self.hashed(right)? {
+            return Err(AuthError::BadCredentials);
+        }
+        // The row may have changed while the hash was computed: what counts is the row as it is now.
+        let now = self.store.user_by_handle(&user.handle).await?;
+        if now.is_none_or(|now| now.id != user.id || now.password_hash != user.password_hash) {
+            return Err(AuthError::BadCredentials);
+        }
+        if let Some(key) = key {
+            self.verified.insert(key, user.id, clock::monotonic());
+        }
+        Ok(user)
+    }
+
+    /// As slow as a wrong password of a known user, so that handles cannot be probed.
+    async fn refuse_as_slowly(&self, password: &[u8]) -> Result<User, AuthError> {
+        let hash = self.hashing.hash(password).await;
+        self.hashed(hash)?;
+        Err(AuthError::BadCredentials)
+    }
+
+    /// In dev mode: makes the user. Of two first logins at once, one makes it and the other must know the same password.
     async fn first_login(&self, handle: Handle, password: &[u8]) -> Result<User, AuthError> {
-        match self.add_user(handle.clone(), Some(password)).await {
+        match self.add_user(handle, Some(password)).await {
             Ok(user) => {
-                tracing::info!(%handle, "made a user at the first login (--dev)");
+                tracing::info!(handle = %user.handle, "made a user at the first login (--dev)");
+                let phc = user.password_hash.as_deref().unwrap_or_default();
+                if let Some(key) = self.verified.key(&user, phc, password) {
+                    self.verified.insert(key, user.id, clock::monotonic());
+                }
                 Ok(user)
             }
-            Err(AccountError::HandleTaken(_)) => self
-                .store
-                .user_by_handle(&handle)
-                .await?
-                .ok_or(AuthError::BadCredentials),
+            Err(AccountError::HandleTaken(handle)) => {
+                match self.store.user_by_handle(&handle).await? {
+                    Some(user) => self.check_password(user, password).await,
+                    // The handle of a removed user rests.
+                    None => Err(AuthError::BadCredentials),
+                }
+            }
             Err(AccountError::Store(error)) => Err(error.into()),
-            Err(AccountError::Hash(error)) if error == passwords::BUSY => Err(AuthError::Busy),
+            Err(AccountError::Busy) => Err(AuthError::Busy),
+            Err(AccountError::Hash(error)) => Err(AuthError::Hash(error)),
             Err(_) => Err(AuthError::BadCredentials),
         }
     }
 
-    /// Makes a user; without a password it can log in with tokens only.
-    ///
-    /// # Errors
-    /// [`AccountError`].
-    pub async fn add_user(
-        &self,
-        handle: Handle,
-        password: Option<&[u8]>,
-    ) -> Result<User, AccountError> {
-        let password_hash = match password {
-            Some(password) => Some(self.hash(password).await?),
-            None => None,
-        };
-        let mut random = [0; 10];
-        getrandom::fill(&mut random).map_err(|error| AccountError::Hash(error.to_string()))?;
-        let created_ms = crate::clock::now_ms();
-        let user = User {
-            id: UserId::new(created_ms, random),
-            handle: handle.clone(),
-            name: String::new(),
-            password_hash,
-            created_ms,
-            removed_ms: None,
-        };
-        match self.store.create_user(user.clone()).await {
-            Ok(()) => Ok(user),
-            Err(StoreError::HandleTaken) => Err(AccountError::HandleTaken(handle)),
-            Err(error) => Err(error.into()),
+    fn hashed<T>(&self, result: Result<T, HashError>) -> Result<T, AuthError> {
+        match result {
+            Ok(value) => {
+                self.busy.store(false, Ordering::Relaxed);
+                Ok(value)
+            }
+            Err(HashError::Busy) => {
+                if !self.busy.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        queue = self.config.hash_queue_max,
+                        "too many logins at once: some are refused with «server busy» (tokens need no queue)"
+                    );
+                }
+                Err(AuthError::Busy)
+            }
+            Err(HashError::Failed(error)) => Err(AuthError::Hash(error)),
         }
     }
+}
 
-    /// Gives a user another password. Connections that rest on the old one are closed.
-    ///
-    /// # Errors
-    /// [`AccountError`].
-    pub async fn set_password(&self, handle: &Handle, password: &[u8]) -> Result<(), AccountError> {
-        let user = self.user(handle).await?;
-        let password_hash = Some(self.hash(password).await?);
-        let id = user.id;
-        self.store
-            .update_user(User {
-                password_hash,
-                ..user
-            })
-            .await?;
-        self.passwords.forget(id);
-        self.tell(UserEvent::PasswordChanged(id)).await;
-        Ok(())
-    }
-
-    /// Removes a user: no login any more, tokens and devices gone, the handle rests for 90 days. The log keeps the messages.
-    ///
-    /// # Errors
-    /// [`AccountError`].
-    pub async fn remove_user(&self, handle: &Handle) -> Result<(), AccountError> {
-        let user = self.user(handle).await?;
-        let id = user.id;
-        let removed_ms = Some(crate::clock::now_ms());
-        self.store
-            .update_user(User {
-                password_hash: None,
-                removed_ms,
-                ..user
-            })
-            .await?;
-        self.passwords.forget(id);
-        self.tell(UserEvent::Removed(id)).await;
-        Ok(())
-    }
-
-    /// All users who can log in, in the order of their making.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn list_users(&self) -> Result<Vec<User>, AccountError> {
-        const PAGE: usize = 1_000;
-        let mut users: Vec<User> = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.store.users(after, PAGE).await?;
-            let Some(last) = page.last() else {
-                return Ok(users);
-            };
-            after = Some(last.id);
-            users.extend(page.into_iter().filter(|user| user.removed_ms.is_none()));
-        }
-    }
-
-    /// Makes a token. Its text is returned once and stored nowhere.
-    ///
-    /// # Errors
-    /// [`AccountError`].
-    pub async fn issue_token(
-        &self,
-        handle: &Handle,
-        label: &str,
-    ) -> Result<(Token, String), AccountError> {
-        let user = self.user(handle).await?;
-        let (token, text) = tokens::make(user.id, label, crate::clock::now_ms())?;
-        self.store.put_token(token.clone()).await?;
-        Ok((token, text))
-    }
-
-    /// The tokens of a user, without their texts.
-    ///
-    /// # Errors
-    /// [`AccountError`].
-    pub async fn list_tokens(&self, handle: &Handle) -> Result<Vec<Token>, AccountError> {
-        let user = self.user(handle).await?;
-        Ok(self.store.tokens(user.id).await?)
-    }
-
-    /// Ends a token. Connections of the user are closed; those with other credentials just come back.
-    ///
-    /// # Errors
-    /// [`AccountError`].
-    pub async fn revoke_token(&self, handle: &Handle, id: &str) -> Result<(), AccountError> {
-        let user = self.user(handle).await?;
-        if !self.store.remove_token(user.id, id).await? {
-            return Err(AccountError::NoSuchToken(id.to_owned()));
-        }
-        self.tell(UserEvent::TokenRevoked(user.id)).await;
-        Ok(())
-    }
-
-    async fn user(&self, handle: &Handle) -> Result<User, AccountError> {
-        let found = self.store.user_by_handle(handle).await?;
-        found.ok_or_else(|| AccountError::NoSuchUser(handle.clone()))
-    }
-
-    async fn hash(&self, password: &[u8]) -> Result<String, AccountError> {
-        if !PASSWORD_BYTES.contains(&password.len()) {
-            return Err(AccountError::PasswordLength);
-        }
-        self.passwords.hash(password).await
-    }
-
-    /// Nobody listens while the server does not run: then there is no connection to close either.
-    async fn tell(&self, event: UserEvent) {
-        if self.events.send(event).await.is_err() {
-            tracing::debug!(?event, "nobody listens to changes of accounts");
-        }
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accounts")
+            .field("config", &self.config)
+            .field("dev", &self.dev)
+            .field("verified", &self.verified)
+            .finish_non_exhaustive()
     }
 }

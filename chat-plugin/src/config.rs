@@ -71,9 +71,95 @@ impl Default for Config {
             device_messages_burst: 100_000,
             user_messages_per_s: 20_000,
             user_messages_burst: 100_000,
-            conversation_cache_max: 20_000,
-            ring_entries_max: 128,
-            ring_bytes_max: 262_144,
+            conversation_cache_max: 10_000,
+            ring_entries_max: 64,
+            ring_bytes_max: 131_072,
         }
+    }
+}
+
+/// An option has a value with which the chat cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{option} must be {min} to {max}")]
+pub struct ConfigError {
+    option: &'static str,
+    min: u32,
+    max: u32,
+}
+
+impl Config {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The first option whose value is out of its range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        const ANY: u32 = u32::MAX;
+        let bounds = [
+            // As much as the store takes.
+            ("body_bytes_max", self.body_bytes_max, 1, 131_072),
+            // The parser recurses: deeper is a question of the stack.
+            ("json_depth_max", self.json_depth_max, 1, 128),
+            ("group_members_max", self.group_members_max, 2, ANY),
+            (
+                "conversations_per_user_max",
+                self.conversations_per_user_max,
+                1,
+                ANY,
+            ),
+            ("devices_per_user_max", self.devices_per_user_max, 1, ANY),
+            (
+                "log_subscriptions_per_connection_max",
+                self.log_subscriptions_per_connection_max,
+                0,
+                128,
+            ),
+            ("rpc_pending_max", self.rpc_pending_max, 1, 65_535),
+            ("history_limit_max", self.history_limit_max, 1, 100_000),
+            ("turn_entries", self.turn_entries, 1, 65_535),
+            ("cursor_days", self.cursor_days, 1, 36_500),
+            ("receipt_interval_ms", self.receipt_interval_ms, 1, 60_000),
+            (
+                "receipt_interval_max_ms",
+                self.receipt_interval_max_ms,
+                self.receipt_interval_ms,
+                600_000,
+            ),
+            (
+                "conversation_cache_max",
+                self.conversation_cache_max,
+                1,
+                ANY,
+            ),
+            ("ring_entries_max", self.ring_entries_max, 1, ANY),
+            ("ring_bytes_max", self.ring_bytes_max, 1, ANY),
+        ];
+        for (option, value, min, max) in bounds {
+            if !(min..=max).contains(&value) {
+                return Err(ConfigError { option, min, max });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_accepted() {
+        assert_eq!(Config::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn an_option_out_of_range_is_named() {
+        let config = Config {
+            json_depth_max: 1_000,
+            ..Config::default()
+        };
+        assert_eq!(
+            config.check().unwrap_err().to_string(),
+            "json_depth_max must be 1 to 128"
+        );
     }
 }

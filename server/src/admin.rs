@@ -1,30 +1,34 @@
 //! Commands about users and tokens: through the admin socket while the server runs, on the store while it does not.
 //!
 //! The socket is `admin.sock` in the data directory, open to its owner only. One request and one reply per connection,
-//! each one line of JSON.
+//! each one line of JSON. A request that was read is carried out to its end, whatever becomes of the connection.
 
-use std::fmt;
+mod reply;
+mod socket;
+
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chat_plugin::accounts::{AccountError, Accounts};
-use chat_plugin::domain::user::{Token, User};
-use proto::ids::Handle;
+use chat_plugin::store::directory::Directory;
+use chat_plugin::store::{ChatStore, EngineKind, StoreError};
+use proto::ids::{Handle, UserId};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+pub(crate) use self::reply::Reply;
+pub(crate) use self::socket::AdminSocket;
 use crate::Failure;
 use crate::config::Config;
 
-const REQUEST_BYTES_MAX: u64 = 16 * 1024;
-const REPLY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Largest reply that the command line reads.
+const REPLY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long one side waits for the other. Longer than the queue of passwords to be hashed.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Users in one reply; the next request goes on behind them.
+const USERS_PAGE: usize = 1_000;
 
 /// What an operator asks for.
 #[derive(Serialize, Deserialize)]
@@ -38,7 +42,9 @@ pub(crate) enum Request {
         handle: Handle,
         password: String,
     },
-    UserList,
+    UserList {
+        after: Option<UserId>,
+    },
     UserRemove {
         handle: Handle,
     },
@@ -55,47 +61,120 @@ pub(crate) enum Request {
     },
 }
 
-/// What came of it.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Reply {
-    Done,
-    Users(Vec<ListedUser>),
-    Token { id: String, text: String },
-    Tokens(Vec<ListedToken>),
-    Refused(String),
-}
-
-/// A line of `user list`.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct ListedUser {
-    uid: String,
-    handle: String,
-    name: String,
-    password: bool,
-}
-
-/// A line of `token list`.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct ListedToken {
-    id: String,
-    created_ms: u64,
-    label: String,
-}
-
-/// Has a request carried out, by the server if it runs.
-pub(crate) fn request(config: &Config, request: &Request) -> Result<Reply, Failure> {
-    let reply = match UnixStream::connect(socket(&config.server.data_dir)) {
-        Ok(stream) => ask(stream, request).map_err(Failure::io("the admin socket"))?,
-        Err(_) => on_store(config, request)?, // nobody listens: the server does not run
+/// Has a request carried out, by the server if it runs, and hands each reply to `each`.
+///
+/// # Errors
+/// [`Failure::Refused`] with the reason, or what kept the request from being carried out.
+pub(crate) fn request(
+    config: &Config,
+    mut request: Request,
+    mut each: impl FnMut(&Reply) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let office = Office::find(config, &request)?;
+    let result = loop {
+        let reply = match office.carry_out(&request) {
+            Ok(Reply::Refused(why)) => break Err(Failure::Refused(why)),
+            Ok(reply) => reply,
+            Err(failure) => break Err(failure),
+        };
+        if let Err(failure) = each(&reply) {
+            break Err(failure);
+        }
+        match reply.next() {
+            Some(after) => request = Request::UserList { after: Some(after) },
+            None => break Ok(()),
+        }
     };
-    match reply {
-        Reply::Refused(why) => Err(Failure::Refused(why)),
-        done => Ok(done),
+    office.close(config).and(result)
+}
+
+/// Who carries out requests.
+enum Office {
+    /// The server that runs, through its socket.
+    Server(PathBuf),
+    /// This process, on the store.
+    Store(Box<Offline>),
+}
+
+/// A store that nobody else has open.
+struct Offline {
+    runtime: tokio::runtime::Runtime,
+    store: Arc<dyn ChatStore>,
+    accounts: Accounts,
+}
+
+impl Office {
+    fn find(config: &Config, request: &Request) -> Result<Self, Failure> {
+        let socket = socket_path(&config.server.data_dir);
+        match UnixStream::connect(&socket) {
+            Ok(_) => Ok(Self::Server(socket)),
+            Err(refused) => match Self::on_store(config, request) {
+                Err(Failure::Store {
+                    error: StoreError::Locked,
+                    ..
+                }) => Err(Failure::Refused(format!(
+                    "the data directory is in use by another process, which does not answer at {}: {refused}",
+                    socket.display()
+                ))),
+                other => other,
+            },
+        }
+    }
+
+    fn on_store(config: &Config, request: &Request) -> Result<Self, Failure> {
+        if config.store.engine == EngineKind::Memory {
+            return Err(Failure::Refused(
+                "the store is in memory and the server does not run: there are no users".into(),
+            ));
+        }
+        // Only the first user makes a store: a mistyped directory does not become one.
+        match Directory::engine_of(&config.store.directory) {
+            Err(StoreError::NotFound) if !matches!(request, Request::UserAdd { .. }) => {
+                return Err(Failure::Refused(format!(
+                    "there is no store in {} (is --data-dir right?)",
+                    config.store.directory.display()
+                )));
+            }
+            _ => crate::serve::make_data_dir(&config.server.data_dir)?,
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(Failure::io("the runtime"))?;
+        let _entered = runtime.enter();
+        let store = chat_plugin::store::open(&config.store).map_err(config.store_failure())?;
+        let accounts = Accounts::new(Arc::clone(&store), &config.accounts, false)
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        Ok(Self::Store(Box::new(Offline {
+            runtime,
+            store,
+            accounts,
+        })))
+    }
+
+    fn carry_out(&self, request: &Request) -> Result<Reply, Failure> {
+        match self {
+            Self::Server(socket) => ask(socket, request).map_err(Failure::io("the admin socket")),
+            Self::Store(offline) => Ok(offline
+                .runtime
+                .block_on(carry_out(&offline.accounts, request))),
+        }
+    }
+
+    fn close(self, config: &Config) -> Result<(), Failure> {
+        match self {
+            Self::Server(_) => Ok(()),
+            Self::Store(offline) => offline
+                .runtime
+                .block_on(offline.store.close())
+                .map_err(config.store_failure()),
+        }
     }
 }
 
-fn ask(mut stream: UnixStream, request: &Request) -> std::io::Result<Reply> {
+fn ask(socket: &Path, request: &Request) -> std::io::Result<Reply> {
+    let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;
@@ -104,22 +183,6 @@ fn ask(mut stream: UnixStream, request: &Request) -> std::io::Result<Reply> {
     let mut reply = String::new();
     BufReader::new(stream.take(REPLY_BYTES_MAX)).read_line(&mut reply)?;
     Ok(serde_json::from_str(&reply)?)
-}
-
-fn on_store(config: &Config, request: &Request) -> Result<Reply, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(Failure::io("the runtime"))?;
-    runtime.block_on(async {
-        let store = chat_plugin::store::open(&config.store)?;
-        let accounts = Accounts::new(Arc::clone(&store), &config.accounts, false);
-        let accounts = accounts.map_err(|error| Failure::Usage(error.to_string()))?;
-        let reply = carry_out(&accounts, request).await;
-        store.close().await?;
-        Ok(reply)
-    })
 }
 
 async fn carry_out(accounts: &Accounts, request: &Request) -> Reply {
@@ -132,156 +195,38 @@ async fn carry_out(accounts: &Accounts, request: &Request) -> Reply {
 async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, AccountError> {
     match request {
         Request::UserAdd { handle, password } => {
-            accounts
-                .add_user(handle.clone(), password.as_ref().map(String::as_bytes))
-                .await?;
+            let password = password.as_ref().map(String::as_bytes);
+            accounts.add_user(handle.clone(), password).await?;
+            tracing::info!(%handle, "user added");
         }
         Request::UserPasswd { handle, password } => {
-            accounts.set_password(handle, password.as_bytes()).await?
+            accounts.set_password(handle, password.as_bytes()).await?;
+            tracing::info!(%handle, "password changed");
         }
-        Request::UserRemove { handle } => accounts.remove_user(handle).await?,
-        Request::TokenRevoke { handle, id } => accounts.revoke_token(handle, id).await?,
-        Request::UserList => {
-            return Ok(Reply::Users(
-                accounts
-                    .list_users()
-                    .await?
-                    .into_iter()
-                    .map(ListedUser::from)
-                    .collect(),
-            ));
+        Request::UserRemove { handle } => {
+            accounts.remove_user(handle).await?;
+            tracing::info!(%handle, "user removed");
+        }
+        Request::TokenRevoke { handle, id } => {
+            accounts.revoke_token(handle, id).await?;
+            tracing::info!(%handle, id, "token revoked");
+        }
+        Request::UserList { after } => {
+            let page = accounts.list_users(*after, USERS_PAGE).await?;
+            return Ok(Reply::users(page, USERS_PAGE));
         }
         Request::TokenIssue { handle, label } => {
             let (token, text) = accounts.issue_token(handle, label).await?;
+            tracing::info!(%handle, id = token.id, "token issued");
             return Ok(Reply::Token { id: token.id, text });
         }
         Request::TokenList { handle } => {
-            let tokens = accounts.list_tokens(handle).await?;
-            return Ok(Reply::Tokens(
-                tokens.into_iter().map(ListedToken::from).collect(),
-            ));
+            return Ok(Reply::tokens(accounts.list_tokens(handle).await?));
         }
     }
     Ok(Reply::Done)
 }
 
-impl From<User> for ListedUser {
-    fn from(user: User) -> Self {
-        Self {
-            uid: user.id.to_string(),
-            handle: user.handle.to_string(),
-            name: user.name,
-            password: user.password_hash.is_some(),
-        }
-    }
-}
-
-impl From<Token> for ListedToken {
-    fn from(token: Token) -> Self {
-        Self {
-            id: token.id,
-            created_ms: token.created_ms,
-            label: token.label,
-        }
-    }
-}
-
-impl fmt::Display for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done => Ok(()),
-            Self::Refused(why) => f.write_str(why),
-            Self::Token { text, .. } => f.write_str(text),
-            Self::Users(users) => users.iter().try_for_each(|user| {
-                let login = if user.password {
-                    "password"
-                } else {
-                    "tokens only"
-                };
-                writeln!(f, "{}\t{}\t{}\t{}", user.handle, user.uid, login, user.name)
-            }),
-            Self::Tokens(tokens) => tokens.iter().try_for_each(|token| {
-                writeln!(f, "{}\t{}\t{}", token.id, token.created_ms, token.label)
-            }),
-        }
-    }
-}
-
-/// The admin socket of a running server.
-pub(crate) struct AdminSocket {
-    listener: tokio::net::UnixListener,
-    path: PathBuf,
-}
-
-impl AdminSocket {
-    /// Opens the socket. The store is locked by this process, so that a file in its place is a leftover.
-    pub(crate) fn open(data_dir: &Path) -> Result<Self, Failure> {
-        let path = socket(data_dir);
-        let what = format!("the admin socket {}", path.display());
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Failure::Io { what, error });
-            }
-            _ => {}
-        }
-        let listener = tokio::net::UnixListener::bind(&path).map_err(Failure::io(what.clone()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
-            .map_err(Failure::io(what))?;
-        Ok(Self { listener, path })
-    }
-
-    /// Answers until stopped.
-    pub(crate) async fn run(
-        self,
-        accounts: Arc<Accounts>,
-        tracker: TaskTracker,
-        stop: CancellationToken,
-    ) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
-                () = stop.cancelled() => break,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let accounts = Arc::clone(&accounts);
-                    tracker.spawn(async move {
-                        match tokio::time::timeout(TIMEOUT, answer(stream, &accounts)).await {
-                            Ok(Ok(())) => {}
-                            Ok(Err(error)) => {
-                                tracing::warn!(%error, "an admin command could not be answered")
-                            }
-                            Err(_) => tracing::warn!("an admin command took too long"),
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the admin socket does not accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "the admin socket could not be removed");
-        }
-    }
-}
-
-async fn answer(stream: tokio::net::UnixStream, accounts: &Accounts) -> std::io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut line = String::new();
-    tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX))
-        .read_line(&mut line)
-        .await?;
-    let reply = match serde_json::from_str(&line) {
-        Ok(request) => carry_out(accounts, &request).await,
-        Err(error) => Reply::Refused(format!("not a request: {error}")),
-    };
-    let mut line = serde_json::to_vec(&reply)?;
-    line.push(b'\n');
-    writer.write_all(&line).await
-}
-
-fn socket(data_dir: &Path) -> PathBuf {
+fn socket_path(data_dir: &Path) -> PathBuf {
     data_dir.join("admin.sock")
 }

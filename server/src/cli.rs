@@ -144,16 +144,15 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             };
             let config = Config::read(place.config.as_deref(), &overrides)?;
             log::start(&config.log)?;
-            serve::run(config, dev)
+            serve::run(&config, dev)
         }
         Command::User { place, command } => {
             let config = place.config()?;
-            let request = command.request()?;
-            print_reply(&admin::request(&config, &request)?)
+            admin::request(&config, command.request()?, print_reply)
         }
         Command::Token { place, command } => {
             let config = place.config()?;
-            print_reply(&admin::request(&config, &command.request())?)
+            admin::request(&config, command.request(), print_reply)
         }
         Command::Store { place, command } => {
             let config = place.config()?;
@@ -200,7 +199,7 @@ impl UserCommand {
                 handle,
                 password: read_password(password_stdin)?,
             },
-            Self::List => Request::UserList,
+            Self::List => Request::UserList { after: None },
             Self::Remove { handle } => Request::UserRemove { handle },
         })
     }
@@ -221,24 +220,30 @@ impl StoreCommand {
         use chat_plugin::store;
         Ok(match self {
             Self::Compact => {
-                let compacted = store::compact(&config.store)?;
+                let compacted = store::compact(&config.store).map_err(config.store_failure())?;
                 format!(
                     "{} → {} bytes on disk",
                     compacted.before_bytes, compacted.after_bytes
                 )
             }
-            Self::Dump { file } => told(&store::dump(&config.store, &file)?),
-            Self::Load { file } => told(&store::load(&config.store, &file)?),
+            Self::Dump { file } => {
+                told(&store::dump(&config.store, &file).map_err(config.store_failure())?)
+            }
+            Self::Load { file } => {
+                serve::make_data_dir(&config.server.data_dir)?;
+                told(&store::load(&config.store, &file).map_err(config.store_failure())?)
+            }
         })
     }
 }
 
 fn told(dumped: &chat_plugin::store::Dumped) -> String {
-    let checksum: String = dumped
-        .checksum
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    use std::fmt::Write;
+    let mut checksum = String::new();
+    for byte in dumped.checksum {
+        // Writing to a String cannot fail.
+        let _infallible = write!(checksum, "{byte:02x}");
+    }
     format!("{} rows, SHA-256 {checksum}", dumped.rows)
 }
 

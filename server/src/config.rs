@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use chat_plugin::store::StoreError;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -11,6 +12,8 @@ use crate::log::LogConfig;
 
 /// Variables of the environment that override an option: `MQCHAT_BROKER__LISTEN` stands for `listen` in `[broker]`.
 const PREFIX: &str = "MQCHAT_";
+
+const SECTIONS: [&str; 6] = ["server", "broker", "chat", "accounts", "store", "log"];
 
 /// Everything that can be set. `config/mqchat.toml` explains each option.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,13 +85,17 @@ impl Config {
             Some(file) => std::fs::read_to_string(file)
                 .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?,
         };
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            Some((
-                name.into_string().ok()?.strip_prefix(PREFIX)?.to_owned(),
-                value.into_string().ok()?,
-            ))
-        });
-        let mut config = Self::parse(&text, variables).map_err(|error| match file {
+        let mut variables = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
+                continue;
+            };
+            let value = value
+                .into_string()
+                .map_err(|_| Failure::Usage(format!("{PREFIX}{name} is not UTF-8")))?;
+            variables.push((name.to_owned(), value));
+        }
+        let mut config = Self::parse(&text, variables.into_iter()).map_err(|error| match file {
             Some(file) => Failure::Usage(format!("{}: {error}", file.display())),
             None => Failure::Usage(error),
         })?;
@@ -104,13 +111,17 @@ impl Config {
             .parse()
             .map_err(|error: toml::de::Error| error.to_string())?;
         for (name, value) in variables {
+            let name = name.to_lowercase();
             if let Some((section, option)) = name.split_once("__") {
-                set(
-                    &mut table,
-                    &section.to_lowercase(),
-                    &option.to_lowercase(),
-                    &value,
-                )?;
+                set(&mut table, section, option, &value)?;
+            } else if SECTIONS
+                .iter()
+                .any(|section| name.starts_with(&format!("{section}_")))
+            {
+                return Err(format!(
+                    "{PREFIX}{} needs two underscores between section and option",
+                    name.to_uppercase()
+                ));
             }
         }
         table
@@ -136,9 +147,23 @@ impl Config {
         }
         self.store.accept_loss = overrides.accept_loss;
         self.store.directory = self.server.data_dir.join(&self.store.directory);
+        let wrong = |section, error: &dyn ToString| {
+            Failure::Usage(format!("{section}: {}", error.to_string()))
+        };
         self.broker
             .check()
-            .map_err(|error| Failure::Usage(format!("broker: {error}")))
+            .map_err(|error| wrong("broker", &error))?;
+        self.chat.check().map_err(|error| wrong("chat", &error))?;
+        self.accounts
+            .check()
+            .map_err(|error| wrong("accounts", &error))?;
+        self.log.check().map_err(|error| wrong("log", &error))
+    }
+
+    /// Says which store it is about.
+    pub(crate) fn store_failure(&self) -> impl FnOnce(StoreError) -> Failure {
+        let directory = self.store.directory.clone();
+        |error| Failure::Store { directory, error }
     }
 }
 
@@ -193,6 +218,30 @@ mod tests {
         assert!(error.contains("listne"), "{error}");
         assert!(parse("[brocker]", &[]).is_err());
         assert!(parse("", &[("BROKER__LISTNE", "x")]).is_err());
+        let error = parse("", &[("BROKER_LISTEN", "127.0.0.1:1")]).unwrap_err();
+        assert!(error.contains("two underscores"), "{error}");
+    }
+
+    #[test]
+    fn every_section_is_known_to_the_environment() {
+        let mut sections: Vec<_> = SECTIONS.map(str::to_owned).into();
+        sections.sort();
+        let defaults = Table::try_from(Config::default()).unwrap();
+        assert_eq!(sections, defaults.keys().cloned().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_their_section() {
+        for (text, said) in [
+            ("[broker]\nreceive_maximum = 0", "broker: receive_maximum"),
+            ("[chat]\njson_depth_max = 1000", "chat: json_depth_max"),
+            ("[accounts]\nargon2_passes = 0", "accounts: argon2_passes"),
+            ("[log]\nfilter = \"broker=loud\"", "log: filter"),
+        ] {
+            let mut config = parse(text, &[]).unwrap();
+            let refused = config.apply(&Overrides::default()).unwrap_err();
+            assert!(refused.to_string().starts_with(said), "{refused}");
+        }
     }
 
     #[test]

@@ -37,10 +37,20 @@ impl Default for LogConfig {
     }
 }
 
+impl LogConfig {
+    /// Checks what the types cannot say.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.filter().map(drop)
+    }
+
+    fn filter(&self) -> Result<EnvFilter, String> {
+        EnvFilter::try_new(&self.filter).map_err(|error| format!("filter: {error}"))
+    }
+}
+
 /// Starts to log.
 pub(crate) fn start(config: &LogConfig) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&config.filter)
-        .map_err(|error| Failure::Usage(format!("log.filter: {error}")))?;
+    let filter = config.filter().map_err(Failure::Usage)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // It would print to standard error, and panic where that fails: on a full disk, in the task that has to stop.

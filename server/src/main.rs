@@ -1,7 +1,7 @@
 //! The `mqchat` server: config → build → run → drain; and the commands that look after it.
 //!
-//! Exit codes: 0 done; 1 a command was refused; 2 wrong usage or configuration; 3 the store cannot be opened, or could
-//! not make a write durable.
+//! Exit codes (`docs/operations.md`): 0 done; 1 refused, or the system did not let it; 2 wrong usage or configuration; 3 a
+//! write could not be made durable: start again; 4 the store cannot be opened; 130 ended by a second signal.
 
 mod admin;
 mod cli;
@@ -9,8 +9,10 @@ mod config;
 mod log;
 mod serve;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chat_plugin::store::StoreError;
 use clap::Parser;
 
 /// glibc keeps what password hashing used, 20 MB per hash and thread, for ever.
@@ -26,10 +28,18 @@ enum Failure {
     /// The configuration or the command line makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] chat_plugin::store::StoreError),
-    /// The world failed.
+    /// A write could not be made durable: what is in the store counts, and a restart finds out.
+    #[error("a write could not be made durable: {0}")]
+    Poisoned(String),
+    /// The store cannot be opened, or not be worked on.
+    #[error("the store in {directory}: {error}")]
+    Store {
+        /// Where it is.
+        directory: PathBuf,
+        /// What is wrong with it.
+        error: StoreError,
+    },
+    /// The system did not let it.
     #[error("{what}: {error}")]
     Io {
         /// What was tried.
@@ -49,7 +59,8 @@ impl Failure {
         ExitCode::from(match self {
             Self::Refused(_) | Self::Io { .. } => 1,
             Self::Usage(_) => 2,
-            Self::Store(_) => 3,
+            Self::Poisoned(_) => 3,
+            Self::Store { .. } => 4,
         })
     }
 }

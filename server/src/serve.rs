@@ -1,5 +1,6 @@
 //! `mqchat serve`: build, run, drain.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +8,10 @@ use std::time::Duration;
 use broker::Broker;
 use chat_plugin::accounts::Accounts;
 use chat_plugin::plugin::ChatPlugin;
-use chat_plugin::store::{self, ChatStore, Health, StoreError};
-use tokio::signal::unix::{SignalKind, signal};
+use chat_plugin::store::{self, ChatStore, EngineKind, Health};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::Failure;
 use crate::admin::AdminSocket;
@@ -18,9 +19,11 @@ use crate::config::{Config, OrdinaryTopics};
 
 /// How often the store is asked how it is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// The file in the data directory that tells the address listened on.
+const ADDRESS_FILE: &str = "listen";
 
 /// Runs the server until a signal, or until the store fails.
-pub(crate) fn run(config: Config, dev: bool) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, dev: bool) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -28,94 +31,149 @@ pub(crate) fn run(config: Config, dev: bool) -> Result<(), Failure> {
     runtime.block_on(serve(config, dev))
 }
 
-async fn serve(config: Config, dev: bool) -> Result<(), Failure> {
-    let data_dir = config.server.data_dir.clone();
-    std::fs::create_dir_all(&data_dir).map_err(Failure::io(format!(
-        "the data directory {}",
-        data_dir.display()
-    )))?;
-    let store = store::open(&config.store)?;
-    let served = serve_store(&config, dev, Arc::clone(&store)).await;
-    let health = store.health();
-    match store.close().await {
-        Ok(()) => tracing::info!("stopped"),
-        Err(error) => tracing::error!(%error, "the store could not be closed cleanly"),
-    }
-    served?;
-    match health {
-        Health::Poisoned(why) => Err(StoreError::Unavailable(why).into()),
-        _ => Ok(()),
-    }
+/// Makes the data directory, for its owner only: who can write there is an operator.
+pub(crate) fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(Failure::io(format!(
+            "the data directory {}",
+            data_dir.display()
+        )))
 }
 
-async fn serve_store(config: &Config, dev: bool, store: Arc<dyn ChatStore>) -> Result<(), Failure> {
-    let accounts = Accounts::new(Arc::clone(&store), &config.accounts, dev);
+async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
+    // First of all, so that a signal during a long recovery of the store is not lost.
+    let signals = Signals::new().map_err(Failure::io("signals"))?;
+    make_data_dir(&config.server.data_dir)?;
+    let store = store::open(&config.store).map_err(config.store_failure())?;
+    let stop = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    // Until the very end: a second signal ends also a close that hangs.
+    let _signals = AbortOnDropHandle::new(tracker.spawn(signals.stop_or_end(stop.clone())));
+    let served = match build(config, dev, &store) {
+        Ok(server) => {
+            server.run(Arc::clone(&store), config, stop).await;
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    };
+    let health = store.health();
+    let closed = store.close().await;
+    served?;
+    if let Health::Poisoned(why) = health {
+        return Err(Failure::Poisoned(why));
+    }
+    closed.map_err(|error| Failure::Poisoned(error.to_string()))?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What listens, and does not serve yet.
+struct Server {
+    broker: Broker,
+    accounts: Arc<Accounts>,
+    admin: AdminSocket,
+}
+
+fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Server, Failure> {
+    let accounts = Accounts::new(Arc::clone(store), &config.accounts, dev);
     let accounts = Arc::new(accounts.map_err(|error| Failure::Usage(error.to_string()))?);
     let open = config.server.ordinary_topics == OrdinaryTopics::Open;
     let plugin = ChatPlugin::new(
-        Arc::clone(&store),
+        Arc::clone(store),
         Arc::clone(&accounts),
         config.chat.clone(),
         open,
     );
-    let stop = CancellationToken::new();
-    let tracker = TaskTracker::new();
-    let broker = Broker::bind(config.broker.clone(), plugin)
-        .map_err(|error| Failure::Usage(error.to_string()))?;
-    let admin = AdminSocket::open(&config.server.data_dir)?;
-    let address = broker.local_addr();
-    tell_address(&config.server.data_dir, &address.to_string())?;
-    tracing::info!(%address, data = %config.server.data_dir.display(), engine = config.store.engine.name(), "listening");
+    let broker = Broker::bind(config.broker.clone(), plugin).map_err(|error| match error {
+        broker::Error::Bind { address, source } => {
+            Failure::io(format!("cannot listen on {address}"))(source)
+        }
+        other => Failure::Usage(other.to_string()),
+    })?;
+    let data_dir = &config.server.data_dir;
+    let admin = AdminSocket::open(data_dir)?;
+    tell_address(data_dir, &broker.local_addr().to_string())?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data = %data_dir.display(),
+        engine = config.store.engine.name(),
+        "starting"
+    );
     if dev {
         tracing::warn!(
             "--dev: anybody on this machine can log in; an unknown user is made at the first CONNECT"
         );
     }
-    tracker.spawn(admin.run(accounts, tracker.clone(), stop.clone()));
-    let signals =
-        tokio_util::task::AbortOnDropHandle::new(tracker.spawn(stop_at_signal(stop.clone())));
-    tracker.spawn(watch(store, config.server.exit_on_poison, stop.clone()));
-    broker.run(stop.clone()).await;
-    stop.cancel();
-    drop(signals);
-    tracker.close();
-    tracker.wait().await;
-    Ok(())
+    if config.store.engine == EngineKind::Memory {
+        tracing::warn!("the store is in memory: nothing survives the end of this process");
+    }
+    Ok(Server {
+        broker,
+        accounts,
+        admin,
+    })
 }
 
-/// Writes the address listened on into `listen` in the data directory: with port 0 nobody else knows it. Renamed into
-/// place, so that who sees it sees all of it.
+impl Server {
+    /// Serves until stopped, and until everything has been drained.
+    async fn run(self, store: Arc<dyn ChatStore>, config: &Config, stop: CancellationToken) {
+        let tracker = TaskTracker::new();
+        tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
+        tracker.spawn(watch(store, config.server.exit_on_poison, stop.clone()));
+        self.broker.run(stop.clone()).await;
+        stop.cancel();
+        tracker.close();
+        tracker.wait().await;
+        let file = config.server.data_dir.join(ADDRESS_FILE);
+        if let Err(error) = std::fs::remove_file(&file) {
+            tracing::warn!(%error, file = %file.display(), "could not be removed");
+        }
+    }
+}
+
+/// Writes the address listened on into the data directory: with port 0 nobody else knows it. Renamed into place, so that
+/// who sees it sees all of it.
 fn tell_address(data_dir: &Path, address: &str) -> Result<(), Failure> {
-    let (file, draft) = (data_dir.join("listen"), data_dir.join("listen.new"));
+    let (file, draft) = (data_dir.join(ADDRESS_FILE), data_dir.join("listen.new"));
     std::fs::write(&draft, format!("{address}\n"))
         .and_then(|()| std::fs::rename(&draft, &file))
         .map_err(Failure::io(file.display().to_string()))
 }
 
-/// The first SIGTERM or SIGINT drains, the second one ends the process at once.
-async fn stop_at_signal(stop: CancellationToken) {
-    let (mut terminate, mut interrupt) = match (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "signals cannot be received: SIGTERM will end the process without draining");
-            return;
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The first signal drains. One that comes while draining, whatever began it, ends the process at once.
+    async fn stop_or_end(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = self.next() => tracing::info!("draining; a second signal ends at once"),
+            () = stop.cancelled() => {}
         }
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = stop.cancelled() => return,
+        stop.cancel();
+        self.next().await;
+        std::process::exit(130);
     }
-    tracing::info!("draining; a second signal ends at once");
-    stop.cancel();
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
-    std::process::exit(130);
 }
 
 /// Says when the store takes no writes any more, and ends the server if it never will again.
@@ -133,7 +191,7 @@ async fn watch(store: Arc<dyn ChatStore>, exit_on_poison: bool, stop: Cancellati
         match &health {
             Health::Ready => tracing::info!("the store takes writes again"),
             Health::ReadOnly(why) => {
-                tracing::error!(why, "the store is read-only: nothing is accepted")
+                tracing::error!(why, "the store is read-only: nothing is accepted");
             }
             Health::Poisoned(why) => {
                 tracing::error!(

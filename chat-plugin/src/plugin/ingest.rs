@@ -1,4 +1,4 @@
-//! What a client publishes below `chat/`, in the order of publishing.
+//! What a client publishes and subscribes to below `chat/`, in the order of asking.
 //!
 //! One task per connection works off its queue while there is something in it. Messages that follow each other are
 //! judged and appended as one batch; while the store makes it durable, the next batch gathers. Everything else (marks,
@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use broker::codec::packet::{PacketId, Publish, Qos};
 use broker::hooks::{PublishAnswer, Ticket};
+use bytes::Bytes;
 use proto::ids::{ConversationId, MessageId};
 use proto::payload;
 use proto::topics::{PublishTopic, Target, err_topic_mid, err_topic_packet};
@@ -49,7 +50,29 @@ impl ChatPlugin {
             }
             let mut batch = Batch::default();
             for item in items {
-                self.take_one(peer, item, &mut batch).await;
+                match item {
+                    Item::Publish(publish, ticket) => {
+                        self.take_one(peer, publish, ticket, &mut batch).await;
+                    }
+                    Item::Subscribe(filters, identifier, ticket) => {
+                        self.append(peer, &mut batch).await;
+                        match self.subscribe(peer, filters, identifier).await {
+                            Ok(reasons) => ticket.answer(reasons),
+                            Err(error) => {
+                                tracing::error!(%error, "a subscription could not be made durable")
+                            }
+                        }
+                    }
+                    Item::Unsubscribe(filters, ticket) => {
+                        self.append(peer, &mut batch).await;
+                        match self.unsubscribe(peer, &filters).await {
+                            Ok(reasons) => ticket.answer(reasons),
+                            Err(error) => {
+                                tracing::error!(%error, "an unsubscription could not be made durable")
+                            }
+                        }
+                    }
+                }
                 if batch.judged.len() >= BATCH_MAX {
                     self.append(peer, &mut batch).await;
                 }
@@ -58,8 +81,13 @@ impl ChatPlugin {
         }
     }
 
-    async fn take_one(&self, peer: &Arc<Peer>, item: Item, batch: &mut Batch) {
-        let Item { publish, ticket } = item;
+    async fn take_one(
+        &self,
+        peer: &Arc<Peer>,
+        publish: Publish,
+        ticket: Ticket<PublishAnswer>,
+        batch: &mut Batch,
+    ) {
         let mut waiting = Waiting {
             ticket,
             topic: publish.topic.clone(),
@@ -169,12 +197,13 @@ impl ChatPlugin {
             None => self.new_mid()?,
         };
         waiting.mid = Some(mid.clone());
-        let is_exchange = publish.qos == Qos::ExactlyOnce && peer.reader.is_known();
+        let is_exchange = publish.qos == Qos::ExactlyOnce && peer.persistent;
         let exchange = publish.packet_id.filter(|_| is_exchange).map(PacketId::get);
         Ok(Message {
             mid,
             format,
-            body: publish.payload.clone(),
+            // In memory of its own: a slice would keep the whole buffer that it was read into.
+            body: Bytes::copy_from_slice(&publish.payload),
             exchange,
         })
     }

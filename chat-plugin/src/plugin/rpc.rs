@@ -56,6 +56,7 @@ impl ChatPlugin {
         let request = Request {
             actor: peer.actor,
             id: self.request_id(method, req.as_ref(), publish)?,
+            digest: digest16(&[method.as_bytes(), &publish.payload]),
         };
         let result = self.run(peer, method, request, &publish.payload).await;
         let Some(address) = address else {
@@ -68,12 +69,8 @@ impl ChatPlugin {
         };
         let mut message = json_publish(&address.topic, &reply);
         message.properties.correlation_data = address.correlation;
-        if !peer
-            .reader
-            .reply(Arc::new(message), address.qos, address.identifiers)
-        {
-            tracing::debug!(user = %peer.actor.user, method, "a reply had no room");
-        }
+        peer.reader
+            .reply(Arc::new(message), address.qos, address.identifiers);
         Ok(())
     }
 
@@ -469,7 +466,10 @@ impl ChatPlugin {
     }
 
     async fn me_set(&self, peer: &Peer, asked: SetMe) -> Result<Me, Refusal> {
-        let user = self.service.set_name(peer.actor, asked.name).await?;
+        let user = self
+            .service
+            .set_name(&self.accounts, peer.actor, asked.name)
+            .await?;
         let unread = self.service.unread_in_all(peer.actor).await?;
         Ok(Me {
             uid: user.id,

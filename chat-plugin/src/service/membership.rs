@@ -1,7 +1,7 @@
 //! Groups: making them, and who is in them. Every change is an entry of the log.
 
 use bytes::Bytes;
-use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
+use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId};
 use serde_json::json;
 
 use super::send::placed;
@@ -24,6 +24,8 @@ pub struct Request {
     pub actor: Actor,
     /// The same for every retry of this request.
     pub id: MessageId,
+    /// Of the method and what it was asked: the same id with another digest is a conflict.
+    pub digest: [u8; 16],
 }
 
 /// New values of settings; absent ones stay.
@@ -211,7 +213,9 @@ impl Service {
             let is_last_owner = sight.member.role == Role::Owner
                 && !others.clone().any(|member| member.role == Role::Owner);
             if is_last_owner && others.clone().next().is_some() {
-                let heir = heir.ok_or(Refusal::LastOwner)?;
+                let heir = heir
+                    .filter(|heir| *heir != user)
+                    .ok_or(Refusal::LastOwner)?;
                 present(members, heir)?;
                 changes.push(Change::Role {
                     user: heir,
@@ -320,6 +324,9 @@ impl Service {
                 .place_of(id, request.actor.user, &request.id)
                 .await?
             {
+                if place.digest != request.digest {
+                    return Err(Refusal::IdempotencyConflict);
+                }
                 return Ok(Placed {
                     conversation: id,
                     seq: place.seq,
@@ -397,11 +404,7 @@ fn draft(
         from: request.actor.user,
         device: request.actor.device,
         mid: request.id.clone(),
-        digest: digest16(&[
-            b"request",
-            &[proposal.kind.to_byte()],
-            request.id.as_str().as_bytes(),
-        ]),
+        digest: request.digest,
         ts_ms: crate::clock::now_ms(),
         kind: proposal.kind,
         format: BodyFormat::Json,

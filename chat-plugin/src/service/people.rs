@@ -4,6 +4,7 @@ use proto::ids::UserId;
 use proto::topics::Target;
 
 use super::{Actor, Refusal, Service};
+use crate::accounts::{AccountError, Accounts};
 use crate::domain::user::User;
 
 /// Longest display name, in bytes.
@@ -45,18 +46,23 @@ impl Service {
     ///
     /// # Errors
     /// [`Refusal::Format`] for a name longer than 256 bytes or with control characters.
-    pub async fn set_name(&self, actor: Actor, name: String) -> Result<User, Refusal> {
+    pub async fn set_name(
+        &self,
+        accounts: &Accounts,
+        actor: Actor,
+        name: String,
+    ) -> Result<User, Refusal> {
         if name.len() > NAME_MAX || name.chars().any(char::is_control) {
             return Err(Refusal::format(format!(
                 "a name has at most {NAME_MAX} bytes and no control characters"
             )));
         }
-        let user = User {
-            name,
-            ..self.me(actor).await?
+        let user = match accounts.set_name(actor.user, name).await {
+            Ok(user) => user,
+            Err(AccountError::Store(error)) => return Err(error.into()),
+            Err(_) => return Err(Refusal::NotFound("no such user")),
         };
-        self.store.update_user(user.clone()).await?;
-        self.names.changed(actor.user);
+        self.names.changed(&user);
         Ok(user)
     }
 }

@@ -141,6 +141,8 @@ impl Service {
         if !self.names.exists(other).await? {
             return Err(Refusal::NotFound("no such user"));
         }
+        self.check_conversations(user).await?;
+        self.check_conversations(other).await?;
         Ok((id, Basis::Create, direct_members(user, other)))
     }
 

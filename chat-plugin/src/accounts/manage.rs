@@ -1,0 +1,216 @@
+//! What an operator does with users and tokens, through the command line or the admin socket.
+//!
+//! Changes of one user's row are read-modify-write: they go through here one at a time, so that none undoes another.
+
+use proto::ids::{Handle, UserId};
+
+use super::error::AccountError;
+use super::hashing::HashError;
+use super::tokens::{self, PREFIX};
+use super::{Accounts, PASSWORD_BYTES_MAX, UserEvent};
+use crate::clock;
+use crate::domain::user::{Token, User};
+use crate::store::StoreError;
+
+impl Accounts {
+    /// Makes a user. Without a password only tokens let the user in.
+    ///
+    /// # Errors
+    /// [`AccountError::HandleTaken`], what is wrong with the password, or the store's error.
+    pub async fn add_user(
+        &self,
+        handle: Handle,
+        password: Option<&[u8]>,
+    ) -> Result<User, AccountError> {
+        let password_hash = match password {
+            Some(password) => Some(self.new_hash(password).await?),
+            None => None,
+        };
+        self.create(handle, password_hash).await
+    }
+
+    /// Replaces a password. Open connections of the user are closed, and the old password is refused at once.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`], what is wrong with the password, or the store's error.
+    pub async fn set_password(&self, handle: &Handle, password: &[u8]) -> Result<(), AccountError> {
+        self.known(handle).await?;
+        let hash = self.new_hash(password).await?;
+        let user = self
+            .change(handle, |user| user.password_hash = Some(hash))
+            .await?;
+        self.verified.forget(user.id);
+        self.tell(UserEvent::PasswordChanged(user.id)).await;
+        Ok(())
+    }
+
+    /// Replaces a display name, which the caller has checked; empty: the handle.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`] or the store's error.
+    pub async fn set_name(&self, id: UserId, name: String) -> Result<User, AccountError> {
+        let _alone = self.changes.lock().await;
+        let found = self.store.user(id).await?;
+        let mut user = found
+            .filter(|user| user.removed_ms.is_none())
+            .ok_or_else(|| AccountError::NoSuchUser(id.to_string()))?;
+        user.name = name;
+        self.store.update_user(user.clone()).await?;
+        Ok(user)
+    }
+
+    /// Removes a user: open connections are closed, password and tokens are refused at once. What the user wrote stays.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`] or the store's error.
+    pub async fn remove_user(&self, handle: &Handle) -> Result<(), AccountError> {
+        let user = self
+            .change(handle, |user| {
+                user.removed_ms = Some(clock::now_ms());
+                user.password_hash = None;
+            })
+            .await?;
+        self.verified.forget(user.id);
+        self.tell(UserEvent::Removed(user.id)).await;
+        Ok(())
+    }
+
+    /// Users in the order of their making, removed ones included, at most `limit` after `after`.
+    ///
+    /// # Errors
+    /// The store's error.
+    pub async fn list_users(
+        &self,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<User>, AccountError> {
+        Ok(self.store.users(after, limit).await?)
+    }
+
+    /// Makes a token. Its text is returned once and stored nowhere; `label` says what for.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`], [`AccountError::TooManyTokens`], or the store's error.
+    pub async fn issue_token(
+        &self,
+        handle: &Handle,
+        label: &str,
+    ) -> Result<(Token, String), AccountError> {
+        check_label(label)?;
+        let _alone = self.changes.lock().await;
+        let user = self.known(handle).await?;
+        let max = self.config.tokens_per_user_max;
+        let had = self.store.tokens(user.id).await?.len();
+        if had >= usize::try_from(max).unwrap_or(usize::MAX) {
+            return Err(AccountError::TooManyTokens { max });
+        }
+        let (token, text) = tokens::make(user.id, label, clock::now_ms())?;
+        self.store.put_token(token.clone()).await?;
+        Ok((token, text))
+    }
+
+    /// All tokens of a user; the secrets are not known.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`] or the store's error.
+    pub async fn list_tokens(&self, handle: &Handle) -> Result<Vec<Token>, AccountError> {
+        let user = self.known(handle).await?;
+        Ok(self.store.tokens(user.id).await?)
+    }
+
+    /// Revokes a token by its public id. It is refused at once; open connections of the user are closed, since which of
+    /// them rests on this token is not kept (the others come back by themselves).
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`], [`AccountError::NoSuchToken`], or the store's error.
+    pub async fn revoke_token(&self, handle: &Handle, id: &str) -> Result<(), AccountError> {
+        let user = self.known(handle).await?;
+        if !self.store.remove_token(user.id, id).await? {
+            return Err(AccountError::NoSuchToken(id.to_owned()));
+        }
+        self.tell(UserEvent::TokenRevoked(user.id)).await;
+        Ok(())
+    }
+
+    pub(super) async fn create(
+        &self,
+        handle: Handle,
+        password_hash: Option<String>,
+    ) -> Result<User, AccountError> {
+        let mut random = [0; 10];
+        getrandom::fill(&mut random).map_err(|error| AccountError::Hash(error.to_string()))?;
+        let created_ms = clock::now_ms();
+        let user = User {
+            id: UserId::new(created_ms, random),
+            handle: handle.clone(),
+            name: String::new(),
+            password_hash,
+            created_ms,
+            removed_ms: None,
+        };
+        // One at a time: a store may tell that a handle is taken before the row of who took it can be read.
+        let _alone = self.changes.lock().await;
+        match self.store.create_user(user.clone()).await {
+            Ok(()) => Ok(user),
+            Err(StoreError::HandleTaken) => Err(AccountError::HandleTaken(handle)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn change(
+        &self,
+        handle: &Handle,
+        change: impl FnOnce(&mut User),
+    ) -> Result<User, AccountError> {
+        let _alone = self.changes.lock().await;
+        let mut user = self.known(handle).await?;
+        change(&mut user);
+        self.store.update_user(user.clone()).await?;
+        Ok(user)
+    }
+
+    async fn known(&self, handle: &Handle) -> Result<User, AccountError> {
+        let user = self.store.user_by_handle(handle).await?;
+        user.ok_or_else(|| AccountError::NoSuchUser(handle.to_string()))
+    }
+
+    async fn new_hash(&self, password: &[u8]) -> Result<String, AccountError> {
+        check_password(password)?;
+        match self.hashing.hash(password).await {
+            Ok(hash) => Ok(hash),
+            Err(HashError::Busy) => Err(AccountError::Busy),
+            Err(HashError::Failed(error)) => Err(AccountError::Hash(error)),
+        }
+    }
+
+    /// Nobody listens while the server does not run: then there is no connection to close either. Waits for a listener
+    /// that is behind: an event that is lost leaves a connection open that must not be.
+    async fn tell(&self, event: UserEvent) {
+        if self.events.send(event).await.is_err() {
+            tracing::debug!(?event, "nobody listens to changes of accounts");
+        }
+    }
+}
+
+fn check_password(password: &[u8]) -> Result<(), AccountError> {
+    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+        let max = PASSWORD_BYTES_MAX;
+        return Err(AccountError::PasswordLength { max });
+    }
+    if password.starts_with(PREFIX.as_bytes()) {
+        return Err(AccountError::PasswordLikeToken { prefix: PREFIX });
+    }
+    Ok(())
+}
+
+/// A label reaches terminals, so it has no control characters.
+fn check_label(label: &str) -> Result<(), AccountError> {
+    const MAX: usize = 128;
+    if label.len() > MAX {
+        return Err(AccountError::LabelTooLong { max: MAX });
+    }
+    if label.chars().any(char::is_control) {
+        return Err(AccountError::LabelWithControls);
+    }
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! Accounts over the store in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::ids::Handle;
+
+use super::*;
+use crate::store::{self, EngineKind, StoreOptions};
+
+struct World {
+    store: Arc<dyn ChatStore>,
+    accounts: Accounts,
+}
+
+impl World {
+    fn new(dev: bool) -> Self {
+        let config = AccountsConfig {
+            argon2_memory_kib: 8,
+            argon2_passes: 1,
+            hashes_at_once: 1,
+            tokens_per_user_max: 2,
+            ..AccountsConfig::default()
+        };
+        let store = store_in_memory();
+        let accounts = Accounts::new(Arc::clone(&store), &config, dev).unwrap();
+        Self { store, accounts }
+    }
+
+    async fn with_alice() -> Self {
+        let world = Self::new(false);
+        let password: &[u8] = b"secret";
+        world
+            .accounts
+            .add_user(alice(), Some(password))
+            .await
+            .unwrap();
+        world
+    }
+
+    async fn user(&self) -> User {
+        let found = self.store.user_by_handle(&alice()).await.unwrap();
+        found.unwrap()
+    }
+
+    async fn login(&self, name: &str, password: &str) -> Result<(), AuthError> {
+        let user = self
+            .accounts
+            .authenticate(name, password.as_bytes())
+            .await?;
+        assert_eq!(user.handle.as_str(), name);
+        Ok(())
+    }
+}
+
+fn store_in_memory() -> Arc<dyn ChatStore> {
+    let options = StoreOptions {
+        engine: EngineKind::Memory,
+        ..StoreOptions::default()
+    };
+    store::open(&options).unwrap()
+}
+
+fn bob() -> Handle {
+    "bob".parse().unwrap()
+}
+
+fn alice() -> Handle {
+    "alice".parse().unwrap()
+}
+
+const OK: Result<(), AuthError> = Ok(());
+const BAD: Result<(), AuthError> = Err(AuthError::BadCredentials);
+
+#[tokio::test]
+async fn a_password_lets_its_user_in_and_nobody_else() {
+    let world = World::with_alice().await;
+    assert_eq!(world.login("alice", "secret").await, OK);
+    assert_eq!(world.login("alice", "wrong").await, BAD);
+    assert_eq!(world.login("alice", "").await, BAD);
+    assert_eq!(world.login("bob", "secret").await, BAD);
+    assert_eq!(world.login("Alice", "secret").await, BAD);
+    assert_eq!(world.login("a/b", "secret").await, BAD);
+    assert_eq!(world.login("alice", &"x".repeat(1_025)).await, BAD);
+}
+
+#[tokio::test]
+async fn a_new_password_replaces_the_remembered_one_at_once() {
+    let world = World::with_alice().await;
+    assert_eq!(world.login("alice", "secret").await, OK);
+    let mut events = world.accounts.events();
+    let changed = world.accounts.set_password(&alice(), b"other").await;
+    assert_eq!(changed, Ok(()));
+    assert_eq!(world.login("alice", "secret").await, BAD);
+    assert_eq!(world.login("alice", "other").await, OK);
+    assert!(matches!(
+        events.try_recv(),
+        Ok(UserEvent::PasswordChanged(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_password_changed_during_its_verification_lets_nobody_in() {
+    let world = World::with_alice().await;
+    let occupied = world.accounts.hashing.occupy();
+    let mut login = Box::pin(world.login("alice", "secret"));
+    assert!(futures_util::poll!(&mut login).is_pending());
+    let mut user = world.user().await;
+    user.password_hash = None;
+    world.store.update_user(user).await.unwrap();
+    drop(occupied);
+    assert_eq!(login.await, BAD);
+}
+
+#[tokio::test]
+async fn a_remembered_password_needs_no_hash_until_its_time_is_over() {
+    let world = World::with_alice().await;
+    assert_eq!(world.login("alice", "secret").await, OK);
+    tokio::time::pause();
+    let login = world.accounts.authenticate("alice", b"secret");
+    assert!(futures_util::poll!(Box::pin(login)).is_ready());
+    tokio::time::advance(Duration::from_hours(1)).await;
+    let occupied = world.accounts.hashing.occupy();
+    let mut login = Box::pin(world.accounts.authenticate("alice", b"secret"));
+    assert!(futures_util::poll!(&mut login).is_pending());
+    drop(occupied);
+    tokio::time::resume();
+    assert!(login.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_removed_user_has_neither_password_nor_token() {
+    let world = World::with_alice().await;
+    let (_, secret) = world.accounts.issue_token(&alice(), "").await.unwrap();
+    assert_eq!(world.login("alice", "secret").await, OK);
+    let mut events = world.accounts.events();
+    let id = world.user().await.id;
+    assert_eq!(world.accounts.remove_user(&alice()).await, Ok(()));
+    assert_eq!(world.login("alice", "secret").await, BAD);
+    assert_eq!(world.login("alice", &secret).await, BAD);
+    assert_eq!(events.try_recv(), Ok(UserEvent::Removed(id)));
+    let again = world.accounts.remove_user(&alice()).await;
+    assert_eq!(again, Err(AccountError::NoSuchUser("alice".into())));
+}
+
+#[tokio::test]
+async fn a_token_lets_its_user_in_until_it_is_revoked() {
+    let world = World::with_alice().await;
+    world.accounts.add_user(bob(), None).await.unwrap();
+    let (token, secret) = world.accounts.issue_token(&alice(), "phone").await.unwrap();
+    assert_eq!(world.login("alice", &secret).await, OK);
+    assert_eq!(world.login("bob", &secret).await, BAD);
+    let listed = world.accounts.list_tokens(&alice()).await.unwrap();
+    assert_eq!(listed, std::slice::from_ref(&token));
+
+    let not_his = world.accounts.revoke_token(&bob(), &token.id).await;
+    assert_eq!(not_his, Err(AccountError::NoSuchToken(token.id.clone())));
+    let mut events = world.accounts.events();
+    let revoked = world.accounts.revoke_token(&alice(), &token.id).await;
+    assert_eq!(revoked, Ok(()));
+    assert_eq!(events.try_recv(), Ok(UserEvent::TokenRevoked(token.user)));
+    assert_eq!(world.login("alice", &secret).await, BAD);
+}
+
+#[tokio::test]
+async fn tokens_of_a_user_are_bounded() {
+    let world = World::with_alice().await;
+    for _ in 0..2 {
+        world.accounts.issue_token(&alice(), "").await.unwrap();
+    }
+    let third = world.accounts.issue_token(&alice(), "").await;
+    assert_eq!(third.unwrap_err(), AccountError::TooManyTokens { max: 2 });
+}
+
+#[tokio::test]
+async fn a_user_without_password_logs_in_by_token_only() {
+    let world = World::new(false);
+    world.accounts.add_user(alice(), None).await.unwrap();
+    assert_eq!(world.login("alice", "anything").await, BAD);
+    let (_, secret) = world.accounts.issue_token(&alice(), "").await.unwrap();
+    assert_eq!(world.login("alice", &secret).await, OK);
+}
+
+#[tokio::test]
+async fn first_connect_makes_the_user_in_dev_mode_only() {
+    let world = World::new(true);
+    assert_eq!(world.login("alice", "secret").await, OK);
+    assert_eq!(world.login("alice", "secret").await, OK);
+    assert_eq!(world.login("alice", "wrong").await, BAD);
+    assert_eq!(world.login("Not A Handle", "secret").await, BAD);
+    let token = format!("mqt_{}", "0".repeat(64));
+    assert_eq!(world.login("bob", &token).await, BAD);
+    assert_eq!(world.login("bob", "mqt_short").await, BAD);
+    assert_eq!(world.login("bob", "").await, BAD);
+    let users = world.accounts.list_users(None, 10).await.unwrap();
+    assert_eq!(users.len(), 1);
+}
+
+#[tokio::test]
+async fn of_two_first_connects_at_once_one_makes_the_user() {
+    for (other, let_in) in [("secret", 2), ("different", 1)] {
+        let world = World::new(true);
+        let occupied = world.accounts.hashing.occupy();
+        let mut first = Box::pin(world.login("alice", "secret"));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let mut second = Box::pin(world.login("alice", other));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(occupied);
+        let (first, second) = tokio::join!(first, second);
+        let known = [first, second].into_iter().filter(|login| *login == OK);
+        assert_eq!(known.count(), let_in);
+        let users = world.accounts.list_users(None, 10).await.unwrap();
+        assert_eq!(users.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_handle_of_a_removed_user_is_not_made_again_by_connecting() {
+    let world = World::new(true);
+    assert_eq!(world.login("alice", "secret").await, OK);
+    world.accounts.remove_user(&alice()).await.unwrap();
+    assert_eq!(world.login("alice", "secret").await, BAD);
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_no_wrong_password() {
+    let world = World::with_alice().await;
+    world.store.close().await.unwrap();
+    let login = world.login("alice", "secret").await;
+    assert!(matches!(login, Err(AuthError::Store(_))), "{login:?}");
+}
+
+#[tokio::test]
+async fn a_removal_during_a_change_of_password_or_name_stays() {
+    let world = World::with_alice().await;
+    let (id, handle) = (world.user().await.id, alice());
+    let occupied = world.accounts.hashing.occupy();
+    let mut change = Box::pin(world.accounts.set_password(&handle, b"other"));
+    assert!(futures_util::poll!(&mut change).is_pending());
+    assert_eq!(world.accounts.remove_user(&handle).await, Ok(()));
+    drop(occupied);
+    let gone = Err(AccountError::NoSuchUser("alice".into()));
+    assert_eq!(change.await, gone);
+    assert!(world.accounts.set_name(id, "A".into()).await.is_err());
+    let user = world.store.user(id).await.unwrap().unwrap();
+    assert!(user.removed_ms.is_some() && user.password_hash.is_none());
+}
+
+#[tokio::test]
+async fn bad_passwords_and_names_are_refused_with_the_reason() {
+    let world = World::with_alice().await;
+    let set = async |password: &str| {
+        let alice = alice();
+        let changed = world.accounts.set_password(&alice, password.as_bytes());
+        changed.await.unwrap_err().to_string()
+    };
+    assert_eq!(set("").await, "a password has 1 to 1024 bytes");
+    let long = "x".repeat(1_025);
+    assert_eq!(set(&long).await, "a password has 1 to 1024 bytes");
+    assert_eq!(
+        set("mqt_x").await,
+        "a password cannot begin with mqt_: tokens do"
+    );
+    let again = world.accounts.add_user(alice(), None).await;
+    assert_eq!(again, Err(AccountError::HandleTaken(alice())));
+    let labelled = world.accounts.issue_token(&alice(), "a\u{1b}[2J").await;
+    assert_eq!(labelled, Err(AccountError::LabelWithControls));
+}
+
+#[tokio::test]
+async fn an_unknown_user_costs_a_hash_like_a_known_one() {
+    let world = World::with_alice().await;
+    world.accounts.add_user(bob(), None).await.unwrap();
+    for user in ["alice", "bob", "nobody"] {
+        let occupied = world.accounts.hashing.occupy();
+        let mut login = Box::pin(world.login(user, "wrong"));
+        let first = futures_util::poll!(&mut login);
+        assert!(first.is_pending(), "{user} is not answered without a hash");
+        drop(occupied);
+        assert_eq!(login.await, BAD);
+    }
+}
+
+#[tokio::test]
+async fn debug_shows_no_secret() {
+    let world = World::with_alice().await;
+    let text = format!("{:?}", world.accounts);
+    assert!(
+        !text.contains("secret") && !text.contains("argon2id$"),
+        "{text}"
+    );
+}
+
+/// `cargo test --release -p chat-plugin --no-default-features -- --ignored --nocapture cost_of`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn cost_of_two_first_logins_at_once() {
+    let config = AccountsConfig::default();
+    let accounts = Arc::new(Accounts::new(store_in_memory(), &config, true).unwrap());
+    let tracker = tokio_util::task::TaskTracker::new();
+    for name in ["alice", "bob"] {
+        let accounts = Arc::clone(&accounts);
+        tracker.spawn(async move {
+            for what in ["first", "remembered"] {
+                let from = clock::monotonic();
+                accounts.authenticate(name, b"secret").await.unwrap();
+                println!("{name}, {what}: {:?}", clock::monotonic() - from);
+            }
+        });
+    }
+    tracker.close();
+    tracker.wait().await;
+}

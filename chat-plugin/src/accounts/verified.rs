@@ -1,0 +1,81 @@
+//! Passwords that were verified lately, so that a reconnect does not cost a hash.
+//!
+//! What is kept is a digest under a secret of this process over user, stored hash and password. The stored hash is part of
+//! it: after a change of the password no old line can match, whatever was being verified meanwhile.
+
+use std::fmt;
+use std::time::Duration;
+
+use proto::ids::UserId;
+use quick_cache::sync::Cache;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::domain::user::User;
+
+/// Bounded, and each line for a limited time.
+pub(super) struct Verified {
+    secret: [u8; 32],
+    lasts: Duration,
+    lines: Cache<Key, Line>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key([u8; 32]);
+
+#[derive(Clone, Copy)]
+struct Line {
+    user: UserId,
+    until: Instant,
+}
+
+impl Verified {
+    pub(super) fn new(lines_max: usize, lasts: Duration) -> Result<Self, getrandom::Error> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)?;
+        Ok(Self {
+            secret,
+            lasts,
+            lines: Cache::new(lines_max),
+        })
+    }
+
+    /// The key of a password of this user as stored now; `None` if passwords are not remembered.
+    pub(super) fn key(&self, user: &User, phc: &str, password: &[u8]) -> Option<Key> {
+        if self.lasts.is_zero() {
+            return None;
+        }
+        let inner = self.digest(&[user.id.as_bytes(), phc.as_bytes(), password]);
+        Some(Key(self.digest(&[&inner])))
+    }
+
+    pub(super) fn contains(&self, key: &Key, now: Instant) -> bool {
+        self.lines.get(key).is_some_and(|line| now < line.until)
+    }
+
+    pub(super) fn insert(&self, key: Key, user: UserId, now: Instant) {
+        let until = now + self.lasts;
+        self.lines.insert(key, Line { user, until });
+    }
+
+    /// Forgets everything about a user. Linear in the bound of the cache; called when a password changes.
+    pub(super) fn forget(&self, user: UserId) {
+        self.lines.retain(|_, line| line.user != user);
+    }
+
+    fn digest(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.secret);
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.finalize().into()
+    }
+}
+
+impl fmt::Debug for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Verified({} lines)", self.lines.len())
+    }
+}
