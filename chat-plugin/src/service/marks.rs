@@ -37,6 +37,7 @@ impl Service {
             None => self
                 .delivered_to(actor, id, reader)
                 .await?
+                .unwrap_or(sight.marks.delivered())
                 .min(sight.last_visible()),
         };
         check_mark(seq, sight.last_visible())?;
@@ -125,17 +126,18 @@ impl Service {
         Ok(())
     }
 
+    /// What this device has been delivered; `None` for a connection without a cursor, such as one that only publishes.
     async fn delivered_to(
         &self,
         actor: Actor,
         id: ConversationId,
         reader: &Reader,
-    ) -> Result<Seq, Refusal> {
+    ) -> Result<Option<Seq>, Refusal> {
         if let Some(cursor) = reader.cursor(id) {
-            return Ok(cursor);
+            return Ok(Some(cursor));
         }
         let stored = self.store.cursors(actor.device, Some(id)).await?;
-        Ok(stored.first().map_or(Seq::ZERO, |(_, cursor)| *cursor))
+        Ok(stored.first().map(|(_, cursor)| *cursor))
     }
 }
 

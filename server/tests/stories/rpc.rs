@@ -287,6 +287,36 @@ fn unread_counts_what_others_wrote_after_the_mark() {
 }
 
 #[test]
+fn empty_read_mark_means_what_was_delivered() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut bob = Login::new("bob").device("phone").connect(server.address());
+    bob.subscribe("chat/me/in/+");
+    alice.subscribe("chat/me/rcpt/+");
+    let cid = alice
+        .publish("chat/to/@bob", "1")
+        .get("cid")
+        .unwrap()
+        .to_owned();
+    let read = format!("chat/c/{cid}/read");
+    let mut wait_for = |name: &str, seq: u64| while alice.next_json()[name] != seq {};
+    bob.next_message();
+    wait_for("delivered_all", 1);
+    bob.publish(&read, "");
+    wait_for("read_all", 1);
+    Login::new("alice")
+        .connect(server.address())
+        .publish("chat/to/@bob", "2");
+    bob.next_message();
+    wait_for("delivered_all", 2);
+    // As `mosquitto_pub -n` does it, beside `mosquitto_sub`.
+    Login::new("bob")
+        .connect(server.address())
+        .publish(&read, "");
+    wait_for("read_all", 2);
+}
+
+#[test]
 fn private_read_mark_is_shown_to_nobody() {
     let server = Server::dev();
     let mut alice = Login::new("alice").connect(server.address());
