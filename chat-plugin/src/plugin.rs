@@ -262,7 +262,7 @@ impl ChatPlugin {
     }
 
     /// A message id for a sender who chose none: a version 7 UUID.
-    fn new_mid(&self) -> Result<MessageId, crate::service::Refusal> {
+    fn new_mid() -> Result<MessageId, crate::service::Refusal> {
         let ms = crate::clock::now_ms();
         let mut random = [0; 10];
         getrandom::fill(&mut random)

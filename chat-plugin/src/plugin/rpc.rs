@@ -132,7 +132,7 @@ impl ChatPlugin {
             .unwrap_or_default();
         let req = req.map_or(response, RequestId::as_str);
         if req.is_empty() && correlation.is_empty() {
-            return self.new_mid();
+            return Self::new_mid();
         }
         let digest = digest16(&[method.as_bytes(), req.as_bytes(), correlation]);
         format!("rpc:{}", UserId::from_bytes(digest))
