@@ -1,7 +1,7 @@
 //! MQTT ⇄ service: the chat as a plugin of the broker.
 //!
-//! A connection is a [`Peer`]: its user, its device, its queue of publishes and its [`Reader`]. Publishes go through
-//! [`ingest`], subscriptions through [`subscribe`], remote calls through [`rpc`]; deliveries are pulled from the reader.
+//! A connection is a `Peer`: its user, its device, the queue of what it asks for, and its `Reader`. What it asks for goes
+//! through `ingest` (publishes), `subscribe` and `rpc`; deliveries are pulled from the reader.
 
 mod answer;
 mod ingest;

@@ -356,7 +356,7 @@ impl Reader {
                 continue;
             }
             if let Some(flow) = state.flows.get_mut(&id) {
-                flow.announce(head)
+                flow.announce(head);
             } else {
                 // What this connection has settled may not have been in the store when it was looked up.
                 let settled = state.settled.get(&id).copied().unwrap_or_default();
