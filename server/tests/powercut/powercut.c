@@ -52,6 +52,10 @@ struct file {
     unsigned number; /* its durable bytes are in SHADOW/files/<number> */
     struct range *dirty;
     size_t count, capacity;
+    uint64_t cleaned; /* how many ranges came before dirty[0] */
+    uint64_t sealed;  /* a sync has seen the ranges before this one: they do not grow any more */
+    uint64_t begun;   /* how many syncs have begun */
+    uint64_t sized;   /* which of them has set the durable size */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -152,7 +156,8 @@ static struct file *record_of(int fd, const char *path)
 
 static void add_range(struct file *file, off_t from, off_t to)
 {
-    struct range *last = file->count ? &file->dirty[file->count - 1] : NULL;
+    int grows = file->cleaned + file->count > file->sealed;
+    struct range *last = grows ? &file->dirty[file->count - 1] : NULL;
     if (last && last->from <= from && from <= last->to) {
         last->to = last->to > to ? last->to : to;
         return;
@@ -164,6 +169,31 @@ static void add_range(struct file *file, off_t from, off_t to)
             give_up("realloc");
     }
     file->dirty[file->count++] = (struct range){from, to};
+}
+
+/* What a sync that begins now has to make durable. Another sync of the same file may be on its way with the same ranges:
+ * whoever returns first has to have made them durable. */
+static struct range *ranges_of(struct file *file, size_t *count)
+{
+    struct range *ranges = malloc((file->count + 1) * sizeof *ranges);
+    if (!ranges)
+        give_up("malloc");
+    if (file->count)
+        memcpy(ranges, file->dirty, file->count * sizeof *ranges);
+    *count = file->count;
+    file->sealed = file->cleaned + file->count;
+    return ranges;
+}
+
+/* Forgets the ranges before this one: a sync has dealt with them. */
+static void clean(struct file *file, uint64_t end)
+{
+    if (end <= file->cleaned)
+        return;
+    size_t gone = end - file->cleaned;
+    file->count -= gone;
+    memmove(file->dirty, file->dirty + gone, file->count * sizeof *file->dirty);
+    file->cleaned = end;
 }
 
 /* Notes that bytes were written. */
@@ -233,8 +263,8 @@ static int has_name(const struct file *file)
     return stat(content, &info) == 0 && info.st_nlink > 1;
 }
 
-/* Makes these ranges and this size durable. */
-static void commit(int fd, struct file *file, const struct range *ranges, size_t count, off_t size)
+/* Makes these ranges and this size durable, as sync number `sync` of the file found them. */
+static void commit(int fd, struct file *file, uint64_t sync, const struct range *ranges, size_t count, off_t size)
 {
     char content[LONG_PATH], self[64], relative[PATH_MAX];
     content_path(file, content);
@@ -244,8 +274,11 @@ static void commit(int fd, struct file *file, const struct range *ranges, size_t
         give_up(content);
     for (size_t at = 0; at < count; at++)
         copy_range(from, to, ranges[at]);
-    if (real_ftruncate(to, size) != 0)
-        give_up("truncate the shadow");
+    if (sync >= file->sized) { /* one that began later may have returned earlier */
+        if (real_ftruncate(to, size) != 0)
+            give_up("truncate the shadow");
+        file->sized = sync;
+    }
     close(from);
     close(to);
     if (!has_name(file) && name_of(fd, relative))
@@ -304,14 +337,15 @@ static int sync_with(int fd, int (*real)(int))
     struct file *file = NULL;
     struct range *ranges = NULL;
     size_t count = 0;
+    uint64_t end = 0, sync = 0;
     if (mirroring && S_ISREG(info.st_mode)) {
         pthread_mutex_lock(&lock);
         file = record_of(fd, "");
         if (file) {
-            ranges = file->dirty;
-            count = file->count;
-            file->dirty = NULL;
-            file->count = file->capacity = 0;
+            ranges = ranges_of(file, &count);
+            end = file->sealed;
+            sync = ++file->begun;
+            fstat(fd, &info); /* the size in the order of the syncs */
         }
         pthread_mutex_unlock(&lock);
     }
@@ -324,14 +358,14 @@ static int sync_with(int fd, int (*real)(int))
         durable = result == 0 && !(lying[0] && access(lying, F_OK) == 0);
     }
     int saved = errno;
-    if (mirroring && durable) {
-        pthread_mutex_lock(&lock);
-        if (file)
-            commit(fd, file, ranges, count, info.st_size);
-        else if (S_ISDIR(info.st_mode))
-            commit_directory(fd);
-        pthread_mutex_unlock(&lock);
-    }
+    pthread_mutex_lock(&lock);
+    if (file && durable)
+        commit(fd, file, sync, ranges, count, info.st_size);
+    else if (mirroring && durable && S_ISDIR(info.st_mode))
+        commit_directory(fd);
+    if (file)
+        clean(file, end);
+    pthread_mutex_unlock(&lock);
     free(ranges);
     errno = saved;
     return result;
@@ -354,7 +388,7 @@ static int take_over(const char *path, const struct stat *info, int type, struct
         if (!file)
             give_up(path);
         struct range all = {0, info->st_size};
-        commit(fd, file, &all, 1, info->st_size);
+        commit(fd, file, 0, &all, 1, info->st_size);
         close(fd);
     }
     return 0;
