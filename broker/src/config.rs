@@ -37,6 +37,8 @@ pub struct Config {
     pub topic_alias_maximum: u16,
     /// Unanswered publishes, subscribes and releases of one connection before it is read no further. Default 1,024.
     pub pending_publishes_max: usize,
+    /// Bytes of them before the connection is read no further. Default 1,048,576.
+    pub pending_bytes_max: usize,
     /// Subscriptions of one session to ordinary topics. Default 1,000.
     pub subscriptions_max: usize,
     /// Levels of an ordinary topic filter. Default 200.
@@ -77,6 +79,7 @@ impl Default for Config {
             inflight_max: 256,
             topic_alias_maximum: 32,
             pending_publishes_max: 1_024,
+            pending_bytes_max: 1024 * 1024,
             subscriptions_max: 1_000,
             filter_levels_max: 200,
             queue_messages_max: 10_000,
@@ -129,6 +132,7 @@ impl Config {
                 as_u64(self.pending_publishes_max),
                 1,
             ),
+            ("pending_bytes_max", as_u64(self.pending_bytes_max), 1),
             ("queue_messages_max", as_u64(self.queue_messages_max), 1),
             ("queue_bytes_max", as_u64(self.queue_bytes_max), 1),
             ("write_timeout_ms", self.write_timeout_ms, 1),

@@ -1,12 +1,13 @@
 //! Ordinary messages: from a topic name to the queues of the sessions that subscribed.
 //!
 //! Publishers share a read lock on the trie, and not even that while nothing changes: each keeps the receivers of its last
-//! topics with the generation of the trie that they were read from.
+//! topics with the generation of the trie that they were read from. Long lists of receivers are kept once, for all
+//! publishers.
 
 mod retained;
 mod trie;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ pub(crate) struct Router {
     trie: RwLock<Trie<Subscription>>,
     /// Moves with each change of the trie.
     generation: AtomicU64,
+    large: RwLock<Large>,
     retained: RwLock<Retained>,
     queues: AtomicU64,
     limits: Limits,
@@ -54,9 +56,35 @@ struct Subscription {
 #[derive(Debug)]
 struct Receiver {
     queue: Arc<Queue>,
+    /// How it gets what others publish.
+    others: Terms,
+    /// How it gets what it publishes itself.
+    own: Own,
+}
+
+/// What several subscriptions of one session come to.
+#[derive(Debug)]
+struct Terms {
     qos: Qos,
     retain_as_published: bool,
     identifiers: Vec<u32>,
+}
+
+/// What No Local changes.
+#[derive(Debug)]
+enum Own {
+    Same,
+    Nothing,
+    Different(Box<Terms>),
+}
+
+/// Long lists of receivers by topic, of one generation of the trie.
+#[derive(Debug, Default)]
+struct Large {
+    generation: u64,
+    /// In all lists.
+    receivers: usize,
+    lists: HashMap<ByteString, Arc<[Receiver]>>,
 }
 
 /// What became of a publish.
@@ -73,6 +101,7 @@ impl Router {
         Self {
             trie: RwLock::default(),
             generation: AtomicU64::new(1),
+            large: RwLock::default(),
             retained: RwLock::new(Retained::new(
                 config.retained_messages_max,
                 config.retained_bytes_max,
@@ -104,14 +133,17 @@ impl Router {
         let receivers = publisher.receivers(self, &shared.live().topic);
         let mut dropped = 0;
         for receiver in receivers.iter() {
-            let qos = shared.live().qos.min(receiver.qos);
-            let retain = shared.live().retain && receiver.retain_as_published;
+            let Some(terms) = receiver.terms(publisher.number) else {
+                continue;
+            };
+            let qos = shared.live().qos.min(terms.qos);
+            let retain = shared.live().retain && terms.retain_as_published;
             let pushed = receiver.queue.push(&mut shared, qos, |publish| Queued {
                 publish,
                 expires_at,
                 qos,
                 retain,
-                subscription_identifiers: receiver.identifiers.clone(),
+                subscription_identifiers: terms.identifiers.clone(),
             });
             dropped += usize::from(pushed == Pushed::Full);
         }
@@ -141,29 +173,38 @@ impl Router {
         })
     }
 
-    /// The receivers of a topic; those who asked for No Local get nothing from themselves [MQTT-3.8.3-3].
-    fn receivers(&self, topic: &str, publisher: u64) -> Arc<[Receiver]> {
-        let mut found: Vec<(u64, &Subscription)> = Vec::new();
+    /// The receivers of a topic, from the trie.
+    fn receivers(&self, topic: &str) -> Arc<[Receiver]> {
+        let mut found: Vec<&Subscription> = Vec::new();
         let trie = self.trie.read().unwrap_or_else(PoisonError::into_inner);
-        trie.matches(topic, |number, subscription| {
-            if !(subscription.no_local && number == publisher) {
-                found.push((number, subscription));
-            }
-        });
-        found.sort_by_key(|(number, _)| *number);
+        trie.matches(topic, |_, subscription| found.push(subscription));
+        found.sort_by_key(|subscription| subscription.queue.number());
         found
-            .chunk_by(|(one, _), (other, _)| one == other)
-            .filter_map(|subscriptions| {
-                let (_, first) = subscriptions.first()?;
-                let all = || subscriptions.iter().map(|(_, subscription)| subscription);
-                Some(Receiver {
-                    queue: Arc::clone(&first.queue),
-                    qos: all().map(|it| it.qos).max().unwrap_or_default(),
-                    retain_as_published: all().any(|it| it.retain_as_published),
-                    identifiers: all().filter_map(|it| it.identifier).collect(),
-                })
-            })
+            .chunk_by(|one, other| one.queue.number() == other.queue.number())
+            .filter_map(Receiver::new)
             .collect()
+    }
+
+    fn large(&self, topic: &ByteString, generation: u64) -> Option<Arc<[Receiver]>> {
+        let large = self.large.read().unwrap_or_else(PoisonError::into_inner);
+        let list = large.lists.get(topic)?;
+        (large.generation == generation).then(|| Arc::clone(list))
+    }
+
+    fn keep_large(&self, topic: ByteString, generation: u64, list: &Arc<[Receiver]>) {
+        let mut large = self.large.write().unwrap_or_else(PoisonError::into_inner);
+        if generation < large.generation {
+            return;
+        }
+        if generation > large.generation || large.receivers + list.len() > LARGE_RECEIVERS_MAX {
+            *large = Large {
+                generation,
+                ..Large::default()
+            };
+        }
+        if large.lists.insert(topic, Arc::clone(list)).is_none() {
+            large.receivers += list.len();
+        }
     }
 
     fn insert(&self, filter: &str, subscription: Subscription) -> bool {
@@ -183,6 +224,48 @@ impl Router {
     }
 }
 
+impl Receiver {
+    /// All subscriptions of one session that match.
+    fn new(subscriptions: &[&Subscription]) -> Option<Self> {
+        let queue = Arc::clone(&subscriptions.first()?.queue);
+        let others = Terms::new(subscriptions.iter().copied())?;
+        let mut own = subscriptions.iter().copied().filter(|it| !it.no_local);
+        let own = if subscriptions.iter().all(|it| !it.no_local) {
+            Own::Same
+        } else {
+            Terms::new(&mut own).map_or(Own::Nothing, |own| Own::Different(Box::new(own)))
+        };
+        Some(Self { queue, others, own })
+    }
+
+    /// How it gets a message of this publisher: who asked for No Local gets nothing from itself [MQTT-3.8.3-3].
+    fn terms(&self, publisher: u64) -> Option<&Terms> {
+        match &self.own {
+            Own::Nothing if self.queue.number() == publisher => None,
+            Own::Different(own) if self.queue.number() == publisher => Some(own),
+            _ => Some(&self.others),
+        }
+    }
+}
+
+impl Terms {
+    /// `None` without any subscription.
+    fn new<'a>(subscriptions: impl Iterator<Item = &'a Subscription>) -> Option<Self> {
+        subscriptions
+            .map(|it| Self {
+                qos: it.qos,
+                retain_as_published: it.retain_as_published,
+                identifiers: it.identifier.into_iter().collect(),
+            })
+            .reduce(|mut all, it| {
+                all.qos = all.qos.max(it.qos);
+                all.retain_as_published |= it.retain_as_published;
+                all.identifiers.extend(it.identifiers);
+                all
+            })
+    }
+}
+
 /// What a publisher remembers of the router: the receivers of its last topics.
 #[derive(Debug, Default)]
 pub(crate) struct Publisher {
@@ -195,11 +278,8 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// The publisher's own session has this queue.
-    pub(crate) fn set_queue(&mut self, queue: &Queue) {
-        if self.number != queue.number() {
-            self.number = queue.number();
-            self.recent = Vec::new();
-        }
+    pub(crate) const fn set_queue(&mut self, queue: &Queue) {
+        self.number = queue.number();
     }
 
     fn receivers(&mut self, router: &Router, topic: &ByteString) -> Arc<[Receiver]> {
@@ -213,9 +293,17 @@ impl Publisher {
         if let Some((_, receivers)) = self.recent.iter().find(|(known, _)| known == topic) {
             return Arc::clone(receivers);
         }
-        let receivers = router.receivers(topic, self.number);
+        if let Some(receivers) = router.large(topic, generation) {
+            return receivers;
+        }
+        let receivers = router.receivers(topic);
         // The name in memory of its own: the packet's holds on to a whole buffer.
-        let entry = (ByteString::from(&**topic), Arc::clone(&receivers));
+        let name = ByteString::from(&**topic);
+        if receivers.len() > RECENT_RECEIVERS_MAX {
+            router.keep_large(name, generation, &receivers);
+            return receivers;
+        }
+        let entry = (name, Arc::clone(&receivers));
         match self.recent.get_mut(self.next) {
             Some(place) => *place = entry,
             None => self.recent.push(entry),
@@ -349,6 +437,10 @@ const fn granted(qos: Qos) -> ReasonCode {
 
 /// Topics whose receivers a publisher remembers.
 const RECENT_MAX: usize = 8;
+/// Longer lists are kept once for all.
+const RECENT_RECEIVERS_MAX: usize = 16;
+/// Receivers in all long lists that are kept: some 50 MB.
+const LARGE_RECEIVERS_MAX: usize = 1_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -454,6 +546,48 @@ mod tests {
         assert_eq!(reason, ReasonCode::Success);
         send(&router, &mut publisher, publish("a", Qos::AtMostOnce));
         assert!(received(&subscriber).is_empty());
+    }
+
+    #[test]
+    fn a_long_list_of_receivers_follows_changes_too() {
+        let router = Router::new(&Config::default());
+        let filters = [("a", Qos::AtMostOnce, None)];
+        let mut subscribers: Vec<Subscriber> = (0..=RECENT_RECEIVERS_MAX)
+            .map(|_| subscribed(&router, &filters))
+            .collect();
+        let mut publishers = [Publisher::default(), Publisher::default()];
+        for publisher in &mut publishers {
+            send(&router, publisher, publish("a", Qos::AtMostOnce));
+        }
+        assert!(publishers.iter().all(|it| it.recent.is_empty()));
+        let mut gone = subscribers.pop().unwrap();
+        gone.end(&router);
+        subscribers.extend([subscribed(&router, &filters), subscribed(&router, &filters)]);
+        for publisher in &mut publishers {
+            send(&router, publisher, publish("a", Qos::AtMostOnce));
+        }
+        let counts: Vec<usize> = subscribers.iter().map(|it| received(it).len()).collect();
+        let mut expected = vec![4; RECENT_RECEIVERS_MAX];
+        expected.extend([2, 2]);
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn of_overlapping_subscriptions_no_local_silences_its_own_only() {
+        let router = Router::new(&Config::default());
+        let mut subscriber = subscribed(&router, &[("a/#", Qos::AtMostOnce, Some(1))]);
+        let mut wanted = filter("a/b", Qos::AtLeastOnce);
+        wanted.no_local = true;
+        subscriber
+            .subscribe(&router, wanted, Some(2), clock::now())
+            .unwrap();
+        let mut own = Publisher::default();
+        own.set_queue(subscriber.queue().unwrap());
+        send(&router, &mut own, publish("a/b", Qos::AtLeastOnce));
+        let got = received(&subscriber);
+        assert_eq!(got.len(), 1);
+        assert_eq!(got[0].qos, Qos::AtMostOnce);
+        assert_eq!(got[0].subscription_identifiers, [1]);
     }
 
     #[test]

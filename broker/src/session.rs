@@ -13,17 +13,18 @@
 
 mod action;
 mod error;
+mod incoming;
 mod inflight;
+mod outgoing;
 pub(crate) mod queue;
 mod received;
+mod requests;
 mod terms;
 #[cfg(test)]
 mod tests;
 pub(crate) mod will;
 
 use std::collections::VecDeque;
-use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
@@ -32,17 +33,11 @@ pub(crate) use self::action::{AckKind, Action, Outgoing, Subscribing};
 pub(crate) use self::error::ProtocolError;
 use self::inflight::{Content, Inflight, Message};
 use self::queue::Queued;
-use self::received::{Due, Owner, Pending, Received, Step};
+use self::received::{Due, Pending, Received};
+use self::requests::Request;
 pub(crate) use self::terms::Terms;
-use crate::codec::encode::{PublishHead, encoded_len, publish_len};
-use crate::codec::packet::{
-    Ack, Disconnect, Packet, PacketId, Publish, Qos, SubAck, Subscribe, SubscribeFilter, UnsubAck,
-    Unsubscribe, Version,
-};
-use crate::codec::properties::AckProperties;
-use crate::codec::reason::ReasonCode;
-use crate::codec::topic::TopicFilter;
-use crate::hooks::{Credit, Delivery, DeliveryOutcome, DeliveryRef, PublishAnswer};
+use crate::codec::packet::{Ack, Packet, PacketId, Qos, Version};
+use crate::hooks::{Credit, Delivery, DeliveryOutcome, DeliveryRef};
 use crate::mailbox::Answer;
 
 /// What a Session keeps while its client is away (MQTT 5.0 §4.1), subscriptions and queue aside.
@@ -59,6 +54,8 @@ pub(crate) struct Session {
     state: SessionState,
     pending: Pending,
     requests: Vec<Request>,
+    /// Size of the requests.
+    request_bytes: usize,
     next_request: u64,
     /// Tickets of `on_release` that are out.
     releasing: usize,
@@ -90,16 +87,6 @@ pub(crate) struct Ended {
     pub(crate) session_expiry: u32,
 }
 
-/// A SUBSCRIBE or UNSUBSCRIBE that waits for Reason Codes.
-#[derive(Debug)]
-struct Request {
-    number: u64,
-    packet_id: PacketId,
-    subscribe: bool,
-    /// Per filter: does it belong to the plugin, and its Reason Code when known.
-    reasons: Vec<(bool, Option<ReasonCode>)>,
-}
-
 impl Session {
     /// A session on a connection whose CONNECT has just been accepted.
     pub(crate) fn new(terms: Terms, state: SessionState, now: Instant) -> Self {
@@ -108,6 +95,7 @@ impl Session {
             state,
             pending: Pending::default(),
             requests: Vec::new(),
+            request_bytes: 0,
             next_request: 0,
             releasing: 0,
             credit: usize::MAX,
@@ -291,7 +279,9 @@ impl Session {
     /// Is there room for further packets of the client? False while too much is unanswered.
     pub(crate) fn wants_input(&self) -> bool {
         let requests = self.requests.len() + self.releasing;
-        self.pending.len() < self.credit && self.pending.len() + requests < self.terms.pending_max
+        self.pending.len() < self.credit
+            && self.pending.len() + requests < self.terms.pending_max
+            && self.pending.bytes() + self.request_bytes < self.terms.pending_bytes_max
     }
 
     /// Nothing of the client waits for an answer.
@@ -334,518 +324,3 @@ impl Session {
         crate::acl::is_below(self.terms.root, topic)
     }
 }
-
-// From the client.
-impl Session {
-    fn handle_publish(
-        &mut self,
-        mut publish: Publish,
-        out: &mut Vec<Action>,
-    ) -> Result<(), ProtocolError> {
-        self.resolve_alias(&mut publish)?;
-        let plugin = self.belongs_to_plugin(&publish.topic);
-        let due = match (publish.qos, publish.packet_id) {
-            (Qos::AtLeastOnce, Some(packet_id)) => {
-                self.check_quota()?;
-                Due::PubAck(packet_id)
-            }
-            (Qos::ExactlyOnce, Some(packet_id)) => {
-                if self.handle_duplicate(packet_id, out)? {
-                    return Ok(());
-                }
-                self.check_quota()?;
-                let owner = if plugin { Owner::Plugin } else { Owner::Broker };
-                self.state.received.begin(packet_id, owner);
-                Due::PubRec(packet_id)
-            }
-            _ => Due::Nothing,
-        };
-        let number = self.pending.push(due);
-        if plugin {
-            hand_over(publish, number, out);
-        } else {
-            out.push(Action::Route(Arc::new(publish), number));
-        }
-        Ok(())
-    }
-
-    /// Replaces an alias by its topic, or remembers it (MQTT 5.0 §3.3.2.3.4).
-    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), ProtocolError> {
-        let Some(alias) = publish.properties.topic_alias.take() else {
-            return if publish.topic.is_empty() {
-                Err(ProtocolError::NoTopic)
-            } else {
-                Ok(())
-            };
-        };
-        let limit = self.terms.topic_alias_maximum;
-        if alias == 0 || alias > limit {
-            return Err(ProtocolError::TopicAliasInvalid { alias, limit });
-        }
-        let place = usize::from(alias) - 1;
-        if publish.topic.is_empty() {
-            let known = self.aliases.get(place).and_then(Option::as_ref);
-            publish.topic = known
-                .ok_or(ProtocolError::TopicAliasUnknown { alias })?
-                .clone();
-            return Ok(());
-        }
-        if self.aliases.len() <= place {
-            self.aliases.resize(place + 1, None);
-        }
-        if let Some(known) = self.aliases.get_mut(place) {
-            // In memory of its own: the packet's topic holds on to a whole buffer.
-            *known = Some(ByteString::from(&*publish.topic));
-        }
-        Ok(())
-    }
-
-    /// The Receive Maximum of the server [MQTT-3.3.4-9]; 3.1.1 has none.
-    fn check_quota(&self) -> Result<(), ProtocolError> {
-        let limit = self.terms.receive_maximum;
-        let used = self.pending.qos1() + self.state.received.counted();
-        if self.terms.version == Version::V5 && used >= limit {
-            return Err(ProtocolError::ReceiveMaximumExceeded { limit });
-        }
-        Ok(())
-    }
-
-    /// A QoS 2 publish whose exchange is not over is not accepted twice [MQTT-4.3.3-10].
-    fn handle_duplicate(
-        &mut self,
-        packet_id: PacketId,
-        out: &mut Vec<Action>,
-    ) -> Result<bool, ProtocolError> {
-        let Some(exchange) = self.state.received.exchange_mut(packet_id) else {
-            return Ok(false);
-        };
-        match &exchange.step {
-            Step::Published => {}
-            Step::Answered(ack) => out.push(Action::SendAck(AckKind::PubRec, ack.clone())),
-            Step::Releasing(_) => {
-                return Err(ProtocolError::PacketIdInUse {
-                    packet_id: packet_id.get(),
-                });
-            }
-        }
-        Ok(true)
-    }
-
-    /// Sends the acknowledgements of all answered publishes that no unanswered one precedes.
-    fn settle(&mut self, out: &mut Vec<Action>) {
-        while let Some((due, mut answer)) = self.pending.pop() {
-            if let Some(notice) = answer.notice.take() {
-                self.send_notice(*notice, out);
-            }
-            match due {
-                Due::Nothing => {}
-                Due::PubAck(packet_id) => {
-                    let ack = self.ack(AckKind::PubAck, packet_id, answer);
-                    out.push(Action::SendAck(AckKind::PubAck, ack));
-                }
-                Due::PubRec(packet_id) => self.settle_qos2(packet_id, answer, out),
-            }
-        }
-    }
-
-    fn send_notice(&mut self, notice: Publish, out: &mut Vec<Action>) {
-        let outgoing = Outgoing {
-            subscription_identifiers: notice.properties.subscription_identifiers.clone(),
-            publish: Arc::new(notice),
-            dup: false,
-            qos: Qos::AtMostOnce,
-            retain: false,
-            packet_id: None,
-        };
-        if self.fits(|| publish_len(&outgoing.publish, &outgoing.head(), self.terms.version)) {
-            out.push(Action::Deliver(outgoing));
-        } else {
-            self.tally.too_large += 1;
-        }
-    }
-
-    fn settle_qos2(&mut self, packet_id: PacketId, answer: PublishAnswer, out: &mut Vec<Action>) {
-        let refused = answer.reason.is_error();
-        let ack = self.ack(AckKind::PubRec, packet_id, answer);
-        if refused && self.terms.version == Version::V5 {
-            self.state.received.end(packet_id);
-        } else if let Some(exchange) = self.state.received.exchange_mut(packet_id) {
-            if refused {
-                // 3.1.1 cannot tell: the exchange goes on, and nobody knows of it but us.
-                exchange.owner = Owner::Broker;
-            }
-            exchange.step = Step::Answered(ack.clone());
-        }
-        out.push(Action::SendAck(AckKind::PubRec, ack));
-    }
-
-    fn ack(&self, kind: AckKind, packet_id: PacketId, answer: PublishAnswer) -> Ack {
-        if self.terms.version == Version::V311 {
-            return Ack::success(packet_id);
-        }
-        let mut ack = Ack {
-            packet_id,
-            reason: answer.reason,
-            properties: answer.properties,
-        };
-        if ack.properties.is_some() {
-            let len = || encoded_len(&kind.packet(ack.clone()), Version::V5);
-            if !self.terms.problem_information || !self.fits(len) {
-                ack.properties = None;
-            }
-        }
-        ack
-    }
-
-    fn handle_pubrel(&mut self, ack: &Ack, out: &mut Vec<Action>) -> Result<(), ProtocolError> {
-        let packet_id = ack.packet_id;
-        let Some(exchange) = self.state.received.exchange_mut(packet_id) else {
-            self.state.received.begin_unknown(packet_id);
-            self.release(packet_id, out);
-            return Ok(());
-        };
-        let answered = match &exchange.step {
-            Step::Published => {
-                return Err(ProtocolError::WrongAck {
-                    packet_id: packet_id.get(),
-                });
-            }
-            Step::Releasing(_) => return Ok(()),
-            Step::Answered(ack) => ack.clone(),
-        };
-        if exchange.owner == Owner::Broker {
-            self.complete(packet_id, ReasonCode::Success, out);
-        } else {
-            exchange.step = Step::Releasing(answered);
-            self.release(packet_id, out);
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, packet_id: PacketId, out: &mut Vec<Action>) {
-        self.releasing += 1;
-        out.push(Action::Release(packet_id, packet_id.get().into()));
-    }
-
-    /// The number of a release is its Packet Identifier: there is one release at most for each.
-    fn handle_released(&mut self, number: u64, existed: bool, out: &mut Vec<Action>) {
-        let packet_id = u16::try_from(number).ok().and_then(PacketId::new);
-        let Some(packet_id) = packet_id else { return };
-        let Some(exchange) = self.state.received.exchange_mut(packet_id) else {
-            return;
-        };
-        if !matches!(exchange.step, Step::Releasing(_)) {
-            return;
-        }
-        let known = existed || exchange.owner != Owner::Unknown;
-        let reason = if known || self.terms.version == Version::V311 {
-            ReasonCode::Success
-        } else {
-            ReasonCode::PacketIdentifierNotFound
-        };
-        self.releasing -= 1;
-        self.complete(packet_id, reason, out);
-    }
-
-    fn complete(&mut self, packet_id: PacketId, reason: ReasonCode, out: &mut Vec<Action>) {
-        self.state.received.end(packet_id);
-        let ack = Ack {
-            packet_id,
-            reason,
-            properties: None,
-        };
-        out.push(Action::SendAck(AckKind::PubComp, ack));
-    }
-
-    fn handle_subscribe(&mut self, subscribe: Subscribe, out: &mut Vec<Action>) {
-        let plugin = |wanted: &SubscribeFilter| {
-            crate::acl::is_below(self.terms.root, wanted.filter.split_share().1)
-        };
-        let owners = subscribe.filters.iter().map(plugin).collect();
-        let (theirs, ours): (Vec<_>, Vec<_>) = subscribe.filters.into_iter().partition(plugin);
-        let number = self.open_request(subscribe.packet_id, true, owners);
-        let identifier = subscribe.properties.subscription_identifier;
-        let part = |filters| Subscribing {
-            filters,
-            identifier,
-            number,
-        };
-        if !theirs.is_empty() {
-            out.push(Action::SubscribePlugin(part(theirs)));
-        }
-        if !ours.is_empty() {
-            out.push(Action::Subscribe(Subscribing {
-                number: number | ORDINARY_PART,
-                ..part(ours)
-            }));
-        }
-    }
-
-    fn handle_unsubscribe(&mut self, unsubscribe: Unsubscribe, out: &mut Vec<Action>) {
-        let plugin =
-            |filter: &TopicFilter| crate::acl::is_below(self.terms.root, filter.split_share().1);
-        let owners = unsubscribe.filters.iter().map(plugin).collect();
-        let (theirs, ours): (Vec<_>, Vec<_>) = unsubscribe.filters.into_iter().partition(plugin);
-        let number = self.open_request(unsubscribe.packet_id, false, owners);
-        if !theirs.is_empty() {
-            out.push(Action::UnsubscribePlugin(theirs, number));
-        }
-        if !ours.is_empty() {
-            out.push(Action::Unsubscribe(ours, number | ORDINARY_PART));
-        }
-    }
-
-    fn open_request(&mut self, packet_id: PacketId, subscribe: bool, plugin: Vec<bool>) -> u64 {
-        let number = self.next_request;
-        self.next_request += 2;
-        self.requests.push(Request {
-            number,
-            packet_id,
-            subscribe,
-            reasons: plugin.into_iter().map(|plugin| (plugin, None)).collect(),
-        });
-        number
-    }
-
-    fn handle_reasons(&mut self, number: u64, reasons: Vec<ReasonCode>, out: &mut Vec<Action>) {
-        let ordinary = number & ORDINARY_PART != 0;
-        let number = number & !ORDINARY_PART;
-        let Some(place) = self.requests.iter().position(|it| it.number == number) else {
-            return;
-        };
-        let Some(request) = self.requests.get_mut(place) else {
-            return;
-        };
-        let mut reasons = reasons.into_iter();
-        for (plugin, reason) in &mut request.reasons {
-            if *plugin != ordinary {
-                *reason = Some(reasons.next().unwrap_or(ReasonCode::UnspecifiedError));
-            }
-        }
-        let Some(reasons) = request.reasons.iter().map(|(_, reason)| *reason).collect() else {
-            return;
-        };
-        let request = self.requests.swap_remove(place);
-        let (packet_id, properties) = (request.packet_id, AckProperties::default());
-        out.push(Action::Send(Box::new(if request.subscribe {
-            Packet::SubAck(SubAck {
-                packet_id,
-                reasons,
-                properties,
-            })
-        } else {
-            Packet::UnsubAck(UnsubAck {
-                packet_id,
-                reasons,
-                properties,
-            })
-        })));
-    }
-
-    fn handle_disconnect(
-        &mut self,
-        disconnect: &Disconnect,
-        out: &mut Vec<Action>,
-    ) -> Result<(), ProtocolError> {
-        if let Some(expiry) = disconnect.properties.session_expiry_interval {
-            if self.terms.session_expiry == 0 && expiry != 0 {
-                return Err(ProtocolError::SessionExpiryRaised);
-            }
-            self.terms.session_expiry = expiry.min(self.terms.session_expiry_max);
-        }
-        out.push(Action::Disconnect {
-            publish_will: disconnect.reason != ReasonCode::Success,
-        });
-        Ok(())
-    }
-}
-
-// To the client.
-impl Session {
-    fn handle_puback(&mut self, ack: &Ack) -> Result<(), ProtocolError> {
-        match self.state.inflight.content(ack.packet_id) {
-            Some(Content::Plugin(reference)) => {
-                let outcome = if ack.reason.is_error() {
-                    DeliveryOutcome::Refused(ack.reason)
-                } else {
-                    DeliveryOutcome::Acknowledged
-                };
-                self.outcomes.push((*reference, outcome));
-            }
-            Some(Content::Message(message)) if message.qos == Qos::AtLeastOnce => {}
-            Some(_) => return Err(wrong_ack(ack.packet_id)),
-            // Of an exchange that an earlier connection has ended: nothing to do.
-            None => return Ok(()),
-        }
-        self.state.inflight.remove(ack.packet_id);
-        Ok(())
-    }
-
-    fn handle_pubrec(&mut self, ack: &Ack, out: &mut Vec<Action>) -> Result<(), ProtocolError> {
-        let packet_id = ack.packet_id;
-        let reason = match self.state.inflight.content(packet_id) {
-            Some(Content::Message(message)) if message.qos == Qos::ExactlyOnce => {
-                if ack.reason.is_error() {
-                    self.state.inflight.remove(packet_id);
-                    return Ok(());
-                }
-                self.state.inflight.release(packet_id);
-                ReasonCode::Success
-            }
-            Some(Content::Released) => ReasonCode::Success,
-            Some(_) => return Err(wrong_ack(packet_id)),
-            None if ack.reason.is_error() => return Ok(()),
-            None if self.terms.version == Version::V311 => ReasonCode::Success,
-            None => ReasonCode::PacketIdentifierNotFound,
-        };
-        let release = Ack {
-            packet_id,
-            reason,
-            properties: None,
-        };
-        out.push(Action::SendAck(AckKind::PubRel, release));
-        Ok(())
-    }
-
-    fn handle_pubcomp(&mut self, ack: &Ack) -> Result<(), ProtocolError> {
-        match self.state.inflight.content(ack.packet_id) {
-            Some(Content::Released) => {
-                self.state.inflight.remove(ack.packet_id);
-                Ok(())
-            }
-            Some(_) => Err(wrong_ack(ack.packet_id)),
-            None => Ok(()),
-        }
-    }
-
-    fn send_message(
-        &mut self,
-        now: Instant,
-        packet_id: PacketId,
-        message: Message,
-        dup: bool,
-        out: &mut Vec<Action>,
-    ) {
-        match self.outgoing(now, message, Some(packet_id), dup) {
-            Some(outgoing) => out.push(Action::Deliver(outgoing)),
-            None => {
-                self.state.inflight.remove(packet_id);
-            }
-        }
-    }
-
-    /// The PUBLISH for an ordinary message; `None` if it has expired or is too large for the client.
-    fn outgoing(
-        &mut self,
-        now: Instant,
-        message: Message,
-        packet_id: Option<PacketId>,
-        dup: bool,
-    ) -> Option<Outgoing> {
-        // One that may be with the client already is sent again all the same, to end its exchange.
-        if message.is_expired(now) && !dup {
-            self.tally.expired += 1;
-            return None;
-        }
-        let mut publish = message.publish;
-        if let Some(at) = message.expires_at {
-            // The receiver gets what is left of the lifetime [MQTT-3.3.2-6].
-            let left = at.saturating_duration_since(now).as_secs_f64().ceil();
-            let mut aged = Publish::clone(&publish);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "at most the u32 that it was made of"
-            )]
-            let left = left as u32;
-            aged.properties.message_expiry_interval = Some(left);
-            publish = Arc::new(aged);
-        }
-        let outgoing = Outgoing {
-            publish,
-            dup,
-            qos: message.qos,
-            retain: message.retain,
-            packet_id,
-            subscription_identifiers: message.subscription_identifiers,
-        };
-        if self.fits(|| publish_len(&outgoing.publish, &outgoing.head(), self.terms.version)) {
-            return Some(outgoing);
-        }
-        self.tally.too_large += 1;
-        None
-    }
-
-    fn deliver(&mut self, delivery: Delivery, out: &mut Vec<Action>) {
-        let at_most_once = delivery.qos == Qos::AtMostOnce;
-        let mut outgoing = Outgoing {
-            publish: delivery.message,
-            dup: delivery.resend.is_some() && !at_most_once,
-            qos: delivery.qos.min(Qos::AtLeastOnce),
-            retain: delivery.retain,
-            // Any identifier has the same length.
-            packet_id: (!at_most_once).then_some(PacketId(NonZeroU16::MIN)),
-            subscription_identifiers: delivery.subscription_identifiers,
-        };
-        let reference = delivery.reference;
-        if !self.fits(|| publish_len(&outgoing.publish, &outgoing.head(), self.terms.version)) {
-            if let Some(packet_id) = delivery.resend {
-                self.state.inflight.remove(packet_id);
-            }
-            self.tally.too_large += 1;
-            self.outcomes.push((reference, DeliveryOutcome::TooLarge));
-            return;
-        }
-        if at_most_once {
-            self.outcomes.push((reference, DeliveryOutcome::HandedOver));
-        } else {
-            let resent = delivery
-                .resend
-                .filter(|packet_id| self.state.inflight.resend(*packet_id, reference));
-            outgoing.dup = resent.is_some();
-            outgoing.packet_id =
-                resent.or_else(|| self.state.inflight.insert(Content::Plugin(reference)));
-            if outgoing.packet_id.is_none() {
-                return;
-            }
-        }
-        out.push(Action::Deliver(outgoing));
-    }
-}
-
-impl Message {
-    fn is_expired(&self, now: Instant) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
-    }
-}
-
-impl Outgoing {
-    /// What differs from the shared publish.
-    pub(crate) fn head(&self) -> PublishHead<'_> {
-        PublishHead {
-            dup: self.dup,
-            qos: self.qos,
-            retain: self.retain,
-            packet_id: self.packet_id,
-            topic_alias: None,
-            subscription_identifiers: &self.subscription_identifiers,
-        }
-    }
-}
-
-/// Publishes in a row cross the seam together.
-fn hand_over(publish: Publish, number: u64, out: &mut Vec<Action>) {
-    match out.last_mut() {
-        Some(Action::HandOver(batch)) => batch.push((publish, number)),
-        _ => out.push(Action::HandOver(vec![(publish, number)])),
-    }
-}
-
-const fn wrong_ack(packet_id: PacketId) -> ProtocolError {
-    ProtocolError::WrongAck {
-        packet_id: packet_id.get(),
-    }
-}
-
-/// Set in the number of the part of a request that the router answers; request numbers are even.
-const ORDINARY_PART: u64 = 1;

@@ -71,9 +71,9 @@ impl Default for Config {
             device_messages_burst: 100_000,
             user_messages_per_s: 20_000,
             user_messages_burst: 100_000,
-            conversation_cache_max: 20_000,
-            ring_entries_max: 128,
-            ring_bytes_max: 262_144,
+            conversation_cache_max: 10_000,
+            ring_entries_max: 64,
+            ring_bytes_max: 131_072,
         }
     }
 }
@@ -95,7 +95,8 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         const ANY: u32 = u32::MAX;
         let bounds = [
-            ("body_bytes_max", self.body_bytes_max, 1, 64 << 20),
+            // As much as the store takes.
+            ("body_bytes_max", self.body_bytes_max, 1, 131_072),
             // The parser recurses: deeper is a question of the stack.
             ("json_depth_max", self.json_depth_max, 1, 128),
             ("group_members_max", self.group_members_max, 2, ANY),

@@ -11,7 +11,8 @@ use proto::ids::{ConversationId, Handle, Seq, UserId};
 
 use crate::domain::conversation::Conversation;
 use crate::domain::entry::Entry;
-use crate::domain::member::{Marks, Member};
+use crate::domain::member::{Interval, Marks, Member};
+use crate::domain::user::User;
 use crate::render::Line;
 use crate::store::{ChatStore, StoreError};
 
@@ -248,6 +249,16 @@ impl Live {
         self.state().head
     }
 
+    /// An entry was stored here, and its sender is told: whoever asks from now on gets an answer that knows of it, though
+    /// the feed may still be on its way.
+    pub(crate) fn stored(&self, seq: Seq, members_changed: bool) {
+        let mut state = self.state();
+        state.head = state.head.max(seq);
+        if members_changed || state.conversation.is_none() {
+            state.generation += 1;
+        }
+    }
+
     /// What was read of the members is old: the next question reads them again.
     pub(crate) fn invalidate(&self) {
         self.state().generation += 1;
@@ -268,12 +279,18 @@ impl Live {
         })
     }
 
-    /// May this user see the entry at `seq`?
-    pub fn may_see(&self, user: UserId, seq: Seq) -> bool {
-        self.state()
-            .members
-            .get(&user)
-            .is_some_and(|(member, _)| member.sees(seq))
+    /// The next stretch of the log that this user may see, from `seq` on.
+    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<Interval> {
+        let state = self.state();
+        let (member, _) = state.members.get(&user)?;
+        let next = member
+            .intervals
+            .iter()
+            .find(|interval| seq <= interval.to)?;
+        Some(Interval {
+            from: next.from.max(seq),
+            to: next.to,
+        })
     }
 
     /// All present members.
@@ -414,13 +431,13 @@ impl State {
             self.ring.clear();
             self.ring_bytes = 0;
         }
-        self.ring_bytes += line.entry.body.len();
+        self.ring_bytes += line.size();
         self.ring.push_back(line);
         while self.ring.len() > limits.entries_max
             || (self.ring_bytes > limits.bytes_max && self.ring.len() > 1)
         {
             if let Some(old) = self.ring.pop_front() {
-                self.ring_bytes -= old.entry.body.len();
+                self.ring_bytes = self.ring_bytes.saturating_sub(old.size());
             }
         }
     }
@@ -523,9 +540,8 @@ impl Names {
     }
 
     /// The user has another name now, or was removed: the handle may name nobody any more.
-    pub fn changed(&self, user: UserId) {
-        if let Some((_, profile)) = self.profiles.remove(&user) {
-            self.users.remove(&profile.handle);
-        }
+    pub fn changed(&self, user: &User) {
+        self.profiles.remove(&user.id);
+        self.users.remove(&user.handle);
     }
 }

@@ -208,7 +208,10 @@ impl Delivery {
                     ts_ms: crate::clock::now_ms(),
                     ..MarksChange::default()
                 };
-                moves.extend(self.move_marks(&one.live, reader.user, change));
+                if let Some(moved) = self.move_marks(&one.live, reader.user, change) {
+                    moves.push(moved);
+                    moves.extend(Receipts::due_with(&one.live, reader.user, change.ts_ms));
+                }
             }
         }
         if !moves.is_empty() {
@@ -238,7 +241,12 @@ impl Delivery {
 
     async fn fetch(&self, reader: &Arc<Reader>, wanted: Wanted) -> Result<(), StoreError> {
         match wanted {
-            Wanted::Page { key, live, from } => self.fetch_page(reader, key, &live, from).await,
+            Wanted::Page {
+                key,
+                live,
+                from,
+                to,
+            } => self.fetch_page(reader, key, &live, (from, to)).await,
             Wanted::Resend(references) => self.fetch_resend(reader, references).await,
         }
     }
@@ -248,11 +256,11 @@ impl Delivery {
         reader: &Reader,
         key: Key,
         live: &Live,
-        from: Seq,
+        (from, to): (Seq, Seq),
     ) -> Result<(), StoreError> {
         let range = PageRange {
             from,
-            to: Seq::MAX,
+            to,
             newest: false,
             limit: PAGE_ENTRIES,
             bytes: PAGE_BYTES,
@@ -299,9 +307,9 @@ impl Delivery {
         Ok(())
     }
 
-    /// Looks up what this reader has to get, in the background. What is committed meanwhile is not missed.
+    /// Looks up what this reader has to get, in the background. What is committed since [`Reader::begin_attach`] is not
+    /// missed.
     pub(crate) fn attach(self: &Arc<Self>, reader: &Arc<Reader>) {
-        reader.begin_attach();
         let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
         self.tracker.spawn(async move {
             match delivery.look_up(&reader).await {
@@ -315,6 +323,7 @@ impl Delivery {
     }
 
     async fn look_up(&self, reader: &Reader) -> Result<Attached, StoreError> {
+        self.progress.settled().await; // what this connection has acknowledged counts
         let cursors: HashMap<_, _> = if reader.is_known() {
             self.store
                 .cursors(reader.device, None)
@@ -385,26 +394,44 @@ impl Delivery {
 
     /// Where a new device or a guest starts: at the read watermark, past own entries that directly follow it.
     pub(crate) async fn unread_from(&self, live: &Live, sight: &Sight) -> Result<Seq, StoreError> {
-        let mut start = sight.marks.own_read().max(first_place(sight).previous());
-        while start < live.head() {
-            let range = PageRange {
-                from: start.next(),
-                to: Seq::MAX,
-                newest: false,
-                limit: PAGE_ENTRIES,
-                bytes: PAGE_BYTES,
-            };
-            let entries = self.store.page(live.id(), range).await?;
-            let own = entries
-                .iter()
-                .take_while(|entry| entry.from == sight.member.user)
-                .count();
-            start = Seq::new(start.get() + own as u64);
-            if own == 0 || own < entries.len() {
-                break;
+        let user = sight.member.user;
+        let start = sight.marks.own_read().max(first_place(sight).previous());
+        let head = sight.last_visible();
+        if start >= head {
+            return Ok(start);
+        }
+        let range = PageRange {
+            from: start.next(),
+            to: head,
+            newest: false,
+            limit: PAGE_ENTRIES,
+            bytes: PAGE_BYTES,
+        };
+        let entries = self.store.page(live.id(), range).await?;
+        let own = entries
+            .iter()
+            .take_while(|entry| entry.from == user)
+            .count();
+        let start = Seq::new(start.get() + own as u64);
+        if own < entries.len() || start >= head {
+            return Ok(start);
+        }
+        // A long run of own messages (a bot, a note to oneself): its end is found by halves, through the counts.
+        let base = self.store.count_up_to(live.id(), user, start).await?;
+        let (mut low, mut high) = (start.get(), head.get());
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let counts = self
+                .store
+                .count_up_to(live.id(), user, Seq::new(middle))
+                .await?;
+            if counts.all - base.all == counts.own - base.own {
+                low = middle;
+            } else {
+                high = middle - 1;
             }
         }
-        Ok(start)
+        Ok(Seq::new(low))
     }
 
     /// The cursors with which a new device begins, one for each conversation of the user.

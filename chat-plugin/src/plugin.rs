@@ -10,8 +10,7 @@ mod rpc;
 mod subscribe;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::answer::{json_publish, pair};
-use self::peer::{Limits, Peer, Record};
+use self::peer::{Item, Limits, Peer, Record};
 use crate::accounts::{Accounts, AuthError, UserEvent};
 use crate::config::Config;
 use crate::conversations::{Conversations, Names, RingLimits};
@@ -43,6 +42,13 @@ use crate::receipts::{ReceiptLimits, Receipts};
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 
+/// The rates of users who are connected.
+#[derive(Default)]
+struct Buckets {
+    of: HashMap<UserId, Weak<Mutex<Bucket>>>,
+    sweep_at: usize,
+}
+
 /// The chat, to be given to the broker.
 pub struct ChatPlugin {
     service: Service,
@@ -52,11 +58,12 @@ pub struct ChatPlugin {
     receipts: Arc<Receipts>,
     online: Arc<Online>,
     peers: RwLock<HashMap<u64, Arc<Peer>>>,
-    user_buckets: Mutex<HashMap<UserId, Weak<Mutex<Bucket>>>>,
+    /// Connections that have ended, but not what was being done for them.
+    leaving: Mutex<HashMap<DeviceId, Arc<Peer>>>,
+    user_buckets: Mutex<Buckets>,
     payload_limits: payload::PayloadLimits,
     ordinary_topics_open: bool,
     metrics: Metrics,
-    mids: AtomicU64,
     tracker: TaskTracker,
     stop: CancellationToken,
     me: Weak<Self>,
@@ -119,11 +126,11 @@ impl ChatPlugin {
             receipts,
             online,
             peers: RwLock::default(),
+            leaving: Mutex::default(),
             user_buckets: Mutex::default(),
             payload_limits,
             ordinary_topics_open,
             metrics: Metrics::default(),
-            mids: AtomicU64::new(0),
             tracker,
             stop: CancellationToken::new(),
             me: Weak::clone(me),
@@ -165,7 +172,11 @@ impl ChatPlugin {
             let user = match event {
                 Some(UserEvent::PasswordChanged(user) | UserEvent::TokenRevoked(user)) => user,
                 Some(UserEvent::Removed(user)) => {
-                    self.service.names.changed(user);
+                    match self.service.store.user(user).await {
+                        Ok(Some(removed)) => self.service.names.changed(&removed),
+                        Ok(None) => {}
+                        Err(error) => tracing::error!(%error, "a removed user could not be read"),
+                    }
                     user
                 }
                 None => return,
@@ -183,8 +194,39 @@ impl ChatPlugin {
                 () = tokio::time::sleep(HOUR) => {}
                 () = stop.cancelled() => return,
             }
+            if let Err(error) = self.drop_old_devices().await {
+                tracing::error!(%error, "old devices could not be dropped");
+            }
             if let Err(error) = self.service.store.maintain(crate::clock::now_ms()).await {
                 tracing::error!(%error, "the hourly upkeep of the store failed");
+            }
+        }
+    }
+
+    /// Devices that have not been seen for so long that their cursors are not kept any more.
+    async fn drop_old_devices(&self) -> Result<(), StoreError> {
+        const PAGE: usize = 256;
+        let store = &self.service.store;
+        let kept_ms = u64::from(self.service.config.cursor_days) * 24 * 3_600 * 1_000;
+        let oldest_ms = crate::clock::now_ms().saturating_sub(kept_ms);
+        let mut after = None;
+        loop {
+            let users = store.users(after, PAGE).await?;
+            let Some(last) = users.last() else {
+                return Ok(());
+            };
+            after = Some(last.id);
+            for user in users {
+                for device in store.devices(user.id).await? {
+                    let connected = self
+                        .online
+                        .of(user.id)
+                        .iter()
+                        .any(|reader| reader.device == device.id);
+                    if device.last_seen_ms < oldest_ms && !connected {
+                        store.remove_device(user.id, device.id).await?;
+                    }
+                }
             }
         }
     }
@@ -207,12 +249,15 @@ impl ChatPlugin {
             .user_buckets
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets.get(&user).and_then(Weak::upgrade) {
+        if let Some(bucket) = buckets.of.get(&user).and_then(Weak::upgrade) {
             return bucket;
         }
-        buckets.retain(|_, bucket| bucket.strong_count() > 0);
+        if buckets.of.len() >= buckets.sweep_at.max(1_024) {
+            buckets.of.retain(|_, bucket| bucket.strong_count() > 0);
+            buckets.sweep_at = buckets.of.len() * 2;
+        }
         let bucket = Arc::new(Mutex::new(Bucket::new(rate)));
-        buckets.insert(user, Arc::downgrade(&bucket));
+        buckets.of.insert(user, Arc::downgrade(&bucket));
         bucket
     }
 
@@ -226,7 +271,6 @@ impl ChatPlugin {
             .into_uuid()
             .hyphenated()
             .to_string();
-        self.mids.fetch_add(1, Ordering::Relaxed);
         text.parse()
             .map_err(|error| crate::service::Refusal::format(format!("{error}")))
     }
@@ -240,6 +284,10 @@ impl ChatPlugin {
             return Err(StoreError::Corrupt("an identity that is no user".into()));
         };
         let device_id = DeviceId::new(user, &client.client_id);
+        let leaving = self.leaving().get(&device_id).cloned();
+        if let Some(peer) = leaving {
+            peer.departed.cancelled().await;
+        }
         self.progress.settled().await; // what the connection before left is in the store now
         let config = &self.service.config;
         let limits = ReaderLimits {
@@ -264,15 +312,13 @@ impl ChatPlugin {
                 let mut device = Device {
                     last_seen_ms: now_ms,
                     session_expiry: open.session_expiry,
+                    connected: true,
                     ..found
                 };
                 if !kept {
                     device.subscriptions.clear();
                 }
-                self.service
-                    .store
-                    .put_device(device.clone(), Some(Vec::new()), Durability::Relaxed)
-                    .await?;
+                self.put_connected(&device).await?;
                 if persistent && device.has_inbox {
                     reader.make_known();
                 }
@@ -293,6 +339,15 @@ impl ChatPlugin {
             device: Mutex::new(Bucket::new(rate)),
             user: self.bucket_of(user),
         };
+        if persistent && !open.present && !restored.present {
+            // The client has forgotten its exchanges, so their packet identifiers begin new ones.
+            for packet_id in self.service.store.exchanges(device_id).await? {
+                self.service
+                    .store
+                    .end_exchange(device_id, packet_id)
+                    .await?;
+            }
+        }
         let actor = Actor {
             user,
             device: device_id,
@@ -303,13 +358,13 @@ impl ChatPlugin {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(client.connection, Arc::new(peer));
         self.online.insert(Arc::clone(&reader));
-        if reader.has_inbox() {
+        reader.catch_up_logs();
+        if reader.has_inbox() && reader.begin_attach() {
             self.delivery.attach(&reader);
         }
-        // Removed since the login: the event came too early for this connection.
-        let account = self.service.store.user(user).await?;
-        if account.is_none_or(|account| account.removed_ms.is_some()) {
-            client.close(ReasonCode::NotAuthorized);
+        let user = self.service.store.user(user).await?;
+        if user.is_none_or(|user| user.removed_ms.is_some()) {
+            client.close(ReasonCode::NotAuthorized); // removed between login and here
         }
         Ok(restored)
     }
@@ -324,10 +379,12 @@ impl ChatPlugin {
     ) -> Result<SessionRestored, StoreError> {
         self.resubscribe(reader, device, seen_ms).await?;
         let known = inflight.into_iter().filter_map(|one| {
+            let generation = subscribe::generation(device, one.form, one.conversation)?;
             let reference = Reference::Entry {
                 slot: one.form,
                 conversation: one.conversation,
                 seq: one.seq,
+                generation,
             };
             Some((PacketId::new(one.packet_id)?, reference))
         });
@@ -352,18 +409,63 @@ impl ChatPlugin {
             .remove(&client.connection);
         let Some(peer) = removed else { return };
         self.online.remove(&peer.reader);
+        peer.tasks.close();
+        if peer.tasks.is_empty()
+            && let Ok(record) = peer.record.try_lock()
+        {
+            self.depart(&peer, record.clone(), &end);
+            return;
+        }
         let Some(plugin) = self.me.upgrade() else {
             return;
         };
-        // A subscription that is being stored holds the lock: wait for it behind the scenes.
-        let Ok(record) = peer.record.try_lock().map(|record| record.clone()) else {
-            self.tracker.spawn(async move {
-                let record = peer.record.lock().await.clone();
-                plugin.depart(&peer, record, &end);
-            });
+        // What was published before is still stored; the next connection of this device waits for it.
+        self.leaving().insert(peer.actor.device, Arc::clone(&peer));
+        self.tracker.spawn(async move {
+            peer.tasks.wait().await;
+            let record = peer.record.lock().await.clone();
+            plugin.depart(&peer, record, &end);
+            let mut leaving = plugin.leaving();
+            if leaving
+                .get(&peer.actor.device)
+                .is_some_and(|other| Arc::ptr_eq(other, &peer))
+            {
+                leaving.remove(&peer.actor.device);
+            }
+            drop(leaving);
+            peer.departed.cancel();
+        });
+    }
+
+    /// Queues work of a connection behind what it asked for before.
+    fn queue(&self, client: &ClientInfo, items: impl IntoIterator<Item = Item>) {
+        let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
             return;
         };
-        self.depart(&peer, record, &end);
+        if peer.queue(items) {
+            let tasks = peer.tasks.clone();
+            let work = async move { plugin.ingest(&peer).await };
+            self.tracker.spawn(tasks.track_future(work));
+        }
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, HashMap<DeviceId, Arc<Peer>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a device is connected. A store without room for that serves it all the same.
+    async fn put_connected(&self, device: &Device) -> Result<(), StoreError> {
+        let put =
+            self.service
+                .store
+                .put_device(device.clone(), Some(Vec::new()), Durability::Relaxed);
+        match put.await {
+            Err(StoreError::ReadOnly(why)) => {
+                tracing::warn!(user = %device.user, why, "a connection of a device could not be noted");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn depart(&self, peer: &Peer, record: Record, end: &SessionEnd) {
@@ -375,9 +477,18 @@ impl ChatPlugin {
         } else {
             inflight_at_rest(&peer.reader, &end.inflight)
         };
+        // Receipts that may not have arrived are told again: those since the oldest of them was handed out.
+        let unsure =
+            end.inflight
+                .iter()
+                .filter_map(|(_, reference)| match Reference::decode(reference)? {
+                    Reference::State { ts_ms } => Some(ts_ms),
+                    Reference::Entry { .. } => None,
+                });
         let mut device = Device {
-            last_seen_ms: crate::clock::now_ms(),
+            last_seen_ms: unsure.fold(crate::clock::now_ms(), u64::min),
             session_expiry: end.session_expiry,
+            connected: false,
             ..record.device
         };
         if end.discarded {
@@ -400,6 +511,7 @@ fn new_device(
         subscriptions: Vec::new(),
         session_expiry,
         has_inbox: false,
+        connected: true,
         last_seen_ms: now_ms,
     }
 }
@@ -411,19 +523,20 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
             slot,
             conversation,
             seq,
+            ..
         } => Some(Inflight {
             packet_id: packet_id.get(),
             conversation,
             seq,
             form: slot,
         }),
-        Reference::State => None,
+        Reference::State { .. } => None,
     });
     at_rest.collect()
 }
 
 fn is_expired(device: &Device, now_ms: u64) -> bool {
-    if device.session_expiry == u32::MAX {
+    if device.connected || device.session_expiry == u32::MAX {
         return false;
     }
     now_ms
@@ -482,13 +595,10 @@ impl Hooks for ChatPlugin {
         client: &Arc<ClientInfo>,
         batch: Vec<(Publish, Ticket<PublishAnswer>)>,
     ) -> Credit {
-        let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
-            return Credit::FULL;
-        };
-        if peer.queue(batch) {
-            self.tracker
-                .spawn(async move { plugin.ingest(&peer).await });
-        }
+        let items = batch
+            .into_iter()
+            .map(|(publish, ticket)| Item::Publish(publish, ticket));
+        self.queue(client, items);
         Credit::FULL
     }
 
@@ -496,11 +606,12 @@ impl Hooks for ChatPlugin {
         let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
             return;
         };
-        if !peer.reader.is_known() {
+        if !peer.persistent {
             ticket.answer(false);
             return;
         }
-        self.tracker.spawn(async move {
+        let tasks = peer.tasks.clone();
+        self.tracker.spawn(tasks.track_future(async move {
             match plugin
                 .service
                 .store
@@ -512,7 +623,7 @@ impl Hooks for ChatPlugin {
                     tracing::error!(%error, "the end of a QoS 2 exchange could not be made durable");
                 }
             }
-        });
+        }));
     }
 
     fn on_subscribe(
@@ -522,15 +633,7 @@ impl Hooks for ChatPlugin {
         identifier: Option<u32>,
         ticket: Ticket<Vec<ReasonCode>>,
     ) {
-        let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
-            return;
-        };
-        self.tracker.spawn(async move {
-            match plugin.subscribe(&peer, filters, identifier).await {
-                Ok(reasons) => ticket.answer(reasons),
-                Err(error) => tracing::error!(%error, "a subscription could not be made durable"),
-            }
-        });
+        self.queue(client, [Item::Subscribe(filters, identifier, ticket)]);
     }
 
     fn on_unsubscribe(
@@ -539,17 +642,7 @@ impl Hooks for ChatPlugin {
         filters: Vec<TopicFilter>,
         ticket: Ticket<Vec<ReasonCode>>,
     ) {
-        let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
-            return;
-        };
-        self.tracker.spawn(async move {
-            match plugin.unsubscribe(&peer, &filters).await {
-                Ok(reasons) => ticket.answer(reasons),
-                Err(error) => {
-                    tracing::error!(%error, "an unsubscription could not be made durable");
-                }
-            }
-        });
+        self.queue(client, [Item::Unsubscribe(filters, ticket)]);
     }
 
     fn pull(&self, client: &Arc<ClientInfo>, room: Room) -> Vec<Delivered> {

@@ -106,17 +106,46 @@ impl Receipts {
     pub(crate) async fn run(&self, stop: CancellationToken) {
         loop {
             let next = self.gathered().values().map(|gathered| gathered.due).min();
-            tokio::select! {
-                () = self.notify.notified() => {}
-                () = sleep_until(next) => {}
-                () = stop.cancelled() => return,
-            }
-            for (live, moves) in self.take_due(crate::clock::monotonic()) {
+            let stopping = tokio::select! {
+                () = self.notify.notified() => false,
+                () = sleep_until(next) => false,
+                () = stop.cancelled() => true,
+            };
+            let now = crate::clock::monotonic();
+            // At the end all of it, so that it is noted for those who come back.
+            let now = if stopping {
+                now + 2 * self.limits.interval_max
+            } else {
+                now
+            };
+            for (live, moves) in self.take_due(now) {
                 if let Err(error) = self.tell(&live, &moves).await {
                     tracing::error!(conversation = %live.id(), %error, "receipts could not be told");
                 }
             }
+            if stopping {
+                return;
+            }
         }
+    }
+
+    /// Whom a move of marks may concern in a small conversation: noted together with the move, so that a crash between
+    /// the move and the event loses nothing. In a larger one the event notes it, seconds later.
+    pub(crate) fn due_with(live: &Live, mover: UserId, ts_ms: u64) -> Vec<Move> {
+        const SMALL: usize = 16;
+        let present = live.present();
+        if present.len() > SMALL {
+            return Vec::new();
+        }
+        let others = present.iter().filter(|user| **user != mover);
+        let conversation = live.id();
+        others
+            .map(|user| Move::ReceiptDue {
+                user: *user,
+                conversation,
+                ts_ms,
+            })
+            .collect()
     }
 
     fn take_due(&self, now: Instant) -> Vec<(Arc<Live>, Moves)> {
@@ -142,8 +171,8 @@ impl Receipts {
 
     async fn tell(&self, live: &Arc<Live>, moves: &Moves) -> Result<(), StoreError> {
         let members = live.members();
-        let now: HashMap<UserId, Marks> = members
-            .iter()
+        let present = members.iter().filter(|(member, _)| member.is_present());
+        let now: HashMap<UserId, Marks> = present
             .map(|(member, marks)| (member.user, *marks))
             .collect();
         let ts_ms = crate::clock::now_ms();

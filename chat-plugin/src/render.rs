@@ -69,6 +69,12 @@ impl Line {
         }
     }
 
+    /// About how many bytes of memory it takes, with one form made of it.
+    pub(crate) fn size(&self) -> usize {
+        const OVERHEAD: usize = 1_024;
+        OVERHEAD + 2 * self.entry.body.len()
+    }
+
     /// The entry in a form of the inbox; `None`: this form does not show it.
     pub fn publish(&self, form: Form) -> Option<Arc<Publish>> {
         match form {

@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod directory;
+#[cfg(any(feature = "fjall", feature = "sled"))]
 mod dump;
 pub mod embedded;
 #[cfg(feature = "fjall")]
@@ -30,6 +31,7 @@ use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
 use crate::domain::user::{Token, User};
 
+#[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::dump::{Compacted, Dumped, compact, dump, load};
 pub use self::options::{EngineKind, StoreOptions, open, open_with_clock};
 
@@ -135,6 +137,9 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Removes a device with its cursors, in-flight references and QoS 2 exchanges.
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError>;
 
+    /// Packet identifiers of the QoS 2 exchanges of a device that have not ended.
+    async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError>;
+
     /// Ends a QoS 2 exchange: its row is gone, durably. Says whether there was one.
     async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError>;
 
@@ -170,7 +175,7 @@ pub trait ChatStore: Send + Sync + 'static {
     async fn remove_token(&self, user: UserId, id: &str) -> Result<bool, StoreError>;
 
     /// Tells of everything committed from now on, in the order of the commits. Called once, before the first append.
-    /// The store waits while the receiver is behind by its bound.
+    /// The store waits while the receiver is behind by its bound; whoever reads it must not wait for a write meanwhile.
     fn feed(&self) -> tokio::sync::mpsc::Receiver<Committed>;
 
     /// How the store is.
@@ -288,7 +293,7 @@ pub struct Committed {
 pub enum Health {
     /// It takes writes.
     Ready,
-    /// It serves reads but takes no writes, and says why (disk budget used up).
+    /// It serves reads but takes no writes except removals and ends of exchanges, and says why (disk budget used up).
     ReadOnly(String),
     /// A write could not be made durable: no further write until a restart.
     Poisoned(String),

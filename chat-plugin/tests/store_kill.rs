@@ -1,4 +1,13 @@
 //! Acknowledged entries survive SIGKILL: a child process appends and tells what was acknowledged, until it is killed.
+//!
+//! With `MQCHAT_POWERCUT=<library>` (built from `server/tests/powercut/powercut.c`), each kill is a power cut instead.
+
+#![cfg(any(feature = "fjall", feature = "sled"))]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test, helpers included"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -16,6 +25,7 @@ const ROUNDS: usize = 6;
 const SENDERS: u8 = 4;
 const ENGINE: &str = "MQCHAT_TEST_ENGINE";
 const DIRECTORY: &str = "MQCHAT_TEST_DIRECTORY";
+const POWERCUT: &str = "MQCHAT_POWERCUT";
 const ROUND: &str = "MQCHAT_TEST_ROUND";
 
 fn options(engine: &str, directory: &Path) -> StoreOptions {
@@ -97,7 +107,17 @@ fn kill_one(
     round: usize,
     acknowledged: &mut BTreeMap<u64, (u8, String)>,
 ) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if let Some(emulator) = std::env::var_os(POWERCUT) {
+        let shadow = directory.with_extension("shadow");
+        std::fs::create_dir_all(directory).unwrap();
+        std::fs::create_dir(&shadow).unwrap();
+        command
+            .env("LD_PRELOAD", emulator)
+            .env("POWERCUT_ROOT", directory)
+            .env("POWERCUT_SHADOW", shadow);
+    }
+    let mut child = command
         .args(["--exact", "child", "--ignored", "--nocapture"])
         .env(ENGINE, engine)
         .env(DIRECTORY, directory)
@@ -127,6 +147,12 @@ fn kill_one(
         }
     }
     child.wait().unwrap();
+    if std::env::var_os(POWERCUT).is_some() {
+        std::fs::remove_dir_all(directory).unwrap();
+        let shadow = directory.with_extension("shadow");
+        std::fs::rename(shadow.join("tree"), directory).unwrap();
+        std::fs::remove_dir_all(shadow).unwrap();
+    }
     assert!(seen >= enough, "the child ended by itself after {seen}");
 }
 

@@ -110,8 +110,16 @@ impl Received {
 pub(crate) struct Pending {
     /// The number of the first entry.
     first: u64,
-    entries: VecDeque<(Due, Option<PublishAnswer>)>,
+    entries: VecDeque<Waiting>,
     qos1: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    due: Due,
+    bytes: usize,
+    answer: Option<PublishAnswer>,
 }
 
 /// What a publish waits for.
@@ -126,9 +134,14 @@ pub(crate) enum Due {
 }
 
 impl Pending {
-    /// Adds a publish; returns its number.
-    pub(crate) fn push(&mut self, due: Due) -> u64 {
-        self.entries.push_back((due, None));
+    /// Adds a publish of this size; returns its number.
+    pub(crate) fn push(&mut self, due: Due, bytes: usize) -> u64 {
+        self.entries.push_back(Waiting {
+            due,
+            bytes,
+            answer: None,
+        });
+        self.bytes += bytes;
         self.qos1 += usize::from(matches!(due, Due::PubAck(_)));
         self.first + self.entries.len() as u64 - 1
     }
@@ -139,15 +152,16 @@ impl Pending {
             .checked_sub(self.first)
             .and_then(|place| usize::try_from(place).ok())
             .and_then(|place| self.entries.get_mut(place));
-        if let Some((_, waits)) = place {
-            waits.get_or_insert(answer);
+        if let Some(waiting) = place {
+            waiting.answer.get_or_insert(answer);
+            self.bytes -= std::mem::take(&mut waiting.bytes);
         }
     }
 
     /// The first publish, if it has been answered.
     pub(crate) fn pop(&mut self) -> Option<(Due, PublishAnswer)> {
-        self.entries.front()?.1.as_ref()?;
-        let (due, answer) = self.entries.pop_front()?;
+        self.entries.front()?.answer.as_ref()?;
+        let Waiting { due, answer, .. } = self.entries.pop_front()?;
         self.first += 1;
         self.qos1 -= usize::from(matches!(due, Due::PubAck(_)));
         if self.entries.is_empty() && self.entries.capacity() > IDLE_CAPACITY {
@@ -160,11 +174,16 @@ impl Pending {
     pub(crate) fn into_answered(self) -> impl Iterator<Item = (Due, PublishAnswer)> {
         self.entries
             .into_iter()
-            .filter_map(|(due, answer)| Some((due, answer?)))
+            .filter_map(|waiting| Some((waiting.due, waiting.answer?)))
     }
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Size of those that have not been answered.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// QoS 1 publishes among them.
@@ -188,7 +207,10 @@ mod tests {
     #[test]
     fn answers_leave_in_the_order_of_arrival() {
         let mut pending = Pending::default();
-        let numbers: Vec<u64> = (1..=3).map(|n| pending.push(Due::PubAck(id(n)))).collect();
+        let numbers: Vec<u64> = (1..=3)
+            .map(|n| pending.push(Due::PubAck(id(n)), 10))
+            .collect();
+        assert_eq!(pending.bytes(), 30);
         pending.answer(numbers[2], PublishAnswer::SUCCESS);
         pending.answer(numbers[1], PublishAnswer::SUCCESS);
         assert!(pending.pop().is_none());
@@ -200,13 +222,13 @@ mod tests {
             order,
             [Due::PubAck(id(1)), Due::PubAck(id(2)), Due::PubAck(id(3))]
         );
-        assert_eq!((pending.len(), pending.qos1()), (0, 0));
+        assert_eq!((pending.len(), pending.qos1(), pending.bytes()), (0, 0, 0));
     }
 
     #[test]
     fn the_first_answer_counts_and_strays_are_ignored() {
         let mut pending = Pending::default();
-        let number = pending.push(Due::Nothing);
+        let number = pending.push(Due::Nothing, 10);
         pending.answer(number, PublishAnswer::SUCCESS);
         let refusal = PublishAnswer {
             notice: None,

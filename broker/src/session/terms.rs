@@ -28,6 +28,8 @@ pub(crate) struct Terms {
     pub(crate) problem_information: bool,
     /// Unanswered requests before reading stops.
     pub(crate) pending_max: usize,
+    /// Bytes of unanswered requests before reading stops.
+    pub(crate) pending_bytes_max: usize,
     /// The first topic level that belongs to the plugin.
     pub(crate) root: &'static str,
 }
@@ -66,6 +68,7 @@ impl Terms {
             topic_alias_maximum: config.topic_alias_maximum,
             problem_information: asked.request_problem_information.unwrap_or(true),
             pending_max: config.pending_publishes_max,
+            pending_bytes_max: config.pending_bytes_max,
             root,
         };
         let expiry_differs = asked.session_expiry_interval.unwrap_or(0) != session_expiry;

@@ -12,12 +12,17 @@ use bytes::Bytes;
 
 use super::*;
 use crate::clock;
-use crate::codec::packet::{ConnAck, Connect, Disconnect, RetainHandling};
+use crate::codec::packet::{
+    ConnAck, Connect, Disconnect, Publish, RetainHandling, Subscribe, SubscribeFilter,
+};
 use crate::codec::properties::{
     ConnAckProperties, ConnectProperties, DisconnectProperties, PublishProperties,
     SubscribeProperties,
 };
+use crate::codec::reason::ReasonCode;
+use crate::codec::topic::TopicFilter;
 use crate::config::Config;
+use crate::hooks::PublishAnswer;
 
 /// Packets in one direction.
 type Link = VecDeque<Packet>;

@@ -2,6 +2,7 @@
 
 use broker::codec::packet::{Packet, Qos};
 use broker::codec::reason::ReasonCode;
+use broker::hooks::PublishAnswer;
 
 use super::client::{V5, V311, connect, connect_persistent, puback, qos0, qos1};
 use super::world::{OnPublish, World};
@@ -112,10 +113,32 @@ async fn a_sender_is_read_no_further_than_its_pending_bound() {
         let tickets = world.plugin.tickets();
         assert!(batch <= 3 && tickets.len() == batch);
         for ticket in tickets {
-            ticket.answer(broker::hooks::PublishAnswer::SUCCESS);
+            ticket.answer(PublishAnswer::SUCCESS);
         }
         seen += batch;
     }
+}
+
+#[tokio::test]
+async fn a_sender_is_read_no_further_than_its_pending_bytes() {
+    let world = World::with(|config| config.pending_bytes_max = 100_000);
+    world.plugin.on_publish(OnPublish::Keep);
+    let mut client = world.connect(V311, "a").await;
+    let payload = "x".repeat(60_000);
+    client
+        .send_all(&[
+            qos1("plug/t", 1, &payload),
+            qos1("plug/t", 2, &payload),
+            qos1("plug/t", 3, &payload),
+        ])
+        .await;
+    world.plugin.published(2).await;
+    // The third is read when an answer has made room.
+    let mut tickets = world.plugin.tickets();
+    assert_eq!(tickets.len(), 2);
+    tickets.remove(0).answer(PublishAnswer::SUCCESS);
+    assert_eq!(client.receive().await, puback(1));
+    world.plugin.published(1).await;
 }
 
 #[tokio::test]

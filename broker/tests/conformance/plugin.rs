@@ -149,6 +149,22 @@ async fn an_answer_that_is_too_large_for_the_client_loses_its_properties() {
 }
 
 #[tokio::test]
+async fn a_notice_comes_right_before_the_ack_that_it_explains() {
+    let world = World::start();
+    let notice = message("plug/err", Qos::AtMostOnce, 0, "because");
+    let refusal = PublishAnswer {
+        reason: ReasonCode::QuotaExceeded,
+        properties: None,
+        notice: Some(Box::new(notice.clone())),
+    };
+    world.plugin.on_publish(OnPublish::Answer(refusal));
+    let mut client = world.connect(V311, "a").await;
+    client.send(&qos1("plug/t", 1, "x")).await;
+    assert_eq!(client.receive_publish().await, notice);
+    assert_eq!(client.receive().await, puback(1));
+}
+
+#[tokio::test]
 async fn a_dropped_ticket_closes_the_connection_without_an_ack() {
     let world = World::start();
     world.plugin.on_publish(OnPublish::Drop);

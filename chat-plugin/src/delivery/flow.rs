@@ -132,6 +132,16 @@ impl Flow {
         self.head = self.head.max(seq);
     }
 
+    /// Passes entries that are not to be seen, up to `seq`. `false`: copies before them are still open.
+    pub(crate) fn skip_to(&mut self, seq: Seq) -> bool {
+        let sent = self.sent.iter().flatten().max().copied();
+        if sent.is_none_or(|sent| sent > self.cursor) {
+            return false;
+        }
+        self.settle_up_to(seq);
+        true
+    }
+
     /// Moves the cursor over what is settled.
     pub(crate) fn advance(&mut self) -> Option<Advance> {
         let sent = self.sent.iter().flatten().min().copied()?;
@@ -304,6 +314,17 @@ mod tests {
         );
         flow.settle(Seq::new(13), true);
         assert_eq!(flow.advance().unwrap().cursor, Seq::new(13));
+    }
+
+    #[test]
+    fn what_is_not_to_be_seen_is_skipped_when_nothing_is_open() {
+        let mut flow = flow(0, 900, &[IN]);
+        hand_out(&mut flow, &[IN]);
+        assert!(!flow.skip_to(Seq::new(800)), "1 is open");
+        flow.settle(Seq::new(1), true);
+        flow.advance();
+        assert!(flow.skip_to(Seq::new(800)));
+        assert_eq!(flow.next(), Some(Seq::new(801)));
     }
 
     #[test]

@@ -91,33 +91,33 @@ impl Progress {
         }
     }
 
-    /// Carries over what there is.
+    /// Carries over what there is. What fails is lost and offered again later; the rest is not held up by it.
     pub(crate) async fn finish(&self) {
         let taken = std::mem::take(&mut *self.pending());
-        if let Err(error) = self.carry(taken).await {
-            tracing::error!(%error, "cursors and marks could not be stored");
-        }
-    }
-
-    async fn carry(&self, taken: Pending) -> Result<(), StoreError> {
         if !taken.moves.is_empty() {
-            self.store
-                .advance(taken.moves.into_values().collect(), Durability::Relaxed)
-                .await?;
+            let moves = taken.moves.into_values().collect();
+            report(self.store.advance(moves, Durability::Relaxed).await);
         }
         for (device, inflight) in taken.departed.into_values() {
-            self.store
-                .put_device(device, Some(inflight), Durability::Relaxed)
-                .await?;
+            report(
+                self.store
+                    .put_device(device, Some(inflight), Durability::Relaxed)
+                    .await,
+            );
         }
         for barrier in taken.barriers {
             let _gone = barrier.send(());
         }
-        Ok(())
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn report(stored: Result<(), StoreError>) {
+    if let Err(error) = stored {
+        tracing::error!(%error, "cursors and marks could not be stored");
     }
 }
 

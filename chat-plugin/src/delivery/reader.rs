@@ -21,6 +21,9 @@ use crate::render::{Form, Line};
 /// `…/log` subscriptions have slots from here; below are the forms of the inbox.
 const LOG_SLOT: u8 = 128;
 
+/// Bytes of replies that may wait for one connection before its next call is refused.
+const REPLIES_BYTES_MAX: usize = 1024 * 1024;
+
 /// One connection as a reader.
 pub(crate) struct Reader {
     pub(crate) client: Arc<ClientInfo>,
@@ -53,6 +56,7 @@ struct State {
     turn: VecDeque<Key>,
     resend: Resend,
     replies: VecDeque<(Arc<Publish>, Qos, Vec<u32>)>,
+    replies_bytes: usize,
     receipt_events: HashMap<ConversationId, Event>,
     receipt_turn: VecDeque<ConversationId>,
 }
@@ -75,28 +79,45 @@ struct Resend {
     loading: bool,
 }
 
+/// A `…/log` subscription, as it is to be served.
+pub(crate) struct LogSubscription {
+    /// 0 to 127.
+    pub(crate) slot: u8,
+    /// Differs from those that had the slot before.
+    pub(crate) generation: u32,
+    /// Under which its entries arrive.
+    pub(crate) topic: ByteString,
+    pub(crate) options: Options,
+    /// Under this id the position is stored, for devices.
+    pub(crate) position: DeviceId,
+}
+
 struct Log {
     flow: Flow,
     topic: ByteString,
     options: Options,
     /// Under this id the position is stored, for devices.
     position: DeviceId,
+    /// Which of the subscriptions that had this slot in their time.
+    generation: u32,
 }
 
 /// One line of business of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Inbox(ConversationId),
-    Log(u8),
+    /// Slot and generation.
+    Log(u8, u32),
 }
 
 /// Something that has to be read from the store.
 pub(crate) enum Wanted {
-    /// Entries of one conversation from here on.
+    /// Entries of one conversation, from and up to here.
     Page {
         key: Key,
         live: Arc<Live>,
         from: Seq,
+        to: Seq,
     },
     /// Single entries, for deliveries that go out again.
     Resend(Vec<(PacketId, Reference)>),
@@ -129,9 +150,11 @@ pub(crate) enum Reference {
         slot: u8,
         conversation: ConversationId,
         seq: Seq,
+        /// Of a `…/log`: which subscription; otherwise 0.
+        generation: u32,
     },
-    /// A reply, an error or a receipt: nothing to settle.
-    State,
+    /// A reply or a receipt, handed out at this time (ms since 1970): nothing to settle.
+    State { ts_ms: u64 },
 }
 
 /// How a look-up of the conversations begins and what it found.
@@ -232,29 +255,39 @@ impl Reader {
     }
 
     /// Subscribes `…/log`: entries after `after`, then the live tail. The same slot again begins anew.
-    pub(crate) fn subscribe_log(
-        &self,
-        slot: u8,
-        topic: ByteString,
-        options: Options,
-        position: DeviceId,
-        (live, after): (Arc<Live>, Seq),
-    ) {
+    pub(crate) fn subscribe_log(&self, log: LogSubscription, live: Arc<Live>, after: Seq) {
         let mut state = self.state();
-        let slot = LOG_SLOT.saturating_add(slot);
+        let slot = LOG_SLOT.saturating_add(log.slot);
         let head = live.head();
         let mut flow = Flow::new(live, after, head);
         flow.want(0, true);
+        let generation = log.generation;
         state.logs.insert(
             slot,
             Log {
                 flow,
-                topic,
-                options,
-                position,
+                topic: log.topic,
+                options: log.options,
+                position: log.position,
+                generation,
             },
         );
-        state.enqueue(Key::Log(slot));
+        state.enqueue(Key::Log(slot, generation));
+        drop(state);
+        self.client.wake();
+    }
+
+    /// This reader is told of new entries from now on: those that came while it was being set up are caught up with.
+    pub(crate) fn catch_up_logs(&self) {
+        let mut state = self.state();
+        let keys = state.logs.iter_mut().map(|(slot, log)| {
+            log.flow.announce(log.flow.live.head());
+            Key::Log(*slot, log.generation)
+        });
+        let keys: Vec<Key> = keys.collect();
+        for key in keys {
+            state.enqueue(key);
+        }
         drop(state);
         self.client.wake();
     }
@@ -283,12 +316,15 @@ impl Reader {
                 slot,
                 conversation,
                 seq,
+                generation,
             } = *reference
             else {
                 continue;
             };
-            if let Some(log) = state.logs.get_mut(&slot) {
-                log.flow.restore(0, seq);
+            if slot >= LOG_SLOT {
+                if let Some(log) = state.log_mut(slot, generation) {
+                    log.flow.restore(0, seq);
+                }
             } else if let Some(flow) = state.flows.get_mut(&conversation) {
                 flow.restore(usize::from(slot), seq);
             }
@@ -296,12 +332,15 @@ impl Reader {
         state.resend.waiting = inflight.into();
     }
 
-    /// The conversations are going to be looked up; what is committed from now on is remembered meanwhile.
-    pub(crate) fn begin_attach(&self) {
+    /// The conversations are going to be looked up; what is committed from now on is remembered meanwhile. Before a new
+    /// filter takes effect. `false`: a look-up is under way that will do for this filter as well.
+    pub(crate) fn begin_attach(&self) -> bool {
         let mut state = self.state();
-        if !matches!(state.attach, Attach::Attaching(_)) {
-            state.attach = Attach::Attaching(HashMap::new());
+        if matches!(state.attach, Attach::Attaching(_)) {
+            return false;
         }
+        state.attach = Attach::Attaching(HashMap::new());
+        true
     }
 
     /// The conversations have been looked up.
@@ -318,13 +357,18 @@ impl Reader {
             }
             match state.flows.get_mut(&id) {
                 Some(flow) => flow.announce(head),
-                None => state.insert_flow(Flow::new(live, cursor, head)),
+                None => {
+                    // What this connection has settled may not have been in the store when it was looked up.
+                    let settled = state.settled.get(&id).copied().unwrap_or_default();
+                    state.insert_flow(Flow::new(live, cursor.max(settled), head));
+                }
             }
             state.enqueue(Key::Inbox(id));
         }
         for (id, cursor) in attached.settled {
             if !state.flows.contains_key(&id) {
-                state.settled.insert(id, cursor);
+                let settled = state.settled.entry(id).or_default();
+                *settled = (*settled).max(cursor);
             }
         }
         for (_, (live, before, head)) in woken {
@@ -342,14 +386,14 @@ impl Reader {
             .logs
             .iter_mut()
             .filter(|(_, log)| log.flow.live.id() == live.id());
-        let slots: Vec<u8> = slots
+        let keys: Vec<Key> = slots
             .map(|(slot, log)| {
                 log.flow.announce(seq);
-                *slot
+                Key::Log(*slot, log.generation)
             })
             .collect();
-        for slot in slots {
-            state.enqueue(Key::Log(slot));
+        for key in keys {
+            state.enqueue(key);
             woken = true;
         }
         drop(state);
@@ -358,21 +402,19 @@ impl Reader {
         }
     }
 
-    /// A reply or error for this connection. `false`: there is no room; nothing is kept.
-    pub(crate) fn reply(&self, message: Arc<Publish>, qos: Qos, identifiers: Vec<u32>) -> bool {
+    /// A reply for this connection.
+    pub(crate) fn reply(&self, message: Arc<Publish>, qos: Qos, identifiers: Vec<u32>) {
         let mut state = self.state();
-        if state.replies.len() >= self.limits.replies_max {
-            return false;
-        }
+        state.replies_bytes += message.payload.len();
         state.replies.push_back((message, qos, identifiers));
         drop(state);
         self.client.wake();
-        true
     }
 
-    /// Is there room for one more reply?
+    /// Is there room for one more reply? Asked before a call is run, by the one task that runs the calls of a connection.
     pub(crate) fn takes_replies(&self) -> bool {
-        self.state().replies.len() < self.limits.replies_max
+        let state = self.state();
+        state.replies.len() < self.limits.replies_max && state.replies_bytes < REPLIES_BYTES_MAX
     }
 
     /// How this connection subscribed to replies under this name.
@@ -444,23 +486,31 @@ impl Reader {
                 slot,
                 conversation,
                 seq,
+                generation,
             }) = Reference::decode(reference)
             else {
                 continue;
             };
             let acknowledged = *outcome == DeliveryOutcome::Acknowledged;
-            if let Some(log) = state.logs.get_mut(&slot) {
-                log.flow.settle(seq, acknowledged);
-                touched.insert(Key::Log(slot));
-            } else if let Some(flow) = state.flows.get_mut(&conversation) {
+            let key = if slot >= LOG_SLOT {
+                Key::Log(slot, generation)
+            } else {
+                Key::Inbox(conversation)
+            };
+            if let Some(flow) = state.flow(key) {
                 flow.settle(seq, acknowledged);
-                touched.insert(Key::Inbox(conversation));
+                touched.insert(key);
             }
         }
-        touched
-            .into_iter()
-            .filter_map(|key| state.advance(key, self.device))
-            .collect()
+        let mut progressed = Vec::new();
+        for key in touched {
+            progressed.extend(state.advance(key, self.device));
+            let goes_on = state.flow(key).is_some_and(|flow| flow.next().is_some());
+            if goes_on && state.enqueue(key) {
+                self.client.wake(); // it waited for this cursor to move
+            }
+        }
+        progressed
     }
 
     /// Entries that were wanted.
@@ -495,8 +545,13 @@ impl Reader {
             .filter_map(|(id, reference)| Some((*id, Reference::decode(reference)?)));
         decoded
             .filter(|(_, reference)| match reference {
-                Reference::State => false,
-                Reference::Entry { slot, .. } if *slot >= LOG_SLOT => state.logs.contains_key(slot),
+                Reference::State { .. } => false,
+                Reference::Entry {
+                    slot, generation, ..
+                } if *slot >= LOG_SLOT => state
+                    .logs
+                    .get(slot)
+                    .is_some_and(|log| log.generation == *generation),
                 Reference::Entry {
                     conversation, seq, ..
                 } => state
@@ -616,19 +671,29 @@ impl State {
         true
     }
 
+    fn log_mut(&mut self, slot: u8, generation: u32) -> Option<&mut Log> {
+        let log = self.logs.get_mut(&slot)?;
+        (log.generation == generation).then_some(log)
+    }
+
     fn flow(&mut self, key: Key) -> Option<&mut Flow> {
         match key {
             Key::Inbox(id) => self.flows.get_mut(&id),
-            Key::Log(slot) => self.logs.get_mut(&slot).map(|log| &mut log.flow),
+            Key::Log(slot, generation) => self.log_mut(slot, generation).map(|log| &mut log.flow),
         }
     }
 
-    fn enqueue(&mut self, key: Key) {
-        let Some(flow) = self.flow(key) else { return };
-        if !flow.queued && !flow.loading {
-            flow.queued = true;
-            self.turn.push_back(key);
+    /// Puts a flow in line for its turn. `false`: it is, or waits for the store.
+    fn enqueue(&mut self, key: Key) -> bool {
+        let Some(flow) = self.flow(key) else {
+            return false;
+        };
+        if flow.queued || flow.loading {
+            return false;
         }
+        flow.queued = true;
+        self.turn.push_back(key);
+        true
     }
 
     /// `false`: some of these are still to come; they go first.
@@ -675,12 +740,13 @@ impl State {
                 self.replies.push_front((message, qos, identifiers));
                 return;
             }
+            self.replies_bytes = self.replies_bytes.saturating_sub(message.payload.len());
             let matched = Matched {
                 qos,
                 no_local: false,
                 identifiers,
             };
-            out.deliver(Reference::State, message, &matched);
+            out.deliver(Reference::now(), message, &matched);
         }
     }
 
@@ -695,7 +761,7 @@ impl State {
                 return;
             }
             if let Some(event) = self.receipt_events.remove(&id) {
-                out.deliver(Reference::State, Arc::new(event.publish()), &matched);
+                out.deliver(Reference::now(), Arc::new(event.publish()), &matched);
             }
         }
     }
@@ -738,6 +804,18 @@ impl State {
         let Some(seq) = flow.next() else {
             return Step::Done;
         };
+        // Each pull checks the right again. What may not be seen is not even read.
+        let Some(visible) = flow.live.next_visible(out.me.user, seq) else {
+            return Step::Done;
+        };
+        if visible.from > seq {
+            // Not over what is open: its acks bring this flow back here.
+            return if flow.skip_to(visible.from.previous()) {
+                Step::Passed
+            } else {
+                Step::Wanted
+            };
+        }
         let Some(line) = flow.line(seq) else {
             flow.loading = true;
             let live = Arc::clone(&flow.live);
@@ -745,23 +823,17 @@ impl State {
                 key,
                 live,
                 from: seq,
+                to: visible.to,
             });
             return Step::Wanted;
         };
-        let visible = flow.live.may_see(out.me.user, seq);
         match key {
-            Key::Inbox(id) => self.step_inbox(id, &line, visible, out),
-            Key::Log(slot) => self.step_log(slot, &line, visible, out),
+            Key::Inbox(id) => self.step_inbox(id, &line, out),
+            Key::Log(slot, _) => self.step_log(slot, &line, out),
         }
     }
 
-    fn step_inbox(
-        &mut self,
-        id: ConversationId,
-        line: &Arc<Line>,
-        visible: bool,
-        out: &mut Out<'_>,
-    ) -> Step {
+    fn step_inbox(&mut self, id: ConversationId, line: &Arc<Line>, out: &mut Out<'_>) -> Step {
         let Some(flow) = self.flows.get_mut(&id) else {
             return Step::Done;
         };
@@ -770,9 +842,9 @@ impl State {
             if !flow.needs(slot, seq) {
                 continue;
             }
-            let shown = filters.matched(&id).filter(|matched| {
-                visible && !(matched.no_local && line.entry.device == out.me.device)
-            });
+            let shown = filters
+                .matched(&id)
+                .filter(|matched| !(matched.no_local && line.entry.device == out.me.device));
             let form = u8::try_from(slot).ok().and_then(Form::from_slot);
             let copy = shown.zip(form.and_then(|form| line.publish(form)));
             let Some((matched, message)) = copy else {
@@ -783,6 +855,7 @@ impl State {
                 return Step::NoRoom;
             }
             let reference = Reference::Entry {
+                generation: 0,
                 slot: u8::try_from(slot).unwrap_or_default(),
                 conversation: id,
                 seq,
@@ -793,12 +866,12 @@ impl State {
         Step::Passed
     }
 
-    fn step_log(&mut self, slot: u8, line: &Arc<Line>, visible: bool, out: &mut Out<'_>) -> Step {
+    fn step_log(&mut self, slot: u8, line: &Arc<Line>, out: &mut Out<'_>) -> Step {
         let Some(log) = self.logs.get_mut(&slot) else {
             return Step::Done;
         };
         let seq = line.entry.seq;
-        if !visible || (log.options.no_local && line.entry.device == out.me.device) {
+        if log.options.no_local && line.entry.device == out.me.device {
             log.flow.passed(0, seq, false);
             return Step::Passed;
         }
@@ -811,6 +884,7 @@ impl State {
             identifiers: log.options.identifier.into_iter().collect(),
         };
         let reference = Reference::Entry {
+            generation: log.generation,
             slot,
             conversation: log.flow.live.id(),
             seq,
@@ -841,8 +915,8 @@ impl State {
                     delivered: advance.acknowledged.filter(|_| known),
                 }
             }
-            Key::Log(slot) => {
-                let log = self.logs.get_mut(&slot)?;
+            Key::Log(slot, generation) => {
+                let log = self.log_mut(slot, generation)?;
                 let advance = log.flow.advance()?;
                 Progressed {
                     live: Arc::clone(&log.flow.live),
@@ -859,46 +933,83 @@ impl State {
 fn log_slot(reference: Reference) -> u8 {
     match reference {
         Reference::Entry { slot, .. } => slot,
-        Reference::State => 0,
+        Reference::State { .. } => 0,
     }
 }
 
 impl Reference {
-    /// Byte 0: 1 for an entry, 0 for state; 1: slot; 2: kind; 3 to 18: conversation; 19 to 26: seq.
+    /// A reply or receipt that is handed out now.
+    fn now() -> Self {
+        Self::State {
+            ts_ms: crate::clock::now_ms(),
+        }
+    }
+
+    /// Byte 0: 1 for an entry, 0 for state (1 to 8: when). Entry: 1: slot; 2: kind; 3 to 18: conversation; 19 to 26:
+    /// seq; 27 to 30: generation.
     pub(crate) fn encode(self) -> DeliveryRef {
         let mut bytes = [0; 32];
-        if let Self::Entry {
-            slot,
-            conversation,
-            seq,
-        } = self
-        {
-            let parts = [1, slot, conversation.kind().to_byte()];
-            let all = parts
-                .iter()
-                .chain(conversation.as_bytes())
-                .copied()
-                .chain(seq.get().to_be_bytes());
-            for (to, from) in bytes.iter_mut().zip(all) {
-                *to = from;
+        match self {
+            Self::Entry {
+                slot,
+                conversation,
+                seq,
+                generation,
+            } => {
+                let head = [1, slot, conversation.kind().to_byte()];
+                let tail = seq.get().to_be_bytes();
+                let all = head.into_iter().chain(*conversation.as_bytes()).chain(tail);
+                fill(&mut bytes, all.chain(generation.to_be_bytes()));
+            }
+            Self::State { ts_ms } => {
+                fill(&mut bytes, std::iter::once(0).chain(ts_ms.to_be_bytes()));
             }
         }
         DeliveryRef(bytes)
     }
 
     pub(crate) fn decode(reference: &DeliveryRef) -> Option<Self> {
-        let (head, rest) = reference.0.split_first_chunk::<3>()?;
-        let [tag, slot, kind] = *head;
-        if tag == 0 {
-            return Some(Self::State);
+        let (tag, rest) = reference.0.split_first()?;
+        if *tag == 0 {
+            let (ts_ms, _) = rest.split_first_chunk::<8>()?;
+            return Some(Self::State {
+                ts_ms: u64::from_be_bytes(*ts_ms),
+            });
         }
+        let ([slot, kind], rest) = rest.split_first_chunk::<2>()?;
         let (id, rest) = rest.split_first_chunk::<16>()?;
-        let (seq, _) = rest.split_first_chunk::<8>()?;
-        let conversation = ConversationId::from_parts(ConversationKind::from_byte(kind)?, *id);
+        let (seq, rest) = rest.split_first_chunk::<8>()?;
+        let (generation, _) = rest.split_first_chunk::<4>()?;
         Some(Self::Entry {
-            slot,
-            conversation,
+            slot: *slot,
+            conversation: ConversationId::from_parts(ConversationKind::from_byte(*kind)?, *id),
             seq: Seq::new(u64::from_be_bytes(*seq)),
+            generation: u32::from_be_bytes(*generation),
         })
+    }
+}
+
+fn fill(bytes: &mut [u8; 32], from: impl Iterator<Item = u8>) {
+    for (to, from) in bytes.iter_mut().zip(from) {
+        *to = from;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_survives_its_bytes() {
+        let conversation = ConversationId::from_parts(ConversationKind::Channel, [9; 16]);
+        let entry = Reference::Entry {
+            slot: 130,
+            conversation,
+            seq: Seq::new(u64::MAX - 1),
+            generation: 0x0102_0304,
+        };
+        for reference in [entry, Reference::State { ts_ms: 7 }] {
+            assert_eq!(Reference::decode(&reference.encode()), Some(reference));
+        }
     }
 }

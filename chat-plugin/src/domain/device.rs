@@ -17,6 +17,8 @@ pub struct Device {
     pub session_expiry: u32,
     /// It has had an inbox subscription: its cursors stand where it began. A conversation without a cursor began later.
     pub has_inbox: bool,
+    /// A connection of it is open, or was when the server was killed: then it does not count as expired.
+    pub connected: bool,
     /// When it was last connected (updated at connect and disconnect), in ms since 1970.
     pub last_seen_ms: u64,
 }

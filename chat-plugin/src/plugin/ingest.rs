@@ -1,4 +1,4 @@
-//! What a client publishes below `chat/`, in the order of publishing.
+//! What a client publishes and subscribes to below `chat/`, in the order of asking.
 //!
 //! One task per connection works off its queue while there is something in it. Messages that follow each other are
 //! judged and appended as one batch; while the store makes it durable, the next batch gathers. Everything else (marks,
@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use broker::codec::packet::{PacketId, Publish, Qos};
 use broker::hooks::{PublishAnswer, Ticket};
+use bytes::Bytes;
 use proto::ids::{ConversationId, MessageId};
 use proto::payload;
 use proto::topics::{PublishTopic, Target, err_topic_mid, err_topic_packet};
@@ -35,6 +36,8 @@ struct Waiting {
     topic: bytestring::ByteString,
     packet_id: Option<PacketId>,
     mid: Option<MessageId>,
+    /// The client does not know `mid`: it gave none.
+    mid_is_ours: bool,
 }
 
 impl ChatPlugin {
@@ -47,7 +50,29 @@ impl ChatPlugin {
             }
             let mut batch = Batch::default();
             for item in items {
-                self.take_one(peer, item, &mut batch).await;
+                match item {
+                    Item::Publish(publish, ticket) => {
+                        self.take_one(peer, publish, ticket, &mut batch).await;
+                    }
+                    Item::Subscribe(filters, identifier, ticket) => {
+                        self.append(peer, &mut batch).await;
+                        match self.subscribe(peer, filters, identifier).await {
+                            Ok(reasons) => ticket.answer(reasons),
+                            Err(error) => {
+                                tracing::error!(%error, "a subscription could not be made durable")
+                            }
+                        }
+                    }
+                    Item::Unsubscribe(filters, ticket) => {
+                        self.append(peer, &mut batch).await;
+                        match self.unsubscribe(peer, &filters).await {
+                            Ok(reasons) => ticket.answer(reasons),
+                            Err(error) => {
+                                tracing::error!(%error, "an unsubscription could not be made durable")
+                            }
+                        }
+                    }
+                }
                 if batch.judged.len() >= BATCH_MAX {
                     self.append(peer, &mut batch).await;
                 }
@@ -56,13 +81,19 @@ impl ChatPlugin {
         }
     }
 
-    async fn take_one(&self, peer: &Arc<Peer>, item: Item, batch: &mut Batch) {
-        let Item { publish, ticket } = item;
+    async fn take_one(
+        &self,
+        peer: &Arc<Peer>,
+        publish: Publish,
+        ticket: Ticket<PublishAnswer>,
+        batch: &mut Batch,
+    ) {
         let mut waiting = Waiting {
             ticket,
             topic: publish.topic.clone(),
             packet_id: publish.packet_id,
             mid: None,
+            mid_is_ours: false,
         };
         let topic = waiting.topic.clone();
         let parsed = match PublishTopic::parse(&topic) {
@@ -160,17 +191,19 @@ impl ChatPlugin {
             _ => return Err(Refusal::format("not offered by this server")),
         };
         let mid = one_mid([in_topic, in_property, in_body])?;
+        waiting.mid_is_ours = mid.is_none();
         let mid = match mid {
             Some(mid) => mid,
             None => self.new_mid()?,
         };
         waiting.mid = Some(mid.clone());
-        let is_exchange = publish.qos == Qos::ExactlyOnce && peer.reader.is_known();
+        let is_exchange = publish.qos == Qos::ExactlyOnce && peer.persistent;
         let exchange = publish.packet_id.filter(|_| is_exchange).map(PacketId::get);
         Ok(Message {
             mid,
             format,
-            body: publish.payload.clone(),
+            // In memory of its own: a slice would keep the whole buffer that it was read into.
+            body: Bytes::copy_from_slice(&publish.payload),
             exchange,
         })
     }
@@ -270,7 +303,8 @@ impl ChatPlugin {
 
 /// What is told on `chat/me/err/…`, if the connection subscribed to it.
 fn notice(peer: &Peer, waiting: &Waiting, refusal: &Refusal) -> Option<Publish> {
-    let (key, topic) = match (&waiting.mid, waiting.packet_id) {
+    let mid = waiting.mid.as_ref().filter(|_| !waiting.mid_is_ours);
+    let (key, topic) = match (mid, waiting.packet_id) {
         (Some(mid), _) => (mid.to_string(), err_topic_mid(mid)),
         (None, id) => {
             let id = id.map_or(0, PacketId::get);
@@ -278,7 +312,7 @@ fn notice(peer: &Peer, waiting: &Waiting, refusal: &Refusal) -> Option<Publish> 
         }
     };
     let matched = peer.reader.error_subscription(&key)?;
-    let mut notice = answer::notice(&topic, refusal, &waiting.topic, waiting.mid.as_ref());
+    let mut notice = answer::notice(&topic, refusal, &waiting.topic, mid);
     notice.properties.subscription_identifiers = matched.identifiers;
     Some(notice)
 }

@@ -1,10 +1,15 @@
-//! One connection as the plugin keeps it, and the queue of its publishes.
+//! One connection as the plugin keeps it, and the queue of what it asks for.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use broker::codec::packet::Publish;
+use broker::codec::packet::{Publish, SubscribeFilter};
+use broker::codec::reason::ReasonCode;
+use broker::codec::topic::TopicFilter;
 use broker::hooks::{PublishAnswer, Ticket};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::delivery::reader::Reader;
 use crate::domain::device::Device;
@@ -20,6 +25,10 @@ pub(super) struct Peer {
     pub(super) limits: Limits,
     queue: Mutex<Queue>,
     pub(super) record: tokio::sync::Mutex<Record>,
+    /// What is being done for this connection: the next one of the same device waits for it.
+    pub(super) tasks: TaskTracker,
+    /// Cancelled when nothing is done any more and the record is on its way to the store.
+    pub(super) departed: CancellationToken,
 }
 
 /// The session as it is, or would be, at rest.
@@ -36,7 +45,7 @@ pub(super) struct Limits {
     pub(super) user: Arc<Mutex<Bucket>>,
 }
 
-/// Publishes in the order of arrival. Bounded by the tickets that the broker gives a connection.
+/// What a client asked for, in the order of arrival. Bounded by the tickets that the broker gives a connection.
 #[derive(Default)]
 struct Queue {
     items: VecDeque<Item>,
@@ -44,10 +53,11 @@ struct Queue {
     running: bool,
 }
 
-/// A publish that waits for its answer.
-pub(super) struct Item {
-    pub(super) publish: Publish,
-    pub(super) ticket: Ticket<PublishAnswer>,
+/// Something that waits for its answer.
+pub(super) enum Item {
+    Publish(Publish, Ticket<PublishAnswer>),
+    Subscribe(Vec<SubscribeFilter>, Option<u32>, Ticket<Vec<ReasonCode>>),
+    Unsubscribe(Vec<TopicFilter>, Ticket<Vec<ReasonCode>>),
 }
 
 impl Peer {
@@ -65,17 +75,15 @@ impl Peer {
             limits,
             queue: Mutex::default(),
             record: tokio::sync::Mutex::new(record),
+            tasks: TaskTracker::new(),
+            departed: CancellationToken::new(),
         }
     }
 
-    /// Queues publishes. `true`: a task has to be started for them.
-    pub(super) fn queue(&self, batch: Vec<(Publish, Ticket<PublishAnswer>)>) -> bool {
+    /// Queues work. `true`: a task has to be started for it.
+    pub(super) fn queue(&self, items: impl IntoIterator<Item = Item>) -> bool {
         let mut queue = self.lock();
-        queue.items.extend(
-            batch
-                .into_iter()
-                .map(|(publish, ticket)| Item { publish, ticket }),
-        );
+        queue.items.extend(items);
         !std::mem::replace(&mut queue.running, true)
     }
 

@@ -56,6 +56,7 @@ impl ChatPlugin {
         let request = Request {
             actor: peer.actor,
             id: self.request_id(method, req.as_ref(), publish)?,
+            digest: digest16(&[method.as_bytes(), &publish.payload]),
         };
         let result = self.run(peer, method, request, &publish.payload).await;
         let Some(address) = address else {
@@ -68,12 +69,8 @@ impl ChatPlugin {
         };
         let mut message = json_publish(&address.topic, &reply);
         message.properties.correlation_data = address.correlation;
-        if !peer
-            .reader
-            .reply(Arc::new(message), address.qos, address.identifiers)
-        {
-            tracing::debug!(user = %peer.actor.user, method, "a reply had no room");
-        }
+        peer.reader
+            .reply(Arc::new(message), address.qos, address.identifiers);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::ChatPlugin;
 use super::peer::{Peer, Record};
 use crate::conversations::Live;
 use crate::delivery::first_place;
-use crate::delivery::reader::Reader;
+use crate::delivery::reader::{LogSubscription, Reader};
 use crate::delivery::subscriptions::Options;
 use crate::domain::device::{Device, Subscription};
 use crate::store::{Durability, StoreError};
@@ -35,6 +35,9 @@ impl ChatPlugin {
         filters: Vec<SubscribeFilter>,
         identifier: Option<u32>,
     ) -> Result<Vec<ReasonCode>, StoreError> {
+        if Self::check_rate(peer).is_err() {
+            return Ok(vec![ReasonCode::QuotaExceeded; filters.len()]);
+        }
         let mut record = peer.record.lock().await;
         let mut wanted = record.clone();
         let mut reasons = Vec::with_capacity(filters.len());
@@ -68,14 +71,14 @@ impl ChatPlugin {
         }
         *record = wanted;
         drop(record);
+        let is_inbox =
+            |(parsed, _): &(FilterTopic, Subscription)| matches!(parsed, FilterTopic::Inbox { .. });
+        let look_up = granted.iter().any(is_inbox) && peer.reader.begin_attach();
         for (parsed, subscription) in &granted {
             self.activate(&peer.reader, parsed, subscription, Start::New)
                 .await?;
         }
-        if granted
-            .iter()
-            .any(|(parsed, _)| matches!(parsed, FilterTopic::Inbox { .. }))
-        {
+        if look_up {
             self.delivery.attach(&peer.reader);
         }
         Ok(reasons)
@@ -91,7 +94,8 @@ impl ChatPlugin {
         let store = &self.service.store;
         if !wanted.stored {
             let limit = super::size(self.service.config.devices_per_user_max);
-            if store.devices(peer.actor.user).await?.len() >= limit {
+            let devices = store.devices(peer.actor.user).await?;
+            if devices.len() >= limit && !self.drop_expired(&devices).await? {
                 return Ok(false);
             }
         }
@@ -111,6 +115,23 @@ impl ChatPlugin {
             peer.reader.make_known();
         }
         Ok(true)
+    }
+
+    /// Removes devices whose sessions are over. `true`: there was one.
+    async fn drop_expired(&self, devices: &[Device]) -> Result<bool, StoreError> {
+        let now_ms = crate::clock::now_ms();
+        let mut dropped = false;
+        for device in devices
+            .iter()
+            .filter(|device| super::is_expired(device, now_ms))
+        {
+            self.service
+                .store
+                .remove_device(device.user, device.id)
+                .await?;
+            dropped = true;
+        }
+        Ok(dropped)
     }
 
     async fn judge_filter(
@@ -157,21 +178,16 @@ impl ChatPlugin {
             }
             _ => None,
         };
-        if let Some(cid) = conversation
-            && self.visible(peer, cid).await?.is_none()
-        {
-            return Ok(Err(ReasonCode::NotAuthorized));
+        if let Some(cid) = conversation {
+            let live = self.service.conversations.load(cid).await?;
+            let sight = live.and_then(|live| live.sight(peer.actor.user));
+            // A former member may look back, but gets nothing new.
+            let past = matches!(parsed, FilterTopic::Log { .. });
+            if !sight.is_some_and(|sight| past || sight.member.is_present()) {
+                return Ok(Err(ReasonCode::NotAuthorized));
+            }
         }
         Ok(Ok((parsed, filter.qos.min(Qos::AtLeastOnce))))
-    }
-
-    async fn visible(
-        &self,
-        peer: &Peer,
-        cid: ConversationId,
-    ) -> Result<Option<Arc<Live>>, StoreError> {
-        let live = self.service.conversations.load(cid).await?;
-        Ok(live.filter(|live| live.sight(peer.actor.user).is_some()))
     }
 
     /// The subscriptions of a session at rest take effect again.
@@ -269,8 +285,14 @@ impl ChatPlugin {
             .first()
             .map_or_else(|| first_place(&sight), |interval| interval.from);
         let after = after.max(first.previous()).min(sight.head);
-        let topic = ByteString::from(subscription.filter.as_str());
-        reader.subscribe_log(subscription.slot, topic, options, position, (live, after));
+        let log = LogSubscription {
+            slot: subscription.slot,
+            generation: generation_of(subscription),
+            topic: ByteString::from(subscription.filter.as_str()),
+            options,
+            position,
+        };
+        reader.subscribe_log(log, live, after);
         Ok(())
     }
 
@@ -303,7 +325,12 @@ impl ChatPlugin {
             .receipts_due(reader.user, since_ms, RECEIPTS_TOLD_MAX)
             .await?;
         for cid in due.into_iter().filter(|cid| scope.covers(*cid)) {
-            if let Some(live) = self.service.conversations.load(cid).await? {
+            let live = self.service.conversations.load(cid).await?;
+            let is_member = |live: &Arc<Live>| {
+                let sight = live.sight(reader.user);
+                sight.is_some_and(|sight| sight.member.is_present())
+            };
+            if let Some(live) = live.filter(is_member) {
                 reader.receipt(self.receipts.state(&live, reader.user));
             }
         }
@@ -400,6 +427,29 @@ fn log_position(device: DeviceId, subscription: &Subscription) -> DeviceId {
         subscription.filter.as_bytes(),
         &made,
     ]))
+}
+
+/// What tells a `…/log` subscription from those that had its slot before.
+fn generation_of(subscription: &Subscription) -> u32 {
+    let [.., a, b, c, d] = subscription.made_ms.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// The generation of a reference at rest: 0 for an inbox; `None` for a `…/log` that is not subscribed to any more.
+pub(super) fn generation(device: &Device, form: u8, conversation: ConversationId) -> Option<u32> {
+    let Some(slot) = form.checked_sub(LOG_SLOTS) else {
+        return Some(0);
+    };
+    let of_conversation = |held: &&Subscription| {
+        let parsed = FilterTopic::parse(&held.filter);
+        held.slot == slot
+            && matches!(parsed, Ok(FilterTopic::Log { cid, .. }) if cid == conversation)
+    };
+    device
+        .subscriptions
+        .iter()
+        .find(of_conversation)
+        .map(generation_of)
 }
 
 fn is_log(filter: &str) -> bool {

@@ -7,6 +7,7 @@ use proto::ids::{ConversationId, Seq};
 use super::{Actor, Refusal, Service};
 use crate::conversations::{Live, MarksChange};
 use crate::delivery::reader::Reader;
+use crate::receipts::Receipts;
 use crate::store::{Durability, Move};
 
 /// A read mark as the client asked for it.
@@ -117,7 +118,8 @@ impl Service {
             unread_flag: change.unread_flag,
             ts_ms: change.ts_ms,
         };
-        let moves = std::iter::once(marks).chain(cursor).collect();
+        let due = Receipts::due_with(live, actor.user, change.ts_ms);
+        let moves = std::iter::once(marks).chain(cursor).chain(due).collect();
         self.store.advance(moves, Durability::Durable).await?;
         self.delivery.move_marks(live, actor.user, change);
         Ok(())

@@ -1,7 +1,7 @@
 //! Groups: making them, and who is in them. Every change is an entry of the log.
 
 use bytes::Bytes;
-use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
+use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId};
 use serde_json::json;
 
 use super::send::placed;
@@ -24,6 +24,8 @@ pub struct Request {
     pub actor: Actor,
     /// The same for every retry of this request.
     pub id: MessageId,
+    /// Of the method and what it was asked: the same id with another digest is a conflict.
+    pub digest: [u8; 16],
 }
 
 /// New values of settings; absent ones stay.
@@ -93,9 +95,11 @@ impl Service {
         };
         let draft = draft(&request, conversation, Basis::Create, proposal);
         let outcome = self.store.append(vec![draft.clone()]).await?.pop();
-        outcome
+        let result = outcome
             .and_then(|outcome| placed(&draft, outcome))
-            .unwrap_or_else(|| Err(moving()))
+            .unwrap_or_else(|| Err(moving()));
+        self.follow_own(&draft, &result);
+        result
     }
 
     /// The direct conversation with a user: its id, whether or not it has been used yet.
@@ -209,7 +213,9 @@ impl Service {
             let is_last_owner = sight.member.role == Role::Owner
                 && !others.clone().any(|member| member.role == Role::Owner);
             if is_last_owner && others.clone().next().is_some() {
-                let heir = heir.ok_or(Refusal::LastOwner)?;
+                let heir = heir
+                    .filter(|heir| *heir != user)
+                    .ok_or(Refusal::LastOwner)?;
                 present(members, heir)?;
                 changes.push(Change::Role {
                     user: heir,
@@ -318,6 +324,9 @@ impl Service {
                 .place_of(id, request.actor.user, &request.id)
                 .await?
             {
+                if place.digest != request.digest {
+                    return Err(Refusal::IdempotencyConflict);
+                }
                 return Ok(Placed {
                     conversation: id,
                     seq: place.seq,
@@ -345,7 +354,10 @@ impl Service {
             let draft = draft(request, id, Basis::Version(sight.version), proposal);
             let outcome = self.store.append(vec![draft.clone()]).await?.pop();
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
-                Some(result) => return result,
+                Some(result) => {
+                    self.follow_own(&draft, &result);
+                    return result;
+                }
                 None => live.invalidate(),
             }
         }
@@ -392,11 +404,7 @@ fn draft(
         from: request.actor.user,
         device: request.actor.device,
         mid: request.id.clone(),
-        digest: digest16(&[
-            b"request",
-            &[proposal.kind.to_byte()],
-            request.id.as_str().as_bytes(),
-        ]),
+        digest: request.digest,
         ts_ms: crate::clock::now_ms(),
         kind: proposal.kind,
         format: BodyFormat::Json,

@@ -62,7 +62,7 @@ impl Service {
             Err(AccountError::Store(error)) => return Err(error.into()),
             Err(_) => return Err(Refusal::NotFound("no such user")),
         };
-        self.names.changed(actor.user);
+        self.names.changed(&user);
         Ok(user)
     }
 }

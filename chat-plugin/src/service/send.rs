@@ -141,6 +141,8 @@ impl Service {
         if !self.names.exists(other).await? {
             return Err(Refusal::NotFound("no such user"));
         }
+        self.check_conversations(user).await?;
+        self.check_conversations(other).await?;
         Ok((id, Basis::Create, direct_members(user, other)))
     }
 
@@ -183,7 +185,10 @@ impl Service {
             let mut again = Vec::new();
             for ((index, judged), outcome) in open.into_iter().zip(outcomes) {
                 match placed(&judged.draft, outcome) {
-                    Some(result) => set(&mut results, index, result),
+                    Some(result) => {
+                        self.follow_own(&judged.draft, &result);
+                        set(&mut results, index, result);
+                    }
                     None => match self.moved(actor, judged).await {
                         Ok(judged) => again.push((index, judged)),
                         Err(refusal) => set(&mut results, index, Err(refusal)),
@@ -198,6 +203,15 @@ impl Service {
             .into_iter()
             .map(|result| result.unwrap_or_else(unsettled))
             .collect()
+    }
+
+    /// Who has an ack must find what it tells of: the feed may be behind.
+    pub(super) fn follow_own(&self, draft: &Draft, result: &Result<Placed, Refusal>) {
+        let Ok(place) = result else { return };
+        if let Some(live) = self.conversations.in_memory(place.conversation) {
+            let members_changed = draft.basis != Basis::Create && !draft.changes.is_empty();
+            live.stored(place.seq, members_changed);
+        }
     }
 
     /// The membership moved under a draft: the feed may not have told us yet, so wait for it before judging again.

@@ -30,7 +30,12 @@ impl Directory {
     /// of another engine.
     pub fn open(path: &Path, engine: &'static str) -> Result<Self, StoreError> {
         let io = |error: std::io::Error| unavailable(path, &error);
-        std::fs::create_dir_all(path).map_err(io)?;
+        if !path.exists() {
+            std::fs::create_dir_all(path).map_err(io)?;
+            path.parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .map_or(Ok(()), sync_directory)?;
+        }
         let lock = lock(&path.join(LOCK))?;
         let mut directory = Self {
             path: path.to_owned(),
@@ -162,6 +167,7 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
 }
 
 /// What the files below a directory occupy on the disk, in bytes.
+#[cfg(any(feature = "fjall", feature = "sled"))]
 pub(super) fn disk_usage(path: &Path) -> std::io::Result<u64> {
     let mut total = 0;
     for file in std::fs::read_dir(path)? {
@@ -179,13 +185,13 @@ pub(super) fn disk_usage(path: &Path) -> std::io::Result<u64> {
     Ok(total)
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, any(feature = "fjall", feature = "sled")))]
 fn occupied(metadata: &std::fs::Metadata) -> u64 {
     // Not the length: engines make files longer before they write them.
     std::os::unix::fs::MetadataExt::blocks(metadata) * 512
 }
 
-#[cfg(not(unix))]
+#[cfg(all(not(unix), any(feature = "fjall", feature = "sled")))]
 fn occupied(metadata: &std::fs::Metadata) -> u64 {
     metadata.len()
 }

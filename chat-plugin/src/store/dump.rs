@@ -93,6 +93,7 @@ pub fn compact(options: &StoreOptions) -> Result<Compacted, StoreError> {
 }
 
 /// Copies every row from one engine into another, empty one, durably.
+#[cfg(feature = "sled")]
 pub(super) fn copy(from: &impl KvEngine, to: &impl KvEngine) -> Result<u64, StoreError> {
     let mut loader = Loader::new(to);
     each_row(from, &mut |table, key, value| loader.add(table, key, value))?;
@@ -197,7 +198,6 @@ fn with_engine(
     }
 }
 
-#[cfg(any(feature = "fjall", feature = "sled"))]
 fn work_on(
     engine: impl KvEngine,
     mut directory: Directory,

@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::condition::Condition;
 use self::heads::Heads;
@@ -34,6 +34,7 @@ use self::queue::{Job, Queue, Reply, Size, draft_size};
 use self::reads::{
     all_cursors, bad_key, hole, members, own_before, page, read_seq, tail_cid, visit, visit_user,
 };
+#[cfg(any(feature = "fjall", feature = "sled"))]
 pub(in crate::store) use self::recover::last_commit;
 use self::recover::recover;
 use self::upkeep::DiskGuard;
@@ -59,6 +60,8 @@ pub const BODY_BYTES_MAX: usize = 128 * 1024;
 const FEED_MAX: usize = 8_192;
 /// Relaxed moves that wait in memory at most; then callers wait for a commit.
 const OVERLAY_MAX: usize = 65_536;
+/// Reads on threads for blocking work at once; more wait.
+const READS_MAX: usize = 32;
 /// Bytes of the memory budget that one cached head is counted for.
 const HEAD_BUDGET_BYTES: u64 = 2_048;
 
@@ -79,6 +82,8 @@ struct Shared<K> {
     feed: Mutex<Option<mpsc::Sender<Committed>>>,
     clock: Arc<dyn Clock>,
     reads_in_memory: bool,
+    /// Room for reads that may block: each takes a thread.
+    reads: Arc<Semaphore>,
 }
 
 /// The engine, and the lock of its directory, which is released after it.
@@ -111,6 +116,7 @@ impl<K: KvEngine> EmbeddedStore<K> {
         let heads_max = heads_max(options.memory_bytes);
         let shared = Arc::new(Shared {
             reads_in_memory: engine.reads_in_memory(),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
             opened: RwLock::new(None),
             heads: Heads::new(heads_max),
             overlay: Overlay::default(),
@@ -176,9 +182,14 @@ impl<K: KvEngine> EmbeddedStore<K> {
         if shared.reads_in_memory {
             return read(&opened.engine, &shared);
         }
-        tokio::task::spawn_blocking(move || read(&opened.engine, &shared))
-            .await
-            .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+        let permit = Arc::clone(&shared.reads).acquire_owned().await;
+        let permit = permit.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            read(&opened.engine, &shared)
+        })
+        .await
+        .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
     /// Reads one row.
@@ -459,6 +470,26 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError> {
         self.ask(|reply| Job::RemoveDevice(user, device, reply))
             .await
+    }
+
+    async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError> {
+        self.read(move |engine, _| {
+            let (first, last) = (keys::exchange(device, 0), keys::exchange(device, u16::MAX));
+            let mut found = Vec::new();
+            let range = KeyRange::closed(&first, &last);
+            visit(
+                engine,
+                Table::Exchange,
+                range,
+                usize::from(u16::MAX),
+                |key, _| {
+                    found.push(keys::packet_id(key).ok_or_else(|| bad_key(Table::Exchange))?);
+                    Ok(())
+                },
+            )?;
+            Ok(found)
+        })
+        .await
     }
 
     async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError> {

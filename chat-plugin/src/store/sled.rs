@@ -61,7 +61,8 @@ impl SledEngine {
         finish_compaction(&path)?;
         let may_create = directory.is_new() || options.accept_loss;
         let is_there = |name| path.join(name).metadata().is_ok_and(|file| file.len() > 0);
-        if !may_create && !(is_there(DB_FILE) && is_there(CONF_FILE)) {
+        let is_whole = is_there(DB_FILE) && is_there(CONF_FILE);
+        if !may_create && !is_whole {
             return Err(StoreError::Corrupt(format!(
                 "the files of the engine in {} are missing",
                 path.display()
@@ -156,7 +157,7 @@ impl KvEngine for SledEngine {
         })
     }
 
-    /// sled cannot give space back in place; see [`compact_at`].
+    /// sled cannot give space back in place; see [`super::compact`].
     fn compact(&self) -> Result<(), EngineError> {
         Ok(())
     }

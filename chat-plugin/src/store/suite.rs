@@ -2,6 +2,7 @@
 
 mod appending;
 mod control;
+#[cfg(all(feature = "fjall", feature = "sled"))]
 mod crash;
 mod members;
 mod poison;

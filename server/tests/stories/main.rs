@@ -16,6 +16,7 @@ mod group;
 mod harness;
 mod login;
 mod operation;
+mod paho;
 mod refusals;
 mod rpc;
 mod strangers;

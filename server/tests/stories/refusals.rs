@@ -72,10 +72,13 @@ fn refusal_in(
     let event = client.arrived()?;
     let told: Value = serde_json::from_slice(&event.payload).unwrap();
     assert_eq!(told["topic"], topic);
-    let key = match told["mid"].as_str() {
-        Some(mid) => mid.to_owned(),
-        None => format!("@{}", answer.packet_id),
-    };
+    let mid = told["mid"].as_str();
+    assert!(
+        mid.is_none_or(|mid| topic.ends_with(mid)),
+        "only an id that the client knows"
+    );
+    let packet_id = format!("@{}", answer.packet_id);
+    let key = mid.unwrap_or(&packet_id);
     assert_eq!(&*event.topic, format!("chat/me/err/{key}"));
     Some((
         told["error"].as_str().unwrap().to_owned(),

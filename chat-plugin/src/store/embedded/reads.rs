@@ -60,6 +60,53 @@ pub(super) fn visit_user(
     rows.iter().try_for_each(|(rest, row)| each(rest, row))
 }
 
+/// A page that is being filled.
+struct Page {
+    conversation: ConversationId,
+    range: PageRange,
+    /// The place that has to come next.
+    expected: Seq,
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    is_full: bool,
+}
+
+impl Page {
+    fn new(conversation: ConversationId, from: Seq, range: PageRange) -> Self {
+        Self {
+            conversation,
+            range,
+            expected: from,
+            entries: VecDeque::new(),
+            bytes: 0,
+            is_full: false,
+        }
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<ControlFlow<()>, StoreError> {
+        if *key != keys::message(self.conversation, self.expected) {
+            return Err(hole(self.conversation, self.expected));
+        }
+        let entry = values::read_entry(self.conversation, self.expected, value)?;
+        self.bytes += entry.body.len();
+        let is_over = self.bytes > self.range.bytes && !self.entries.is_empty();
+        if is_over && !self.range.newest {
+            self.is_full = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        self.expected = self.expected.next();
+        self.entries.push_back(entry);
+        while self.bytes > self.range.bytes && self.entries.len() > 1 {
+            let oldest = self.entries.pop_front();
+            self.bytes -= oldest.map_or(0, |entry| entry.body.len());
+        }
+        if !self.range.newest && self.entries.len() >= self.range.limit {
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
 /// The entries of a range, at most up to the head. The log is dense: a hole is damage.
 pub(super) fn page(
     engine: &impl KvEngine,
@@ -80,38 +127,27 @@ pub(super) fn page(
         keys::message(conversation, from),
         keys::message(conversation, to),
     );
-    let mut entries = VecDeque::new();
-    let mut bytes = 0;
-    let mut is_full = false;
-    let mut expected = from;
-    visit(
-        engine,
+    let mut page = Page::new(conversation, from, range);
+    let mut failed = Ok(());
+    engine.scan(
         Table::Message,
         KeyRange::closed(&low, &high),
-        range.limit,
-        |key, value| {
-            if is_full {
-                return Ok(());
+        Order::Ascending,
+        &mut |key, value| match page.add(key, value) {
+            Ok(flow) => flow,
+            Err(error) => {
+                failed = Err(error);
+                ControlFlow::Break(())
             }
-            if *key != keys::message(conversation, expected) {
-                return Err(hole(conversation, expected));
-            }
-            let entry = values::read_entry(conversation, expected, value)?;
-            expected = expected.next();
-            bytes += entry.body.len();
-            if !range.newest && bytes > range.bytes && !entries.is_empty() {
-                is_full = true;
-                return Ok(());
-            }
-            entries.push_back(entry);
-            while bytes > range.bytes && entries.len() > 1 {
-                bytes -= entries
-                    .pop_front()
-                    .map_or(0, |entry: Entry| entry.body.len());
-            }
-            Ok(())
         },
     )?;
+    failed?;
+    let Page {
+        entries,
+        is_full,
+        expected,
+        ..
+    } = page;
     let wanted = (to.get() - from.get()).saturating_add(1).min(limit);
     if !is_full && expected.get() - from.get() < wanted {
         return Err(hole(conversation, expected));

@@ -86,6 +86,7 @@ fn check(
 }
 
 /// The number of the last commit of an engine; checked like at a start.
+#[cfg(any(feature = "fjall", feature = "sled"))]
 pub(in crate::store) fn last_commit(
     engine: &impl KvEngine,
     known: Option<u64>,

@@ -168,7 +168,7 @@ pub(super) fn write_time(ms: u64) -> Vec<u8> {
 pub(super) fn write_device(device: &Device) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend_from_slice(&device.session_expiry.to_be_bytes());
-    out.push(u8::from(device.has_inbox));
+    out.push(u8::from(device.has_inbox) | u8::from(device.connected) << 1);
     time(&mut out, device.last_seen_ms);
     text(&mut out, &device.client_id);
     let count = u16::try_from(device.subscriptions.len()).unwrap_or(u16::MAX);
@@ -479,7 +479,7 @@ pub(super) fn read_time(table: &'static str, value: &[u8]) -> Read<u64> {
 pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Device> {
     let mut reader = Reader::new("device", value)?;
     let session_expiry = reader.word()?;
-    let has_inbox = reader.byte()? & 1 != 0;
+    let flags = reader.byte()?;
     let last_seen_ms = reader.time()?;
     let client_id = reader.text()?.to_owned();
     let count = reader.short()?;
@@ -506,7 +506,8 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
         client_id,
         subscriptions,
         session_expiry,
-        has_inbox,
+        has_inbox: flags & 1 != 0,
+        connected: flags & 2 != 0,
         last_seen_ms,
     })
 }
@@ -640,6 +641,7 @@ mod tests {
             }],
             session_expiry: u32::MAX,
             has_inbox: true,
+            connected: true,
             last_seen_ms: 5,
         }
     }

@@ -12,6 +12,7 @@ use crate::store::StoreError;
 
 /// Where the second slot begins.
 const SLOT_STRIDE: u64 = 4096;
+const FILE_BYTES: usize = 8192;
 const SLOT_BYTES: usize = 48;
 const MAGIC: &[u8; 8] = b"mqchatwm";
 
@@ -40,7 +41,8 @@ impl Watermark {
             .open(path)
             .map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
-            file.set_len(2 * SLOT_STRIDE).map_err(io)?;
+            // Written, not only made longer: its blocks shall be there when the disk is full.
+            file.write_all(&[0; FILE_BYTES]).map_err(io)?;
             file.sync_all().map_err(io)?;
             return Ok(Self {
                 file,
@@ -50,11 +52,11 @@ impl Watermark {
         }
         let mut bytes = Vec::new();
         (&mut file)
-            .take(2 * SLOT_STRIDE)
+            .take(FILE_BYTES as u64)
             .read_to_end(&mut bytes)
             .map_err(io)?;
         let blank = bytes.iter().all(|byte| *byte == 0);
-        let (low, high) = bytes.split_at(bytes.len().min(4096));
+        let (low, high) = bytes.split_at(bytes.len().min(FILE_BYTES / 2));
         let newest = [low, high]
             .into_iter()
             .filter_map(read_slot)

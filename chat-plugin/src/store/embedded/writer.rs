@@ -475,7 +475,7 @@ impl<K: KvEngine> Writer<K> {
             return self.finish_group();
         }
         if let Err(error) = self.commit_rows() {
-            return self.poison(error.to_string());
+            return self.fail(error);
         }
         for (id, pending) in self.group.conversations.drain() {
             if let Pending {
@@ -572,6 +572,13 @@ impl<K: KvEngine> Writer<K> {
         self.group.clear();
     }
 
+    fn fail(&mut self, error: StoreError) {
+        match error {
+            StoreError::Unavailable(reason) => self.poison(reason),
+            other => self.poison(other.to_string()),
+        }
+    }
+
     /// The end of all writing: whatever waits fails, readers keep the state before this batch.
     fn poison(&mut self, reason: String) {
         tracing::error!(%reason, "the store could not make a write durable and takes no more");
@@ -600,7 +607,7 @@ impl<K: KvEngine> Writer<K> {
             Ok(Budget::NotLooked) => {}
             Ok(Budget::Room) => self.shared.condition.set_read_only(None),
             Ok(Budget::Full(reason)) => self.shared.condition.set_read_only(Some(reason)),
-            Err(error) => self.poison(error.to_string()),
+            Err(error) => self.fail(error.into()),
         }
         self.maintain_slice();
     }
@@ -643,7 +650,7 @@ impl<K: KvEngine> Writer<K> {
             }
             Err(error) => {
                 self.maintenance = Some(maintenance);
-                self.poison(error.to_string());
+                self.fail(error);
             }
         }
     }

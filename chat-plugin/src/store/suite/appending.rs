@@ -16,6 +16,7 @@ super::stories![
     duplicates_are_known_after_a_restart,
     the_same_mid_with_another_digest_is_a_conflict,
     keys_are_per_conversation_and_sender,
+    a_message_is_found_by_its_id,
     keys_live_for_a_week_of_uptime_and_no_longer_than_two,
     the_first_of_a_qos_2_exchange_wins_whatever_the_mid_says,
     an_exchange_ends_once,
@@ -156,6 +157,22 @@ async fn keys_are_per_conversation_and_sender(world: World) {
     assert_eq!(say(&*store, cid(1), 1, "a").await, seq(2));
     assert_eq!(say(&*store, cid(1), 2, "a").await, seq(3));
     assert_eq!(say(&*store, cid(2), 1, "a").await, seq(2));
+}
+
+async fn a_message_is_found_by_its_id(world: World) {
+    let store = world.open();
+    make_group(&*store, cid(1), &[1, 2]).await;
+    say(&*store, cid(1), 1, "a").await;
+    let store = world.reopen(store).await;
+    let place_of = |user, mid: &str| {
+        let (store, mid) = (Arc::clone(&store), mid.parse().unwrap());
+        async move { store.place_of(cid(1), uid(user), &mid).await.unwrap() }
+    };
+    let found = place_of(1, "a").await.unwrap();
+    assert_eq!((found.seq, found.ts_ms), (seq(2), 1_000));
+    assert_eq!(found.digest, digest16(&[b"a"]));
+    assert_eq!(place_of(2, "a").await, None);
+    assert_eq!(place_of(1, "b").await, None);
 }
 
 async fn keys_live_for_a_week_of_uptime_and_no_longer_than_two(world: World) {

@@ -5,6 +5,7 @@ use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::Draft;
 use crate::domain::member::Marks;
 use crate::domain::user::User;
+use crate::store::embedded::EmbeddedStore;
 use crate::store::{ChatStore, Durability, Move, StoreError};
 use proto::ids::Seq;
 
@@ -212,6 +213,7 @@ fn device(user: u8, number: u8) -> Device {
         }],
         session_expiry: 3_600,
         has_inbox: true,
+        connected: false,
         last_seen_ms: 12,
     }
 }
@@ -455,4 +457,24 @@ async fn tokens_are_found_by_hash_and_removed_by_id(world: World) {
         "one token per id"
     );
     assert_eq!(store.tokens(uid(1)).await.unwrap(), [issued_again]);
+}
+
+#[tokio::test]
+async fn a_relaxed_move_is_written_without_anybody_asking() {
+    use crate::store::kv::{KvEngine, Table};
+    let engine = std::sync::Arc::new(crate::store::memory::MemoryEngine::default());
+    let clock = std::sync::Arc::new(ManualClock::default());
+    let options = crate::store::StoreOptions::default();
+    let started = EmbeddedStore::start(engine.clone(), None, &options, clock);
+    let store = started.unwrap();
+    store
+        .advance(vec![cursor(1, 1, 3)], Durability::Relaxed)
+        .await
+        .unwrap();
+    let mut key = vec![1; 33];
+    key[16] = 2; // a group
+    while engine.get(Table::Cursor, &key).unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.cursors(dev(1), None).await.unwrap().len(), 1);
 }

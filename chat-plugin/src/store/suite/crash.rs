@@ -493,6 +493,18 @@ mod sled_only {
     }
 
     #[tokio::test]
+    async fn without_its_conf_sled_is_not_taken_for_empty() {
+        let world = filled().await;
+        let conf = world.options.directory.join("sled").join("conf");
+        std::fs::write(&conf, "").unwrap();
+        let error = world.try_open().err();
+        assert!(matches!(error, Some(StoreError::Corrupt(_))), "{error:?}");
+        std::fs::remove_file(&conf).unwrap();
+        let error = world.try_open().err();
+        assert!(matches!(error, Some(StoreError::Corrupt(_))), "{error:?}");
+    }
+
+    #[tokio::test]
     async fn large_bodies_stay_in_the_synced_file() {
         let world = World::sled();
         let store = world.open();

@@ -39,6 +39,10 @@ pub(super) struct World {
     pub(super) options: StoreOptions,
     pub(super) clock: Arc<ManualClock>,
     memory: Mutex<Arc<MemoryEngine>>,
+    #[cfg_attr(
+        not(all(feature = "fjall", feature = "sled")),
+        expect(dead_code, reason = "it keeps the directory")
+    )]
     pub(super) home: TempDir,
 }
 
@@ -63,15 +67,18 @@ impl World {
         Self::new(EngineKind::Memory)
     }
 
+    #[cfg(feature = "fjall")]
     pub(super) fn fjall() -> Self {
         Self::new(EngineKind::Fjall)
     }
 
+    #[cfg(feature = "sled")]
     pub(super) fn sled() -> Self {
         Self::new(EngineKind::Sled)
     }
 
     /// The same world with other options.
+    #[cfg(all(feature = "fjall", feature = "sled"))]
     pub(super) fn with_options(mut self, options: StoreOptions) -> Self {
         self.options = options;
         self

@@ -177,7 +177,7 @@ impl<K: KvEngine> Writer<K> {
                     tracing::error!(%reason, "a cursor or mark is dropped");
                     self.group.folded.push(row);
                 }
-                Err(error) => return self.poison(error.to_string()),
+                Err(error) => return self.fail(error),
             }
         }
         self.group.is_forced |= self.relaxed_rows;

@@ -1,0 +1,210 @@
+//! Publishes to the client: identifiers, the window, what does not fit, and the client's acknowledgements.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::inflight::{Content, Message};
+use super::{AckKind, Action, Outgoing, ProtocolError, Session};
+use crate::codec::encode::{PublishHead, publish_len};
+use crate::codec::packet::{Ack, PacketId, Publish, Qos, Version};
+use crate::codec::reason::ReasonCode;
+use crate::hooks::{Delivery, DeliveryOutcome};
+
+impl Session {
+    pub(super) fn handle_puback(&mut self, ack: &Ack) -> Result<(), ProtocolError> {
+        match self.state.inflight.content(ack.packet_id) {
+            Some(Content::Plugin(reference)) => {
+                let outcome = if ack.reason.is_error() {
+                    DeliveryOutcome::Refused(ack.reason)
+                } else {
+                    DeliveryOutcome::Acknowledged
+                };
+                self.outcomes.push((*reference, outcome));
+            }
+            Some(Content::Message(message)) if message.qos == Qos::AtLeastOnce => {}
+            Some(_) => return Err(wrong_ack(ack.packet_id)),
+            // Of an exchange that an earlier connection has ended: nothing to do.
+            None => return Ok(()),
+        }
+        self.state.inflight.remove(ack.packet_id);
+        Ok(())
+    }
+
+    pub(super) fn handle_pubrec(
+        &mut self,
+        ack: &Ack,
+        out: &mut Vec<Action>,
+    ) -> Result<(), ProtocolError> {
+        let packet_id = ack.packet_id;
+        let reason = match self.state.inflight.content(packet_id) {
+            Some(Content::Message(message)) if message.qos == Qos::ExactlyOnce => {
+                if ack.reason.is_error() {
+                    self.state.inflight.remove(packet_id);
+                    return Ok(());
+                }
+                self.state.inflight.release(packet_id);
+                ReasonCode::Success
+            }
+            Some(Content::Released) => ReasonCode::Success,
+            Some(_) => return Err(wrong_ack(packet_id)),
+            None if ack.reason.is_error() => return Ok(()),
+            None if self.terms.version == Version::V311 => ReasonCode::Success,
+            None => ReasonCode::PacketIdentifierNotFound,
+        };
+        let release = Ack {
+            packet_id,
+            reason,
+            properties: None,
+        };
+        out.push(Action::SendAck(AckKind::PubRel, release));
+        Ok(())
+    }
+
+    pub(super) fn handle_pubcomp(&mut self, ack: &Ack) -> Result<(), ProtocolError> {
+        match self.state.inflight.content(ack.packet_id) {
+            Some(Content::Released) => {
+                self.state.inflight.remove(ack.packet_id);
+                Ok(())
+            }
+            Some(_) => Err(wrong_ack(ack.packet_id)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn send_message(
+        &mut self,
+        now: Instant,
+        packet_id: PacketId,
+        message: Message,
+        dup: bool,
+        out: &mut Vec<Action>,
+    ) {
+        match self.outgoing(now, message, Some(packet_id), dup) {
+            Some(outgoing) => out.push(Action::Deliver(outgoing)),
+            None => {
+                self.state.inflight.remove(packet_id);
+            }
+        }
+    }
+
+    /// The PUBLISH for an ordinary message; `None` if it has expired or is too large for the client.
+    pub(super) fn outgoing(
+        &mut self,
+        now: Instant,
+        message: Message,
+        packet_id: Option<PacketId>,
+        dup: bool,
+    ) -> Option<Outgoing> {
+        // One that may be with the client already is sent again all the same, to end its exchange.
+        if message.is_expired(now) && !dup {
+            self.tally.expired += 1;
+            return None;
+        }
+        let mut publish = message.publish;
+        if let Some(at) = message.expires_at {
+            // The receiver gets what is left of the lifetime [MQTT-3.3.2-6].
+            let left = at.saturating_duration_since(now).as_secs_f64().ceil();
+            let mut aged = Publish::clone(&publish);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "at most the u32 that it was made of"
+            )]
+            let left = left as u32;
+            aged.properties.message_expiry_interval = Some(left);
+            publish = Arc::new(aged);
+        }
+        let outgoing = Outgoing {
+            publish,
+            dup,
+            qos: message.qos,
+            retain: message.retain,
+            packet_id,
+            subscription_identifiers: message.subscription_identifiers,
+        };
+        if self.fits(|| publish_len(&outgoing.publish, &outgoing.head(), self.terms.version)) {
+            return Some(outgoing);
+        }
+        self.tally.too_large += 1;
+        None
+    }
+
+    pub(super) fn deliver(&mut self, delivery: Delivery, out: &mut Vec<Action>) {
+        let at_most_once = delivery.qos == Qos::AtMostOnce;
+        let mut outgoing = Outgoing {
+            publish: delivery.message,
+            dup: delivery.resend.is_some() && !at_most_once,
+            qos: delivery.qos.min(Qos::AtLeastOnce),
+            retain: delivery.retain,
+            // Any identifier has the same length.
+            packet_id: (!at_most_once).then_some(PacketId(NonZeroU16::MIN)),
+            subscription_identifiers: delivery.subscription_identifiers,
+        };
+        let reference = delivery.reference;
+        if !self.fits(|| publish_len(&outgoing.publish, &outgoing.head(), self.terms.version)) {
+            if let Some(packet_id) = delivery.resend {
+                self.state.inflight.remove(packet_id);
+            }
+            self.tally.too_large += 1;
+            self.outcomes.push((reference, DeliveryOutcome::TooLarge));
+            return;
+        }
+        if at_most_once {
+            self.outcomes.push((reference, DeliveryOutcome::HandedOver));
+        } else {
+            let resent = delivery
+                .resend
+                .filter(|packet_id| self.state.inflight.resend(*packet_id, reference));
+            outgoing.dup = resent.is_some();
+            outgoing.packet_id =
+                resent.or_else(|| self.state.inflight.insert(Content::Plugin(reference)));
+            if outgoing.packet_id.is_none() {
+                return;
+            }
+        }
+        out.push(Action::Deliver(outgoing));
+    }
+
+    pub(super) fn send_notice(&mut self, notice: Publish, out: &mut Vec<Action>) {
+        let outgoing = Outgoing {
+            subscription_identifiers: notice.properties.subscription_identifiers.clone(),
+            publish: Arc::new(notice),
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            packet_id: None,
+        };
+        if self.fits(|| publish_len(&outgoing.publish, &outgoing.head(), self.terms.version)) {
+            out.push(Action::Deliver(outgoing));
+        } else {
+            self.tally.too_large += 1;
+        }
+    }
+}
+
+impl Message {
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+impl Outgoing {
+    /// What differs from the shared publish.
+    pub(crate) fn head(&self) -> PublishHead<'_> {
+        PublishHead {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            packet_id: self.packet_id,
+            topic_alias: None,
+            subscription_identifiers: &self.subscription_identifiers,
+        }
+    }
+}
+
+const fn wrong_ack(packet_id: PacketId) -> ProtocolError {
+    ProtocolError::WrongAck {
+        packet_id: packet_id.get(),
+    }
+}
