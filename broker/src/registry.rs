@@ -238,7 +238,12 @@ impl Inner {
 impl Claim {
     /// Takes the session that is kept, if there is one.
     pub(crate) fn take_kept(&self) -> Option<KeptSession> {
-        self.registry.lock().take_kept(&self.key)
+        let kept = self.registry.lock().take_kept(&self.key);
+        if kept.is_some() {
+            // Whoever watches counts again.
+            self.registry.changed.notify_one();
+        }
+        kept
     }
 
     /// Keeps the session for the client's return. Returns those that had to go because there are too many.
