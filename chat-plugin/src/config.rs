@@ -34,11 +34,11 @@ pub struct Config {
     pub receipt_moves_max: u32,
     /// Messages counted in one receipt.
     pub receipt_counts_max: u32,
-    /// Messages and calls per second of one device; 0: no limit.
+    /// Messages, calls and subscriptions per second of one device; 0: no limit.
     pub device_messages_per_s: u32,
     /// How many a device that has rested may send at once.
     pub device_messages_burst: u32,
-    /// Messages and calls per second of one user; 0: no limit.
+    /// Messages, calls and subscriptions per second of one user; 0: no limit.
     pub user_messages_per_s: u32,
     /// How many a user who has rested may send at once.
     pub user_messages_burst: u32,

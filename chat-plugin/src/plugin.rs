@@ -1,7 +1,7 @@
 //! MQTT ⇄ service: the chat as a plugin of the broker.
 //!
-//! A connection is a [`Peer`]: its user, its device, its queue of publishes and its [`Reader`]. Publishes go through
-//! [`ingest`], subscriptions through [`subscribe`], remote calls through [`rpc`]; deliveries are pulled from the reader.
+//! A connection is a `Peer`: its user, its device, the queue of what it asks for, and its `Reader`. What it asks for goes
+//! through `ingest` (publishes), `subscribe` and `rpc`; deliveries are pulled from the reader.
 
 mod answer;
 mod ingest;
@@ -262,7 +262,7 @@ impl ChatPlugin {
     }
 
     /// A message id for a sender who chose none: a version 7 UUID.
-    fn new_mid(&self) -> Result<MessageId, crate::service::Refusal> {
+    fn new_mid() -> Result<MessageId, crate::service::Refusal> {
         let ms = crate::clock::now_ms();
         let mut random = [0; 10];
         getrandom::fill(&mut random)

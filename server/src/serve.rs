@@ -31,11 +31,11 @@ pub(crate) fn run(config: &Config, dev: bool) -> Result<(), Failure> {
     runtime.block_on(serve(config, dev))
 }
 
-/// Makes the data directory, for its owner only: who can write there is an operator.
+/// Makes the data directory, for its owner only.
 pub(crate) fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
     std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(0o700) // messages and password hashes are for nobody else on this machine
         .create(data_dir)
         .map_err(Failure::io(format!(
             "the data directory {}",

@@ -355,13 +355,12 @@ impl Reader {
             if !state.wants(id) {
                 continue;
             }
-            match state.flows.get_mut(&id) {
-                Some(flow) => flow.announce(head),
-                None => {
-                    // What this connection has settled may not have been in the store when it was looked up.
-                    let settled = state.settled.get(&id).copied().unwrap_or_default();
-                    state.insert_flow(Flow::new(live, cursor.max(settled), head));
-                }
+            if let Some(flow) = state.flows.get_mut(&id) {
+                flow.announce(head);
+            } else {
+                // What this connection has settled may not have been in the store when it was looked up.
+                let settled = state.settled.get(&id).copied().unwrap_or_default();
+                state.insert_flow(Flow::new(live, cursor.max(settled), head));
             }
             state.enqueue(Key::Inbox(id));
         }

@@ -59,7 +59,7 @@ impl ChatPlugin {
                         match self.subscribe(peer, filters, identifier).await {
                             Ok(reasons) => ticket.answer(reasons),
                             Err(error) => {
-                                tracing::error!(%error, "a subscription could not be made durable")
+                                tracing::error!(%error, "a subscription could not be made durable");
                             }
                         }
                     }
@@ -68,7 +68,7 @@ impl ChatPlugin {
                         match self.unsubscribe(peer, &filters).await {
                             Ok(reasons) => ticket.answer(reasons),
                             Err(error) => {
-                                tracing::error!(%error, "an unsubscription could not be made durable")
+                                tracing::error!(%error, "an unsubscription could not be made durable");
                             }
                         }
                     }
@@ -194,7 +194,7 @@ impl ChatPlugin {
         waiting.mid_is_ours = mid.is_none();
         let mid = match mid {
             Some(mid) => mid,
-            None => self.new_mid()?,
+            None => Self::new_mid()?,
         };
         waiting.mid = Some(mid.clone());
         let is_exchange = publish.qos == Qos::ExactlyOnce && peer.persistent;

@@ -55,7 +55,7 @@ impl ChatPlugin {
         }
         let request = Request {
             actor: peer.actor,
-            id: self.request_id(method, req.as_ref(), publish)?,
+            id: Self::request_id(method, req.as_ref(), publish)?,
             digest: digest16(&[method.as_bytes(), &publish.payload]),
         };
         let result = self.run(peer, method, request, &publish.payload).await;
@@ -115,7 +115,6 @@ impl ChatPlugin {
 
     /// The same for every retry of a request; new for one that has no name.
     fn request_id(
-        &self,
         method: &str,
         req: Option<&RequestId>,
         publish: &Publish,
@@ -132,7 +131,7 @@ impl ChatPlugin {
             .unwrap_or_default();
         let req = req.map_or(response, RequestId::as_str);
         if req.is_empty() && correlation.is_empty() {
-            return self.new_mid();
+            return Self::new_mid();
         }
         let digest = digest16(&[method.as_bytes(), req.as_bytes(), correlation]);
         format!("rpc:{}", UserId::from_bytes(digest))

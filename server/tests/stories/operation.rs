@@ -176,7 +176,8 @@ fn configuration_is_checked_and_misspelt_options_are_refused() {
 
 #[test]
 fn log_tells_nothing_that_people_wrote() {
-    let mut server = Server::in_new_directory(|launch| launch.dev().variable("RUST_LOG", "trace"));
+    let mut server =
+        Server::in_new_directory(|launch| launch.dev().variable("MQCHAT_LOG__FILTER", "trace"));
     let mut alice = Login::new("alice")
         .password("my-pass-word")
         .connect(server.address());

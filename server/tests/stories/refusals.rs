@@ -250,7 +250,7 @@ fn too_many_messages_are_refused_for_a_while() {
             launch
                 .dev()
                 .variable("MQCHAT_CHAT__USER_MESSAGES_PER_S", "1")
-                .variable("MQCHAT_CHAT__USER_MESSAGES_BURST", "3")
+                .variable("MQCHAT_CHAT__USER_MESSAGES_BURST", "4") // a subscription counts, too
         });
         let mut alice = Login::new("alice")
             .version(version)
