@@ -37,7 +37,7 @@ impl Service {
             None => self
                 .delivered_to(actor, id, reader)
                 .await?
-                .unwrap_or(sight.marks.delivered())
+                .unwrap_or_else(|| sight.marks.delivered())
                 .min(sight.last_visible()),
         };
         check_mark(seq, sight.last_visible())?;
