@@ -141,6 +141,8 @@ pub struct ClientInfo {
     pub peer: SocketAddr,
     /// Number of the connection in this process, from 1, never used twice.
     pub connection: u64,
+    /// Largest packet that the client takes, in bytes, fixed header included; `None`: any.
+    pub packet_bytes_max: Option<u32>,
     /// User properties of CONNECT; empty in 3.1.1.
     pub user_properties: UserProperties,
     pub(crate) mailbox: Arc<crate::mailbox::Mailbox>,

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::progress::Progress;
-use self::reader::{Attached, Key, Pulled, Reader, Reference, Wanted};
+use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
 use crate::conversations::{Conversations, Live, MarksChange, Names, Sight};
 use crate::domain::entry::Entry;
 use crate::receipts::Receipts;
@@ -472,9 +472,15 @@ impl Delivery {
     ) -> Result<Vec<(Arc<Live>, Seq)>, StoreError> {
         let mut flows: HashMap<ConversationId, (Arc<Live>, Seq)> = HashMap::new();
         for (_, reference) in inflight {
-            let Reference::Entry { conversation, .. } = *reference else {
+            let Reference::Entry {
+                conversation, slot, ..
+            } = *reference
+            else {
                 continue;
             };
+            if slot >= LOG_SLOT {
+                continue; // these have flows of their own
+            }
             if flows.contains_key(&conversation) {
                 continue;
             }

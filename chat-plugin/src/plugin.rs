@@ -28,14 +28,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::answer::{json_publish, pair};
-use self::peer::{Item, Limits, Peer, Record};
+use self::peer::{Item, Limits, Peer, Record, Sessions};
 use crate::accounts::{Accounts, AuthError, UserEvent};
 use crate::config::Config;
 use crate::conversations::{Conversations, Names, RingLimits};
 use crate::delivery::progress::Progress;
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
-use crate::domain::device::{Device, Inflight};
+use crate::domain::device::{Device, Inflight, Subscription};
 use crate::metrics::Metrics;
 use crate::rate::{Bucket, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
@@ -305,10 +305,8 @@ impl ChatPlugin {
             },
             Some(found) => {
                 let inflight = self.service.store.take_inflight(device_id).await?;
-                let (kept, seen_ms) = (
-                    !open.clean_start && !is_expired(&found, now_ms),
-                    found.last_seen_ms,
-                );
+                let kept = !open.clean_start && (open.present || !is_expired(&found, now_ms));
+                let seen_ms = found.receipts_ms;
                 let mut device = Device {
                     last_seen_ms: now_ms,
                     session_expiry: open.session_expiry,
@@ -316,9 +314,16 @@ impl ChatPlugin {
                     ..found
                 };
                 if !kept {
-                    device.subscriptions.clear();
+                    let ended = std::mem::take(&mut device.subscriptions);
+                    self.forget_positions(user, device_id, &ended).await?;
                 }
-                self.put_connected(&device).await?;
+                // A session that ends with this connection is over at rest from now on.
+                let mut at_rest = device.clone();
+                if !persistent {
+                    at_rest.subscriptions.clear();
+                    at_rest.connected = false;
+                }
+                self.put_connected(&at_rest).await?;
                 if persistent && device.has_inbox {
                     reader.make_known();
                 }
@@ -339,7 +344,8 @@ impl ChatPlugin {
             device: Mutex::new(Bucket::new(rate)),
             user: self.bucket_of(user),
         };
-        if persistent && !open.present && !restored.present {
+        let resumed = open.present || restored.present;
+        if persistent && !resumed {
             // The client has forgotten its exchanges, so their packet identifiers begin new ones.
             for packet_id in self.service.store.exchanges(device_id).await? {
                 self.service
@@ -352,7 +358,12 @@ impl ChatPlugin {
             user,
             device: device_id,
         };
-        let peer = Peer::new(actor, Arc::clone(&reader), persistent, limits, record);
+        let account = self.service.store.user(user).await?;
+        let sessions = Sessions {
+            persistent,
+            exchanges: persistent || resumed,
+        };
+        let peer = Peer::new(actor, Arc::clone(&reader), sessions, limits, record);
         self.peers
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -362,8 +373,7 @@ impl ChatPlugin {
         if reader.has_inbox() && reader.begin_attach() {
             self.delivery.attach(&reader);
         }
-        let user = self.service.store.user(user).await?;
-        if user.is_none_or(|user| user.removed_ms.is_some()) {
+        if account.is_none_or(|account| account.removed_ms.is_some()) {
             client.close(ReasonCode::NotAuthorized); // removed between login and here
         }
         Ok(restored)
@@ -449,6 +459,19 @@ impl ChatPlugin {
         }
     }
 
+    /// Positions of `…/log` subscriptions that are over.
+    async fn forget_positions(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        ended: &[Subscription],
+    ) -> Result<(), StoreError> {
+        for position in subscribe::positions(device, ended) {
+            self.service.store.remove_device(user, position).await?;
+        }
+        Ok(())
+    }
+
     fn leaving(&self) -> MutexGuard<'_, HashMap<DeviceId, Arc<Peer>>> {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -477,7 +500,7 @@ impl ChatPlugin {
         } else {
             inflight_at_rest(&peer.reader, &end.inflight)
         };
-        // Receipts that may not have arrived are told again: those since the oldest of them was handed out.
+        // Receipts that may not have arrived are told again: those since the oldest of them was handed out, or waited.
         let unsure =
             end.inflight
                 .iter()
@@ -485,8 +508,11 @@ impl ChatPlugin {
                     Reference::State { ts_ms } => Some(ts_ms),
                     Reference::Entry { .. } => None,
                 });
+        let now_ms = crate::clock::now_ms();
+        let unsure = unsure.chain(peer.reader.receipts_wait_since());
         let mut device = Device {
-            last_seen_ms: unsure.fold(crate::clock::now_ms(), u64::min),
+            receipts_ms: unsure.fold(now_ms, u64::min),
+            last_seen_ms: now_ms,
             session_expiry: end.session_expiry,
             connected: false,
             ..record.device
@@ -512,6 +538,7 @@ fn new_device(
         session_expiry,
         has_inbox: false,
         connected: true,
+        receipts_ms: now_ms,
         last_seen_ms: now_ms,
     }
 }
@@ -533,6 +560,15 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
         Reference::State { .. } => None,
     });
     at_rest.collect()
+}
+
+/// Is the session over? While a connection is noted it is not, unless `is_offline` says that the note is left over.
+fn is_over(device: &Device, is_offline: bool, now_ms: u64) -> bool {
+    let device = Device {
+        connected: device.connected && !is_offline,
+        ..device.clone()
+    };
+    is_expired(&device, now_ms)
 }
 
 fn is_expired(device: &Device, now_ms: u64) -> bool {
@@ -606,7 +642,7 @@ impl Hooks for ChatPlugin {
         let (Some(peer), Some(plugin)) = (self.peer(client), self.me.upgrade()) else {
             return;
         };
-        if !peer.persistent {
+        if !peer.sessions.exchanges {
             ticket.answer(false);
             return;
         }

@@ -35,6 +35,9 @@ pub struct ReceiptLimits {
     pub counts_max: usize,
 }
 
+/// Places reached by marks that are looked up for each sender, when the messages are not in memory.
+const REACHED_MAX: usize = 16;
+
 /// Gathers moves and tells the senders.
 pub(crate) struct Receipts {
     store: Arc<dyn ChatStore>,
@@ -177,6 +180,9 @@ impl Receipts {
             .collect();
         let ts_ms = crate::clock::now_ms();
         for (sender, own) in self.affected(live, &members, moves, &now).await? {
+            if !now.contains_key(&sender) {
+                continue; // a former member is told nothing more
+            }
             let of_others = moves.iter().filter(|(user, _)| **user != sender);
             let touched: BTreeMap<UserId, (Seq, Seq)> = of_others
                 .filter(|(user, before)| {
@@ -236,10 +242,25 @@ impl Receipts {
             }
             return Ok(senders);
         }
+        // Not in memory: of each sender the last message before each place that was reached.
+        let reached = moves.keys().filter_map(|user| now.get(user));
+        let mut reached: Vec<Seq> = reached
+            .flat_map(|marks| [marks.delivered(), marks.read])
+            .filter(|seq| *seq > after)
+            .collect();
+        reached.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+        reached.dedup();
+        reached.truncate(REACHED_MAX);
         for (member, _) in members {
-            let last = self.store.last_own(live.id(), member.user, to).await?;
-            if let Some(last) = last.filter(|last| *last > after) {
-                senders.insert(member.user, vec![last]);
+            let mut own = Vec::new();
+            for seq in &reached {
+                let last = self.store.last_own(live.id(), member.user, *seq).await?;
+                own.extend(last.filter(|last| *last > after));
+            }
+            own.sort_unstable();
+            own.dedup();
+            if !own.is_empty() {
+                senders.insert(member.user, own);
             }
         }
         Ok(senders)

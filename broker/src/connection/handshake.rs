@@ -150,6 +150,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         version,
         peer,
         connection: server.next_connection(),
+        packet_bytes_max: connect.properties.maximum_packet_size,
         user_properties: std::mem::take(&mut connect.properties.user_properties),
         mailbox: Arc::default(),
     });

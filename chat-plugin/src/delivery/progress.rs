@@ -25,6 +25,8 @@ struct Pending {
     moves: HashMap<Key, Move>,
     departed: HashMap<DeviceId, (Device, Vec<Inflight>)>,
     barriers: Vec<oneshot::Sender<()>>,
+    /// The task has ended: nobody else carries over what comes.
+    ended: bool,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -72,9 +74,16 @@ impl Progress {
     /// Waits until everything so far is in the store (where reads see it; durable is another matter).
     pub(crate) async fn settled(&self) {
         let (sender, receiver) = oneshot::channel();
-        self.pending().barriers.push(sender); // what was taken before is carried over before this
+        let ended = {
+            let mut pending = self.pending();
+            pending.barriers.push(sender); // what was taken before is carried over before this
+            pending.ended
+        };
+        if ended {
+            return self.finish().await;
+        }
         self.notify.notify_one();
-        let _ended = receiver.await; // an error means that the task has ended, and with it all progress
+        let _ended = receiver.await; // an error means that the task has ended and carried over what there was
     }
 
     /// Carries over until stopped, and once more then.
@@ -84,6 +93,9 @@ impl Progress {
                 () = self.notify.notified() => false,
                 () = stop.cancelled() => true,
             };
+            if stopping {
+                self.pending().ended = true;
+            }
             self.finish().await;
             if stopping {
                 return;
@@ -93,7 +105,17 @@ impl Progress {
 
     /// Carries over what there is. What fails is lost and offered again later; the rest is not held up by it.
     pub(crate) async fn finish(&self) {
-        let taken = std::mem::take(&mut *self.pending());
+        let taken = {
+            let mut pending = self.pending();
+            let ended = pending.ended;
+            std::mem::replace(
+                &mut *pending,
+                Pending {
+                    ended,
+                    ..Pending::default()
+                },
+            )
+        };
         if !taken.moves.is_empty() {
             let moves = taken.moves.into_values().collect();
             report(self.store.advance(moves, Durability::Relaxed).await);

@@ -19,7 +19,7 @@ use crate::receipts::Event;
 use crate::render::{Form, Line};
 
 /// `…/log` subscriptions have slots from here; below are the forms of the inbox.
-const LOG_SLOT: u8 = 128;
+pub(crate) const LOG_SLOT: u8 = 128;
 
 /// Bytes of replies that may wait for one connection before its next call is refused.
 const REPLIES_BYTES_MAX: usize = 1024 * 1024;
@@ -59,6 +59,8 @@ struct State {
     replies_bytes: usize,
     receipt_events: HashMap<ConversationId, Event>,
     receipt_turn: VecDeque<ConversationId>,
+    /// Since when receipts wait, in ms since 1970.
+    receipts_wait_since: Option<u64>,
 }
 
 #[derive(Default)]
@@ -88,16 +90,16 @@ pub(crate) struct LogSubscription {
     /// Under which its entries arrive.
     pub(crate) topic: ByteString,
     pub(crate) options: Options,
-    /// Under this id the position is stored, for devices.
-    pub(crate) position: DeviceId,
+    /// Under this id the position is stored, if the session is kept.
+    pub(crate) position: Option<DeviceId>,
 }
 
 struct Log {
     flow: Flow,
     topic: ByteString,
     options: Options,
-    /// Under this id the position is stored, for devices.
-    position: DeviceId,
+    /// Under this id the position is stored, if the session is kept.
+    position: Option<DeviceId>,
     /// Which of the subscriptions that had this slot in their time.
     generation: u32,
 }
@@ -438,9 +440,16 @@ impl Reader {
         } else {
             state.receipt_events.insert(id, event);
             state.receipt_turn.push_back(id);
+            let now_ms = crate::clock::now_ms();
+            state.receipts_wait_since.get_or_insert(now_ms);
         }
         drop(state);
         self.client.wake();
+    }
+
+    /// Since when receipts wait for room, if some do; in ms since 1970.
+    pub(crate) fn receipts_wait_since(&self) -> Option<u64> {
+        self.state().receipts_wait_since
     }
 
     /// Where this reader stands in a conversation, as far as it is in memory.
@@ -763,6 +772,7 @@ impl State {
                 out.deliver(Reference::now(), Arc::new(event.publish()), &matched);
             }
         }
+        self.receipts_wait_since = None;
     }
 
     fn pull_turns(&mut self, out: &mut Out<'_>, entries_max: usize) {
@@ -788,6 +798,10 @@ impl State {
             }
             if let Some(progressed) = self.advance(key, out.me.device) {
                 out.pulled.progressed.push(progressed);
+                // Entries that nobody had to see may have been in the way of a skip.
+                if self.flow(key).is_some_and(|flow| flow.next().is_some()) {
+                    self.enqueue(key);
+                }
             }
             if matches!(step, Step::NoRoom) {
                 return;
@@ -919,7 +933,7 @@ impl State {
                 let advance = log.flow.advance()?;
                 Progressed {
                     live: Arc::clone(&log.flow.live),
-                    cursor_of: known.then_some(log.position),
+                    cursor_of: log.position,
                     cursor: advance.cursor,
                     delivered: None,
                 }

@@ -19,6 +19,8 @@ pub struct Device {
     pub has_inbox: bool,
     /// A connection of it is open, or was when the server was killed: then it does not count as expired.
     pub connected: bool,
+    /// Receipts that moved since then may not have arrived, in ms since 1970.
+    pub receipts_ms: u64,
     /// When it was last connected (updated at connect and disconnect), in ms since 1970.
     pub last_seen_ms: u64,
 }

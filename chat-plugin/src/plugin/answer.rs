@@ -14,13 +14,13 @@ use serde::Serialize;
 use crate::service::{Placed, Refusal};
 
 /// PUBACK of something stored.
-pub(super) fn placed(place: &Placed, mid: &MessageId) -> PublishAnswer {
+pub(super) fn placed(place: &Placed, mid: Option<&MessageId>) -> PublishAnswer {
     let mut user_properties: UserProperties = vec![
         pair("seq", place.seq.to_string()),
         pair("cid", place.conversation.to_string()),
-        pair("mid", mid.as_str().to_owned()),
         pair("ts", place.ts_ms.to_string()),
     ];
+    user_properties.extend(mid.map(|mid| pair("mid", mid.as_str().to_owned())));
     if place.duplicate {
         user_properties.push(pair("dup", "1".into()));
     }

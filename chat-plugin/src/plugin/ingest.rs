@@ -197,7 +197,7 @@ impl ChatPlugin {
             None => Self::new_mid()?,
         };
         waiting.mid = Some(mid.clone());
-        let is_exchange = publish.qos == Qos::ExactlyOnce && peer.persistent;
+        let is_exchange = publish.qos == Qos::ExactlyOnce && peer.sessions.exchanges;
         let exchange = publish.packet_id.filter(|_| is_exchange).map(PacketId::get);
         Ok(Message {
             mid,
@@ -237,6 +237,8 @@ impl ChatPlugin {
     fn settle(&self, peer: &Peer, waiting: Waiting, result: Result<Placed, Refusal>) {
         match (result, &waiting.mid) {
             (Ok(place), Some(mid)) => {
+                // Of a repeated exchange without a message id, the first id is not known here.
+                let mid = Some(mid).filter(|_| !(place.duplicate && waiting.mid_is_ours));
                 let answer = answer::placed(&place, mid);
                 waiting.ticket.answer(answer);
             }

@@ -20,8 +20,7 @@ use crate::service::Actor;
 pub(super) struct Peer {
     pub(super) actor: Actor,
     pub(super) reader: Arc<Reader>,
-    /// The session outlives the connection: it may be, or become, a device.
-    pub(super) persistent: bool,
+    pub(super) sessions: Sessions,
     pub(super) limits: Limits,
     queue: Mutex<Queue>,
     pub(super) record: tokio::sync::Mutex<Record>,
@@ -37,6 +36,15 @@ pub(super) struct Record {
     pub(super) device: Device,
     /// It is at rest: a device, not a guest.
     pub(super) stored: bool,
+}
+
+/// What the session of a connection is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sessions {
+    /// It outlives the connection: it may be, or become, a device.
+    pub(super) persistent: bool,
+    /// QoS 2 exchanges of it are, or may be, at rest.
+    pub(super) exchanges: bool,
 }
 
 /// Rates of one connection.
@@ -64,14 +72,14 @@ impl Peer {
     pub(super) fn new(
         actor: Actor,
         reader: Arc<Reader>,
-        persistent: bool,
+        sessions: Sessions,
         limits: Limits,
         record: Record,
     ) -> Self {
         Self {
             actor,
             reader,
-            persistent,
+            sessions,
             limits,
             queue: Mutex::default(),
             record: tokio::sync::Mutex::new(record),

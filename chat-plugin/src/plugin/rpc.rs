@@ -12,6 +12,7 @@ use broker::codec::packet::{Publish, Qos};
 use broker::hooks::{Access, Hooks};
 use bytes::Bytes;
 use bytestring::ByteString;
+use proto::error::ErrorName;
 use proto::ids::{ConversationId, Handle, MessageId, Seq, UserId, digest16};
 use proto::rpc::{RawReply, Reply, parse_request};
 use proto::topics::{self, RequestId, Target};
@@ -69,6 +70,10 @@ impl ChatPlugin {
         };
         let mut message = json_publish(&address.topic, &reply);
         message.properties.correlation_data = address.correlation;
+        if message.payload.len() > room_of(peer) {
+            let reply = RawReply::refused(ErrorName::Limit, "larger than your Maximum Packet Size");
+            message.payload = json_publish(&address.topic, &reply).payload;
+        }
         peer.reader
             .reply(Arc::new(message), address.qos, address.identifiers);
         Ok(())
@@ -415,9 +420,12 @@ impl ChatPlugin {
             (None, None) => Window::Before(Seq::MAX),
         };
         let cid = self.cid(peer, &asked.cid).await?;
+        // A quarter of the room for bodies, which JSON may lengthen; each entry takes some 400 bytes beside.
+        let half = room_of(peer) / 2;
+        let limit = asked.limit.unwrap_or(50).min(half / 400);
         let history = self
             .service
-            .history(peer.actor, cid, window, asked.limit.unwrap_or(50))
+            .history(peer.actor, cid, window, (limit, half / 2))
             .await?;
         let mut entries = Vec::with_capacity(history.entries.len());
         for (entry, handle) in history.entries {
@@ -503,6 +511,13 @@ impl ChatPlugin {
     async fn named(&self, uid: UserId) -> Result<Named, Refusal> {
         Ok(Named::new(uid, self.service.names.profile(uid).await?))
     }
+}
+
+/// Bytes of a payload that fit into a packet for this client, with its properties.
+fn room_of(peer: &Peer) -> usize {
+    const OVERHEAD: usize = 1_024;
+    let packet = peer.reader.client.packet_bytes_max;
+    packet.map_or(usize::MAX, |max| super::size(max).saturating_sub(OVERHEAD))
 }
 
 fn is_chat(topic: &ByteString) -> bool {

@@ -16,7 +16,7 @@ use crate::delivery::first_place;
 use crate::delivery::reader::{LogSubscription, Reader};
 use crate::delivery::subscriptions::Options;
 use crate::domain::device::{Device, Subscription};
-use crate::store::{Durability, StoreError};
+use crate::store::{Durability, Move, StoreError};
 
 /// Filters that one session may hold below `chat/`.
 const SUBSCRIPTIONS_MAX: usize = 1_024;
@@ -42,6 +42,7 @@ impl ChatPlugin {
         let mut wanted = record.clone();
         let mut reasons = Vec::with_capacity(filters.len());
         let mut granted = Vec::new();
+        let mut replaced = Vec::new();
         for filter in &filters {
             let judged = self.judge_filter(peer, filter, &wanted.device).await?;
             reasons.push(match &judged {
@@ -59,6 +60,11 @@ impl ChatPlugin {
                 slot: wanted.device.slot_for(filter.filter.as_str(), &parsed),
                 made_ms: crate::clock::now_ms(),
             };
+            let held = wanted.device.subscriptions.iter();
+            replaced.extend(
+                held.filter(|held| held.filter == subscription.filter)
+                    .cloned(),
+            );
             wanted
                 .device
                 .subscriptions
@@ -66,7 +72,10 @@ impl ChatPlugin {
             wanted.device.subscriptions.push(subscription.clone());
             granted.push((parsed, subscription));
         }
-        if !granted.is_empty() && peer.persistent && !self.put(peer, &mut wanted, &granted).await? {
+        if !granted.is_empty()
+            && peer.sessions.persistent
+            && !self.put(peer, &mut wanted, &granted).await?
+        {
             return Ok(vec![ReasonCode::QuotaExceeded; filters.len()]);
         }
         *record = wanted;
@@ -75,9 +84,18 @@ impl ChatPlugin {
             |(parsed, _): &(FilterTopic, Subscription)| matches!(parsed, FilterTopic::Inbox { .. });
         let look_up = granted.iter().any(is_inbox) && peer.reader.begin_attach();
         for (parsed, subscription) in &granted {
-            self.activate(&peer.reader, parsed, subscription, Start::New)
+            let start = Start::New {
+                kept: peer.sessions.persistent,
+            };
+            self.activate(&peer.reader, parsed, subscription, start)
                 .await?;
         }
+        if peer.sessions.persistent {
+            let (user, device) = (peer.actor.user, peer.actor.device);
+            self.forget_positions(user, device, &replaced).await?;
+        }
+        // A look-up that was under way before may have ended before the filters took effect.
+        let look_up = look_up || (granted.iter().any(is_inbox) && peer.reader.begin_attach());
         if look_up {
             self.delivery.attach(&peer.reader);
         }
@@ -121,10 +139,11 @@ impl ChatPlugin {
     async fn drop_expired(&self, devices: &[Device]) -> Result<bool, StoreError> {
         let now_ms = crate::clock::now_ms();
         let mut dropped = false;
-        for device in devices
-            .iter()
-            .filter(|device| super::is_expired(device, now_ms))
-        {
+        for device in devices.iter().filter(|device| {
+            let online = self.online.of(device.user);
+            let is_offline = !online.iter().any(|reader| reader.device == device.id);
+            super::is_over(device, is_offline, now_ms)
+        }) {
             self.service
                 .store
                 .remove_device(device.user, device.id)
@@ -263,7 +282,7 @@ impl ChatPlugin {
         };
         let position = log_position(reader.device, subscription);
         let stored = match start {
-            Start::New => None,
+            Start::New { .. } => None,
             Start::Resumed { .. } => self.service.store.cursors(position, Some(cid)).await?.pop(),
         };
         let after = match (stored, from) {
@@ -285,12 +304,26 @@ impl ChatPlugin {
             .first()
             .map_or_else(|| first_place(&sight), |interval| interval.from);
         let after = after.max(first.previous()).min(sight.head);
+        let kept = !matches!(start, Start::New { kept: false });
+        if kept && stored.is_none() {
+            // So that it goes on here, even if it has acknowledged nothing when it comes back.
+            let beginning = Move::Cursor {
+                device: position,
+                conversation: cid,
+                seq: after,
+            };
+            let moves = vec![beginning];
+            self.service
+                .store
+                .advance(moves, Durability::Durable)
+                .await?;
+        }
         let log = LogSubscription {
             slot: subscription.slot,
             generation: generation_of(subscription),
             topic: ByteString::from(subscription.filter.as_str()),
             options,
-            position,
+            position: kept.then_some(position),
         };
         reader.subscribe_log(log, live, after);
         Ok(())
@@ -299,7 +332,7 @@ impl ChatPlugin {
     /// Receipts are state: who subscribes gets all of it, who comes back what moved meanwhile.
     fn tell_receipts(&self, reader: &Arc<Reader>, scope: Scope, start: Start) {
         let since_ms = match start {
-            Start::New => 0,
+            Start::New { .. } => 0,
             Start::Resumed { seen_ms } => seen_ms.saturating_sub(RECEIPTS_OVERLAP_MS),
         };
         let Some(plugin) = self.me.upgrade() else {
@@ -365,6 +398,8 @@ impl ChatPlugin {
                 .store
                 .put_device(device.clone(), None, Durability::Durable)
                 .await?;
+            self.forget_positions(peer.actor.user, peer.actor.device, &gone)
+                .await?;
         }
         record.device = device;
         drop(record);
@@ -378,8 +413,8 @@ impl ChatPlugin {
 /// How a subscription begins.
 #[derive(Clone, Copy)]
 enum Start {
-    /// By SUBSCRIBE.
-    New,
+    /// By SUBSCRIBE. `kept`: in a session that outlives the connection.
+    New { kept: bool },
     /// With a session that was kept; the connection before was last seen then.
     Resumed { seen_ms: u64 },
 }
@@ -427,6 +462,15 @@ fn log_position(device: DeviceId, subscription: &Subscription) -> DeviceId {
         subscription.filter.as_bytes(),
         &made,
     ]))
+}
+
+/// The ids under which the positions of the `…/log` subscriptions among these are stored.
+pub(super) fn positions(
+    device: DeviceId,
+    subscriptions: &[Subscription],
+) -> impl Iterator<Item = DeviceId> {
+    let logs = subscriptions.iter().filter(|held| is_log(&held.filter));
+    logs.map(move |held| log_position(device, held))
 }
 
 /// What tells a `…/log` subscription from those that had its slot before.

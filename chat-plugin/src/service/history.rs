@@ -80,7 +80,7 @@ pub struct Overview {
 }
 
 impl Service {
-    /// A page of the log, as far as this user may see it.
+    /// A page of the log, as far as this user may see it: at most so many entries and bytes of bodies, but one entry.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] if this user cannot see the conversation.
@@ -89,7 +89,7 @@ impl Service {
         actor: Actor,
         id: ConversationId,
         window: Window,
-        limit: usize,
+        (limit, bytes): (usize, usize),
     ) -> Result<History, Refusal> {
         let (_, sight) = self.seen(actor.user, id).await?;
         let head = sight.last_visible();
@@ -104,7 +104,7 @@ impl Service {
         let newest = matches!(window, Window::Before(_));
         let stretches = visible(&sight.member.intervals, low, high);
         let mut entries: Vec<Entry> = Vec::new();
-        let mut bytes = HISTORY_BYTES;
+        let mut bytes = bytes.clamp(1, HISTORY_BYTES);
         let mut order: Vec<&Interval> = stretches.iter().collect();
         if newest {
             order.reverse();
@@ -262,6 +262,9 @@ impl Service {
             after = Some(last);
             for id in ids {
                 let (live, sight) = self.seen(actor.user, id).await?;
+                if !sight.member.is_present() {
+                    continue;
+                }
                 unread += self.count_unread(&live, &sight).await?;
             }
         }

@@ -161,7 +161,7 @@ impl Service {
     /// Appends judged drafts of one connection, in order. Drafts whose membership moved meanwhile are judged again, in
     /// order, before this returns.
     pub async fn append(&self, actor: Actor, judged: Vec<Judged>) -> Vec<Result<Placed, Refusal>> {
-        const TRIES: usize = 8;
+        const TRIES: usize = 32;
         let mut results: Vec<Option<Result<Placed, Refusal>>> =
             judged.iter().map(|_| None).collect();
         let mut open: Vec<(usize, Judged)> = judged.into_iter().enumerate().collect();
@@ -169,6 +169,7 @@ impl Service {
             if open.is_empty() {
                 break;
             }
+            let mut rest = open.split_off(same_basis(&open));
             let batch = open
                 .iter()
                 .map(|(_, judged)| judged.draft.clone())
@@ -176,7 +177,7 @@ impl Service {
             let outcomes = match self.store.append(batch).await {
                 Ok(outcomes) => outcomes,
                 Err(error) => {
-                    for (index, _) in open.drain(..) {
+                    for (index, _) in open.drain(..).chain(rest) {
                         set(&mut results, index, Err(Refusal::Store(error.clone())));
                     }
                     break;
@@ -195,6 +196,7 @@ impl Service {
                     },
                 }
             }
+            again.append(&mut rest);
             open = again;
         }
         let unsettled =
@@ -221,6 +223,22 @@ impl Service {
         }
         self.judge_again(actor, judged).await
     }
+}
+
+/// How many drafts from the first one rest on one membership of each conversation. What comes behind waits: an earlier
+/// one of the same conversation could be sent back while it is stored.
+fn same_basis(open: &[(usize, Judged)]) -> usize {
+    let mut bases: Vec<(ConversationId, Basis)> = Vec::new();
+    let differs = open.iter().position(|(_, judged)| {
+        let (id, basis) = (judged.draft.conversation, judged.draft.basis);
+        if let Some((_, known)) = bases.iter().find(|(known, _)| *known == id) {
+            *known != basis
+        } else {
+            bases.push((id, basis));
+            false
+        }
+    });
+    differs.unwrap_or(open.len())
 }
 
 fn set(

@@ -169,6 +169,7 @@ pub(super) fn write_device(device: &Device) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend_from_slice(&device.session_expiry.to_be_bytes());
     out.push(u8::from(device.has_inbox) | u8::from(device.connected) << 1);
+    time(&mut out, device.receipts_ms);
     time(&mut out, device.last_seen_ms);
     text(&mut out, &device.client_id);
     let count = u16::try_from(device.subscriptions.len()).unwrap_or(u16::MAX);
@@ -480,6 +481,7 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
     let mut reader = Reader::new("device", value)?;
     let session_expiry = reader.word()?;
     let flags = reader.byte()?;
+    let receipts_ms = reader.time()?;
     let last_seen_ms = reader.time()?;
     let client_id = reader.text()?.to_owned();
     let count = reader.short()?;
@@ -508,6 +510,7 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
         session_expiry,
         has_inbox: flags & 1 != 0,
         connected: flags & 2 != 0,
+        receipts_ms,
         last_seen_ms,
     })
 }
@@ -642,6 +645,7 @@ mod tests {
             session_expiry: u32::MAX,
             has_inbox: true,
             connected: true,
+            receipts_ms: 4,
             last_seen_ms: 5,
         }
     }

@@ -214,6 +214,7 @@ fn device(user: u8, number: u8) -> Device {
         session_expiry: 3_600,
         has_inbox: true,
         connected: false,
+        receipts_ms: 10,
         last_seen_ms: 12,
     }
 }
