@@ -6,6 +6,7 @@ pub mod membership;
 pub mod people;
 pub mod send;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use proto::error::ErrorName;
@@ -43,7 +44,7 @@ pub enum Refusal {
     Forbidden(&'static str),
     /// No such user, message, or conversation that this user can see.
     #[error("{0}")]
-    NotFound(&'static str),
+    NotFound(Cow<'static, str>),
     /// Rate limit.
     #[error("too many messages; try again in {retry_ms} ms")]
     Rate {
@@ -107,7 +108,7 @@ pub struct Placed {
 impl Service {
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
     async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
-        const UNSEEN: Refusal = Refusal::NotFound("no such conversation");
+        const UNSEEN: Refusal = Refusal::NotFound(Cow::Borrowed("no such conversation"));
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
         let sight = live.sight(user).ok_or(UNSEEN)?;
         Ok((live, sight))
@@ -121,7 +122,7 @@ impl Service {
     ) -> Result<(Arc<Live>, Sight), Refusal> {
         let (live, sight) = self.seen(user, id).await?;
         if !sight.member.is_present() {
-            return Err(Refusal::NotFound("no such conversation"));
+            return Err(Refusal::NotFound(Cow::Borrowed("no such conversation")));
         }
         Ok((live, sight))
     }

@@ -97,6 +97,9 @@ pub struct ErrorEvent {
     pub error: ErrorName,
     /// The Reason Code that MQTT 5 would carry.
     pub reason: u8,
+    /// For people: which limit, which field.
+    #[serde(default)]
+    pub message: String,
     /// The Topic Name of the refused publish.
     pub topic: String,
     /// Its message id, if it had a valid one.

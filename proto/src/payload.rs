@@ -257,9 +257,16 @@ fn as_json(payload: &[u8], limits: &PayloadLimits) -> Result<Body, PayloadError>
             max: limits.json_depth_max,
         });
     }
-    serde_json::from_slice(payload)
-        .map(Body::Json)
-        .map_err(|error| PayloadError::NotClientMessage(error.to_string()))
+    // serde would take an array for a struct.
+    if payload.trim_ascii_start().first() != Some(&b'{') {
+        return Err(PayloadError::NotClientMessage("not an object".into()));
+    }
+    let message: ClientMessage = serde_json::from_slice(payload)
+        .map_err(|error| PayloadError::NotClientMessage(error.to_string()))?;
+    if message.t.is_empty() {
+        return Err(PayloadError::Empty);
+    }
+    Ok(Body::Json(message))
 }
 
 fn looks_like_message(payload: &[u8], limits: &PayloadLimits) -> bool {
@@ -320,6 +327,8 @@ mod tests {
             ("application/json", "hello", "NotClientMessage"),
             ("application/json", r#"{"text":"x"}"#, "NotClientMessage"),
             ("application/json", r#"{"t":1}"#, "NotClientMessage"),
+            ("application/json", r#"["t"]"#, "NotClientMessage"),
+            ("application/json", r#"{"t":""}"#, "Empty"),
             (
                 "application/json",
                 r#"{"t":"x","mid":"a/b"}"#,

@@ -51,6 +51,10 @@ pub fn parse_request<'a, T: Deserialize<'a>>(
     if crate::payload::json_depth(payload) > depth_max {
         return Err(format!("nested more than {depth_max} deep"));
     }
+    // serde would take an array for a struct.
+    if payload.trim_ascii_start().first() != Some(&b'{') {
+        return Err("a request is a JSON object".into());
+    }
     serde_json::from_slice(payload).map_err(|error| error.to_string())
 }
 
@@ -90,6 +94,7 @@ mod tests {
             parse_request::<Page>(br#"{"limit":3}"#, 8).map(|page| page.limit),
             Ok(3)
         );
+        assert!(parse_request::<Page>(b"[3]", 8).is_err(), "not an object");
         let deep = format!("{{\"x\":{}1{}}}", "[".repeat(9), "]".repeat(9));
         assert!(parse_request::<Page>(deep.as_bytes(), 8).is_err());
     }

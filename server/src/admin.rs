@@ -128,11 +128,11 @@ impl Office {
             ));
         }
         // Only the first user makes a store: a mistyped directory does not become one.
-        match Directory::engine_of(&config.store.directory) {
+        match Directory::engine_of(&config.store_options().directory) {
             Err(StoreError::NotFound) if !matches!(request, Request::UserAdd { .. }) => {
                 return Err(Failure::Refused(format!(
                     "there is no store in {} (is --data-dir right?)",
-                    config.store.directory.display()
+                    config.store_options().directory.display()
                 )));
             }
             _ => crate::serve::make_data_dir(&config.server.data_dir)?,
@@ -143,7 +143,8 @@ impl Office {
             .build()
             .map_err(Failure::io("the runtime"))?;
         let _entered = runtime.enter();
-        let store = chat_plugin::store::open(&config.store).map_err(config.store_failure())?;
+        let store =
+            chat_plugin::store::open(&config.store_options()).map_err(config.store_failure())?;
         let accounts = Accounts::new(Arc::clone(&store), &config.accounts, false)
             .map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(Self::Store(Box::new(Offline {

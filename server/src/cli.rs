@@ -220,18 +220,19 @@ impl StoreCommand {
         use chat_plugin::store;
         Ok(match self {
             Self::Compact => {
-                let compacted = store::compact(&config.store).map_err(config.store_failure())?;
+                let compacted =
+                    store::compact(&config.store_options()).map_err(config.store_failure())?;
                 format!(
                     "{} → {} bytes on disk",
                     compacted.before_bytes, compacted.after_bytes
                 )
             }
             Self::Dump { file } => {
-                told(&store::dump(&config.store, &file).map_err(config.store_failure())?)
+                told(&store::dump(&config.store_options(), &file).map_err(config.store_failure())?)
             }
             Self::Load { file } => {
                 serve::make_data_dir(&config.server.data_dir)?;
-                told(&store::load(&config.store, &file).map_err(config.store_failure())?)
+                told(&store::load(&config.store_options(), &file).map_err(config.store_failure())?)
             }
         })
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use chat_plugin::store::StoreError;
+use chat_plugin::store::{StoreError, StoreOptions};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -146,7 +146,6 @@ impl Config {
             }
         }
         self.store.accept_loss = overrides.accept_loss;
-        self.store.directory = self.server.data_dir.join(&self.store.directory);
         let wrong = |section, error: &dyn ToString| {
             Failure::Usage(format!("{section}: {}", error.to_string()))
         };
@@ -160,9 +159,17 @@ impl Config {
         self.log.check().map_err(|error| wrong("log", &error))
     }
 
+    /// How to open the store: its directory is in the data directory.
+    pub(crate) fn store_options(&self) -> StoreOptions {
+        StoreOptions {
+            directory: self.server.data_dir.join(&self.store.directory),
+            ..self.store.clone()
+        }
+    }
+
     /// Says which store it is about.
     pub(crate) fn store_failure(&self) -> impl FnOnce(StoreError) -> Failure {
-        let directory = self.store.directory.clone();
+        let directory = self.store_options().directory;
         |error| Failure::Store { directory, error }
     }
 }
@@ -210,6 +217,15 @@ mod tests {
     #[test]
     fn the_file_for_development_is_valid() {
         parse(DEV, &[]).unwrap();
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_back() {
+        let config = Config::read(None, &Overrides::default()).unwrap();
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(parse(&text, &[]).unwrap(), config);
+        let expected = config.server.data_dir.join("store");
+        assert_eq!(config.store_options().directory, expected);
     }
 
     #[test]

@@ -47,7 +47,7 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     // First of all, so that a signal during a long recovery of the store is not lost.
     let signals = Signals::new().map_err(Failure::io("signals"))?;
     make_data_dir(&config.server.data_dir)?;
-    let store = store::open(&config.store).map_err(config.store_failure())?;
+    let store = store::open(&config.store_options()).map_err(config.store_failure())?;
     let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
     // Until the very end: a second signal ends also a close that hangs.

@@ -59,6 +59,7 @@ pub(super) fn notice(topic: &str, refusal: &Refusal, of: &str, mid: Option<&Mess
     let event = ErrorEvent {
         error: refusal.name(),
         reason: refusal.name().reason_code(),
+        message: refusal.to_string(),
         topic: of.to_owned(),
         mid: mid.cloned(),
         retry_ms: match refusal {

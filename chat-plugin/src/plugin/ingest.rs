@@ -4,6 +4,7 @@
 //! judged and appended as one batch; while the store makes it durable, the next batch gathers. Everything else (marks,
 //! calls) waits for the messages before it.
 
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 
 use broker::codec::packet::{PacketId, Publish, Qos};
@@ -133,7 +134,9 @@ impl ChatPlugin {
             PublishTopic::Recv { cid } => self.take_received(peer, cid, &publish).await,
             PublishTopic::Unread { cid } => self.take_unread(peer, cid, &publish).await,
             PublishTopic::Rpc { method, req } => self.call(peer, method, req, &publish).await,
-            _ => Err(Refusal::NotFound("not offered by this server")),
+            _ => Err(Refusal::NotFound(Cow::Borrowed(
+                "not offered by this server",
+            ))),
         };
         match result {
             Ok(()) => waiting.ticket.answer(PublishAnswer::SUCCESS),
@@ -339,7 +342,7 @@ impl Batch {
 fn bad_topic(error: proto::topics::TopicError) -> Refusal {
     match error.refusal() {
         proto::error::ErrorName::Format => Refusal::format(error.to_string()),
-        _ => Refusal::NotFound("no such topic"),
+        _ => Refusal::NotFound(Cow::Borrowed("no such topic")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Looking back: pages of the log, the status of a message, the list of conversations.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use proto::ids::{ConversationId, Handle, Seq, UserId};
@@ -171,7 +172,7 @@ impl Service {
         } else {
             None
         };
-        let entry = entry.ok_or(Refusal::NotFound("no such message"))?;
+        let entry = entry.ok_or(Refusal::NotFound(Cow::Borrowed("no such message")))?;
         if entry.from != actor.user {
             return Err(Refusal::Forbidden(
                 "only the sender of a message is told who has it",
@@ -278,7 +279,7 @@ impl Service {
     ) -> Result<Overview, Refusal> {
         let conversation = live
             .conversation()
-            .ok_or(Refusal::NotFound("no such conversation"))?;
+            .ok_or(Refusal::NotFound(Cow::Borrowed("no such conversation")))?;
         let unread = self.count_unread(live, &sight).await?;
         let peer = self.peer(actor.user, live).await?;
         Ok(Overview {

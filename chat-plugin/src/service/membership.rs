@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId};
 use serde_json::json;
+use std::borrow::Cow;
 
 use super::send::placed;
 use super::{Actor, Placed, Refusal, Service};
@@ -108,7 +109,7 @@ impl Service {
     /// [`Refusal::NotFound`] if there is no such user.
     pub async fn direct(&self, actor: Actor, other: UserId) -> Result<ConversationId, Refusal> {
         if !self.names.exists(other).await? {
-            return Err(Refusal::NotFound("no such user"));
+            return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
         }
         Ok(ConversationId::direct(actor.user, other))
     }
@@ -374,7 +375,7 @@ impl Service {
     async fn check_joinable(&self, users: impl Iterator<Item = &UserId>) -> Result<(), Refusal> {
         for user in users {
             if !self.names.exists(*user).await? {
-                return Err(Refusal::NotFound("no such user"));
+                return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
             }
             self.check_conversations(*user).await?;
         }
@@ -426,7 +427,7 @@ fn present(members: &[Member], user: UserId) -> Result<&Member, Refusal> {
     let found = members
         .iter()
         .find(|member| member.user == user && member.is_present());
-    found.ok_or(Refusal::NotFound("no such member"))
+    found.ok_or(Refusal::NotFound(Cow::Borrowed("no such member")))
 }
 
 fn history_from(policy: HistoryPolicy, at: Seq) -> Option<Seq> {

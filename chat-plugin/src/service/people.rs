@@ -2,6 +2,7 @@
 
 use proto::ids::UserId;
 use proto::topics::Target;
+use std::borrow::Cow;
 
 use super::{Actor, Refusal, Service};
 use crate::accounts::{AccountError, Accounts};
@@ -16,17 +17,17 @@ impl Service {
     /// # Errors
     /// [`Refusal::NotFound`] if there is none.
     pub async fn user_of(&self, actor: Actor, target: &Target) -> Result<UserId, Refusal> {
-        const NOBODY: Refusal = Refusal::NotFound("no such user");
+        let nobody = || Refusal::NotFound(format!("no such user: {target}").into());
         match target {
             Target::Me => Ok(actor.user),
             Target::User(user) => {
                 if self.names.exists(*user).await? {
                     Ok(*user)
                 } else {
-                    Err(NOBODY)
+                    Err(nobody())
                 }
             }
-            Target::Handle(handle) => self.names.user(handle).await?.ok_or(NOBODY),
+            Target::Handle(handle) => self.names.user(handle).await?.ok_or_else(nobody),
             Target::Conversation(_) => Err(Refusal::format("a user is wanted, not a conversation")),
         }
     }
@@ -39,7 +40,7 @@ impl Service {
         self.store
             .user(actor.user)
             .await?
-            .ok_or(Refusal::NotFound("no such user"))
+            .ok_or(Refusal::NotFound(Cow::Borrowed("no such user")))
     }
 
     /// Changes the own display name; durable when it returns.
@@ -60,7 +61,7 @@ impl Service {
         let user = match accounts.set_name(actor.user, name).await {
             Ok(user) => user,
             Err(AccountError::Store(error)) => return Err(error.into()),
-            Err(_) => return Err(Refusal::NotFound("no such user")),
+            Err(_) => return Err(Refusal::NotFound(Cow::Borrowed("no such user"))),
         };
         self.names.changed(&user);
         Ok(user)

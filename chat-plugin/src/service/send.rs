@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
 use proto::topics::Target;
+use std::borrow::Cow;
 
 use super::{Actor, Placed, Refusal, Service};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
@@ -130,7 +131,7 @@ impl Service {
                 .names
                 .user(handle)
                 .await?
-                .ok_or(Refusal::NotFound("no such user"))?,
+                .ok_or(Refusal::NotFound(Cow::Borrowed("no such user")))?,
         };
         let id = ConversationId::direct(user, other);
         if let Some(live) = self.conversations.load(id).await?
@@ -139,7 +140,7 @@ impl Service {
             return Ok((id, Basis::Version(sight.version), Vec::new()));
         }
         if !self.names.exists(other).await? {
-            return Err(Refusal::NotFound("no such user"));
+            return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
         }
         self.check_conversations(user).await?;
         self.check_conversations(other).await?;

@@ -2,9 +2,10 @@
 //!
 //! The file of a dump is drawn in `docs/storage.md`.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -125,7 +126,13 @@ struct DumpTo<'a> {
 impl Work for DumpTo<'_> {
     fn on(self, engine: &impl KvEngine, _: &mut Watermark) -> Result<(), StoreError> {
         let io = |error: std::io::Error| unavailable(self.path, &error);
-        let file = File::create_new(self.path).map_err(io)?;
+        // It holds every message and every password hash.
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.path)
+            .map_err(io)?;
         let mut out = Output::new(BufWriter::new(file));
         out.write(TITLE).map_err(io)?;
         each_row(engine, &mut |table, key, value| {

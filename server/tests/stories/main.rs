@@ -12,6 +12,7 @@
 mod campaign;
 mod crash;
 mod delivery;
+mod edges;
 mod group;
 mod harness;
 mod login;
