@@ -1,0 +1,270 @@
+//! A pull: what goes out, in which order, as far as there is room.
+
+use std::sync::Arc;
+
+use broker::codec::packet::{Publish, Qos};
+use broker::hooks::{Delivery, Room};
+use proto::ids::ConversationId;
+
+use super::{Key, LOG_SLOT, Matched, Pulled, Reader, Reference, State, Wanted};
+use crate::render::{Form, Line};
+
+/// A pull under way.
+pub(super) struct Out<'a> {
+    pub(super) room: Room,
+    pub(super) pulled: Pulled,
+    pub(super) me: &'a Reader,
+}
+
+/// What one step of a turn came to.
+enum Step {
+    /// One entry was passed.
+    Passed,
+    /// The room is used up.
+    NoRoom,
+    /// The next entry has to be read first.
+    Wanted,
+    /// There is nothing more.
+    Done,
+}
+
+impl Out<'_> {
+    fn fits(&self, qos: Qos) -> bool {
+        self.room.bytes > 0 && (qos == Qos::AtMostOnce || self.room.packets > 0)
+    }
+
+    fn deliver(&mut self, reference: Reference, message: Arc<Publish>, matched: &Matched) {
+        self.push(Delivery {
+            reference: reference.encode(),
+            qos: matched.qos,
+            retain: false,
+            resend: None,
+            subscription_identifiers: matched.identifiers.clone(),
+            message,
+        });
+    }
+
+    fn push(&mut self, delivery: Delivery) {
+        const OVERHEAD: usize = 256;
+        self.room.bytes = self
+            .room
+            .bytes
+            .saturating_sub(delivery.message.payload.len() + OVERHEAD);
+        if delivery.qos != Qos::AtMostOnce {
+            self.room.packets = self.room.packets.saturating_sub(1);
+        }
+        self.pulled.deliveries.push(delivery);
+    }
+}
+
+impl State {
+    /// `false`: some of these are still to come; they go first.
+    pub(super) fn pull_resend(&mut self, out: &mut Out<'_>) -> bool {
+        const AT_ONCE: usize = 16;
+        while let Some((packet_id, reference, line)) = self.resend.loaded.pop_front() {
+            if out.room.packets == 0 || out.room.bytes == 0 {
+                self.resend.loaded.push_front((packet_id, reference, line));
+                return false;
+            }
+            let message = match reference {
+                Reference::Entry { slot, .. } if slot < LOG_SLOT => Form::from_slot(slot)
+                    .and_then(|form| line.publish(form))
+                    .unwrap_or_else(|| line.json()),
+                _ => line.log(
+                    &self
+                        .logs
+                        .get(&log_slot(reference))
+                        .map_or_else(|| line.log_topic(), |log| log.topic.clone()),
+                ),
+            };
+            out.push(Delivery {
+                reference: reference.encode(),
+                message,
+                qos: Qos::AtLeastOnce,
+                retain: false,
+                resend: Some(packet_id),
+                subscription_identifiers: Vec::new(),
+            });
+        }
+        if !self.resend.loading && !self.resend.waiting.is_empty() {
+            self.resend.loading = true;
+            let count = self.resend.waiting.len().min(AT_ONCE);
+            out.pulled
+                .wanted
+                .push(Wanted::Resend(self.resend.waiting.drain(..count).collect()));
+        }
+        !self.resend.loading
+    }
+
+    pub(super) fn pull_replies(&mut self, out: &mut Out<'_>) {
+        while let Some((message, qos, identifiers)) = self.replies.pop_front() {
+            if !out.fits(qos) {
+                self.replies.push_front((message, qos, identifiers));
+                return;
+            }
+            self.replies_bytes = self.replies_bytes.saturating_sub(message.payload.len());
+            let matched = Matched {
+                qos,
+                no_local: false,
+                identifiers,
+            };
+            out.deliver(Reference::now(), message, &matched);
+        }
+    }
+
+    pub(super) fn pull_receipts(&mut self, out: &mut Out<'_>) {
+        while let Some(id) = self.receipt_turn.pop_front() {
+            let Some(matched) = self.receipts.matched(&id) else {
+                self.receipt_events.remove(&id);
+                continue;
+            };
+            if !out.fits(matched.qos) {
+                self.receipt_turn.push_front(id);
+                return;
+            }
+            if let Some(event) = self.receipt_events.remove(&id) {
+                out.deliver(Reference::now(), Arc::new(event.publish()), &matched);
+            }
+        }
+        self.receipts_wait_since = None;
+    }
+
+    pub(super) fn pull_turns(&mut self, out: &mut Out<'_>, entries_max: usize) {
+        while let Some(key) = self.turn.pop_front() {
+            let mut left = entries_max;
+            let step = loop {
+                if left == 0 {
+                    break Step::Passed;
+                }
+                match self.step(key, out) {
+                    Step::Passed => left -= 1,
+                    other => break other,
+                }
+            };
+            match step {
+                Step::Passed => self.turn.push_back(key),
+                Step::NoRoom => self.turn.push_front(key),
+                Step::Wanted | Step::Done => {
+                    if let Some(flow) = self.flow(key) {
+                        flow.queued = false;
+                    }
+                }
+            }
+            if let Some(progressed) = self.advance(key, out.me.device) {
+                out.pulled.progressed.push(progressed);
+                // Entries that nobody had to see may have been in the way of a skip.
+                if self.flow(key).is_some_and(|flow| flow.next().is_some()) {
+                    self.enqueue(key);
+                }
+            }
+            if matches!(step, Step::NoRoom) {
+                return;
+            }
+        }
+    }
+
+    /// Hands out the next entry of one conversation, in every form that still needs it.
+    fn step(&mut self, key: Key, out: &mut Out<'_>) -> Step {
+        let Some(flow) = self.flow(key) else {
+            return Step::Done;
+        };
+        let Some(seq) = flow.next() else {
+            return Step::Done;
+        };
+        // Each pull checks the right again. What may not be seen is not even read.
+        let Some(visible) = flow.live.next_visible(out.me.user, seq) else {
+            return Step::Done;
+        };
+        if visible.from > seq {
+            // Not over what is open: its acks bring this flow back here.
+            return if flow.skip_to(visible.from.previous()) {
+                Step::Passed
+            } else {
+                Step::Wanted
+            };
+        }
+        let Some(line) = flow.line(seq) else {
+            flow.loading = true;
+            let live = Arc::clone(&flow.live);
+            out.pulled.wanted.push(Wanted::Page {
+                key,
+                live,
+                from: seq,
+                to: visible.to,
+            });
+            return Step::Wanted;
+        };
+        match key {
+            Key::Inbox(id) => self.step_inbox(id, &line, out),
+            Key::Log(slot, _) => self.step_log(slot, &line, out),
+        }
+    }
+
+    fn step_inbox(&mut self, id: ConversationId, line: &Arc<Line>, out: &mut Out<'_>) -> Step {
+        let Some(flow) = self.flows.get_mut(&id) else {
+            return Step::Done;
+        };
+        let seq = line.entry.seq;
+        for (slot, filters) in self.inbox.iter().enumerate() {
+            if !flow.needs(slot, seq) {
+                continue;
+            }
+            let shown = filters
+                .matched(&id)
+                .filter(|matched| !(matched.no_local && line.entry.device == out.me.device));
+            let form = u8::try_from(slot).ok().and_then(Form::from_slot);
+            let copy = shown.zip(form.and_then(|form| line.publish(form)));
+            let Some((matched, message)) = copy else {
+                flow.passed(slot, seq, false);
+                continue;
+            };
+            if !out.fits(matched.qos) {
+                return Step::NoRoom;
+            }
+            let reference = Reference::Entry {
+                generation: 0,
+                slot: u8::try_from(slot).unwrap_or_default(),
+                conversation: id,
+                seq,
+            };
+            out.deliver(reference, message, &matched);
+            flow.passed(slot, seq, true);
+        }
+        Step::Passed
+    }
+
+    fn step_log(&mut self, slot: u8, line: &Arc<Line>, out: &mut Out<'_>) -> Step {
+        let Some(log) = self.logs.get_mut(&slot) else {
+            return Step::Done;
+        };
+        let seq = line.entry.seq;
+        if log.options.no_local && line.entry.device == out.me.device {
+            log.flow.passed(0, seq, false);
+            return Step::Passed;
+        }
+        if !out.fits(log.options.qos) {
+            return Step::NoRoom;
+        }
+        let matched = Matched {
+            qos: log.options.qos,
+            no_local: log.options.no_local,
+            identifiers: log.options.identifier.into_iter().collect(),
+        };
+        let reference = Reference::Entry {
+            generation: log.generation,
+            slot,
+            conversation: log.flow.live.id(),
+            seq,
+        };
+        out.deliver(reference, line.log(&log.topic), &matched);
+        log.flow.passed(0, seq, true);
+        Step::Passed
+    }
+}
+
+fn log_slot(reference: Reference) -> u8 {
+    match reference {
+        Reference::Entry { slot, .. } => slot,
+        Reference::State { .. } => 0,
+    }
+}
