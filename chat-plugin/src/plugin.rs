@@ -224,6 +224,8 @@ impl ChatPlugin {
                         .iter()
                         .any(|reader| reader.device == device.id);
                     if device.last_seen_ms < oldest_ms && !connected {
+                        self.forget_positions(user.id, device.id, &device.subscriptions)
+                            .await?;
                         store.remove_device(user.id, device.id).await?;
                     }
                 }

@@ -62,6 +62,8 @@ struct Gathered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) conversation: ConversationId,
+    /// When the oldest move that it tells of may have been, in ms since 1970.
+    pub(crate) since_ms: u64,
     pub(crate) delivered_all: Seq,
     pub(crate) read_all: Seq,
     pub(crate) moves: BTreeMap<UserId, (Seq, Seq)>,
@@ -208,7 +210,7 @@ impl Receipts {
                 .iter()
                 .any(|reader| reader.wants_receipts(live.id()))
             {
-                let event = self.event(live, &members, sender, touched, &own);
+                let event = self.event(live, &members, sender, (touched, ts_ms), &own);
                 for reader in &readers {
                     reader.receipt(event.clone());
                 }
@@ -271,7 +273,7 @@ impl Receipts {
         live: &Live,
         members: &[(Member, Marks)],
         receiver: UserId,
-        moves: BTreeMap<UserId, (Seq, Seq)>,
+        (moves, since_ms): (BTreeMap<UserId, (Seq, Seq)>, u64),
         own: &[Seq],
     ) -> Event {
         let others = Others::new(members, receiver);
@@ -283,6 +285,7 @@ impl Receipts {
         };
         Event {
             conversation: live.id(),
+            since_ms,
             delivered_all: others.delivered_all(),
             read_all: others.read_all(),
             moves,
@@ -296,7 +299,7 @@ impl Receipts {
     }
 
     /// The state of a conversation for one receiver: for a subscription, and after an absence.
-    pub(crate) fn state(&self, live: &Live, receiver: UserId) -> Event {
+    pub(crate) fn state(&self, live: &Live, receiver: UserId, since_ms: u64) -> Event {
         let members = live.members();
         let present = members
             .iter()
@@ -306,7 +309,7 @@ impl Receipts {
             .map(|(member, marks)| (member.user, (marks.delivered(), marks.read)))
             .take(self.limits.moves_max)
             .collect();
-        self.event(live, &members, receiver, moves, &[])
+        self.event(live, &members, receiver, (moves, since_ms), &[])
     }
 
     fn gathered(&self) -> MutexGuard<'_, HashMap<ConversationId, Gathered>> {
@@ -402,6 +405,7 @@ impl Event {
 
     /// A later event of the same conversation joins this one.
     pub(crate) fn join(&mut self, later: Self) {
+        self.since_ms = self.since_ms.min(later.since_ms);
         self.delivered_all = self.delivered_all.max(later.delivered_all);
         self.read_all = self.read_all.max(later.read_all);
         self.moves.extend(later.moves);

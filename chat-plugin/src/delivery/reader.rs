@@ -64,8 +64,10 @@ struct State {
     replies_bytes: usize,
     receipt_events: HashMap<ConversationId, Event>,
     receipt_turn: VecDeque<ConversationId>,
-    /// Since when receipts wait, in ms since 1970.
+    /// The oldest move of which the receipts that wait tell, in ms since 1970.
     receipts_wait_since: Option<u64>,
+    /// Receipts since then are being looked up.
+    receipts_looked_up_since: Option<u64>,
 }
 
 #[derive(Default)]
@@ -342,8 +344,14 @@ impl Reader {
         else {
             return;
         };
+        // What was committed since the look-up began is to be delivered, own messages as well.
+        let start = |id: ConversationId, cursor: Seq| {
+            let before = woken.get(&id).map(|(_, before, _)| *before);
+            before.map_or(cursor, |before| cursor.min(before))
+        };
         for (live, cursor) in attached.behind {
             let (id, head) = (live.id(), live.head());
+            let cursor = start(id, cursor);
             if !state.wants(id) {
                 continue;
             }
@@ -357,6 +365,7 @@ impl Reader {
             state.enqueue(Key::Inbox(id));
         }
         for (id, cursor) in attached.settled {
+            let cursor = start(id, cursor);
             if !state.flows.contains_key(&id) {
                 let settled = state.settled.entry(id).or_default();
                 *settled = (*settled).max(cursor);
@@ -424,22 +433,36 @@ impl Reader {
         if state.receipts.matched(&event.conversation).is_none() {
             return;
         }
+        let since = state.receipts_wait_since.get_or_insert(event.since_ms);
+        *since = (*since).min(event.since_ms);
         let id = event.conversation;
         if let Some(waiting) = state.receipt_events.get_mut(&id) {
             waiting.join(event);
         } else {
             state.receipt_events.insert(id, event);
             state.receipt_turn.push_back(id);
-            let now_ms = crate::clock::now_ms();
-            state.receipts_wait_since.get_or_insert(now_ms);
         }
         drop(state);
         self.client.wake();
     }
 
-    /// Since when receipts wait for room, if some do; in ms since 1970.
+    /// Receipts since then have not been handed out, if some have not; in ms since 1970.
     pub(crate) fn receipts_wait_since(&self) -> Option<u64> {
-        self.state().receipts_wait_since
+        let state = self.state();
+        let waiting = state.receipts_wait_since.into_iter();
+        waiting.chain(state.receipts_looked_up_since).min()
+    }
+
+    /// Receipts since then are going to be looked up.
+    pub(crate) fn begin_receipts(&self, since_ms: u64) {
+        let mut state = self.state();
+        let since = state.receipts_looked_up_since.get_or_insert(since_ms);
+        *since = (*since).min(since_ms);
+    }
+
+    /// They have all been given to [`Self::receipt`].
+    pub(crate) fn finish_receipts(&self) {
+        self.state().receipts_looked_up_since = None;
     }
 
     /// Where this reader stands in a conversation, as far as it is in memory.

@@ -70,7 +70,10 @@ impl ChatPlugin {
         };
         let mut message = json_publish(&address.topic, &reply);
         message.properties.correlation_data = address.correlation;
-        if message.payload.len() > room_of(peer) {
+        let around = address.topic.len() + address.identifiers.len() * 5 + 64;
+        let correlation = message.properties.correlation_data.as_ref();
+        let whole = message.payload.len() + around + correlation.map_or(0, Bytes::len);
+        if whole > packet_of(peer) {
             let reply = RawReply::refused(ErrorName::Limit, "larger than your Maximum Packet Size");
             message.payload = json_publish(&address.topic, &reply).payload;
         }
@@ -516,8 +519,14 @@ impl ChatPlugin {
 /// Bytes of a payload that fit into a packet for this client, with its properties.
 fn room_of(peer: &Peer) -> usize {
     const OVERHEAD: usize = 1_024;
+    let packet = packet_of(peer);
+    packet - OVERHEAD.min(packet / 4)
+}
+
+/// Bytes of the largest packet that this client takes.
+fn packet_of(peer: &Peer) -> usize {
     let packet = peer.reader.client.packet_bytes_max;
-    packet.map_or(usize::MAX, |max| super::size(max).saturating_sub(OVERHEAD))
+    packet.map_or(usize::MAX, super::size)
 }
 
 fn is_chat(topic: &ByteString) -> bool {

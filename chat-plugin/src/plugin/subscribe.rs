@@ -61,10 +61,17 @@ impl ChatPlugin {
                 made_ms: crate::clock::now_ms(),
             };
             let held = wanted.device.subscriptions.iter();
-            replaced.extend(
-                held.filter(|held| held.filter == subscription.filter)
-                    .cloned(),
-            );
+            let held: Vec<_> = held
+                .filter(|held| held.filter == subscription.filter)
+                .cloned()
+                .collect();
+            // Later than the one that it replaces, also within one millisecond: their positions differ.
+            let after = held.iter().map(|held| held.made_ms + 1).max();
+            let subscription = Subscription {
+                made_ms: subscription.made_ms.max(after.unwrap_or_default()),
+                ..subscription
+            };
+            replaced.extend(held);
             wanted
                 .device
                 .subscriptions
@@ -144,6 +151,8 @@ impl ChatPlugin {
             let is_offline = !online.iter().any(|reader| reader.device == device.id);
             super::is_over(device, is_offline, now_ms)
         }) {
+            self.forget_positions(device.user, device.id, &device.subscriptions)
+                .await?;
             self.service
                 .store
                 .remove_device(device.user, device.id)
@@ -339,9 +348,13 @@ impl ChatPlugin {
             return;
         };
         let reader = Arc::clone(reader);
+        reader.begin_receipts(since_ms);
         self.tracker.spawn(async move {
-            if let Err(error) = plugin.tell_receipts_since(&reader, scope, since_ms).await {
-                tracing::error!(user = %reader.user, %error, "receipts could not be read");
+            match plugin.tell_receipts_since(&reader, scope, since_ms).await {
+                Ok(()) => reader.finish_receipts(),
+                Err(error) => {
+                    tracing::error!(user = %reader.user, %error, "receipts could not be read");
+                }
             }
         });
     }
@@ -364,7 +377,7 @@ impl ChatPlugin {
                 sight.is_some_and(|sight| sight.member.is_present())
             };
             if let Some(live) = live.filter(is_member) {
-                reader.receipt(self.receipts.state(&live, reader.user));
+                reader.receipt(self.receipts.state(&live, reader.user, since_ms));
             }
         }
         Ok(())
@@ -398,13 +411,17 @@ impl ChatPlugin {
                 .store
                 .put_device(device.clone(), None, Durability::Durable)
                 .await?;
-            self.forget_positions(peer.actor.user, peer.actor.device, &gone)
-                .await?;
         }
+        let stored = record.stored;
         record.device = device;
         drop(record);
         for subscription in &gone {
             deactivate(&peer.reader, subscription);
+        }
+        if stored && gone.iter().any(|held| is_log(&held.filter)) {
+            self.progress.settled().await; // the last acks moved positions that are over now
+            self.forget_positions(peer.actor.user, peer.actor.device, &gone)
+                .await?;
         }
         Ok(reasons)
     }

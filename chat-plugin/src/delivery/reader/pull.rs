@@ -123,7 +123,10 @@ impl State {
                 return;
             }
             if let Some(event) = self.receipt_events.remove(&id) {
-                out.deliver(Reference::now(), Arc::new(event.publish()), &matched);
+                let reference = Reference::State {
+                    ts_ms: event.since_ms,
+                };
+                out.deliver(reference, Arc::new(event.publish()), &matched);
             }
         }
         self.receipts_wait_since = None;
