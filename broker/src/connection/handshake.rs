@@ -116,6 +116,11 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Admitted, Refused> {
     let mut connect = read_connect(link).await?;
     let version = connect.version;
+    let bytes_max = connect.properties.maximum_packet_size;
+    if bytes_max.is_some_and(|max| max < CONNACK_BYTES_MIN) {
+        // Not even a refusal fits [MQTT-3.1.2-24].
+        return Err(Refused::silently(Cause::ConnAckTooLarge));
+    }
     let refuse = |reason| Refused::with(version, reason);
     if connect.properties.authentication_method.is_some() {
         return Err(refuse(ReasonCode::BadAuthenticationMethod));
@@ -180,8 +185,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => Err(Refused {
             answer: match &error {
                 ReadError::Decode(decode) => decode
-                    .version_of_refusal()
-                    .or_else(|| link.version())
+                    .version_of_refusal(link.version())
                     .map(|version| (version, decode.reason_code())),
                 ReadError::Io(_) => None,
             },
@@ -314,3 +318,6 @@ impl Refused {
         }
     }
 }
+
+/// A CONNACK of 5.0 without properties.
+const CONNACK_BYTES_MIN: u32 = 5;

@@ -123,9 +123,13 @@ fn a_vector_in_parts_gives_the_same() {
 fn a_refusal_of_the_version_goes_in_the_form_that_the_client_knows() {
     for (level, version) in [(3, Version::V311), (6, Version::V5)] {
         let error = DecodeError::UnsupportedVersion { level };
-        assert_eq!(error.version_of_refusal(), Some(version));
+        assert_eq!(error.version_of_refusal(None), Some(version));
     }
-    assert_eq!(DecodeError::Utf8.version_of_refusal(), None);
+    let (old, new) = (Some(Version::V311), Some(Version::V5));
+    assert_eq!(DecodeError::EmptyClientId.version_of_refusal(old), old);
+    assert_eq!(DecodeError::Utf8.version_of_refusal(old), None);
+    assert_eq!(DecodeError::Utf8.version_of_refusal(new), new);
+    assert_eq!(DecodeError::Utf8.version_of_refusal(None), None);
 }
 
 /// The first packet of a connection, to a server that does not know the version yet.
