@@ -374,6 +374,24 @@ impl Client {
 
     /// Subscribes to several filters by one packet.
     pub(crate) fn subscribe_all(&mut self, filters: &[(&str, Qos, bool)]) -> Vec<ReasonCode> {
+        self.send_subscribe(filters, SubscribeProperties::default())
+    }
+
+    /// Subscribes at QoS 1 with a Subscription Identifier.
+    pub(crate) fn subscribe_identified(&mut self, filter: &str, identifier: u32) {
+        let properties = SubscribeProperties {
+            subscription_identifier: Some(identifier),
+            ..SubscribeProperties::default()
+        };
+        let reasons = self.send_subscribe(&[(filter, Qos::AtLeastOnce, false)], properties);
+        assert_eq!(reasons, [ReasonCode::GrantedQos1], "{filter}");
+    }
+
+    fn send_subscribe(
+        &mut self,
+        filters: &[(&str, Qos, bool)],
+        properties: SubscribeProperties,
+    ) -> Vec<ReasonCode> {
         let packet_id = self.new_packet_id();
         let filters = filters
             .iter()
@@ -386,7 +404,7 @@ impl Client {
             });
         self.send(&Packet::Subscribe(Subscribe {
             packet_id,
-            properties: SubscribeProperties::default(),
+            properties,
             filters: filters.collect(),
         }));
         match self.wait_for(|packet| matches!(packet, Packet::SubAck(_))) {
