@@ -173,10 +173,18 @@ impl ChatPlugin {
     /// A changed password, a removed user or a revoked token ends the connections that rest on it.
     async fn follow_accounts(&self, stop: CancellationToken) {
         let mut events = self.accounts.events();
+        let mut minutes = tokio::time::interval(Duration::from_mins(1));
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
-                () = stop.cancelled() => return,
+                _ = minutes.tick() => {
+                    self.accounts.tell_untold();
+                    continue;
+                }
+                () = stop.cancelled() => {
+                    self.accounts.tell_untold();
+                    return;
+                }
             };
             let Some(UserEvent { user, change, at }) = event else {
                 return;
@@ -263,10 +271,7 @@ impl ChatPlugin {
 
     fn bucket_of(&self, user: UserId) -> Arc<Mutex<Bucket>> {
         let config = &self.service.config;
-        let rate = Rate {
-            per_s: config.user_messages_per_s,
-            burst: config.user_messages_burst,
-        };
+        let rate = Rate::per_s(config.user_messages_per_s, config.user_messages_burst);
         let mut buckets = self
             .user_buckets
             .lock()
@@ -372,10 +377,7 @@ impl ChatPlugin {
                 }
             }
         };
-        let rate = Rate {
-            per_s: config.device_messages_per_s,
-            burst: config.device_messages_burst,
-        };
+        let rate = Rate::per_s(config.device_messages_per_s, config.device_messages_burst);
         let limits = Limits {
             device: Mutex::new(Bucket::new(rate)),
             user: self.bucket_of(user),
@@ -621,23 +623,26 @@ impl Hooks for ChatPlugin {
     }
 
     async fn authenticate(&self, request: AuthenticateRequest) -> Result<Identity, ReasonCode> {
-        let (Some(name), Some(password)) = (&request.user_name, &request.password) else {
-            return Err(ReasonCode::BadUserNameOrPassword);
-        };
         if matches!(self.service.store.health(), Health::Poisoned(_)) {
             return Err(ReasonCode::ServerUnavailable);
         }
-        match self.accounts.authenticate(name, password).await {
-            Ok(user) => Ok(Identity {
-                user: user.id.to_string().into(),
-            }),
-            Err(AuthError::BadCredentials) => Err(ReasonCode::BadUserNameOrPassword),
-            Err(AuthError::Busy) => Err(ReasonCode::ServerBusy),
-            Err(error) => {
-                tracing::error!(%error, "a login could not be checked");
-                Err(ReasonCode::ServerUnavailable)
+        let error = match self.accounts.login(&request).await {
+            Ok(user) => {
+                return Ok(Identity {
+                    user: user.id.to_string().into(),
+                });
             }
-        }
+            Err(error) => error,
+        };
+        Err(match error {
+            AuthError::Incomplete | AuthError::BadCredentials => ReasonCode::BadUserNameOrPassword,
+            AuthError::Throttled { .. } => ReasonCode::ConnectionRateExceeded,
+            AuthError::Busy => ReasonCode::ServerBusy,
+            error => {
+                tracing::error!(%error, "a login could not be checked");
+                ReasonCode::ServerUnavailable
+            }
+        })
     }
 
     fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
