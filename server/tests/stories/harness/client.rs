@@ -489,7 +489,8 @@ impl Client {
 
     /// Calls a method; an error is its code.
     pub(crate) fn call(&mut self, method: &str, request: &Value) -> Result<Value, String> {
-        self.try_call(method, request).map_err(code_of)
+        self.try_call(method, request)
+            .map_err(|error| code_of(&error))
     }
 
     /// Calls a method; an error is all that is told of it.
@@ -515,7 +516,7 @@ impl Client {
         request: &Value,
     ) -> Result<Value, String> {
         self.try_call_as(request_id, method, request)
-            .map_err(code_of)
+            .map_err(|error| code_of(&error))
     }
 
     fn try_call_as(
@@ -693,7 +694,7 @@ impl Client {
     }
 }
 
-fn code_of(error: Value) -> String {
+fn code_of(error: &Value) -> String {
     error["code"].as_str().unwrap().to_owned()
 }
 
