@@ -31,7 +31,7 @@ use bytestring::ByteString;
 
 pub(crate) use self::action::{AckKind, Action, Outgoing, Subscribing};
 pub(crate) use self::error::ProtocolError;
-use self::inflight::{Content, Inflight, Message};
+use self::inflight::{Content, Inflight};
 use self::queue::Queued;
 use self::received::{Due, Pending, Received};
 use self::requests::Request;
@@ -45,6 +45,16 @@ use crate::mailbox::Answer;
 pub(crate) struct SessionState {
     inflight: Inflight,
     received: Received,
+}
+
+impl SessionState {
+    /// The session has ended: what others of its shared subscriptions are to get. A QoS 2 message whose delivery has
+    /// begun is for nobody else [MQTT-4.8.2-5].
+    pub(crate) fn into_shared(self) -> impl Iterator<Item = Queued> {
+        self.inflight
+            .into_messages()
+            .filter(|message| message.share.is_some() && message.qos == Qos::AtLeastOnce)
+    }
 }
 
 /// A Session with its connection.
@@ -193,14 +203,7 @@ impl Session {
     }
 
     /// Sends an ordinary message. The caller took it within `window`.
-    pub(crate) fn handle_message(&mut self, now: Instant, queued: Queued, out: &mut Vec<Action>) {
-        let message = Message {
-            publish: queued.publish,
-            expires_at: queued.expires_at,
-            qos: queued.qos,
-            retain: queued.retain,
-            subscription_identifiers: queued.subscription_identifiers,
-        };
+    pub(crate) fn handle_message(&mut self, now: Instant, message: Queued, out: &mut Vec<Action>) {
         if message.qos == Qos::AtMostOnce {
             if let Some(outgoing) = self.outgoing(now, message, None, false) {
                 out.push(Action::Deliver(outgoing));

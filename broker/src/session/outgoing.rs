@@ -4,7 +4,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::inflight::{Content, Message};
+use super::inflight::Content;
+use super::queue::Queued;
 use super::{AckKind, Action, Outgoing, ProtocolError, Session};
 use crate::codec::encode::{PublishHead, publish_len};
 use crate::codec::packet::{Ack, PacketId, Publish, Qos, Version};
@@ -76,7 +77,7 @@ impl Session {
         &mut self,
         now: Instant,
         packet_id: PacketId,
-        message: Message,
+        message: Queued,
         dup: bool,
         out: &mut Vec<Action>,
     ) {
@@ -92,7 +93,7 @@ impl Session {
     pub(super) fn outgoing(
         &mut self,
         now: Instant,
-        message: Message,
+        message: Queued,
         packet_id: Option<PacketId>,
         dup: bool,
     ) -> Option<Outgoing> {
@@ -180,12 +181,6 @@ impl Session {
         } else {
             self.tally.too_large += 1;
         }
-    }
-}
-
-impl Message {
-    pub(super) fn is_expired(&self, now: Instant) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
     }
 }
 

@@ -77,7 +77,6 @@ impl Terms {
             receive_maximum: Some(config.receive_maximum),
             maximum_packet_size: Some(config.packet_bytes_max),
             topic_alias_maximum: Some(config.topic_alias_maximum).filter(|it| *it > 0),
-            shared_subscription_available: Some(false),
             server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
             ..ConnAckProperties::default()
         };

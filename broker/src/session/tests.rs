@@ -278,6 +278,7 @@ impl Pair {
             qos,
             retain: false,
             subscription_identifiers: Vec::new(),
+            share: None,
         });
         self.turn(|_, _| Ok(()));
     }

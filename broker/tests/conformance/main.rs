@@ -15,6 +15,7 @@ mod limits;
 mod plugin;
 mod publish;
 mod session;
+mod shared;
 mod shutdown;
 mod subscribe;
 mod world;
