@@ -12,6 +12,7 @@
 //! acknowledgements make room again. What the plugin delivered is reported back as outcomes.
 
 mod action;
+mod aliases;
 mod error;
 mod incoming;
 mod inflight;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 
 pub(crate) use self::action::{AckKind, Action, Outgoing, Subscribing};
+use self::aliases::Aliases;
 pub(crate) use self::error::ProtocolError;
 use self::inflight::{Content, Inflight};
 use self::queue::Queued;
@@ -73,6 +75,8 @@ pub(crate) struct Session {
     credit: usize,
     /// Topic aliases that the client has set, from 1.
     aliases: Vec<Option<ByteString>>,
+    /// Topic aliases that the client has been told.
+    aliases_out: Aliases,
     /// Deliveries that the plugin gave beyond the room that it was told.
     held: VecDeque<Delivery>,
     outcomes: Vec<(DeliveryRef, DeliveryOutcome)>,
@@ -100,6 +104,7 @@ pub(crate) struct Ended {
 impl Session {
     /// A session on a connection whose CONNECT has just been accepted.
     pub(crate) fn new(terms: Terms, state: SessionState, now: Instant) -> Self {
+        let aliases_out = Aliases::new(terms.topic_alias_out_max);
         Self {
             terms,
             state,
@@ -110,6 +115,7 @@ impl Session {
             releasing: 0,
             credit: usize::MAX,
             aliases: Vec::new(),
+            aliases_out,
             held: VecDeque::new(),
             outcomes: Vec::new(),
             last_input: now,

@@ -8,6 +8,7 @@
     reason = "helpers of tests may panic like tests"
 )]
 
+mod aliases;
 mod client;
 mod connect;
 mod flow;
