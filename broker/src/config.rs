@@ -55,6 +55,8 @@ pub struct Config {
     pub retained_messages_max: usize,
     /// Bytes of all retained messages. Default 268,435,456.
     pub retained_bytes_max: usize,
+    /// Seconds between two looks at the statistics in `$SYS/broker/…`; 0: there are none. Default 10.
+    pub sys_interval_s: u64,
     /// Milliseconds without progress after which a write to a stalled client ends its connection. Default 30,000.
     pub write_timeout_ms: u64,
     /// Output buffer of one connection in bytes; while it is full, nothing more is read from or pulled for the client.
@@ -90,6 +92,7 @@ impl Default for Config {
             sessions_kept_max: 100_000,
             retained_messages_max: 100_000,
             retained_bytes_max: 256 * 1024 * 1024,
+            sys_interval_s: 10,
             write_timeout_ms: 30_000,
             output_bytes_max: 64 * 1024,
             close_timeout_ms: 1_000,
@@ -149,6 +152,10 @@ impl Config {
 
     pub(crate) fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) fn sys_interval(&self) -> Option<Duration> {
+        (self.sys_interval_s > 0).then(|| Duration::from_secs(self.sys_interval_s))
     }
 
     pub(crate) fn write_timeout(&self) -> Duration {

@@ -192,6 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn run(mut self: Box<Self>) {
+        self.server.metrics.clients_connected.increment();
         let end = match self.drive().await {
             Ok(never) => match never {},
             Err(end) => end,
@@ -201,12 +202,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.say_goodbye(&end);
         // Before the peer has read the last packet: a later connection of this session waits for this.
         let (server, mut link) = self.finish(&end);
+        server.metrics.clients_connected.decrement();
         if !matches!(end, End::Client { .. } | End::Closed | End::Lost(_)) {
             Box::pin(close(&server, &mut link)).await;
         }
-        let (received, sent) = link.take_counts();
-        server.metrics.bytes_received.add(received);
-        server.metrics.bytes_sent.add(sent);
+        link.take_traffic().count(&server.metrics);
     }
 
     async fn drive(&mut self) -> Result<std::convert::Infallible, End> {
@@ -356,9 +356,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let metrics = &self.server.metrics;
         metrics.messages_dropped_too_large.add(tally.too_large);
         metrics.messages_dropped_expired.add(tally.expired);
-        let (received, sent) = self.link.take_counts();
-        metrics.bytes_received.add(received);
-        metrics.bytes_sent.add(sent);
+        self.link.take_traffic().count(metrics);
         result
     }
 
@@ -427,7 +425,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Action::SendAck(kind, ack) => self.send_ack(kind, ack),
             Action::Send(packet) => self.link.send(&packet, self.session.version()),
             Action::Deliver(outgoing) => {
-                self.server.metrics.publishes_sent.increment();
                 self.link.send_publish(&outgoing, self.session.version());
             }
             Action::Route(publish, number) => {

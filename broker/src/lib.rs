@@ -26,6 +26,7 @@ mod registry;
 mod router;
 mod server;
 mod session;
+mod sys;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use crate::hooks::Hooks;
 use crate::listener::tcp;
 pub use crate::metrics::Metrics;
 use crate::server::Server;
+use crate::sys::Statistics;
 
 /// A broker that listens and does not serve yet.
 #[derive(Debug)]
@@ -103,6 +105,10 @@ impl Broker {
             stop.clone(),
         ));
         server.tasks.spawn(Arc::clone(&server).watch_sessions());
+        if let Some(interval) = server.config.sys_interval() {
+            let statistics = Statistics::begin(Arc::clone(&server));
+            server.tasks.spawn(statistics.run(interval));
+        }
         info!(address = %self.address, "listening");
         tcp::run(&server, &self.listener).await;
         drop(self.listener);

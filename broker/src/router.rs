@@ -25,6 +25,7 @@ use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::config::Config;
 use crate::session::queue::{Pushed, Queue, Queued, Shared};
+use crate::{acl, sys};
 
 /// All subscriptions to ordinary topics, and the retained messages.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Router {
     generation: AtomicU64,
     large: RwLock<Large>,
     retained: RwLock<Retained>,
+    /// The server's own retained messages, below `$SYS`.
+    statistics: RwLock<Retained>,
     /// The next queue or group.
     next_number: AtomicU64,
     limits: Limits,
@@ -44,6 +47,19 @@ struct Table {
     trie: Trie<Entry>,
     /// By their names. A group with nobody in it is not here.
     groups: HashMap<Arc<str>, Arc<Group>>,
+    /// Of sessions alone.
+    subscriptions: usize,
+    /// Of members of groups.
+    shared: usize,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Shared ones included.
+    pub(crate) subscriptions: usize,
+    pub(crate) shared: usize,
+    pub(crate) retained: usize,
 }
 
 /// Who subscribed to a filter: one session, or a group that shares the subscription.
@@ -133,6 +149,7 @@ impl Router {
                 config.retained_messages_max,
                 config.retained_bytes_max,
             )),
+            statistics: RwLock::new(Retained::new(usize::MAX, usize::MAX)),
             next_number: AtomicU64::new(1),
             limits: Limits {
                 subscriptions_max: config.subscriptions_max,
@@ -196,13 +213,33 @@ impl Router {
             expires_at,
         };
         let mut retained = self
-            .retained
+            .retained(&message.publish.topic)
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         retained.set(message.clone()).or_else(|_| {
             retained.expire(now);
             retained.set(message)
         })
+    }
+
+    /// Where the retained messages below the first level of a topic name or filter are. Wildcards there never match a `$`.
+    fn retained(&self, topic: &str) -> &RwLock<Retained> {
+        if acl::is_below(sys::ROOT, topic) {
+            &self.statistics
+        } else {
+            &self.retained
+        }
+    }
+
+    /// How much there is now.
+    pub(crate) fn counts(&self) -> Counts {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
+        Counts {
+            subscriptions: table.subscriptions + table.shared,
+            shared: table.shared,
+            retained: retained.len(),
+        }
     }
 
     /// Gives what a session left behind to the others of its shared subscriptions. Returns how many found no room.
@@ -261,21 +298,27 @@ impl Router {
     fn insert(&self, filter: &str, subscription: Subscription) -> bool {
         let number = subscription.queue.number();
         let entry = Entry::Session(subscription);
-        let new = self.write().trie.insert(filter, number, entry).is_none();
+        let mut table = self.write();
+        let new = table.trie.insert(filter, number, entry).is_none();
+        table.subscriptions += usize::from(new);
         self.generation.fetch_add(1, Ordering::Release);
         new
     }
 
     fn remove(&self, filter: &str, subscriber: u64) {
-        self.write().trie.remove(filter, subscriber);
+        let mut table = self.write();
+        let removed = table.trie.remove(filter, subscriber).is_some();
+        table.subscriptions -= usize::from(removed);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Adds a session to the group of a shared subscription. True if it is new there.
-    fn join(&self, filter: &TopicFilter, member: Member) -> bool {
+    /// Adds a session to the group of a shared subscription.
+    fn join(&self, filter: &TopicFilter, member: Member) {
         let mut table = self.write();
         if let Some(group) = table.groups.get(filter.as_str()) {
-            return group.join(member);
+            let new = group.join(member);
+            table.shared += usize::from(new);
+            return;
         }
         let name: Arc<str> = filter.as_str().into();
         let group = Arc::new(Group::new(Arc::clone(&name), self.next_number()));
@@ -284,20 +327,21 @@ impl Router {
         let (_, shared) = filter.split_share();
         table.trie.insert(shared, group.number(), entry);
         table.groups.insert(name, group);
+        table.shared += 1;
         self.generation.fetch_add(1, Ordering::Release);
-        true
     }
 
-    /// Removes a session from its group. True if others are left.
+    /// Removes a member from its group. True if others are left.
     fn part(&self, filter: &TopicFilter, subscriber: u64) -> bool {
         let mut table = self.write();
         let Some(group) = table.groups.get(filter.as_str()) else {
             return false;
         };
-        if group.part(subscriber) > 0 {
+        let (number, left) = (group.number(), group.part(subscriber));
+        table.shared -= 1;
+        if left > 0 {
             return true;
         }
-        let number = group.number();
         table.trie.remove(filter.split_share().1, number);
         table.groups.remove(filter.as_str());
         self.generation.fetch_add(1, Ordering::Release);
@@ -534,7 +578,7 @@ fn queue_retained(
     now: Instant,
 ) {
     let found = router
-        .retained
+        .retained(filter.as_str())
         .read()
         .unwrap_or_else(PoisonError::into_inner)
         .matching(filter.as_str(), now);

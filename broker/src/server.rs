@@ -96,7 +96,10 @@ impl Server {
             let (due, next) = self.registry.due(now);
             for due in due {
                 match due {
-                    Due::Expired(session) => self.end_session(*session, now),
+                    Due::Expired(session) => {
+                        self.metrics.sessions_expired.increment();
+                        self.end_session(*session, now);
+                    }
                     Due::Will(will) => self.publish_will(*will, now),
                 }
             }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::client::{Client, V5, V311, connect, connect_persistent, disconnect, message, qos0};
 use super::world::{Event, World};
 
-fn will(topic: &'static str, delay: Option<u32>) -> Will {
+pub(crate) fn will(topic: &'static str, delay: Option<u32>) -> Will {
     Will {
         topic: topic.into(),
         payload: Bytes::from_static(b"gone"),

@@ -19,4 +19,5 @@ mod session;
 mod shared;
 mod shutdown;
 mod subscribe;
+mod sys;
 mod world;
