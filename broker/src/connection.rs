@@ -5,6 +5,7 @@
 //! that a stalled reader stops none of them. While the output buffer is full nothing is read or pulled; a write without
 //! progress for too long ends the connection.
 
+mod authentication;
 mod handshake;
 mod link;
 
@@ -17,10 +18,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, timeout};
 use tracing::debug;
 
+pub(crate) use self::authentication::Stepped;
 use self::handshake::{Opened, Refused, end_all};
 use self::link::Link;
 use crate::codec::decode::DecodeError;
@@ -31,7 +34,9 @@ use crate::codec::packet::{
 use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
-use crate::hooks::{Access, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket};
+use crate::hooks::{
+    Access, Authentication, AuthenticationStep, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket,
+};
 use crate::mailbox::{Answer, Letters};
 use crate::registry::{Claim, KeptSession, expires_at};
 use crate::router::{Publisher, Subscriber};
@@ -93,6 +98,8 @@ struct Connection<S> {
     publisher: Publisher,
     claim: Claim,
     will: Option<Box<Will>>,
+    /// A re-authentication that waits for the client.
+    dialogue: Option<Box<dyn Authentication>>,
     plugin: Plugin,
     /// Who is asked first next time: the plugin or the queue.
     plugin_first: bool,
@@ -181,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             publisher: Publisher::default(),
             claim: opened.claim,
             will: opened.will,
+            dialogue: None,
             // The plugin may have something from the beginning, for example what was in flight.
             plugin: Plugin::Ready,
             plugin_first: true,
@@ -370,6 +378,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(reason) = letters.close {
             return Err(End::Asked(reason));
         }
+        if let Some(stepped) = letters.stepped {
+            self.handle_stepped(*stepped, &mut scratch.actions);
+            self.perform(scratch, now)?;
+        }
         if letters.wake {
             self.plugin = Plugin::Ready;
         }
@@ -451,6 +463,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .hooks
                     .on_unsubscribe(&self.client, filters, ticket);
             }
+            Action::Authenticate { begin, data } => self.authenticate(begin, data),
             Action::Disconnect { publish_will } => return Err(End::Client { publish_will }),
         }
         Ok(())
@@ -505,6 +518,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.server
             .hooks
             .on_release(&self.client, packet_id, ticket);
+    }
+
+    /// Takes a step of a re-authentication, beside the connection. A refusal asks the connection to close.
+    fn authenticate(&mut self, begin: bool, data: Bytes) {
+        let dialogue = self.dialogue.take().filter(|_| !begin);
+        let (server, client) = (Arc::clone(&self.server), Arc::clone(&self.client));
+        let method = self.session.authentication_method();
+        self.server.tasks.spawn(async move {
+            let step = authentication::step(&server, &client, &method, dialogue, data);
+            match server.stop.run_until_cancelled(step).await {
+                Some(Ok(stepped)) => client.mailbox.stepped(stepped),
+                Some(Err(reason)) => client.mailbox.close(reason),
+                None => {}
+            }
+        });
+    }
+
+    fn handle_stepped(&mut self, stepped: Stepped, out: &mut Vec<Action>) {
+        match stepped.step {
+            AuthenticationStep::Continue(data) => {
+                self.dialogue = Some(stepped.dialogue);
+                self.session.handle_authenticated(false, Some(data), out);
+            }
+            AuthenticationStep::Done { data, .. } => {
+                self.session.handle_authenticated(true, data, out);
+            }
+        }
     }
 
     fn subscribe(&mut self, wanted: Subscribing, now: Instant) -> Vec<ReasonCode> {

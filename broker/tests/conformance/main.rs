@@ -9,6 +9,7 @@
 )]
 
 mod aliases;
+mod auth;
 mod client;
 mod connect;
 mod flow;
