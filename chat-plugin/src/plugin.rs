@@ -645,8 +645,9 @@ impl Hooks for ChatPlugin {
         })
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
-        self.ordinary_topics_open && !topic.starts_with('$')
+    fn authorize(&self, _client: &ClientInfo, access: Access, topic: &str) -> bool {
+        let statistics = access == Access::Subscribe && topic.starts_with("$SYS/");
+        self.ordinary_topics_open && (statistics || !topic.starts_with('$'))
     }
 
     async fn on_connected(
