@@ -2,7 +2,8 @@
 //!
 //! In 5.0 the reply goes to the Response Topic with the Correlation Data; in 3.1.1 to `chat/me/rpc/{req}`, where `req`
 //! is the last level of the topic of the call. A method that changes something is idempotent by what names the request:
-//! the `req` and the Correlation Data together.
+//! the `req` and the Correlation Data together. A call costs tokens of the rates of its device and user by its work: one,
+//! and one more for each conversation that is looked at, each member that is added, and every sixteen that are listed.
 
 mod groups;
 mod people;
@@ -26,6 +27,9 @@ use super::peer::Peer;
 use super::{ChatPlugin, json_publish};
 use crate::service::Refusal;
 use crate::service::membership::Request;
+
+/// Entries or members in a reply that cost as much as one message.
+const LISTED_PER_TOKEN: usize = 16;
 
 /// Where a reply goes.
 struct Address {

@@ -48,15 +48,17 @@ impl ChatPlugin {
                 }
             }
             Kind::Group => {
+                const STRANGER: &str = "a role for somebody who is not among the members";
+                if roles.len() > members.len() {
+                    return Err(Refusal::format(STRANGER));
+                }
+                let members = self.users(peer, &members).await?;
                 let mut with_roles = Vec::new();
                 for (user, role) in roles {
                     with_roles.push((self.service.user_of(peer.actor, &user.0).await?, role));
                 }
-                let members = self.users(peer, &members).await?;
                 if with_roles.iter().any(|(user, _)| !members.contains(user)) {
-                    return Err(Refusal::format(
-                        "a role for somebody who is not among the members",
-                    ));
+                    return Err(Refusal::format(STRANGER));
                 }
                 let role = |user: &UserId| {
                     with_roles

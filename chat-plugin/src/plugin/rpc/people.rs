@@ -24,7 +24,8 @@ impl ChatPlugin {
     }
 
     async fn profile(&self, peer: &Peer, user: User) -> Result<Me, Refusal> {
-        let unread = self.service.unread_in_all(peer.actor).await?;
+        let (unread, looked_at) = self.service.unread_in_all(peer.actor).await?;
+        Self::charge(peer, looked_at);
         Ok(Me {
             uid: user.id,
             handle: user.handle,
@@ -42,6 +43,7 @@ impl ChatPlugin {
         if asked.len() > crate::plugin::size(self.service.config.group_members_max) {
             return Err(Refusal::Limit("too many members"));
         }
+        Self::charge(peer, asked.len());
         let mut users: Vec<UserId> = Vec::with_capacity(asked.len());
         for one in asked {
             let user = self.service.user_of(peer.actor, &one.0).await?;

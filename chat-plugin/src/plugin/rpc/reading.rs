@@ -5,11 +5,11 @@ use std::sync::Arc;
 use proto::ids::{ConversationId, Seq, UserId};
 use serde_json::value::RawValue;
 
-use super::room_of;
 use super::wire::{
     AskHistory, AskStatus, Conversation, Get, HistoryPage, List, ListedMember, Listing,
     MemberReply, StatusReply,
 };
+use super::{LISTED_PER_TOKEN, room_of};
 use crate::domain::conversation::HistoryPolicy;
 use crate::domain::member::{Marks, Member, Role};
 use crate::plugin::ChatPlugin;
@@ -37,6 +37,7 @@ impl ChatPlugin {
         let mut present: Vec<(Member, Marks)> = live.map(|live| live.members()).unwrap_or_default();
         present.retain(|(member, _)| member.is_present());
         present.sort_by_key(|(member, _)| member.user);
+        Self::charge(peer, present.len() / LISTED_PER_TOKEN);
         let mut members = Vec::new();
         for (member, marks) in present.into_iter().take(MEMBERS_LISTED_MAX) {
             members.push(ListedMember {
@@ -91,13 +92,13 @@ impl ChatPlugin {
     }
 
     pub(super) async fn conv_list(&self, peer: &Peer, asked: List) -> Result<Listing, Refusal> {
-        let (list, more) = self
-            .service
-            .list(peer.actor, asked.after, asked.limit.unwrap_or(100))
-            .await?;
+        // JSON may lengthen a text.
+        let size = (asked.limit.unwrap_or(100), room_of(peer) / 2);
+        let page = self.service.list(peer.actor, asked.after, size).await?;
+        Self::charge(peer, page.looked_at);
         Ok(Listing {
-            conversations: list.into_iter().map(Conversation::from).collect(),
-            more,
+            conversations: page.list.into_iter().map(Conversation::from).collect(),
+            more: page.more,
         })
     }
 
@@ -120,6 +121,7 @@ impl ChatPlugin {
             .service
             .history(peer.actor, cid, window, (limit, half / 2))
             .await?;
+        Self::charge(peer, history.entries.len() / LISTED_PER_TOKEN);
         let mut entries = Vec::with_capacity(history.entries.len());
         for (entry, handle) in history.entries {
             let json = Line::new(Arc::new(entry), handle).to_json();
@@ -141,6 +143,7 @@ impl ChatPlugin {
     ) -> Result<StatusReply, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
         let status = self.service.status(peer.actor, cid, asked.seq).await?;
+        Self::charge(peer, status.members.len() / LISTED_PER_TOKEN);
         let members = status.members.into_iter().map(|member| MemberReply {
             uid: member.user,
             handle: member.handle,

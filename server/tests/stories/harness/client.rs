@@ -31,6 +31,7 @@ pub(crate) struct Login {
     version: Version,
     session: Option<u32>,
     receive_maximum: Option<u16>,
+    packet_bytes_max: Option<u32>,
 }
 
 impl Login {
@@ -44,6 +45,7 @@ impl Login {
             version: Version::V5,
             session: None,
             receive_maximum: None,
+            packet_bytes_max: None,
         }
     }
 
@@ -75,6 +77,12 @@ impl Login {
     /// With this Receive Maximum.
     pub(crate) fn receive_maximum(mut self, limit: u16) -> Self {
         self.receive_maximum = Some(limit);
+        self
+    }
+
+    /// With this Maximum Packet Size.
+    pub(crate) fn packet_bytes_max(mut self, bytes: u32) -> Self {
+        self.packet_bytes_max = Some(bytes);
         self
     }
 
@@ -121,6 +129,7 @@ impl Login {
         if self.version == Version::V5 {
             properties.session_expiry_interval = self.session;
             properties.receive_maximum = self.receive_maximum;
+            properties.maximum_packet_size = self.packet_bytes_max;
         }
         Packet::Connect(Box::new(Connect {
             version: self.version,
