@@ -5,6 +5,7 @@
 //! that a stalled reader stops none of them. While the output buffer is full nothing is read or pulled; a write without
 //! progress for too long ends the connection.
 
+mod authentication;
 mod handshake;
 mod link;
 
@@ -17,10 +18,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, timeout};
 use tracing::debug;
 
+pub(crate) use self::authentication::Stepped;
 use self::handshake::{Opened, Refused, end_all};
 use self::link::Link;
 use crate::codec::decode::DecodeError;
@@ -31,7 +34,9 @@ use crate::codec::packet::{
 use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
-use crate::hooks::{Access, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket};
+use crate::hooks::{
+    Access, Authentication, AuthenticationStep, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket,
+};
 use crate::mailbox::{Answer, Letters};
 use crate::registry::{Claim, KeptSession, expires_at};
 use crate::router::{Publisher, Subscriber};
@@ -93,6 +98,8 @@ struct Connection<S> {
     publisher: Publisher,
     claim: Claim,
     will: Option<Box<Will>>,
+    /// A re-authentication that waits for the client.
+    dialogue: Option<Box<dyn Authentication>>,
     plugin: Plugin,
     /// Who is asked first next time: the plugin or the queue.
     plugin_first: bool,
@@ -181,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             publisher: Publisher::default(),
             claim: opened.claim,
             will: opened.will,
+            dialogue: None,
             // The plugin may have something from the beginning, for example what was in flight.
             plugin: Plugin::Ready,
             plugin_first: true,
@@ -192,6 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn run(mut self: Box<Self>) {
+        self.server.metrics.clients_connected.increment();
         let end = match self.drive().await {
             Ok(never) => match never {},
             Err(end) => end,
@@ -201,12 +210,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.say_goodbye(&end);
         // Before the peer has read the last packet: a later connection of this session waits for this.
         let (server, mut link) = self.finish(&end);
+        server.metrics.clients_connected.decrement();
         if !matches!(end, End::Client { .. } | End::Closed | End::Lost(_)) {
             Box::pin(close(&server, &mut link)).await;
         }
-        let (received, sent) = link.take_counts();
-        server.metrics.bytes_received.add(received);
-        server.metrics.bytes_sent.add(sent);
+        link.take_traffic().count(&server.metrics);
     }
 
     async fn drive(&mut self) -> Result<std::convert::Infallible, End> {
@@ -356,9 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let metrics = &self.server.metrics;
         metrics.messages_dropped_too_large.add(tally.too_large);
         metrics.messages_dropped_expired.add(tally.expired);
-        let (received, sent) = self.link.take_counts();
-        metrics.bytes_received.add(received);
-        metrics.bytes_sent.add(sent);
+        self.link.take_traffic().count(metrics);
         result
     }
 
@@ -371,6 +377,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.perform(scratch, now)?;
         if let Some(reason) = letters.close {
             return Err(End::Asked(reason));
+        }
+        if let Some(stepped) = letters.stepped {
+            self.handle_stepped(*stepped, &mut scratch.actions);
+            self.perform(scratch, now)?;
         }
         if letters.wake {
             self.plugin = Plugin::Ready;
@@ -427,7 +437,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Action::SendAck(kind, ack) => self.send_ack(kind, ack),
             Action::Send(packet) => self.link.send(&packet, self.session.version()),
             Action::Deliver(outgoing) => {
-                self.server.metrics.publishes_sent.increment();
                 self.link.send_publish(&outgoing, self.session.version());
             }
             Action::Route(publish, number) => {
@@ -454,6 +463,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .hooks
                     .on_unsubscribe(&self.client, filters, ticket);
             }
+            Action::Authenticate { begin, data } => self.authenticate(begin, data),
             Action::Disconnect { publish_will } => return Err(End::Client { publish_will }),
         }
         Ok(())
@@ -510,6 +520,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .on_release(&self.client, packet_id, ticket);
     }
 
+    /// Takes a step of a re-authentication, beside the connection. A refusal asks the connection to close.
+    fn authenticate(&mut self, begin: bool, data: Bytes) {
+        let dialogue = self.dialogue.take().filter(|_| !begin);
+        let (server, client) = (Arc::clone(&self.server), Arc::clone(&self.client));
+        let method = self.session.authentication_method();
+        self.server.tasks.spawn(async move {
+            let step = authentication::step(&server, &client, &method, dialogue, data);
+            match server.stop.run_until_cancelled(step).await {
+                Some(Ok(stepped)) => client.mailbox.stepped(stepped),
+                Some(Err(reason)) => client.mailbox.close(reason),
+                None => {}
+            }
+        });
+    }
+
+    fn handle_stepped(&mut self, stepped: Stepped, out: &mut Vec<Action>) {
+        match stepped.step {
+            AuthenticationStep::Continue(data) => {
+                self.dialogue = Some(stepped.dialogue);
+                self.session.handle_authenticated(false, Some(data), out);
+            }
+            AuthenticationStep::Done { data, .. } => {
+                self.session.handle_authenticated(true, data, out);
+            }
+        }
+    }
+
     fn subscribe(&mut self, wanted: Subscribing, now: Instant) -> Vec<ReasonCode> {
         let identifier = wanted.identifier;
         let reasons = wanted
@@ -554,10 +591,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn unsubscribe(&mut self, filters: &[TopicFilter]) -> Vec<ReasonCode> {
-        filters
-            .iter()
-            .map(|filter| self.subscriber.unsubscribe(&self.server.router, filter))
-            .collect()
+        let mut reasons = Vec::new();
+        for filter in filters {
+            let (reason, left) = self.subscriber.unsubscribe(&self.server.router, filter);
+            self.server.give_on(left);
+            reasons.push(reason);
+        }
+        reasons
     }
 
     /// Tells the plugin what became of its deliveries.
@@ -708,7 +748,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if discarded {
-            self.subscriber.end(&server.router);
+            let queued = self.subscriber.end(&server.router);
+            server.give_on(ended.state.into_shared().chain(queued));
             drop(self.claim);
         } else {
             if let Some(queue) = self.subscriber.queue() {

@@ -166,6 +166,14 @@ impl Life {
             subscriptions_max: 4,
             ..Config::default()
         };
+        let properties = ConnectProperties {
+            session_expiry_interval: (!flag(2)).then_some(100),
+            receive_maximum: flag(3).then_some(1),
+            maximum_packet_size: flag(4).then_some(40),
+            topic_alias_maximum: flag(5).then_some(2),
+            request_problem_information: flag(6).then_some(false),
+            ..ConnectProperties::default()
+        };
         let connect = Connect {
             version,
             clean_start: version == Version::V311 && flag(2),
@@ -174,13 +182,9 @@ impl Life {
             will: None,
             user_name: None,
             password: None,
-            properties: ConnectProperties {
-                session_expiry_interval: (!flag(2)).then_some(100),
-                receive_maximum: flag(3).then_some(1),
-                maximum_packet_size: flag(4).then_some(40),
-                topic_alias_maximum: flag(5).then_some(2),
-                request_problem_information: flag(6).then_some(false),
-                ..ConnectProperties::default()
+            properties: match version {
+                Version::V311 => ConnectProperties::default(),
+                Version::V5 => properties,
             },
         };
         let (router, now) = (Router::new(&config), clock::now());
@@ -369,7 +373,7 @@ impl Life {
                 self.session.handle_answer(wanted.number, answer, out)?;
             }
             Action::Unsubscribe(filters, number) => {
-                let unsubscribe = |filter| self.subscriber.unsubscribe(&self.router, filter);
+                let unsubscribe = |filter| self.subscriber.unsubscribe(&self.router, filter).0;
                 let answer = Answer::Reasons(filters.iter().map(unsubscribe).collect());
                 self.session.handle_answer(number, answer, out)?;
             }
@@ -386,7 +390,7 @@ impl Life {
                 .tickets
                 .push_back((number, Wanted::Reasons(filters.len()))),
             // What ends the connection comes as a step of its own.
-            Action::Disconnect { .. } => {}
+            Action::Disconnect { .. } | Action::Authenticate { .. } => {}
         }
         self.read_as_client(sent);
         Ok(())

@@ -9,8 +9,7 @@
 //!    0x8B, and tells the plugin of its end.
 //! 3. When the last task is over, the plugin is told of the shutdown.
 //!
-//! What it does not do yet: shared subscriptions to ordinary topics (announced as not available, refused with 0x9E), topic
-//! aliases to the client, extended authentication, TLS, WebSocket, and keeping sessions and retained messages over a restart.
+//! What it does not do yet: TLS, WebSocket, and keeping sessions and retained messages over a restart.
 
 mod acl;
 mod clock;
@@ -26,8 +25,10 @@ pub mod mailbox;
 pub mod metrics;
 mod registry;
 mod router;
+pub mod scram;
 mod server;
 mod session;
+mod sys;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use crate::hooks::Hooks;
 use crate::listener::tcp;
 pub use crate::metrics::Metrics;
 use crate::server::Server;
+use crate::sys::Statistics;
 
 /// A broker that listens and does not serve yet.
 #[derive(Debug)]
@@ -105,6 +107,10 @@ impl Broker {
             stop.clone(),
         ));
         server.tasks.spawn(Arc::clone(&server).watch_sessions());
+        if let Some(interval) = server.config.sys_interval() {
+            let statistics = Statistics::begin(Arc::clone(&server));
+            server.tasks.spawn(statistics.run(interval));
+        }
         info!(address = %self.address, "listening");
         tcp::run(&server, &self.listener).await;
         drop(self.listener);

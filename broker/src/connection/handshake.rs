@@ -1,7 +1,7 @@
 //! From the first byte to CONNACK.
 //!
 //! 1. CONNECT is read, within the small limits of somebody unknown.
-//! 2. The plugin authenticates.
+//! 2. The plugin authenticates; with an authentication method, in a dialogue.
 //! 3. The session is claimed: an earlier connection of it ends first.
 //! 4. The plugin opens the session; only then an old one is resumed or discarded.
 //! 5. CONNACK.
@@ -15,6 +15,7 @@ use std::time::Instant;
 use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::authentication::converse;
 use super::link::{Link, ReadError};
 use crate::codec::encode::encoded_len;
 use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
@@ -63,8 +64,8 @@ pub(super) enum Cause {
     Read(#[from] ReadError),
     #[error("{0:?}")]
     Reason(ReasonCode),
-    #[error("CONNACK is larger than the client's maximum packet size")]
-    ConnAckTooLarge,
+    #[error("CONNACK or AUTH is larger than the client's maximum packet size")]
+    AnswerTooLarge,
 }
 
 /// What steps 1 to 3 found.
@@ -119,12 +120,9 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     let bytes_max = connect.properties.maximum_packet_size;
     if bytes_max.is_some_and(|max| max < CONNACK_BYTES_MIN) {
         // Not even a refusal fits [MQTT-3.1.2-24].
-        return Err(Refused::silently(Cause::ConnAckTooLarge));
+        return Err(Refused::silently(Cause::AnswerTooLarge));
     }
     let refuse = |reason| Refused::with(version, reason);
-    if connect.properties.authentication_method.is_some() {
-        return Err(refuse(ReasonCode::BadAuthenticationMethod));
-    }
     let request = AuthenticateRequest {
         client_id: connect.client_id.clone(),
         user_name: connect.user_name.take(),
@@ -132,9 +130,17 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         peer,
         version,
     };
-    let identity = server.hooks.authenticate(request).await.map_err(refuse)?;
+    let authenticated_since = clock::now();
+    let (identity, answer) = match connect.properties.authentication_method.clone() {
+        Some(method) => converse(server, link, &mut connect, &method, request).await?,
+        None => (
+            server.hooks.authenticate(request).await.map_err(refuse)?,
+            None,
+        ),
+    };
     link.set_packet_bytes_max(server.config.packet_bytes_max);
     let (terms, mut properties) = Terms::agree(&connect, &server.config, server.hooks.root());
+    properties.authentication_data = answer;
     if connect.client_id.is_empty() {
         connect.client_id = random_client_id().map_err(|error| Refused {
             answer: Some((version, ReasonCode::ServerUnavailable)),
@@ -147,13 +153,14 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         .packet_bytes_max
         .is_some_and(|max| len as u64 > u64::from(max))
     {
-        return Err(Refused::silently(Cause::ConnAckTooLarge));
+        return Err(Refused::silently(Cause::AnswerTooLarge));
     }
     let client = Arc::new(ClientInfo {
         identity,
         client_id: connect.client_id.clone(),
         version,
         peer,
+        authenticated_since,
         connection: server.next_connection(),
         packet_bytes_max: connect.properties.maximum_packet_size,
         user_properties: std::mem::take(&mut connect.properties.user_properties),
@@ -182,15 +189,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(None) => Err(Refused::silently(Cause::Closed)),
         // The decoder lets nothing but CONNECT through as the first packet.
         Ok(Some(_)) => Err(Refused::silently(Cause::Reason(ReasonCode::ProtocolError))),
-        Err(error) => Err(Refused {
-            answer: match &error {
-                ReadError::Decode(decode) => decode
-                    .version_of_refusal(link.version())
-                    .map(|version| (version, decode.reason_code())),
-                ReadError::Io(_) => None,
-            },
-            cause: error.into(),
-        }),
+        Err(error) => Err(Refused::unreadable(error, link.version())),
     }
 }
 
@@ -249,7 +248,7 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
     let mut session = Session::new(terms, state, now);
     session.restore(restored.inflight);
     let present = !connect.clean_start && (open.present || restored.present);
-    link.send(&connack(present, properties), terms.version);
+    link.send(&connack(present, properties), session.version());
     Ok(Opened {
         client,
         claim,
@@ -304,14 +303,27 @@ fn random_client_id() -> Result<ByteString, getrandom::Error> {
 }
 
 impl Refused {
-    const fn silently(cause: Cause) -> Self {
+    /// The answer to what is no packet, for a client of this version.
+    pub(super) fn unreadable(error: ReadError, version: Option<Version>) -> Self {
+        Self {
+            answer: match &error {
+                ReadError::Decode(decode) => decode
+                    .version_of_refusal(version)
+                    .map(|version| (version, decode.reason_code())),
+                ReadError::Io(_) => None,
+            },
+            cause: error.into(),
+        }
+    }
+
+    pub(super) const fn silently(cause: Cause) -> Self {
         Self {
             answer: None,
             cause,
         }
     }
 
-    const fn with(version: Version, reason: ReasonCode) -> Self {
+    pub(super) const fn with(version: Version, reason: ReasonCode) -> Self {
         Self {
             answer: Some((version, reason)),
             cause: Cause::Reason(reason),

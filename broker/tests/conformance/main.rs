@@ -12,6 +12,8 @@
 )]
 
 mod acks;
+mod aliases;
+mod auth;
 mod client;
 mod connect;
 mod connect_packet;
@@ -25,8 +27,10 @@ mod plugin;
 mod publish;
 mod retain;
 mod session;
+mod shared;
 mod shutdown;
 mod subscribe;
+mod sys;
 mod table;
 mod will;
 mod world;
