@@ -1,5 +1,6 @@
 //! `mqchat serve`: build, run, drain.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use broker::Broker;
 use chat_plugin::accounts::Accounts;
 use chat_plugin::plugin::ChatPlugin;
 use chat_plugin::store::{self, ChatStore, EngineKind, Health};
+use tokio::net::TcpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -46,6 +48,7 @@ pub(crate) fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
 async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     // First of all, so that a signal during a long recovery of the store is not lost.
     let signals = Signals::new().map_err(Failure::io("signals"))?;
+    try_address(config.broker.listen)?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
     let stop = CancellationToken::new();
@@ -70,6 +73,24 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Can the address be had? Asked first, so that «address in use» leaves no new data directory and touches no store. It is
+/// taken later, when the store is open: until then clients are better refused than kept waiting.
+fn try_address(address: SocketAddr) -> Result<(), Failure> {
+    let bind = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?; // as the broker does: connections of an earlier process are no obstacle
+        socket.bind(address)
+    };
+    bind().map_err(cannot_listen(address))
+}
+
+fn cannot_listen(address: SocketAddr) -> impl FnOnce(std::io::Error) -> Failure {
+    Failure::io(format!("cannot listen on {address}"))
+}
+
 /// What listens, and does not serve yet.
 struct Server {
     broker: Broker,
@@ -88,9 +109,7 @@ fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Serve
         open,
     );
     let broker = Broker::bind(config.broker.clone(), plugin).map_err(|error| match error {
-        broker::Error::Bind { address, source } => {
-            Failure::io(format!("cannot listen on {address}"))(source)
-        }
+        broker::Error::Bind { address, source } => cannot_listen(address)(source),
         other => Failure::Usage(other.to_string()),
     })?;
     let data_dir = &config.server.data_dir;
