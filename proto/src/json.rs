@@ -86,7 +86,11 @@ fn field_of(path: &Path) -> String {
     let mut name = String::new();
     for segment in path {
         match segment {
-            Segment::Seq { index } => name.push_str(&format!("[{index}]")),
+            Segment::Seq { index } => {
+                name.push('[');
+                name.push_str(&index.to_string());
+                name.push(']');
+            }
             Segment::Map { key } | Segment::Enum { variant: key } => {
                 if !name.is_empty() {
                     name.push('.');
