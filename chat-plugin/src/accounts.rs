@@ -9,6 +9,9 @@
 //!    and [`AuthError::Busy`] when that is full. An unknown user, or one without a password, costs the same.
 //! 4. In dev mode an unknown handle becomes a user with the password given.
 //!
+//! A CONNECT without a password, over a connection whose client certificate was verified, is that of the user whom the
+//! certificate names, if the configuration says so.
+//!
 //! Neither passwords nor tokens are logged, and none is in a `Debug` text.
 
 mod error;
@@ -58,6 +61,8 @@ pub struct AccountsConfig {
     pub argon2_passes: u32,
     /// Tokens of one user.
     pub tokens_per_user_max: u32,
+    /// Let whom a verified client certificate names in without a password.
+    pub certificate_login: bool,
 }
 
 impl Default for AccountsConfig {
@@ -70,6 +75,7 @@ impl Default for AccountsConfig {
             argon2_memory_kib: 19_456,
             argon2_passes: 2,
             tokens_per_user_max: 100,
+            certificate_login: false,
         }
     }
 }
@@ -191,6 +197,42 @@ impl Accounts {
             Some(user) => self.check_password(user, password).await,
             None if self.dev => self.first_login(handle, password).await,
             None => self.refuse_as_slowly(password).await,
+        }
+    }
+
+    /// The user whom a verified certificate names: a handle, exactly.
+    ///
+    /// # Errors
+    /// [`AuthError::BadCredentials`] if certificates are no logins here, or there is no such user; any other if that
+    /// could not be found out now.
+    pub async fn authenticate_certificate(&self, name: &str) -> Result<User, AuthError> {
+        let Ok(handle) = name.parse::<Handle>() else {
+            return Err(AuthError::BadCredentials);
+        };
+        if !self.config.certificate_login {
+            return Err(AuthError::BadCredentials);
+        }
+        match self.store.user_by_handle(&handle).await? {
+            Some(user) => Ok(user),
+            None if self.dev => self.first_certificate(handle).await,
+            None => Err(AuthError::BadCredentials),
+        }
+    }
+
+    /// In dev mode: makes the user, without a password. Of two first logins at once, one makes it.
+    async fn first_certificate(&self, handle: Handle) -> Result<User, AuthError> {
+        match self.add_user(handle, None).await {
+            Ok(user) => {
+                tracing::info!(handle = %user.handle, "made a user at the first certificate (--dev)");
+                Ok(user)
+            }
+            Err(AccountError::HandleTaken(handle)) => {
+                let user = self.store.user_by_handle(&handle).await?;
+                user.ok_or(AuthError::BadCredentials)
+            }
+            Err(AccountError::Store(error)) => Err(error.into()),
+            Err(AccountError::Hash(error)) => Err(AuthError::Hash(error)),
+            Err(_) => Err(AuthError::BadCredentials),
         }
     }
 

@@ -594,13 +594,23 @@ impl Hooks for ChatPlugin {
     }
 
     async fn authenticate(&self, request: AuthenticateRequest) -> Result<Identity, ReasonCode> {
-        let (Some(name), Some(password)) = (&request.user_name, &request.password) else {
-            return Err(ReasonCode::BadUserNameOrPassword);
-        };
+        let name = request.user_name.as_ref();
+        let certificate = request
+            .certificate
+            .filter(|certificate| name.is_none_or(|name| *name == certificate.user));
         if matches!(self.service.store.health(), Health::Poisoned(_)) {
             return Err(ReasonCode::ServerUnavailable);
         }
-        match self.accounts.authenticate(name, password).await {
+        // Who sends a password is judged by it.
+        let found = match (name, &request.password, certificate) {
+            (Some(name), Some(password), _) => self.accounts.authenticate(name, password).await,
+            (_, None, Some(certificate)) => {
+                let name = &certificate.user;
+                self.accounts.authenticate_certificate(name).await
+            }
+            _ => Err(AuthError::BadCredentials),
+        };
+        match found {
             Ok(user) => Ok(Identity {
                 user: user.id.to_string().into(),
             }),

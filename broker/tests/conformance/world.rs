@@ -42,13 +42,13 @@ impl World {
     /// A broker whose options are changed.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             ..Config::default()
         };
         change(&mut config);
         let plugin = Arc::new(Plugin::default());
         let broker = Broker::bind(config, Arc::clone(&plugin) as _).unwrap();
-        let (address, metrics) = (broker.local_addr(), broker.metrics());
+        let (address, metrics) = (broker.local_addr().unwrap(), broker.metrics());
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(broker.run(shutdown.clone()));
