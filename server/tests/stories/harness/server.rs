@@ -131,7 +131,7 @@ impl Server {
                 return Some(Err(status));
             }
             let text = fs::read_to_string(&file).ok()?;
-            text.trim().parse().ok().map(Ok)
+            text.lines().next()?.parse().ok().map(Ok)
         });
         self.address =
             found.unwrap_or_else(|status| panic!("the server exited: {status}\n{}", self.log()));
