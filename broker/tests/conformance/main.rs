@@ -17,4 +17,5 @@ mod publish;
 mod session;
 mod shutdown;
 mod subscribe;
+mod transports;
 mod world;

@@ -14,7 +14,7 @@ use broker::hooks::{
     Access, AuthenticateRequest, ClientInfo, Credit, Delivery, DeliveryOutcome, DeliveryRef, Hooks,
     Identity, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored, Ticket,
 };
-use broker::{Broker, Config, Metrics};
+use broker::{Address, Broker, Certificates, Config, Metrics};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
+    /// Of all listeners.
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) certificates: Certificates,
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
@@ -49,11 +52,15 @@ impl World {
         let plugin = Arc::new(Plugin::default());
         let broker = Broker::bind(config, Arc::clone(&plugin) as _).unwrap();
         let (address, metrics) = (broker.local_addr().unwrap(), broker.metrics());
+        let addresses = broker.addresses().cloned().collect();
+        let certificates = broker.certificates();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(broker.run(shutdown.clone()));
         Self {
             address,
+            addresses,
+            certificates,
             plugin,
             shutdown,
             metrics,
@@ -139,7 +146,8 @@ struct State {
     sender: Option<mpsc::Sender<(String, Event)>>,
 }
 
-/// Owns `plug/…`. User names decide: `nobody` is refused, `slow` waits until the test lets it in.
+/// Owns `plug/…`. User names decide (without one, the certificate's): `nobody` is refused, `slow` waits until the test lets
+/// it in.
 pub(crate) struct Plugin {
     state: Mutex<State>,
     events: tokio::sync::Mutex<mpsc::Receiver<(String, Event)>>,
@@ -311,7 +319,8 @@ impl Hooks for Plugin {
     }
 
     async fn authenticate(&self, request: AuthenticateRequest) -> Result<Identity, ReasonCode> {
-        let user = request.user_name.unwrap_or_default();
+        let named = request.certificate.map(|certificate| certificate.user);
+        let user = request.user_name.or(named).unwrap_or_default();
         match &*user {
             "nobody" => return Err(ReasonCode::BadUserNameOrPassword),
             "slow" => {
