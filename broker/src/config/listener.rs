@@ -37,7 +37,8 @@ pub struct ListenerConfig {
     pub websocket_path: Option<String>,
     /// `ws`, `wss`: web pages that may connect, by their origin (`https://chat.example.com`); `*` means all. None by
     /// default: a page that somebody happens to look at must not reach a broker in the same network. Clients that are
-    /// no browsers send no origin, and pass.
+    /// no browsers send no origin, or one made of the address they connect to: without one they pass, and so does that
+    /// one if it is an IP address or `localhost`.
     #[serde(default)]
     pub origins: Vec<String>,
     /// Each connection begins with a PROXY protocol header (version 1 or 2) of a balancer; the address in it counts.

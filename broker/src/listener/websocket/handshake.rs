@@ -1,6 +1,7 @@
 //! The opening handshake (RFC 6455 §4.2): one bounded HTTP request, one answer.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use data_encoding::BASE64;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
@@ -28,11 +29,24 @@ impl Terms {
         })
     }
 
-    fn allow(&self, origin: &[u8]) -> bool {
-        self.origins
-            .iter()
-            .any(|allowed| allowed == "*" || allowed.as_bytes().eq_ignore_ascii_case(origin))
+    fn allow(&self, origin: &[u8], host: &[u8]) -> bool {
+        let mut origins = self.origins.iter();
+        is_own(origin, host) || origins.any(|allowed| allowed == "*" || is(origin, allowed))
     }
+}
+
+/// Is this the origin of a page of this very server, which has none? Some clients that are no browsers send it (paho).
+/// Only for addresses and `localhost`: whoever owns another name can let it point here, and load a page under it first.
+fn is_own(origin: &[u8], host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else {
+        return false;
+    };
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let is_fixed = host.parse::<SocketAddr>().is_ok()
+        || host.parse::<Ipv4Addr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost");
+    let own = ["http://", "https://"].map(|scheme| format!("{scheme}{host}"));
+    is_fixed && own.iter().any(|own| is(origin, own))
 }
 
 /// Why a handshake failed.
@@ -150,15 +164,14 @@ fn judge(head: &[u8], terms: &Terms) -> Result<String, Refusal> {
     if !is_upgrade {
         return Err(Refusal::NoUpgrade);
     }
-    if request.version != Some(1) || headers.one("host")?.is_none() {
-        return Err(Refusal::Malformed);
-    }
+    let host = headers.one("host")?.filter(|_| request.version == Some(1));
+    let host = host.ok_or(Refusal::Malformed)?;
     if headers.one("sec-websocket-version")? != Some(b"13") {
         return Err(Refusal::Version);
     }
     if headers
         .one("origin")?
-        .is_some_and(|origin| !terms.allow(origin))
+        .is_some_and(|origin| !terms.allow(origin, host))
     {
         return Err(Refusal::Origin);
     }
@@ -289,6 +302,29 @@ mod tests {
         };
         let request = GOOD.replace("Host:", "Origin: https://bad.example\r\nHost:");
         assert!(judge(request.as_bytes(), &any).is_ok());
+    }
+
+    #[test]
+    fn the_own_origin_passes_where_nobody_can_fake_it() {
+        for (origin, host, expected) in [
+            ("http://127.0.0.1:8083", "127.0.0.1:8083", true),
+            ("http://192.0.2.1", "192.0.2.1", true),
+            ("https://[::1]:8083", "[::1]:8083", true),
+            ("http://localhost:8083", "localhost:8083", true),
+            ("http://localhost:8000", "localhost:8083", false),
+            ("http://127.0.0.1:8083", "localhost:8083", false),
+            ("http://evil.example:8083", "evil.example:8083", false),
+            (
+                "http://localhost.evil.example",
+                "localhost.evil.example",
+                false,
+            ),
+            ("null", "localhost", false),
+        ] {
+            let request = GOOD.replace("server.example.com", host);
+            let request = request.replace("Host:", &format!("Origin: {origin}\r\nHost:"));
+            assert_eq!(judged(&request).is_ok(), expected, "{origin} at {host}");
+        }
     }
 
     #[tokio::test]

@@ -277,7 +277,7 @@ async fn requests_are_refused_with_the_status_that_fits() {
 async fn no_page_may_connect_by_default() {
     let world = world_with(listener(Protocol::Ws));
     let mut stream = TcpStream::connect(address(&world)).await.unwrap();
-    let text = REQUEST.replace("Host", "Origin: http://localhost\r\nHost");
+    let text = REQUEST.replace("Host", "Origin: http://page.example\r\nHost");
     let head = request(&mut stream, &text).await;
     assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
