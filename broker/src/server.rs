@@ -1,7 +1,7 @@
 //! What all connections share, and the task that looks after the sessions of clients that are away.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use crate::hooks::Hooks;
 use crate::metrics::Metrics;
 use crate::registry::{Due, KeptSession, Registry};
 use crate::router::{Publisher, Routed, Router};
+use crate::session::queue::Queued;
 
 /// What all connections share.
 pub(crate) struct Server {
@@ -27,6 +28,7 @@ pub(crate) struct Server {
     /// All tasks.
     pub(crate) tasks: TaskTracker,
     connections: AtomicU64,
+    scram_secret: OnceLock<[u8; 32]>,
 }
 
 impl Server {
@@ -43,6 +45,7 @@ impl Server {
             stop,
             tasks: TaskTracker::new(),
             connections: AtomicU64::new(1),
+            scram_secret: OnceLock::new(),
             hooks,
             config,
         }
@@ -51,6 +54,16 @@ impl Server {
     /// A number that no other connection of this process has.
     pub(crate) fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes up salts for users who do not exist; random, the same while the process lives.
+    pub(crate) fn scram_secret(&self) -> Result<[u8; 32], getrandom::Error> {
+        if let Some(secret) = self.scram_secret.get() {
+            return Ok(*secret);
+        }
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)?;
+        Ok(*self.scram_secret.get_or_init(|| secret))
     }
 
     /// Routes an ordinary publish, and counts what became of it.
@@ -73,9 +86,16 @@ impl Server {
         self.route(Arc::new(will), &mut Publisher::default(), now);
     }
 
+    /// Gives what a session left behind to the others of its shared subscriptions.
+    pub(crate) fn give_on(&self, left: impl IntoIterator<Item = Queued>) {
+        let dropped = self.router.give_on(left);
+        self.metrics.messages_dropped_queue_full.add(dropped);
+    }
+
     /// A session is over for good.
     pub(crate) fn end_session(&self, mut session: KeptSession, now: Instant) {
-        session.subscriber.end(&self.router);
+        let queued = session.subscriber.end(&self.router);
+        self.give_on(session.state.into_shared().chain(queued));
         if let Some((_, will)) = session.will {
             self.publish_will(*will, now);
         }
@@ -88,7 +108,10 @@ impl Server {
             let (due, next) = self.registry.due(now);
             for due in due {
                 match due {
-                    Due::Expired(session) => self.end_session(*session, now),
+                    Due::Expired(session) => {
+                        self.metrics.sessions_expired.increment();
+                        self.end_session(*session, now);
+                    }
                     Due::Will(will) => self.publish_will(*will, now),
                 }
             }

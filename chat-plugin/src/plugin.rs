@@ -5,6 +5,7 @@
 
 mod answer;
 mod ingest;
+mod logins;
 mod peer;
 mod rpc;
 mod subscribe;
@@ -28,15 +29,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::answer::{json_publish, pair};
+use self::logins::Logins;
 use self::peer::{Item, Limits, Peer, Record, Sessions};
-use crate::accounts::{Accounts, AuthError, UserEvent};
+use self::subscribe::Start;
+use crate::accounts::{Accounts, AuthError, UserChange, UserEvent};
 use crate::config::Config;
-use crate::conversations::{Conversations, Names, RingLimits};
-use crate::delivery::progress::Progress;
+use crate::conversations::{Conversations, RingLimits};
+use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::metrics::Metrics;
+use crate::names::Names;
 use crate::rate::{Bucket, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
 use crate::service::{Actor, Service};
@@ -61,6 +65,8 @@ pub struct ChatPlugin {
     /// Connections that have ended, but not what was being done for them.
     leaving: Mutex<HashMap<DeviceId, Arc<Peer>>>,
     user_buckets: Mutex<Buckets>,
+    logins: Logins,
+    started_ms: u64,
     payload_limits: payload::PayloadLimits,
     ordinary_topics_open: bool,
     metrics: Metrics,
@@ -82,6 +88,7 @@ impl ChatPlugin {
         let ring = RingLimits {
             entries_max: size(config.ring_entries_max),
             bytes_max: size(config.ring_bytes_max),
+            total_bytes_max: size(config.ring_bytes_total_max),
         };
         let limits = ReceiptLimits {
             interval: Duration::from_millis(u64::from(config.receipt_interval_ms)),
@@ -128,6 +135,8 @@ impl ChatPlugin {
             peers: RwLock::default(),
             leaving: Mutex::default(),
             user_buckets: Mutex::default(),
+            logins: Logins::default(),
+            started_ms: crate::clock::now_ms(),
             payload_limits,
             ordinary_topics_open,
             metrics: Metrics::default(),
@@ -177,20 +186,22 @@ impl ChatPlugin {
                     return;
                 }
             };
-            let user = match event {
-                Some(UserEvent::PasswordChanged(user) | UserEvent::TokenRevoked(user)) => user,
-                Some(UserEvent::Removed(user)) => {
-                    match self.service.store.user(user).await {
-                        Ok(Some(removed)) => self.service.names.changed(&removed),
-                        Ok(None) => {}
-                        Err(error) => tracing::error!(%error, "a removed user could not be read"),
-                    }
-                    user
-                }
-                None => return,
+            let Some(UserEvent { user, change, at }) = event else {
+                return;
             };
+            if change == UserChange::Removed {
+                match self.service.store.user(user).await {
+                    Ok(Some(removed)) => self.service.names.changed(&removed),
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(%error, "a removed user could not be read"),
+                }
+            }
+            // Noted first: who is on the way in finds it, and who is in already is found here.
+            self.logins.changed(user, at);
             for reader in self.online.of(user) {
-                reader.client.close(ReasonCode::NotAuthorized);
+                if self.logins.are_over(user, &reader.client) {
+                    reader.client.close(ReasonCode::NotAuthorized);
+                }
             }
         }
     }
@@ -231,7 +242,7 @@ impl ChatPlugin {
                         .of(user.id)
                         .iter()
                         .any(|reader| reader.device == device.id);
-                    if device.last_seen_ms < oldest_ms && !connected {
+                    if self.seen_ms(&device) < oldest_ms && !connected {
                         self.forget_positions(user.id, device.id, &device.subscriptions)
                             .await?;
                         store.remove_device(user.id, device.id).await?;
@@ -239,6 +250,15 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// When a device that is not connected was seen last. One that was when the server was killed is noted as connected,
+    /// with the time of its coming: it went when the server did.
+    fn seen_ms(&self, device: &Device) -> u64 {
+        if device.connected {
+            return device.last_seen_ms.max(self.started_ms);
+        }
+        device.last_seen_ms
     }
 
     fn peer(&self, client: &ClientInfo) -> Option<Arc<Peer>> {
@@ -306,13 +326,19 @@ impl ChatPlugin {
         let now_ms = crate::clock::now_ms();
         let mut restored = SessionRestored::default();
         let record = match self.service.store.device(user, device_id).await? {
-            None => Record {
-                device: new_device(client, (user, device_id), open.session_expiry, now_ms),
-                stored: false,
-            },
+            None => {
+                // Exchanges at QoS 2 are the state of a session, too.
+                let exchanges = self.service.store.exchanges(device_id);
+                restored.present = persistent && !open.clean_start && !exchanges.await?.is_empty();
+                Record {
+                    device: new_device(client, (user, device_id), open.session_expiry, now_ms),
+                    stored: false,
+                }
+            }
             Some(found) => {
                 let inflight = self.service.store.take_inflight(device_id).await?;
-                let kept = !open.clean_start && (open.present || !is_expired(&found, now_ms));
+                let is_over = is_expired(found.session_expiry, self.seen_ms(&found), now_ms);
+                let kept = !open.clean_start && (open.present || !is_over);
                 let seen_ms = found.receipts_ms;
                 let mut device = Device {
                     last_seen_ms: now_ms,
@@ -335,7 +361,15 @@ impl ChatPlugin {
                     reader.make_known();
                 }
                 if kept && !device.subscriptions.is_empty() {
-                    restored = self.restore(&reader, &device, seen_ms, inflight).await?;
+                    let start = Start::Resumed {
+                        seen_ms,
+                        kept: persistent,
+                    };
+                    restored = self.restore(&reader, &device, start, inflight).await?;
+                }
+                if !persistent {
+                    self.forget_positions(user, device_id, &device.subscriptions)
+                        .await?;
                 }
                 Record {
                     device,
@@ -362,7 +396,6 @@ impl ChatPlugin {
             user,
             device: device_id,
         };
-        let account = self.service.store.user(user).await?;
         let sessions = Sessions {
             persistent,
             exchanges: persistent || resumed,
@@ -377,8 +410,8 @@ impl ChatPlugin {
         if reader.has_inbox() && reader.begin_attach() {
             self.delivery.attach(&reader);
         }
-        if account.is_none_or(|account| account.removed_ms.is_some()) {
-            client.close(ReasonCode::NotAuthorized); // removed between login and here
+        if self.logins.are_over(user, client) {
+            client.close(ReasonCode::NotAuthorized); // changed between login and here
         }
         Ok(restored)
     }
@@ -388,10 +421,10 @@ impl ChatPlugin {
         &self,
         reader: &Arc<Reader>,
         device: &Device,
-        seen_ms: u64,
+        start: Start,
         inflight: Vec<Inflight>,
     ) -> Result<SessionRestored, StoreError> {
-        self.resubscribe(reader, device, seen_ms).await?;
+        self.resubscribe(reader, device, start).await?;
         let known = inflight.into_iter().filter_map(|one| {
             let generation = subscribe::generation(device, one.form, one.conversation)?;
             let reference = Reference::Entry {
@@ -521,10 +554,17 @@ impl ChatPlugin {
             connected: false,
             ..record.device
         };
-        if end.discarded {
-            device.subscriptions.clear();
-        }
-        self.progress.departed(device, inflight);
+        let ended = if end.discarded {
+            std::mem::take(&mut device.subscriptions)
+        } else {
+            Vec::new()
+        };
+        let positions = subscribe::positions(device.id, &ended).collect();
+        self.progress.departed(Departed {
+            device,
+            inflight,
+            positions,
+        });
     }
 }
 
@@ -566,23 +606,10 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
     at_rest.collect()
 }
 
-/// Is the session over? While a connection is noted it is not, unless `is_offline` says that the note is left over.
-fn is_over(device: &Device, is_offline: bool, now_ms: u64) -> bool {
-    let device = Device {
-        connected: device.connected && !is_offline,
-        ..device.clone()
-    };
-    is_expired(&device, now_ms)
-}
-
-fn is_expired(device: &Device, now_ms: u64) -> bool {
-    if device.connected || device.session_expiry == u32::MAX {
-        return false;
-    }
-    now_ms
-        > device
-            .last_seen_ms
-            .saturating_add(u64::from(device.session_expiry) * 1_000)
+/// Is the session over that was last seen then?
+fn is_expired(session_expiry: u32, seen_ms: u64, now_ms: u64) -> bool {
+    let lasts_ms = u64::from(session_expiry) * 1_000;
+    session_expiry != u32::MAX && now_ms > seen_ms.saturating_add(lasts_ms)
 }
 
 fn size(number: impl TryInto<usize>) -> usize {
@@ -618,8 +645,9 @@ impl Hooks for ChatPlugin {
         })
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
-        self.ordinary_topics_open && !topic.starts_with('$')
+    fn authorize(&self, _client: &ClientInfo, access: Access, topic: &str) -> bool {
+        let statistics = access == Access::Subscribe && topic.starts_with("$SYS/");
+        self.ordinary_topics_open && (statistics || !topic.starts_with('$'))
     }
 
     async fn on_connected(

@@ -8,6 +8,8 @@
     reason = "helpers of tests may panic like tests"
 )]
 
+mod aliases;
+mod auth;
 mod client;
 mod connect;
 mod flow;
@@ -15,6 +17,9 @@ mod limits;
 mod plugin;
 mod publish;
 mod session;
+mod shared;
 mod shutdown;
 mod subscribe;
+mod sys;
+mod transports;
 mod world;

@@ -98,10 +98,7 @@ async fn a_new_password_replaces_the_remembered_one_at_once() {
     assert_eq!(changed, Ok(()));
     assert_eq!(world.login("alice", "secret").await, BAD);
     assert_eq!(world.login("alice", "other").await, OK);
-    assert!(matches!(
-        events.try_recv(),
-        Ok(UserEvent::PasswordChanged(_))
-    ));
+    assert_eq!(events.try_recv().unwrap().change, UserChange::Password);
 }
 
 #[tokio::test]
@@ -143,7 +140,8 @@ async fn a_removed_user_has_neither_password_nor_token() {
     assert_eq!(world.accounts.remove_user(&alice()).await, Ok(()));
     assert_eq!(world.login("alice", "secret").await, BAD);
     assert_eq!(world.login("alice", &secret).await, BAD);
-    assert_eq!(events.try_recv(), Ok(UserEvent::Removed(id)));
+    let event = events.try_recv().unwrap();
+    assert_eq!((event.user, event.change), (id, UserChange::Removed));
     let again = world.accounts.remove_user(&alice()).await;
     assert_eq!(again, Err(AccountError::NoSuchUser("alice".into())));
 }
@@ -163,7 +161,9 @@ async fn a_token_lets_its_user_in_until_it_is_revoked() {
     let mut events = world.accounts.events();
     let revoked = world.accounts.revoke_token(&alice(), &token.id).await;
     assert_eq!(revoked, Ok(()));
-    assert_eq!(events.try_recv(), Ok(UserEvent::TokenRevoked(token.user)));
+    let event = events.try_recv().unwrap();
+    let expected = (token.user, UserChange::TokenRevoked);
+    assert_eq!((event.user, event.change), expected);
     assert_eq!(world.login("alice", &secret).await, BAD);
 }
 
@@ -357,4 +357,27 @@ async fn cost_of_two_first_logins_at_once() {
     }
     tracker.close();
     tracker.wait().await;
+}
+
+#[tokio::test]
+async fn a_certificate_lets_its_user_in_only_where_it_may() {
+    for (allowed, dev, name, expected) in [
+        (true, false, "alice", OK),
+        (false, false, "alice", BAD),
+        (true, false, "bob", BAD),
+        (true, false, "Alice", BAD),
+        (false, true, "bob", BAD),
+        (true, true, "bob", OK),
+    ] {
+        let config = AccountsConfig {
+            certificate_login: allowed,
+            ..AccountsConfig::default()
+        };
+        let accounts = Accounts::new(store_in_memory(), &config, dev).unwrap();
+        accounts.add_user(alice(), None).await.unwrap();
+        for _ in 0..2 {
+            let user = accounts.login_by_certificate(name).await;
+            assert_eq!(user.map(|_| ()), expected, "{name}");
+        }
+    }
 }

@@ -9,7 +9,6 @@ use super::{Actor, Placed, Refusal, Service};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
 use crate::domain::permission::{Action, allows};
-use crate::store::StoreError;
 
 /// A message as its sender wrote it.
 #[derive(Clone, Debug)]
@@ -86,8 +85,14 @@ impl Service {
         target: &Target,
         message: &Message,
     ) -> Result<Option<Placed>, Refusal> {
-        let Target::Conversation(conversation) = *target else {
-            return Ok(None);
+        let conversation = match target {
+            Target::Conversation(id) => *id,
+            Target::Me => ConversationId::direct(actor.user, actor.user),
+            Target::User(other) => ConversationId::direct(actor.user, *other),
+            Target::Handle(handle) => match self.names.user(handle).await? {
+                Some(other) => ConversationId::direct(actor.user, other),
+                None => return Ok(None),
+            },
         };
         let Some(place) = self
             .store
@@ -200,11 +205,9 @@ impl Service {
             again.append(&mut rest);
             open = again;
         }
-        let unsettled =
-            || Err(StoreError::Unavailable("the membership keeps moving".into()).into());
         results
             .into_iter()
-            .map(|result| result.unwrap_or_else(unsettled))
+            .map(|result| result.unwrap_or(Err(Refusal::BUSY)))
             .collect()
     }
 

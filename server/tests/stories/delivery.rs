@@ -305,7 +305,7 @@ const AWAY: u32 = 100_000;
 
 /// A body that is found again in the store.
 fn long_text(number: u32) -> String {
-    format!("<away-{number:06}>{}", "x".repeat(1_186))
+    format!("<away-{number:06}>{}", "x".repeat(1_986))
 }
 
 /// How often each body is in a dump, which holds every row of the store as it is.
@@ -368,16 +368,17 @@ fn memory_stays_flat_and_each_body_is_stored_once_while_a_user_is_away() {
     let copies = copies_in(&dump);
     std::fs::remove_file(&dump).unwrap();
     eprintln!(
-        "{AWAY} messages of 1,200 bytes to an absent user: memory after each quarter {memory:?} KiB, after redelivery \
+        "{AWAY} messages of 2,000 bytes to an absent user: memory after each quarter {memory:?} KiB, after redelivery \
          {drained} KiB; stored in {stored:?}, all delivered after {delivered:?}; {rows} bytes of rows and {disk} of disk \
          per message"
     );
-    // Memtables come and go; what follows the first quarter is 90 MB, and would be here if anything was kept.
+    // Memtables come and go, on a busy machine late; what follows the first quarter is 150 MB, and would be here if it was
+    // kept.
     let most = memory.into_iter().chain([drained]).max().unwrap();
-    assert!(most < memory[0] + 72 * 1024, "{memory:?}, {drained} KiB");
+    assert!(most < memory[0] + 112 * 1024, "{memory:?}, {drained} KiB");
     let once = copies[1..].iter().all(|count| *count == 1);
     assert!(once, "each body once: {:?}", &copies[..10]);
-    assert!((1_200..1_600).contains(&rows), "{rows} bytes per message");
+    assert!((2_000..2_400).contains(&rows), "{rows} bytes per message");
 }
 
 fn bytes_below(folder: &std::path::Path) -> u64 {

@@ -373,7 +373,7 @@ fn a_page_of_conversations_fits_into_the_packets_of_the_client() {
         alice.call("conv.create", &request).unwrap();
     }
     let mut narrow = Login::new("alice")
-        .packet_bytes_max(20_000)
+        .maximum_packet_size(20_000)
         .connect(server.address());
     for client in [&mut alice, &mut narrow] {
         let (mut after, mut listed, mut pages) = (Value::Null, 0, 0);

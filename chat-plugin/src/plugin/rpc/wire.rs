@@ -9,9 +9,9 @@ use proto::topics::{Target, TopicError};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::conversations::Profile;
 use crate::domain::conversation::HistoryPolicy;
 use crate::domain::member::Role;
+use crate::names::Profile;
 use crate::service::Placed;
 use crate::service::history::Overview;
 

@@ -31,7 +31,7 @@ pub(crate) struct Login {
     version: Version,
     session: Option<u32>,
     receive_maximum: Option<u16>,
-    packet_bytes_max: Option<u32>,
+    maximum_packet_size: Option<u32>,
 }
 
 impl Login {
@@ -45,7 +45,7 @@ impl Login {
             version: Version::V5,
             session: None,
             receive_maximum: None,
-            packet_bytes_max: None,
+            maximum_packet_size: None,
         }
     }
 
@@ -81,8 +81,8 @@ impl Login {
     }
 
     /// With this Maximum Packet Size.
-    pub(crate) fn packet_bytes_max(mut self, bytes: u32) -> Self {
-        self.packet_bytes_max = Some(bytes);
+    pub(crate) fn maximum_packet_size(mut self, bytes: u32) -> Self {
+        self.maximum_packet_size = Some(bytes);
         self
     }
 
@@ -129,7 +129,7 @@ impl Login {
         if self.version == Version::V5 {
             properties.session_expiry_interval = self.session;
             properties.receive_maximum = self.receive_maximum;
-            properties.maximum_packet_size = self.packet_bytes_max;
+            properties.maximum_packet_size = self.maximum_packet_size;
         }
         Packet::Connect(Box::new(Connect {
             version: self.version,
@@ -388,22 +388,48 @@ impl Client {
 
     /// Subscribes, perhaps with No Local, and says what SUBACK said.
     pub(crate) fn subscribe_with(&mut self, filter: &str, qos: Qos, no_local: bool) -> ReasonCode {
+        self.subscribe_all(&[(filter, qos, no_local)])[0]
+    }
+
+    /// Subscribes to several filters by one packet.
+    pub(crate) fn subscribe_all(&mut self, filters: &[(&str, Qos, bool)]) -> Vec<ReasonCode> {
+        self.send_subscribe(filters, SubscribeProperties::default())
+    }
+
+    /// Subscribes at QoS 1 with a Subscription Identifier.
+    pub(crate) fn subscribe_identified(&mut self, filter: &str, identifier: u32) {
+        let properties = SubscribeProperties {
+            subscription_identifier: Some(identifier),
+            ..SubscribeProperties::default()
+        };
+        let reasons = self.send_subscribe(&[(filter, Qos::AtLeastOnce, false)], properties);
+        assert_eq!(reasons, [ReasonCode::GrantedQos1], "{filter}");
+    }
+
+    fn send_subscribe(
+        &mut self,
+        filters: &[(&str, Qos, bool)],
+        properties: SubscribeProperties,
+    ) -> Vec<ReasonCode> {
         let packet_id = self.new_packet_id();
-        self.send(&Packet::Subscribe(Subscribe {
-            packet_id,
-            properties: SubscribeProperties::default(),
-            filters: vec![SubscribeFilter {
-                filter: TopicFilter::parse(filter.into()).unwrap(),
-                qos,
-                no_local,
+        let filters = filters
+            .iter()
+            .map(|(filter, qos, no_local)| SubscribeFilter {
+                filter: TopicFilter::parse((*filter).into()).unwrap(),
+                qos: *qos,
+                no_local: *no_local,
                 retain_as_published: false,
                 retain_handling: RetainHandling::Always,
-            }],
+            });
+        self.send(&Packet::Subscribe(Subscribe {
+            packet_id,
+            properties,
+            filters: filters.collect(),
         }));
         match self.wait_for(|packet| matches!(packet, Packet::SubAck(_))) {
             Packet::SubAck(ack) => {
                 assert_eq!(ack.packet_id, packet_id);
-                ack.reasons[0]
+                ack.reasons
             }
             _ => unreachable!("only this was asked for"),
         }
@@ -463,7 +489,8 @@ impl Client {
 
     /// Calls a method; an error is its code.
     pub(crate) fn call(&mut self, method: &str, request: &Value) -> Result<Value, String> {
-        self.try_call(method, request).map_err(code_of)
+        self.try_call(method, request)
+            .map_err(|error| code_of(&error))
     }
 
     /// Calls a method; an error is all that is told of it.
@@ -489,7 +516,7 @@ impl Client {
         request: &Value,
     ) -> Result<Value, String> {
         self.try_call_as(request_id, method, request)
-            .map_err(code_of)
+            .map_err(|error| code_of(&error))
     }
 
     fn try_call_as(
@@ -667,7 +694,7 @@ impl Client {
     }
 }
 
-fn code_of(error: Value) -> String {
+fn code_of(error: &Value) -> String {
     error["code"].as_str().unwrap().to_owned()
 }
 
