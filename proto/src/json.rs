@@ -125,7 +125,7 @@ mod tests {
         #[default]
         One,
         Two,
-        Three(u32),
+        Three(#[allow(dead_code, reason = "only read")] u32),
     }
 
     #[derive(Debug, Deserialize)]
