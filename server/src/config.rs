@@ -39,6 +39,8 @@ pub(crate) struct Config {
 pub(crate) struct ServerConfig {
     /// Everything that is kept: the store, the admin socket, the address listened on.
     pub(crate) data_dir: PathBuf,
+    /// Threads that serve connections; 0: one per core. With 1 they are served in the order in which they became ready.
+    pub(crate) worker_threads: usize,
     /// Topics outside `chat/`: open to every user, or closed.
     pub(crate) ordinary_topics: OrdinaryTopics,
     /// End the process (exit code 3) when a write could not be made durable, so that a supervisor restarts it.
@@ -59,6 +61,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("mqchat-data"),
+            worker_threads: 0,
             ordinary_topics: OrdinaryTopics::Closed,
             exit_on_poison: true,
         }
@@ -227,6 +230,7 @@ mod tests {
 
     const SHIPPED: &str = include_str!("../../config/mqchat.toml");
     const DEV: &str = include_str!("../../config/dev.toml");
+    const CONFORMANCE: &str = include_str!("../../config/conformance.toml");
 
     fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
         Config::parse(
@@ -246,8 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn the_file_for_development_is_valid() {
+    fn the_files_for_development_and_conformance_are_valid() {
         parse(DEV, &[]).unwrap();
+        parse(CONFORMANCE, &[]).unwrap();
     }
 
     #[test]

@@ -28,7 +28,15 @@ const ADDRESS_FILE: &str = "listen";
 
 /// Runs the server until a signal, or until the store fails.
 pub(crate) fn run(config: &Config, dev: bool) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = match config.server.worker_threads {
+        // The other scheduler runs first what was woken last.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if config.server.worker_threads > 1 {
+        runtime.worker_threads(config.server.worker_threads);
+    }
+    let runtime = runtime
         .enable_all()
         .build()
         .map_err(Failure::io("the runtime"))?;
