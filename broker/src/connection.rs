@@ -12,7 +12,6 @@ mod link;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,12 +30,14 @@ use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
     Ack, ConnAck, Disconnect, Packet, PacketId, Publish, SubscribeFilter, Version, Will,
 };
-use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
+use crate::codec::properties::{AckProperties, ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::hooks::{
-    Access, Authentication, AuthenticationStep, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket,
+    Access, Authentication, AuthenticationStep, ClientInfo, Peer, PublishAnswer, Room, SessionEnd,
+    Ticket,
 };
+use crate::listener::Arrival;
 use crate::mailbox::{Answer, Letters};
 use crate::registry::{Claim, KeptSession, expires_at};
 use crate::router::{Publisher, Subscriber};
@@ -46,13 +47,17 @@ use crate::session::{AckKind, Action, ProtocolError, Session, Subscribing, will}
 use crate::{acl, clock};
 
 /// Serves one accepted stream until it has ended.
-pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, peer: SocketAddr)
+pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, arrival: Arrival)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut link = Link::new(stream, server.config.packet_bytes_before_auth_max);
+    if server.config.mqtt31 {
+        link.accept_mqtt31();
+    }
+    let peer = arrival.peer;
     // Boxed: what comes before and after the connection's long life takes no memory during it.
-    match Box::pin(handshake::open(&server, &mut link, peer)).await {
+    match Box::pin(handshake::open(&server, &mut link, arrival)).await {
         Ok(opened) => {
             server.metrics.connects_accepted.increment();
             Box::new(Connection::new(server, link, opened)).run().await;
@@ -61,13 +66,14 @@ where
     }
 }
 
-async fn refuse<S>(server: &Server, mut link: Link<S>, peer: SocketAddr, refused: Refused)
+async fn refuse<S>(server: &Server, mut link: Link<S>, peer: Peer, refused: Refused)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     server.metrics.connects_refused.increment();
     debug!(%peer, cause = %refused.cause, "connection refused");
     let Some((version, reason)) = refused.answer else {
+        hang_up(server, &mut link).await;
         return;
     };
     let connack = ConnAck {
@@ -85,6 +91,26 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Li
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
         Err(_) => debug!("peer did not close in time"),
+    }
+}
+
+fn refused(reason: ReasonCode, text: &'static str) -> PublishAnswer {
+    PublishAnswer {
+        notice: None,
+        reason,
+        properties: Some(Box::new(AckProperties {
+            reason_string: Some(text.into()),
+            ..AckProperties::default()
+        })),
+    }
+}
+
+/// Closes without waiting for the peer: TLS and WebSocket have a last word of their own.
+async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Link<S>) {
+    match timeout(server.config.close_timeout(), link.shut()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
+        Err(_) => debug!("peer took nothing more"),
     }
 }
 
@@ -211,8 +237,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Before the peer has read the last packet: a later connection of this session waits for this.
         let (server, mut link) = self.finish(&end);
         server.metrics.clients_connected.decrement();
-        if !matches!(end, End::Client { .. } | End::Closed | End::Lost(_)) {
-            Box::pin(close(&server, &mut link)).await;
+        match end {
+            End::Closed => {}
+            End::Lost(error) if error.kind() != io::ErrorKind::InvalidData => {}
+            End::Client { .. } => Box::pin(hang_up(&server, &mut link)).await,
+            _ => Box::pin(close(&server, &mut link)).await,
         }
         link.take_traffic().count(&server.metrics);
     }
@@ -259,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             events.read = Some(read);
             ready = true;
         }
-        if self.link.output_bytes() > 0
+        if self.link.has_output()
             && let Poll::Ready(written) = self.link.poll_write(cx)
         {
             events.written = written;
@@ -486,19 +515,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Access::Publish,
             &publish.topic,
         );
-        let refusal = |reason| PublishAnswer {
-            notice: None,
-            reason,
-            properties: None,
-        };
         if !allowed {
             server.metrics.publishes_refused.increment();
             debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
-            return refusal(ReasonCode::NotAuthorized);
+            return refused(ReasonCode::NotAuthorized, "not authorized for this topic");
         }
         let routed = server.route(publish, &mut self.publisher, now);
         if routed.retained_refused {
-            return refusal(ReasonCode::QuotaExceeded);
+            return refused(ReasonCode::QuotaExceeded, "no room to retain it");
         }
         PublishAnswer::SUCCESS
     }
@@ -676,6 +700,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let metrics = &self.server.metrics;
         match end {
             End::Decode(_) => metrics.protocol_errors.increment(),
+            // What is below MQTT, TLS or WebSocket, found something wrong.
+            End::Lost(error) if error.kind() == io::ErrorKind::InvalidData => {
+                metrics.protocol_errors.increment();
+            }
             End::Protocol(ProtocolError::KeepAliveTimeout) => {
                 metrics.keep_alive_timeouts.increment();
             }

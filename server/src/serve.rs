@@ -1,14 +1,18 @@
 //! `mqchat serve`: build, run, drain.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::Broker;
+use broker::config::Protocol;
+use broker::{Address, AddressPlace, Broker, Certificates};
 use chat_plugin::accounts::Accounts;
 use chat_plugin::plugin::ChatPlugin;
 use chat_plugin::store::{self, ChatStore, EngineKind, Health};
+use tokio::net::TcpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -19,12 +23,20 @@ use crate::config::{Config, OrdinaryTopics};
 
 /// How often the store is asked how it is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
-/// The file in the data directory that tells the address listened on.
+/// The file in the data directory that tells the addresses listened on, one a line.
 const ADDRESS_FILE: &str = "listen";
 
 /// Runs the server until a signal, or until the store fails.
 pub(crate) fn run(config: &Config, dev: bool) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = match config.server.worker_threads {
+        // The other scheduler runs first what was woken last.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if config.server.worker_threads > 1 {
+        runtime.worker_threads(config.server.worker_threads);
+    }
+    let runtime = runtime
         .enable_all()
         .build()
         .map_err(Failure::io("the runtime"))?;
@@ -46,6 +58,8 @@ pub(crate) fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
 async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     // First of all, so that a signal during a long recovery of the store is not lost.
     let signals = Signals::new().map_err(Failure::io("signals"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(Failure::io("signals"))?;
+    try_addresses(&config.broker)?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
     let stop = CancellationToken::new();
@@ -54,7 +68,7 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     let _signals = AbortOnDropHandle::new(tracker.spawn(signals.stop_or_end(stop.clone())));
     let served = match build(config, dev, &store) {
         Ok(server) => {
-            server.run(Arc::clone(&store), config, stop).await;
+            server.run(Arc::clone(&store), config, hangup, stop).await;
             Ok(())
         }
         Err(failure) => Err(failure),
@@ -68,6 +82,30 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     closed.map_err(|error| Failure::Poisoned(error.to_string()))?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Can the addresses be had? Asked first, so that «address in use» leaves no new data directory and touches no store. They
+/// are taken later, when the store is open: until then clients are better refused than kept waiting.
+fn try_addresses(config: &broker::Config) -> Result<(), Failure> {
+    let further = config.listeners.iter();
+    let further = further.filter_map(|listener| listener.address);
+    for address in config.listen.into_iter().chain(further) {
+        try_address(address).map_err(cannot_listen(&address))?;
+    }
+    Ok(())
+}
+
+fn try_address(address: SocketAddr) -> std::io::Result<()> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?; // as the broker does: connections of an earlier process are no obstacle
+    socket.bind(address)
+}
+
+fn cannot_listen(address: &impl Display) -> impl FnOnce(std::io::Error) -> Failure {
+    Failure::io(format!("cannot listen on {address}"))
 }
 
 /// What listens, and does not serve yet.
@@ -88,14 +126,12 @@ fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Serve
         open,
     );
     let broker = Broker::bind(config.broker.clone(), plugin).map_err(|error| match error {
-        broker::Error::Bind { address, source } => {
-            Failure::io(format!("cannot listen on {address}"))(source)
-        }
+        broker::Error::Bind { address, source } => cannot_listen(&address)(source),
         other => Failure::Usage(other.to_string()),
     })?;
     let data_dir = &config.server.data_dir;
     let admin = AdminSocket::open(data_dir)?;
-    tell_address(data_dir, &broker.local_addr().to_string())?;
+    tell_addresses(data_dir, &broker)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         data = %data_dir.display(),
@@ -119,8 +155,16 @@ fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Serve
 
 impl Server {
     /// Serves until stopped, and until everything has been drained.
-    async fn run(self, store: Arc<dyn ChatStore>, config: &Config, stop: CancellationToken) {
+    async fn run(
+        self,
+        store: Arc<dyn ChatStore>,
+        config: &Config,
+        hangup: Signal,
+        stop: CancellationToken,
+    ) {
         let tracker = TaskTracker::new();
+        let certificates = self.broker.certificates();
+        tracker.spawn(reload(hangup, certificates, stop.clone()));
         tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
         tracker.spawn(watch(store, config.server.exit_on_poison, stop.clone()));
         self.broker.run(stop.clone()).await;
@@ -134,13 +178,34 @@ impl Server {
     }
 }
 
-/// Writes the address listened on into the data directory: with port 0 nobody else knows it. Renamed into place, so that
-/// who sees it sees all of it.
-fn tell_address(data_dir: &Path, address: &str) -> Result<(), Failure> {
+/// Writes the addresses listened on into the data directory: with port 0 nobody else knows them. Renamed into place, so
+/// that who sees it sees all of it.
+fn tell_addresses(data_dir: &Path, broker: &Broker) -> Result<(), Failure> {
+    let lines: String = broker.addresses().map(|it| line_of(it) + "\n").collect();
     let (file, draft) = (data_dir.join(ADDRESS_FILE), data_dir.join("listen.new"));
-    std::fs::write(&draft, format!("{address}\n"))
+    std::fs::write(&draft, lines)
         .and_then(|()| std::fs::rename(&draft, &file))
         .map_err(Failure::io(file.display().to_string()))
+}
+
+/// Plain TCP is the address alone.
+fn line_of(address: &Address) -> String {
+    match (address.protocol, &address.place) {
+        (Protocol::Tcp, AddressPlace::Network(address)) => address.to_string(),
+        _ => address.to_string(),
+    }
+}
+
+/// SIGHUP: reads what may change while the server runs, the certificates.
+async fn reload(mut hangup: Signal, certificates: Certificates, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            () = stop.cancelled() => return,
+        }
+        tracing::info!("SIGHUP: reading the certificates again");
+        certificates.reload().await;
+    }
 }
 
 /// SIGTERM and SIGINT.

@@ -8,7 +8,6 @@
 //!
 //! Steps 1 to 3 share the connect timeout. Step 4 is not cut short, so that the plugin never sees half an opening.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,6 +21,7 @@ use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
 use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{Access, AuthenticateRequest, ClientInfo, SessionOpen};
+use crate::listener::Arrival;
 use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
 use crate::server::Server;
@@ -81,13 +81,13 @@ struct Admitted {
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     server: &Arc<Server>,
     link: &mut Link<S>,
-    peer: SocketAddr,
+    arrival: Arrival,
 ) -> Result<Opened, Refused> {
-    let timeout = tokio::time::sleep(server.config.connect_timeout());
+    let timeout = clock::sleep_until(arrival.deadline);
     let admitted = tokio::select! {
         biased;
         () = server.stop.cancelled() => Err(Refused::silently(Cause::Shutdown)),
-        admitted = admit(server, link, peer) => admitted,
+        admitted = admit(server, link, arrival) => admitted,
         () = timeout => Err(Refused::silently(Cause::Timeout)),
     };
     let admitted = match admitted {
@@ -113,8 +113,9 @@ fn late_answer<S: AsyncRead + AsyncWrite + Unpin>(
 async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     server: &Arc<Server>,
     link: &mut Link<S>,
-    peer: SocketAddr,
+    arrival: Arrival,
 ) -> Result<Admitted, Refused> {
+    let peer = arrival.peer;
     let mut connect = read_connect(link).await?;
     let version = connect.version;
     let bytes_max = connect.properties.maximum_packet_size;
@@ -128,6 +129,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         user_name: connect.user_name.take(),
         password: connect.password.take(),
         peer,
+        certificate: arrival.certificate,
         version,
     };
     let authenticated_since = clock::now();
@@ -247,7 +249,9 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let mut session = Session::new(terms, state, now);
     session.restore(restored.inflight);
-    let present = !connect.clean_start && (open.present || restored.present);
+    // MQTT 3.1 has no such flag in CONNACK.
+    let present =
+        !connect.clean_start && (open.present || restored.present) && !link.speaks_mqtt31();
     link.send(&connack(present, properties), session.version());
     Ok(Opened {
         client,

@@ -32,5 +32,6 @@ mod shutdown;
 mod subscribe;
 mod sys;
 mod table;
+mod transports;
 mod will;
 mod world;
