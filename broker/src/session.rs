@@ -181,7 +181,7 @@ impl Session {
                 self.settle(out);
             }
             Answer::Released(existed) => self.handle_released(number, existed, out),
-            Answer::Reasons(reasons) => self.handle_reasons(number, reasons, out),
+            Answer::Reasons(reasons) => self.handle_reasons(number, reasons, out)?,
             Answer::Dropped => return Err(ProtocolError::TicketDropped),
         }
         Ok(())

@@ -39,6 +39,7 @@ async fn connack_announces_the_limits_of_the_server() {
     assert_eq!(ack.properties.maximum_qos, None);
 }
 
+/// [MQTT-3.1.0-1]. 3.1.1 [MQTT-3.1.0-1].
 #[tokio::test]
 async fn a_first_packet_that_is_not_connect_closes_the_connection() {
     let world = World::start();
@@ -47,6 +48,7 @@ async fn a_first_packet_that_is_not_connect_closes_the_connection() {
     client.expect_closed().await;
 }
 
+/// [MQTT-3.1.0-2]: a second CONNECT is a Protocol Error. 3.1.1 [MQTT-3.1.0-2].
 #[tokio::test]
 async fn second_connect_closes_the_connection() {
     let world = World::start();
@@ -61,6 +63,7 @@ async fn second_connect_closes_the_connection() {
     old.expect_closed().await;
 }
 
+/// [MQTT-3.1.2-2]. 3.1.1 [MQTT-3.1.2-2]: CONNACK says so, and the connection is closed.
 #[tokio::test]
 async fn other_protocol_versions_are_told_in_a_form_that_they_read() {
     let world = World::start();
@@ -126,6 +129,7 @@ async fn response_information_is_given_to_who_asks_for_it() {
     }
 }
 
+/// [MQTT-3.1.4-2], [MQTT-3.2.2-7]. 3.1.1 [MQTT-3.2.2-5].
 #[tokio::test]
 async fn refused_credentials_are_told() {
     let world = World::start();
@@ -153,6 +157,8 @@ async fn a_session_that_the_plugin_refuses_is_not_opened() {
     client.expect_closed().await;
 }
 
+/// [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.2.2-16]: who comes without a Client Identifier gets a new one, and is told.
+/// 3.1.1 [MQTT-3.1.3-6].
 #[tokio::test]
 async fn an_empty_client_id_is_replaced_by_the_server() {
     let world = World::start();
@@ -164,6 +170,7 @@ async fn an_empty_client_id_is_replaced_by_the_server() {
     world.connect(V311, "").await;
 }
 
+/// 3.1.1 [MQTT-3.1.3-7], [MQTT-3.1.3-8], [MQTT-3.1.3-9]: return code 2, and the connection is closed.
 #[tokio::test]
 async fn an_empty_client_id_without_clean_session_is_refused_in_3_1_1() {
     let world = World::start();
@@ -319,6 +326,7 @@ async fn watcher(world: &World) -> Client {
     watcher
 }
 
+/// [MQTT-3.1.2-8]. 3.1.1 [MQTT-3.1.2-8].
 #[tokio::test]
 async fn a_will_is_published_when_the_client_vanishes() {
     let world = World::start();
@@ -332,6 +340,7 @@ async fn a_will_is_published_when_the_client_vanishes() {
     }
 }
 
+/// [MQTT-3.14.4-3], [MQTT-3.1.2-10].
 #[tokio::test]
 async fn a_goodbye_deletes_the_will_unless_it_asks_for_it() {
     let world = World::start();
@@ -348,6 +357,7 @@ async fn a_goodbye_deletes_the_will_unless_it_asks_for_it() {
     assert_eq!(watcher.receive_publish().await.topic, "will/a");
 }
 
+/// [MQTT-3.1.3-9]: no will if the client is back before its delay has passed.
 #[tokio::test]
 async fn a_delayed_will_is_not_published_if_the_client_comes_back() {
     let world = World::start();
@@ -366,6 +376,7 @@ async fn a_delayed_will_is_not_published_if_the_client_comes_back() {
     assert_eq!(watcher.receive_publish().await.topic, "will/b");
 }
 
+/// [MQTT-3.1.2-8]: the end of the session comes before the delay.
 #[tokio::test]
 async fn a_delayed_will_is_published_when_the_session_ends() {
     let world = World::start();
@@ -427,6 +438,7 @@ async fn a_will_has_all_its_properties() {
     assert_eq!(got.properties.user_properties, properties.user_properties);
 }
 
+/// [MQTT-3.1.2-15].
 #[tokio::test]
 async fn a_will_can_be_retained() {
     let world = World::start();
