@@ -30,7 +30,7 @@ use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
     Ack, ConnAck, Disconnect, Packet, PacketId, Publish, SubscribeFilter, Version, Will,
 };
-use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
+use crate::codec::properties::{AckProperties, ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::hooks::{
@@ -52,6 +52,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut link = Link::new(stream, server.config.packet_bytes_before_auth_max);
+    if server.config.mqtt31 {
+        link.accept_mqtt31();
+    }
     let peer = arrival.peer;
     // Boxed: what comes before and after the connection's long life takes no memory during it.
     match Box::pin(handshake::open(&server, &mut link, arrival)).await {
@@ -88,6 +91,17 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Li
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
         Err(_) => debug!("peer did not close in time"),
+    }
+}
+
+fn refused(reason: ReasonCode, text: &'static str) -> PublishAnswer {
+    PublishAnswer {
+        notice: None,
+        reason,
+        properties: Some(Box::new(AckProperties {
+            reason_string: Some(text.into()),
+            ..AckProperties::default()
+        })),
     }
 }
 
@@ -501,19 +515,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Access::Publish,
             &publish.topic,
         );
-        let refusal = |reason| PublishAnswer {
-            notice: None,
-            reason,
-            properties: None,
-        };
         if !allowed {
             server.metrics.publishes_refused.increment();
             debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
-            return refusal(ReasonCode::NotAuthorized);
+            return refused(ReasonCode::NotAuthorized, "not authorized for this topic");
         }
         let routed = server.route(publish, &mut self.publisher, now);
         if routed.retained_refused {
-            return refusal(ReasonCode::QuotaExceeded);
+            return refused(ReasonCode::QuotaExceeded, "no room to retain it");
         }
         PublishAnswer::SUCCESS
     }

@@ -244,7 +244,9 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let mut session = Session::new(terms, state, now);
     session.restore(restored.inflight);
-    let present = !connect.clean_start && (open.present || restored.present);
+    // MQTT 3.1 has no such flag in CONNACK.
+    let present =
+        !connect.clean_start && (open.present || restored.present) && !link.speaks_mqtt31();
     link.send(&connack(present, properties), session.version());
     Ok(Opened {
         client,

@@ -81,6 +81,51 @@ async fn other_protocol_versions_are_told_in_a_form_that_they_read() {
     }
 }
 
+/// 3.1: CONNACK knows no session, and DUP may be set in SUBSCRIBE.
+#[tokio::test]
+async fn mqtt_3_1_is_accepted_by_option() {
+    let world = World::with(|config| config.mqtt31 = true);
+    for _ in 0..2 {
+        let mut client = world.open(V311).await;
+        client
+            .send_bytes(b"\x10\x11\x00\x06MQIsdp\x03\x00\x00\x00\x00\x03abc")
+            .await;
+        match client.receive().await {
+            Packet::ConnAck(ack) => {
+                assert_eq!(
+                    (ack.reason, ack.session_present),
+                    (ReasonCode::Success, false)
+                );
+            }
+            other => panic!("CONNACK expected, not {other:?}"),
+        }
+        client.send_bytes(b"\x8A\x06\x00\x01\x00\x01t\x01").await;
+        assert!(matches!(client.receive().await, Packet::SubAck(_)));
+        client.send(&qos0("t", "hi")).await;
+        assert_eq!(client.receive_publish().await.payload, "hi");
+        client.disconnect().await;
+        world.plugin.disconnected().await;
+    }
+    let mut newer = world.connect(V311, "b").await;
+    newer.send_bytes(b"\x8A\x06\x00\x01\x00\x01t\x01").await;
+    newer.expect_closed().await;
+}
+
+#[tokio::test]
+async fn response_information_is_given_to_who_asks_for_it() {
+    let world = World::with(|config| config.response_information = "answers/".to_owned());
+    for (asked, expected) in [
+        (None, None),
+        (Some(false), None),
+        (Some(true), Some("answers/")),
+    ] {
+        let mut connect = connect(V5, "a");
+        connect.properties.request_response_information = asked;
+        let (_client, ack) = world.connect_with(connect).await;
+        assert_eq!(ack.properties.response_information.as_deref(), expected);
+    }
+}
+
 #[tokio::test]
 async fn refused_credentials_are_told() {
     let world = World::start();
@@ -344,6 +389,42 @@ async fn a_will_that_its_client_may_not_publish_is_refused() {
         let ack = client.connect(asked).await;
         assert_eq!(ack.reason, ReasonCode::NotAuthorized, "{topic}");
     }
+}
+
+/// §3.1.3.2: the properties of a will become those of its PUBLISH; its own QoS and lifetime count.
+#[tokio::test]
+async fn a_will_has_all_its_properties() {
+    let world = World::start();
+    let mut watcher = world.connect(V5, "watcher").await;
+    watcher.subscribe(&[("w", Qos::ExactlyOnce)]).await;
+    let mut asked = connect(V5, "a");
+    let properties = WillProperties {
+        will_delay_interval: Some(0),
+        payload_format_indicator: Some(true),
+        message_expiry_interval: Some(1_000),
+        content_type: Some("text/plain".into()),
+        response_topic: Some("answers".into()),
+        correlation_data: Some(Bytes::from_static(b"7")),
+        user_properties: vec![("a".into(), "1".into()), ("a".into(), "2".into())],
+    };
+    asked.will = Some(Will {
+        qos: Qos::AtLeastOnce,
+        properties: properties.clone(),
+        ..will("w", None)
+    });
+    world.connect_with(asked).await.0.vanish();
+    let got = watcher.receive_publish().await;
+    assert_eq!(
+        (got.qos, &got.payload[..]),
+        (Qos::AtLeastOnce, &b"gone"[..])
+    );
+    let left = got.properties.message_expiry_interval.unwrap();
+    assert!((990..=1_000).contains(&left), "{left}");
+    assert_eq!(got.properties.payload_format_indicator, Some(true));
+    assert_eq!(got.properties.content_type, properties.content_type);
+    assert_eq!(got.properties.response_topic, properties.response_topic);
+    assert_eq!(got.properties.correlation_data, properties.correlation_data);
+    assert_eq!(got.properties.user_properties, properties.user_properties);
 }
 
 #[tokio::test]

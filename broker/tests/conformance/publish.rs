@@ -5,7 +5,8 @@ use broker::codec::reason::ReasonCode;
 use bytes::Bytes;
 
 use super::client::{
-    Client, V5, V311, id, message, puback, pubcomp, pubrec, pubrel, qos0, qos1, qos2, with_reason,
+    Client, V5, V311, connect, id, message, puback, pubcomp, pubrec, pubrel, qos0, qos1, qos2,
+    with_reason,
 };
 use super::world::World;
 
@@ -113,8 +114,10 @@ async fn a_publish_that_is_not_authorized_is_refused_as_the_version_allows() {
     let ack = five.publish_qos1("forbidden/t", 1).await;
     assert_eq!(ack.reason, ReasonCode::NotAuthorized);
     five.send(&qos2("forbidden/t", 2, "x")).await;
-    let refused = with_reason(2, ReasonCode::NotAuthorized);
-    assert_eq!(five.receive().await, Packet::PubRec(refused));
+    match five.receive().await {
+        Packet::PubRec(ack) => assert_eq!(ack.reason, ReasonCode::NotAuthorized),
+        other => panic!("PUBREC expected, not {other:?}"),
+    }
     // The exchange is over: the identifier is free.
     five.send(&qos1("t", 2, "allowed")).await;
 
@@ -298,6 +301,40 @@ async fn the_last_retained_message_comes_with_a_subscription() {
     }
 }
 
+/// [MQTT-3.3.1-8]: «MUST NOT store the message as a retained message and MUST NOT remove or replace any existing» one.
+#[tokio::test]
+async fn an_empty_payload_deletes_only_when_it_is_retained() {
+    let world = World::start();
+    let mut client = world.connect(V5, "a").await;
+    client.send(&retained("r/1", "kept")).await;
+    assert_eq!(client.receive().await, puback(1));
+    client.publish_qos1("r/1", 2).await;
+    client.send(&qos1("r/1", 3, "")).await;
+    assert_eq!(client.receive().await, puback(3));
+    client.subscribe(&[("r/+", Qos::AtMostOnce)]).await;
+    assert_eq!(client.receive_publish().await.payload, "kept");
+    client.expect_quiet().await;
+}
+
+/// [MQTT-3.1.2-29].
+#[tokio::test]
+async fn a_refusal_says_why_unless_the_client_wants_no_problem_information() {
+    let world = World::start();
+    for (wanted, expected) in [
+        (None, Some("not authorized for this topic")),
+        (Some(true), Some("not authorized for this topic")),
+        (Some(false), None),
+    ] {
+        let mut asked = connect(V5, "a");
+        asked.properties.request_problem_information = wanted;
+        let (mut client, _) = world.connect_with(asked).await;
+        let ack = client.publish_qos1("forbidden", 1).await;
+        assert_eq!(ack.reason, ReasonCode::NotAuthorized);
+        let text = ack.properties.and_then(|it| it.reason_string);
+        assert_eq!(text.as_deref(), expected);
+    }
+}
+
 #[tokio::test]
 async fn a_retained_message_that_is_live_comes_without_the_flag() {
     let world = World::start();
@@ -314,8 +351,10 @@ async fn a_full_retained_store_refuses() {
         .send_all(&[retained("r/1", "x"), retained("r/2", "x")])
         .await;
     assert_eq!(client.receive().await, puback(1));
-    let refused = with_reason(1, ReasonCode::QuotaExceeded);
-    assert_eq!(client.receive().await, Packet::PubAck(refused));
+    match client.receive().await {
+        Packet::PubAck(ack) => assert_eq!(ack.reason, ReasonCode::QuotaExceeded),
+        other => panic!("PUBACK expected, not {other:?}"),
+    }
 }
 
 // Malformed packets.
