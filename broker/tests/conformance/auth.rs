@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use super::client::{Client, V5, connect, disconnect, qos1};
-use super::world::World;
+use super::world::{Event, World};
 
 const SCRAM: &str = "SCRAM-SHA-256";
 
@@ -175,6 +175,8 @@ async fn scram_refuses_a_wrong_password_and_an_unknown_user_alike() {
         salts.push(server_first.split(',').nth(1).unwrap().to_owned());
         client.send(&go_on(SCRAM, scram.last(&server_first))).await;
         refused(&mut client, ReasonCode::NotAuthorized).await;
+        let (who, event) = world.plugin.next().await;
+        assert!(who == user && matches!(event, Event::ScramRefused));
     }
     assert_eq!(salts[1], salts[2]);
     assert_ne!(salts[0], salts[1]);
