@@ -40,7 +40,7 @@ use tokio::time::Instant;
 pub use self::error::{AccountError, AuthError};
 use self::hashing::{HashError, Hashing};
 use self::refused::RefusedLogins;
-use self::throttle::Throttle;
+use self::throttle::{Attempt, Throttle};
 use self::verified::Verified;
 use crate::clock;
 use crate::domain::user::User;
@@ -269,19 +269,40 @@ impl Accounts {
     ) -> Result<User, AuthError> {
         let token = tokens::hash_of(password);
         let attempt = self.throttle.attempt(from, name, token.is_some());
-        let open = self.throttle.check(&attempt, clock::monotonic());
-        if let (Err(retry), None) = (open, token) {
-            return Err(AuthError::Throttled { retry });
+        if token.is_some() {
+            return self.login_by_token(&attempt, name, password, token).await;
         }
+        let begun = self.throttle.begin(&attempt, clock::monotonic());
+        begun.map_err(|retry| AuthError::Throttled { retry })?;
+        let proved = self.prove(name, password, None).await;
+        match &proved {
+            Ok(_) => {
+                self.throttle.undecided(&attempt, clock::monotonic());
+                self.throttle.succeeded(&attempt);
+            }
+            Err(AuthError::BadCredentials) => {}
+            Err(_) => self.throttle.undecided(&attempt, clock::monotonic()),
+        }
+        proved
+    }
+
+    /// Nobody can guess a token, so the right one is let in whatever else fails from there.
+    async fn login_by_token(
+        &self,
+        attempt: &Attempt,
+        name: &str,
+        password: &[u8],
+        token: Option<[u8; 32]>,
+    ) -> Result<User, AuthError> {
+        let open = self.throttle.check(attempt, clock::monotonic());
         match (self.prove(name, password, token).await, open) {
             (Ok(user), _) => {
-                self.throttle.succeeded(&attempt);
+                self.throttle.succeeded(attempt);
                 Ok(user)
             }
-            // Nobody can guess a token, so the right one is let in also now, whatever else fails from there.
             (Err(AuthError::BadCredentials), Err(retry)) => Err(AuthError::Throttled { retry }),
             (Err(AuthError::BadCredentials), Ok(())) => {
-                self.throttle.failed(&attempt, clock::monotonic());
+                self.throttle.failed(attempt, clock::monotonic());
                 Err(AuthError::BadCredentials)
             }
             (Err(error), _) => Err(error),

@@ -8,7 +8,7 @@ mod random;
 mod server;
 
 pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
-pub(crate) use deadline::{Stopwatch, eventually};
+pub(crate) use deadline::{PATIENCE, Stopwatch, eventually};
 pub(crate) use disk::{Preload, SmallDisk, compile};
 pub(crate) use mosquitto::{Sub, publish, publish_lines};
 pub(crate) use random::Random;

@@ -15,6 +15,7 @@ mod delivery;
 mod edges;
 mod group;
 mod harness;
+mod hostile;
 mod login;
 mod operation;
 mod paho;
