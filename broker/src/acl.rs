@@ -1,6 +1,206 @@
-//! Who may publish and subscribe to what, outside the plugin's root: the broker's own rules, then the plugin's.
+//! Who may publish and subscribe to what, outside the plugin's root: the operator's rules, then the plugin's word.
+//!
+//! 1. Only the server publishes below `$SYS`.
+//! 2. The first rule that concerns the request decides ([`Acl::judge`]).
+//! 3. What no rule concerns is the plugin's to say ([`Hooks::authorize`]).
+//!
+//! A SUBSCRIBE is judged by its filter, once: an allowing rule must cover all of it, a denying one any of it. When the
+//! rules are replaced, the subscriptions that they no longer allow end.
 
+mod file;
+mod pattern;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+pub use self::file::{AclError, AclFile};
+use self::pattern::Pattern;
+use crate::codec::packet::Qos;
+use crate::codec::reason::ReasonCode;
 use crate::hooks::{Access, ClientInfo, Hooks};
+
+/// Checked rules, in order.
+#[derive(Debug, Default)]
+pub struct Acl {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    /// Names of users; `None`: everybody.
+    users: Option<Vec<String>>,
+    publish: bool,
+    subscribe: bool,
+    topics: Vec<Pattern>,
+    effect: Effect,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Effect {
+    Allow { qos_max: Qos, retain: bool },
+    Deny { reason: ReasonCode },
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// Name of the user: `%u` in patterns.
+    pub user: &'a str,
+    /// Client Identifier: `%c` in patterns.
+    pub client_id: &'a str,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// PUBLISH, or a will.
+    Publish {
+        /// Topic Name.
+        topic: &'a str,
+        /// Its QoS.
+        qos: Qos,
+        /// Its RETAIN flag.
+        retain: bool,
+    },
+    /// SUBSCRIBE.
+    Subscribe {
+        /// Topic Filter, without `$share/{name}/`.
+        filter: &'a str,
+    },
+}
+
+/// What the rules say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes; a subscription gets at most this QoS.
+    Allowed {
+        /// At most this.
+        qos_max: Qos,
+    },
+    /// No.
+    Refused(ReasonCode),
+    /// Nothing.
+    Unsaid,
+}
+
+impl Acl {
+    /// The first rule that concerns the request decides.
+    pub fn judge(&self, who: Who<'_>, request: Request<'_>) -> Verdict {
+        let mut verdicts = self.rules.iter().filter_map(|rule| rule.judge(who, request));
+        verdicts.next().unwrap_or(Verdict::Unsaid)
+    }
+}
+
+impl Rule {
+    fn judge(&self, who: Who<'_>, request: Request<'_>) -> Option<Verdict> {
+        let users = self.users.as_ref();
+        if !users.is_none_or(|users| users.iter().any(|user| user == who.user)) {
+            return None;
+        }
+        let mut topics = self.topics.iter();
+        match (request, self.effect) {
+            (Request::Publish { .. }, _) if !self.publish => None,
+            (Request::Subscribe { .. }, _) if !self.subscribe => None,
+            (Request::Publish { topic, .. }, Effect::Deny { reason }) => topics
+                .any(|pattern| pattern.overlaps(who, topic))
+                .then_some(Verdict::Refused(reason)),
+            (Request::Subscribe { filter }, Effect::Deny { reason }) => topics
+                .any(|pattern| pattern.overlaps(who, filter))
+                .then_some(Verdict::Refused(reason)),
+            (Request::Publish { topic, qos, retain }, Effect::Allow { qos_max, retain: may }) => {
+                let verdict = if qos > qos_max || (retain && !may) {
+                    Verdict::Refused(ReasonCode::NotAuthorized)
+                } else {
+                    Verdict::Allowed { qos_max }
+                };
+                let concerned = topics.any(|pattern| pattern.covers(who, topic));
+                concerned.then_some(verdict)
+            }
+            (Request::Subscribe { filter }, Effect::Allow { qos_max, .. }) => topics
+                .any(|pattern| pattern.covers(who, filter))
+                .then_some(Verdict::Allowed { qos_max }),
+        }
+    }
+}
+
+/// The rules in force; they may be replaced while the broker runs.
+#[derive(Debug, Default)]
+pub struct Rules {
+    current: RwLock<Arc<Acl>>,
+    generation: AtomicU64,
+}
+
+impl Rules {
+    /// Replaces the rules: for publishes at once, for subscriptions with the next turn of each connection.
+    pub fn replace(&self, acl: Acl) {
+        *self
+            .current
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(acl);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The rules of now.
+    pub fn current(&self) -> Arc<Acl> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Moves when they are replaced.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}
+
+/// A publish that was allowed: the same again need not be judged while the rules stay.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    generation: u64,
+    topic: bytestring::ByteString,
+    qos: Qos,
+    retain: bool,
+}
+
+impl Permit {
+    pub(crate) fn new(generation: u64, publish: &crate::codec::packet::Publish) -> Self {
+        Self {
+            generation,
+            topic: publish.topic.clone(),
+            qos: publish.qos,
+            retain: publish.retain,
+        }
+    }
+
+    pub(crate) fn covers(&self, generation: u64, publish: &crate::codec::packet::Publish) -> bool {
+        self.generation == generation
+            && self.qos >= publish.qos
+            && (self.retain || !publish.retain)
+            && self.topic == publish.topic
+    }
+}
+
+/// May the client do this with an ordinary topic? If so, at most at this QoS.
+///
+/// # Errors
+/// The refusal.
+pub(crate) fn permit(
+    hooks: &dyn Hooks,
+    client: &ClientInfo,
+    request: Request<'_>,
+) -> Result<Qos, ReasonCode> {
+    let (access, topic) = match request {
+        Request::Publish { topic, .. } => (Access::Publish, topic),
+        Request::Subscribe { filter } => (Access::Subscribe, filter),
+    };
+    if access == Access::Publish && is_below("$SYS", topic) {
+        return Err(ReasonCode::NotAuthorized);
+    }
+    match client.judge(request) {
+        Verdict::Allowed { qos_max } => Ok(qos_max),
+        Verdict::Refused(reason) => Err(reason),
+        Verdict::Unsaid if hooks.authorize(client, access, topic) => Ok(Qos::ExactlyOnce),
+        Verdict::Unsaid => Err(ReasonCode::NotAuthorized),
+    }
+}
 
 /// Is the first level of this topic name or filter `root`?
 pub(crate) fn is_below(root: &str, topic: &str) -> bool {
@@ -9,22 +209,125 @@ pub(crate) fn is_below(root: &str, topic: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// May the client do this with an ordinary topic name or filter? Only the server publishes to `$SYS`.
-pub(crate) fn is_allowed(
-    hooks: &dyn Hooks,
-    client: &ClientInfo,
-    access: Access,
-    topic: &str,
-) -> bool {
-    if access == Access::Publish && is_below("$SYS", topic) {
-        return false;
-    }
-    hooks.authorize(client, access, topic)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALICE: Who<'_> = Who {
+        user: "alice",
+        client_id: "phone",
+    };
+    const BOB: Who<'_> = Who {
+        user: "bob",
+        client_id: "b/o#b",
+    };
+    const ALLOWED: Verdict = Verdict::Allowed {
+        qos_max: Qos::ExactlyOnce,
+    };
+    const REFUSED: Verdict = Verdict::Refused(ReasonCode::NotAuthorized);
+
+    fn acl(json: serde_json::Value) -> Acl {
+        let file: AclFile = serde_json::from_value(json).unwrap();
+        Acl::new(file).unwrap()
+    }
+
+    fn publish(topic: &str) -> Request<'_> {
+        Request::Publish {
+            topic,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+        }
+    }
+
+    fn subscribe(filter: &str) -> Request<'_> {
+        Request::Subscribe { filter }
+    }
+
+    #[test]
+    fn the_first_rule_that_concerns_the_request_decides() {
+        let acl = acl(serde_json::json!({
+            "groups": {"family": ["alice"]},
+            "rules": [
+                {"deny": ["publish"], "topics": ["home/alarm"]},
+                {"groups": ["family"], "allow": ["publish", "subscribe"], "topics": ["home/#"]},
+                {"deny": ["subscribe"], "topics": ["test/nosubscribe"], "reason": "unspecified"},
+                {"allow": ["subscribe"], "topics": ["#"]},
+            ],
+        }));
+        for (who, request, verdict) in [
+            (ALICE, publish("home/alarm"), REFUSED),
+            (ALICE, publish("home/light"), ALLOWED),
+            (BOB, publish("home/light"), Verdict::Unsaid),
+            (BOB, subscribe("home/light"), ALLOWED),
+            (BOB, publish("elsewhere"), Verdict::Unsaid),
+            (
+                BOB,
+                subscribe("test/nosubscribe"),
+                Verdict::Refused(ReasonCode::UnspecifiedError),
+            ),
+        ] {
+            assert_eq!(acl.judge(who, request), verdict, "{who:?} {request:?}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_allowed_if_all_of_it_is_and_denied_if_any_of_it_is() {
+        let acl = acl(serde_json::json!({"rules": [
+            {"deny": ["subscribe"], "topics": ["a/secret"]},
+            {"allow": ["subscribe"], "topics": ["a/+", "b/#"]},
+        ]}));
+        for (filter, verdict) in [
+            ("a/b", ALLOWED),
+            ("b/+/c/#", ALLOWED),
+            ("b", ALLOWED),
+            ("a/+", REFUSED),
+            ("a/#", REFUSED),
+            ("#", REFUSED),
+            ("+/open", Verdict::Unsaid),
+            ("a/b/#", Verdict::Unsaid),
+        ] {
+            assert_eq!(acl.judge(BOB, subscribe(filter)), verdict, "{filter}");
+        }
+    }
+
+    #[test]
+    fn an_allowing_rule_may_limit_qos_and_retain() {
+        let acl = acl(serde_json::json!({"rules": [
+            {"allow": ["publish", "subscribe"], "topics": ["t"], "qos_max": 1, "retain": false},
+        ]}));
+        let request = |qos, retain| Request::Publish {
+            topic: "t",
+            qos,
+            retain,
+        };
+        let limited = Verdict::Allowed {
+            qos_max: Qos::AtLeastOnce,
+        };
+        assert_eq!(acl.judge(BOB, request(Qos::AtLeastOnce, false)), limited);
+        assert_eq!(acl.judge(BOB, request(Qos::ExactlyOnce, false)), REFUSED);
+        assert_eq!(acl.judge(BOB, request(Qos::AtMostOnce, true)), REFUSED);
+        assert_eq!(acl.judge(BOB, subscribe("t")), limited);
+    }
+
+    #[test]
+    fn users_and_clients_have_places_of_their_own_unless_their_name_is_a_trick() {
+        let acl = acl(serde_json::json!({"rules": [
+            {"deny": ["publish"], "topics": ["locked/%c"]},
+            {"allow": ["publish", "subscribe"], "topics": ["u/%u/#", "c/dev-%c"]},
+        ]}));
+        assert_eq!(acl.judge(ALICE, publish("u/alice/x")), ALLOWED);
+        assert_eq!(acl.judge(ALICE, publish("c/dev-phone")), ALLOWED);
+        assert_eq!(acl.judge(ALICE, publish("u/bob/x")), Verdict::Unsaid);
+        assert_eq!(acl.judge(ALICE, subscribe("u/+/x")), Verdict::Unsaid);
+        let trick = Who {
+            user: "+",
+            client_id: "#",
+        };
+        assert_eq!(acl.judge(trick, subscribe("u/+/x")), Verdict::Unsaid);
+        assert_eq!(acl.judge(trick, publish("locked/anything")), REFUSED);
+        assert_eq!(acl.judge(ALICE, publish("locked/phone")), REFUSED);
+        assert_eq!(acl.judge(ALICE, publish("locked/tablet")), Verdict::Unsaid);
+    }
 
     #[test]
     fn a_root_is_a_whole_level() {

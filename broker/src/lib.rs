@@ -12,7 +12,7 @@
 //! What it does not do yet: shared subscriptions to ordinary topics (announced as not available, refused with 0x9E), topic
 //! aliases to the client, extended authentication, TLS, WebSocket, and keeping sessions and retained messages over a restart.
 
-mod acl;
+pub mod acl;
 mod clock;
 pub mod codec;
 pub mod config;
