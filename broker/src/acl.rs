@@ -4,20 +4,26 @@
 //! 2. The first rule that concerns the request decides ([`Acl::judge`]).
 //! 3. What no rule concerns is the plugin's to say ([`Hooks::authorize`]).
 //!
-//! A SUBSCRIBE is judged by its filter, once: an allowing rule must cover all of it, a denying one any of it. When the
-//! rules are replaced, the subscriptions that they no longer allow end.
+//! A SUBSCRIBE is judged by its filter: an allowing rule must cover all of it, a denying one any of it. When the rules are
+//! replaced, and when a session resumes, the subscriptions that are no longer allowed end, and what waited because of them
+//! is dropped.
 
 mod file;
 mod pattern;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub use self::file::{AclError, AclFile};
+use bytestring::ByteString;
+use tokio::sync::Notify;
+
+pub use self::file::{AclError, AclFile, Deed, RuleEntry, Told};
 use self::pattern::Pattern;
-use crate::codec::packet::Qos;
+use crate::codec::packet::{Publish, Qos};
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{Access, ClientInfo, Hooks};
+use crate::sys;
 
 /// Checked rules, in order.
 #[derive(Debug, Default)]
@@ -28,7 +34,7 @@ pub struct Acl {
 #[derive(Debug)]
 struct Rule {
     /// Names of users; `None`: everybody.
-    users: Option<Vec<String>>,
+    users: Option<HashSet<String>>,
     publish: bool,
     subscribe: bool,
     topics: Vec<Pattern>,
@@ -69,6 +75,16 @@ pub enum Request<'a> {
     },
 }
 
+impl<'a> Request<'a> {
+    pub(crate) fn publish(publish: &'a Publish) -> Self {
+        Self::Publish {
+            topic: &publish.topic,
+            qos: publish.qos,
+            retain: publish.retain,
+        }
+    }
+}
+
 /// What the rules say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -84,9 +100,22 @@ pub enum Verdict {
 }
 
 impl Acl {
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Is there no rule?
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// The first rule that concerns the request decides.
     pub fn judge(&self, who: Who<'_>, request: Request<'_>) -> Verdict {
-        let mut verdicts = self.rules.iter().filter_map(|rule| rule.judge(who, request));
+        let mut verdicts = self
+            .rules
+            .iter()
+            .filter_map(|rule| rule.judge(who, request));
         verdicts.next().unwrap_or(Verdict::Unsaid)
     }
 }
@@ -94,7 +123,7 @@ impl Acl {
 impl Rule {
     fn judge(&self, who: Who<'_>, request: Request<'_>) -> Option<Verdict> {
         let users = self.users.as_ref();
-        if !users.is_none_or(|users| users.iter().any(|user| user == who.user)) {
+        if users.is_some_and(|users| !users.contains(who.user)) {
             return None;
         }
         let mut topics = self.topics.iter();
@@ -107,7 +136,13 @@ impl Rule {
             (Request::Subscribe { filter }, Effect::Deny { reason }) => topics
                 .any(|pattern| pattern.overlaps(who, filter))
                 .then_some(Verdict::Refused(reason)),
-            (Request::Publish { topic, qos, retain }, Effect::Allow { qos_max, retain: may }) => {
+            (
+                Request::Publish { topic, qos, retain },
+                Effect::Allow {
+                    qos_max,
+                    retain: may,
+                },
+            ) => {
                 let verdict = if qos > qos_max || (retain && !may) {
                     Verdict::Refused(ReasonCode::NotAuthorized)
                 } else {
@@ -128,16 +163,33 @@ impl Rule {
 pub struct Rules {
     current: RwLock<Arc<Acl>>,
     generation: AtomicU64,
+    replaced: Notify,
+}
+
+/// Which rules: another number for each that were in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
+impl Generation {
+    /// The lowest bit tells whether there is any rule.
+    const ANY: u64 = 1;
+
+    const fn has_rules(self) -> bool {
+        self.0 & Self::ANY != 0
+    }
 }
 
 impl Rules {
     /// Replaces the rules: for publishes at once, for subscriptions with the next turn of each connection.
     pub fn replace(&self, acl: Acl) {
-        *self
-            .current
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(acl);
-        self.generation.fetch_add(1, Ordering::Release);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let any = u64::from(!acl.is_empty());
+        *current = Arc::new(acl);
+        let last = self.generation.load(Ordering::Relaxed);
+        let next = (last | Generation::ANY) + 1 + any;
+        self.generation.store(next, Ordering::Release);
+        drop(current);
+        self.replaced.notify_one();
     }
 
     /// The rules of now.
@@ -145,32 +197,31 @@ impl Rules {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Moves when they are replaced.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+    /// Moves when they are replaced. Read before the rules: a change in between makes what was found too old, never too
+    /// new.
+    pub(crate) fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::Acquire))
+    }
+
+    /// Waits until they are replaced. For one listener.
+    pub(crate) async fn replaced(&self) {
+        self.replaced.notified().await;
     }
 }
 
-/// A publish that was allowed: the same again need not be judged while the rules stay.
+/// A publish that the rules did not refuse: the same again need not be judged while they stay.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    generation: u64,
-    topic: bytestring::ByteString,
+    generation: Generation,
+    topic: ByteString,
     qos: Qos,
     retain: bool,
+    /// No rule concerned it.
+    unsaid: bool,
 }
 
 impl Permit {
-    pub(crate) fn new(generation: u64, publish: &crate::codec::packet::Publish) -> Self {
-        Self {
-            generation,
-            topic: publish.topic.clone(),
-            qos: publish.qos,
-            retain: publish.retain,
-        }
-    }
-
-    pub(crate) fn covers(&self, generation: u64, publish: &crate::codec::packet::Publish) -> bool {
+    fn covers(&self, generation: Generation, publish: &Publish) -> bool {
         self.generation == generation
             && self.qos >= publish.qos
             && (self.retain || !publish.retain)
@@ -182,7 +233,7 @@ impl Permit {
 ///
 /// # Errors
 /// The refusal.
-pub(crate) fn permit(
+pub fn permit(
     hooks: &dyn Hooks,
     client: &ClientInfo,
     request: Request<'_>,
@@ -191,15 +242,59 @@ pub(crate) fn permit(
         Request::Publish { topic, .. } => (Access::Publish, topic),
         Request::Subscribe { filter } => (Access::Subscribe, filter),
     };
-    if access == Access::Publish && is_below("$SYS", topic) {
+    if access == Access::Publish && is_below(sys::ROOT, topic) {
         return Err(ReasonCode::NotAuthorized);
     }
-    match client.judge(request) {
+    let verdict = if client.rules.generation().has_rules() {
+        client.judge(request)
+    } else {
+        Verdict::Unsaid
+    };
+    match verdict {
         Verdict::Allowed { qos_max } => Ok(qos_max),
         Verdict::Refused(reason) => Err(reason),
         Verdict::Unsaid if hooks.authorize(client, access, topic) => Ok(Qos::ExactlyOnce),
         Verdict::Unsaid => Err(ReasonCode::NotAuthorized),
     }
+}
+
+/// [`permit`] for publishes in a row: `last` is what the rules said to the one before.
+///
+/// # Errors
+/// The refusal.
+pub(crate) fn permit_publish(
+    hooks: &dyn Hooks,
+    client: &ClientInfo,
+    publish: &Publish,
+    last: &mut Option<Permit>,
+) -> Result<(), ReasonCode> {
+    if is_below(sys::ROOT, &publish.topic) {
+        return Err(ReasonCode::NotAuthorized);
+    }
+    let generation = client.rules.generation();
+    let unsaid = if !generation.has_rules() {
+        true
+    } else if let Some(permit) = last.as_ref().filter(|it| it.covers(generation, publish)) {
+        permit.unsaid
+    } else {
+        let unsaid = match client.judge(Request::publish(publish)) {
+            Verdict::Refused(reason) => return Err(reason),
+            verdict => verdict == Verdict::Unsaid,
+        };
+        *last = Some(Permit {
+            generation,
+            // In memory of its own: the packet's topic holds on to a whole buffer.
+            topic: ByteString::from(&*publish.topic),
+            qos: publish.qos,
+            retain: publish.retain,
+            unsaid,
+        });
+        unsaid
+    };
+    if unsaid && !hooks.authorize(client, Access::Publish, &publish.topic) {
+        return Err(ReasonCode::NotAuthorized);
+    }
+    Ok(())
 }
 
 /// Is the first level of this topic name or filter `root`?
@@ -327,6 +422,20 @@ mod tests {
         assert_eq!(acl.judge(trick, publish("locked/anything")), REFUSED);
         assert_eq!(acl.judge(ALICE, publish("locked/phone")), REFUSED);
         assert_eq!(acl.judge(ALICE, publish("locked/tablet")), Verdict::Unsaid);
+    }
+
+    #[test]
+    fn each_replacement_is_another_generation_that_tells_whether_there_are_rules() {
+        let rules = Rules::default();
+        let open = || acl(serde_json::json!({"rules": [{"allow": ["publish"], "topics": ["#"]}]}));
+        let mut seen = vec![rules.generation()];
+        for (next, has_rules) in [(open(), true), (open(), true), (Acl::default(), false)] {
+            rules.replace(next);
+            let generation = rules.generation();
+            assert_eq!(generation.has_rules(), has_rules);
+            assert!(!seen.contains(&generation));
+            seen.push(generation);
+        }
     }
 
     #[test]

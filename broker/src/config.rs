@@ -35,6 +35,8 @@ pub struct Config {
     pub inflight_max: u16,
     /// Topic aliases that a 5.0 client may use. Default 32.
     pub topic_alias_maximum: u16,
+    /// Topic aliases that the server uses towards a 5.0 client; the client's Topic Alias Maximum may be lower. Default 16.
+    pub topic_alias_out_max: u16,
     /// Unanswered publishes, subscribes and releases of one connection before it is read no further. Default 1,024.
     pub pending_publishes_max: usize,
     /// Bytes of them before the connection is read no further. Default 1,048,576.
@@ -53,6 +55,8 @@ pub struct Config {
     pub retained_messages_max: usize,
     /// Bytes of all retained messages. Default 268,435,456.
     pub retained_bytes_max: usize,
+    /// Seconds between two looks at the statistics in `$SYS/broker/…`; 0: there are none. Default 10.
+    pub sys_interval_s: u64,
     /// Milliseconds without progress after which a write to a stalled client ends its connection. Default 30,000.
     pub write_timeout_ms: u64,
     /// Output buffer of one connection in bytes; while it is full, nothing more is read from or pulled for the client.
@@ -78,6 +82,7 @@ impl Default for Config {
             receive_maximum: 256,
             inflight_max: 256,
             topic_alias_maximum: 32,
+            topic_alias_out_max: 16,
             pending_publishes_max: 1_024,
             pending_bytes_max: 1024 * 1024,
             subscriptions_max: 1_000,
@@ -87,6 +92,7 @@ impl Default for Config {
             sessions_kept_max: 100_000,
             retained_messages_max: 100_000,
             retained_bytes_max: 256 * 1024 * 1024,
+            sys_interval_s: 10,
             write_timeout_ms: 30_000,
             output_bytes_max: 64 * 1024,
             close_timeout_ms: 1_000,
@@ -146,6 +152,10 @@ impl Config {
 
     pub(crate) fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) fn sys_interval(&self) -> Option<Duration> {
+        (self.sys_interval_s > 0).then(|| Duration::from_secs(self.sys_interval_s))
     }
 
     pub(crate) fn write_timeout(&self) -> Duration {

@@ -19,26 +19,27 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, timeout};
-use tracing::debug;
+use tracing::{debug, info};
 
-use self::handshake::{Opened, Refused, end_all};
+use self::handshake::{Opened, Refused, end_all, permit_will};
 use self::link::Link;
+use crate::acl::{self, Generation, Permit, Request};
+use crate::clock;
 use crate::codec::decode::DecodeError;
 use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
-    Ack, ConnAck, Disconnect, Packet, PacketId, Publish, SubscribeFilter, Version, Will,
+    Ack, ConnAck, Disconnect, Packet, PacketId, Publish, Qos, SubscribeFilter, Version, Will,
 };
 use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
-use crate::hooks::{Access, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket};
+use crate::hooks::{ClientInfo, PublishAnswer, Room, SessionEnd, Ticket};
 use crate::mailbox::{Answer, Letters};
 use crate::registry::{Claim, KeptSession, expires_at};
 use crate::router::{Publisher, Subscriber};
 use crate::server::Server;
 use crate::session::queue::Queued;
 use crate::session::{AckKind, Action, ProtocolError, Session, Subscribing, will};
-use crate::{acl, clock};
 
 /// Serves one accepted stream until it has ended.
 pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, peer: SocketAddr)
@@ -91,6 +92,10 @@ struct Connection<S> {
     session: Session,
     subscriber: Subscriber,
     publisher: Publisher,
+    /// What the rules said to the last publish.
+    permit: Option<Permit>,
+    /// The rules that the subscriptions were judged by.
+    judged_by: Option<Generation>,
     claim: Claim,
     will: Option<Box<Will>>,
     plugin: Plugin,
@@ -179,6 +184,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             session: opened.session,
             subscriber: opened.subscriber,
             publisher: Publisher::default(),
+            permit: None,
+            judged_by: None,
             claim: opened.claim,
             will: opened.will,
             // The plugin may have something from the beginning, for example what was in flight.
@@ -192,6 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn run(mut self: Box<Self>) {
+        self.server.metrics.clients_connected.increment();
         let end = match self.drive().await {
             Ok(never) => match never {},
             Err(end) => end,
@@ -201,12 +209,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.say_goodbye(&end);
         // Before the peer has read the last packet: a later connection of this session waits for this.
         let (server, mut link) = self.finish(&end);
+        server.metrics.clients_connected.decrement();
         if !matches!(end, End::Client { .. } | End::Closed | End::Lost(_)) {
             Box::pin(close(&server, &mut link)).await;
         }
-        let (received, sent) = link.take_counts();
-        server.metrics.bytes_received.add(received);
-        server.metrics.bytes_sent.add(sent);
+        link.take_traffic().count(&server.metrics);
     }
 
     async fn drive(&mut self) -> Result<std::convert::Infallible, End> {
@@ -356,14 +363,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let metrics = &self.server.metrics;
         metrics.messages_dropped_too_large.add(tally.too_large);
         metrics.messages_dropped_expired.add(tally.expired);
-        let (received, sent) = self.link.take_counts();
-        metrics.bytes_received.add(received);
-        metrics.bytes_sent.add(sent);
+        self.link.take_traffic().count(metrics);
         result
     }
 
     fn turn_with(&mut self, scratch: &mut Scratch, letters: Letters) -> Result<(), End> {
         let now = clock::now();
+        self.judge_subscriptions();
         for (number, answer) in letters.answers {
             self.session
                 .handle_answer(number, answer, &mut scratch.actions)?;
@@ -427,7 +433,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Action::SendAck(kind, ack) => self.send_ack(kind, ack),
             Action::Send(packet) => self.link.send(&packet, self.session.version()),
             Action::Deliver(outgoing) => {
-                self.server.metrics.publishes_sent.increment();
                 self.link.send_publish(&outgoing, self.session.version());
             }
             Action::Route(publish, number) => {
@@ -470,21 +475,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn route(&mut self, publish: Arc<Publish>, now: Instant) -> PublishAnswer {
         let server = &self.server;
         server.metrics.publishes_received.increment();
-        let allowed = acl::is_allowed(
-            &*server.hooks,
-            &self.client,
-            Access::Publish,
-            &publish.topic,
-        );
         let refusal = |reason| PublishAnswer {
             notice: None,
             reason,
             properties: None,
         };
-        if !allowed {
+        let permitted =
+            acl::permit_publish(&*server.hooks, &self.client, &publish, &mut self.permit);
+        if let Err(reason) = permitted {
             server.metrics.publishes_refused.increment();
             debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
-            return refusal(ReasonCode::NotAuthorized);
+            return refusal(reason);
         }
         let routed = server.route(publish, &mut self.publisher, now);
         if routed.retained_refused {
@@ -525,20 +526,60 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscribe_one(
         &mut self,
-        wanted: SubscribeFilter,
+        mut wanted: SubscribeFilter,
         identifier: Option<u32>,
         now: Instant,
     ) -> ReasonCode {
-        let server = &self.server;
-        let filter = wanted.filter.split_share().1;
-        if !acl::is_allowed(&*server.hooks, &self.client, Access::Subscribe, filter) {
-            debug!(client = ?self.client, filter, "subscription not authorized");
-            return ReasonCode::NotAuthorized;
+        let metrics = &self.server.metrics;
+        match self.permit_subscription(&wanted.filter) {
+            Ok(qos_max) => wanted.qos = wanted.qos.min(qos_max),
+            Err(reason) => {
+                metrics.subscriptions_refused.increment();
+                debug!(client = ?self.client, filter = wanted.filter.as_str(), "subscription not authorized");
+                return reason;
+            }
         }
         let result = self
             .subscriber
-            .subscribe(&server.router, wanted, identifier, now);
+            .subscribe(&self.server.router, wanted, identifier, now);
+        if result == Err(ReasonCode::QuotaExceeded) {
+            metrics.subscriptions_over_limit.increment();
+        }
         result.unwrap_or_else(|refusal| refusal)
+    }
+
+    fn permit_subscription(&self, filter: &TopicFilter) -> Result<Qos, ReasonCode> {
+        let filter = filter.split_share().1;
+        let request = Request::Subscribe { filter };
+        acl::permit(&*self.server.hooks, &self.client, request)
+    }
+
+    /// Ends the subscriptions that are no longer allowed: when the rules were replaced, and when a session resumes.
+    fn judge_subscriptions(&mut self) {
+        let generation = self.server.rules.generation();
+        if self.judged_by == Some(generation) {
+            return;
+        }
+        self.judged_by = Some(generation);
+        let filters = self.subscriber.filters();
+        let over = filters.filter(|filter| self.permit_subscription(filter).is_err());
+        let over: Vec<TopicFilter> = over.cloned().collect();
+        if over.is_empty() {
+            return;
+        }
+        info!(client = ?self.client, count = over.len(), "subscriptions end: no longer allowed");
+        self.server.metrics.subscriptions_revoked.add(over.len());
+        self.unsubscribe(&over);
+        if let Some(queue) = self.subscriber.queue() {
+            let allowed = |publish: &Publish| {
+                let filter = &publish.topic;
+                let request = Request::Subscribe { filter };
+                acl::permit(&*self.server.hooks, &self.client, request).is_ok()
+            };
+            let dropped = queue.retain(allowed);
+            let metrics = &self.server.metrics;
+            metrics.messages_dropped_not_allowed.add(dropped);
+        }
     }
 
     fn subscribe_plugin(&self, wanted: Subscribing) {
@@ -554,10 +595,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn unsubscribe(&mut self, filters: &[TopicFilter]) -> Vec<ReasonCode> {
-        filters
-            .iter()
-            .map(|filter| self.subscriber.unsubscribe(&self.server.router, filter))
-            .collect()
+        let mut reasons = Vec::new();
+        for filter in filters {
+            let (reason, left) = self.subscriber.unsubscribe(&self.server.router, filter);
+            self.server.give_on(left);
+            reasons.push(reason);
+        }
+        reasons
     }
 
     /// Tells the plugin what became of its deliveries.
@@ -699,7 +743,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         );
         let mut pending_will = None;
-        if let Some(will) = self.will.filter(|_| !goodbye) {
+        // Judged again: the rules may have been replaced since CONNECT.
+        let allowed = |will: &Will| permit_will(&server, &self.client, will).is_ok();
+        if let Some(will) = self.will.filter(|will| !goodbye && allowed(will)) {
             let due = will::due_at(&will, ended.session_expiry, now);
             let publish = will::into_publish(*will);
             match due {
@@ -708,7 +754,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if discarded {
-            self.subscriber.end(&server.router);
+            let queued = self.subscriber.end(&server.router);
+            server.give_on(ended.state.into_shared().chain(queued));
             drop(self.claim);
         } else {
             if let Some(queue) = self.subscriber.queue() {

@@ -9,8 +9,8 @@
 //!    0x8B, and tells the plugin of its end.
 //! 3. When the last task is over, the plugin is told of the shutdown.
 //!
-//! What it does not do yet: shared subscriptions to ordinary topics (announced as not available, refused with 0x9E), topic
-//! aliases to the client, extended authentication, TLS, WebSocket, and keeping sessions and retained messages over a restart.
+//! What it does not do yet: extended authentication, TLS, WebSocket, and keeping sessions and retained messages over a
+//! restart.
 
 pub mod acl;
 mod clock;
@@ -26,6 +26,7 @@ mod registry;
 mod router;
 mod server;
 mod session;
+mod sys;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,12 +35,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::acl::Rules;
 pub use crate::config::{Config, ConfigError};
 pub use crate::error::Error;
 use crate::hooks::Hooks;
 use crate::listener::tcp;
 pub use crate::metrics::Metrics;
 use crate::server::Server;
+use crate::sys::Statistics;
 
 /// A broker that listens and does not serve yet.
 #[derive(Debug)]
@@ -48,6 +51,7 @@ pub struct Broker {
     hooks: HooksBox,
     listener: TcpListener,
     address: SocketAddr,
+    rules: Arc<Rules>,
     metrics: Arc<Metrics>,
 }
 
@@ -77,6 +81,7 @@ impl Broker {
             hooks: HooksBox(hooks),
             listener,
             address,
+            rules: Arc::default(),
             metrics: Arc::default(),
         })
     }
@@ -84,6 +89,11 @@ impl Broker {
     /// Where it listens: with the port that port 0 became.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The operator's rules: none at first, to be replaced at any time.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules)
     }
 
     /// What it counts.
@@ -99,10 +109,16 @@ impl Broker {
         let server = Arc::new(Server::new(
             self.config,
             self.hooks.0,
+            self.rules,
             self.metrics,
             stop.clone(),
         ));
         server.tasks.spawn(Arc::clone(&server).watch_sessions());
+        server.tasks.spawn(Arc::clone(&server).watch_rules());
+        if let Some(interval) = server.config.sys_interval() {
+            let statistics = Statistics::begin(Arc::clone(&server));
+            server.tasks.spawn(statistics.run(interval));
+        }
         info!(address = %self.address, "listening");
         tcp::run(&server, &self.listener).await;
         drop(self.listener);

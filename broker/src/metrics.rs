@@ -34,6 +34,14 @@ impl Gauge {
         self.0.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn decrement(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn set(&self, value: usize) {
         let value = u64::try_from(value).unwrap_or(u64::MAX);
         self.0.store(value, Ordering::Relaxed);
@@ -45,6 +53,8 @@ impl Gauge {
 pub struct Metrics {
     /// Network connections that are open now.
     pub connections_open: Gauge,
+    /// Clients that are connected: their CONNECT was accepted.
+    pub clients_connected: Gauge,
     /// Sessions that are kept for clients that are away.
     pub sessions_kept: Gauge,
     /// Network connections accepted.
@@ -69,12 +79,26 @@ pub struct Metrics {
     pub bytes_received: Counter,
     /// Bytes written.
     pub bytes_sent: Counter,
+    /// Packets received, of all kinds.
+    pub packets_received: Counter,
+    /// Packets sent, of all kinds.
+    pub packets_sent: Counter,
+    /// Bytes of the payloads of PUBLISH packets received.
+    pub publish_bytes_received: Counter,
+    /// Bytes of the payloads of PUBLISH packets sent.
+    pub publish_bytes_sent: Counter,
     /// PUBLISH packets to ordinary topics received.
     pub publishes_received: Counter,
     /// PUBLISH packets handed over to the plugin.
     pub publishes_handed_over: Counter,
     /// PUBLISH packets refused: not authorized.
     pub publishes_refused: Counter,
+    /// Ordinary subscriptions refused: not authorized.
+    pub subscriptions_refused: Counter,
+    /// Ordinary subscriptions refused: the session has as many as it may have.
+    pub subscriptions_over_limit: Counter,
+    /// Ordinary subscriptions ended because they are no longer allowed.
+    pub subscriptions_revoked: Counter,
     /// PUBLISH packets sent.
     pub publishes_sent: Counter,
     /// Ordinary messages dropped because the queue of a session was full.
@@ -83,8 +107,12 @@ pub struct Metrics {
     pub messages_dropped_too_large: Counter,
     /// Ordinary messages not sent because they had expired.
     pub messages_dropped_expired: Counter,
+    /// Ordinary messages not sent because the client may no longer subscribe to their topics.
+    pub messages_dropped_not_allowed: Counter,
     /// Retained messages refused because the limit was reached.
     pub retained_refused: Counter,
+    /// Kept sessions whose time was over.
+    pub sessions_expired: Counter,
     /// Kept sessions that were discarded because there were too many.
     pub sessions_evicted: Counter,
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acl::Rules;
 use crate::clock;
 use crate::codec::packet::Publish;
 use crate::config::Config;
@@ -14,6 +15,7 @@ use crate::hooks::Hooks;
 use crate::metrics::Metrics;
 use crate::registry::{Due, KeptSession, Registry};
 use crate::router::{Publisher, Routed, Router};
+use crate::session::queue::Queued;
 
 /// What all connections share.
 pub(crate) struct Server {
@@ -21,6 +23,7 @@ pub(crate) struct Server {
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) router: Router,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the broker stops.
     pub(crate) stop: CancellationToken,
@@ -33,12 +36,14 @@ impl Server {
     pub(crate) fn new(
         config: Config,
         hooks: Arc<dyn Hooks>,
+        rules: Arc<Rules>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             router: Router::new(&config),
             registry: Arc::new(Registry::new(config.sessions_kept_max)),
+            rules,
             metrics,
             stop,
             tasks: TaskTracker::new(),
@@ -73,9 +78,16 @@ impl Server {
         self.route(Arc::new(will), &mut Publisher::default(), now);
     }
 
+    /// Gives what a session left behind to the others of its shared subscriptions.
+    pub(crate) fn give_on(&self, left: impl IntoIterator<Item = Queued>) {
+        let dropped = self.router.give_on(left);
+        self.metrics.messages_dropped_queue_full.add(dropped);
+    }
+
     /// A session is over for good.
     pub(crate) fn end_session(&self, mut session: KeptSession, now: Instant) {
-        session.subscriber.end(&self.router);
+        let queued = session.subscriber.end(&self.router);
+        self.give_on(session.state.into_shared().chain(queued));
         if let Some((_, will)) = session.will {
             self.publish_will(*will, now);
         }
@@ -88,7 +100,10 @@ impl Server {
             let (due, next) = self.registry.due(now);
             for due in due {
                 match due {
-                    Due::Expired(session) => self.end_session(*session, now),
+                    Due::Expired(session) => {
+                        self.metrics.sessions_expired.increment();
+                        self.end_session(*session, now);
+                    }
                     Due::Will(will) => self.publish_will(*will, now),
                 }
             }
@@ -97,6 +112,16 @@ impl Server {
                 () = self.stop.cancelled() => return,
                 () = self.registry.changed() => {}
                 () = clock::sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Has every connection look at its subscriptions when the rules were replaced, until the broker stops.
+    pub(crate) async fn watch_rules(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.rules.replaced() => self.registry.wake_all(),
             }
         }
     }

@@ -626,6 +626,7 @@ impl Hooks for ChatPlugin {
         match self.accounts.authenticate(name, password).await {
             Ok(user) => Ok(Identity {
                 user: user.id.to_string().into(),
+                name: user.handle.as_str().into(),
             }),
             Err(AuthError::BadCredentials) => Err(ReasonCode::BadUserNameOrPassword),
             Err(AuthError::Busy) => Err(ReasonCode::ServerBusy),
@@ -636,8 +637,9 @@ impl Hooks for ChatPlugin {
         }
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
-        self.ordinary_topics_open && !topic.starts_with('$')
+    fn authorize(&self, _client: &ClientInfo, access: Access, topic: &str) -> bool {
+        let statistics = access == Access::Subscribe && topic.starts_with("$SYS/");
+        self.ordinary_topics_open && (statistics || !topic.starts_with('$'))
     }
 
     async fn on_connected(

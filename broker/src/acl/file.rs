@@ -1,6 +1,6 @@
 //! The rules as an operator writes them (`docs/operations.md`), and their check.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
@@ -65,9 +65,15 @@ pub enum Told {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rule {number}: {what}")]
 pub struct AclError {
-    /// From 1.
     number: usize,
     what: RuleError,
+}
+
+impl AclError {
+    /// Which rule: its place in the file, from 1.
+    pub const fn number(&self) -> usize {
+        self.number
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,12 +118,15 @@ fn check(rule: RuleEntry, groups: &HashMap<String, Vec<String>>) -> Result<Rule,
     if rule.topics.is_empty() {
         return Err(RuleError::NoTopics);
     }
-    let mut users = rule.users;
-    for name in rule.groups.into_iter().flatten() {
-        let Some(members) = groups.get(&name) else {
-            return Err(RuleError::NoGroup(name));
-        };
-        users.get_or_insert_default().extend_from_slice(members);
+    let mut users = rule.users.map(HashSet::from_iter);
+    if let Some(names) = rule.groups {
+        let users = users.get_or_insert_default();
+        for name in names {
+            let Some(members) = groups.get(&name) else {
+                return Err(RuleError::NoGroup(name));
+            };
+            users.extend(members.iter().cloned());
+        }
     }
     let parse = |text: String| match Pattern::parse(&text) {
         Ok(pattern) => Ok(pattern),
@@ -127,7 +136,11 @@ fn check(rule: RuleEntry, groups: &HashMap<String, Vec<String>>) -> Result<Rule,
         users,
         publish: deeds.contains(&Deed::Publish),
         subscribe: deeds.contains(&Deed::Subscribe),
-        topics: rule.topics.into_iter().map(parse).collect::<Result<_, _>>()?,
+        topics: rule
+            .topics
+            .into_iter()
+            .map(parse)
+            .collect::<Result<_, _>>()?,
         effect,
     })
 }
@@ -211,13 +224,20 @@ mod tests {
     }
 
     #[test]
-    fn a_group_without_members_is_nobody() {
+    fn an_empty_list_is_nobody_and_no_list_everybody() {
         let file = json!({
             "groups": {"g": []},
-            "rules": [{"groups": ["g"], "allow": ["publish"], "topics": ["#"]}],
+            "rules": [
+                {"groups": ["g"], "allow": ["publish"], "topics": ["#"]},
+                {"groups": [], "allow": ["publish"], "topics": ["#"]},
+                {"users": [], "allow": ["publish"], "topics": ["#"]},
+                {"allow": ["publish"], "topics": ["#"]},
+            ],
         });
         let acl = Acl::new(serde_json::from_value(file).unwrap()).unwrap();
-        assert_eq!(acl.rules[0].users, Some(Vec::new()));
+        let users: Vec<_> = acl.rules.iter().map(|rule| rule.users.clone()).collect();
+        let nobody = Some(HashSet::new());
+        assert_eq!(users, [nobody.clone(), nobody.clone(), nobody, None]);
     }
 
     #[test]

@@ -133,8 +133,12 @@ fn equals(parts: &[Part], who: Who<'_>, level: &str, denying: bool) -> bool {
         let text = match part {
             Part::Text(text) => text,
             Part::User | Part::Client => {
-                let name = if *part == Part::User { who.user } else { who.client_id };
-                if name.is_empty() || name.contains(['/', '+', '#']) {
+                let name = if *part == Part::User {
+                    who.user
+                } else {
+                    who.client_id
+                };
+                if name.is_empty() || name.starts_with('$') || name.contains(['/', '+', '#']) {
                     return denying;
                 }
                 name

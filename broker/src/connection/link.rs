@@ -17,6 +17,7 @@ use crate::clock;
 use crate::codec::decode::{DecodeError, Decoder};
 use crate::codec::encode::{encode, encode_publish};
 use crate::codec::packet::{Packet, Version};
+use crate::metrics::Metrics;
 use crate::session::Outgoing;
 
 /// One network connection.
@@ -28,8 +29,34 @@ pub(crate) struct Link<S> {
     output: BytesMut,
     /// Since when the peer has taken nothing of what waits for it.
     blocked_since: Option<Instant>,
+    traffic: Traffic,
+}
+
+/// What has crossed a link.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
     bytes_received: usize,
     bytes_sent: usize,
+    packets_received: usize,
+    packets_sent: usize,
+    publishes_sent: usize,
+    /// Of payloads.
+    publish_bytes_received: usize,
+    publish_bytes_sent: usize,
+}
+
+impl Traffic {
+    pub(crate) fn count(&self, metrics: &Metrics) {
+        metrics.bytes_received.add(self.bytes_received);
+        metrics.bytes_sent.add(self.bytes_sent);
+        metrics.packets_received.add(self.packets_received);
+        metrics.packets_sent.add(self.packets_sent);
+        metrics.publishes_sent.add(self.publishes_sent);
+        metrics
+            .publish_bytes_received
+            .add(self.publish_bytes_received);
+        metrics.publish_bytes_sent.add(self.publish_bytes_sent);
+    }
 }
 
 thread_local! {
@@ -44,8 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             input: BytesMut::new(),
             output: BytesMut::new(),
             blocked_since: None,
-            bytes_received: 0,
-            bytes_sent: 0,
+            traffic: Traffic::default(),
         }
     }
 
@@ -64,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             let read = buffer.filled();
             self.input.extend_from_slice(read);
-            self.bytes_received += read.len();
+            self.traffic.bytes_received += read.len();
             Poll::Ready(Ok(read.len()))
         })
     }
@@ -77,6 +103,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let packet = self.decoder.decode(&mut self.input)?;
         if self.input.is_empty() {
             self.input = BytesMut::new();
+        }
+        self.traffic.packets_received += usize::from(packet.is_some());
+        if let Some(Packet::Publish(publish)) = &packet {
+            self.traffic.publish_bytes_received += publish.payload.len();
         }
         Ok(packet)
     }
@@ -97,10 +127,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     pub(crate) fn send(&mut self, packet: &Packet, version: Version) {
+        self.traffic.packets_sent += 1;
         encode(packet, version, &mut self.output);
     }
 
     pub(crate) fn send_publish(&mut self, outgoing: &Outgoing, version: Version) {
+        self.traffic.packets_sent += 1;
+        self.traffic.publishes_sent += 1;
+        self.traffic.publish_bytes_sent += outgoing.publish.payload.len();
         encode_publish(
             &outgoing.publish,
             &outgoing.head(),
@@ -126,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.output.advance(written);
-                    self.bytes_sent += written;
+                    self.traffic.bytes_sent += written;
                     self.blocked_since = None;
                     progress = true;
                 }
@@ -167,12 +201,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
-    /// Bytes read and written since the last call.
-    pub(crate) fn take_counts(&mut self) -> (usize, usize) {
-        (
-            std::mem::take(&mut self.bytes_received),
-            std::mem::take(&mut self.bytes_sent),
-        )
+    /// What has crossed since the last call.
+    pub(crate) fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
     }
 }
 

@@ -81,6 +81,11 @@ impl Retained {
             .collect()
     }
 
+    /// Number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Forgets what has expired.
     pub(crate) fn expire(&mut self, now: Instant) {
         let bytes = &mut self.bytes;

@@ -324,6 +324,7 @@ impl Hooks for Plugin {
         }
         Ok(Identity {
             user: user.to_string().into(),
+            name: user.to_string().into(),
         })
     }
 
