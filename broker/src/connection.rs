@@ -3,7 +3,8 @@
 //! A turn: read packets → session → carry out its actions → report outcomes → pull deliveries → one write. Nothing in a turn
 //! waits; between turns the task waits for input, letters, messages, room in the socket, time and the stop token at once, so
 //! that a stalled reader stops none of them. While the output buffer is full nothing is read or pulled; a write without
-//! progress for too long ends the connection.
+//! progress for too long ends the connection. Who sends more than its rates allow is read no further for a while, or
+//! refused.
 
 mod handshake;
 mod link;
@@ -33,8 +34,10 @@ use crate::codec::packet::{
 use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
+use crate::config::OverRate;
 use crate::hooks::{ClientInfo, PublishAnswer, Room, SessionEnd, Ticket};
 use crate::mailbox::{Answer, Letters};
+use crate::rate::Meter;
 use crate::registry::{Claim, KeptSession, expires_at};
 use crate::router::{Publisher, Subscriber};
 use crate::server::Server;
@@ -104,6 +107,10 @@ struct Connection<S> {
     /// Armed for `armed_for`, or for an earlier time that has no meaning any more.
     timer: Pin<Box<Sleep>>,
     armed_for: Option<Instant>,
+    /// What the client may send, if that is limited.
+    meter: Option<Box<Meter>>,
+    /// The client sent too much: it is read no further until then.
+    paused_until: Option<Instant>,
     /// No complete packet is left of what was read.
     input_used_up: bool,
     /// Set when the broker stops: until then requests may be answered.
@@ -178,6 +185,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(server: Arc<Server>, link: Link<S>, opened: Opened) -> Self {
         let now = clock::now();
         Self {
+            meter: Meter::new(&server.config, now),
+            paused_until: None,
             server,
             link,
             client: opened.client,
@@ -308,6 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let deadlines = [
             self.session.next_timeout(),
             self.write_deadline(),
+            self.paused_until,
             self.drain_until,
         ];
         let Some(next) = deadlines.into_iter().flatten().min() else {
@@ -329,7 +339,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn is_reading(&self) -> bool {
-        self.drain_until.is_none() && self.session.wants_input() && self.has_room()
+        self.drain_until.is_none()
+            && self.paused_until.is_none()
+            && self.session.wants_input()
+            && self.has_room()
     }
 
     fn is_delivering(&self) -> bool {
@@ -370,6 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn turn_with(&mut self, scratch: &mut Scratch, letters: Letters) -> Result<(), End> {
         let now = clock::now();
         self.judge_subscriptions();
+        self.paused_until = self.paused_until.filter(|until| *until > now);
         for (number, answer) in letters.answers {
             self.session
                 .handle_answer(number, answer, &mut scratch.actions)?;
@@ -399,15 +413,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn read_into(&mut self, actions: &mut Vec<Action>, now: Instant) -> Result<(), End> {
         self.input_used_up = false;
         while self.is_reading() {
+            let before = self.link.input_bytes();
             let Some(packet) = self.link.next_packet()? else {
                 self.input_used_up = true;
                 break;
             };
-            self.session.handle_packet(now, packet, actions)?;
+            if self.meter.is_some() {
+                let bytes = before - self.link.input_bytes();
+                self.handle_metered(packet, bytes, actions, now)?;
+            } else {
+                self.session.handle_packet(now, packet, actions)?;
+            }
             // A goodbye is the last packet.
             if let Some(Action::Disconnect { .. }) = actions.last() {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Handles a packet of this size, and counts it against the rates of the connection.
+    fn handle_metered(
+        &mut self,
+        packet: Packet,
+        bytes: usize,
+        actions: &mut Vec<Action>,
+        now: Instant,
+    ) -> Result<(), End> {
+        let Some(meter) = &mut self.meter else {
+            return Ok(self.session.handle_packet(now, packet, actions)?);
+        };
+        let refuses = self.server.config.over_rate == OverRate::Refuse;
+        let is_early = meter.wait(now).is_some();
+        let is_publish = matches!(packet, Packet::Publish(_));
+        match packet {
+            Packet::Publish(publish) if refuses && is_early => {
+                let refusal = ReasonCode::QuotaExceeded;
+                let session = &mut self.session;
+                if session.handle_excess(now, publish, refusal, actions)? {
+                    self.server.metrics.publishes_over_rate.increment();
+                    return Ok(());
+                }
+            }
+            packet => self.session.handle_packet(now, packet, actions)?,
+        }
+        meter.charge(is_publish, bytes);
+        if !refuses || (is_early && is_publish) {
+            let wait = meter.wait(now);
+            self.paused_until = wait.and_then(|wait| now.checked_add(wait));
+            let paused = usize::from(self.paused_until.is_some());
+            self.server.metrics.rate_pauses.add(paused);
         }
         Ok(())
     }
@@ -475,21 +530,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn route(&mut self, publish: Arc<Publish>, now: Instant) -> PublishAnswer {
         let server = &self.server;
         server.metrics.publishes_received.increment();
-        let refusal = |reason| PublishAnswer {
-            notice: None,
-            reason,
-            properties: None,
-        };
         let permitted =
             acl::permit_publish(&*server.hooks, &self.client, &publish, &mut self.permit);
         if let Err(reason) = permitted {
             server.metrics.publishes_refused.increment();
             debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
-            return refusal(reason);
+            return PublishAnswer::refusal(reason);
         }
         let routed = server.route(publish, &mut self.publisher, now);
         if routed.retained_refused {
-            return refusal(ReasonCode::QuotaExceeded);
+            return PublishAnswer::refusal(ReasonCode::QuotaExceeded);
         }
         PublishAnswer::SUCCESS
     }
@@ -682,6 +732,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Decode(_) => metrics.protocol_errors.increment(),
             End::Protocol(ProtocolError::KeepAliveTimeout) => {
                 metrics.keep_alive_timeouts.increment();
+            }
+            End::Protocol(ProtocolError::ReceiveMaximumExceeded { .. }) => {
+                metrics.receive_maximum_exceeded.increment();
+                metrics.protocol_errors.increment();
             }
             End::Protocol(error) if error.is_violation() => metrics.protocol_errors.increment(),
             End::WriteTimeout => metrics.write_timeouts.increment(),

@@ -247,6 +247,15 @@ impl PublishAnswer {
         properties: None,
         notice: None,
     };
+
+    /// Refused, without further words.
+    pub const fn refusal(reason: ReasonCode) -> Self {
+        Self {
+            reason,
+            properties: None,
+            notice: None,
+        }
+    }
 }
 
 /// How many unanswered publishes this connection may have from now on; the broker takes at least 1. A plugin whose

@@ -22,6 +22,7 @@ pub mod hooks;
 mod listener;
 pub mod mailbox;
 pub mod metrics;
+mod rate;
 mod registry;
 mod router;
 mod server;

@@ -67,8 +67,12 @@ pub struct Metrics {
     pub connects_accepted: Counter,
     /// CONNECT packets refused, or not there in time.
     pub connects_refused: Counter,
+    /// CONNECT packets refused, among those, because their address connects too often.
+    pub connects_over_rate: Counter,
     /// Connections ended because the client broke a rule of the protocol.
     pub protocol_errors: Counter,
+    /// Connections ended, among those, because the client had more unacknowledged publishes than it may have.
+    pub receive_maximum_exceeded: Counter,
     /// Connections taken over by a later one of the same session.
     pub takeovers: Counter,
     /// Connections ended because the client stopped reading.
@@ -93,6 +97,10 @@ pub struct Metrics {
     pub publishes_handed_over: Counter,
     /// PUBLISH packets refused: not authorized.
     pub publishes_refused: Counter,
+    /// PUBLISH packets refused or dropped because the client sends too much.
+    pub publishes_over_rate: Counter,
+    /// Connections were read no further for a while because the client sends too much.
+    pub rate_pauses: Counter,
     /// Ordinary subscriptions refused: not authorized.
     pub subscriptions_refused: Counter,
     /// Ordinary subscriptions refused: the session has as many as it may have.

@@ -13,6 +13,7 @@ use crate::codec::packet::Publish;
 use crate::config::Config;
 use crate::hooks::Hooks;
 use crate::metrics::Metrics;
+use crate::rate::{Arrivals, Rate};
 use crate::registry::{Due, KeptSession, Registry};
 use crate::router::{Publisher, Routed, Router};
 use crate::session::queue::Queued;
@@ -24,6 +25,7 @@ pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) registry: Arc<Registry>,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) arrivals: Arrivals,
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the broker stops.
     pub(crate) stop: CancellationToken,
@@ -44,6 +46,10 @@ impl Server {
             router: Router::new(&config),
             registry: Arc::new(Registry::new(config.sessions_kept_max)),
             rules,
+            arrivals: Arrivals::new(Rate::new(
+                config.address_connects_per_s,
+                config.address_connects_burst,
+            )),
             metrics,
             stop,
             tasks: TaskTracker::new(),

@@ -1,6 +1,6 @@
 //! From the first byte to CONNACK.
 //!
-//! 1. CONNECT is read, within the small limits of somebody unknown.
+//! 1. CONNECT is read, within the small limits of somebody unknown, and refused if its address connects too often.
 //! 2. The plugin authenticates.
 //! 3. The session is claimed: an earlier connection of it ends first.
 //! 4. The plugin opens the session; only then an old one is resumed or discarded.
@@ -23,6 +23,7 @@ use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
 use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{AuthenticateRequest, ClientInfo, SessionOpen};
+use crate::listener;
 use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
 use crate::server::Server;
@@ -118,6 +119,11 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     let mut connect = read_connect(link).await?;
     let version = connect.version;
     let refuse = |reason| Refused::with(version, reason);
+    let address = listener::network(peer.ip());
+    if !server.arrivals.admit(address, clock::now()) {
+        server.metrics.connects_over_rate.increment();
+        return Err(refuse(ReasonCode::ConnectionRateExceeded));
+    }
     if connect.properties.authentication_method.is_some() {
         return Err(refuse(ReasonCode::BadAuthenticationMethod));
     }

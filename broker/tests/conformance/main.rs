@@ -8,6 +8,7 @@
     reason = "helpers of tests may panic like tests"
 )]
 
+mod acl;
 mod aliases;
 mod client;
 mod connect;
@@ -15,6 +16,7 @@ mod flow;
 mod limits;
 mod plugin;
 mod publish;
+mod rates;
 mod session;
 mod shared;
 mod shutdown;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use broker::acl::{Acl, AclFile, Rules};
 use broker::codec::packet::{ConnAck, Connect, PacketId, Publish, Qos, SubscribeFilter, Version};
 use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
@@ -31,6 +32,7 @@ pub(crate) struct World {
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rules: Arc<Rules>,
     broker: JoinSet<()>,
 }
 
@@ -49,6 +51,7 @@ impl World {
         let plugin = Arc::new(Plugin::default());
         let broker = Broker::bind(config, Arc::clone(&plugin) as _).unwrap();
         let (address, metrics) = (broker.local_addr(), broker.metrics());
+        let rules = broker.rules();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(broker.run(shutdown.clone()));
@@ -57,8 +60,15 @@ impl World {
             plugin,
             shutdown,
             metrics,
+            rules,
             broker: tasks,
         }
+    }
+
+    /// Replaces the rules by these.
+    pub(crate) fn rule(&self, rules: &serde_json::Value) {
+        let file: AclFile = serde_json::from_value(serde_json::json!({"rules": rules})).unwrap();
+        self.rules.replace(Acl::new(file).unwrap());
     }
 
     pub(crate) async fn open(&self, version: Version) -> Client {
