@@ -6,6 +6,7 @@
 //! progress for too long ends the connection. Who sends more than its rates allow is read no further for a while, or
 //! refused.
 
+mod authentication;
 mod handshake;
 mod link;
 
@@ -18,10 +19,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, timeout};
 use tracing::{debug, info};
 
+pub(crate) use self::authentication::Stepped;
 use self::handshake::{Opened, Refused, end_all, permit_will};
 use self::link::Link;
 use crate::acl::{self, Generation, Permit, Request};
@@ -35,7 +38,9 @@ use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::config::OverRate;
-use crate::hooks::{ClientInfo, PublishAnswer, Room, SessionEnd, Ticket};
+use crate::hooks::{
+    Authentication, AuthenticationStep, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket,
+};
 use crate::mailbox::{Answer, Letters};
 use crate::rate::Meter;
 use crate::registry::{Claim, KeptSession, expires_at};
@@ -101,6 +106,8 @@ struct Connection<S> {
     judged_by: Option<Generation>,
     claim: Claim,
     will: Option<Box<Will>>,
+    /// A re-authentication that waits for the client.
+    dialogue: Option<Box<dyn Authentication>>,
     plugin: Plugin,
     /// Who is asked first next time: the plugin or the queue.
     plugin_first: bool,
@@ -197,6 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             judged_by: None,
             claim: opened.claim,
             will: opened.will,
+            dialogue: None,
             // The plugin may have something from the beginning, for example what was in flight.
             plugin: Plugin::Ready,
             plugin_first: true,
@@ -392,6 +400,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(reason) = letters.close {
             return Err(End::Asked(reason));
         }
+        if let Some(stepped) = letters.stepped {
+            self.handle_stepped(*stepped, &mut scratch.actions);
+            self.perform(scratch, now)?;
+        }
         if letters.wake {
             self.plugin = Plugin::Ready;
         }
@@ -514,6 +526,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .hooks
                     .on_unsubscribe(&self.client, filters, ticket);
             }
+            Action::Authenticate { begin, data } => self.authenticate(begin, data),
             Action::Disconnect { publish_will } => return Err(End::Client { publish_will }),
         }
         Ok(())
@@ -559,6 +572,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.server
             .hooks
             .on_release(&self.client, packet_id, ticket);
+    }
+
+    /// Takes a step of a re-authentication, beside the connection. A refusal asks the connection to close.
+    fn authenticate(&mut self, begin: bool, data: Bytes) {
+        let dialogue = self.dialogue.take().filter(|_| !begin);
+        let (server, client) = (Arc::clone(&self.server), Arc::clone(&self.client));
+        let method = self.session.authentication_method();
+        self.server.tasks.spawn(async move {
+            let step = authentication::step(&server, &client, &method, dialogue, data);
+            match server.stop.run_until_cancelled(step).await {
+                Some(Ok(stepped)) => client.mailbox.stepped(stepped),
+                Some(Err(reason)) => client.mailbox.close(reason),
+                None => {}
+            }
+        });
+    }
+
+    fn handle_stepped(&mut self, stepped: Stepped, out: &mut Vec<Action>) {
+        match stepped.step {
+            AuthenticationStep::Continue(data) => {
+                self.dialogue = Some(stepped.dialogue);
+                self.session.handle_authenticated(false, Some(data), out);
+            }
+            AuthenticationStep::Done { data, .. } => {
+                self.session.handle_authenticated(true, data, out);
+            }
+        }
     }
 
     fn subscribe(&mut self, wanted: Subscribing, now: Instant) -> Vec<ReasonCode> {

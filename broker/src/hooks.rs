@@ -3,7 +3,7 @@
 //! A plugin owns one root level of the topic tree ([`Hooks::root`]). Publishes and subscriptions below it go to the
 //! plugin and never reach the router; all others never reach the plugin. The life of a connection:
 //!
-//! 1. `authenticate` says who the CONNECT is. Nothing else is called for a refused one.
+//! 1. `authenticate` says who the CONNECT is (with an authentication method in 5.0: a dialogue does). Nothing else is called for a refused one.
 //! 2. `on_connected` opens the session: it may bring back what the plugin keeps at rest. CONNACK waits for it.
 //! 3. `on_publish`, `on_subscribe`, `on_unsubscribe`, `on_release` hand over work together with a [`Ticket`]. They return
 //!    at once; the packet that answers waits for the ticket.
@@ -27,6 +27,7 @@ use crate::codec::packet::{PacketId, Publish, Qos, SubscribeFilter, Version};
 use crate::codec::properties::{AckProperties, UserProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
+use crate::scram::Credential;
 
 /// What a plugin does with the broker's events. One value serves all connections.
 #[async_trait]
@@ -39,6 +40,31 @@ pub trait Hooks: Send + Sync + 'static {
     /// # Errors
     /// The refusal that CONNACK carries (in 3.1.1: the return code that stands for it).
     async fn authenticate(&self, request: AuthenticateRequest) -> Result<Identity, ReasonCode>;
+
+    /// What the built-in method SCRAM-SHA-256 is to know of a user; `None`: there is no such user. Bounded like
+    /// `authenticate`. The default does not offer the method.
+    ///
+    /// # Errors
+    /// The refusal that CONNACK carries.
+    async fn scram_credential(
+        &self,
+        _user: &str,
+    ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
+        Err(ReasonCode::BadAuthenticationMethod)
+    }
+
+    /// Begins an enhanced authentication (5.0) by a method that is not built in, at CONNECT or, without user name and
+    /// password, on a live connection. The default knows no method.
+    ///
+    /// # Errors
+    /// The refusal that CONNACK carries.
+    async fn begin_authentication(
+        &self,
+        _method: &str,
+        _request: AuthenticateRequest,
+    ) -> Result<Box<dyn Authentication>, ReasonCode> {
+        Err(ReasonCode::BadAuthenticationMethod)
+    }
 
     /// May this client publish to, or subscribe to, this ordinary topic (one outside the plugin's root)? Asked when the
     /// operator's rules say nothing.
@@ -122,6 +148,32 @@ impl fmt::Debug for AuthenticateRequest {
             .field("peer", &self.peer)
             .finish_non_exhaustive()
     }
+}
+
+/// A dialogue that finds out who a client is (MQTT 5.0 §4.12).
+#[async_trait]
+pub trait Authentication: Send {
+    /// Takes what the client says; the first time, the data of its CONNECT (or of the AUTH that begins). Bounded by the
+    /// connect timeout.
+    ///
+    /// # Errors
+    /// The refusal that CONNACK carries; on a live connection DISCONNECT says «not authorized», or «server busy» for
+    /// 0x88 and 0x89.
+    async fn step(&mut self, data: Bytes) -> Result<AuthenticationStep, ReasonCode>;
+}
+
+/// How an authentication goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthenticationStep {
+    /// The client is to answer this.
+    Continue(Bytes),
+    /// It is known who the client is. Who authenticates again must be who he was.
+    Done {
+        /// Who.
+        identity: Identity,
+        /// The last word of the server.
+        data: Option<Bytes>,
+    },
 }
 
 /// Who a client is, as `authenticate` found. Sessions belong to (user, client identifier): nobody can take over the

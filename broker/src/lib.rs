@@ -9,8 +9,7 @@
 //!    0x8B, and tells the plugin of its end.
 //! 3. When the last task is over, the plugin is told of the shutdown.
 //!
-//! What it does not do yet: extended authentication, TLS, WebSocket, and keeping sessions and retained messages over a
-//! restart.
+//! What it does not do yet: TLS, WebSocket, and keeping sessions and retained messages over a restart.
 
 pub mod acl;
 mod clock;
@@ -25,6 +24,7 @@ pub mod metrics;
 mod rate;
 mod registry;
 mod router;
+pub mod scram;
 mod server;
 mod session;
 mod sys;

@@ -1,7 +1,7 @@
 //! From the first byte to CONNACK.
 //!
 //! 1. CONNECT is read, within the small limits of somebody unknown, and refused if its address connects too often.
-//! 2. The plugin authenticates.
+//! 2. The plugin authenticates; with an authentication method, in a dialogue.
 //! 3. The session is claimed: an earlier connection of it ends first.
 //! 4. The plugin opens the session; only then an old one is resumed or discarded.
 //! 5. CONNACK.
@@ -15,6 +15,7 @@ use std::time::Instant;
 use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::authentication::converse;
 use super::link::{Link, ReadError};
 use crate::acl::{self, Request};
 use crate::clock;
@@ -65,8 +66,8 @@ pub(super) enum Cause {
     Read(#[from] ReadError),
     #[error("{0:?}")]
     Reason(ReasonCode),
-    #[error("CONNACK is larger than the client's maximum packet size")]
-    ConnAckTooLarge,
+    #[error("CONNACK or AUTH is larger than the client's maximum packet size")]
+    AnswerTooLarge,
 }
 
 /// What steps 1 to 3 found.
@@ -124,9 +125,6 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         server.metrics.connects_over_rate.increment();
         return Err(refuse(ReasonCode::ConnectionRateExceeded));
     }
-    if connect.properties.authentication_method.is_some() {
-        return Err(refuse(ReasonCode::BadAuthenticationMethod));
-    }
     let request = AuthenticateRequest {
         client_id: connect.client_id.clone(),
         user_name: connect.user_name.take(),
@@ -135,9 +133,16 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         version,
     };
     let authenticated_since = clock::now();
-    let identity = server.hooks.authenticate(request).await.map_err(refuse)?;
+    let (identity, answer) = match connect.properties.authentication_method.clone() {
+        Some(method) => converse(server, link, &mut connect, &method, request).await?,
+        None => (
+            server.hooks.authenticate(request).await.map_err(refuse)?,
+            None,
+        ),
+    };
     link.set_packet_bytes_max(server.config.packet_bytes_max);
     let (terms, mut properties) = Terms::agree(&connect, &server.config, server.hooks.root());
+    properties.authentication_data = answer;
     if connect.client_id.is_empty() {
         connect.client_id = random_client_id().map_err(|error| Refused {
             answer: Some((version, ReasonCode::ServerUnavailable)),
@@ -150,7 +155,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         .packet_bytes_max
         .is_some_and(|max| len as u64 > u64::from(max))
     {
-        return Err(Refused::silently(Cause::ConnAckTooLarge));
+        return Err(Refused::silently(Cause::AnswerTooLarge));
     }
     let client = Arc::new(ClientInfo {
         identity,
@@ -185,16 +190,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(None) => Err(Refused::silently(Cause::Closed)),
         // The decoder lets nothing but CONNECT through as the first packet.
         Ok(Some(_)) => Err(Refused::silently(Cause::Reason(ReasonCode::ProtocolError))),
-        Err(error) => Err(Refused {
-            answer: match &error {
-                ReadError::Decode(decode) => decode
-                    .version_of_refusal()
-                    .or_else(|| link.version())
-                    .map(|version| (version, decode.reason_code())),
-                ReadError::Io(_) => None,
-            },
-            cause: error.into(),
-        }),
+        Err(error) => Err(Refused::unreadable(error, link.version())),
     }
 }
 
@@ -264,7 +260,7 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
     let mut session = Session::new(terms, state, now);
     session.restore(restored.inflight);
     let present = !connect.clean_start && (open.present || restored.present);
-    link.send(&connack(present, properties), terms.version);
+    link.send(&connack(present, properties), session.version());
     Ok(Opened {
         client,
         claim,
@@ -319,14 +315,28 @@ fn random_client_id() -> Result<ByteString, getrandom::Error> {
 }
 
 impl Refused {
-    const fn silently(cause: Cause) -> Self {
+    /// The answer to what is no packet, in the form that it asked for or else in this one.
+    pub(super) fn unreadable(error: ReadError, version: Option<Version>) -> Self {
+        Self {
+            answer: match &error {
+                ReadError::Decode(decode) => decode
+                    .version_of_refusal()
+                    .or(version)
+                    .map(|version| (version, decode.reason_code())),
+                ReadError::Io(_) => None,
+            },
+            cause: error.into(),
+        }
+    }
+
+    pub(super) const fn silently(cause: Cause) -> Self {
         Self {
             answer: None,
             cause,
         }
     }
 
-    const fn with(version: Version, reason: ReasonCode) -> Self {
+    pub(super) const fn with(version: Version, reason: ReasonCode) -> Self {
         Self {
             answer: Some((version, reason)),
             cause: Cause::Reason(reason),

@@ -188,15 +188,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// The stream failed.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            poll_fn(|cx| self.poll_write(cx)).await?;
+        }
+        Ok(())
+    }
+
     /// Writes what waits, closes the sending side, and reads on until the peer closes too: with unread input the system
     /// would reset the connection, and the peer might never read the last packet.
     ///
     /// # Errors
     /// What ended it early; there is nothing left to do about it.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
-            poll_fn(|cx| self.poll_write(cx)).await?;
-        }
+        self.flush().await?;
         poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
         loop {
             self.input = BytesMut::new();

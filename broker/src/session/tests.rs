@@ -216,6 +216,7 @@ impl Pair {
                         .handle_answer(number, Answer::Reasons(reasons), &mut more)
                         .unwrap();
                 }
+                Action::Authenticate { .. } => {}
                 Action::Disconnect { publish_will } => self.goodbye = Some(publish_will),
             }
             self.perform(more);

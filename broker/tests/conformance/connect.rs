@@ -129,16 +129,6 @@ async fn an_empty_client_id_without_clean_session_is_refused_in_3_1_1() {
 }
 
 #[tokio::test]
-async fn extended_authentication_is_refused() {
-    let world = World::start();
-    let mut asked = connect(V5, "a");
-    asked.properties.authentication_method = Some("SCRAM-SHA-256".into());
-    let mut client = world.open(V5).await;
-    let ack = client.connect(asked).await;
-    assert_eq!(ack.reason, ReasonCode::BadAuthenticationMethod);
-}
-
-#[tokio::test]
 async fn keep_alive_is_capped_by_the_server() {
     let world = World::with(|config| config.keep_alive_max_s = 60);
     let mut asked = connect(V5, "a");

@@ -10,6 +10,7 @@
 
 mod acl;
 mod aliases;
+mod auth;
 mod client;
 mod connect;
 mod flow;

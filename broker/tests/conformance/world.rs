@@ -12,9 +12,11 @@ use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use broker::hooks::{
-    Access, AuthenticateRequest, ClientInfo, Credit, Delivery, DeliveryOutcome, DeliveryRef, Hooks,
-    Identity, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored, Ticket,
+    Access, AuthenticateRequest, Authentication, AuthenticationStep, ClientInfo, Credit, Delivery,
+    DeliveryOutcome, DeliveryRef, Hooks, Identity, PublishAnswer, Room, SessionEnd, SessionOpen,
+    SessionRestored, Ticket,
 };
+use broker::scram::Credential;
 use broker::{Broker, Config, Metrics};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -332,10 +334,33 @@ impl Hooks for Plugin {
             }
             _ => {}
         }
-        Ok(Identity {
-            user: user.to_string().into(),
-            name: user.to_string().into(),
-        })
+        Ok(identity(&user))
+    }
+
+    async fn scram_credential(
+        &self,
+        user: &str,
+    ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
+        let password: &[u8] = match user {
+            "alice" => b"secret of alice",
+            "bob" => b"secret of bob",
+            "busy" => return Err(ReasonCode::ServerUnavailable),
+            _ => return Ok(None),
+        };
+        let credential = Credential::derive(password, b"salt", 4_096);
+        Ok(Some((identity(user), credential)))
+    }
+
+    /// `ECHO`: who says the same thing twice is `alice`.
+    async fn begin_authentication(
+        &self,
+        method: &str,
+        _request: AuthenticateRequest,
+    ) -> Result<Box<dyn Authentication>, ReasonCode> {
+        match method {
+            "ECHO" => Ok(Box::new(Echo(None))),
+            _ => Err(ReasonCode::BadAuthenticationMethod),
+        }
     }
 
     fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
@@ -451,6 +476,32 @@ impl Hooks for Plugin {
 
     async fn on_shutdown(&self) {
         self.record_as("", Event::Shutdown);
+    }
+}
+
+fn identity(user: &str) -> Identity {
+    Identity {
+        user: user.into(),
+        name: user.into(),
+    }
+}
+
+struct Echo(Option<Bytes>);
+
+#[async_trait]
+impl Authentication for Echo {
+    async fn step(&mut self, data: Bytes) -> Result<AuthenticationStep, ReasonCode> {
+        match self.0.take() {
+            None => {
+                self.0 = Some(data.clone());
+                Ok(AuthenticationStep::Continue(data))
+            }
+            Some(first) if first == data => Ok(AuthenticationStep::Done {
+                identity: identity("alice"),
+                data: None,
+            }),
+            Some(_) => Err(ReasonCode::BadUserNameOrPassword),
+        }
     }
 }
 
