@@ -398,10 +398,10 @@ impl Service {
         Ok(())
     }
 
-    /// Has this user room for one more conversation?
+    /// Has this user room for one more conversation? Those that the user has left do not count.
     pub(super) async fn check_conversations(&self, user: UserId) -> Result<(), Refusal> {
         let limit = usize::try_from(self.config.conversations_per_user_max).unwrap_or(usize::MAX);
-        if self.store.conversations_of(user, None, limit).await?.len() >= limit {
+        if self.store.memberships_of(user, None, limit).await?.len() >= limit {
             return Err(Refusal::Limit("too many conversations"));
         }
         Ok(())
