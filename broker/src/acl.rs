@@ -38,6 +38,8 @@ struct Rule {
     publish: bool,
     subscribe: bool,
     topics: Vec<Pattern>,
+    /// Only requests for just these texts.
+    exact: bool,
     effect: Effect,
 }
 
@@ -126,35 +128,35 @@ impl Rule {
         if users.is_some_and(|users| !users.contains(who.user)) {
             return None;
         }
-        let mut topics = self.topics.iter();
-        match (request, self.effect) {
-            (Request::Publish { .. }, _) if !self.publish => None,
-            (Request::Subscribe { .. }, _) if !self.subscribe => None,
-            (Request::Publish { topic, .. }, Effect::Deny { reason }) => topics
-                .any(|pattern| pattern.overlaps(who, topic))
-                .then_some(Verdict::Refused(reason)),
-            (Request::Subscribe { filter }, Effect::Deny { reason }) => topics
-                .any(|pattern| pattern.overlaps(who, filter))
-                .then_some(Verdict::Refused(reason)),
+        let (deed, topic) = match request {
+            Request::Publish { topic, .. } => (self.publish, topic),
+            Request::Subscribe { filter } => (self.subscribe, filter),
+        };
+        if !deed || !self.is_about(who, topic) {
+            return None;
+        }
+        Some(match (request, self.effect) {
+            (_, Effect::Deny { reason }) => Verdict::Refused(reason),
             (
-                Request::Publish { topic, qos, retain },
+                Request::Publish { qos, retain, .. },
                 Effect::Allow {
                     qos_max,
                     retain: may,
                 },
-            ) => {
-                let verdict = if qos > qos_max || (retain && !may) {
-                    Verdict::Refused(ReasonCode::NotAuthorized)
-                } else {
-                    Verdict::Allowed { qos_max }
-                };
-                let concerned = topics.any(|pattern| pattern.covers(who, topic));
-                concerned.then_some(verdict)
-            }
-            (Request::Subscribe { filter }, Effect::Allow { qos_max, .. }) => topics
-                .any(|pattern| pattern.covers(who, filter))
-                .then_some(Verdict::Allowed { qos_max }),
-        }
+            ) if qos > qos_max || (retain && !may) => Verdict::Refused(ReasonCode::NotAuthorized),
+            (_, Effect::Allow { qos_max, .. }) => Verdict::Allowed { qos_max },
+        })
+    }
+
+    fn is_about(&self, who: Who<'_>, topic: &str) -> bool {
+        let denying = matches!(self.effect, Effect::Deny { .. });
+        self.topics
+            .iter()
+            .any(|pattern| match (self.exact, denying) {
+                (true, _) => pattern.is(who, topic, denying),
+                (false, true) => pattern.overlaps(who, topic),
+                (false, false) => pattern.covers(who, topic),
+            })
     }
 }
 
@@ -402,6 +404,23 @@ mod tests {
         assert_eq!(acl.judge(BOB, request(Qos::ExactlyOnce, false)), REFUSED);
         assert_eq!(acl.judge(BOB, request(Qos::AtMostOnce, true)), REFUSED);
         assert_eq!(acl.judge(BOB, subscribe("t")), limited);
+    }
+
+    #[test]
+    fn an_exact_rule_is_about_its_very_filters() {
+        let acl = acl(serde_json::json!({"rules": [
+            {"deny": ["subscribe"], "topics": ["#", "test/nosubscribe"], "exact": true},
+            {"allow": ["subscribe"], "topics": ["#"]},
+        ]}));
+        for (filter, verdict) in [
+            ("#", REFUSED),
+            ("test/nosubscribe", REFUSED),
+            ("test/#", ALLOWED),
+            ("+/+", ALLOWED),
+            ("a", ALLOWED),
+        ] {
+            assert_eq!(acl.judge(BOB, subscribe(filter)), verdict, "{filter}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use proto::ids::Handle;
 
+use crate::acl;
 use crate::admin::{self, Reply, Request};
 use crate::config::{Config, Overrides};
 use crate::{Failure, log, serve};
@@ -59,7 +60,7 @@ enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
-    /// Read the configuration, say what is wrong with it, and print it with all defaults
+    /// Read the configuration and the ACL file, say what is wrong with them, and print the configuration with all defaults
     CheckConfig {
         /// The configuration file
         #[arg(long, value_name = "FILE")]
@@ -160,6 +161,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::CheckConfig { config } => {
             let config = Config::read(config.as_deref(), &Overrides::default())?;
+            acl::read(&config.server.acl_file)?;
             let text =
                 toml::to_string(&config).map_err(|error| Failure::Usage(error.to_string()))?;
             print(&text)

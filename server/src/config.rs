@@ -39,8 +39,10 @@ pub(crate) struct Config {
 pub(crate) struct ServerConfig {
     /// Everything that is kept: the store, the admin socket, the address listened on.
     pub(crate) data_dir: PathBuf,
-    /// Topics outside `chat/`: open to every user, or closed.
+    /// Topics outside `chat/` that no rule of the ACL file concerns: open to every user, or closed.
     pub(crate) ordinary_topics: OrdinaryTopics,
+    /// The ACL file; empty: no rules. Relative to the directory of the configuration file, if there is one.
+    pub(crate) acl_file: PathBuf,
     /// End the process (exit code 3) when a write could not be made durable, so that a supervisor restarts it.
     pub(crate) exit_on_poison: bool,
 }
@@ -60,6 +62,7 @@ impl Default for ServerConfig {
         Self {
             data_dir: PathBuf::from("mqchat-data"),
             ordinary_topics: OrdinaryTopics::Closed,
+            acl_file: PathBuf::new(),
             exit_on_poison: true,
         }
     }
@@ -100,6 +103,11 @@ impl Config {
             None => Failure::Usage(error),
         })?;
         config.apply(overrides)?;
+        if let Some(directory) = file.and_then(Path::parent)
+            && !config.server.acl_file.as_os_str().is_empty()
+        {
+            config.server.acl_file = directory.join(&config.server.acl_file);
+        }
         Ok(config)
     }
 
@@ -197,6 +205,7 @@ mod tests {
 
     const SHIPPED: &str = include_str!("../../config/mqchat.toml");
     const DEV: &str = include_str!("../../config/dev.toml");
+    const CONFORMANCE: &str = include_str!("../../config/conformance.toml");
 
     fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
         Config::parse(
@@ -215,8 +224,29 @@ mod tests {
     }
 
     #[test]
-    fn the_file_for_development_is_valid() {
-        parse(DEV, &[]).unwrap();
+    fn the_files_for_development_and_conformance_are_valid() {
+        for text in [DEV, CONFORMANCE] {
+            let mut config = parse(text, &[]).unwrap();
+            config.apply(&Overrides::default()).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_acl_file_lies_beside_the_file_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("mqchat.toml");
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let config = Config::read(Some(&file), &Overrides::default()).unwrap();
+            config.server.acl_file
+        };
+        let expected = directory.path().join("acl.toml");
+        assert_eq!(read("[server]\nacl_file = \"acl.toml\""), expected);
+        assert_eq!(
+            read("[server]\nacl_file = \"/etc/acl.toml\""),
+            Path::new("/etc/acl.toml")
+        );
+        assert_eq!(read(""), Path::new(""));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `mqchat serve`: build, run, drain.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker::Broker;
+use broker::acl::Rules;
 use chat_plugin::accounts::Accounts;
 use chat_plugin::plugin::ChatPlugin;
 use chat_plugin::store::{self, ChatStore, EngineKind, Health};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::Failure;
+use crate::acl;
 use crate::admin::AdminSocket;
 use crate::config::{Config, OrdinaryTopics};
 
@@ -46,6 +48,9 @@ pub(crate) fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
 async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     // First of all, so that a signal during a long recovery of the store is not lost.
     let signals = Signals::new().map_err(Failure::io("signals"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(Failure::io("signals"))?;
+    // Before the store is touched: a mistake in the rules is no reason to wait for its recovery.
+    let rules = acl::read(&config.server.acl_file)?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
     let stop = CancellationToken::new();
@@ -54,7 +59,8 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     let _signals = AbortOnDropHandle::new(tracker.spawn(signals.stop_or_end(stop.clone())));
     let served = match build(config, dev, &store) {
         Ok(server) => {
-            server.run(Arc::clone(&store), config, stop).await;
+            server.broker.rules().replace(rules);
+            server.run(Arc::clone(&store), config, hangup, stop).await;
             Ok(())
         }
         Err(failure) => Err(failure),
@@ -119,8 +125,16 @@ fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Serve
 
 impl Server {
     /// Serves until stopped, and until everything has been drained.
-    async fn run(self, store: Arc<dyn ChatStore>, config: &Config, stop: CancellationToken) {
+    async fn run(
+        self,
+        store: Arc<dyn ChatStore>,
+        config: &Config,
+        hangup: Signal,
+        stop: CancellationToken,
+    ) {
         let tracker = TaskTracker::new();
+        let acl_file = config.server.acl_file.clone();
+        tracker.spawn(reload(hangup, acl_file, self.broker.rules(), stop.clone()));
         tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
         tracker.spawn(watch(store, config.server.exit_on_poison, stop.clone()));
         self.broker.run(stop.clone()).await;
@@ -141,6 +155,23 @@ fn tell_address(data_dir: &Path, address: &str) -> Result<(), Failure> {
     std::fs::write(&draft, format!("{address}\n"))
         .and_then(|()| std::fs::rename(&draft, &file))
         .map_err(Failure::io(file.display().to_string()))
+}
+
+/// SIGHUP: reads what may change while the server runs, the rules.
+async fn reload(mut hangup: Signal, acl_file: PathBuf, rules: Arc<Rules>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            () = stop.cancelled() => return,
+        }
+        match acl::read(&acl_file) {
+            Ok(acl) => {
+                tracing::info!(rules = acl.len(), "SIGHUP: the rules were read again");
+                rules.replace(acl);
+            }
+            Err(error) => tracing::error!(%error, "SIGHUP: the old rules stay"),
+        }
+    }
 }
 
 /// SIGTERM and SIGINT.

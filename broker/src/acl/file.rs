@@ -33,6 +33,8 @@ pub struct RuleEntry {
     pub deny: Option<Vec<Deed>>,
     /// Topic filters; `%u` stands for the name of the user, `%c` for the Client Identifier.
     pub topics: Vec<String>,
+    /// Take the topics literally: they concern requests for just these texts, and wildcards stand for themselves.
+    pub exact: bool,
     /// Of `allow`: highest QoS, 0 to 2.
     pub qos_max: Option<u8>,
     /// Of `allow`: may publishes be retained?
@@ -141,6 +143,7 @@ fn check(rule: RuleEntry, groups: &HashMap<String, Vec<String>>) -> Result<Rule,
             .into_iter()
             .map(parse)
             .collect::<Result<_, _>>()?,
+        exact: rule.exact,
         effect,
     })
 }

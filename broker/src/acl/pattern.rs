@@ -85,6 +85,20 @@ impl Pattern {
         matches!(levels.next(), None | Some("#"))
     }
 
+    /// Is this pattern the very text of `filter`?
+    pub(super) fn is(&self, who: Who<'_>, filter: &str, denying: bool) -> bool {
+        let mut levels = filter.split('/');
+        let same = |own: &Level, level| match own {
+            Level::One => level == "+",
+            Level::Rest => level == "#",
+            Level::Text(parts) => equals(parts, who, level, denying),
+        };
+        self.0
+            .iter()
+            .all(|own| levels.next().is_some_and(|level| same(own, level)))
+            && levels.next().is_none()
+    }
+
     fn is_wild(&self) -> bool {
         matches!(self.0.first(), Some(Level::One | Level::Rest))
     }
@@ -189,6 +203,27 @@ mod tests {
         assert!(pattern("+/+").covers(WHO, "/"));
         assert!(!pattern("+").covers(WHO, "/"));
         assert!(pattern("a/#").covers(WHO, "a"));
+    }
+
+    #[test]
+    fn taken_literally_a_wildcard_stands_for_itself() {
+        for (text, filter, same) in [
+            ("#", "#", true),
+            ("#", "a", false),
+            ("a/+", "a/+", true),
+            ("a/+", "a/b", false),
+            ("a/b", "a/b", true),
+            ("a/b", "a/#", false),
+            ("a", "a/b", false),
+            ("%u/+", "u/+", true),
+            ("%u/+", "v/+", false),
+        ] {
+            assert_eq!(
+                pattern(text).is(WHO, filter, false),
+                same,
+                "{text} {filter}"
+            );
+        }
     }
 
     /// Topic names of up to three levels over a small alphabet: enough to tell all filters below apart.
