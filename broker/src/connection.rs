@@ -13,7 +13,6 @@ mod link;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,8 +38,9 @@ use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::config::OverRate;
 use crate::hooks::{
-    Authentication, AuthenticationStep, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket,
+    Authentication, AuthenticationStep, ClientInfo, Peer, PublishAnswer, Room, SessionEnd, Ticket,
 };
+use crate::listener::Arrival;
 use crate::mailbox::{Answer, Letters};
 use crate::rate::Meter;
 use crate::registry::{Claim, KeptSession, expires_at};
@@ -50,13 +50,14 @@ use crate::session::queue::Queued;
 use crate::session::{AckKind, Action, ProtocolError, Session, Subscribing, will};
 
 /// Serves one accepted stream until it has ended.
-pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, peer: SocketAddr)
+pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, arrival: Arrival)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut link = Link::new(stream, server.config.packet_bytes_before_auth_max);
+    let peer = arrival.peer;
     // Boxed: what comes before and after the connection's long life takes no memory during it.
-    match Box::pin(handshake::open(&server, &mut link, peer)).await {
+    match Box::pin(handshake::open(&server, &mut link, arrival)).await {
         Ok(opened) => {
             server.metrics.connects_accepted.increment();
             Box::new(Connection::new(server, link, opened)).run().await;
@@ -65,13 +66,14 @@ where
     }
 }
 
-async fn refuse<S>(server: &Server, mut link: Link<S>, peer: SocketAddr, refused: Refused)
+async fn refuse<S>(server: &Server, mut link: Link<S>, peer: Peer, refused: Refused)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     server.metrics.connects_refused.increment();
     debug!(%peer, cause = %refused.cause, "connection refused");
     let Some((version, reason)) = refused.answer else {
+        hang_up(server, &mut link).await;
         return;
     };
     let connack = ConnAck {
@@ -89,6 +91,15 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Li
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
         Err(_) => debug!("peer did not close in time"),
+    }
+}
+
+/// Closes without waiting for the peer: TLS and WebSocket have a last word of their own.
+async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Link<S>) {
+    match timeout(server.config.close_timeout(), link.shut()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
+        Err(_) => debug!("peer took nothing more"),
     }
 }
 
@@ -227,8 +238,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Before the peer has read the last packet: a later connection of this session waits for this.
         let (server, mut link) = self.finish(&end);
         server.metrics.clients_connected.decrement();
-        if !matches!(end, End::Client { .. } | End::Closed | End::Lost(_)) {
-            Box::pin(close(&server, &mut link)).await;
+        match end {
+            End::Closed => {}
+            End::Lost(error) if error.kind() != io::ErrorKind::InvalidData => {}
+            End::Client { .. } => Box::pin(hang_up(&server, &mut link)).await,
+            _ => Box::pin(close(&server, &mut link)).await,
         }
         link.take_traffic().count(&server.metrics);
     }
@@ -275,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             events.read = Some(read);
             ready = true;
         }
-        if self.link.output_bytes() > 0
+        if self.link.has_output()
             && let Poll::Ready(written) = self.link.poll_write(cx)
         {
             events.written = written;
@@ -770,6 +784,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let metrics = &self.server.metrics;
         match end {
             End::Decode(_) => metrics.protocol_errors.increment(),
+            // What is below MQTT, TLS or WebSocket, found something wrong.
+            End::Lost(error) if error.kind() == io::ErrorKind::InvalidData => {
+                metrics.protocol_errors.increment();
+            }
             End::Protocol(ProtocolError::KeepAliveTimeout) => {
                 metrics.keep_alive_timeouts.increment();
             }

@@ -14,7 +14,7 @@
 //! No hook may block: those that may wait are async, and all the others only touch memory.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -126,6 +126,51 @@ pub trait Hooks: Send + Sync + 'static {
     async fn on_shutdown(&self);
 }
 
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// From the network; behind a balancer that says so, the address that the balancer sees.
+    Network(SocketAddr),
+    /// Through a Unix socket.
+    Local {
+        /// Number of the user whose process it is.
+        user: u32,
+        /// Number of the process, where the system tells it.
+        process: Option<i32>,
+    },
+}
+
+impl Peer {
+    /// The address, if it comes from the network.
+    pub const fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Network(address) => Some(address.ip()),
+            Self::Local { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(address) => address.fmt(f),
+            Self::Local {
+                user,
+                process: Some(process),
+            } => write!(f, "local process {process} of user {user}"),
+            Self::Local { user, .. } => write!(f, "local process of user {user}"),
+        }
+    }
+}
+
+/// Whom a client certificate names. The certificate was verified: issued by one whom the listener trusts, not expired,
+/// and the client has its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateIdentity {
+    /// The part of the certificate that the listener is configured to take.
+    pub user: ByteString,
+}
+
 /// What CONNECT says about who is there.
 pub struct AuthenticateRequest {
     /// As sent; empty if the client asks for one.
@@ -135,7 +180,9 @@ pub struct AuthenticateRequest {
     /// As sent. Never log it.
     pub password: Option<Bytes>,
     /// Where the connection comes from.
-    pub peer: SocketAddr,
+    pub peer: Peer,
+    /// Whom the client's certificate names, if it sent one that the listener trusts.
+    pub certificate: Option<CertificateIdentity>,
     /// 3.1.1 or 5.0.
     pub version: Version,
 }
@@ -146,6 +193,7 @@ impl fmt::Debug for AuthenticateRequest {
             .field("client_id", &self.client_id)
             .field("user_name", &self.user_name)
             .field("peer", &self.peer)
+            .field("certificate", &self.certificate)
             .finish_non_exhaustive()
     }
 }
@@ -195,7 +243,7 @@ pub struct ClientInfo {
     /// 3.1.1 or 5.0.
     pub version: Version,
     /// Where it comes from.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// When `authenticate` was asked: the identity rests on what it found then or later.
     pub authenticated_since: Instant,
     /// Number of the connection in this process, from 1, never used twice.

@@ -61,6 +61,10 @@ pub struct Metrics {
     pub connections_accepted: Counter,
     /// Network connections closed at once because of a limit.
     pub connections_over_limit: Counter,
+    /// TLS, WebSocket or PROXY protocol handshakes that failed, or took too long.
+    pub handshakes_failed: Counter,
+    /// Certificate files that could not be used; the certificate in use stays.
+    pub certificates_rejected: Counter,
     /// `accept` failed.
     pub accept_errors: Counter,
     /// CONNECT packets accepted.

@@ -11,6 +11,9 @@
 //!    A hash imported from Mosquitto (`mosquitto`) takes the same way, and is replaced by argon2id when it was right.
 //! 4. In dev mode an unknown handle becomes a user with the password given.
 //!
+//! A CONNECT without a password, over a connection whose client certificate was verified, is that of the user whom the
+//! certificate names, if the configuration says so.
+//!
 //! A refusal is a line of the log (`refused`). Neither passwords nor tokens are logged, and none is in a `Debug` text.
 
 mod error;
@@ -25,7 +28,7 @@ mod tokens;
 mod verified;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -69,6 +72,8 @@ pub struct AccountsConfig {
     pub argon2_passes: u32,
     /// Tokens of one user.
     pub tokens_per_user_max: u32,
+    /// Let whom a verified client certificate names in without a password.
+    pub certificate_login: bool,
     /// Logins with one user name from one address (IPv6: from one /64) that may fail per minute; 0: no limit.
     pub login_failures_per_min: u32,
     /// How many may fail at once after a rest.
@@ -91,6 +96,7 @@ impl Default for AccountsConfig {
             argon2_memory_kib: 19_456,
             argon2_passes: 2,
             tokens_per_user_max: 100,
+            certificate_login: false,
             login_failures_per_min: 6,
             login_failures_burst: 10,
             address_login_failures_per_min: 60,
@@ -224,9 +230,21 @@ impl Accounts {
     /// # Errors
     /// As [`Accounts::authenticate`], and [`AuthError::Incomplete`].
     pub async fn login(&self, request: &AuthenticateRequest) -> Result<User, AuthError> {
-        let result = match (&request.user_name, &request.password) {
-            (Some(name), Some(password)) => {
-                self.authenticate(request.peer.ip(), name, password).await
+        let name = request.user_name.as_ref();
+        let certificate = request.certificate.as_ref();
+        let result = match (name, &request.password, certificate) {
+            // Who sends a password is judged by it.
+            (Some(name), Some(password), _) => {
+                // All processes of this machine are one place.
+                let from = request
+                    .peer
+                    .ip()
+                    .unwrap_or_else(|| Ipv4Addr::LOCALHOST.into());
+                self.authenticate(from, name, password).await
+            }
+            (None, None, Some(certificate)) => self.login_by_certificate(&certificate.user).await,
+            (Some(name), None, Some(certificate)) if *name == certificate.user => {
+                self.login_by_certificate(name).await
             }
             _ => Err(AuthError::Incomplete),
         };
@@ -293,6 +311,38 @@ impl Accounts {
             Some(user) => self.check_password(user, password).await,
             None if self.dev => self.first_login(handle, password).await,
             None => self.refuse_as_slowly(password).await,
+        }
+    }
+
+    /// The user whom a verified certificate names: a handle, exactly.
+    async fn login_by_certificate(&self, name: &str) -> Result<User, AuthError> {
+        let Ok(handle) = name.parse::<Handle>() else {
+            return Err(AuthError::BadCredentials);
+        };
+        if !self.config.certificate_login {
+            return Err(AuthError::BadCredentials);
+        }
+        match self.store.user_by_handle(&handle).await? {
+            Some(user) => Ok(user),
+            None if self.dev => self.first_certificate(handle).await,
+            None => Err(AuthError::BadCredentials),
+        }
+    }
+
+    /// In dev mode: makes the user, without a password. Of two first logins at once, one makes it.
+    async fn first_certificate(&self, handle: Handle) -> Result<User, AuthError> {
+        match self.add_user(handle, None).await {
+            Ok(user) => {
+                tracing::info!(handle = %user.handle, "made a user at the first certificate (--dev)");
+                Ok(user)
+            }
+            Err(AccountError::HandleTaken(handle)) => {
+                let user = self.store.user_by_handle(&handle).await?;
+                user.ok_or(AuthError::BadCredentials)
+            }
+            Err(AccountError::Store(error)) => Err(error.into()),
+            Err(AccountError::Hash(error)) => Err(AuthError::Hash(error)),
+            Err(_) => Err(AuthError::BadCredentials),
         }
     }
 

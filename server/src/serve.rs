@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::Broker;
 use broker::acl::Rules;
+use broker::config::Protocol;
+use broker::{Address, AddressPlace, Broker, Certificates};
 use chat_plugin::accounts::Accounts;
 use chat_plugin::plugin::ChatPlugin;
 use chat_plugin::store::{self, ChatStore, EngineKind, Health};
@@ -21,7 +22,7 @@ use crate::config::{Config, OrdinaryTopics};
 
 /// How often the store is asked how it is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
-/// The file in the data directory that tells the address listened on.
+/// The file in the data directory that tells the addresses listened on, one a line.
 const ADDRESS_FILE: &str = "listen";
 
 /// Runs the server until a signal, or until the store fails.
@@ -101,7 +102,7 @@ fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Serve
     })?;
     let data_dir = &config.server.data_dir;
     let admin = AdminSocket::open(data_dir)?;
-    tell_address(data_dir, &broker.local_addr().to_string())?;
+    tell_addresses(data_dir, &broker)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         data = %data_dir.display(),
@@ -133,8 +134,12 @@ impl Server {
         stop: CancellationToken,
     ) {
         let tracker = TaskTracker::new();
-        let acl_file = config.server.acl_file.clone();
-        tracker.spawn(reload(hangup, acl_file, self.broker.rules(), stop.clone()));
+        let reload = Reload {
+            acl_file: config.server.acl_file.clone(),
+            rules: self.broker.rules(),
+            certificates: self.broker.certificates(),
+        };
+        tracker.spawn(reload.run(hangup, stop.clone()));
         tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
         tracker.spawn(watch(store, config.server.exit_on_poison, stop.clone()));
         self.broker.run(stop.clone()).await;
@@ -148,28 +153,51 @@ impl Server {
     }
 }
 
-/// Writes the address listened on into the data directory: with port 0 nobody else knows it. Renamed into place, so that
-/// who sees it sees all of it.
-fn tell_address(data_dir: &Path, address: &str) -> Result<(), Failure> {
+/// Writes the addresses listened on into the data directory: with port 0 nobody else knows them. Renamed into place, so
+/// that who sees it sees all of it.
+fn tell_addresses(data_dir: &Path, broker: &Broker) -> Result<(), Failure> {
+    let lines: String = broker.addresses().map(|it| line_of(it) + "\n").collect();
     let (file, draft) = (data_dir.join(ADDRESS_FILE), data_dir.join("listen.new"));
-    std::fs::write(&draft, format!("{address}\n"))
+    std::fs::write(&draft, lines)
         .and_then(|()| std::fs::rename(&draft, &file))
         .map_err(Failure::io(file.display().to_string()))
 }
 
-/// SIGHUP: reads what may change while the server runs, the rules.
-async fn reload(mut hangup: Signal, acl_file: PathBuf, rules: Arc<Rules>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {}
-            () = stop.cancelled() => return,
-        }
-        match acl::read(&acl_file) {
-            Ok(acl) => {
-                tracing::info!(rules = acl.len(), "SIGHUP: the rules were read again");
-                rules.replace(acl);
+/// Plain TCP is the address alone.
+fn line_of(address: &Address) -> String {
+    match (address.protocol, &address.place) {
+        (Protocol::Tcp, AddressPlace::Network(address)) => address.to_string(),
+        _ => address.to_string(),
+    }
+}
+
+/// What SIGHUP reads again: what may change while the server runs.
+struct Reload {
+    acl_file: PathBuf,
+    rules: Arc<Rules>,
+    certificates: Certificates,
+}
+
+impl Reload {
+    async fn run(self, mut hangup: Signal, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {}
+                () = stop.cancelled() => return,
             }
-            Err(error) => tracing::error!(%error, "SIGHUP: the old rules stay"),
+            tracing::info!("SIGHUP: reading the certificates and the rules again");
+            self.certificates.reload().await;
+            self.replace_rules();
+        }
+    }
+
+    fn replace_rules(&self) {
+        match acl::read(&self.acl_file) {
+            Ok(acl) => {
+                tracing::info!(rules = acl.len(), "the rules were read");
+                self.rules.replace(acl);
+            }
+            Err(error) => tracing::error!(%error, "the rules cannot be read: the old ones stay"),
         }
     }
 }

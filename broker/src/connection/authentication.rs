@@ -112,6 +112,7 @@ fn again(client: &ClientInfo) -> AuthenticateRequest {
         client_id: client.client_id.clone(),
         user_name: None,
         password: None,
+        certificate: None,
         peer: client.peer,
         version: client.version,
     }

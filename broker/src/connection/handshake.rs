@@ -8,7 +8,6 @@
 //!
 //! Steps 1 to 3 share the connect timeout. Step 4 is not cut short, so that the plugin never sees half an opening.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +23,7 @@ use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
 use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{AuthenticateRequest, ClientInfo, SessionOpen};
-use crate::listener;
+use crate::listener::{self, Arrival};
 use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
 use crate::server::Server;
@@ -83,13 +82,13 @@ struct Admitted {
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     server: &Arc<Server>,
     link: &mut Link<S>,
-    peer: SocketAddr,
+    arrival: Arrival,
 ) -> Result<Opened, Refused> {
-    let timeout = tokio::time::sleep(server.config.connect_timeout());
+    let timeout = clock::sleep_until(arrival.deadline);
     let admitted = tokio::select! {
         biased;
         () = server.stop.cancelled() => Err(Refused::silently(Cause::Shutdown)),
-        admitted = admit(server, link, peer) => admitted,
+        admitted = admit(server, link, arrival) => admitted,
         () = timeout => Err(Refused::silently(Cause::Timeout)),
     };
     let admitted = match admitted {
@@ -115,13 +114,14 @@ fn late_answer<S: AsyncRead + AsyncWrite + Unpin>(
 async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     server: &Arc<Server>,
     link: &mut Link<S>,
-    peer: SocketAddr,
+    arrival: Arrival,
 ) -> Result<Admitted, Refused> {
+    let peer = arrival.peer;
     let mut connect = read_connect(link).await?;
     let version = connect.version;
     let refuse = |reason| Refused::with(version, reason);
-    let address = listener::network(peer.ip());
-    if !server.arrivals.admit(address, clock::now()) {
+    let address = peer.ip().map(listener::network);
+    if address.is_some_and(|address| !server.arrivals.admit(address, clock::now())) {
         server.metrics.connects_over_rate.increment();
         return Err(refuse(ReasonCode::ConnectionRateExceeded));
     }
@@ -130,6 +130,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         user_name: connect.user_name.take(),
         password: connect.password.take(),
         peer,
+        certificate: arrival.certificate,
         version,
     };
     let authenticated_since = clock::now();

@@ -27,6 +27,8 @@ pub(crate) struct Link<S> {
     decoder: Decoder,
     input: BytesMut,
     output: BytesMut,
+    /// The stream took output that it may still hold itself, as TLS does.
+    unflushed: bool,
     /// Since when the peer has taken nothing of what waits for it.
     blocked_since: Option<Instant>,
     traffic: Traffic,
@@ -70,6 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             decoder: Decoder::new(packet_bytes_max),
             input: BytesMut::new(),
             output: BytesMut::new(),
+            unflushed: false,
             blocked_since: None,
             traffic: Traffic::default(),
         }
@@ -153,12 +156,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self.output.len()
     }
 
+    /// Does anything wait to be written, here or in the stream?
+    pub(crate) fn has_output(&self) -> bool {
+        self.unflushed || !self.output.is_empty()
+    }
+
     pub(crate) const fn blocked_since(&self) -> Option<Instant> {
         self.blocked_since
     }
 
     /// Writes as much as the peer takes; ready when it took something, pending when it takes nothing now.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.has_output() {
+            return Poll::Ready(Ok(()));
+        }
         let mut progress = false;
         while !self.output.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.output) {
@@ -167,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                     self.output.advance(written);
                     self.traffic.bytes_sent += written;
                     self.blocked_since = None;
+                    self.unflushed = true;
                     progress = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -178,8 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
         if self.output.is_empty() {
             self.output = BytesMut::new();
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            return Poll::Ready(Ok(()));
+            return self.poll_flush(cx);
         }
         if progress {
             Poll::Ready(Ok(()))
@@ -193,10 +204,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// # Errors
     /// The stream failed.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
+        while self.has_output() {
             poll_fn(|cx| self.poll_write(cx)).await?;
         }
         Ok(())
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => {
+                self.blocked_since.get_or_insert_with(clock::now);
+                Poll::Pending
+            }
+            Poll::Ready(flushed) => {
+                self.blocked_since = None;
+                self.unflushed = false;
+                Poll::Ready(flushed)
+            }
+        }
+    }
+
+    /// Writes what waits and closes the sending side.
+    ///
+    /// # Errors
+    /// The stream failed.
+    pub(crate) async fn shut(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await
     }
 
     /// Writes what waits, closes the sending side, and reads on until the peer closes too: with unread input the system
@@ -205,8 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// # Errors
     /// What ended it early; there is nothing left to do about it.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
-        self.flush().await?;
-        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
+        self.shut().await?;
         loop {
             self.input = BytesMut::new();
             if poll_fn(|cx| self.poll_read(cx)).await? == 0 {

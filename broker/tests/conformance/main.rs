@@ -23,4 +23,5 @@ mod shared;
 mod shutdown;
 mod subscribe;
 mod sys;
+mod transports;
 mod world;

@@ -17,7 +17,7 @@ use broker::hooks::{
     SessionRestored, Ticket,
 };
 use broker::scram::Credential;
-use broker::{Broker, Config, Metrics};
+use broker::{Address, Broker, Certificates, Config, Metrics};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
+    /// Of all listeners.
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) certificates: Certificates,
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
@@ -46,19 +49,23 @@ impl World {
     /// A broker whose options are changed.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             ..Config::default()
         };
         change(&mut config);
         let plugin = Arc::new(Plugin::default());
         let broker = Broker::bind(config, Arc::clone(&plugin) as _).unwrap();
-        let (address, metrics) = (broker.local_addr(), broker.metrics());
+        let (address, metrics) = (broker.local_addr().unwrap(), broker.metrics());
         let rules = broker.rules();
+        let addresses = broker.addresses().cloned().collect();
+        let certificates = broker.certificates();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(broker.run(shutdown.clone()));
         Self {
             address,
+            addresses,
+            certificates,
             plugin,
             shutdown,
             metrics,
@@ -151,7 +158,8 @@ struct State {
     sender: Option<mpsc::Sender<(String, Event)>>,
 }
 
-/// Owns `plug/…`. User names decide: `nobody` is refused, `slow` waits until the test lets it in.
+/// Owns `plug/…`. User names decide (without one, the certificate's): `nobody` is refused, `slow` waits until the test lets
+/// it in.
 pub(crate) struct Plugin {
     state: Mutex<State>,
     events: tokio::sync::Mutex<mpsc::Receiver<(String, Event)>>,
@@ -323,7 +331,8 @@ impl Hooks for Plugin {
     }
 
     async fn authenticate(&self, request: AuthenticateRequest) -> Result<Identity, ReasonCode> {
-        let user = request.user_name.unwrap_or_default();
+        let named = request.certificate.map(|certificate| certificate.user);
+        let user = request.user_name.or(named).unwrap_or_default();
         match &*user {
             "nobody" => return Err(ReasonCode::BadUserNameOrPassword),
             "slow" => {

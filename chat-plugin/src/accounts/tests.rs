@@ -430,3 +430,26 @@ async fn only_hashes_of_mosquitto_and_free_handles_are_imported() {
     assert_eq!(refused.unwrap_err(), AccountError::HandleTaken(alice()));
     assert_eq!(world.login("alice", "secret").await, OK);
 }
+
+#[tokio::test]
+async fn a_certificate_lets_its_user_in_only_where_it_may() {
+    for (allowed, dev, name, expected) in [
+        (true, false, "alice", OK),
+        (false, false, "alice", BAD),
+        (true, false, "bob", BAD),
+        (true, false, "Alice", BAD),
+        (false, true, "bob", BAD),
+        (true, true, "bob", OK),
+    ] {
+        let config = AccountsConfig {
+            certificate_login: allowed,
+            ..AccountsConfig::default()
+        };
+        let accounts = Accounts::new(store_in_memory(), &config, dev).unwrap();
+        accounts.add_user(alice(), None).await.unwrap();
+        for _ in 0..2 {
+            let user = accounts.login_by_certificate(name).await;
+            assert_eq!(user.map(|_| ()), expected, "{name}");
+        }
+    }
+}

@@ -21,4 +21,5 @@ mod paho;
 mod refusals;
 mod rpc;
 mod strangers;
+mod transports;
 mod walkthrough;

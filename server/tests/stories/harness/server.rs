@@ -140,7 +140,7 @@ impl Server {
                 return Some(Err(status));
             }
             let text = fs::read_to_string(&file).ok()?;
-            text.trim().parse().ok().map(Ok)
+            text.lines().next()?.parse().ok().map(Ok)
         });
         self.address =
             found.unwrap_or_else(|status| panic!("the server exited: {status}\n{}", self.log()));
@@ -167,8 +167,14 @@ impl Server {
 
     /// SIGTERM, without waiting.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} \"$0\"");
         let status = Command::new("sh")
-            .args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()])
+            .args(["-c", &kill, &self.child.id().to_string()])
             .status()
             .unwrap();
         assert!(status.success());
