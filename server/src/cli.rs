@@ -10,7 +10,7 @@ use proto::ids::Handle;
 use crate::acl;
 use crate::admin::{self, Reply, Request};
 use crate::config::{Config, Overrides};
-use crate::{Failure, log, serve};
+use crate::{Failure, import, log, serve};
 
 /// Longest password that is read, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
@@ -97,6 +97,8 @@ enum UserCommand {
         #[arg(long)]
         password_stdin: bool,
     },
+    /// Make users out of a password file of Mosquitto; their passwords stay
+    Import { file: PathBuf },
     /// List the users
     List,
     /// Remove a user; the messages stay, the handle rests for 90 days
@@ -149,11 +151,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::User { place, command } => {
             let config = place.config()?;
-            admin::request(&config, command.request()?, print_reply)
+            command.run(&config)
         }
         Command::Token { place, command } => {
             let config = place.config()?;
-            admin::request(&config, command.request(), print_reply)
+            admin::request(&config, [command.request()], print_reply)
         }
         Command::Store { place, command } => {
             let config = place.config()?;
@@ -180,8 +182,8 @@ impl Place {
 }
 
 impl UserCommand {
-    fn request(self) -> Result<Request, Failure> {
-        Ok(match self {
+    fn run(self, config: &Config) -> Result<(), Failure> {
+        let request = match self {
             Self::Add {
                 handle,
                 password_stdin,
@@ -201,9 +203,11 @@ impl UserCommand {
                 handle,
                 password: read_password(password_stdin)?,
             },
+            Self::Import { file } => return import::run(config, &file, print),
             Self::List => Request::UserList { after: None },
             Self::Remove { handle } => Request::UserRemove { handle },
-        })
+        };
+        admin::request(config, [request], print_reply)
     }
 }
 
