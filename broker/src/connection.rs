@@ -33,7 +33,7 @@ use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
     Ack, ConnAck, Disconnect, Packet, PacketId, Publish, Qos, SubscribeFilter, Version, Will,
 };
-use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
+use crate::codec::properties::{AckProperties, ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::config::OverRate;
@@ -55,6 +55,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut link = Link::new(stream, server.config.packet_bytes_before_auth_max);
+    if server.config.mqtt31 {
+        link.accept_mqtt31();
+    }
     let peer = arrival.peer;
     // Boxed: what comes before and after the connection's long life takes no memory during it.
     match Box::pin(handshake::open(&server, &mut link, arrival)).await {
@@ -91,6 +94,17 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Li
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
         Err(_) => debug!("peer did not close in time"),
+    }
+}
+
+fn refused(reason: ReasonCode, text: &'static str) -> PublishAnswer {
+    PublishAnswer {
+        notice: None,
+        reason,
+        properties: Some(Box::new(AckProperties {
+            reason_string: Some(text.into()),
+            ..AckProperties::default()
+        })),
     }
 }
 
@@ -474,7 +488,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let is_publish = matches!(packet, Packet::Publish(_));
         match packet {
             Packet::Publish(publish) if refuses && is_early => {
-                let refusal = ReasonCode::QuotaExceeded;
+                let refusal = refused(
+                    ReasonCode::QuotaExceeded,
+                    "too much for the rate of this connection",
+                );
                 let session = &mut self.session;
                 if session.handle_excess(now, publish, refusal, actions)? {
                     self.server.metrics.publishes_over_rate.increment();
@@ -562,11 +579,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Err(reason) = permitted {
             server.metrics.publishes_refused.increment();
             debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
-            return PublishAnswer::refusal(reason);
+            return match reason {
+                ReasonCode::NotAuthorized => refused(reason, "not authorized for this topic"),
+                // The rule says not to tell.
+                reason => PublishAnswer::refusal(reason),
+            };
         }
         let routed = server.route(publish, &mut self.publisher, now);
         if routed.retained_refused {
-            return PublishAnswer::refusal(ReasonCode::QuotaExceeded);
+            return refused(ReasonCode::QuotaExceeded, "no room to retain it");
         }
         PublishAnswer::SUCCESS
     }

@@ -17,6 +17,8 @@ pub mod codec;
 pub mod config;
 mod connection;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hooks;
 mod listener;
 pub mod mailbox;

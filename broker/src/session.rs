@@ -42,8 +42,7 @@ use self::received::{Due, Pending, Received};
 use self::requests::Request;
 pub(crate) use self::terms::Terms;
 use crate::codec::packet::{Ack, Packet, PacketId, Publish, Qos, Version};
-use crate::codec::reason::ReasonCode;
-use crate::hooks::{Credit, Delivery, DeliveryOutcome, DeliveryRef};
+use crate::hooks::{Credit, Delivery, DeliveryOutcome, DeliveryRef, PublishAnswer};
 use crate::mailbox::Answer;
 
 /// What a Session keeps while its client is away (MQTT 5.0 §4.1), subscriptions and queue aside.
@@ -177,7 +176,7 @@ impl Session {
         &mut self,
         now: Instant,
         publish: Publish,
-        refusal: ReasonCode,
+        refusal: PublishAnswer,
         out: &mut Vec<Action>,
     ) -> Result<bool, ProtocolError> {
         self.last_input = now;
@@ -200,7 +199,7 @@ impl Session {
                 self.settle(out);
             }
             Answer::Released(existed) => self.handle_released(number, existed, out),
-            Answer::Reasons(reasons) => self.handle_reasons(number, reasons, out),
+            Answer::Reasons(reasons) => self.handle_reasons(number, reasons, out)?,
             Answer::Dropped => return Err(ProtocolError::TicketDropped),
         }
         Ok(())

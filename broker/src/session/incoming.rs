@@ -16,7 +16,7 @@ impl Session {
     pub(super) fn handle_publish(
         &mut self,
         mut publish: Publish,
-        refusal: Option<ReasonCode>,
+        refusal: Option<PublishAnswer>,
         out: &mut Vec<Action>,
     ) -> Result<bool, ProtocolError> {
         self.resolve_alias(&mut publish)?;
@@ -41,8 +41,8 @@ impl Session {
         match refusal {
             _ if plugin => hand_over(publish, number, out),
             None => out.push(Action::Route(Arc::new(publish), number)),
-            Some(reason) => {
-                self.pending.answer(number, PublishAnswer::refusal(reason));
+            Some(refusal) => {
+                self.pending.answer(number, refusal);
                 self.settle(out);
                 return Ok(true);
             }

@@ -6,7 +6,6 @@ use broker::config::OverRate;
 
 use super::client::{
     Client, V5, V311, connect, message, puback, pubcomp, pubrec, pubrel, qos0, qos1, qos2,
-    with_reason,
 };
 use super::world::World;
 
@@ -96,13 +95,13 @@ async fn what_is_too_much_is_refused_in_5_0_if_the_operator_says_so() {
     for number in 1..=3 {
         assert_eq!(client.receive().await, puback(number));
     }
-    let refused = |number| with_reason(number, ReasonCode::QuotaExceeded);
-    assert_eq!(client.receive().await, Packet::PubAck(refused(4)));
+    let refused = ReasonCode::QuotaExceeded;
+    assert_eq!(client.receive_result().await, (4, refused));
     client.send(&qos2("t", 5, TEXT)).await;
-    assert_eq!(client.receive().await, Packet::PubRec(refused(5)));
+    assert_eq!(client.receive_result().await, (5, refused));
     // The exchange is over: its identifier is free.
     client.send(&qos2("t", 5, TEXT)).await;
-    assert_eq!(client.receive().await, Packet::PubRec(refused(5)));
+    assert_eq!(client.receive_result().await, (5, refused));
     client.send(&qos0("t", TEXT)).await;
     client.expect_quiet().await;
     assert_eq!(world.metrics.publishes_over_rate.value(), 4);
@@ -143,8 +142,8 @@ async fn an_alias_set_by_a_refused_publish_is_set() {
         let mut publish = message(topic, Qos::AtLeastOnce, number, TEXT);
         publish.properties.topic_alias = Some(1);
         client.send(&Packet::Publish(publish)).await;
-        let refused = with_reason(number, ReasonCode::QuotaExceeded);
-        assert_eq!(client.receive().await, Packet::PubAck(refused));
+        let refused = (number, ReasonCode::QuotaExceeded);
+        assert_eq!(client.receive_result().await, refused);
     }
 }
 
