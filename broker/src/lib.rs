@@ -11,7 +11,7 @@
 //!
 //! What it does not do yet: keeping sessions and retained messages over a restart.
 
-mod acl;
+pub mod acl;
 mod clock;
 pub mod codec;
 pub mod config;
@@ -23,6 +23,7 @@ pub mod hooks;
 mod listener;
 pub mod mailbox;
 pub mod metrics;
+mod rate;
 mod registry;
 mod router;
 pub mod scram;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::acl::Rules;
 pub use crate::config::{Config, ConfigError};
 pub use crate::error::Error;
 use crate::hooks::Hooks;
@@ -52,6 +54,7 @@ pub struct Broker {
     hooks: HooksBox,
     listeners: Vec<Listener>,
     certificates: Certificates,
+    rules: Arc<Rules>,
     metrics: Arc<Metrics>,
 }
 
@@ -77,6 +80,7 @@ impl Broker {
             hooks: HooksBox(hooks),
             listeners,
             certificates,
+            rules: Arc::default(),
             metrics,
         })
     }
@@ -99,6 +103,11 @@ impl Broker {
         self.certificates.clone()
     }
 
+    /// The operator's rules: none at first, to be replaced at any time.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules)
+    }
+
     /// What it counts.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
@@ -112,10 +121,12 @@ impl Broker {
         let server = Arc::new(Server::new(
             self.config,
             self.hooks.0,
+            self.rules,
             self.metrics,
             stop.clone(),
         ));
         server.tasks.spawn(Arc::clone(&server).watch_sessions());
+        server.tasks.spawn(Arc::clone(&server).watch_rules());
         if let Some(interval) = server.config.sys_interval() {
             let statistics = Statistics::begin(Arc::clone(&server));
             server.tasks.spawn(statistics.run(interval));

@@ -547,6 +547,11 @@ impl Subscriber {
         queue.end()
     }
 
+    /// Its filters, in no order.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = &TopicFilter> {
+        self.filters.iter()
+    }
+
     pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
         self.queue.as_ref()
     }

@@ -7,11 +7,13 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acl::Rules;
 use crate::clock;
 use crate::codec::packet::Publish;
 use crate::config::Config;
 use crate::hooks::Hooks;
 use crate::metrics::Metrics;
+use crate::rate::{Arrivals, Rate};
 use crate::registry::{Due, KeptSession, Registry};
 use crate::router::{Publisher, Routed, Router};
 use crate::session::queue::Queued;
@@ -22,6 +24,8 @@ pub(crate) struct Server {
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) router: Router,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) arrivals: Arrivals,
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the broker stops.
     pub(crate) stop: CancellationToken,
@@ -35,12 +39,18 @@ impl Server {
     pub(crate) fn new(
         config: Config,
         hooks: Arc<dyn Hooks>,
+        rules: Arc<Rules>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             router: Router::new(&config),
             registry: Arc::new(Registry::new(config.sessions_kept_max)),
+            rules,
+            arrivals: Arrivals::new(Rate::new(
+                config.address_connects_per_s,
+                config.address_connects_burst,
+            )),
             metrics,
             stop,
             tasks: TaskTracker::new(),
@@ -120,6 +130,16 @@ impl Server {
                 () = self.stop.cancelled() => return,
                 () = self.registry.changed() => {}
                 () = clock::sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Has every connection look at its subscriptions when the rules were replaced, until the broker stops.
+    pub(crate) async fn watch_rules(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.rules.replaced() => self.registry.wake_all(),
             }
         }
     }

@@ -629,6 +629,7 @@ impl Hooks for ChatPlugin {
             Ok(user) => {
                 return Ok(Identity {
                     user: user.id.to_string().into(),
+                    name: user.handle.as_str().into(),
                 });
             }
             Err(error) => error,

@@ -254,6 +254,16 @@ impl Queue {
         taken
     }
 
+    /// Drops what is not to be sent any more. Returns how many messages that were.
+    pub(crate) fn retain(&self, keep: impl Fn(&Publish) -> bool) -> usize {
+        let mut inner = self.lock();
+        let before = inner.messages.len();
+        inner.messages.retain(|queued| keep(&queued.publish));
+        let left = inner.messages.iter();
+        inner.bytes = left.map(|queued| size(&queued.publish)).sum();
+        before - inner.messages.len()
+    }
+
     /// The session has ended. Returns what came by shared subscriptions: it is for others now.
     pub(crate) fn end(&self) -> Vec<Queued> {
         let ended = Inner {

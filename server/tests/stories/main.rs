@@ -9,6 +9,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod acl;
 mod campaign;
 mod crash;
 mod delivery;
@@ -16,6 +17,7 @@ mod edges;
 mod group;
 mod harness;
 mod hostile;
+mod import;
 mod login;
 mod operation;
 mod paho;
