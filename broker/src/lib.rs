@@ -26,6 +26,7 @@ mod registry;
 mod router;
 mod server;
 mod session;
+pub mod store;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
