@@ -16,6 +16,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -139,6 +140,8 @@ pub struct ClientInfo {
     pub version: Version,
     /// Where it comes from.
     pub peer: SocketAddr,
+    /// When `authenticate` was asked: the identity rests on what it found then or later.
+    pub authenticated_since: Instant,
     /// Number of the connection in this process, from 1, never used twice.
     pub connection: u64,
     /// Largest packet that the client takes, in bytes, fixed header included; `None`: any.

@@ -27,6 +27,7 @@ use std::time::Duration;
 use proto::ids::{Handle, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 pub use self::error::{AccountError, AuthError};
 use self::hashing::{HashError, Hashing};
@@ -106,15 +107,26 @@ impl AccountsConfig {
     }
 }
 
-/// What changed about a user whose connections may rest on it.
+/// Something changed about a user whose connections may rest on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UserEvent {
+pub struct UserEvent {
+    /// Whose.
+    pub user: UserId,
+    /// What.
+    pub change: UserChange,
+    /// Who logs in from then on knows it.
+    pub at: Instant,
+}
+
+/// What changed about a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserChange {
     /// Another password: whoever logged in with the old one has to do it again.
-    PasswordChanged(UserId),
+    Password,
     /// The user is gone.
-    Removed(UserId),
+    Removed,
     /// A token of the user is gone.
-    TokenRevoked(UserId),
+    TokenRevoked,
 }
 
 /// All users, with their passwords and tokens.

@@ -48,6 +48,8 @@ pub struct Config {
     pub ring_entries_max: u32,
     /// Bytes of their bodies.
     pub ring_bytes_max: u32,
+    /// Bytes of the newest entries of all conversations; then those that stood still for the longest time make room.
+    pub ring_bytes_total_max: u32,
 }
 
 impl Default for Config {
@@ -74,6 +76,7 @@ impl Default for Config {
             conversation_cache_max: 10_000,
             ring_entries_max: 64,
             ring_bytes_max: 131_072,
+            ring_bytes_total_max: 134_217_728,
         }
     }
 }
@@ -132,6 +135,7 @@ impl Config {
             ),
             ("ring_entries_max", self.ring_entries_max, 1, ANY),
             ("ring_bytes_max", self.ring_bytes_max, 1, ANY),
+            ("ring_bytes_total_max", self.ring_bytes_total_max, 1, ANY),
         ];
         for (option, value, min, max) in bounds {
             if !(min..=max).contains(&value) {

@@ -4,15 +4,18 @@
 //! feed: an entry moves its head and joins its ring; a change of members makes it read the members again before it
 //! answers the next question about them. The cache keeps the most recently used; whoever holds an `Arc` keeps his own.
 
-use std::collections::{HashMap, VecDeque};
+mod ring;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use proto::ids::{ConversationId, Handle, Seq, UserId};
+use proto::ids::{ConversationId, Seq, UserId};
 
+use self::ring::Ring;
+pub use self::ring::RingLimits;
 use crate::domain::conversation::Conversation;
-use crate::domain::entry::Entry;
 use crate::domain::member::{Interval, Marks, Member};
-use crate::domain::user::User;
 use crate::render::Line;
 use crate::store::{ChatStore, StoreError};
 
@@ -22,15 +25,10 @@ pub struct Conversations {
     recent: quick_cache::sync::Cache<ConversationId, Arc<Live>>,
     known: Mutex<Known>,
     limits: RingLimits,
-}
-
-/// How much of a conversation's tail stays in memory for live delivery.
-#[derive(Clone, Copy, Debug)]
-pub struct RingLimits {
-    /// Entries.
-    pub entries_max: usize,
-    /// Bytes of bodies.
-    pub bytes_max: usize,
+    /// Bytes in all rings.
+    ring_bytes: Arc<AtomicUsize>,
+    /// Counts what was committed: the time of the rings.
+    commits: AtomicU64,
 }
 
 #[derive(Default)]
@@ -47,6 +45,8 @@ impl Conversations {
             recent: quick_cache::sync::Cache::new(cached_max.max(16)),
             known: Mutex::default(),
             limits,
+            ring_bytes: Arc::default(),
+            commits: AtomicU64::default(),
         }
     }
 
@@ -80,7 +80,28 @@ impl Conversations {
         head: Seq,
         members_changed: bool,
     ) {
-        live.follow(line, head, members_changed, self.limits);
+        let commit = self.commits.fetch_add(1, Ordering::Relaxed);
+        live.follow(line, head, members_changed, (self.limits, commit));
+        if self.ring_bytes.load(Ordering::Relaxed) > self.limits.total_bytes_max {
+            self.empty_rings();
+        }
+    }
+
+    /// The rings that have stood still for the longest time make room: their readers are served from the store.
+    fn empty_rings(&self) {
+        let mut lives: Vec<(u64, Arc<Live>)> = {
+            let known = self.known();
+            let lives = known.map.values().filter_map(Weak::upgrade);
+            lives.map(|live| (live.pushed(), live)).collect()
+        };
+        lives.sort_unstable_by_key(|(pushed, _)| *pushed);
+        let enough = self.limits.total_bytes_max / 4 * 3;
+        for (_, live) in lives {
+            if self.ring_bytes.load(Ordering::Relaxed) <= enough {
+                return;
+            }
+            live.state().ring.clear();
+        }
     }
 
     fn live(&self, id: ConversationId) -> Arc<Live> {
@@ -92,7 +113,7 @@ impl Conversations {
             known.map.retain(|_, live| live.strong_count() > 0);
             known.sweep_at = known.map.len() * 2;
         }
-        let live = Arc::new(Live::new(id));
+        let live = Arc::new(Live::new(id, Arc::clone(&self.ring_bytes)));
         known.map.insert(id, Arc::downgrade(&live));
         live
     }
@@ -133,8 +154,9 @@ struct State {
     generation: u64,
     /// Generation of what was read; 0: nothing yet.
     loaded: u64,
-    ring: VecDeque<Arc<Line>>,
-    ring_bytes: usize,
+    ring: Ring,
+    /// The commit that was pushed last.
+    pushed: u64,
 }
 
 /// What [`Live::sight`] tells about one user and a conversation.
@@ -183,9 +205,11 @@ pub struct MarksMoved {
 }
 
 impl Live {
-    pub(crate) fn new(id: ConversationId) -> Self {
+    /// `ring_bytes` counts what all rings hold.
+    pub(crate) fn new(id: ConversationId, ring_bytes: Arc<AtomicUsize>) -> Self {
         let state = State {
             generation: 1,
+            ring: Ring::new(ring_bytes),
             ..State::default()
         };
         Self {
@@ -224,6 +248,10 @@ impl Live {
     /// What the store says.
     pub async fn refreshed(&self, conversations: &Conversations) -> Result<(), StoreError> {
         self.refresh(&*conversations.store).await
+    }
+
+    fn pushed(&self) -> u64 {
+        self.state().pushed
     }
 
     fn is_fresh(&self) -> bool {
@@ -332,33 +360,12 @@ impl Live {
 
     /// Entries from `from` on that are in memory, at most `limit`; `None` if `from` itself is not.
     pub fn recent(&self, from: Seq, limit: usize) -> Option<Vec<Arc<Line>>> {
-        let state = self.state();
-        let first = state.ring.front()?.entry.seq;
-        let start = usize::try_from(from.get().checked_sub(first.get())?).ok()?;
-        if start >= state.ring.len() {
-            return None;
-        }
-        Some(state.ring.iter().skip(start).take(limit).cloned().collect())
+        self.state().ring.from(from, limit)
     }
 
-    /// Who wrote the entries after `after` up to `to`; `None` if they are not all in memory.
-    pub fn recent_senders(&self, after: Seq, to: Seq) -> Option<Vec<(Seq, UserId)>> {
-        let state = self.state();
-        let (first, last) = (state.ring.front()?.entry.seq, state.ring.back()?.entry.seq);
-        if after.next() < first || to > last {
-            return None;
-        }
-        let inside =
-            |entry: &&Entry| after < entry.seq && entry.seq <= to && entry.kind.is_countable();
-        Some(
-            state
-                .ring
-                .iter()
-                .map(|line| &*line.entry)
-                .filter(inside)
-                .map(|entry| (entry.seq, entry.from))
-                .collect(),
-        )
+    /// The messages after `after` up to `to`, and who wrote them; `None` if they are not all in memory.
+    pub fn recent_messages(&self, after: Seq, to: Seq) -> Option<Vec<(Seq, UserId)>> {
+        self.state().ring.messages(after, to)
     }
 
     fn follow(
@@ -366,7 +373,7 @@ impl Live {
         line: Option<Arc<Line>>,
         head: Seq,
         members_changed: bool,
-        limits: RingLimits,
+        (limits, commit): (RingLimits, u64),
     ) {
         let mut state = self.state();
         if members_changed {
@@ -375,14 +382,14 @@ impl Live {
         state.head = state.head.max(head);
         let Some(line) = line else {
             state.ring.clear();
-            state.ring_bytes = 0;
             return;
         };
         if let Some(conversation) = &mut state.conversation {
             conversation.mseq = conversation.mseq.max(line.entry.mseq);
             conversation.ts_ms = conversation.ts_ms.max(line.entry.ts_ms);
         }
-        state.push(line, limits);
+        state.pushed = commit;
+        state.ring.push(line, limits);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -421,26 +428,6 @@ impl State {
             }
         }
     }
-
-    fn push(&mut self, line: Arc<Line>, limits: RingLimits) {
-        if self
-            .ring
-            .back()
-            .is_some_and(|last| last.entry.seq.next() != line.entry.seq)
-        {
-            self.ring.clear();
-            self.ring_bytes = 0;
-        }
-        self.ring_bytes += line.size();
-        self.ring.push_back(line);
-        while self.ring.len() > limits.entries_max
-            || (self.ring_bytes > limits.bytes_max && self.ring.len() > 1)
-        {
-            if let Some(old) = self.ring.pop_front() {
-                self.ring_bytes = self.ring_bytes.saturating_sub(old.size());
-            }
-        }
-    }
 }
 
 async fn read_members(
@@ -457,91 +444,5 @@ async fn read_members(
         if last {
             return Ok(members);
         }
-    }
-}
-
-/// Names of users and users of handles, as far as they were asked for lately.
-pub struct Names {
-    store: Arc<dyn ChatStore>,
-    profiles: quick_cache::sync::Cache<UserId, Profile>,
-    users: quick_cache::sync::Cache<Handle, UserId>,
-}
-
-/// How a user is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// By which people address this user.
-    pub handle: Handle,
-    /// Display name; empty: the handle.
-    pub name: Arc<str>,
-}
-
-impl Names {
-    /// At most `cached_max` of each are kept.
-    pub fn new(store: Arc<dyn ChatStore>, cached_max: usize) -> Self {
-        Self {
-            store,
-            profiles: quick_cache::sync::Cache::new(cached_max.max(16)),
-            users: quick_cache::sync::Cache::new(cached_max.max(16)),
-        }
-    }
-
-    /// How a user is called, removed ones included; `None` if there never was one.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn profile(&self, user: UserId) -> Result<Option<Profile>, StoreError> {
-        if let Some(profile) = self.profiles.get(&user) {
-            return Ok(Some(profile));
-        }
-        let Some(found) = self.store.user(user).await? else {
-            return Ok(None);
-        };
-        let profile = Profile {
-            handle: found.handle,
-            name: found.name.into(),
-        };
-        self.profiles.insert(user, profile.clone());
-        Ok(Some(profile))
-    }
-
-    /// The handle of a user, removed ones included; `None` if there never was one.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn handle(&self, user: UserId) -> Result<Option<Handle>, StoreError> {
-        Ok(self.profile(user).await?.map(|profile| profile.handle))
-    }
-
-    /// The user of a handle, removed ones excluded.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn user(&self, handle: &Handle) -> Result<Option<UserId>, StoreError> {
-        if let Some(user) = self.users.get(handle) {
-            return Ok(Some(user));
-        }
-        let Some(found) = self.store.user_by_handle(handle).await? else {
-            return Ok(None);
-        };
-        self.users.insert(handle.clone(), found.id);
-        Ok(Some(found.id))
-    }
-
-    /// Is this a user who can receive messages?
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn exists(&self, user: UserId) -> Result<bool, StoreError> {
-        let Some(found) = self.store.user(user).await? else {
-            return Ok(false);
-        };
-        Ok(found.removed_ms.is_none())
-    }
-
-    /// The user has another name now, or was removed: the handle may name nobody any more.
-    pub fn changed(&self, user: &User) {
-        self.profiles.remove(&user.id);
-        self.users.remove(&user.handle);
     }
 }

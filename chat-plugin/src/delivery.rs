@@ -27,8 +27,9 @@ use tokio_util::task::TaskTracker;
 
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
-use crate::conversations::{Conversations, Live, MarksChange, Names, Sight};
+use crate::conversations::{Conversations, Live, MarksChange, Sight};
 use crate::domain::entry::Entry;
+use crate::names::Names;
 use crate::receipts::Receipts;
 use crate::render::Line;
 use crate::store::{ChatStore, Committed, Move, PageRange, StoreError};
@@ -208,9 +209,10 @@ impl Delivery {
                     ts_ms: crate::clock::now_ms(),
                     ..MarksChange::default()
                 };
+                let due = Receipts::due_with(&one.live, reader.user, change);
                 if let Some(moved) = self.move_marks(&one.live, reader.user, change) {
                     moves.push(moved);
-                    moves.extend(Receipts::due_with(&one.live, reader.user, change.ts_ms));
+                    moves.extend(due);
                 }
             }
         }

@@ -7,6 +7,7 @@ pub mod conversations;
 pub(crate) mod delivery;
 pub mod domain;
 pub mod metrics;
+pub mod names;
 pub mod plugin;
 pub(crate) mod rate;
 pub mod receipts;

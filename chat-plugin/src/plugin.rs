@@ -5,6 +5,7 @@
 
 mod answer;
 mod ingest;
+mod logins;
 mod peer;
 mod rpc;
 mod subscribe;
@@ -28,15 +29,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::answer::{json_publish, pair};
+use self::logins::Logins;
 use self::peer::{Item, Limits, Peer, Record, Sessions};
-use crate::accounts::{Accounts, AuthError, UserEvent};
+use self::subscribe::Start;
+use crate::accounts::{Accounts, AuthError, UserChange, UserEvent};
 use crate::config::Config;
-use crate::conversations::{Conversations, Names, RingLimits};
-use crate::delivery::progress::Progress;
+use crate::conversations::{Conversations, RingLimits};
+use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::metrics::Metrics;
+use crate::names::Names;
 use crate::rate::{Bucket, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
 use crate::service::{Actor, Service};
@@ -61,6 +65,7 @@ pub struct ChatPlugin {
     /// Connections that have ended, but not what was being done for them.
     leaving: Mutex<HashMap<DeviceId, Arc<Peer>>>,
     user_buckets: Mutex<Buckets>,
+    logins: Logins,
     payload_limits: payload::PayloadLimits,
     ordinary_topics_open: bool,
     metrics: Metrics,
@@ -82,6 +87,7 @@ impl ChatPlugin {
         let ring = RingLimits {
             entries_max: size(config.ring_entries_max),
             bytes_max: size(config.ring_bytes_max),
+            total_bytes_max: size(config.ring_bytes_total_max),
         };
         let limits = ReceiptLimits {
             interval: Duration::from_millis(u64::from(config.receipt_interval_ms)),
@@ -128,6 +134,7 @@ impl ChatPlugin {
             peers: RwLock::default(),
             leaving: Mutex::default(),
             user_buckets: Mutex::default(),
+            logins: Logins::default(),
             payload_limits,
             ordinary_topics_open,
             metrics: Metrics::default(),
@@ -169,20 +176,22 @@ impl ChatPlugin {
                 event = events.recv() => event,
                 () = stop.cancelled() => return,
             };
-            let user = match event {
-                Some(UserEvent::PasswordChanged(user) | UserEvent::TokenRevoked(user)) => user,
-                Some(UserEvent::Removed(user)) => {
-                    match self.service.store.user(user).await {
-                        Ok(Some(removed)) => self.service.names.changed(&removed),
-                        Ok(None) => {}
-                        Err(error) => tracing::error!(%error, "a removed user could not be read"),
-                    }
-                    user
-                }
-                None => return,
+            let Some(UserEvent { user, change, at }) = event else {
+                return;
             };
+            if change == UserChange::Removed {
+                match self.service.store.user(user).await {
+                    Ok(Some(removed)) => self.service.names.changed(&removed),
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(%error, "a removed user could not be read"),
+                }
+            }
+            // Noted first: who is on the way in finds it, and who is in already is found here.
+            self.logins.changed(user, at);
             for reader in self.online.of(user) {
-                reader.client.close(ReasonCode::NotAuthorized);
+                if self.logins.are_over(user, &reader.client) {
+                    reader.client.close(ReasonCode::NotAuthorized);
+                }
             }
         }
     }
@@ -330,7 +339,15 @@ impl ChatPlugin {
                     reader.make_known();
                 }
                 if kept && !device.subscriptions.is_empty() {
-                    restored = self.restore(&reader, &device, seen_ms, inflight).await?;
+                    let start = Start::Resumed {
+                        seen_ms,
+                        kept: persistent,
+                    };
+                    restored = self.restore(&reader, &device, start, inflight).await?;
+                }
+                if !persistent {
+                    self.forget_positions(user, device_id, &device.subscriptions)
+                        .await?;
                 }
                 Record {
                     device,
@@ -360,7 +377,6 @@ impl ChatPlugin {
             user,
             device: device_id,
         };
-        let account = self.service.store.user(user).await?;
         let sessions = Sessions {
             persistent,
             exchanges: persistent || resumed,
@@ -375,8 +391,8 @@ impl ChatPlugin {
         if reader.has_inbox() && reader.begin_attach() {
             self.delivery.attach(&reader);
         }
-        if account.is_none_or(|account| account.removed_ms.is_some()) {
-            client.close(ReasonCode::NotAuthorized); // removed between login and here
+        if self.logins.are_over(user, client) {
+            client.close(ReasonCode::NotAuthorized); // changed between login and here
         }
         Ok(restored)
     }
@@ -386,10 +402,10 @@ impl ChatPlugin {
         &self,
         reader: &Arc<Reader>,
         device: &Device,
-        seen_ms: u64,
+        start: Start,
         inflight: Vec<Inflight>,
     ) -> Result<SessionRestored, StoreError> {
-        self.resubscribe(reader, device, seen_ms).await?;
+        self.resubscribe(reader, device, start).await?;
         let known = inflight.into_iter().filter_map(|one| {
             let generation = subscribe::generation(device, one.form, one.conversation)?;
             let reference = Reference::Entry {
@@ -519,10 +535,17 @@ impl ChatPlugin {
             connected: false,
             ..record.device
         };
-        if end.discarded {
-            device.subscriptions.clear();
-        }
-        self.progress.departed(device, inflight);
+        let ended = if end.discarded {
+            std::mem::take(&mut device.subscriptions)
+        } else {
+            Vec::new()
+        };
+        let positions = subscribe::positions(device.id, &ended).collect();
+        self.progress.departed(Departed {
+            device,
+            inflight,
+            positions,
+        });
     }
 }
 

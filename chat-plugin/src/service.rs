@@ -13,8 +13,9 @@ use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 
 use crate::config::Config;
-use crate::conversations::{Conversations, Live, Names, Sight};
+use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
+use crate::names::Names;
 use crate::store::{ChatStore, StoreError};
 
 /// Everything that the use cases need.

@@ -127,6 +127,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         peer,
         version,
     };
+    let authenticated_since = clock::now();
     let identity = server.hooks.authenticate(request).await.map_err(refuse)?;
     link.set_packet_bytes_max(server.config.packet_bytes_max);
     let (terms, mut properties) = Terms::agree(&connect, &server.config, server.hooks.root());
@@ -149,6 +150,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         client_id: connect.client_id.clone(),
         version,
         peer,
+        authenticated_since,
         connection: server.next_connection(),
         packet_bytes_max: connect.properties.maximum_packet_size,
         user_properties: std::mem::take(&mut connect.properties.user_properties),

@@ -7,7 +7,7 @@ use proto::ids::{Handle, UserId};
 use super::error::AccountError;
 use super::hashing::HashError;
 use super::tokens::{self, PREFIX};
-use super::{Accounts, PASSWORD_BYTES_MAX, UserEvent};
+use super::{Accounts, PASSWORD_BYTES_MAX, UserChange, UserEvent};
 use crate::clock;
 use crate::domain::user::{Token, User};
 use crate::store::StoreError;
@@ -40,7 +40,7 @@ impl Accounts {
             .change(handle, |user| user.password_hash = Some(hash))
             .await?;
         self.verified.forget(user.id);
-        self.tell(UserEvent::PasswordChanged(user.id)).await;
+        self.tell(user.id, UserChange::Password).await;
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl Accounts {
             })
             .await?;
         self.verified.forget(user.id);
-        self.tell(UserEvent::Removed(user.id)).await;
+        self.tell(user.id, UserChange::Removed).await;
         Ok(())
     }
 
@@ -128,7 +128,7 @@ impl Accounts {
         if !self.store.remove_token(user.id, id).await? {
             return Err(AccountError::NoSuchToken(id.to_owned()));
         }
-        self.tell(UserEvent::TokenRevoked(user.id)).await;
+        self.tell(user.id, UserChange::TokenRevoked).await;
         Ok(())
     }
 
@@ -185,7 +185,9 @@ impl Accounts {
 
     /// Nobody listens while the server does not run: then there is no connection to close either. Waits for a listener
     /// that is behind: an event that is lost leaves a connection open that must not be.
-    async fn tell(&self, event: UserEvent) {
+    async fn tell(&self, user: UserId, change: UserChange) {
+        let at = clock::monotonic();
+        let event = UserEvent { user, change, at };
         if self.events.send(event).await.is_err() {
             tracing::debug!(?event, "nobody listens to changes of accounts");
         }

@@ -223,7 +223,11 @@ mod tests {
 
     fn flow(cursor: u64, head: u64, forms: &[usize]) -> Flow {
         let id = ConversationId::from_parts(ConversationKind::Group, [7; 16]);
-        let mut flow = Flow::new(Arc::new(Live::new(id)), Seq::new(cursor), Seq::new(head));
+        let mut flow = Flow::new(
+            Arc::new(Live::new(id, Arc::default())),
+            Seq::new(cursor),
+            Seq::new(head),
+        );
         for form in forms {
             flow.want(*form, true);
         }

@@ -23,10 +23,19 @@ pub(crate) struct Progress {
 #[derive(Default)]
 struct Pending {
     moves: HashMap<Key, Move>,
-    departed: HashMap<DeviceId, (Device, Vec<Inflight>)>,
+    departed: HashMap<DeviceId, Departed>,
     barriers: Vec<oneshot::Sender<()>>,
     /// The task has ended: nobody else carries over what comes.
     ended: bool,
+}
+
+/// What a device leaves when its connection ends.
+pub(crate) struct Departed {
+    pub(crate) device: Device,
+    /// Deliveries unacknowledged.
+    pub(crate) inflight: Vec<Inflight>,
+    /// Positions of `…/log` subscriptions that are over.
+    pub(crate) positions: Vec<DeviceId>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -63,11 +72,10 @@ impl Progress {
         self.notify.notify_one();
     }
 
-    /// A device has gone, with these deliveries unacknowledged.
-    pub(crate) fn departed(&self, device: Device, inflight: Vec<Inflight>) {
-        self.pending()
-            .departed
-            .insert(device.id, (device, inflight));
+    /// A device has gone.
+    pub(crate) fn departed(&self, departed: Departed) {
+        let device = departed.device.id;
+        self.pending().departed.insert(device, departed);
         self.notify.notify_one();
     }
 
@@ -120,12 +128,14 @@ impl Progress {
             let moves = taken.moves.into_values().collect();
             report(self.store.advance(moves, Durability::Relaxed).await);
         }
-        for (device, inflight) in taken.departed.into_values() {
-            report(
-                self.store
-                    .put_device(device, Some(inflight), Durability::Relaxed)
-                    .await,
-            );
+        for departed in taken.departed.into_values() {
+            let user = departed.device.user;
+            for position in departed.positions {
+                report(self.store.remove_device(user, position).await);
+            }
+            let (device, inflight) = (departed.device, Some(departed.inflight));
+            let put = self.store.put_device(device, inflight, Durability::Relaxed);
+            report(put.await);
         }
         for barrier in taken.barriers {
             let _gone = barrier.send(());

@@ -66,8 +66,8 @@ struct State {
     receipt_turn: VecDeque<ConversationId>,
     /// The oldest move of which the receipts that wait tell, in ms since 1970.
     receipts_wait_since: Option<u64>,
-    /// Receipts since then are being looked up.
-    receipts_looked_up_since: Option<u64>,
+    /// How many look-ups of receipts are under way, and since when the receipts are of which they tell.
+    receipts_looked_up: (u32, Option<u64>),
 }
 
 #[derive(Default)]
@@ -450,19 +450,26 @@ impl Reader {
     pub(crate) fn receipts_wait_since(&self) -> Option<u64> {
         let state = self.state();
         let waiting = state.receipts_wait_since.into_iter();
-        waiting.chain(state.receipts_looked_up_since).min()
+        waiting.chain(state.receipts_looked_up.1).min()
     }
 
     /// Receipts since then are going to be looked up.
     pub(crate) fn begin_receipts(&self, since_ms: u64) {
         let mut state = self.state();
-        let since = state.receipts_looked_up_since.get_or_insert(since_ms);
-        *since = (*since).min(since_ms);
+        let (under_way, since) = &mut state.receipts_looked_up;
+        *under_way += 1;
+        *since = Some(since.map_or(since_ms, |since| since.min(since_ms)));
     }
 
-    /// They have all been given to [`Self::receipt`].
+    /// They have all been given to [`Self::receipt`]. A look-up that fails never ends: it is made again by the next
+    /// connection.
     pub(crate) fn finish_receipts(&self) {
-        self.state().receipts_looked_up_since = None;
+        let mut state = self.state();
+        let (under_way, since) = &mut state.receipts_looked_up;
+        *under_way -= 1;
+        if *under_way == 0 {
+            *since = None;
+        }
     }
 
     /// Where this reader stands in a conversation, as far as it is in memory.

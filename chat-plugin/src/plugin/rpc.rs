@@ -21,9 +21,9 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::peer::Peer;
 use super::{ChatPlugin, json_publish};
-use crate::conversations::Profile;
 use crate::domain::conversation::{HistoryPolicy, Settings};
 use crate::domain::member::{Marks, Member, Role};
+use crate::names::Profile;
 use crate::render::Line;
 use crate::service::history::{Overview, Window};
 use crate::service::membership::{Request, SettingsChange};

@@ -223,13 +223,12 @@ impl ChatPlugin {
         &self,
         reader: &Arc<Reader>,
         device: &Device,
-        seen_ms: u64,
+        start: Start,
     ) -> Result<(), StoreError> {
         for subscription in &device.subscriptions {
             match FilterTopic::parse(&subscription.filter) {
                 Ok(parsed) => {
-                    self.activate(reader, &parsed, subscription, Start::Resumed { seen_ms })
-                        .await?;
+                    self.activate(reader, &parsed, subscription, start).await?;
                 }
                 Err(error) => {
                     tracing::error!(filter = subscription.filter, %error, "a stored subscription makes no sense");
@@ -313,7 +312,7 @@ impl ChatPlugin {
             .first()
             .map_or_else(|| first_place(&sight), |interval| interval.from);
         let after = after.max(first.previous()).min(sight.head);
-        let kept = !matches!(start, Start::New { kept: false });
+        let (Start::New { kept } | Start::Resumed { kept, .. }) = start;
         if kept && stored.is_none() {
             // So that it goes on here, even if it has acknowledged nothing when it comes back.
             let beginning = Move::Cursor {
@@ -342,7 +341,7 @@ impl ChatPlugin {
     fn tell_receipts(&self, reader: &Arc<Reader>, scope: Scope, start: Start) {
         let since_ms = match start {
             Start::New { .. } => 0,
-            Start::Resumed { seen_ms } => seen_ms.saturating_sub(RECEIPTS_OVERLAP_MS),
+            Start::Resumed { seen_ms, .. } => seen_ms.saturating_sub(RECEIPTS_OVERLAP_MS),
         };
         let Some(plugin) = self.me.upgrade() else {
             return;
@@ -427,13 +426,13 @@ impl ChatPlugin {
     }
 }
 
-/// How a subscription begins.
+/// How a subscription begins. `kept`: in a session that outlives the connection.
 #[derive(Clone, Copy)]
-enum Start {
-    /// By SUBSCRIBE. `kept`: in a session that outlives the connection.
+pub(super) enum Start {
+    /// By SUBSCRIBE.
     New { kept: bool },
     /// With a session that was kept; the connection before was last seen then.
-    Resumed { seen_ms: u64 },
+    Resumed { seen_ms: u64, kept: bool },
 }
 
 impl Device {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use proto::ids::{ConversationId, Handle, Seq, UserId};
 
 use super::{Actor, Refusal, Service};
-use crate::conversations::{Live, Profile, Sight};
+use crate::conversations::{Live, Sight};
 use crate::delivery::first_place;
 use crate::domain::conversation::Conversation;
 use crate::domain::entry::Entry;
 use crate::domain::member::{Interval, Marks, Member};
+use crate::names::Profile;
 use crate::receipts::Others;
 use crate::store::PageRange;
 

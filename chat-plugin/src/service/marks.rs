@@ -119,7 +119,7 @@ impl Service {
             unread_flag: change.unread_flag,
             ts_ms: change.ts_ms,
         };
-        let due = Receipts::due_with(live, actor.user, change.ts_ms);
+        let due = Receipts::due_with(live, actor.user, change);
         let moves = std::iter::once(marks).chain(cursor).chain(due).collect();
         self.store.advance(moves, Durability::Durable).await?;
         self.delivery.move_marks(live, actor.user, change);

@@ -86,8 +86,14 @@ impl Service {
         target: &Target,
         message: &Message,
     ) -> Result<Option<Placed>, Refusal> {
-        let Target::Conversation(conversation) = *target else {
-            return Ok(None);
+        let conversation = match target {
+            Target::Conversation(id) => *id,
+            Target::Me => ConversationId::direct(actor.user, actor.user),
+            Target::User(other) => ConversationId::direct(actor.user, *other),
+            Target::Handle(handle) => match self.names.user(handle).await? {
+                Some(other) => ConversationId::direct(actor.user, other),
+                None => return Ok(None),
+            },
         };
         let Some(place) = self
             .store

@@ -226,3 +226,158 @@ fn the_same_request_id_for_another_request_is_a_conflict() {
     let other = alice.call_as("r1", "conv.create", &json!({"title": "two"}));
     assert_eq!(other.unwrap_err(), "idempotency_conflict");
 }
+
+#[test]
+fn receipts_that_were_cut_off_are_told_again() {
+    const GROUPS: usize = 12;
+    let server = Server::dev();
+    let phone = Login::new("alice").device("phone").receive_maximum(1);
+    let mut alice = phone.connect(server.address());
+    alice.subscribe("chat/me/rcpt/+");
+    let mut bob = Login::new("bob").connect(server.address());
+    let groups: Vec<String> = (0..GROUPS)
+        .map(|_| {
+            let group = alice
+                .call("conv.create", &json!({"members": ["@bob"]}))
+                .unwrap();
+            group["cid"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    for cid in &groups {
+        alice.publish(&format!("chat/to/{cid}"), "read me");
+    }
+    alice.disconnect();
+    for cid in &groups {
+        bob.publish(&format!("chat/c/{cid}/read"), "2");
+    }
+    // Again and again the connection ends before the first receipt is acknowledged.
+    for _ in 0..5 {
+        let mut alice = phone.connect(server.address());
+        alice.acks_by_itself = false;
+        alice.next_message();
+    }
+    let mut alice = phone.connect(server.address());
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < GROUPS {
+        let event = alice.next_json();
+        if event["read_all"] == 2 {
+            told.insert(event["cid"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(told, groups.into_iter().collect());
+}
+
+#[test]
+fn what_a_device_sends_right_after_its_suback_comes_back_to_it() {
+    let server = Server::dev();
+    for number in 0..20 {
+        let mut alice = Login::new("alice")
+            .device(&format!("phone-{number}"))
+            .connect(server.address());
+        alice.subscribe("chat/me/in/+");
+        let text = format!("note {number}");
+        alice.publish("chat/to/me", &text);
+        assert_eq!(texts(&mut alice, 1), [text]);
+    }
+}
+
+#[test]
+fn a_log_subscribed_twice_at_once_keeps_the_later_position() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let cid = cid_of(&alice.publish("chat/to/me", "one"));
+    let bot = Login::new("alice").device("bot");
+    let log = format!("chat/c/{cid}/log/from/1");
+    let mut reading = bot.connect(server.address());
+    // Both are made in the same millisecond; what the second takes over from the first is not its position.
+    let twice = [(log.as_str(), Qos::AtLeastOnce, false); 2];
+    assert_eq!(reading.subscribe_all(&twice), [ReasonCode::GrantedQos1; 2]);
+    alice.publish("chat/to/me", "two");
+    while text_of(&reading.next_message()) != "two" {}
+    reading.settle();
+    reading.disconnect();
+    alice.publish("chat/to/me", "three");
+    let mut reading = bot.connect(server.address());
+    assert_eq!(texts(&mut reading, 1), ["three"]);
+}
+
+#[test]
+fn a_client_with_a_small_maximum_packet_size_gets_pages_that_fit() {
+    let server = Server::dev();
+    let small = Login::new("alice").maximum_packet_size(4_096);
+    let mut alice = small.connect(server.address());
+    for _ in 0..30 {
+        alice.publish("chat/to/me", "x".repeat(400));
+    }
+    let cid = cid_of(&alice.publish("chat/to/me", "last"));
+    let mut seen = 0;
+    while seen < 31 {
+        let page = json!({"cid": cid, "after": seen, "limit": 100});
+        let page = alice.call("msg.history", &page).unwrap();
+        let entries = page["entries"].as_array().unwrap();
+        assert!(!entries.is_empty());
+        for entry in entries {
+            seen += 1;
+            assert_eq!(entry["seq"], seen);
+        }
+        assert_eq!(page["more"], seen < 31);
+    }
+}
+
+/// A group with more members than those for whom each mark is noted one by one, of which alice is the sender.
+fn big_group(server: &Server, alice: &mut Client) -> (String, Vec<String>) {
+    let names: Vec<String> = (1..=20).map(|number| format!("m{number}")).collect();
+    let members: Vec<String> = names.iter().map(|name| format!("@{name}")).collect();
+    for name in &names {
+        Login::new(name).connect(server.address()).disconnect();
+    }
+    let group = alice.call("conv.create", &json!({"members": members}));
+    (group.unwrap()["cid"].as_str().unwrap().to_owned(), names)
+}
+
+#[test]
+fn every_slow_reader_of_a_big_group_is_told_when_nothing_is_in_memory() {
+    let mut server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let (cid, names) = big_group(&server, &mut alice);
+    for number in 0..100 {
+        alice.publish(&format!("chat/to/{cid}"), number.to_string());
+    }
+    server.restart();
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.subscribe("chat/me/rcpt/+");
+    let mut expected = serde_json::Map::new();
+    for (number, name) in names.iter().enumerate() {
+        let mut reader = Login::new(name).connect(server.address());
+        let read = 2 + 5 * number; // each at another place
+        reader.publish(&format!("chat/c/{cid}/read"), read.to_string());
+        let uid = reader.call("me.get", &json!({})).unwrap()["uid"].clone();
+        expected.insert(uid.as_str().unwrap().to_owned(), json!(read));
+    }
+    let mut told = serde_json::Map::new();
+    while told != expected {
+        for one in alice.next_json()["moves"].as_array().unwrap() {
+            told.insert(one["u"].as_str().unwrap().to_owned(), one["r"].clone());
+        }
+    }
+}
+
+#[test]
+fn a_receipt_in_a_big_group_survives_a_kill_right_after_the_mark() {
+    let mut server = Server::dev();
+    let phone = Login::new("alice").device("phone");
+    let mut alice = phone.connect(server.address());
+    alice.subscribe("chat/me/rcpt/+");
+    let (cid, names) = big_group(&server, &mut alice);
+    alice.publish(&format!("chat/to/{cid}"), "read me");
+    alice.settle();
+    alice.disconnect();
+    let mut reader = Login::new(&names[0]).connect(server.address());
+    reader.publish(&format!("chat/c/{cid}/read"), "2");
+    server.kill();
+    server.restart();
+    let mut alice = phone.connect(server.address());
+    let event = alice.next_json();
+    assert_eq!(event["cid"], cid.as_str());
+    assert_eq!(event["moves"][0]["r"], 2);
+}

@@ -31,6 +31,7 @@ pub(crate) struct Login {
     version: Version,
     session: Option<u32>,
     receive_maximum: Option<u16>,
+    maximum_packet_size: Option<u32>,
 }
 
 impl Login {
@@ -44,6 +45,7 @@ impl Login {
             version: Version::V5,
             session: None,
             receive_maximum: None,
+            maximum_packet_size: None,
         }
     }
 
@@ -75,6 +77,12 @@ impl Login {
     /// With this Receive Maximum.
     pub(crate) fn receive_maximum(mut self, limit: u16) -> Self {
         self.receive_maximum = Some(limit);
+        self
+    }
+
+    /// With this Maximum Packet Size.
+    pub(crate) fn maximum_packet_size(mut self, bytes: u32) -> Self {
+        self.maximum_packet_size = Some(bytes);
         self
     }
 
@@ -121,6 +129,7 @@ impl Login {
         if self.version == Version::V5 {
             properties.session_expiry_interval = self.session;
             properties.receive_maximum = self.receive_maximum;
+            properties.maximum_packet_size = self.maximum_packet_size;
         }
         Packet::Connect(Box::new(Connect {
             version: self.version,
@@ -360,22 +369,30 @@ impl Client {
 
     /// Subscribes, perhaps with No Local, and says what SUBACK said.
     pub(crate) fn subscribe_with(&mut self, filter: &str, qos: Qos, no_local: bool) -> ReasonCode {
+        self.subscribe_all(&[(filter, qos, no_local)])[0]
+    }
+
+    /// Subscribes to several filters by one packet.
+    pub(crate) fn subscribe_all(&mut self, filters: &[(&str, Qos, bool)]) -> Vec<ReasonCode> {
         let packet_id = self.new_packet_id();
+        let filters = filters
+            .iter()
+            .map(|(filter, qos, no_local)| SubscribeFilter {
+                filter: TopicFilter::parse((*filter).into()).unwrap(),
+                qos: *qos,
+                no_local: *no_local,
+                retain_as_published: false,
+                retain_handling: RetainHandling::Always,
+            });
         self.send(&Packet::Subscribe(Subscribe {
             packet_id,
             properties: SubscribeProperties::default(),
-            filters: vec![SubscribeFilter {
-                filter: TopicFilter::parse(filter.into()).unwrap(),
-                qos,
-                no_local,
-                retain_as_published: false,
-                retain_handling: RetainHandling::Always,
-            }],
+            filters: filters.collect(),
         }));
         match self.wait_for(|packet| matches!(packet, Packet::SubAck(_))) {
             Packet::SubAck(ack) => {
                 assert_eq!(ack.packet_id, packet_id);
-                ack.reasons[0]
+                ack.reasons
             }
             _ => unreachable!("only this was asked for"),
         }

@@ -1,0 +1,94 @@
+//! Names of users and users of handles in memory.
+
+use std::sync::Arc;
+
+use proto::ids::{Handle, UserId};
+
+use crate::domain::user::User;
+use crate::store::{ChatStore, StoreError};
+
+/// Names of users and users of handles, as far as they were asked for lately.
+pub struct Names {
+    store: Arc<dyn ChatStore>,
+    profiles: quick_cache::sync::Cache<UserId, Profile>,
+    users: quick_cache::sync::Cache<Handle, UserId>,
+}
+
+/// How a user is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// By which people address this user.
+    pub handle: Handle,
+    /// Display name; empty: the handle.
+    pub name: Arc<str>,
+}
+
+impl Names {
+    /// At most `cached_max` of each are kept.
+    pub fn new(store: Arc<dyn ChatStore>, cached_max: usize) -> Self {
+        Self {
+            store,
+            profiles: quick_cache::sync::Cache::new(cached_max.max(16)),
+            users: quick_cache::sync::Cache::new(cached_max.max(16)),
+        }
+    }
+
+    /// How a user is called, removed ones included; `None` if there never was one.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn profile(&self, user: UserId) -> Result<Option<Profile>, StoreError> {
+        if let Some(profile) = self.profiles.get(&user) {
+            return Ok(Some(profile));
+        }
+        let Some(found) = self.store.user(user).await? else {
+            return Ok(None);
+        };
+        let profile = Profile {
+            handle: found.handle,
+            name: found.name.into(),
+        };
+        self.profiles.insert(user, profile.clone());
+        Ok(Some(profile))
+    }
+
+    /// The handle of a user, removed ones included; `None` if there never was one.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn handle(&self, user: UserId) -> Result<Option<Handle>, StoreError> {
+        Ok(self.profile(user).await?.map(|profile| profile.handle))
+    }
+
+    /// The user of a handle, removed ones excluded.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn user(&self, handle: &Handle) -> Result<Option<UserId>, StoreError> {
+        if let Some(user) = self.users.get(handle) {
+            return Ok(Some(user));
+        }
+        let Some(found) = self.store.user_by_handle(handle).await? else {
+            return Ok(None);
+        };
+        self.users.insert(handle.clone(), found.id);
+        Ok(Some(found.id))
+    }
+
+    /// Is this a user who can receive messages?
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn exists(&self, user: UserId) -> Result<bool, StoreError> {
+        let Some(found) = self.store.user(user).await? else {
+            return Ok(false);
+        };
+        Ok(found.removed_ms.is_none())
+    }
+
+    /// The user has another name now, or was removed: the handle may name nobody any more.
+    pub fn changed(&self, user: &User) {
+        self.profiles.remove(&user.id);
+        self.users.remove(&user.handle);
+    }
+}
