@@ -35,6 +35,8 @@ pub struct Config {
     pub inflight_max: u16,
     /// Topic aliases that a 5.0 client may use. Default 32.
     pub topic_alias_maximum: u16,
+    /// Topic aliases that the server uses towards a 5.0 client; the client's Topic Alias Maximum may be lower. Default 16.
+    pub topic_alias_out_max: u16,
     /// Unanswered publishes, subscribes and releases of one connection before it is read no further. Default 1,024.
     pub pending_publishes_max: usize,
     /// Bytes of them before the connection is read no further. Default 1,048,576.
@@ -78,6 +80,7 @@ impl Default for Config {
             receive_maximum: 256,
             inflight_max: 256,
             topic_alias_maximum: 32,
+            topic_alias_out_max: 16,
             pending_publishes_max: 1_024,
             pending_bytes_max: 1024 * 1024,
             subscriptions_max: 1_000,

@@ -554,10 +554,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn unsubscribe(&mut self, filters: &[TopicFilter]) -> Vec<ReasonCode> {
-        filters
-            .iter()
-            .map(|filter| self.subscriber.unsubscribe(&self.server.router, filter))
-            .collect()
+        let mut reasons = Vec::new();
+        for filter in filters {
+            let (reason, left) = self.subscriber.unsubscribe(&self.server.router, filter);
+            self.server.give_on(left);
+            reasons.push(reason);
+        }
+        reasons
     }
 
     /// Tells the plugin what became of its deliveries.
@@ -708,7 +711,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if discarded {
-            self.subscriber.end(&server.router);
+            let queued = self.subscriber.end(&server.router);
+            server.give_on(ended.state.into_shared().chain(queued));
             drop(self.claim);
         } else {
             if let Some(queue) = self.subscriber.queue() {

@@ -9,8 +9,8 @@
 //!    0x8B, and tells the plugin of its end.
 //! 3. When the last task is over, the plugin is told of the shutdown.
 //!
-//! What it does not do yet: shared subscriptions to ordinary topics (announced as not available, refused with 0x9E), topic
-//! aliases to the client, extended authentication, TLS, WebSocket, and keeping sessions and retained messages over a restart.
+//! What it does not do yet: extended authentication, TLS, WebSocket, and keeping sessions and retained messages over a
+//! restart.
 
 mod acl;
 mod clock;

@@ -2,19 +2,23 @@
 //!
 //! Publishers share a read lock on the trie, and not even that while nothing changes: each keeps the receivers of its last
 //! topics with the generation of the trie that they were read from. Long lists of receivers are kept once, for all
-//! publishers.
+//! publishers. A group that shares a subscription is one receiver, whoever comes and goes in it.
 
 mod retained;
+mod shared;
+#[cfg(test)]
+mod tests;
 mod trie;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 
 use self::retained::{Message, Retained};
+use self::shared::{Group, Member};
 use self::trie::Trie;
 use crate::codec::packet::{Publish, Qos, RetainHandling, SubscribeFilter};
 use crate::codec::reason::ReasonCode;
@@ -25,13 +29,28 @@ use crate::session::queue::{Pushed, Queue, Queued, Shared};
 /// All subscriptions to ordinary topics, and the retained messages.
 #[derive(Debug)]
 pub(crate) struct Router {
-    trie: RwLock<Trie<Subscription>>,
+    table: RwLock<Table>,
     /// Moves with each change of the trie.
     generation: AtomicU64,
     large: RwLock<Large>,
     retained: RwLock<Retained>,
-    queues: AtomicU64,
+    /// The next queue or group.
+    next_number: AtomicU64,
     limits: Limits,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    trie: Trie<Entry>,
+    /// By their names. A group with nobody in it is not here.
+    groups: HashMap<Arc<str>, Arc<Group>>,
+}
+
+/// Who subscribed to a filter: one session, or a group that shares the subscription.
+#[derive(Debug)]
+enum Entry {
+    Session(Subscription),
+    Group(Arc<Group>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +69,14 @@ struct Subscription {
     no_local: bool,
     retain_as_published: bool,
     identifier: Option<u32>,
+}
+
+/// Who gets the messages of a topic.
+#[derive(Debug)]
+struct Receivers {
+    sessions: Box<[Receiver]>,
+    /// One session of each.
+    groups: Box<[Arc<Group>]>,
 }
 
 /// One session that gets a message, over all its subscriptions that match.
@@ -84,7 +111,7 @@ struct Large {
     generation: u64,
     /// In all lists.
     receivers: usize,
-    lists: HashMap<ByteString, Arc<[Receiver]>>,
+    lists: HashMap<ByteString, Arc<Receivers>>,
 }
 
 /// What became of a publish.
@@ -99,14 +126,14 @@ pub(crate) struct Routed {
 impl Router {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            trie: RwLock::default(),
+            table: RwLock::default(),
             generation: AtomicU64::new(1),
             large: RwLock::default(),
             retained: RwLock::new(Retained::new(
                 config.retained_messages_max,
                 config.retained_bytes_max,
             )),
-            queues: AtomicU64::new(1),
+            next_number: AtomicU64::new(1),
             limits: Limits {
                 subscriptions_max: config.subscriptions_max,
                 filter_levels_max: config.filter_levels_max,
@@ -132,7 +159,7 @@ impl Router {
             shared.live().retain && self.retain(&mut shared, expires_at, now).is_err();
         let receivers = publisher.receivers(self, &shared.live().topic);
         let mut dropped = 0;
-        for receiver in receivers.iter() {
+        for receiver in &receivers.sessions {
             let Some(terms) = receiver.terms(publisher.number) else {
                 continue;
             };
@@ -144,7 +171,12 @@ impl Router {
                 qos,
                 retain,
                 subscription_identifiers: terms.identifiers.clone(),
+                share: None,
             });
+            dropped += usize::from(pushed == Pushed::Full);
+        }
+        for group in &receivers.groups {
+            let pushed = group.give(&mut shared, expires_at);
             dropped += usize::from(pushed == Pushed::Full);
         }
         Routed {
@@ -173,25 +205,43 @@ impl Router {
         })
     }
 
-    /// The receivers of a topic, from the trie.
-    fn receivers(&self, topic: &str) -> Arc<[Receiver]> {
-        let mut found: Vec<&Subscription> = Vec::new();
-        let trie = self.trie.read().unwrap_or_else(PoisonError::into_inner);
-        trie.matches(topic, |_, subscription| found.push(subscription));
-        found.sort_by_key(|subscription| subscription.queue.number());
-        found
-            .chunk_by(|one, other| one.queue.number() == other.queue.number())
-            .filter_map(Receiver::new)
-            .collect()
+    /// Gives what a session left behind to the others of its shared subscriptions. Returns how many found no room.
+    pub(crate) fn give_on(&self, left: impl IntoIterator<Item = Queued>) -> usize {
+        let full = |queued: Queued| {
+            let group = self.group(queued.share.as_deref()?)?;
+            let pushed = group.give(&mut Shared::new(queued.publish), queued.expires_at);
+            (pushed == Pushed::Full).then_some(())
+        };
+        left.into_iter().filter_map(full).count()
     }
 
-    fn large(&self, topic: &ByteString, generation: u64) -> Option<Arc<[Receiver]>> {
+    /// The receivers of a topic, from the trie.
+    fn receivers(&self, topic: &str) -> Receivers {
+        let mut found: Vec<&Subscription> = Vec::new();
+        let mut groups = Vec::new();
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.trie.matches(topic, |_, entry| match entry {
+            Entry::Session(subscription) => found.push(subscription),
+            Entry::Group(group) => groups.push(Arc::clone(group)),
+        });
+        found.sort_by_key(|subscription| subscription.queue.number());
+        let sessions = found
+            .chunk_by(|one, other| one.queue.number() == other.queue.number())
+            .filter_map(Receiver::new)
+            .collect();
+        Receivers {
+            sessions,
+            groups: groups.into(),
+        }
+    }
+
+    fn large(&self, topic: &ByteString, generation: u64) -> Option<Arc<Receivers>> {
         let large = self.large.read().unwrap_or_else(PoisonError::into_inner);
         let list = large.lists.get(topic)?;
         (large.generation == generation).then(|| Arc::clone(list))
     }
 
-    fn keep_large(&self, topic: ByteString, generation: u64, list: &Arc<[Receiver]>) {
+    fn keep_large(&self, topic: ByteString, generation: u64, list: &Arc<Receivers>) {
         let mut large = self.large.write().unwrap_or_else(PoisonError::into_inner);
         if generation < large.generation {
             return;
@@ -207,20 +257,70 @@ impl Router {
         }
     }
 
+    /// True if the subscription is new.
     fn insert(&self, filter: &str, subscription: Subscription) -> bool {
         let number = subscription.queue.number();
-        let mut trie = self.trie.write().unwrap_or_else(PoisonError::into_inner);
-        let replaced = trie.insert(filter, number, subscription).is_some();
+        let entry = Entry::Session(subscription);
+        let new = self.write().trie.insert(filter, number, entry).is_none();
         self.generation.fetch_add(1, Ordering::Release);
-        replaced
+        new
     }
 
-    fn remove<'a>(&self, filters: impl Iterator<Item = &'a TopicFilter>, subscriber: u64) {
-        let mut trie = self.trie.write().unwrap_or_else(PoisonError::into_inner);
-        for filter in filters {
-            trie.remove(filter.as_str(), subscriber);
-        }
+    fn remove(&self, filter: &str, subscriber: u64) {
+        self.write().trie.remove(filter, subscriber);
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Adds a session to the group of a shared subscription. True if it is new there.
+    fn join(&self, filter: &TopicFilter, member: Member) -> bool {
+        let mut table = self.write();
+        if let Some(group) = table.groups.get(filter.as_str()) {
+            return group.join(member);
+        }
+        let name: Arc<str> = filter.as_str().into();
+        let group = Arc::new(Group::new(Arc::clone(&name), self.next_number()));
+        group.join(member);
+        let entry = Entry::Group(Arc::clone(&group));
+        let (_, shared) = filter.split_share();
+        table.trie.insert(shared, group.number(), entry);
+        table.groups.insert(name, group);
+        self.generation.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// Removes a session from its group. True if others are left.
+    fn part(&self, filter: &TopicFilter, subscriber: u64) -> bool {
+        let mut table = self.write();
+        let Some(group) = table.groups.get(filter.as_str()) else {
+            return false;
+        };
+        if group.part(subscriber) > 0 {
+            return true;
+        }
+        let number = group.number();
+        table.trie.remove(filter.split_share().1, number);
+        table.groups.remove(filter.as_str());
+        self.generation.fetch_add(1, Ordering::Release);
+        false
+    }
+
+    fn group(&self, name: &str) -> Option<Arc<Group>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.groups.get(name).cloned()
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Receivers {
+    fn len(&self) -> usize {
+        self.sessions.len() + self.groups.len()
     }
 }
 
@@ -272,7 +372,7 @@ pub(crate) struct Publisher {
     /// The queue of the publisher's own session, if it has one: for No Local.
     number: u64,
     generation: u64,
-    recent: Vec<(ByteString, Arc<[Receiver]>)>,
+    recent: Vec<(ByteString, Arc<Receivers>)>,
     next: usize,
 }
 
@@ -282,7 +382,7 @@ impl Publisher {
         self.number = queue.number();
     }
 
-    fn receivers(&mut self, router: &Router, topic: &ByteString) -> Arc<[Receiver]> {
+    fn receivers(&mut self, router: &Router, topic: &ByteString) -> Arc<Receivers> {
         // Read before the trie: a change in between makes this entry too old, never too new.
         let generation = router.generation.load(Ordering::Acquire);
         if self.generation != generation {
@@ -296,7 +396,7 @@ impl Publisher {
         if let Some(receivers) = router.large(topic, generation) {
             return receivers;
         }
-        let receivers = router.receivers(topic);
+        let receivers = Arc::new(router.receivers(topic));
         // The name in memory of its own: the packet's holds on to a whole buffer.
         let name = ByteString::from(&**topic);
         if receivers.len() > RECENT_RECEIVERS_MAX {
@@ -334,10 +434,8 @@ impl Subscriber {
         now: Instant,
     ) -> Result<ReasonCode, ReasonCode> {
         let SubscribeFilter { filter, qos, .. } = wanted;
-        if filter.split_share().0.is_some() {
-            return Err(ReasonCode::SharedSubscriptionsNotSupported);
-        }
-        if filter.as_str().split('/').count() > router.limits.filter_levels_max {
+        let (share, shared_filter) = filter.split_share();
+        if shared_filter.split('/').count() > router.limits.filter_levels_max {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         if self.filters.len() >= router.limits.subscriptions_max && !self.filters.contains(&filter)
@@ -345,44 +443,64 @@ impl Subscriber {
             return Err(ReasonCode::QuotaExceeded);
         }
         let queue = Arc::clone(self.queue.get_or_insert_with(|| new_queue(router)));
-        let subscription = Subscription {
-            queue: Arc::clone(&queue),
-            qos,
-            no_local: wanted.no_local,
-            retain_as_published: wanted.retain_as_published,
-            identifier,
-        };
-        let replaced = router.insert(filter.as_str(), subscription);
-        let send_retained = match wanted.retain_handling {
-            RetainHandling::Always => true,
-            RetainHandling::IfNew => !replaced,
-            RetainHandling::Never => false,
-        };
-        if send_retained {
-            queue_retained(router, &queue, &filter, qos, identifier, now);
+        if share.is_some() {
+            let member = Member {
+                queue,
+                qos,
+                retain_as_published: wanted.retain_as_published,
+                identifier,
+            };
+            router.join(&filter, member);
+        } else {
+            let subscription = Subscription {
+                queue: Arc::clone(&queue),
+                qos,
+                no_local: wanted.no_local,
+                retain_as_published: wanted.retain_as_published,
+                identifier,
+            };
+            let new = router.insert(filter.as_str(), subscription);
+            let send_retained = match wanted.retain_handling {
+                RetainHandling::Always => true,
+                RetainHandling::IfNew => new,
+                RetainHandling::Never => false,
+            };
+            if send_retained {
+                queue_retained(router, &queue, &filter, qos, identifier, now);
+            }
         }
         self.filters.insert(filter);
         Ok(granted(qos))
     }
 
-    /// Ends a subscription.
-    pub(crate) fn unsubscribe(&mut self, router: &Router, filter: &TopicFilter) -> ReasonCode {
-        if !self.filters.remove(filter) {
-            return ReasonCode::NoSubscriptionExisted;
-        }
-        if let Some(queue) = &self.queue {
-            router.remove(std::iter::once(filter), queue.number());
-        }
-        ReasonCode::Success
+    /// Ends a subscription. Returns the Reason Code, and what waited for this session and is now for others that share
+    /// the subscription; without others it is delivered as if nothing had happened.
+    pub(crate) fn unsubscribe(
+        &mut self,
+        router: &Router,
+        filter: &TopicFilter,
+    ) -> (ReasonCode, Vec<Queued>) {
+        let Some(queue) = self.queue.as_ref().filter(|_| self.filters.remove(filter)) else {
+            return (ReasonCode::NoSubscriptionExisted, Vec::new());
+        };
+        let left = if remove(router, filter, queue.number()) {
+            queue.take_share(filter.as_str())
+        } else {
+            Vec::new()
+        };
+        (ReasonCode::Success, left)
     }
 
-    /// Ends all subscriptions: the session is over.
-    pub(crate) fn end(&mut self, router: &Router) {
-        if let Some(queue) = self.queue.take() {
-            router.remove(self.filters.iter(), queue.number());
-            queue.end();
+    /// Ends all subscriptions: the session is over. Returns what waited for it and is now for others that share a
+    /// subscription.
+    pub(crate) fn end(&mut self, router: &Router) -> Vec<Queued> {
+        let Some(queue) = self.queue.take() else {
+            return Vec::new();
+        };
+        for filter in std::mem::take(&mut self.filters) {
+            remove(router, &filter, queue.number());
         }
-        self.filters = HashSet::new();
+        queue.end()
     }
 
     pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
@@ -390,9 +508,18 @@ impl Subscriber {
     }
 }
 
+/// Ends one subscription of a session. True if others share it.
+fn remove(router: &Router, filter: &TopicFilter, subscriber: u64) -> bool {
+    if filter.split_share().0.is_some() {
+        return router.part(filter, subscriber);
+    }
+    router.remove(filter.as_str(), subscriber);
+    false
+}
+
 fn new_queue(router: &Router) -> Arc<Queue> {
     Arc::new(Queue::new(
-        router.queues.fetch_add(1, Ordering::Relaxed),
+        router.next_number(),
         router.limits.queue_messages_max,
         router.limits.queue_bytes_max,
     ))
@@ -422,6 +549,7 @@ fn queue_retained(
             expires_at: message.expires_at,
             retain: true,
             subscription_identifiers: identifier.into_iter().collect(),
+            share: None,
         })
         .collect();
     queue.push_retained(messages);
@@ -441,198 +569,3 @@ const RECENT_MAX: usize = 8;
 const RECENT_RECEIVERS_MAX: usize = 16;
 /// Receivers in all long lists that are kept: some 50 MB.
 const LARGE_RECEIVERS_MAX: usize = 1_000_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-    use crate::codec::properties::PublishProperties;
-    use bytes::Bytes;
-
-    fn publish(topic: &'static str, qos: Qos) -> Publish {
-        Publish {
-            dup: false,
-            qos,
-            retain: false,
-            topic: topic.into(),
-            packet_id: None,
-            payload: Bytes::from_static(b"hi"),
-            properties: PublishProperties::default(),
-        }
-    }
-
-    fn filter(text: &'static str, qos: Qos) -> SubscribeFilter {
-        SubscribeFilter {
-            filter: TopicFilter::parse(text.into()).unwrap(),
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::Always,
-        }
-    }
-
-    fn subscribed(router: &Router, filters: &[(&'static str, Qos, Option<u32>)]) -> Subscriber {
-        let mut subscriber = Subscriber::default();
-        for (text, qos, identifier) in filters {
-            subscriber
-                .subscribe(router, filter(text, *qos), *identifier, clock::now())
-                .unwrap();
-        }
-        subscriber
-    }
-
-    fn received(subscriber: &Subscriber) -> Vec<Queued> {
-        let mut taken = Vec::new();
-        if let Some(queue) = subscriber.queue() {
-            queue.take(usize::MAX, usize::MAX, &mut taken);
-        }
-        taken
-    }
-
-    fn send(router: &Router, publisher: &mut Publisher, publish: Publish) -> Routed {
-        router.publish(Arc::new(publish), publisher, clock::now())
-    }
-
-    #[test]
-    fn overlapping_subscriptions_give_one_copy_with_all_identifiers_at_the_highest_qos() {
-        let router = Router::new(&Config::default());
-        let subscriber = subscribed(
-            &router,
-            &[
-                ("a/+", Qos::AtLeastOnce, Some(1)),
-                ("a/#", Qos::AtMostOnce, Some(2)),
-            ],
-        );
-        let mut publisher = Publisher::default();
-        send(&router, &mut publisher, publish("a/b", Qos::ExactlyOnce));
-        let got = received(&subscriber);
-        assert_eq!(got.len(), 1);
-        assert_eq!(got[0].qos, Qos::AtLeastOnce);
-        let mut identifiers = got[0].subscription_identifiers.clone();
-        identifiers.sort_unstable();
-        assert_eq!(identifiers, [1, 2]);
-    }
-
-    #[test]
-    fn no_local_keeps_my_own_messages_from_me() {
-        let router = Router::new(&Config::default());
-        let mut subscriber = Subscriber::default();
-        let mut wanted = filter("a", Qos::AtMostOnce);
-        wanted.no_local = true;
-        subscriber
-            .subscribe(&router, wanted, None, clock::now())
-            .unwrap();
-        let mut own = Publisher::default();
-        own.set_queue(subscriber.queue().unwrap());
-        send(&router, &mut own, publish("a", Qos::AtMostOnce));
-        assert!(received(&subscriber).is_empty());
-        send(
-            &router,
-            &mut Publisher::default(),
-            publish("a", Qos::AtMostOnce),
-        );
-        assert_eq!(received(&subscriber).len(), 1);
-    }
-
-    #[test]
-    fn a_remembered_topic_notices_new_subscriptions_and_ended_ones() {
-        let router = Router::new(&Config::default());
-        let mut publisher = Publisher::default();
-        send(&router, &mut publisher, publish("a", Qos::AtMostOnce));
-        let mut subscriber = subscribed(&router, &[("a", Qos::AtMostOnce, None)]);
-        send(&router, &mut publisher, publish("a", Qos::AtMostOnce));
-        assert_eq!(received(&subscriber).len(), 1);
-        let reason = subscriber.unsubscribe(&router, &filter("a", Qos::AtMostOnce).filter);
-        assert_eq!(reason, ReasonCode::Success);
-        send(&router, &mut publisher, publish("a", Qos::AtMostOnce));
-        assert!(received(&subscriber).is_empty());
-    }
-
-    #[test]
-    fn a_long_list_of_receivers_follows_changes_too() {
-        let router = Router::new(&Config::default());
-        let filters = [("a", Qos::AtMostOnce, None)];
-        let mut subscribers: Vec<Subscriber> = (0..=RECENT_RECEIVERS_MAX)
-            .map(|_| subscribed(&router, &filters))
-            .collect();
-        let mut publishers = [Publisher::default(), Publisher::default()];
-        for publisher in &mut publishers {
-            send(&router, publisher, publish("a", Qos::AtMostOnce));
-        }
-        assert!(publishers.iter().all(|it| it.recent.is_empty()));
-        let mut gone = subscribers.pop().unwrap();
-        gone.end(&router);
-        subscribers.extend([subscribed(&router, &filters), subscribed(&router, &filters)]);
-        for publisher in &mut publishers {
-            send(&router, publisher, publish("a", Qos::AtMostOnce));
-        }
-        let counts: Vec<usize> = subscribers.iter().map(|it| received(it).len()).collect();
-        let mut expected = vec![4; RECENT_RECEIVERS_MAX];
-        expected.extend([2, 2]);
-        assert_eq!(counts, expected);
-    }
-
-    #[test]
-    fn of_overlapping_subscriptions_no_local_silences_its_own_only() {
-        let router = Router::new(&Config::default());
-        let mut subscriber = subscribed(&router, &[("a/#", Qos::AtMostOnce, Some(1))]);
-        let mut wanted = filter("a/b", Qos::AtLeastOnce);
-        wanted.no_local = true;
-        subscriber
-            .subscribe(&router, wanted, Some(2), clock::now())
-            .unwrap();
-        let mut own = Publisher::default();
-        own.set_queue(subscriber.queue().unwrap());
-        send(&router, &mut own, publish("a/b", Qos::AtLeastOnce));
-        let got = received(&subscriber);
-        assert_eq!(got.len(), 1);
-        assert_eq!(got[0].qos, Qos::AtMostOnce);
-        assert_eq!(got[0].subscription_identifiers, [1]);
-    }
-
-    #[test]
-    fn a_full_queue_is_told() {
-        let config = Config {
-            queue_messages_max: 1,
-            ..Config::default()
-        };
-        let router = Router::new(&config);
-        let _subscriber = subscribed(&router, &[("a", Qos::AtLeastOnce, None)]);
-        let mut publisher = Publisher::default();
-        let dropped: Vec<usize> = (0..2)
-            .map(|_| send(&router, &mut publisher, publish("a", Qos::AtLeastOnce)).dropped)
-            .collect();
-        assert_eq!(dropped, [0, 1]);
-    }
-
-    #[test]
-    fn subscriptions_and_levels_are_bounded() {
-        let config = Config {
-            subscriptions_max: 1,
-            filter_levels_max: 2,
-            ..Config::default()
-        };
-        let router = Router::new(&config);
-        let mut subscriber = Subscriber::default();
-        let mut subscribe =
-            |text| subscriber.subscribe(&router, filter(text, Qos::AtMostOnce), None, clock::now());
-        assert_eq!(subscribe("a/b/c"), Err(ReasonCode::TopicFilterInvalid));
-        assert_eq!(subscribe("a"), Ok(ReasonCode::Success));
-        assert_eq!(subscribe("b"), Err(ReasonCode::QuotaExceeded));
-        assert_eq!(subscribe("a"), Ok(ReasonCode::Success));
-    }
-
-    #[test]
-    fn retained_messages_come_with_the_subscription() {
-        let router = Router::new(&Config::default());
-        let mut retained = publish("a/b", Qos::AtLeastOnce);
-        retained.retain = true;
-        send(&router, &mut Publisher::default(), retained);
-        let subscriber = subscribed(&router, &[("a/#", Qos::ExactlyOnce, Some(7))]);
-        let got = received(&subscriber);
-        assert_eq!(got.len(), 1);
-        assert!(got[0].retain);
-        assert_eq!(got[0].qos, Qos::AtLeastOnce);
-        assert_eq!(got[0].subscription_identifiers, [7]);
-    }
-}

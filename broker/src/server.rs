@@ -14,6 +14,7 @@ use crate::hooks::Hooks;
 use crate::metrics::Metrics;
 use crate::registry::{Due, KeptSession, Registry};
 use crate::router::{Publisher, Routed, Router};
+use crate::session::queue::Queued;
 
 /// What all connections share.
 pub(crate) struct Server {
@@ -73,9 +74,16 @@ impl Server {
         self.route(Arc::new(will), &mut Publisher::default(), now);
     }
 
+    /// Gives what a session left behind to the others of its shared subscriptions.
+    pub(crate) fn give_on(&self, left: impl IntoIterator<Item = Queued>) {
+        let dropped = self.router.give_on(left);
+        self.metrics.messages_dropped_queue_full.add(dropped);
+    }
+
     /// A session is over for good.
     pub(crate) fn end_session(&self, mut session: KeptSession, now: Instant) {
-        session.subscriber.end(&self.router);
+        let queued = session.subscriber.end(&self.router);
+        self.give_on(session.state.into_shared().chain(queued));
         if let Some((_, will)) = session.will {
             self.publish_will(*will, now);
         }

@@ -12,6 +12,7 @@
 //! acknowledgements make room again. What the plugin delivered is reported back as outcomes.
 
 mod action;
+mod aliases;
 mod error;
 mod incoming;
 mod inflight;
@@ -30,8 +31,9 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 
 pub(crate) use self::action::{AckKind, Action, Outgoing, Subscribing};
+use self::aliases::Aliases;
 pub(crate) use self::error::ProtocolError;
-use self::inflight::{Content, Inflight, Message};
+use self::inflight::{Content, Inflight};
 use self::queue::Queued;
 use self::received::{Due, Pending, Received};
 use self::requests::Request;
@@ -45,6 +47,16 @@ use crate::mailbox::Answer;
 pub(crate) struct SessionState {
     inflight: Inflight,
     received: Received,
+}
+
+impl SessionState {
+    /// The session has ended: what others of its shared subscriptions are to get. A QoS 2 message whose delivery has
+    /// begun is for nobody else [MQTT-4.8.2-5].
+    pub(crate) fn into_shared(self) -> impl Iterator<Item = Queued> {
+        self.inflight
+            .into_messages()
+            .filter(|message| message.share.is_some() && message.qos == Qos::AtLeastOnce)
+    }
 }
 
 /// A Session with its connection.
@@ -63,6 +75,8 @@ pub(crate) struct Session {
     credit: usize,
     /// Topic aliases that the client has set, from 1.
     aliases: Vec<Option<ByteString>>,
+    /// Topic aliases that the client has been told.
+    aliases_out: Aliases,
     /// Deliveries that the plugin gave beyond the room that it was told.
     held: VecDeque<Delivery>,
     outcomes: Vec<(DeliveryRef, DeliveryOutcome)>,
@@ -90,6 +104,7 @@ pub(crate) struct Ended {
 impl Session {
     /// A session on a connection whose CONNECT has just been accepted.
     pub(crate) fn new(terms: Terms, state: SessionState, now: Instant) -> Self {
+        let aliases_out = Aliases::new(terms.topic_alias_out_max);
         Self {
             terms,
             state,
@@ -100,6 +115,7 @@ impl Session {
             releasing: 0,
             credit: usize::MAX,
             aliases: Vec::new(),
+            aliases_out,
             held: VecDeque::new(),
             outcomes: Vec::new(),
             last_input: now,
@@ -193,14 +209,7 @@ impl Session {
     }
 
     /// Sends an ordinary message. The caller took it within `window`.
-    pub(crate) fn handle_message(&mut self, now: Instant, queued: Queued, out: &mut Vec<Action>) {
-        let message = Message {
-            publish: queued.publish,
-            expires_at: queued.expires_at,
-            qos: queued.qos,
-            retain: queued.retain,
-            subscription_identifiers: queued.subscription_identifiers,
-        };
+    pub(crate) fn handle_message(&mut self, now: Instant, message: Queued, out: &mut Vec<Action>) {
         if message.qos == Qos::AtMostOnce {
             if let Some(outgoing) = self.outgoing(now, message, None, false) {
                 out.push(Action::Deliver(outgoing));

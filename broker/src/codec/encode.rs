@@ -36,8 +36,10 @@ pub struct PublishHead<'a> {
     pub retain: bool,
     /// Present exactly when QoS is above 0.
     pub packet_id: Option<PacketId>,
-    /// 5.0 only: an alias to be established; the Topic Name is written as well.
+    /// 5.0 only: the number that stands for the Topic Name on this connection.
     pub topic_alias: Option<u16>,
+    /// The receiver knows the alias: the Topic Name is left empty.
+    pub omit_topic: bool,
     /// 5.0 only: the identifiers of the subscriptions that matched.
     pub subscription_identifiers: &'a [u32],
 }
@@ -51,6 +53,7 @@ impl<'a> PublishHead<'a> {
             retain: publish.retain,
             packet_id: publish.packet_id,
             topic_alias: publish.properties.topic_alias,
+            omit_topic: false,
             subscription_identifiers: &publish.properties.subscription_identifiers,
         }
     }
@@ -216,7 +219,7 @@ fn put_connack(connack: &ConnAck, version: Version, out: &mut impl Sink) {
 }
 
 fn put_publish(publish: &Publish, head: &PublishHead<'_>, version: Version, out: &mut impl Sink) {
-    out.text(&publish.topic);
+    out.text(if head.omit_topic { "" } else { &publish.topic });
     if let Some(packet_id) = head.packet_id {
         out.u16(packet_id.get());
     }

@@ -136,6 +136,17 @@ fn one_publish_goes_out_with_the_head_of_each_receiver() {
     );
     assert_eq!(publish_len(&publish, &head, Version::V5), out.len());
     out.clear();
+    let known = PublishHead {
+        topic_alias: Some(7),
+        omit_topic: true,
+        ..PublishHead::default()
+    };
+    encode_publish(&publish, &known, Version::V5, &mut out);
+    assert_eq!(
+        out.as_ref(),
+        b"\x30\x0B\x00\x00\x07\x23\x00\x07\x03\x00\x01tx"
+    );
+    out.clear();
     encode_publish(&publish, &PublishHead::default(), Version::V311, &mut out);
     assert_eq!(out.as_ref(), b"\x30\x04\x00\x01ax");
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::aliases::Alias;
 use crate::codec::packet::{Ack, Packet, PacketId, Publish, Qos, SubscribeFilter};
 use crate::codec::topic::TopicFilter;
 
@@ -61,6 +62,7 @@ pub(crate) struct Outgoing {
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     pub(crate) packet_id: Option<PacketId>,
+    pub(crate) topic_alias: Option<Alias>,
     pub(crate) subscription_identifiers: Vec<u32>,
 }
 

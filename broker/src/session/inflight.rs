@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
-use crate::codec::packet::{PacketId, Publish, Qos};
+use super::queue::Queued;
+use crate::codec::packet::{PacketId, Publish};
 use crate::hooks::DeliveryRef;
 
 /// The unacknowledged deliveries of one session.
@@ -37,19 +37,9 @@ pub(crate) enum Content {
     /// The plugin keeps the message: QoS 1.
     Plugin(DeliveryRef),
     /// An ordinary message: QoS 1, or QoS 2 before PUBREC.
-    Message(Message),
+    Message(Queued),
     /// QoS 2 after PUBREC: PUBREL was sent, PUBCOMP is missing.
     Released,
-}
-
-/// An ordinary message in flight.
-#[derive(Clone, Debug)]
-pub(crate) struct Message {
-    pub(crate) publish: Arc<Publish>,
-    pub(crate) expires_at: Option<Instant>,
-    pub(crate) qos: Qos,
-    pub(crate) retain: bool,
-    pub(crate) subscription_identifiers: Vec<u32>,
 }
 
 impl Entry {
@@ -166,6 +156,16 @@ impl Inflight {
                 message.publish = Arc::new(copy(&message.publish));
             }
         }
+    }
+
+    /// The messages themselves, in order.
+    pub(crate) fn into_messages(self) -> impl Iterator<Item = Queued> {
+        self.entries
+            .into_iter()
+            .filter_map(|entry| match entry.content {
+                Content::Message(message) => Some(message),
+                Content::Plugin(_) | Content::Released => None,
+            })
     }
 
     fn position(&self, packet_id: PacketId) -> Option<usize> {

@@ -4,7 +4,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::inflight::{Content, Message};
+use super::inflight::Content;
+use super::queue::Queued;
 use super::{AckKind, Action, Outgoing, ProtocolError, Session};
 use crate::codec::encode::{PublishHead, publish_len};
 use crate::codec::packet::{Ack, PacketId, Publish, Qos, Version};
@@ -76,7 +77,7 @@ impl Session {
         &mut self,
         now: Instant,
         packet_id: PacketId,
-        message: Message,
+        message: Queued,
         dup: bool,
         out: &mut Vec<Action>,
     ) {
@@ -92,7 +93,7 @@ impl Session {
     pub(super) fn outgoing(
         &mut self,
         now: Instant,
-        message: Message,
+        message: Queued,
         packet_id: Option<PacketId>,
         dup: bool,
     ) -> Option<Outgoing> {
@@ -121,13 +122,24 @@ impl Session {
             qos: message.qos,
             retain: message.retain,
             packet_id,
+            topic_alias: None,
             subscription_identifiers: message.subscription_identifiers,
         };
         if self.fits(|| publish_len(&outgoing.publish, &outgoing.head(), self.terms.version)) {
-            return Some(outgoing);
+            return Some(self.aliased(outgoing));
         }
         self.tally.too_large += 1;
         None
+    }
+
+    /// Gives a Topic Alias to what is about to be sent, unless the packet would become too large by it. What is sent again
+    /// has none.
+    fn aliased(&mut self, mut outgoing: Outgoing) -> Outgoing {
+        let bytes = || publish_len(&outgoing.publish, &outgoing.head(), self.terms.version);
+        if !outgoing.dup && self.fits(|| bytes() + ALIAS_BYTES) {
+            outgoing.topic_alias = self.aliases_out.assign(&outgoing.publish.topic);
+        }
+        outgoing
     }
 
     pub(super) fn deliver(&mut self, delivery: Delivery, out: &mut Vec<Action>) {
@@ -139,6 +151,7 @@ impl Session {
             retain: delivery.retain,
             // Any identifier has the same length.
             packet_id: (!at_most_once).then_some(PacketId(NonZeroU16::MIN)),
+            topic_alias: None,
             subscription_identifiers: delivery.subscription_identifiers,
         };
         let reference = delivery.reference;
@@ -163,7 +176,7 @@ impl Session {
                 return;
             }
         }
-        out.push(Action::Deliver(outgoing));
+        out.push(Action::Deliver(self.aliased(outgoing)));
     }
 
     pub(super) fn send_notice(&mut self, notice: Publish, out: &mut Vec<Action>) {
@@ -174,18 +187,13 @@ impl Session {
             qos: Qos::AtMostOnce,
             retain: false,
             packet_id: None,
+            topic_alias: None,
         };
         if self.fits(|| publish_len(&outgoing.publish, &outgoing.head(), self.terms.version)) {
             out.push(Action::Deliver(outgoing));
         } else {
             self.tally.too_large += 1;
         }
-    }
-}
-
-impl Message {
-    pub(super) fn is_expired(&self, now: Instant) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
     }
 }
 
@@ -197,7 +205,8 @@ impl Outgoing {
             qos: self.qos,
             retain: self.retain,
             packet_id: self.packet_id,
-            topic_alias: None,
+            topic_alias: self.topic_alias.map(|alias| alias.number),
+            omit_topic: self.topic_alias.is_some_and(|alias| alias.established),
             subscription_identifiers: &self.subscription_identifiers,
         }
     }
@@ -208,3 +217,6 @@ const fn wrong_ack(packet_id: PacketId) -> ProtocolError {
         packet_id: packet_id.get(),
     }
 }
+
+/// What an alias adds at most: the property itself, and a byte more for the lengths before it.
+const ALIAS_BYTES: usize = 5;

@@ -50,6 +50,14 @@ pub(crate) struct Queued {
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     pub(crate) subscription_identifiers: Vec<u32>,
+    /// The shared subscription that it came by: filter with `$share/{name}/` before it.
+    pub(crate) share: Option<Arc<str>>,
+}
+
+impl Queued {
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
 }
 
 /// What `push` did.
@@ -223,12 +231,38 @@ impl Queue {
         inner.messages.shrink_to_fit();
     }
 
-    /// The session has ended.
-    pub(crate) fn end(&self) {
-        *self.lock() = Inner {
+    pub(crate) fn is_connected(&self) -> bool {
+        self.lock().state == State::Connected
+    }
+
+    /// Takes out what came by a shared subscription.
+    pub(crate) fn take_share(&self, share: &str) -> Vec<Queued> {
+        let mut inner = self.lock();
+        let mut taken = Vec::new();
+        for _ in 0..inner.messages.len() {
+            let Some(queued) = inner.messages.pop_front() else {
+                break;
+            };
+            if queued.share.as_deref() == Some(share) {
+                let bytes = size(&queued.publish);
+                inner.bytes = inner.bytes.saturating_sub(bytes);
+                taken.push(queued);
+            } else {
+                inner.messages.push_back(queued);
+            }
+        }
+        taken
+    }
+
+    /// The session has ended. Returns what came by shared subscriptions: it is for others now.
+    pub(crate) fn end(&self) -> Vec<Queued> {
+        let ended = Inner {
             state: State::Ended,
             ..Inner::default()
         };
+        let inner = std::mem::replace(&mut *self.lock(), ended);
+        let shared = inner.messages.into_iter();
+        shared.filter(|queued| queued.share.is_some()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -308,6 +342,7 @@ mod tests {
             qos,
             retain: false,
             subscription_identifiers: Vec::new(),
+            share: None,
         })
     }
 

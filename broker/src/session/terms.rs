@@ -24,6 +24,8 @@ pub(crate) struct Terms {
     pub(crate) packet_bytes_max: Option<u32>,
     /// Highest alias that the client may use.
     pub(crate) topic_alias_maximum: u16,
+    /// Highest alias that we use.
+    pub(crate) topic_alias_out_max: u16,
     /// User properties may be sent with acknowledgements [MQTT-3.1.2-29].
     pub(crate) problem_information: bool,
     /// Unanswered requests before reading stops.
@@ -66,6 +68,10 @@ impl Terms {
             window: receive_maximum.min(config.inflight_max).into(),
             packet_bytes_max: asked.maximum_packet_size,
             topic_alias_maximum: config.topic_alias_maximum,
+            topic_alias_out_max: asked
+                .topic_alias_maximum
+                .unwrap_or(0)
+                .min(config.topic_alias_out_max),
             problem_information: asked.request_problem_information.unwrap_or(true),
             pending_max: config.pending_publishes_max,
             pending_bytes_max: config.pending_bytes_max,
@@ -77,7 +83,6 @@ impl Terms {
             receive_maximum: Some(config.receive_maximum),
             maximum_packet_size: Some(config.packet_bytes_max),
             topic_alias_maximum: Some(config.topic_alias_maximum).filter(|it| *it > 0),
-            shared_subscription_available: Some(false),
             server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
             ..ConnAckProperties::default()
         };

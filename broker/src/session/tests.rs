@@ -4,7 +4,7 @@
 
 mod simulation;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::clock;
+use crate::codec::encode::{PublishHead, publish_len};
 use crate::codec::packet::{
     ConnAck, Connect, Disconnect, Publish, RetainHandling, Subscribe, SubscribeFilter,
 };
@@ -65,6 +66,8 @@ struct ClientModel {
     /// Messages in flight to this client.
     inflight: HashSet<PacketId>,
     received: Vec<u32>,
+    /// Topics that the server has set aliases for on this connection.
+    aliases: HashMap<u16, ByteString>,
     /// First acknowledgements of this connection, in their order.
     acks: Vec<PacketId>,
 }
@@ -113,6 +116,7 @@ impl Pair {
             properties: ConnectProperties {
                 session_expiry_interval: Some(100),
                 receive_maximum: Some(4),
+                topic_alias_maximum: Some(2),
                 ..ConnectProperties::default()
             },
         };
@@ -278,6 +282,7 @@ impl Pair {
             qos,
             retain: false,
             subscription_identifiers: Vec::new(),
+            share: None,
         });
         self.turn(|_, _| Ok(()));
     }
@@ -345,6 +350,7 @@ impl ClientModel {
 
     fn receive_publish(&mut self, publish: &Publish) {
         let number = number_of(publish);
+        self.check_alias(publish);
         match (publish.qos, publish.packet_id) {
             (Qos::AtLeastOnce, Some(id)) => {
                 self.received.push(number);
@@ -361,6 +367,22 @@ impl ClientModel {
             _ => self.received.push(number),
         }
         assert!(self.inflight.len() <= 4, "more than the receive maximum");
+    }
+
+    fn check_alias(&mut self, publish: &Publish) {
+        match publish.properties.topic_alias {
+            None => assert!(!publish.topic.is_empty()),
+            Some(alias) if publish.topic.is_empty() => {
+                assert!(
+                    self.aliases.contains_key(&alias),
+                    "alias {alias} is not known"
+                );
+            }
+            Some(alias) => {
+                assert!((1..=2).contains(&alias) && !publish.dup);
+                self.aliases.insert(alias, publish.topic.clone());
+            }
+        }
     }
 
     /// Sends an acknowledgement that is due.
@@ -380,6 +402,7 @@ impl ClientModel {
     fn disconnect(&mut self) {
         self.due.clear();
         self.inflight.clear();
+        self.aliases.clear();
         self.acks.clear();
     }
 
@@ -420,6 +443,10 @@ fn packet_of(outgoing: &Outgoing) -> Packet {
     publish.qos = outgoing.qos;
     publish.retain = outgoing.retain;
     publish.packet_id = outgoing.packet_id;
+    publish.properties.topic_alias = outgoing.topic_alias.map(|alias| alias.number);
+    if outgoing.head().omit_topic {
+        publish.topic = ByteString::new();
+    }
     Packet::Publish(publish)
 }
 
@@ -692,4 +719,46 @@ fn reuse_of_an_identifier_before_pubcomp_is_an_error() {
         session.handle_packet(now, qos2, &mut out),
         Err(ProtocolError::PacketIdInUse { packet_id: 1 })
     );
+}
+
+#[test]
+fn topics_have_aliases_from_the_first_message_on_and_not_when_they_are_sent_again() {
+    let mut pair = Pair::connected(Version::V5);
+    pair.deliver(1, Qos::AtLeastOnce);
+    pair.deliver(2, Qos::AtMostOnce);
+    let heads = |pair: &mut Pair| {
+        let sent = pair.take_sent().into_iter();
+        sent.filter_map(|packet| match packet {
+            Packet::Publish(publish) => {
+                Some((publish.topic.to_string(), publish.properties.topic_alias))
+            }
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        heads(&mut pair),
+        [("t".to_owned(), Some(1)), (String::new(), Some(1))]
+    );
+    pair.disconnect();
+    pair.connect();
+    assert_eq!(heads(&mut pair), [("t".to_owned(), None)]);
+    pair.deliver(3, Qos::AtMostOnce);
+    assert_eq!(heads(&mut pair), [("t".to_owned(), Some(1))]);
+}
+
+#[test]
+fn a_packet_that_only_its_alias_makes_too_large_has_none() {
+    let mut pair = Pair::connected(Version::V5);
+    let queued = Publish {
+        payload: Bytes::from_static(&[0; 4]),
+        ..publish("t", Qos::AtMostOnce, None, 1)
+    };
+    let bytes = publish_len(&queued, &PublishHead::of(&queued), Version::V5);
+    pair.session().terms.packet_bytes_max = u32::try_from(bytes).ok();
+    pair.deliver(1, Qos::AtMostOnce);
+    let Packet::Publish(sent) = pair.to_client.pop_front().unwrap() else {
+        panic!("PUBLISH expected")
+    };
+    assert_eq!((&*sent.topic, sent.properties.topic_alias), ("t", None));
 }

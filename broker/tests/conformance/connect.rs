@@ -34,7 +34,8 @@ async fn connack_announces_the_limits_of_the_server() {
     assert_eq!(ack.properties.receive_maximum, Some(7));
     assert_eq!(ack.properties.maximum_packet_size, Some(5_000));
     assert_eq!(ack.properties.topic_alias_maximum, Some(3));
-    assert_eq!(ack.properties.shared_subscription_available, Some(false));
+    // Absent means available (MQTT 5.0 §3.2.2.3.13).
+    assert_eq!(ack.properties.shared_subscription_available, None);
     assert_eq!(ack.properties.maximum_qos, None);
 }
 

@@ -8,6 +8,7 @@
     reason = "helpers of tests may panic like tests"
 )]
 
+mod aliases;
 mod client;
 mod connect;
 mod flow;
@@ -15,6 +16,7 @@ mod limits;
 mod plugin;
 mod publish;
 mod session;
+mod shared;
 mod shutdown;
 mod subscribe;
 mod world;

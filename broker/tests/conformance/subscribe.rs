@@ -29,7 +29,7 @@ async fn suback_answers_each_filter_in_order() {
             ReasonCode::NotAuthorized,
             ReasonCode::GrantedQos2,
             ReasonCode::NotAuthorized,
-            ReasonCode::SharedSubscriptionsNotSupported,
+            ReasonCode::GrantedQos1,
             ReasonCode::GrantedQos1,
         ]
     );
