@@ -55,6 +55,8 @@ pub struct Config {
     pub retained_messages_max: usize,
     /// Bytes of all retained messages. Default 268,435,456.
     pub retained_bytes_max: usize,
+    /// What outlives the process, and what PUBACK means for it. Default `always`.
+    pub persistence: Persistence,
     /// Milliseconds without progress after which a write to a stalled client ends its connection. Default 30,000.
     pub write_timeout_ms: u64,
     /// Output buffer of one connection in bytes; while it is full, nothing more is read from or pulled for the client.
@@ -64,6 +66,19 @@ pub struct Config {
     pub close_timeout_ms: u64,
     /// Milliseconds at shutdown for unanswered publishes to be answered. Default 10,000.
     pub drain_timeout_ms: u64,
+}
+
+/// What of ordinary messages outlives the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Persistence {
+    /// PUBACK (PUBREC at QoS 2) means: durable for every persistent session that matched and had room, and as the retained
+    /// message. SUBACK to a persistent session: the subscription is durable. Exactly once holds across a crash between
+    /// persistent sessions. Publishes that concern clean sessions only wait for nothing.
+    #[default]
+    Always,
+    /// Nothing: sessions, retained messages and wills end with the process.
+    Off,
 }
 
 impl Default for Config {
@@ -90,6 +105,7 @@ impl Default for Config {
             sessions_kept_max: 100_000,
             retained_messages_max: 100_000,
             retained_bytes_max: 256 * 1024 * 1024,
+            persistence: Persistence::Always,
             write_timeout_ms: 30_000,
             output_bytes_max: 64 * 1024,
             close_timeout_ms: 1_000,

@@ -7,10 +7,9 @@
 //! 1. The token is cancelled: no connection is accepted, and none is read any more.
 //! 2. Each connection waits until its requests are answered (at most `drain_timeout_ms`), sends the answers and DISCONNECT
 //!    0x8B, and tells the plugin of its end.
-//! 3. When the last task is over, the plugin is told of the shutdown.
+//! 3. When the last task is over, the plugin is told of the shutdown, and the sessions at rest are closed.
 //!
-//! What it does not do yet: extended authentication, TLS, WebSocket, and keeping sessions and retained messages over a
-//! restart.
+//! What it does not do yet: extended authentication, TLS, WebSocket.
 
 mod acl;
 mod clock;
@@ -19,6 +18,7 @@ pub mod config;
 mod connection;
 mod error;
 pub mod hooks;
+mod journal;
 mod listener;
 pub mod mailbox;
 pub mod metrics;
@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 pub use crate::config::{Config, ConfigError};
 pub use crate::error::Error;
@@ -41,6 +41,7 @@ use crate::hooks::Hooks;
 use crate::listener::tcp;
 pub use crate::metrics::Metrics;
 use crate::server::Server;
+use crate::store::sessions::Sessions;
 
 /// A broker that listens and does not serve yet.
 #[derive(Debug)]
@@ -50,6 +51,7 @@ pub struct Broker {
     listener: TcpListener,
     address: SocketAddr,
     metrics: Arc<Metrics>,
+    sessions: Option<Sessions>,
 }
 
 struct HooksBox(Arc<dyn Hooks>);
@@ -79,7 +81,16 @@ impl Broker {
             listener,
             address,
             metrics: Arc::default(),
+            sessions: None,
         })
+    }
+
+    /// Keeps sessions, retained messages and wills there, and begins with what was found there. Without this nothing
+    /// outlives the process.
+    #[must_use]
+    pub fn with_sessions(mut self, sessions: Sessions) -> Self {
+        self.sessions = Some(sessions);
+        self
     }
 
     /// Where it listens: with the port that port 0 became.
@@ -101,8 +112,13 @@ impl Broker {
             self.config,
             self.hooks.0,
             self.metrics,
+            self.sessions.as_ref().map(Sessions::journal),
             stop.clone(),
         ));
+        let mut sessions = self.sessions;
+        if let Some(sessions) = &mut sessions {
+            server.restore(sessions.take_found());
+        }
         server.tasks.spawn(Arc::clone(&server).watch_sessions());
         info!(address = %self.address, "listening");
         tcp::run(&server, &self.listener).await;
@@ -111,5 +127,11 @@ impl Broker {
         server.tasks.close();
         server.tasks.wait().await;
         server.hooks.on_shutdown().await;
+        if let Some(sessions) = sessions {
+            let closing = tokio::task::spawn_blocking(move || sessions.close());
+            if let Err(error) = closing.await {
+                error!(%error, "sessions could not be closed");
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What is at rest: the seam to embedded engines.
+//! What is at rest: the seam to embedded engines, and the broker's own [`sessions`].
 //!
 //! An engine ([`kv::KvEngine`]) keeps ordered tables and knows nothing of what they mean. Around it: the directory with its
 //! lock and marker, the commit watermark that tells a cut-off log from a complete one, and the condition that remembers a
@@ -12,6 +12,7 @@ pub mod fjall;
 pub mod kv;
 pub mod memory;
 pub mod recover;
+pub mod sessions;
 #[cfg(feature = "sled")]
 pub mod sled;
 pub mod watermark;

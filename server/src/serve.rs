@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::Broker;
+use broker::config::Persistence;
+use broker::store::sessions::{self, SessionOptions, Sessions, SessionsHealth};
 use chat_plugin::accounts::Accounts;
 use chat_plugin::plugin::ChatPlugin;
-use chat_plugin::store::{self, ChatStore, EngineKind, Health};
+use chat_plugin::store::{self, ChatStore, EngineKind, Health, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -19,6 +21,8 @@ use crate::config::{Config, OrdinaryTopics};
 
 /// How often the store is asked how it is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// Where sessions are at rest, in the data directory.
+const SESSIONS: &str = "sessions";
 /// The file in the data directory that tells the address listened on.
 const ADDRESS_FILE: &str = "listen";
 
@@ -48,18 +52,24 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     let signals = Signals::new().map_err(Failure::io("signals"))?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
+    let sessions = open_sessions(config)?;
+    let sessions_health = sessions.as_ref().map(Sessions::health);
     let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
     // Until the very end: a second signal ends also a close that hangs.
     let _signals = AbortOnDropHandle::new(tracker.spawn(signals.stop_or_end(stop.clone())));
-    let served = match build(config, dev, &store) {
+    let health = Stores {
+        chat: Arc::clone(&store),
+        sessions: sessions_health,
+    };
+    let served = match build(config, dev, &store, sessions) {
         Ok(server) => {
-            server.run(Arc::clone(&store), config, stop).await;
+            server.run(health.clone(), config, stop).await;
             Ok(())
         }
         Err(failure) => Err(failure),
     };
-    let health = store.health();
+    let health = health.health();
     let closed = store.close().await;
     served?;
     if let Health::Poisoned(why) = health {
@@ -70,6 +80,45 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Opens the sessions at rest, beside the store: an engine of their own in the same data directory.
+fn open_sessions(config: &Config) -> Result<Option<Sessions>, Failure> {
+    if config.broker.persistence == Persistence::Off || config.store.engine == EngineKind::Memory {
+        return Ok(None);
+    }
+    let options = SessionOptions {
+        engine: config.store.engine,
+        directory: config.server.data_dir.join(SESSIONS),
+        // Read at the start only.
+        memory_bytes: config.store.memory_bytes / 16,
+        accept_loss: config.store.accept_loss,
+    };
+    let failure = |error| Failure::Store {
+        directory: options.directory.clone(),
+        error: StoreError::from(error),
+    };
+    sessions::open(&options).map(Some).map_err(failure)
+}
+
+/// What the server must not go on without.
+#[derive(Clone)]
+struct Stores {
+    chat: Arc<dyn ChatStore>,
+    sessions: Option<SessionsHealth>,
+}
+
+impl Stores {
+    /// The worst of all.
+    fn health(&self) -> Health {
+        let sessions = self.sessions.as_ref().map(SessionsHealth::health);
+        match (self.chat.health(), sessions) {
+            (Health::Ready | Health::ReadOnly(_), Some(Health::Poisoned(why))) => {
+                Health::Poisoned(why)
+            }
+            (health, _) => health,
+        }
+    }
+}
+
 /// What listens, and does not serve yet.
 struct Server {
     broker: Broker,
@@ -77,7 +126,12 @@ struct Server {
     admin: AdminSocket,
 }
 
-fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Server, Failure> {
+fn build(
+    config: &Config,
+    dev: bool,
+    store: &Arc<dyn ChatStore>,
+    sessions: Option<Sessions>,
+) -> Result<Server, Failure> {
     let accounts = Accounts::new(Arc::clone(store), &config.accounts, dev);
     let accounts = Arc::new(accounts.map_err(|error| Failure::Usage(error.to_string()))?);
     let open = config.server.ordinary_topics == OrdinaryTopics::Open;
@@ -93,6 +147,10 @@ fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Serve
         }
         other => Failure::Usage(other.to_string()),
     })?;
+    let broker = match sessions {
+        Some(sessions) => broker.with_sessions(sessions),
+        None => broker,
+    };
     let data_dir = &config.server.data_dir;
     let admin = AdminSocket::open(data_dir)?;
     tell_address(data_dir, &broker.local_addr().to_string())?;
@@ -119,10 +177,10 @@ fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Serve
 
 impl Server {
     /// Serves until stopped, and until everything has been drained.
-    async fn run(self, store: Arc<dyn ChatStore>, config: &Config, stop: CancellationToken) {
+    async fn run(self, stores: Stores, config: &Config, stop: CancellationToken) {
         let tracker = TaskTracker::new();
         tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
-        tracker.spawn(watch(store, config.server.exit_on_poison, stop.clone()));
+        tracker.spawn(watch(stores, config.server.exit_on_poison, stop.clone()));
         self.broker.run(stop.clone()).await;
         stop.cancel();
         tracker.close();
@@ -177,14 +235,14 @@ impl Signals {
 }
 
 /// Says when the store takes no writes any more, and ends the server if it never will again.
-async fn watch(store: Arc<dyn ChatStore>, exit_on_poison: bool, stop: CancellationToken) {
+async fn watch(stores: Stores, exit_on_poison: bool, stop: CancellationToken) {
     let mut last = Health::Ready;
     loop {
         tokio::select! {
             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
             () = stop.cancelled() => return,
         }
-        let health = store.health();
+        let health = stores.health();
         if health == last {
             continue;
         }

@@ -14,6 +14,8 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tracing::debug;
 
 use super::link::{Link, ReadError};
 use crate::codec::encode::encoded_len;
@@ -21,6 +23,7 @@ use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
 use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{Access, AuthenticateRequest, ClientInfo, SessionOpen};
+use crate::journal::Waiter;
 use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
 use crate::server::Server;
@@ -218,7 +221,7 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Opened, Refused> {
     let Admitted {
         connect,
-        terms,
+        mut terms,
         properties,
         client,
         claim,
@@ -240,8 +243,15 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let now = clock::now();
-    let (state, subscriber) = resume_or_discard(server, kept, connect.clean_start, now);
-    if let Some(queue) = subscriber.queue() {
+    let (state, mut subscriber) = resume_or_discard(server, kept, connect.clean_start, now).await;
+    terms.durable = server.journal.is_some() && terms.session_expiry > 0;
+    server.note_session(
+        &client,
+        &mut subscriber,
+        terms.session_expiry,
+        connect.will.as_ref(),
+    );
+    if let Some(queue) = subscriber.known_queue() {
         queue.connect();
     }
     let mut session = Session::new(terms, state, now);
@@ -265,8 +275,8 @@ fn connack(session_present: bool, properties: ConnAckProperties) -> Packet {
     }))
 }
 
-/// What the new connection begins with.
-fn resume_or_discard(
+/// What the new connection begins with. What is discarded is gone for good before the client is told so.
+async fn resume_or_discard(
     server: &Server,
     kept: Option<KeptSession>,
     clean_start: bool,
@@ -274,7 +284,12 @@ fn resume_or_discard(
 ) -> (SessionState, Subscriber) {
     match kept {
         Some(session) if clean_start => {
-            server.end_session(session, now);
+            let (gone, is_gone) = oneshot::channel();
+            let at_rest = session.subscriber.number().is_some();
+            server.end_session(session, now, Some(Waiter::Signal(gone)));
+            if at_rest && is_gone.await.is_err() {
+                debug!("a session was discarded, but not at rest: the store has failed");
+            }
             Default::default()
         }
         // Its will is not published any more: the client is back [MQTT-3.1.3-9].
@@ -288,7 +303,7 @@ pub(super) fn end_all(server: &Server, sessions: Vec<KeptSession>) {
     let now = clock::now();
     server.metrics.sessions_evicted.add(sessions.len());
     for session in sessions {
-        server.end_session(session, now);
+        server.end_session(session, now, None);
     }
 }
 
