@@ -553,7 +553,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn open_if_durable(&self) -> Option<Entry> {
-        self.durable_session().and(self.server.router.open())
+        self.durable_session()
+            .and_then(|_| self.server.router.open())
     }
 
     /// The answer waits until what was asked for is at rest.

@@ -215,9 +215,11 @@ impl Session {
             && let Some(unsent) = self.state.inflight.next_unsent()
         {
             let (packet_id, content, dup) = (unsent.packet_id, unsent.content.clone(), unsent.dup);
-            if unsent.waits {
-                keep(packet_id, content, out);
-            } else {
+            let (asks, waits) = (unsent.asks, unsent.waits);
+            if asks {
+                keep(packet_id, &content, out);
+            }
+            if !waits {
                 self.send_content(now, packet_id, content, dup, out);
             }
         }
@@ -246,8 +248,8 @@ impl Session {
         let Some(packet_id) = self.state.inflight.insert(content.clone()) else {
             return;
         };
-        keep(packet_id, content.clone(), out);
-        if !self.state.inflight.waits(packet_id) {
+        keep(packet_id, &content, out);
+        if !self.state.inflight.is_last_in_line(packet_id) {
             self.send_content(now, packet_id, content, false, out);
         }
     }
@@ -389,11 +391,12 @@ impl Session {
 }
 
 /// Notes how far a delivery of a message at rest has come.
-fn keep(packet_id: PacketId, content: Content, out: &mut Vec<Action>) {
+fn keep(packet_id: PacketId, content: &Content, out: &mut Vec<Action>) {
     let Some(at) = content.stored() else { return };
     match content {
         Content::Message(message) => {
-            out.push(Action::Keep(Keep::Sent(Box::new(message), at, packet_id)));
+            let message = Box::new(message.clone());
+            out.push(Action::Keep(Keep::Sent(message, at, packet_id)));
         }
         Content::Released(_) => out.push(Action::Keep(Keep::Released(at, packet_id))),
         Content::Plugin(_) => {}

@@ -4,7 +4,8 @@
 //! one; only sent entries count against the client's Receive Maximum.
 //!
 //! A QoS 2 message of a session at rest is sent, and released, only when that is at rest: otherwise the server would not
-//! know after a crash what the client knows. Such an entry *waits*; its place in the window is taken.
+//! know after a crash what the client knows. Such an entry *waits*; its place in the window is taken. What comes behind a
+//! message that waits stands in line: the order is kept.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +22,9 @@ pub(crate) struct Inflight {
     sent: usize,
     /// Ordinary entries that are still to be sent on this connection.
     unsent: usize,
-    /// Entries that have waited long enough.
+    /// Messages that wait to be sent, in order.
+    line: VecDeque<PacketId>,
+    /// Released entries that have waited long enough.
     ready: VecDeque<PacketId>,
     /// The identifier to try next.
     next: u16,
@@ -48,7 +51,9 @@ pub(super) struct Unsent<'a> {
     pub(super) packet_id: PacketId,
     pub(super) content: &'a Content,
     pub(super) dup: bool,
-    /// Not before it is at rest.
+    /// It is not at rest as it is now.
+    pub(super) asks: bool,
+    /// Not now.
     pub(super) waits: bool,
 }
 
@@ -74,7 +79,8 @@ impl Entry {
             packet_id: self.packet_id,
             content: &self.content,
             dup: self.dup,
-            waits: !self.at_rest,
+            asks: false,
+            waits: false,
         }
     }
 }
@@ -131,6 +137,9 @@ impl Inflight {
             awaited: usize::from(waits),
             at_rest: !waits,
         });
+        if waits || !self.line.is_empty() {
+            self.line.push_back(packet_id);
+        }
         self.sent += 1;
         Some(packet_id)
     }
@@ -171,17 +180,59 @@ impl Inflight {
             return None;
         }
         let entry = self.entries.iter_mut().find(|entry| entry.is_unsent())?;
+        let asks = !entry.at_rest;
+        let mut waits = asks;
+        if let Content::Message(_) = entry.content
+            && (asks || !self.line.is_empty())
+        {
+            self.line.push_back(entry.packet_id);
+            waits = true;
+        }
         entry.sent = true;
-        entry.awaited += usize::from(!entry.at_rest);
+        entry.awaited += usize::from(asks);
         self.sent += 1;
         self.unsent -= 1;
-        Some(entry.as_unsent())
+        Some(Unsent {
+            asks,
+            waits,
+            ..entry.as_unsent()
+        })
     }
 
     /// The next entry that has waited long enough.
     pub(super) fn next_ready(&mut self) -> Option<Unsent<'_>> {
-        let packet_id = self.ready.pop_front()?;
+        let packet_id = match self.ready.pop_front() {
+            Some(packet_id) => packet_id,
+            None => self.first_in_line()?,
+        };
         self.entry_mut(packet_id).map(|entry| entry.as_unsent())
+    }
+
+    /// Takes the first message in line, if it need not wait any more.
+    fn first_in_line(&mut self) -> Option<PacketId> {
+        while let Some(packet_id) = self.line.front().copied() {
+            match self.entry_mut(packet_id) {
+                Some(Entry {
+                    content: Content::Message(_),
+                    at_rest,
+                    ..
+                }) => {
+                    if !*at_rest {
+                        return None;
+                    }
+                    self.line.pop_front();
+                    return Some(packet_id);
+                }
+                // The client has answered what it had from an earlier connection.
+                _ => self.line.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// Does the entry that was inserted last stand in line?
+    pub(super) fn is_last_in_line(&self, packet_id: PacketId) -> bool {
+        self.line.back() == Some(&packet_id)
     }
 
     /// One answer of the store for this entry.
@@ -190,8 +241,11 @@ impl Inflight {
             return;
         };
         entry.awaited = entry.awaited.saturating_sub(1);
-        if entry.awaited == 0 && !entry.at_rest {
-            entry.at_rest = true;
+        if entry.awaited > 0 || entry.at_rest {
+            return;
+        }
+        entry.at_rest = true;
+        if let Content::Released(_) = entry.content {
             self.ready.push_back(packet_id);
         }
     }
@@ -256,6 +310,7 @@ impl Inflight {
         });
         self.sent = 0;
         self.ready = VecDeque::new();
+        self.line = VecDeque::new();
         self.unsent = self.entries.len();
         self.entries.shrink_to_fit();
         plugin

@@ -18,6 +18,7 @@ mod harness;
 mod login;
 mod operation;
 mod paho;
+mod persistence;
 mod refusals;
 mod rpc;
 mod strangers;

@@ -184,6 +184,10 @@ proptest! {
         let lost = std::mem::take(&mut pair.disk.as_mut().unwrap().lost);
         said.by_server.retain(|(number, _)| !lost.contains(number));
         check(&said.by_server, &pair.client.received)?;
+        // QoS 1 does not overtake what waits to be at rest.
+        let mut seen: HashSet<u32> = said.by_server.iter().filter(|it| it.1 == Qos::AtMostOnce).map(|it| it.0).collect();
+        let first: Vec<u32> = pair.client.received.iter().copied().filter(|it| seen.insert(*it)).collect();
+        prop_assert!(first.is_sorted(), "out of order: {first:?}");
         prop_assert!(pair.client.sent.is_empty() && pair.client.waiting.is_empty());
         prop_assert!(pair.session().is_settled());
         prop_assert_eq!(pair.session().window(), 4);

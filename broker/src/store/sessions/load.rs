@@ -271,11 +271,10 @@ fn content(
     }))
 }
 
-fn each(
-    engine: &impl KvEngine,
-    table: Table,
-    read: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), EngineError>,
-) -> Result<(), EngineError> {
+/// What is called for each key and value.
+type Read<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), EngineError> + 'a;
+
+fn each(engine: &impl KvEngine, table: Table, read: &mut Read<'_>) -> Result<(), EngineError> {
     let mut result = Ok(());
     engine.scan(table, KeyRange::ALL, Order::Ascending, &mut |key, value| {
         result = read(key, value);
