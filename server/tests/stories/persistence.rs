@@ -59,25 +59,35 @@ fn publish_all(sender: &mut Client, topic: &str, count: usize) {
     }
 }
 
+/// For each session, several at a time: so commits have company.
+fn each_session(act: impl Fn(usize) + Sync) {
+    const AT_ONCE: usize = 8;
+    thread::scope(|scope| {
+        for first in 0..AT_ONCE {
+            let act = &act;
+            scope.spawn(move || (first..SESSIONS).step_by(AT_ONCE).for_each(act));
+        }
+    });
+}
+
 #[test]
 fn a_thousand_sessions_get_their_hundred_messages_after_sigkill() {
     let mut server = Server::dev();
-    for number in 0..SESSIONS {
+    Login::new("fleet").connect(server.address());
+    each_session(|number| {
         let mut client = device(&number.to_string()).connect(server.address());
         assert!(!client.session_present);
-        assert_eq!(
-            client.try_subscribe("fleet/#", Qos::ExactlyOnce),
-            ReasonCode::GrantedQos2
-        );
+        let granted = client.try_subscribe("fleet/#", Qos::ExactlyOnce);
+        assert_eq!(granted, ReasonCode::GrantedQos2);
         // No goodbye: the connection breaks.
-    }
+    });
     let mut sender = device("sender").connect(server.address());
     sender.publish_retained("state", "on");
     publish_all(&mut sender, "fleet/all", MESSAGES);
     server.kill();
     server.restart();
     let expected: Vec<String> = (1..=MESSAGES).map(|number| number.to_string()).collect();
-    for number in 0..SESSIONS {
+    each_session(|number| {
         let mut client = device(&number.to_string()).connect(server.address());
         assert!(client.session_present, "session {number}");
         let got: Vec<String> = (0..MESSAGES)
@@ -86,7 +96,7 @@ fn a_thousand_sessions_get_their_hundred_messages_after_sigkill() {
         assert_eq!(got, expected, "session {number}");
         client.settle();
         assert!(client.arrived().is_none());
-    }
+    });
     let mut reader = Login::new("fleet").connect(server.address());
     reader.subscribe("state");
     assert_eq!(text(&reader.next_message()), "on");
