@@ -1,6 +1,7 @@
 //! Who may publish and subscribe to what, outside the plugin's root: the broker's own rules, then the plugin's.
 
 use crate::hooks::{Access, ClientInfo, Hooks};
+use crate::sys;
 
 /// Is the first level of this topic name or filter `root`?
 pub(crate) fn is_below(root: &str, topic: &str) -> bool {
@@ -16,7 +17,7 @@ pub(crate) fn is_allowed(
     access: Access,
     topic: &str,
 ) -> bool {
-    if access == Access::Publish && is_below("$SYS", topic) {
+    if access == Access::Publish && is_below(sys::ROOT, topic) {
         return false;
     }
     hooks.authorize(client, access, topic)

@@ -1,18 +1,31 @@
 //! The options of the broker: one struct, each field with its unit and its default.
 
+mod listener;
+mod network;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::listener::{CertificateUser, ClientCertificates, ListenerConfig, Protocol};
+pub use self::network::{Network, NotANetwork};
+
 /// What an operator can set. Unknown names are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address and port of the plain TCP listener. Port 0 takes any free one. Default `127.0.0.1:1883`: passwords cross
-    /// this port in clear text, so that other machines are let in on purpose only.
-    pub listen: SocketAddr,
-    /// Milliseconds from accept to CONNACK, authentication included. Default 10,000.
+    /// Address and port of the plain TCP listener; `off` (`None`): there is none. Port 0 takes any free one. Default
+    /// `127.0.0.1:1883`: passwords cross this port in clear text, so that other machines are let in on purpose only.
+    #[serde(with = "address_or_off")]
+    pub listen: Option<SocketAddr>,
+    /// Further listeners: TLS, WebSocket, Unix sockets, more TCP. Default: none.
+    pub listeners: Vec<ListenerConfig>,
+    /// Seconds between two looks at the certificate files; changed ones are read again. 0: only when asked to.
+    /// Default 10.
+    pub certificate_check_s: u32,
+    /// Milliseconds from accept to CONNACK: TLS, WebSocket and PROXY protocol handshakes and authentication included.
+    /// Default 10,000.
     pub connect_timeout_ms: u64,
     /// Largest packet accepted before CONNECT is authenticated, in bytes, fixed header included. Default 16,384.
     pub packet_bytes_before_auth_max: u32,
@@ -57,6 +70,8 @@ pub struct Config {
     pub retained_bytes_max: usize,
     /// What outlives the process, and what PUBACK means for it. Default `always`.
     pub persistence: Persistence,
+    /// Seconds between two looks at the statistics in `$SYS/broker/…`; 0: there are none. Default 10.
+    pub sys_interval_s: u64,
     /// Milliseconds without progress after which a write to a stalled client ends its connection. Default 30,000.
     pub write_timeout_ms: u64,
     /// Output buffer of one connection in bytes; while it is full, nothing more is read from or pulled for the client.
@@ -84,7 +99,9 @@ pub enum Persistence {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))),
+            listeners: Vec::new(),
+            certificate_check_s: 10,
             connect_timeout_ms: 10_000,
             packet_bytes_before_auth_max: 16 * 1024,
             packet_bytes_max: 256 * 1024,
@@ -106,6 +123,7 @@ impl Default for Config {
             retained_messages_max: 100_000,
             retained_bytes_max: 256 * 1024 * 1024,
             persistence: Persistence::Always,
+            sys_interval_s: 10,
             write_timeout_ms: 30_000,
             output_bytes_max: 64 * 1024,
             close_timeout_ms: 1_000,
@@ -114,19 +132,36 @@ impl Default for Config {
     }
 }
 
-/// An option has a value with which the broker cannot work.
+/// The broker cannot work with an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{option} must be at least {min}")]
-pub struct ConfigError {
-    option: &'static str,
-    min: u64,
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A number is too small.
+    #[error("{option} must be at least {min}")]
+    TooSmall {
+        /// Its name.
+        option: &'static str,
+        /// The least that works.
+        min: u64,
+    },
+    /// The options of a listener contradict each other.
+    #[error("listeners, number {number}: {problem}")]
+    Listener {
+        /// Which one, counted from 1.
+        number: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Nobody could connect.
+    #[error("listen is off, and there are no listeners")]
+    NoListener,
 }
 
 impl Config {
     /// Checks what the types cannot say.
     ///
     /// # Errors
-    /// The first option whose value is too small.
+    /// The first option that is wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
         let as_u64 = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let floors = [
@@ -157,14 +192,42 @@ impl Config {
             ("write_timeout_ms", self.write_timeout_ms, 1),
             ("output_bytes_max", as_u64(self.output_bytes_max), 1_024),
         ];
-        match floors.into_iter().find(|(_, value, min)| value < min) {
-            Some((option, _, min)) => Err(ConfigError { option, min }),
-            None => Ok(()),
+        if let Some((option, _, min)) = floors.into_iter().find(|(_, value, min)| value < min) {
+            return Err(ConfigError::TooSmall { option, min });
         }
+        if self.listen.is_none() && self.listeners.is_empty() {
+            return Err(ConfigError::NoListener);
+        }
+        for (listener, number) in self.listeners.iter().zip(1..) {
+            listener
+                .check()
+                .map_err(|problem| ConfigError::Listener { number, problem })?;
+        }
+        Ok(())
+    }
+
+    /// All listeners, the simple one first.
+    pub(crate) fn all_listeners(&self) -> Vec<ListenerConfig> {
+        let plain = self.listen.map(|address| ListenerConfig {
+            address: Some(address),
+            ..ListenerConfig::new(Protocol::Tcp)
+        });
+        plain
+            .into_iter()
+            .chain(self.listeners.iter().cloned())
+            .collect()
     }
 
     pub(crate) fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) fn sys_interval(&self) -> Option<Duration> {
+        (self.sys_interval_s > 0).then(|| Duration::from_secs(self.sys_interval_s))
+    }
+
+    pub(crate) fn certificate_check(&self) -> Duration {
+        Duration::from_secs(self.certificate_check_s.into())
     }
 
     pub(crate) fn write_timeout(&self) -> Duration {
@@ -177,6 +240,40 @@ impl Config {
 
     pub(crate) fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+/// An address, or `off`.
+mod address_or_off {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    const OFF: &str = "off";
+
+    #[expect(
+        clippy::ref_option,
+        reason = "serde hands over a reference to the field"
+    )]
+    pub(super) fn serialize<S: Serializer>(
+        address: &Option<SocketAddr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.collect_str(address),
+            None => serializer.serialize_str(OFF),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == OFF {
+            return Ok(None);
+        }
+        let wrong = |_| de::Error::custom("neither an address with a port nor \"off\"");
+        text.parse().map(Some).map_err(wrong)
     }
 }
 
@@ -198,6 +295,20 @@ mod tests {
         assert_eq!(
             config.check().unwrap_err().to_string(),
             "receive_maximum must be at least 1"
+        );
+    }
+
+    #[test]
+    fn somebody_has_to_listen() {
+        let mut config = Config {
+            listen: None,
+            ..Config::default()
+        };
+        assert_eq!(config.check(), Err(ConfigError::NoListener));
+        config.listeners.push(ListenerConfig::new(Protocol::Tcp));
+        assert_eq!(
+            config.check().unwrap_err().to_string(),
+            "listeners, number 1: a tcp listener needs address here"
         );
     }
 }

@@ -5,22 +5,24 @@
 //! that a stalled reader stops none of them. While the output buffer is full nothing is read or pulled; a write without
 //! progress for too long ends the connection.
 
+mod authentication;
 mod handshake;
 mod link;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, timeout};
 use tracing::debug;
 
+pub(crate) use self::authentication::Stepped;
 use self::handshake::{Opened, Refused, end_all};
 use self::link::Link;
 use crate::codec::decode::DecodeError;
@@ -31,8 +33,12 @@ use crate::codec::packet::{
 use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
-use crate::hooks::{Access, ClientInfo, PublishAnswer, Room, SessionEnd, Ticket};
+use crate::hooks::{
+    Access, Authentication, AuthenticationStep, ClientInfo, Peer, PublishAnswer, Room, SessionEnd,
+    Ticket,
+};
 use crate::journal::{Change, Entry, Journal, QueueRow, Waiter, WillRow};
+use crate::listener::Arrival;
 use crate::mailbox::{Answer, Letters};
 use crate::registry::{Claim, KeptSession, expires_at};
 use crate::router::{Publisher, Subscriber};
@@ -42,13 +48,14 @@ use crate::session::{AckKind, Action, Keep, ProtocolError, Session, Subscribing,
 use crate::{acl, clock};
 
 /// Serves one accepted stream until it has ended.
-pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, peer: SocketAddr)
+pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, arrival: Arrival)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut link = Link::new(stream, server.config.packet_bytes_before_auth_max);
+    let peer = arrival.peer;
     // Boxed: what comes before and after the connection's long life takes no memory during it.
-    match Box::pin(handshake::open(&server, &mut link, peer)).await {
+    match Box::pin(handshake::open(&server, &mut link, arrival)).await {
         Ok(opened) => {
             server.metrics.connects_accepted.increment();
             Box::new(Connection::new(server, link, opened)).run().await;
@@ -57,13 +64,14 @@ where
     }
 }
 
-async fn refuse<S>(server: &Server, mut link: Link<S>, peer: SocketAddr, refused: Refused)
+async fn refuse<S>(server: &Server, mut link: Link<S>, peer: Peer, refused: Refused)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     server.metrics.connects_refused.increment();
     debug!(%peer, cause = %refused.cause, "connection refused");
     let Some((version, reason)) = refused.answer else {
+        hang_up(server, &mut link).await;
         return;
     };
     let connack = ConnAck {
@@ -84,6 +92,15 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Li
     }
 }
 
+/// Closes without waiting for the peer: TLS and WebSocket have a last word of their own.
+async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Link<S>) {
+    match timeout(server.config.close_timeout(), link.shut()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
+        Err(_) => debug!("peer took nothing more"),
+    }
+}
+
 /// A connection whose CONNECT was accepted.
 struct Connection<S> {
     server: Arc<Server>,
@@ -94,6 +111,8 @@ struct Connection<S> {
     publisher: Publisher,
     claim: Claim,
     will: Option<Box<Will>>,
+    /// A re-authentication that waits for the client.
+    dialogue: Option<Box<dyn Authentication>>,
     plugin: Plugin,
     /// Who is asked first next time: the plugin or the queue.
     plugin_first: bool,
@@ -182,6 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             publisher: Publisher::default(),
             claim: opened.claim,
             will: opened.will,
+            dialogue: None,
             // The plugin may have something from the beginning, for example what was in flight.
             plugin: Plugin::Ready,
             plugin_first: true,
@@ -193,6 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn run(mut self: Box<Self>) {
+        self.server.metrics.clients_connected.increment();
         let end = match self.drive().await {
             Ok(never) => match never {},
             Err(end) => end,
@@ -202,12 +223,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.say_goodbye(&end);
         // Before the peer has read the last packet: a later connection of this session waits for this.
         let (server, mut link) = self.finish(&end);
-        if !matches!(end, End::Client { .. } | End::Closed | End::Lost(_)) {
-            Box::pin(close(&server, &mut link)).await;
+        server.metrics.clients_connected.decrement();
+        match end {
+            End::Closed => {}
+            End::Lost(error) if error.kind() != io::ErrorKind::InvalidData => {}
+            End::Client { .. } => Box::pin(hang_up(&server, &mut link)).await,
+            _ => Box::pin(close(&server, &mut link)).await,
         }
-        let (received, sent) = link.take_counts();
-        server.metrics.bytes_received.add(received);
-        server.metrics.bytes_sent.add(sent);
+        link.take_traffic().count(&server.metrics);
     }
 
     async fn drive(&mut self) -> Result<std::convert::Infallible, End> {
@@ -257,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             events.read = Some(read);
             ready = true;
         }
-        if self.link.output_bytes() > 0
+        if self.link.has_output()
             && let Poll::Ready(written) = self.link.poll_write(cx)
         {
             events.written = written;
@@ -374,9 +397,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let metrics = &self.server.metrics;
         metrics.messages_dropped_too_large.add(tally.too_large);
         metrics.messages_dropped_expired.add(tally.expired);
-        let (received, sent) = self.link.take_counts();
-        metrics.bytes_received.add(received);
-        metrics.bytes_sent.add(sent);
+        self.link.take_traffic().count(metrics);
         result
     }
 
@@ -389,6 +410,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.perform(scratch, now)?;
         if let Some(reason) = letters.close {
             return Err(End::Asked(reason));
+        }
+        if let Some(stepped) = letters.stepped {
+            self.handle_stepped(*stepped, &mut scratch.actions);
+            self.perform(scratch, now)?;
         }
         if letters.wake {
             self.plugin = Plugin::Ready;
@@ -445,7 +470,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Action::SendAck(kind, ack) => self.send_ack(kind, ack),
             Action::Send(packet) => self.link.send(&packet, self.session.version()),
             Action::Deliver(outgoing) => {
-                self.server.metrics.publishes_sent.increment();
                 self.link.send_publish(&outgoing, self.session.version());
             }
             Action::Route(publish, number) => {
@@ -488,6 +512,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .hooks
                     .on_unsubscribe(&self.client, filters, ticket);
             }
+            Action::Authenticate { begin, data } => self.authenticate(begin, data),
             Action::Disconnect { publish_will } => return Err(End::Client { publish_will }),
         }
         Ok(())
@@ -628,6 +653,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.server
             .hooks
             .on_release(&self.client, packet_id, ticket);
+    }
+
+    /// Takes a step of a re-authentication, beside the connection. A refusal asks the connection to close.
+    fn authenticate(&mut self, begin: bool, data: Bytes) {
+        let dialogue = self.dialogue.take().filter(|_| !begin);
+        let (server, client) = (Arc::clone(&self.server), Arc::clone(&self.client));
+        let method = self.session.authentication_method();
+        self.server.tasks.spawn(async move {
+            let step = authentication::step(&server, &client, &method, dialogue, data);
+            match server.stop.run_until_cancelled(step).await {
+                Some(Ok(stepped)) => client.mailbox.stepped(stepped),
+                Some(Err(reason)) => client.mailbox.close(reason),
+                None => {}
+            }
+        });
+    }
+
+    fn handle_stepped(&mut self, stepped: Stepped, out: &mut Vec<Action>) {
+        match stepped.step {
+            AuthenticationStep::Continue(data) => {
+                self.dialogue = Some(stepped.dialogue);
+                self.session.handle_authenticated(false, Some(data), out);
+            }
+            AuthenticationStep::Done { data, .. } => {
+                self.session.handle_authenticated(true, data, out);
+            }
+        }
     }
 
     fn subscribe(
@@ -778,6 +830,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let metrics = &self.server.metrics;
         match end {
             End::Decode(_) => metrics.protocol_errors.increment(),
+            // What is below MQTT, TLS or WebSocket, found something wrong.
+            End::Lost(error) if error.kind() == io::ErrorKind::InvalidData => {
+                metrics.protocol_errors.increment();
+            }
             End::Protocol(ProtocolError::KeepAliveTimeout) => {
                 metrics.keep_alive_timeouts.increment();
             }

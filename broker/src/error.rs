@@ -1,9 +1,9 @@
 //! What can go wrong for whoever runs the broker.
 
 use std::io;
-use std::net::SocketAddr;
 
 use crate::config::ConfigError;
+use crate::listener::TlsError;
 
 /// The broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -12,11 +12,14 @@ pub enum Error {
     /// The configuration contradicts itself.
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
+    /// A certificate cannot be used.
+    #[error("certificate: {0}")]
+    Certificate(#[from] TlsError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Bind {
         /// As configured.
-        address: SocketAddr,
+        address: String,
         /// What the system says.
         source: io::Error,
     },

@@ -3,7 +3,7 @@
 //! A plugin owns one root level of the topic tree ([`Hooks::root`]). Publishes and subscriptions below it go to the
 //! plugin and never reach the router; all others never reach the plugin. The life of a connection:
 //!
-//! 1. `authenticate` says who the CONNECT is. Nothing else is called for a refused one.
+//! 1. `authenticate` says who the CONNECT is (with an authentication method in 5.0: a dialogue does). Nothing else is called for a refused one.
 //! 2. `on_connected` opens the session: it may bring back what the plugin keeps at rest. CONNACK waits for it.
 //! 3. `on_publish`, `on_subscribe`, `on_unsubscribe`, `on_release` hand over work together with a [`Ticket`]. They return
 //!    at once; the packet that answers waits for the ticket.
@@ -14,7 +14,7 @@
 //! No hook may block: those that may wait are async, and all the others only touch memory.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,6 +26,7 @@ use crate::codec::packet::{PacketId, Publish, Qos, SubscribeFilter, Version};
 use crate::codec::properties::{AckProperties, UserProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
+use crate::scram::Credential;
 
 /// What a plugin does with the broker's events. One value serves all connections.
 #[async_trait]
@@ -38,6 +39,31 @@ pub trait Hooks: Send + Sync + 'static {
     /// # Errors
     /// The refusal that CONNACK carries (in 3.1.1: the return code that stands for it).
     async fn authenticate(&self, request: AuthenticateRequest) -> Result<Identity, ReasonCode>;
+
+    /// What the built-in method SCRAM-SHA-256 is to know of a user; `None`: there is no such user. Bounded like
+    /// `authenticate`. The default does not offer the method.
+    ///
+    /// # Errors
+    /// The refusal that CONNACK carries.
+    async fn scram_credential(
+        &self,
+        _user: &str,
+    ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
+        Err(ReasonCode::BadAuthenticationMethod)
+    }
+
+    /// Begins an enhanced authentication (5.0) by a method that is not built in, at CONNECT or, without user name and
+    /// password, on a live connection. The default knows no method.
+    ///
+    /// # Errors
+    /// The refusal that CONNACK carries.
+    async fn begin_authentication(
+        &self,
+        _method: &str,
+        _request: AuthenticateRequest,
+    ) -> Result<Box<dyn Authentication>, ReasonCode> {
+        Err(ReasonCode::BadAuthenticationMethod)
+    }
 
     /// May this client publish to, or subscribe to, this ordinary topic (one outside the plugin's root)?
     fn authorize(&self, client: &ClientInfo, access: Access, topic: &str) -> bool;
@@ -98,6 +124,51 @@ pub trait Hooks: Send + Sync + 'static {
     async fn on_shutdown(&self);
 }
 
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// From the network; behind a balancer that says so, the address that the balancer sees.
+    Network(SocketAddr),
+    /// Through a Unix socket.
+    Local {
+        /// Number of the user whose process it is.
+        user: u32,
+        /// Number of the process, where the system tells it.
+        process: Option<i32>,
+    },
+}
+
+impl Peer {
+    /// The address, if it comes from the network.
+    pub const fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Network(address) => Some(address.ip()),
+            Self::Local { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(address) => address.fmt(f),
+            Self::Local {
+                user,
+                process: Some(process),
+            } => write!(f, "local process {process} of user {user}"),
+            Self::Local { user, .. } => write!(f, "local process of user {user}"),
+        }
+    }
+}
+
+/// Whom a client certificate names. The certificate was verified: issued by one whom the listener trusts, not expired,
+/// and the client has its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateIdentity {
+    /// The part of the certificate that the listener is configured to take.
+    pub user: ByteString,
+}
+
 /// What CONNECT says about who is there.
 pub struct AuthenticateRequest {
     /// As sent; empty if the client asks for one.
@@ -107,7 +178,9 @@ pub struct AuthenticateRequest {
     /// As sent. Never log it.
     pub password: Option<Bytes>,
     /// Where the connection comes from.
-    pub peer: SocketAddr,
+    pub peer: Peer,
+    /// Whom the client's certificate names, if it sent one that the listener trusts.
+    pub certificate: Option<CertificateIdentity>,
     /// 3.1.1 or 5.0.
     pub version: Version,
 }
@@ -118,8 +191,35 @@ impl fmt::Debug for AuthenticateRequest {
             .field("client_id", &self.client_id)
             .field("user_name", &self.user_name)
             .field("peer", &self.peer)
+            .field("certificate", &self.certificate)
             .finish_non_exhaustive()
     }
+}
+
+/// A dialogue that finds out who a client is (MQTT 5.0 §4.12).
+#[async_trait]
+pub trait Authentication: Send {
+    /// Takes what the client says; the first time, the data of its CONNECT (or of the AUTH that begins). Bounded by the
+    /// connect timeout.
+    ///
+    /// # Errors
+    /// The refusal that CONNACK carries; on a live connection DISCONNECT says «not authorized», or «server busy» for
+    /// 0x88 and 0x89.
+    async fn step(&mut self, data: Bytes) -> Result<AuthenticationStep, ReasonCode>;
+}
+
+/// How an authentication goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthenticationStep {
+    /// The client is to answer this.
+    Continue(Bytes),
+    /// It is known who the client is. Who authenticates again must be who he was.
+    Done {
+        /// Who.
+        identity: Identity,
+        /// The last word of the server.
+        data: Option<Bytes>,
+    },
 }
 
 /// Who a client is, as `authenticate` found. Sessions belong to (user, client identifier): nobody can take over the
@@ -139,7 +239,7 @@ pub struct ClientInfo {
     /// 3.1.1 or 5.0.
     pub version: Version,
     /// Where it comes from.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// When `authenticate` was asked: the identity rests on what it found then or later.
     pub authenticated_since: Instant,
     /// Number of the connection in this process, from 1, never used twice.

@@ -9,7 +9,6 @@
 //!    0x8B, and tells the plugin of its end.
 //! 3. When the last task is over, the plugin is told of the shutdown, and the sessions at rest are closed.
 //!
-//! What it does not do yet: extended authentication, TLS, WebSocket.
 
 mod acl;
 mod clock;
@@ -24,32 +23,35 @@ pub mod mailbox;
 pub mod metrics;
 mod registry;
 mod router;
+pub mod scram;
 mod server;
 mod session;
 pub mod store;
+mod sys;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub use crate::config::{Config, ConfigError};
 pub use crate::error::Error;
 use crate::hooks::Hooks;
-use crate::listener::tcp;
+pub use crate::listener::{Address, AddressPlace, Certificates, TlsError};
+use crate::listener::{Doorkeeper, Listener};
 pub use crate::metrics::Metrics;
 use crate::server::Server;
 use crate::store::sessions::Sessions;
+use crate::sys::Statistics;
 
 /// A broker that listens and does not serve yet.
 #[derive(Debug)]
 pub struct Broker {
     config: Config,
     hooks: HooksBox,
-    listener: TcpListener,
-    address: SocketAddr,
+    listeners: Vec<Listener>,
+    certificates: Certificates,
     metrics: Arc<Metrics>,
     sessions: Option<Sessions>,
 }
@@ -63,24 +65,20 @@ impl std::fmt::Debug for HooksBox {
 }
 
 impl Broker {
-    /// Listens on the configured address. To be called within a tokio runtime.
+    /// Listens wherever the configuration says. To be called within a tokio runtime.
     ///
     /// # Errors
-    /// The configuration contradicts itself, or the address cannot be had.
+    /// The configuration contradicts itself, an address cannot be had, or a certificate cannot be used.
     pub fn bind(config: Config, hooks: Arc<dyn Hooks>) -> Result<Self, Error> {
         config.check()?;
-        let failed = |source| Error::Bind {
-            address: config.listen,
-            source,
-        };
-        let listener = tcp::bind(config.listen).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let metrics = Arc::default();
+        let (listeners, certificates) = listener::bind(&config, &metrics)?;
         Ok(Self {
             config,
             hooks: HooksBox(hooks),
-            listener,
-            address,
-            metrics: Arc::default(),
+            listeners,
+            certificates,
+            metrics,
             sessions: None,
         })
     }
@@ -93,9 +91,22 @@ impl Broker {
         self
     }
 
-    /// Where it listens: with the port that port 0 became.
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// Where it listens: the simple listener first, if there is one, then the others in their order.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.listeners.iter().map(Listener::address)
+    }
+
+    /// Where the first listener of the network listens, with the port that port 0 became.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.addresses().find_map(|address| match address.place {
+            AddressPlace::Network(address) => Some(address),
+            AddressPlace::Local(_) => None,
+        })
+    }
+
+    /// The certificates of its listeners.
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
     }
 
     /// What it counts.
@@ -120,9 +131,25 @@ impl Broker {
             server.restore(sessions.take_found());
         }
         server.tasks.spawn(Arc::clone(&server).watch_sessions());
-        info!(address = %self.address, "listening");
-        tcp::run(&server, &self.listener).await;
-        drop(self.listener);
+        if let Some(interval) = server.config.sys_interval() {
+            let statistics = Statistics::begin(Arc::clone(&server));
+            server.tasks.spawn(statistics.run(interval));
+        }
+        let certificates = self.certificates;
+        let interval = server.config.certificate_check();
+        server
+            .tasks
+            .spawn(certificates.watch(interval, stop.clone()));
+        let doorkeeper = Arc::new(Doorkeeper::new(
+            server.config.connections_max,
+            server.config.connections_per_address_max,
+            Arc::clone(&server.metrics),
+        ));
+        for listener in self.listeners {
+            let accepting = listener.run(Arc::clone(&server), Arc::clone(&doorkeeper));
+            server.tasks.spawn(accepting);
+        }
+        stop.cancelled().await;
         info!("draining connections");
         server.tasks.close();
         server.tasks.wait().await;

@@ -1,130 +1,368 @@
-//! Lets connections in: limits in all and per address, before a byte is read.
+//! Lets connections in: from accept to a byte stream that carries MQTT.
+//!
+//! 1. A connection is accepted and counted ([`doorkeeper`]): in all, and for its address.
+//! 2. It becomes a task. Nothing of what follows holds up the next accept, and all of it together, CONNECT included, has
+//!    until the connect timeout.
+//! 3. With `proxy_protocol`: the balancer's header is read ([`proxy`]), and the connection counts for the address in it.
+//! 4. With TLS: the handshake, perhaps with a client certificate that names a user ([`tls`]).
+//! 5. With WebSocket: the handshake, and frames from then on ([`websocket`]).
+//! 6. [`connection::serve`] takes the [`Stream`].
+//!
+//! One socket per listener accepts for all threads. A socket per thread (`SO_REUSEPORT`) was left out: a task per
+//! connection is all that the loop does, and connections that wait on a busy thread's socket could not go elsewhere.
 
-pub(crate) mod tcp;
+mod doorkeeper;
+mod proxy;
+mod stream;
+mod tcp;
+mod tls;
+mod unix;
+mod websocket;
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tracing::{debug, info, warn};
+
+pub(crate) use self::doorkeeper::Doorkeeper;
+use self::doorkeeper::Place;
+use self::proxy::{ProxyError, Source};
+use self::stream::{Socket, Stream};
+use self::tls::Tls;
+pub use self::tls::{Certificates, TlsError};
+use self::unix::LocalListener;
+use self::websocket::{HandshakeError, WebSocket};
+use crate::config::{Config, ListenerConfig, Network, Protocol};
+use crate::error::Error;
+use crate::hooks::{CertificateIdentity, Peer};
 use crate::metrics::Metrics;
+use crate::server::Server;
+use crate::{clock, connection};
 
-/// Counts open connections.
+/// What is known of a connection before it says anything in MQTT.
 #[derive(Debug)]
-pub(crate) struct Doorkeeper {
-    open: Mutex<Open>,
-    connections_max: usize,
-    per_address_max: usize,
-    metrics: Arc<Metrics>,
+pub(crate) struct Arrival {
+    pub(crate) peer: Peer,
+    pub(crate) certificate: Option<CertificateIdentity>,
+    /// When CONNECT has to be answered.
+    pub(crate) deadline: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
-struct Open {
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
+/// Where the broker listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The place.
+    pub place: AddressPlace,
 }
 
-/// The place of one open connection; free again when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    doorkeeper: Arc<Doorkeeper>,
-    address: IpAddr,
+/// An address of the network, or a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressPlace {
+    /// Address and port: the one that port 0 became.
+    Network(SocketAddr),
+    /// The file of a Unix socket.
+    Local(PathBuf),
 }
 
-impl Doorkeeper {
-    pub(crate) fn new(
-        connections_max: usize,
-        per_address_max: usize,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            open: Mutex::default(),
-            connections_max,
-            per_address_max,
-            metrics,
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.protocol)?;
+        match &self.place {
+            AddressPlace::Network(address) => address.fmt(f),
+            AddressPlace::Local(path) => path.display().fmt(f),
         }
     }
+}
 
-    /// A place for a connection from this address; `None` if there is none.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let address = network(address);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = open.by_address.get(&address).copied().unwrap_or(0);
-        if open.total >= self.connections_max || here >= self.per_address_max {
-            return None;
-        }
-        open.by_address.insert(address, here + 1);
-        open.total += 1;
-        self.metrics.connections_open.set(open.total);
-        Some(Place {
-            doorkeeper: Arc::clone(self),
-            address,
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    door: Door,
+    address: Address,
+    welcome: Arc<Welcome>,
+}
+
+#[derive(Debug)]
+enum Door {
+    Tcp(TcpListener),
+    Unix(LocalListener),
+}
+
+/// What a listener does with a connection before MQTT begins.
+#[derive(Debug)]
+struct Welcome {
+    /// The balancers that may connect, if every connection comes through one.
+    balancers: Option<Vec<Network>>,
+    tls: Option<Arc<Tls>>,
+    websocket: Option<websocket::Terms>,
+}
+
+/// Listens wherever the configuration says.
+///
+/// # Errors
+/// An address cannot be had, or a certificate not be used.
+pub(crate) fn bind(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<(Vec<Listener>, Certificates), Error> {
+    let mut listeners = Vec::new();
+    let mut certificates = Vec::new();
+    for config in config.all_listeners() {
+        let listener = Listener::bind(&config)?;
+        certificates.extend(listener.welcome.tls.clone());
+        listeners.push(listener);
+    }
+    Ok((
+        listeners,
+        Certificates::new(certificates, Arc::clone(metrics)),
+    ))
+}
+
+impl Listener {
+    fn bind(config: &ListenerConfig) -> Result<Self, Error> {
+        let protocol = config.protocol;
+        let tls = match tls::Files::of(config) {
+            Some(files) => Some(Arc::new(Tls::load(files)?)),
+            None => None,
+        };
+        let welcome = Welcome {
+            balancers: config.proxy_protocol.then(|| config.proxy_sources.clone()),
+            tls,
+            websocket: websocket::Terms::of(config),
+        };
+        let (door, place) = match (config.address, &config.socket) {
+            (Some(address), _) => {
+                let failed = |source| Error::Bind {
+                    address: address.to_string(),
+                    source,
+                };
+                let listener = tcp::bind(address).map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                (Door::Tcp(listener), AddressPlace::Network(address))
+            }
+            (None, Some(path)) => {
+                let failed = |source| Error::Bind {
+                    address: path.display().to_string(),
+                    source,
+                };
+                let listener = LocalListener::bind(path, config.mode).map_err(failed)?;
+                (Door::Unix(listener), AddressPlace::Local(path.clone()))
+            }
+            (None, None) => unreachable!("the configuration was checked"),
+        };
+        Ok(Self {
+            door,
+            address: Address { protocol, place },
+            welcome: Arc::new(welcome),
         })
     }
+
+    pub(crate) const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Accepts connections until the broker stops; each becomes a task.
+    pub(crate) async fn run(self, server: Arc<Server>, doorkeeper: Arc<Doorkeeper>) {
+        info!(address = %self.address, "listening");
+        let mut pause = PAUSE_MIN;
+        loop {
+            let accepted = tokio::select! {
+                () = server.stop.cancelled() => return,
+                accepted = self.door.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    pause = PAUSE_MIN;
+                    self.admit(&server, &doorkeeper, socket, peer);
+                }
+                Err(error) if is_about_one_connection(&error) => {
+                    debug!(%error, "connection was gone before it was accepted");
+                }
+                Err(error) => {
+                    // Out of descriptors, or of memory: waiting is all that helps.
+                    server.metrics.accept_errors.increment();
+                    warn!(
+                        %error,
+                        address = %self.address,
+                        pause_ms = pause.as_millis(),
+                        "cannot accept connections"
+                    );
+                    tokio::select! {
+                        () = server.stop.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        server: &Arc<Server>,
+        doorkeeper: &Arc<Doorkeeper>,
+        socket: Socket,
+        peer: Peer,
+    ) {
+        server.metrics.connections_accepted.increment();
+        if !self.welcome.trusts(&peer) {
+            server.metrics.handshakes_failed.increment();
+            debug!(%peer, "not one of the balancers");
+            return;
+        }
+        let counted_for = match self.welcome.balancers {
+            Some(_) => None,
+            None => peer.ip(),
+        };
+        let Some(place) = doorkeeper.admit(counted_for) else {
+            server.metrics.connections_over_limit.increment();
+            debug!(%peer, "connection over the limit");
+            return;
+        };
+        let arrival = Arrival {
+            peer,
+            certificate: None,
+            deadline: clock::now().checked_add(server.config.connect_timeout()),
+        };
+        let (server, welcome) = (Arc::clone(server), Arc::clone(&self.welcome));
+        let tasks = server.tasks.clone();
+        tasks.spawn(async move {
+            // Boxed: handshakes take no memory during the connection's long life.
+            let welcomed = Box::pin(welcome.receive(&server, socket, arrival, place));
+            if let Some((stream, arrival, _place)) = welcomed.await {
+                connection::serve(server, stream, arrival).await;
+            }
+        });
+    }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let doorkeeper = &self.doorkeeper;
-        let mut open = doorkeeper
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        open.total -= 1;
-        doorkeeper.metrics.connections_open.set(open.total);
-        if let Some(here) = open.by_address.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
-                open.by_address.remove(&self.address);
+impl Door {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%peer, %error, "connection was gone before it was served");
+                }
+                Ok((Socket::Tcp(stream), Peer::Network(peer)))
+            }
+            Self::Unix(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Socket::Unix(stream), peer))
             }
         }
     }
 }
 
-/// What counts as one address: IPv4 (also inside IPv6) as it is, IPv6 by its /64, which is what one customer gets.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let prefix = address.to_bits() & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from_bits(prefix))
+/// Why a connection did not come as far as MQTT.
+#[derive(Debug, thiserror::Error)]
+enum Unwelcome {
+    #[error("connect timeout")]
+    Timeout,
+    #[error("server is shutting down")]
+    Shutdown,
+    #[error("PROXY protocol: {0}")]
+    Proxy(#[from] ProxyError),
+    #[error("too many connections of that address")]
+    OverLimit,
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    #[error("WebSocket: {0}")]
+    WebSocket(#[from] HandshakeError),
+}
+
+impl Welcome {
+    fn trusts(&self, peer: &Peer) -> bool {
+        match (&self.balancers, peer.ip()) {
+            (Some(balancers), Some(ip)) => balancers.iter().any(|network| network.contains(ip)),
+            // The permissions of a Unix socket say who may connect.
+            _ => true,
         }
-        v4 @ IpAddr::V4(_) => v4,
+    }
+
+    async fn receive(
+        &self,
+        server: &Server,
+        socket: Socket,
+        mut arrival: Arrival,
+        mut place: Place,
+    ) -> Option<(Stream, Arrival, Place)> {
+        let deadline = clock::sleep_until(arrival.deadline);
+        let received = tokio::select! {
+            biased;
+            () = server.stop.cancelled() => Err(Unwelcome::Shutdown),
+            received = self.shake_hands(server, socket, &mut arrival, &mut place) => received,
+            () = deadline => Err(Unwelcome::Timeout),
+        };
+        match received {
+            Ok(stream) => Some((stream, arrival, place)),
+            Err(cause) => {
+                let metrics = &server.metrics;
+                match cause {
+                    Unwelcome::OverLimit => metrics.connections_over_limit.increment(),
+                    _ => metrics.handshakes_failed.increment(),
+                }
+                debug!(peer = %arrival.peer, %cause, "connection ended before CONNECT");
+                None
+            }
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        server: &Server,
+        mut socket: Socket,
+        arrival: &mut Arrival,
+        place: &mut Place,
+    ) -> Result<Stream, Unwelcome> {
+        if self.balancers.is_some() {
+            if let Source::Client(address) = proxy::read(&mut socket).await? {
+                arrival.peer = Peer::Network(address);
+            }
+            if !place.relocate(arrival.peer.ip()) {
+                return Err(Unwelcome::OverLimit);
+            }
+        }
+        let mut stream = match &self.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => {
+                let (stream, certificate) = tls.accept(socket).await.map_err(Unwelcome::Tls)?;
+                arrival.certificate = certificate;
+                Stream::Tls(Box::new(stream))
+            }
+        };
+        let Some(terms) = &self.websocket else {
+            return Ok(stream);
+        };
+        if let Err(error) = websocket::accept(&mut stream, terms).await {
+            // The answer says what was wrong; how the connection ends changes nothing any more.
+            let _ended = stream.shutdown().await;
+            return Err(error.into());
+        }
+        let websocket = WebSocket::new(stream, server.stop.clone());
+        Ok(Stream::WebSocket(Box::new(websocket)))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn doorkeeper(connections_max: usize, per_address_max: usize) -> Arc<Doorkeeper> {
-        Arc::new(Doorkeeper::new(
-            connections_max,
-            per_address_max,
-            Arc::default(),
-        ))
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_place_is_free_again_when_its_connection_ends() {
-        let doorkeeper = doorkeeper(1, 1);
-        let place = doorkeeper.admit(ip("10.0.0.1"));
-        assert!(place.is_some());
-        assert!(doorkeeper.admit(ip("10.0.0.2")).is_none());
-        drop(place);
-        assert!(doorkeeper.admit(ip("10.0.0.2")).is_some());
-    }
-
-    #[test]
-    fn addresses_are_limited_one_by_one_and_ipv6_by_network() {
-        let doorkeeper = doorkeeper(10, 1);
-        let _places: Vec<_> = ["10.0.0.1", "2001:db8::1"]
-            .map(|text| doorkeeper.admit(ip(text)).unwrap())
-            .into();
-        assert!(doorkeeper.admit(ip("::ffff:10.0.0.1")).is_none());
-        assert!(doorkeeper.admit(ip("2001:db8::2")).is_none());
-        assert!(doorkeeper.admit(ip("2001:db8:0:1::1")).is_some());
-    }
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
 }
+
+/// Connections that wait to be accepted; the system may allow fewer.
+const BACKLOG: u32 = 4_096;
+/// First and longest pause after a failed accept.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What reaches a connection from elsewhere: answers of tickets, wakes, a request to close.
+//! What reaches a connection from elsewhere: answers of tickets, wakes, steps of an authentication, a request to close.
 //!
 //! Bounded by construction: at most one answer per outstanding ticket, and the connection bounds its tickets; a wake and a
 //! close are flags.
@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::codec::reason::ReasonCode;
+use crate::connection::Stepped;
 use crate::hooks::PublishAnswer;
 
 /// The answer of a ticket, of whatever kind.
@@ -63,11 +64,13 @@ pub(crate) struct Letters {
     pub(crate) answers: Vec<(u64, Answer)>,
     pub(crate) wake: bool,
     pub(crate) close: Option<ReasonCode>,
+    /// A step of a re-authentication: at most one is under way.
+    pub(crate) stepped: Option<Box<Stepped>>,
 }
 
 impl Letters {
     fn is_empty(&self) -> bool {
-        self.answers.is_empty() && !self.wake && self.close.is_none()
+        self.answers.is_empty() && !self.wake && self.close.is_none() && self.stepped.is_none()
     }
 }
 
@@ -78,6 +81,10 @@ impl Mailbox {
 
     pub(crate) fn wake(&self) {
         self.change(|letters| letters.wake = true);
+    }
+
+    pub(crate) fn stepped(&self, stepped: Stepped) {
+        self.change(|letters| letters.stepped = Some(Box::new(stepped)));
     }
 
     /// The first request counts.

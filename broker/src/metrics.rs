@@ -34,6 +34,14 @@ impl Gauge {
         self.0.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn decrement(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn set(&self, value: usize) {
         let value = u64::try_from(value).unwrap_or(u64::MAX);
         self.0.store(value, Ordering::Relaxed);
@@ -45,12 +53,18 @@ impl Gauge {
 pub struct Metrics {
     /// Network connections that are open now.
     pub connections_open: Gauge,
+    /// Clients that are connected: their CONNECT was accepted.
+    pub clients_connected: Gauge,
     /// Sessions that are kept for clients that are away.
     pub sessions_kept: Gauge,
     /// Network connections accepted.
     pub connections_accepted: Counter,
     /// Network connections closed at once because of a limit.
     pub connections_over_limit: Counter,
+    /// TLS, WebSocket or PROXY protocol handshakes that failed, or took too long.
+    pub handshakes_failed: Counter,
+    /// Certificate files that could not be used; the certificate in use stays.
+    pub certificates_rejected: Counter,
     /// `accept` failed.
     pub accept_errors: Counter,
     /// CONNECT packets accepted.
@@ -69,6 +83,14 @@ pub struct Metrics {
     pub bytes_received: Counter,
     /// Bytes written.
     pub bytes_sent: Counter,
+    /// Packets received, of all kinds.
+    pub packets_received: Counter,
+    /// Packets sent, of all kinds.
+    pub packets_sent: Counter,
+    /// Bytes of the payloads of PUBLISH packets received.
+    pub publish_bytes_received: Counter,
+    /// Bytes of the payloads of PUBLISH packets sent.
+    pub publish_bytes_sent: Counter,
     /// PUBLISH packets to ordinary topics received.
     pub publishes_received: Counter,
     /// PUBLISH packets handed over to the plugin.
@@ -85,6 +107,8 @@ pub struct Metrics {
     pub messages_dropped_expired: Counter,
     /// Retained messages refused because the limit was reached.
     pub retained_refused: Counter,
+    /// Kept sessions whose time was over.
+    pub sessions_expired: Counter,
     /// Kept sessions that were discarded because there were too many.
     pub sessions_evicted: Counter,
 }

@@ -27,6 +27,7 @@ use crate::codec::topic::TopicFilter;
 use crate::config::Config;
 use crate::journal::{Change, Entry as Journaled, Journal, SubscriptionRow};
 use crate::session::queue::{Pushed, Queue, Queued, Shared, Stored};
+use crate::{acl, sys};
 
 /// All subscriptions to ordinary topics, and the retained messages.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(crate) struct Router {
     generation: AtomicU64,
     large: RwLock<Large>,
     retained: RwLock<Retained>,
+    /// The server's own retained messages, below `$SYS`.
+    statistics: RwLock<Retained>,
     /// The next queue or group.
     next_number: AtomicU64,
     limits: Limits,
@@ -48,6 +51,19 @@ struct Table {
     trie: Trie<Entry>,
     /// By their names. A group with nobody in it is not here.
     groups: HashMap<Arc<str>, Arc<Group>>,
+    /// Of sessions alone.
+    subscriptions: usize,
+    /// Of members of groups.
+    shared: usize,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Shared ones included.
+    pub(crate) subscriptions: usize,
+    pub(crate) shared: usize,
+    pub(crate) retained: usize,
 }
 
 /// Who subscribed to a filter: one session, or a group that shares the subscription.
@@ -139,6 +155,7 @@ impl Router {
                 config.retained_messages_max,
                 config.retained_bytes_max,
             )),
+            statistics: RwLock::new(Retained::new(usize::MAX, usize::MAX)),
             next_number: AtomicU64::new(1),
             limits: Limits {
                 subscriptions_max: config.subscriptions_max,
@@ -163,7 +180,7 @@ impl Router {
 
     /// A retained message that was found at rest.
     pub(crate) fn restore_retained(&self, message: Message) -> Result<(), retained::Full> {
-        self.retained_mut().set(message).map(|_| ())
+        self.retained_mut().set(message).map(drop)
     }
 
     /// Gives a message to every session that subscribed, without waiting for any.
@@ -213,9 +230,15 @@ impl Router {
     }
 
     fn retain(&self, shared: &mut Shared, now: Instant) -> Result<(), retained::Full> {
-        let mut retained = self.retained_mut();
-        // Opened under the lock: what is retained last is at rest last.
-        shared.entry = self.open();
+        let topic = &shared.live().topic;
+        let mut retained = self
+            .retained(topic)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Opened under the lock: what is retained last is at rest last. Statistics are not.
+        if !acl::is_below(sys::ROOT, topic) {
+            shared.entry = self.open();
+        }
         let clears = shared.live().payload.is_empty();
         let message = Message {
             publish: Arc::clone(shared.compact()),
@@ -238,7 +261,7 @@ impl Router {
             let gone = gone.iter().filter_map(|message| message.number);
             gone.for_each(|number| entry.push(Change::Cleared(number)));
         }
-        replaced.map(|_| ())
+        replaced.map(drop)
     }
 
     /// Forgets the retained messages that have expired.
@@ -248,6 +271,26 @@ impl Router {
         let numbers = gone.iter().filter_map(|message| message.number);
         if let Some(mut entry) = self.open() {
             numbers.for_each(|number| entry.push(Change::Cleared(number)));
+        }
+    }
+
+    /// Where the retained messages below the first level of a topic name or filter are. Wildcards there never match a `$`.
+    fn retained(&self, topic: &str) -> &RwLock<Retained> {
+        if acl::is_below(sys::ROOT, topic) {
+            &self.statistics
+        } else {
+            &self.retained
+        }
+    }
+
+    /// How much there is now.
+    pub(crate) fn counts(&self) -> Counts {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
+        Counts {
+            subscriptions: table.subscriptions + table.shared,
+            shared: table.shared,
+            retained: retained.len(),
         }
     }
 
@@ -316,7 +359,7 @@ impl Router {
         }
     }
 
-    /// Adds a subscription, or changes its terms. True if it is new.
+    /// Adds a subscription, or changes its terms. True if it is new, or shared.
     fn subscribe(&self, filter: &TopicFilter, subscription: Subscription) -> bool {
         if filter.split_share().0.is_none() {
             return self.insert(filter.as_str(), subscription);
@@ -327,28 +370,35 @@ impl Router {
             retain_as_published: subscription.retain_as_published,
             identifier: subscription.identifier,
         };
-        self.join(filter, member)
+        self.join(filter, member);
+        true
     }
 
     /// True if the subscription is new.
     fn insert(&self, filter: &str, subscription: Subscription) -> bool {
         let number = subscription.queue.number();
         let entry = Entry::Session(subscription);
-        let new = self.write().trie.insert(filter, number, entry).is_none();
+        let mut table = self.write();
+        let new = table.trie.insert(filter, number, entry).is_none();
+        table.subscriptions += usize::from(new);
         self.generation.fetch_add(1, Ordering::Release);
         new
     }
 
     fn remove(&self, filter: &str, subscriber: u64) {
-        self.write().trie.remove(filter, subscriber);
+        let mut table = self.write();
+        let removed = table.trie.remove(filter, subscriber).is_some();
+        table.subscriptions -= usize::from(removed);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Adds a session to the group of a shared subscription. True if it is new there.
-    fn join(&self, filter: &TopicFilter, member: Member) -> bool {
+    /// Adds a session to the group of a shared subscription.
+    fn join(&self, filter: &TopicFilter, member: Member) {
         let mut table = self.write();
         if let Some(group) = table.groups.get(filter.as_str()) {
-            return group.join(member);
+            let new = group.join(member);
+            table.shared += usize::from(new);
+            return;
         }
         let name: Arc<str> = filter.as_str().into();
         let group = Arc::new(Group::new(Arc::clone(&name), self.next_number()));
@@ -357,20 +407,21 @@ impl Router {
         let (_, shared) = filter.split_share();
         table.trie.insert(shared, group.number(), entry);
         table.groups.insert(name, group);
+        table.shared += 1;
         self.generation.fetch_add(1, Ordering::Release);
-        true
     }
 
-    /// Removes a session from its group. True if others are left.
+    /// Removes a member from its group. True if others are left.
     fn part(&self, filter: &TopicFilter, subscriber: u64) -> bool {
         let mut table = self.write();
         let Some(group) = table.groups.get(filter.as_str()) else {
             return false;
         };
-        if group.part(subscriber) > 0 {
+        let (number, left) = (group.number(), group.part(subscriber));
+        table.shared -= 1;
+        if left > 0 {
             return true;
         }
-        let number = group.number();
         table.trie.remove(filter.split_share().1, number);
         table.groups.remove(filter.as_str());
         self.generation.fetch_add(1, Ordering::Release);
@@ -703,7 +754,7 @@ fn queue_retained(
     entry: &mut Option<Journaled>,
 ) {
     let found = router
-        .retained
+        .retained(filter.as_str())
         .read()
         .unwrap_or_else(PoisonError::into_inner)
         .matching(filter.as_str(), now);

@@ -1,7 +1,7 @@
 //! What all connections share, and the task that looks after the sessions of clients that are away.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ pub(crate) struct Server {
     /// All tasks.
     pub(crate) tasks: TaskTracker,
     connections: AtomicU64,
+    scram_secret: OnceLock<[u8; 32]>,
 }
 
 impl Server {
@@ -51,6 +52,7 @@ impl Server {
             stop,
             tasks: TaskTracker::new(),
             connections: AtomicU64::new(1),
+            scram_secret: OnceLock::new(),
             hooks,
             config,
         }
@@ -59,6 +61,16 @@ impl Server {
     /// A number that no other connection of this process has.
     pub(crate) fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes up salts for users who do not exist; random, the same while the process lives.
+    pub(crate) fn scram_secret(&self) -> Result<[u8; 32], getrandom::Error> {
+        if let Some(secret) = self.scram_secret.get() {
+            return Ok(*secret);
+        }
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)?;
+        Ok(*self.scram_secret.get_or_init(|| secret))
     }
 
     /// Routes an ordinary publish, and counts what became of it.
@@ -213,7 +225,10 @@ impl Server {
             let (due, next) = self.registry.due(now);
             for due in due {
                 match due {
-                    Due::Expired(session) => self.end_session(*session, now, None),
+                    Due::Expired(session) => {
+                        self.metrics.sessions_expired.increment();
+                        self.end_session(*session, now, None);
+                    }
                     Due::Will(will, session) => self.publish_will(*will, session, now),
                 }
             }

@@ -13,6 +13,7 @@
 
 mod action;
 mod aliases;
+mod authentication;
 mod error;
 mod incoming;
 mod inflight;
@@ -32,6 +33,8 @@ use bytestring::ByteString;
 
 pub(crate) use self::action::{AckKind, Action, Keep, Outgoing, Subscribing};
 use self::aliases::Aliases;
+use self::authentication::Turn;
+pub(crate) use self::authentication::auth_packet;
 pub(crate) use self::error::ProtocolError;
 pub(crate) use self::inflight::Content;
 use self::inflight::Inflight;
@@ -92,6 +95,7 @@ pub(crate) struct Session {
     /// Deliveries that the plugin gave beyond the room that it was told.
     held: VecDeque<Delivery>,
     outcomes: Vec<(DeliveryRef, DeliveryOutcome)>,
+    authentication: Turn,
     last_input: Instant,
     tally: Tally,
 }
@@ -130,6 +134,7 @@ impl Session {
             aliases_out,
             held: VecDeque::new(),
             outcomes: Vec::new(),
+            authentication: Turn::default(),
             last_input: now,
             tally: Tally::default(),
         }
@@ -164,7 +169,7 @@ impl Session {
             Packet::PingReq => out.push(Action::Send(Box::new(Packet::PingResp))),
             Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect, out)?,
             Packet::Connect(_) => return Err(ProtocolError::SecondConnect),
-            Packet::Auth(_) => return Err(ProtocolError::UnexpectedAuth),
+            Packet::Auth(auth) => self.handle_auth(auth, out)?,
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 return Err(ProtocolError::ServerPacket);
             }

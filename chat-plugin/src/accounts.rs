@@ -1,6 +1,7 @@
 //! Accounts: who may connect, and how they prove it.
 //!
 //! How a CONNECT is judged:
+//! 0. Where too many logins have failed (`throttle`), a password is refused unread.
 //! 1. The user name must be a handle. A password with the form of a **token** (`mqt_…`, 256 random bits) is looked up by
 //!    its SHA-256 in microseconds, and must be that user's.
 //! 2. Otherwise it is compared with the **password** of the user's row. One that was verified lately under the same row is
@@ -9,21 +10,28 @@
 //!    and [`AuthError::Busy`] when that is full. An unknown user, or one without a password, costs the same.
 //! 4. In dev mode an unknown handle becomes a user with the password given.
 //!
-//! Neither passwords nor tokens are logged, and none is in a `Debug` text.
+//! A CONNECT without a password, over a connection whose client certificate was verified, is that of the user whom the
+//! certificate names, if the configuration says so.
+//!
+//! A refusal is a line of the log (`refused`). Neither passwords nor tokens are logged, and none is in a `Debug` text.
 
 mod error;
 mod hashing;
 mod manage;
+mod refused;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod tokens;
 mod verified;
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use broker::hooks::AuthenticateRequest;
 use proto::ids::{Handle, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -31,6 +39,8 @@ use tokio::time::Instant;
 
 pub use self::error::{AccountError, AuthError};
 use self::hashing::{HashError, Hashing};
+use self::refused::RefusedLogins;
+use self::throttle::Throttle;
 use self::verified::Verified;
 use crate::clock;
 use crate::domain::user::User;
@@ -59,6 +69,18 @@ pub struct AccountsConfig {
     pub argon2_passes: u32,
     /// Tokens of one user.
     pub tokens_per_user_max: u32,
+    /// Let whom a verified client certificate names in without a password.
+    pub certificate_login: bool,
+    /// Logins with one user name from one address (IPv6: from one /64) that may fail per minute; 0: no limit.
+    pub login_failures_per_min: u32,
+    /// How many may fail at once after a rest.
+    pub login_failures_burst: u32,
+    /// Logins from one address that may fail per minute, whatever the user names; 0: no limit.
+    pub address_login_failures_per_min: u32,
+    /// How many may fail at once after a rest.
+    pub address_login_failures_burst: u32,
+    /// Addresses, and user names with addresses, whose failures are remembered.
+    pub login_failures_kept_max: u32,
 }
 
 impl Default for AccountsConfig {
@@ -71,6 +93,12 @@ impl Default for AccountsConfig {
             argon2_memory_kib: 19_456,
             argon2_passes: 2,
             tokens_per_user_max: 100,
+            certificate_login: false,
+            login_failures_per_min: 6,
+            login_failures_burst: 10,
+            address_login_failures_per_min: 60,
+            address_login_failures_burst: 200,
+            login_failures_kept_max: 50_000,
         }
     }
 }
@@ -97,6 +125,12 @@ impl AccountsConfig {
             // Below 8 KiB argon2 has no room for its blocks; above 4 GiB one login could exhaust the machine.
             ("argon2_memory_kib", self.argon2_memory_kib, 8, 4 << 20),
             ("argon2_passes", self.argon2_passes, 1, 1_000),
+            (
+                "login_failures_kept_max",
+                self.login_failures_kept_max,
+                1,
+                100_000_000,
+            ),
         ];
         for (option, value, min, max) in bounds {
             if !(min..=max).contains(&value) {
@@ -137,6 +171,8 @@ pub struct Accounts {
     dev: bool,
     hashing: Hashing,
     verified: Verified,
+    throttle: Throttle,
+    refused: RefusedLogins,
     /// Held while a user's row is read, changed and written.
     changes: tokio::sync::Mutex<()>,
     /// The queue was found full since a password was last hashed: said once, not for each.
@@ -167,6 +203,8 @@ impl Accounts {
             dev,
             hashing,
             verified,
+            throttle: Throttle::new(config),
+            refused: RefusedLogins::default(),
             changes: tokio::sync::Mutex::default(),
             busy: AtomicBool::new(false),
             events,
@@ -184,11 +222,78 @@ impl Accounts {
         taken.unwrap_or_else(|| mpsc::channel(1).1)
     }
 
-    /// The user whom these credentials of a CONNECT prove.
+    /// The user whom a CONNECT proves to come from. A refusal is told in the log.
     ///
     /// # Errors
-    /// [`AuthError::BadCredentials`] if they prove nobody; any other if that could not be found out now.
-    pub async fn authenticate(&self, name: &str, password: &[u8]) -> Result<User, AuthError> {
+    /// As [`Accounts::authenticate`], and [`AuthError::Incomplete`].
+    pub async fn login(&self, request: &AuthenticateRequest) -> Result<User, AuthError> {
+        let name = request.user_name.as_ref();
+        let certificate = request.certificate.as_ref();
+        let result = match (name, &request.password, certificate) {
+            // Who sends a password is judged by it.
+            (Some(name), Some(password), _) => {
+                // All processes of this machine are one place.
+                let from = request
+                    .peer
+                    .ip()
+                    .unwrap_or_else(|| Ipv4Addr::LOCALHOST.into());
+                self.authenticate(from, name, password).await
+            }
+            (None, None, Some(certificate)) => self.login_by_certificate(&certificate.user).await,
+            (Some(name), None, Some(certificate)) if *name == certificate.user => {
+                self.login_by_certificate(name).await
+            }
+            _ => Err(AuthError::Incomplete),
+        };
+        if let Err(error) = &result {
+            self.refused.tell(request, error, clock::monotonic());
+        }
+        result
+    }
+
+    /// Says how many refused logins had no line of their own in the log. Called every minute, and at the end.
+    pub fn tell_untold(&self) {
+        self.refused.tell_untold();
+    }
+
+    /// The user whom these credentials of a CONNECT from this address prove.
+    ///
+    /// # Errors
+    /// [`AuthError::BadCredentials`] if they prove nobody, [`AuthError::Throttled`] if too many did so from there; any
+    /// other if that could not be found out now.
+    pub async fn authenticate(
+        &self,
+        from: IpAddr,
+        name: &str,
+        password: &[u8],
+    ) -> Result<User, AuthError> {
+        let token = tokens::hash_of(password);
+        let attempt = self.throttle.attempt(from, name, token.is_some());
+        let open = self.throttle.check(&attempt, clock::monotonic());
+        if let (Err(retry), None) = (open, token) {
+            return Err(AuthError::Throttled { retry });
+        }
+        match (self.prove(name, password, token).await, open) {
+            (Ok(user), _) => {
+                self.throttle.succeeded(&attempt);
+                Ok(user)
+            }
+            // Nobody can guess a token, so the right one is let in also now, whatever else fails from there.
+            (Err(AuthError::BadCredentials), Err(retry)) => Err(AuthError::Throttled { retry }),
+            (Err(AuthError::BadCredentials), Ok(())) => {
+                self.throttle.failed(&attempt, clock::monotonic());
+                Err(AuthError::BadCredentials)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    async fn prove(
+        &self,
+        name: &str,
+        password: &[u8],
+        token: Option<[u8; 32]>,
+    ) -> Result<User, AuthError> {
         let Ok(handle) = name.parse::<Handle>() else {
             return Err(AuthError::BadCredentials);
         };
@@ -196,13 +301,45 @@ impl Accounts {
             return Err(AuthError::BadCredentials);
         }
         let user = self.store.user_by_handle(&handle).await?;
-        if let Some(hash) = tokens::hash_of(password) {
+        if let Some(hash) = token {
             return self.check_token(user, hash).await;
         }
         match user {
             Some(user) => self.check_password(user, password).await,
             None if self.dev => self.first_login(handle, password).await,
             None => self.refuse_as_slowly(password).await,
+        }
+    }
+
+    /// The user whom a verified certificate names: a handle, exactly.
+    async fn login_by_certificate(&self, name: &str) -> Result<User, AuthError> {
+        let Ok(handle) = name.parse::<Handle>() else {
+            return Err(AuthError::BadCredentials);
+        };
+        if !self.config.certificate_login {
+            return Err(AuthError::BadCredentials);
+        }
+        match self.store.user_by_handle(&handle).await? {
+            Some(user) => Ok(user),
+            None if self.dev => self.first_certificate(handle).await,
+            None => Err(AuthError::BadCredentials),
+        }
+    }
+
+    /// In dev mode: makes the user, without a password. Of two first logins at once, one makes it.
+    async fn first_certificate(&self, handle: Handle) -> Result<User, AuthError> {
+        match self.add_user(handle, None).await {
+            Ok(user) => {
+                tracing::info!(handle = %user.handle, "made a user at the first certificate (--dev)");
+                Ok(user)
+            }
+            Err(AccountError::HandleTaken(handle)) => {
+                let user = self.store.user_by_handle(&handle).await?;
+                user.ok_or(AuthError::BadCredentials)
+            }
+            Err(AccountError::Store(error)) => Err(error.into()),
+            Err(AccountError::Hash(error)) => Err(AuthError::Hash(error)),
+            Err(_) => Err(AuthError::BadCredentials),
         }
     }
 

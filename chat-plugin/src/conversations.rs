@@ -141,6 +141,7 @@ impl Conversations {
 pub struct Live {
     id: ConversationId,
     loading: tokio::sync::Mutex<()>,
+    changing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -187,6 +188,19 @@ pub struct MarksChange {
     pub ts_ms: u64,
 }
 
+impl MarksChange {
+    /// The marks after this change.
+    pub fn applied_to(self, from: Marks) -> Marks {
+        from.merged(Marks {
+            delivered: self.delivered,
+            read: self.read,
+            private_read: self.private_read,
+            unread_flag: self.unread_flag.unwrap_or(from.unread_flag),
+            moved_ms: self.ts_ms,
+        })
+    }
+}
+
 impl Sight {
     /// The last entry that this user may see: the head for a member, the entry of leaving for a former one.
     pub fn last_visible(&self) -> Seq {
@@ -215,6 +229,7 @@ impl Live {
         Self {
             id,
             loading: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
         }
     }
@@ -248,6 +263,12 @@ impl Live {
     /// What the store says.
     pub async fn refreshed(&self, conversations: &Conversations) -> Result<(), StoreError> {
         self.refresh(&*conversations.store).await
+    }
+
+    /// Waits for one's turn to change the members: changes of one conversation that are judged on the same members would
+    /// send each other back.
+    pub(crate) async fn turn_to_change(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     fn pushed(&self) -> u64 {
@@ -347,14 +368,7 @@ impl Live {
         let mut state = self.state();
         let (_, own) = state.members.get_mut(&user)?;
         let from = *own;
-        let to = Marks {
-            delivered: change.delivered,
-            read: change.read,
-            private_read: change.private_read,
-            unread_flag: change.unread_flag.unwrap_or(from.unread_flag),
-            moved_ms: change.ts_ms,
-        };
-        *own = from.merged(to);
+        *own = change.applied_to(from);
         (*own != from).then_some(MarksMoved { from, to: *own })
     }
 

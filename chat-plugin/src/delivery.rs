@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
-use crate::conversations::{Conversations, Live, MarksChange, Sight};
+use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
 use crate::domain::entry::Entry;
 use crate::names::Names;
 use crate::receipts::Receipts;
@@ -221,13 +221,13 @@ impl Delivery {
         }
     }
 
+    /// Marks have moved in memory and in the store: tells the receipts.
+    pub(crate) fn marks_moved(&self, live: &Arc<Live>, user: UserId, moved: MarksMoved) {
+        self.receipts.moved(live, user, moved);
+    }
+
     /// Moves marks in memory and tells the receipts; returns what has to be stored, if anything moved.
-    pub(crate) fn move_marks(
-        &self,
-        live: &Arc<Live>,
-        user: UserId,
-        change: MarksChange,
-    ) -> Option<Move> {
+    fn move_marks(&self, live: &Arc<Live>, user: UserId, change: MarksChange) -> Option<Move> {
         let moved = live.move_marks(user, change)?;
         self.receipts.moved(live, user, moved);
         Some(Move::Marks {

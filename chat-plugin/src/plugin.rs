@@ -66,6 +66,7 @@ pub struct ChatPlugin {
     leaving: Mutex<HashMap<DeviceId, Arc<Peer>>>,
     user_buckets: Mutex<Buckets>,
     logins: Logins,
+    started_ms: u64,
     payload_limits: payload::PayloadLimits,
     ordinary_topics_open: bool,
     metrics: Metrics,
@@ -135,6 +136,7 @@ impl ChatPlugin {
             leaving: Mutex::default(),
             user_buckets: Mutex::default(),
             logins: Logins::default(),
+            started_ms: crate::clock::now_ms(),
             payload_limits,
             ordinary_topics_open,
             metrics: Metrics::default(),
@@ -171,10 +173,18 @@ impl ChatPlugin {
     /// A changed password, a removed user or a revoked token ends the connections that rest on it.
     async fn follow_accounts(&self, stop: CancellationToken) {
         let mut events = self.accounts.events();
+        let mut minutes = tokio::time::interval(Duration::from_mins(1));
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
-                () = stop.cancelled() => return,
+                _ = minutes.tick() => {
+                    self.accounts.tell_untold();
+                    continue;
+                }
+                () = stop.cancelled() => {
+                    self.accounts.tell_untold();
+                    return;
+                }
             };
             let Some(UserEvent { user, change, at }) = event else {
                 return;
@@ -232,7 +242,7 @@ impl ChatPlugin {
                         .of(user.id)
                         .iter()
                         .any(|reader| reader.device == device.id);
-                    if device.last_seen_ms < oldest_ms && !connected {
+                    if self.seen_ms(&device) < oldest_ms && !connected {
                         self.forget_positions(user.id, device.id, &device.subscriptions)
                             .await?;
                         store.remove_device(user.id, device.id).await?;
@@ -240,6 +250,15 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// When a device that is not connected was seen last. One that was when the server was killed is noted as connected,
+    /// with the time of its coming: it went when the server did.
+    fn seen_ms(&self, device: &Device) -> u64 {
+        if device.connected {
+            return device.last_seen_ms.max(self.started_ms);
+        }
+        device.last_seen_ms
     }
 
     fn peer(&self, client: &ClientInfo) -> Option<Arc<Peer>> {
@@ -252,10 +271,7 @@ impl ChatPlugin {
 
     fn bucket_of(&self, user: UserId) -> Arc<Mutex<Bucket>> {
         let config = &self.service.config;
-        let rate = Rate {
-            per_s: config.user_messages_per_s,
-            burst: config.user_messages_burst,
-        };
+        let rate = Rate::per_s(config.user_messages_per_s, config.user_messages_burst);
         let mut buckets = self
             .user_buckets
             .lock()
@@ -310,13 +326,19 @@ impl ChatPlugin {
         let now_ms = crate::clock::now_ms();
         let mut restored = SessionRestored::default();
         let record = match self.service.store.device(user, device_id).await? {
-            None => Record {
-                device: new_device(client, (user, device_id), open.session_expiry, now_ms),
-                stored: false,
-            },
+            None => {
+                // Exchanges at QoS 2 are the state of a session, too.
+                let exchanges = self.service.store.exchanges(device_id);
+                restored.present = persistent && !open.clean_start && !exchanges.await?.is_empty();
+                Record {
+                    device: new_device(client, (user, device_id), open.session_expiry, now_ms),
+                    stored: false,
+                }
+            }
             Some(found) => {
                 let inflight = self.service.store.take_inflight(device_id).await?;
-                let kept = !open.clean_start && (open.present || !is_expired(&found, now_ms));
+                let is_over = is_expired(found.session_expiry, self.seen_ms(&found), now_ms);
+                let kept = !open.clean_start && (open.present || !is_over);
                 let seen_ms = found.receipts_ms;
                 let mut device = Device {
                     last_seen_ms: now_ms,
@@ -355,10 +377,7 @@ impl ChatPlugin {
                 }
             }
         };
-        let rate = Rate {
-            per_s: config.device_messages_per_s,
-            burst: config.device_messages_burst,
-        };
+        let rate = Rate::per_s(config.device_messages_per_s, config.device_messages_burst);
         let limits = Limits {
             device: Mutex::new(Bucket::new(rate)),
             user: self.bucket_of(user),
@@ -587,23 +606,10 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
     at_rest.collect()
 }
 
-/// Is the session over? While a connection is noted it is not, unless `is_offline` says that the note is left over.
-fn is_over(device: &Device, is_offline: bool, now_ms: u64) -> bool {
-    let device = Device {
-        connected: device.connected && !is_offline,
-        ..device.clone()
-    };
-    is_expired(&device, now_ms)
-}
-
-fn is_expired(device: &Device, now_ms: u64) -> bool {
-    if device.connected || device.session_expiry == u32::MAX {
-        return false;
-    }
-    now_ms
-        > device
-            .last_seen_ms
-            .saturating_add(u64::from(device.session_expiry) * 1_000)
+/// Is the session over that was last seen then?
+fn is_expired(session_expiry: u32, seen_ms: u64, now_ms: u64) -> bool {
+    let lasts_ms = u64::from(session_expiry) * 1_000;
+    session_expiry != u32::MAX && now_ms > seen_ms.saturating_add(lasts_ms)
 }
 
 fn size(number: impl TryInto<usize>) -> usize {
@@ -617,27 +623,31 @@ impl Hooks for ChatPlugin {
     }
 
     async fn authenticate(&self, request: AuthenticateRequest) -> Result<Identity, ReasonCode> {
-        let (Some(name), Some(password)) = (&request.user_name, &request.password) else {
-            return Err(ReasonCode::BadUserNameOrPassword);
-        };
         if matches!(self.service.store.health(), Health::Poisoned(_)) {
             return Err(ReasonCode::ServerUnavailable);
         }
-        match self.accounts.authenticate(name, password).await {
-            Ok(user) => Ok(Identity {
-                user: user.id.to_string().into(),
-            }),
-            Err(AuthError::BadCredentials) => Err(ReasonCode::BadUserNameOrPassword),
-            Err(AuthError::Busy) => Err(ReasonCode::ServerBusy),
-            Err(error) => {
-                tracing::error!(%error, "a login could not be checked");
-                Err(ReasonCode::ServerUnavailable)
+        let error = match self.accounts.login(&request).await {
+            Ok(user) => {
+                return Ok(Identity {
+                    user: user.id.to_string().into(),
+                });
             }
-        }
+            Err(error) => error,
+        };
+        Err(match error {
+            AuthError::Incomplete | AuthError::BadCredentials => ReasonCode::BadUserNameOrPassword,
+            AuthError::Throttled { .. } => ReasonCode::ConnectionRateExceeded,
+            AuthError::Busy => ReasonCode::ServerBusy,
+            error => {
+                tracing::error!(%error, "a login could not be checked");
+                ReasonCode::ServerUnavailable
+            }
+        })
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
-        self.ordinary_topics_open && !topic.starts_with('$')
+    fn authorize(&self, _client: &ClientInfo, access: Access, topic: &str) -> bool {
+        let statistics = access == Access::Subscribe && topic.starts_with("$SYS/");
+        self.ordinary_topics_open && (statistics || !topic.starts_with('$'))
     }
 
     async fn on_connected(

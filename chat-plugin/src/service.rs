@@ -47,7 +47,7 @@ pub enum Refusal {
     #[error("{0}")]
     NotFound(Cow<'static, str>),
     /// Rate limit.
-    #[error("too many messages; try again in {retry_ms} ms")]
+    #[error("too much at once; try again in {retry_ms} ms")]
     Rate {
         /// When to try again.
         retry_ms: u64,
@@ -88,6 +88,9 @@ impl Refusal {
         }
     }
 
+    /// Others change the same all the time.
+    pub(crate) const BUSY: Self = Self::Rate { retry_ms: 1_000 };
+
     pub(crate) fn format(text: impl Into<String>) -> Self {
         Self::Format(text.into())
     }
@@ -106,10 +109,12 @@ pub struct Placed {
     pub duplicate: bool,
 }
 
+/// No conversation, or none for this user.
+const UNSEEN: Refusal = Refusal::NotFound(Cow::Borrowed("no such conversation"));
+
 impl Service {
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
     async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
-        const UNSEEN: Refusal = Refusal::NotFound(Cow::Borrowed("no such conversation"));
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
         let sight = live.sight(user).ok_or(UNSEEN)?;
         Ok((live, sight))
@@ -123,7 +128,7 @@ impl Service {
     ) -> Result<(Arc<Live>, Sight), Refusal> {
         let (live, sight) = self.seen(user, id).await?;
         if !sight.member.is_present() {
-            return Err(Refusal::NotFound(Cow::Borrowed("no such conversation")));
+            return Err(UNSEEN);
         }
         Ok((live, sight))
     }

@@ -80,6 +80,15 @@ pub trait ChatStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<ConversationId>, StoreError>;
 
+    /// Conversations in which a user is a member now, in the order of their ids, at most `limit` after `after`. (Those
+    /// left before the store could tell are among them.)
+    async fn memberships_of(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
     /// How many countable entries a conversation has up to `seq`, and how many of them are the user's own. O(log n).
     async fn count_up_to(
         &self,

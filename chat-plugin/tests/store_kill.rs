@@ -9,7 +9,7 @@
     reason = "a test, helpers included"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -171,8 +171,11 @@ async fn survives(engine: &str) {
             bytes: usize::MAX,
         };
         let entries = store.page(group(), range).await.unwrap();
+        let mut stored = HashSet::new();
         for (index, entry) in entries.iter().enumerate() {
             assert_eq!(entry.seq.get(), index as u64 + 1, "dense");
+            let once = stored.insert((entry.from, entry.mid.clone()));
+            assert!(once, "{} is stored twice", entry.mid);
             assert_eq!(entry.body, entry.mid.as_str().repeat(20), "not torn");
         }
         for (seq, (sender, mid)) in &acknowledged {
@@ -186,12 +189,16 @@ async fn survives(engine: &str) {
             .values()
             .map(|(sender, mid)| message(*sender, mid));
         let outcomes = store.append(retries.collect()).await.unwrap();
+        assert_eq!(outcomes.len(), acknowledged.len());
         for (outcome, seq) in outcomes.iter().zip(acknowledged.keys()) {
             let Outcome::Duplicate { seq: first, .. } = outcome else {
                 panic!("{outcome:?}");
             };
             assert_eq!(first.get(), *seq);
         }
+        let head = store.conversations(&[group()]).await.unwrap()[0].clone();
+        let head = head.unwrap().head.get();
+        assert_eq!(head, entries.len() as u64, "retries stored nothing");
         store.close().await.unwrap();
     }
 }

@@ -5,5 +5,6 @@
 pub mod error;
 pub mod ids;
 pub mod payload;
+pub mod quote;
 pub mod rpc;
 pub mod topics;

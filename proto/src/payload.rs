@@ -4,7 +4,7 @@
 //! they came, unknown fields included.
 
 mod entry;
-mod line;
+pub(crate) mod line;
 
 pub use entry::{EntryBody, Gap, GoneReason, LogEntry, Receipts, SenderCount, WatermarkMove};
 pub use line::escape_line;

@@ -134,14 +134,17 @@ impl Config {
             self.server.data_dir.clone_from(data_dir);
         }
         if let Some(listen) = overrides.listen {
-            self.broker.listen = listen;
+            self.broker.listen = Some(listen);
         }
         if overrides.dev {
             self.server.ordinary_topics = OrdinaryTopics::Open;
-            if !self.broker.listen.ip().is_loopback() {
+            let further = self.broker.listeners.iter();
+            let mut addresses = further
+                .filter_map(|listener| listener.address)
+                .chain(self.broker.listen);
+            if let Some(address) = addresses.find(|address| !address.ip().is_loopback()) {
                 return Err(Failure::Usage(format!(
-                    "--dev lets anybody in, so it listens on loopback only, not on {}",
-                    self.broker.listen
+                    "--dev lets anybody in, so it listens on loopback only, not on {address}"
                 )));
             }
         }
@@ -229,6 +232,45 @@ mod tests {
     }
 
     #[test]
+    fn listeners_are_read_and_printed() {
+        let text = r#"
+            [broker]
+            listen = "off"
+            [[broker.listeners]]
+            protocol = "tls"
+            address = "0.0.0.0:8883"
+            certificate = "cert.pem"
+            key = "key.pem"
+            client_certificates = "optional"
+            client_ca = "clients.pem"
+            [[broker.listeners]]
+            protocol = "unix"
+            socket = "mqtt.sock"
+            mode = 0o600
+            [[broker.listeners]]
+            protocol = "ws"
+            address = "127.0.0.1:8083"
+            origins = ["https://chat.example.com"]
+            proxy_protocol = true
+            proxy_sources = ["10.0.0.0/8", "::1"]
+        "#;
+        let mut config = parse(text, &[]).unwrap();
+        config.apply(&Overrides::default()).unwrap();
+        assert_eq!(
+            (config.broker.listen, config.broker.listeners.len()),
+            (None, 3)
+        );
+        assert_eq!(config.broker.listeners[1].mode, 0o600);
+        let printed = toml::to_string(&config).unwrap();
+        assert_eq!(parse(&printed, &[]).unwrap(), config);
+        let inline = "[{protocol = \"tcp\", address = \"127.0.0.1:1\"}]";
+        let config = parse("", &[("BROKER__LISTENERS", inline)]).unwrap();
+        assert_eq!(config.broker.listeners.len(), 1);
+        let misspelt = "[[broker.listeners]]\nprotocol = \"tcp\"\nadress = \"127.0.0.1:1\"";
+        assert!(parse(misspelt, &[]).unwrap_err().contains("adress"));
+    }
+
+    #[test]
     fn unknown_options_are_refused() {
         let error = parse("[broker]\nlistne = \"127.0.0.1:1883\"", &[]).unwrap_err();
         assert!(error.contains("listne"), "{error}");
@@ -252,6 +294,10 @@ mod tests {
             ("[broker]\nreceive_maximum = 0", "broker: receive_maximum"),
             ("[chat]\njson_depth_max = 1000", "chat: json_depth_max"),
             ("[accounts]\nargon2_passes = 0", "accounts: argon2_passes"),
+            (
+                "[[broker.listeners]]\nprotocol = \"unix\"",
+                "broker: listeners, number 1: a unix listener needs socket",
+            ),
             ("[log]\nfilter = \"broker=loud\"", "log: filter"),
         ] {
             let mut config = parse(text, &[]).unwrap();
@@ -271,7 +317,7 @@ mod tests {
             ],
         );
         let config = config.unwrap();
-        assert_eq!(config.broker.listen.port(), 2);
+        assert_eq!(config.broker.listen, Some(([127, 0, 0, 1], 2).into()));
         assert_eq!(
             (
                 config.broker.keep_alive_max_s,
@@ -289,6 +335,14 @@ mod tests {
             ..Overrides::default()
         };
         let refused = Config::default().apply(&overrides).unwrap_err();
+        assert!(refused.to_string().contains("loopback"), "{refused}");
+        let text = "[[broker.listeners]]\nprotocol = \"ws\"\naddress = \"0.0.0.0:8083\"";
+        let mut config = parse(text, &[]).unwrap();
+        let overrides = Overrides {
+            dev: true,
+            ..Overrides::default()
+        };
+        let refused = config.apply(&overrides).unwrap_err();
         assert!(refused.to_string().contains("loopback"), "{refused}");
     }
 }

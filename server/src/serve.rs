@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::Broker;
-use broker::config::Persistence;
+use broker::config::{Persistence, Protocol};
 use broker::store::sessions::{self, SessionOptions, Sessions, SessionsHealth};
+use broker::{Address, AddressPlace, Broker, Certificates};
 use chat_plugin::accounts::Accounts;
 use chat_plugin::plugin::ChatPlugin;
 use chat_plugin::store::{self, ChatStore, EngineKind, Health, StoreError};
@@ -23,7 +23,7 @@ use crate::config::{Config, OrdinaryTopics};
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// Where sessions are at rest, in the data directory.
 const SESSIONS: &str = "sessions";
-/// The file in the data directory that tells the address listened on.
+/// The file in the data directory that tells the addresses listened on, one a line.
 const ADDRESS_FILE: &str = "listen";
 
 /// Runs the server until a signal, or until the store fails.
@@ -50,6 +50,7 @@ pub(crate) fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
 async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     // First of all, so that a signal during a long recovery of the store is not lost.
     let signals = Signals::new().map_err(Failure::io("signals"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(Failure::io("signals"))?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
     let sessions = open_sessions(config)?;
@@ -64,7 +65,7 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     };
     let served = match build(config, dev, &store, sessions) {
         Ok(server) => {
-            server.run(health.clone(), config, stop).await;
+            server.run(health.clone(), config, hangup, stop).await;
             Ok(())
         }
         Err(failure) => Err(failure),
@@ -153,7 +154,7 @@ fn build(
     };
     let data_dir = &config.server.data_dir;
     let admin = AdminSocket::open(data_dir)?;
-    tell_address(data_dir, &broker.local_addr().to_string())?;
+    tell_addresses(data_dir, &broker)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         data = %data_dir.display(),
@@ -177,8 +178,10 @@ fn build(
 
 impl Server {
     /// Serves until stopped, and until everything has been drained.
-    async fn run(self, stores: Stores, config: &Config, stop: CancellationToken) {
+    async fn run(self, stores: Stores, config: &Config, hangup: Signal, stop: CancellationToken) {
         let tracker = TaskTracker::new();
+        let certificates = self.broker.certificates();
+        tracker.spawn(reload(hangup, certificates, stop.clone()));
         tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
         tracker.spawn(watch(stores, config.server.exit_on_poison, stop.clone()));
         self.broker.run(stop.clone()).await;
@@ -192,13 +195,34 @@ impl Server {
     }
 }
 
-/// Writes the address listened on into the data directory: with port 0 nobody else knows it. Renamed into place, so that
-/// who sees it sees all of it.
-fn tell_address(data_dir: &Path, address: &str) -> Result<(), Failure> {
+/// Writes the addresses listened on into the data directory: with port 0 nobody else knows them. Renamed into place, so
+/// that who sees it sees all of it.
+fn tell_addresses(data_dir: &Path, broker: &Broker) -> Result<(), Failure> {
+    let lines: String = broker.addresses().map(|it| line_of(it) + "\n").collect();
     let (file, draft) = (data_dir.join(ADDRESS_FILE), data_dir.join("listen.new"));
-    std::fs::write(&draft, format!("{address}\n"))
+    std::fs::write(&draft, lines)
         .and_then(|()| std::fs::rename(&draft, &file))
         .map_err(Failure::io(file.display().to_string()))
+}
+
+/// Plain TCP is the address alone.
+fn line_of(address: &Address) -> String {
+    match (address.protocol, &address.place) {
+        (Protocol::Tcp, AddressPlace::Network(address)) => address.to_string(),
+        _ => address.to_string(),
+    }
+}
+
+/// SIGHUP: reads what may change while the server runs, the certificates.
+async fn reload(mut hangup: Signal, certificates: Certificates, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            () = stop.cancelled() => return,
+        }
+        tracing::info!("SIGHUP: reading the certificates again");
+        certificates.reload().await;
+    }
 }
 
 /// SIGTERM and SIGINT.

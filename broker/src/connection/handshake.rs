@@ -1,14 +1,13 @@
 //! From the first byte to CONNACK.
 //!
 //! 1. CONNECT is read, within the small limits of somebody unknown.
-//! 2. The plugin authenticates.
+//! 2. The plugin authenticates; with an authentication method, in a dialogue.
 //! 3. The session is claimed: an earlier connection of it ends first.
 //! 4. The plugin opens the session; only then an old one is resumed or discarded.
 //! 5. CONNACK.
 //!
 //! Steps 1 to 3 share the connect timeout. Step 4 is not cut short, so that the plugin never sees half an opening.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tracing::debug;
 
+use super::authentication::converse;
 use super::link::{Link, ReadError};
 use crate::codec::encode::encoded_len;
 use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
@@ -24,6 +24,7 @@ use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{Access, AuthenticateRequest, ClientInfo, SessionOpen};
 use crate::journal::Waiter;
+use crate::listener::Arrival;
 use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
 use crate::server::Server;
@@ -66,8 +67,8 @@ pub(super) enum Cause {
     Read(#[from] ReadError),
     #[error("{0:?}")]
     Reason(ReasonCode),
-    #[error("CONNACK is larger than the client's maximum packet size")]
-    ConnAckTooLarge,
+    #[error("CONNACK or AUTH is larger than the client's maximum packet size")]
+    AnswerTooLarge,
 }
 
 /// What steps 1 to 3 found.
@@ -83,13 +84,13 @@ struct Admitted {
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     server: &Arc<Server>,
     link: &mut Link<S>,
-    peer: SocketAddr,
+    arrival: Arrival,
 ) -> Result<Opened, Refused> {
-    let timeout = tokio::time::sleep(server.config.connect_timeout());
+    let timeout = clock::sleep_until(arrival.deadline);
     let admitted = tokio::select! {
         biased;
         () = server.stop.cancelled() => Err(Refused::silently(Cause::Shutdown)),
-        admitted = admit(server, link, peer) => admitted,
+        admitted = admit(server, link, arrival) => admitted,
         () = timeout => Err(Refused::silently(Cause::Timeout)),
     };
     let admitted = match admitted {
@@ -115,25 +116,31 @@ fn late_answer<S: AsyncRead + AsyncWrite + Unpin>(
 async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     server: &Arc<Server>,
     link: &mut Link<S>,
-    peer: SocketAddr,
+    arrival: Arrival,
 ) -> Result<Admitted, Refused> {
+    let peer = arrival.peer;
     let mut connect = read_connect(link).await?;
     let version = connect.version;
     let refuse = |reason| Refused::with(version, reason);
-    if connect.properties.authentication_method.is_some() {
-        return Err(refuse(ReasonCode::BadAuthenticationMethod));
-    }
     let request = AuthenticateRequest {
         client_id: connect.client_id.clone(),
         user_name: connect.user_name.take(),
         password: connect.password.take(),
         peer,
+        certificate: arrival.certificate,
         version,
     };
     let authenticated_since = clock::now();
-    let identity = server.hooks.authenticate(request).await.map_err(refuse)?;
+    let (identity, answer) = match connect.properties.authentication_method.clone() {
+        Some(method) => converse(server, link, &mut connect, &method, request).await?,
+        None => (
+            server.hooks.authenticate(request).await.map_err(refuse)?,
+            None,
+        ),
+    };
     link.set_packet_bytes_max(server.config.packet_bytes_max);
     let (terms, mut properties) = Terms::agree(&connect, &server.config, server.hooks.root());
+    properties.authentication_data = answer;
     if connect.client_id.is_empty() {
         connect.client_id = random_client_id().map_err(|error| Refused {
             answer: Some((version, ReasonCode::ServerUnavailable)),
@@ -146,7 +153,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         .packet_bytes_max
         .is_some_and(|max| len as u64 > u64::from(max))
     {
-        return Err(Refused::silently(Cause::ConnAckTooLarge));
+        return Err(Refused::silently(Cause::AnswerTooLarge));
     }
     let client = Arc::new(ClientInfo {
         identity,
@@ -182,16 +189,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(None) => Err(Refused::silently(Cause::Closed)),
         // The decoder lets nothing but CONNECT through as the first packet.
         Ok(Some(_)) => Err(Refused::silently(Cause::Reason(ReasonCode::ProtocolError))),
-        Err(error) => Err(Refused {
-            answer: match &error {
-                ReadError::Decode(decode) => decode
-                    .version_of_refusal()
-                    .or_else(|| link.version())
-                    .map(|version| (version, decode.reason_code())),
-                ReadError::Io(_) => None,
-            },
-            cause: error.into(),
-        }),
+        Err(error) => Err(Refused::unreadable(error, link.version())),
     }
 }
 
@@ -257,7 +255,7 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
     let mut session = Session::new(terms, state, now);
     session.restore(restored.inflight);
     let present = !connect.clean_start && (open.present || restored.present);
-    link.send(&connack(present, properties), terms.version);
+    link.send(&connack(present, properties), session.version());
     Ok(Opened {
         client,
         claim,
@@ -317,14 +315,28 @@ fn random_client_id() -> Result<ByteString, getrandom::Error> {
 }
 
 impl Refused {
-    const fn silently(cause: Cause) -> Self {
+    /// The answer to what is no packet, in the form that it asked for or else in this one.
+    pub(super) fn unreadable(error: ReadError, version: Option<Version>) -> Self {
+        Self {
+            answer: match &error {
+                ReadError::Decode(decode) => decode
+                    .version_of_refusal()
+                    .or(version)
+                    .map(|version| (version, decode.reason_code())),
+                ReadError::Io(_) => None,
+            },
+            cause: error.into(),
+        }
+    }
+
+    pub(super) const fn silently(cause: Cause) -> Self {
         Self {
             answer: None,
             cause,
         }
     }
 
-    const fn with(version: Version, reason: ReasonCode) -> Self {
+    pub(super) const fn with(version: Version, reason: ReasonCode) -> Self {
         Self {
             answer: Some((version, reason)),
             cause: Cause::Reason(reason),

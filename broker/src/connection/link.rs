@@ -17,6 +17,7 @@ use crate::clock;
 use crate::codec::decode::{DecodeError, Decoder};
 use crate::codec::encode::{encode, encode_publish};
 use crate::codec::packet::{Packet, Version};
+use crate::metrics::Metrics;
 use crate::session::Outgoing;
 
 /// One network connection.
@@ -26,10 +27,38 @@ pub(crate) struct Link<S> {
     decoder: Decoder,
     input: BytesMut,
     output: BytesMut,
+    /// The stream took output that it may still hold itself, as TLS does.
+    unflushed: bool,
     /// Since when the peer has taken nothing of what waits for it.
     blocked_since: Option<Instant>,
+    traffic: Traffic,
+}
+
+/// What has crossed a link.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
     bytes_received: usize,
     bytes_sent: usize,
+    packets_received: usize,
+    packets_sent: usize,
+    publishes_sent: usize,
+    /// Of payloads.
+    publish_bytes_received: usize,
+    publish_bytes_sent: usize,
+}
+
+impl Traffic {
+    pub(crate) fn count(&self, metrics: &Metrics) {
+        metrics.bytes_received.add(self.bytes_received);
+        metrics.bytes_sent.add(self.bytes_sent);
+        metrics.packets_received.add(self.packets_received);
+        metrics.packets_sent.add(self.packets_sent);
+        metrics.publishes_sent.add(self.publishes_sent);
+        metrics
+            .publish_bytes_received
+            .add(self.publish_bytes_received);
+        metrics.publish_bytes_sent.add(self.publish_bytes_sent);
+    }
 }
 
 thread_local! {
@@ -43,9 +72,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             decoder: Decoder::new(packet_bytes_max),
             input: BytesMut::new(),
             output: BytesMut::new(),
+            unflushed: false,
             blocked_since: None,
-            bytes_received: 0,
-            bytes_sent: 0,
+            traffic: Traffic::default(),
         }
     }
 
@@ -64,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             let read = buffer.filled();
             self.input.extend_from_slice(read);
-            self.bytes_received += read.len();
+            self.traffic.bytes_received += read.len();
             Poll::Ready(Ok(read.len()))
         })
     }
@@ -77,6 +106,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let packet = self.decoder.decode(&mut self.input)?;
         if self.input.is_empty() {
             self.input = BytesMut::new();
+        }
+        self.traffic.packets_received += usize::from(packet.is_some());
+        if let Some(Packet::Publish(publish)) = &packet {
+            self.traffic.publish_bytes_received += publish.payload.len();
         }
         Ok(packet)
     }
@@ -97,10 +130,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     pub(crate) fn send(&mut self, packet: &Packet, version: Version) {
+        self.traffic.packets_sent += 1;
         encode(packet, version, &mut self.output);
     }
 
     pub(crate) fn send_publish(&mut self, outgoing: &Outgoing, version: Version) {
+        self.traffic.packets_sent += 1;
+        self.traffic.publishes_sent += 1;
+        self.traffic.publish_bytes_sent += outgoing.publish.payload.len();
         encode_publish(
             &outgoing.publish,
             &outgoing.head(),
@@ -114,20 +151,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self.output.len()
     }
 
+    /// Does anything wait to be written, here or in the stream?
+    pub(crate) fn has_output(&self) -> bool {
+        self.unflushed || !self.output.is_empty()
+    }
+
     pub(crate) const fn blocked_since(&self) -> Option<Instant> {
         self.blocked_since
     }
 
     /// Writes as much as the peer takes; ready when it took something, pending when it takes nothing now.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.has_output() {
+            return Poll::Ready(Ok(()));
+        }
         let mut progress = false;
         while !self.output.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.output) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.output.advance(written);
-                    self.bytes_sent += written;
+                    self.traffic.bytes_sent += written;
                     self.blocked_since = None;
+                    self.unflushed = true;
                     progress = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -139,8 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
         if self.output.is_empty() {
             self.output = BytesMut::new();
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            return Poll::Ready(Ok(()));
+            return self.poll_flush(cx);
         }
         if progress {
             Poll::Ready(Ok(()))
@@ -149,16 +194,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// The stream failed.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        while self.has_output() {
+            poll_fn(|cx| self.poll_write(cx)).await?;
+        }
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => {
+                self.blocked_since.get_or_insert_with(clock::now);
+                Poll::Pending
+            }
+            Poll::Ready(flushed) => {
+                self.blocked_since = None;
+                self.unflushed = false;
+                Poll::Ready(flushed)
+            }
+        }
+    }
+
+    /// Writes what waits and closes the sending side.
+    ///
+    /// # Errors
+    /// The stream failed.
+    pub(crate) async fn shut(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await
+    }
+
     /// Writes what waits, closes the sending side, and reads on until the peer closes too: with unread input the system
     /// would reset the connection, and the peer might never read the last packet.
     ///
     /// # Errors
     /// What ended it early; there is nothing left to do about it.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
-            poll_fn(|cx| self.poll_write(cx)).await?;
-        }
-        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
+        self.shut().await?;
         loop {
             self.input = BytesMut::new();
             if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
@@ -167,12 +243,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
-    /// Bytes read and written since the last call.
-    pub(crate) fn take_counts(&mut self) -> (usize, usize) {
-        (
-            std::mem::take(&mut self.bytes_received),
-            std::mem::take(&mut self.bytes_sent),
-        )
+    /// What has crossed since the last call.
+    pub(crate) fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
     }
 }
 

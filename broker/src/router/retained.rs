@@ -81,6 +81,11 @@ impl Retained {
             .collect()
     }
 
+    /// Number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Forgets what has expired, and returns it.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Message> {
         let over = |message: &Message| message.expires_at.is_some_and(|at| at <= now);

@@ -346,6 +346,55 @@ fn a_shared_subscription_brings_no_retained_messages_and_may_change_its_terms() 
     assert_eq!(got[0].subscription_identifiers, [2]);
 }
 
+#[test]
+fn subscriptions_and_retained_messages_are_counted() {
+    let router = Router::new(&Config::default());
+    let filters = [
+        ("a", Qos::AtMostOnce, None),
+        ("a", Qos::AtLeastOnce, None),
+        ("$share/g/a", Qos::AtMostOnce, None),
+        ("$share/g/a", Qos::AtLeastOnce, None),
+    ];
+    let mut first = subscribed(&router, &filters);
+    let mut second = subscribed(&router, &filters);
+    for topic in ["a", "$SYS/a"] {
+        let mut retained = publish(topic, Qos::AtMostOnce);
+        retained.retain = true;
+        send(&router, &mut Publisher::default(), retained);
+    }
+    let counts = |subscriptions, shared| Counts {
+        subscriptions,
+        shared,
+        retained: 1,
+    };
+    assert_eq!(router.counts(), counts(4, 2));
+    first.unsubscribe(
+        &router,
+        &filter("$share/g/a", Qos::AtMostOnce).filter,
+        &mut None,
+    );
+    assert_eq!(router.counts(), counts(3, 1));
+    first.end(&router);
+    second.end(&router);
+    assert_eq!(router.counts(), counts(0, 0));
+}
+
+#[test]
+fn statistics_are_found_below_their_root_only_and_know_no_limit() {
+    let config = Config {
+        retained_messages_max: 0,
+        ..Config::default()
+    };
+    let router = Router::new(&config);
+    let mut retained = publish("$SYS/a", Qos::AtMostOnce);
+    retained.retain = true;
+    let routed = send(&router, &mut Publisher::default(), retained);
+    assert!(!routed.retained_refused);
+    let found = |text| received(&subscribed(&router, &[(text, Qos::AtMostOnce, None)])).len();
+    assert_eq!(["$SYS/#", "$SYS/+", "$SYS/a"].map(found), [1; 3]);
+    assert_eq!(["#", "+/a", "$SYSTEM/#"].map(found), [0; 3]);
+}
+
 mod against_a_naive_router {
     use super::*;
     use proptest::prelude::*;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::aliases::Alias;
 use super::queue::{Queued, Stored};
 use crate::codec::packet::{Ack, Packet, PacketId, Publish, Qos, SubscribeFilter};
@@ -36,6 +38,8 @@ pub(crate) enum Action {
     Unsubscribe(Vec<TopicFilter>, u64),
     /// Unsubscribe from filters of the plugin.
     UnsubscribePlugin(Vec<TopicFilter>, u64),
+    /// Take a step of a re-authentication.
+    Authenticate { begin: bool, data: Bytes },
     /// The client has said goodbye: close, and publish the will if it asks for that.
     Disconnect { publish_will: bool },
 }

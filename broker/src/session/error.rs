@@ -15,6 +15,12 @@ pub(crate) enum ProtocolError {
     /// No extended authentication was begun [MQTT-4.12.0-1].
     #[error("AUTH without an authentication method")]
     UnexpectedAuth,
+    /// [MQTT-4.12.1-1].
+    #[error("AUTH names another authentication method than CONNECT")]
+    AuthenticationMethodChanged,
+    /// An authentication has not begun, has begun already, or waits for the server (MQTT 5.0 §4.12.1).
+    #[error("AUTH when it is not the client's turn")]
+    AuthOutOfTurn,
     /// The client has more publishes in flight than CONNACK allowed [MQTT-3.3.4-9].
     #[error("more than {limit} unacknowledged PUBLISH packets")]
     ReceiveMaximumExceeded { limit: usize },
@@ -51,6 +57,8 @@ impl ProtocolError {
             Self::SecondConnect
             | Self::ServerPacket
             | Self::UnexpectedAuth
+            | Self::AuthenticationMethodChanged
+            | Self::AuthOutOfTurn
             | Self::TopicAliasUnknown { .. }
             | Self::NoTopic
             | Self::WrongAck { .. }

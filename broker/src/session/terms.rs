@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytestring::ByteString;
+
 use crate::codec::packet::{Connect, Version};
 use crate::codec::properties::ConnAckProperties;
 use crate::config::Config;
 
 /// The terms of one connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Terms {
     pub(crate) version: Version,
     /// One and a half times the Keep Alive [MQTT-3.1.2-22]; `None`: turned off.
@@ -28,6 +30,8 @@ pub(crate) struct Terms {
     pub(crate) topic_alias_out_max: u16,
     /// User properties may be sent with acknowledgements [MQTT-3.1.2-29].
     pub(crate) problem_information: bool,
+    /// By which method the client was authenticated, if by one (5.0).
+    pub(crate) authentication_method: Option<ByteString>,
     /// Unanswered requests before reading stops.
     pub(crate) pending_max: usize,
     /// Bytes of unanswered requests before reading stops.
@@ -75,6 +79,7 @@ impl Terms {
                 .unwrap_or(0)
                 .min(config.topic_alias_out_max),
             problem_information: asked.request_problem_information.unwrap_or(true),
+            authentication_method: asked.authentication_method.clone(),
             pending_max: config.pending_publishes_max,
             pending_bytes_max: config.pending_bytes_max,
             durable: false,
@@ -86,6 +91,7 @@ impl Terms {
             receive_maximum: Some(config.receive_maximum),
             maximum_packet_size: Some(config.packet_bytes_max),
             topic_alias_maximum: Some(config.topic_alias_maximum).filter(|it| *it > 0),
+            authentication_method: asked.authentication_method.clone(),
             server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
             ..ConnAckProperties::default()
         };

@@ -230,6 +230,7 @@ impl Pair {
                         .handle_answer(number, Answer::Reasons(reasons), &mut more)
                         .unwrap();
                 }
+                Action::Authenticate { .. } => {}
                 Action::Disconnect { publish_will } => self.goodbye = Some(publish_will),
                 action @ (Action::Keep(_) | Action::Accept(..) | Action::Forget(..)) => {
                     let disk = self.disk.as_mut().unwrap();

@@ -16,7 +16,7 @@ use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -24,10 +24,15 @@ pub(crate) const V5: Version = Version::V5;
 pub(crate) const V311: Version = Version::V311;
 
 /// Longer than anything that a test waits for; a test that needs it has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What carries the packets.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     decoder: Decoder,
     input: BytesMut,
     version: Version,
@@ -35,8 +40,13 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn open(address: SocketAddr, version: Version) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap(), version)
+    }
+
+    /// A client over a stream that is open already.
+    pub(crate) fn over(stream: impl Stream + 'static, version: Version) -> Self {
         Self {
-            stream: TcpStream::connect(address).await.unwrap(),
+            stream: Box::new(stream),
             decoder: Decoder::for_client(version, u32::MAX),
             input: BytesMut::new(),
             version,
@@ -233,6 +243,13 @@ pub(crate) fn message(topic: &'static str, qos: Qos, number: u16, payload: &str)
 
 pub(crate) fn qos0(topic: &'static str, payload: &str) -> Packet {
     Packet::Publish(message(topic, Qos::AtMostOnce, 0, payload))
+}
+
+/// QoS 0 with a payload that is no text.
+pub(crate) fn qos0_of(topic: &'static str, payload: Vec<u8>) -> Packet {
+    let mut publish = message(topic, Qos::AtMostOnce, 0, "");
+    publish.payload = payload.into();
+    Packet::Publish(publish)
 }
 
 pub(crate) fn qos1(topic: &'static str, number: u16, payload: &str) -> Packet {

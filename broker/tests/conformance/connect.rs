@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::client::{Client, V5, V311, connect, connect_persistent, disconnect, message, qos0};
 use super::world::{Event, World};
 
-fn will(topic: &'static str, delay: Option<u32>) -> Will {
+pub(crate) fn will(topic: &'static str, delay: Option<u32>) -> Will {
     Will {
         topic: topic.into(),
         payload: Bytes::from_static(b"gone"),
@@ -126,16 +126,6 @@ async fn an_empty_client_id_without_clean_session_is_refused_in_3_1_1() {
     let ack = client.connect(connect_persistent(V311, "")).await;
     assert_eq!(ack.reason, ReasonCode::ClientIdentifierNotValid);
     client.expect_closed().await;
-}
-
-#[tokio::test]
-async fn extended_authentication_is_refused() {
-    let world = World::start();
-    let mut asked = connect(V5, "a");
-    asked.properties.authentication_method = Some("SCRAM-SHA-256".into());
-    let mut client = world.open(V5).await;
-    let ack = client.connect(asked).await;
-    assert_eq!(ack.reason, ReasonCode::BadAuthenticationMethod);
 }
 
 #[tokio::test]

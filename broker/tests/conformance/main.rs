@@ -9,6 +9,7 @@
 )]
 
 mod aliases;
+mod auth;
 mod client;
 mod connect;
 mod flow;
@@ -19,4 +20,6 @@ mod session;
 mod shared;
 mod shutdown;
 mod subscribe;
+mod sys;
+mod transports;
 mod world;

@@ -11,10 +11,12 @@ use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use broker::hooks::{
-    Access, AuthenticateRequest, ClientInfo, Credit, Delivery, DeliveryOutcome, DeliveryRef, Hooks,
-    Identity, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored, Ticket,
+    Access, AuthenticateRequest, Authentication, AuthenticationStep, ClientInfo, Credit, Delivery,
+    DeliveryOutcome, DeliveryRef, Hooks, Identity, PublishAnswer, Room, SessionEnd, SessionOpen,
+    SessionRestored, Ticket,
 };
-use broker::{Broker, Config, Metrics};
+use broker::scram::Credential;
+use broker::{Address, Broker, Certificates, Config, Metrics};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -28,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
+    /// Of all listeners.
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) certificates: Certificates,
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
@@ -42,18 +47,22 @@ impl World {
     /// A broker whose options are changed.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             ..Config::default()
         };
         change(&mut config);
         let plugin = Arc::new(Plugin::default());
         let broker = Broker::bind(config, Arc::clone(&plugin) as _).unwrap();
-        let (address, metrics) = (broker.local_addr(), broker.metrics());
+        let (address, metrics) = (broker.local_addr().unwrap(), broker.metrics());
+        let addresses = broker.addresses().cloned().collect();
+        let certificates = broker.certificates();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(broker.run(shutdown.clone()));
         Self {
             address,
+            addresses,
+            certificates,
             plugin,
             shutdown,
             metrics,
@@ -139,7 +148,8 @@ struct State {
     sender: Option<mpsc::Sender<(String, Event)>>,
 }
 
-/// Owns `plug/…`. User names decide: `nobody` is refused, `slow` waits until the test lets it in.
+/// Owns `plug/…`. User names decide (without one, the certificate's): `nobody` is refused, `slow` waits until the test lets
+/// it in.
 pub(crate) struct Plugin {
     state: Mutex<State>,
     events: tokio::sync::Mutex<mpsc::Receiver<(String, Event)>>,
@@ -311,7 +321,8 @@ impl Hooks for Plugin {
     }
 
     async fn authenticate(&self, request: AuthenticateRequest) -> Result<Identity, ReasonCode> {
-        let user = request.user_name.unwrap_or_default();
+        let named = request.certificate.map(|certificate| certificate.user);
+        let user = request.user_name.or(named).unwrap_or_default();
         match &*user {
             "nobody" => return Err(ReasonCode::BadUserNameOrPassword),
             "slow" => {
@@ -322,9 +333,33 @@ impl Hooks for Plugin {
             }
             _ => {}
         }
-        Ok(Identity {
-            user: user.to_string().into(),
-        })
+        Ok(identity(&user))
+    }
+
+    async fn scram_credential(
+        &self,
+        user: &str,
+    ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
+        let password: &[u8] = match user {
+            "alice" => b"secret of alice",
+            "bob" => b"secret of bob",
+            "busy" => return Err(ReasonCode::ServerUnavailable),
+            _ => return Ok(None),
+        };
+        let credential = Credential::derive(password, b"salt", 4_096);
+        Ok(Some((identity(user), credential)))
+    }
+
+    /// `ECHO`: who says the same thing twice is `alice`.
+    async fn begin_authentication(
+        &self,
+        method: &str,
+        _request: AuthenticateRequest,
+    ) -> Result<Box<dyn Authentication>, ReasonCode> {
+        match method {
+            "ECHO" => Ok(Box::new(Echo(None))),
+            _ => Err(ReasonCode::BadAuthenticationMethod),
+        }
     }
 
     fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
@@ -440,6 +475,29 @@ impl Hooks for Plugin {
 
     async fn on_shutdown(&self) {
         self.record_as("", Event::Shutdown);
+    }
+}
+
+fn identity(user: &str) -> Identity {
+    Identity { user: user.into() }
+}
+
+struct Echo(Option<Bytes>);
+
+#[async_trait]
+impl Authentication for Echo {
+    async fn step(&mut self, data: Bytes) -> Result<AuthenticationStep, ReasonCode> {
+        match self.0.take() {
+            None => {
+                self.0 = Some(data.clone());
+                Ok(AuthenticationStep::Continue(data))
+            }
+            Some(first) if first == data => Ok(AuthenticationStep::Done {
+                identity: identity("alice"),
+                data: None,
+            }),
+            Some(_) => Err(ReasonCode::BadUserNameOrPassword),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why an account did not do what it was asked.
 
+use std::time::Duration;
+
 use proto::ids::Handle;
 
 use crate::store::StoreError;
@@ -11,6 +13,15 @@ pub enum AuthError {
     /// No such user, a wrong password, a token that is not this user's. Which of them is not told.
     #[error("bad user name or password")]
     BadCredentials,
+    /// CONNECT without user name or password.
+    #[error("no user name or no password")]
+    Incomplete,
+    /// Too many logins have failed from this address, or with this user name from there.
+    #[error("too many failed logins: nothing is checked for {} s", retry.as_secs().max(1))]
+    Throttled {
+        /// When to try again.
+        retry: Duration,
+    },
     /// Too many passwords wait to be hashed: try again.
     #[error("too many logins at once")]
     Busy,

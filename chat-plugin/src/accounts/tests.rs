@@ -1,5 +1,6 @@
 //! Accounts over the store in memory.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ impl World {
     async fn login(&self, name: &str, password: &str) -> Result<(), AuthError> {
         let user = self
             .accounts
-            .authenticate(name, password.as_bytes())
+            .authenticate(home(), name, password.as_bytes())
             .await?;
         assert_eq!(user.handle.as_str(), name);
         Ok(())
@@ -59,6 +60,10 @@ fn store_in_memory() -> Arc<dyn ChatStore> {
         ..StoreOptions::default()
     };
     store::open(&options).unwrap()
+}
+
+fn home() -> IpAddr {
+    [192, 0, 2, 1].into()
 }
 
 fn bob() -> Handle {
@@ -114,11 +119,11 @@ async fn a_remembered_password_needs_no_hash_until_its_time_is_over() {
     let world = World::with_alice().await;
     assert_eq!(world.login("alice", "secret").await, OK);
     tokio::time::pause();
-    let login = world.accounts.authenticate("alice", b"secret");
+    let login = world.accounts.authenticate(home(), "alice", b"secret");
     assert!(futures_util::poll!(Box::pin(login)).is_ready());
     tokio::time::advance(Duration::from_hours(1)).await;
     let occupied = world.accounts.hashing.occupy();
-    let mut login = Box::pin(world.accounts.authenticate("alice", b"secret"));
+    let mut login = Box::pin(world.accounts.authenticate(home(), "alice", b"secret"));
     assert!(futures_util::poll!(&mut login).is_pending());
     drop(occupied);
     tokio::time::resume();
@@ -291,6 +296,45 @@ async fn debug_shows_no_secret() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn failed_logins_close_the_way_for_a_name_from_an_address_only() {
+    let world = World::with_alice().await;
+    let (_, token) = world.accounts.issue_token(&alice(), "").await.unwrap();
+    let other: IpAddr = [192, 0, 2, 2].into();
+    let burst = AccountsConfig::default().login_failures_burst;
+    for _ in 0..burst {
+        assert_eq!(world.login("alice", "wrong").await, BAD);
+    }
+    // Without a hash: all threads are occupied.
+    let occupied = world.accounts.hashing.occupy();
+    for password in ["wrong", "secret"] {
+        let refused = world.login("alice", password).await;
+        assert!(matches!(refused, Err(AuthError::Throttled { .. })));
+    }
+    drop(occupied);
+    let from_elsewhere = world.accounts.authenticate(other, "alice", b"secret");
+    assert!(from_elsewhere.await.is_ok());
+    assert_eq!(world.login("alice", &token).await, OK, "tokens go on");
+    assert_eq!(world.login("bob", "wrong").await, BAD, "other names too");
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(world.login("alice", "secret").await, OK);
+    for _ in 0..burst {
+        assert_eq!(world.login("alice", "wrong").await, BAD, "full again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_fail_count_but_do_not_close_the_way_for_the_password() {
+    let world = World::with_alice().await;
+    let revoked = format!("mqt_{}", "0".repeat(64));
+    for _ in 0..AccountsConfig::default().login_failures_burst {
+        assert_eq!(world.login("alice", &revoked).await, BAD);
+    }
+    let refused = world.login("alice", &revoked).await;
+    assert!(matches!(refused, Err(AuthError::Throttled { .. })));
+    assert_eq!(world.login("alice", "secret").await, OK);
+}
+
 /// `cargo test --release -p chat-plugin --no-default-features -- --ignored --nocapture cost_of`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
@@ -303,11 +347,37 @@ async fn cost_of_two_first_logins_at_once() {
         tracker.spawn(async move {
             for what in ["first", "remembered"] {
                 let from = clock::monotonic();
-                accounts.authenticate(name, b"secret").await.unwrap();
+                accounts
+                    .authenticate(home(), name, b"secret")
+                    .await
+                    .unwrap();
                 println!("{name}, {what}: {:?}", clock::monotonic() - from);
             }
         });
     }
     tracker.close();
     tracker.wait().await;
+}
+
+#[tokio::test]
+async fn a_certificate_lets_its_user_in_only_where_it_may() {
+    for (allowed, dev, name, expected) in [
+        (true, false, "alice", OK),
+        (false, false, "alice", BAD),
+        (true, false, "bob", BAD),
+        (true, false, "Alice", BAD),
+        (false, true, "bob", BAD),
+        (true, true, "bob", OK),
+    ] {
+        let config = AccountsConfig {
+            certificate_login: allowed,
+            ..AccountsConfig::default()
+        };
+        let accounts = Accounts::new(store_in_memory(), &config, dev).unwrap();
+        accounts.add_user(alice(), None).await.unwrap();
+        for _ in 0..2 {
+            let user = accounts.login_by_certificate(name).await;
+            assert_eq!(user.map(|_| ()), expected, "{name}");
+        }
+    }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Flow {
     head: Seq,
     /// How far each form has been handed out; `None`: not wanted.
     sent: [Option<Seq>; FORMS],
+    /// How far all forms had been handed out when the last one was no longer wanted.
+    handed: Seq,
     /// State of the entries after the cursor.
     pending: VecDeque<Pending>,
     /// Entries read ahead from the store, ascending.
@@ -51,6 +53,7 @@ impl Flow {
             cursor,
             head,
             sent: [None; FORMS],
+            handed: cursor,
             pending: VecDeque::new(),
             page: VecDeque::new(),
             loading: false,
@@ -68,6 +71,7 @@ impl Flow {
 
     /// Wants or no longer wants a form. A new form starts at the cursor.
     pub(crate) fn want(&mut self, form: usize, wanted: bool) {
+        self.handed = self.complete_up_to();
         let cursor = self.cursor;
         if let Some(sent) = self.sent.get_mut(form) {
             *sent = wanted.then(|| sent.unwrap_or(cursor));
@@ -144,7 +148,7 @@ impl Flow {
 
     /// Moves the cursor over what is settled.
     pub(crate) fn advance(&mut self) -> Option<Advance> {
-        let sent = self.sent.iter().flatten().min().copied()?;
+        let sent = self.complete_up_to();
         let before = self.cursor;
         let mut acknowledged = None;
         while self.cursor < sent {
@@ -179,7 +183,7 @@ impl Flow {
             .flatten()
             .min()
             .copied()
-            .unwrap_or(self.cursor)
+            .unwrap_or(self.handed)
     }
 
     /// The entry at `seq`, from memory or from what was read ahead; `None`: it has to be read.
@@ -302,6 +306,21 @@ mod tests {
         );
         flow.settle(Seq::new(2), true);
         assert_eq!(flow.advance().unwrap().cursor, Seq::new(2));
+    }
+
+    #[test]
+    fn acks_count_after_the_last_form_is_gone() {
+        let mut flow = flow(0, 3, &[IN]);
+        hand_out(&mut flow, &[IN]);
+        hand_out(&mut flow, &[IN]);
+        flow.want(IN, false);
+        flow.want(TXT, false);
+        flow.settle(Seq::new(1), true);
+        flow.settle(Seq::new(2), true);
+        let advance = flow.advance().unwrap();
+        assert_eq!(advance.acknowledged, Some(Seq::new(2)));
+        flow.want(IN, true);
+        assert_eq!(flow.next(), Some(Seq::new(3)), "not 1 and 2 again");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod pull;
 mod reference;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +29,9 @@ pub(crate) const LOG_SLOT: u8 = 128;
 
 /// Bytes of replies that may wait for one connection before its next call is refused.
 const REPLIES_BYTES_MAX: usize = 1024 * 1024;
+
+/// Moves and counts in receipts that may wait for one connection: twice what the largest event has.
+const RECEIPT_DETAILS_MAX: usize = 10_000;
 
 /// One connection as a reader.
 pub(crate) struct Reader {
@@ -64,6 +68,8 @@ struct State {
     replies_bytes: usize,
     receipt_events: HashMap<ConversationId, Event>,
     receipt_turn: VecDeque<ConversationId>,
+    /// Moves and counts in all receipts that wait.
+    receipt_details: usize,
     /// The oldest move of which the receipts that wait tell, in ms since 1970.
     receipts_wait_since: Option<u64>,
     /// How many look-ups of receipts are under way, and since when the receipts are of which they tell.
@@ -428,21 +434,33 @@ impl Reader {
     }
 
     /// Receipts for one of this user's conversations; joins what waits for the same conversation.
+    /// While too much waits, only the watermarks of all are kept; `msg.status` tells the rest.
     pub(crate) fn receipt(&self, event: Event) {
-        let mut state = self.state();
+        let mut guard = self.state();
+        let state = &mut *guard;
         if state.receipts.matched(&event.conversation).is_none() {
             return;
         }
         let since = state.receipts_wait_since.get_or_insert(event.since_ms);
         *since = (*since).min(event.since_ms);
         let id = event.conversation;
-        if let Some(waiting) = state.receipt_events.get_mut(&id) {
-            waiting.join(event);
-        } else {
-            state.receipt_events.insert(id, event);
-            state.receipt_turn.push_back(id);
+        let waiting = match state.receipt_events.entry(id) {
+            Entry::Occupied(waiting) => {
+                let waiting = waiting.into_mut();
+                state.receipt_details -= waiting.details();
+                waiting.join(event);
+                waiting
+            }
+            Entry::Vacant(free) => {
+                state.receipt_turn.push_back(id);
+                free.insert(event)
+            }
+        };
+        if state.receipt_details + waiting.details() > RECEIPT_DETAILS_MAX {
+            waiting.shed_details();
         }
-        drop(state);
+        state.receipt_details += waiting.details();
+        drop(guard);
         self.client.wake();
     }
 

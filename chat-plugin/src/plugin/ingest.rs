@@ -226,6 +226,17 @@ impl ChatPlugin {
         Ok(())
     }
 
+    /// Takes more tokens for one call that is as much work as so many messages. It is not refused for that, but what
+    /// follows is, until the rate has paid for it.
+    pub(super) fn charge(peer: &Peer, tokens: usize) {
+        let now = crate::clock::monotonic();
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        for bucket in [&peer.limits.device, &*peer.limits.user] {
+            let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+            bucket.owe(now, tokens);
+        }
+    }
+
     async fn append(&self, peer: &Peer, batch: &mut Batch) {
         let Batch { judged, waiting } = std::mem::take(batch);
         if judged.is_empty() {

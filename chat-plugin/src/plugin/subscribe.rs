@@ -149,7 +149,8 @@ impl ChatPlugin {
         for device in devices.iter().filter(|device| {
             let online = self.online.of(device.user);
             let is_offline = !online.iter().any(|reader| reader.device == device.id);
-            super::is_over(device, is_offline, now_ms)
+            let seen_ms = self.seen_ms(device);
+            is_offline && super::is_expired(device.session_expiry, seen_ms, now_ms)
         }) {
             self.forget_positions(device.user, device.id, &device.subscriptions)
                 .await?;
@@ -311,7 +312,7 @@ impl ChatPlugin {
             .intervals
             .first()
             .map_or_else(|| first_place(&sight), |interval| interval.from);
-        let after = after.max(first.previous()).min(sight.head);
+        let after = after.max(first.previous());
         let (Start::New { kept } | Start::Resumed { kept, .. }) = start;
         if kept && stored.is_none() {
             // So that it goes on here, even if it has acknowledged nothing when it comes back.

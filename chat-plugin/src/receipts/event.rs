@@ -75,6 +75,44 @@ impl Event {
         json_publish(&rcpt_topic(self.conversation), &receipts)
     }
 
+    /// The event as it goes out to a client with a Maximum Packet Size: what does not fit is left out, first the counts of
+    /// older messages, then the moves of single members. The watermarks of all always go.
+    pub(crate) fn publish_within(mut self, packet_max: Option<u32>) -> Publish {
+        /// Topic, fixed header and properties.
+        const OVERHEAD: usize = 128;
+        let Some(max) = packet_max.and_then(|max| usize::try_from(max).ok()) else {
+            return self.publish();
+        };
+        loop {
+            let publish = self.clone().publish();
+            if publish.payload.len() + OVERHEAD <= max || self.details() == 0 {
+                return publish;
+            }
+            if self.counts.is_empty() {
+                let left = self.moves.len() / 2;
+                while self.moves.len() > left {
+                    self.moves.pop_last();
+                }
+            } else {
+                let left = self.counts.len() / 2;
+                while self.counts.len() > left {
+                    self.counts.pop_first();
+                }
+            }
+        }
+    }
+
+    /// Moves and counts.
+    pub(crate) fn details(&self) -> usize {
+        self.moves.len() + self.counts.len()
+    }
+
+    /// Leaves only the watermarks of all.
+    pub(crate) fn shed_details(&mut self) {
+        self.moves.clear();
+        self.counts.clear();
+    }
+
     /// A later event of the same conversation joins this one.
     pub(crate) fn join(&mut self, later: Self) {
         self.since_ms = self.since_ms.min(later.since_ms);
@@ -147,4 +185,46 @@ impl Others {
 
 fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(moves: u8, counts: u64) -> Event {
+        let user = |number| UserId::new(0, [number; 10]);
+        Event {
+            conversation: ConversationId::direct(user(0), user(1)),
+            since_ms: 0,
+            delivered_all: Seq::new(9),
+            read_all: Seq::new(8),
+            moves: (0..moves)
+                .map(|number| (user(number), (Seq::new(9), Seq::new(8))))
+                .collect(),
+            counts: (1..=counts).map(|seq| (Seq::new(seq), (1, 1))).collect(),
+            moves_max: 256,
+            counts_max: 5_000,
+        }
+    }
+
+    #[test]
+    fn an_event_sheds_what_does_not_fit() {
+        let whole = event(200, 5_000);
+        for max in [1_024, 8_192, 65_536] {
+            let payload = whole.clone().publish_within(Some(max)).payload;
+            assert!(payload.len() < max as usize, "{max}");
+            let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+            assert_eq!(
+                (&json["delivered_all"], &json["read_all"]),
+                (&9.into(), &8.into())
+            );
+            if let Some(newest) = json["counts"].as_array().unwrap().last() {
+                assert_eq!(newest["seq"], 5_000);
+            }
+        }
+        assert_eq!(
+            whole.clone().publish_within(None).payload,
+            whole.publish().payload
+        );
+    }
 }

@@ -18,6 +18,10 @@ use crate::store::PageRange;
 /// Bytes of bodies in one page of history.
 const HISTORY_BYTES: usize = 128 * 1024;
 
+/// Conversations in one page of the list, and bytes of their texts.
+const LIST_MAX: usize = 1_000;
+const LIST_BYTES: usize = 128 * 1024;
+
 /// Which page of history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
@@ -79,6 +83,28 @@ pub struct Overview {
     pub unread: u64,
     /// The other user of a direct conversation.
     pub peer: Option<(UserId, Option<Profile>)>,
+}
+
+impl Overview {
+    /// About as long as it is in JSON.
+    fn bytes(&self) -> usize {
+        const NUMBERS_AND_NAMES: usize = 512;
+        let settings = &self.conversation.settings;
+        let peer = self.peer.as_ref().and_then(|(_, profile)| profile.as_ref());
+        let name = peer.map_or(0, |profile| profile.name.len());
+        NUMBERS_AND_NAMES + settings.title.len() + settings.description.len() + name
+    }
+}
+
+/// A page of the list of conversations.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Ascending by id.
+    pub list: Vec<Overview>,
+    /// There are more behind the last one.
+    pub more: bool,
+    /// Conversations that were looked at.
+    pub looked_at: usize,
 }
 
 impl Service {
@@ -212,8 +238,8 @@ impl Service {
         self.overview_of(actor, &live, sight).await
     }
 
-    /// Conversations of this user, in the order of their ids, at most `limit` after `after`, without those that the user
-    /// has left; and whether there are more.
+    /// A page of the conversations of this user, in the order of their ids, without those that the user has left: at most
+    /// `limit` after `after`, and about so many bytes, but one at least.
     ///
     /// # Errors
     /// What the store says.
@@ -221,47 +247,53 @@ impl Service {
         &self,
         actor: Actor,
         after: Option<ConversationId>,
-        limit: usize,
-    ) -> Result<(Vec<Overview>, bool), Refusal> {
-        const LIST_MAX: usize = 1_000;
+        (limit, bytes): (usize, usize),
+    ) -> Result<Listing, Refusal> {
         let limit = limit.clamp(1, LIST_MAX);
-        let mut list = Vec::new();
+        let mut bytes = bytes.min(LIST_BYTES);
+        let mut listing = Listing::default();
         let mut after = after;
         loop {
             let ids = self
                 .store
-                .conversations_of(actor.user, after, LIST_MAX)
+                .memberships_of(actor.user, after, LIST_MAX)
                 .await?;
             let Some(last) = ids.last().copied() else {
-                return Ok((list, false));
+                return Ok(listing);
             };
             after = Some(last);
             for id in ids {
                 let (live, sight) = self.seen(actor.user, id).await?;
+                listing.looked_at += 1;
                 if !sight.member.is_present() {
                     continue;
                 }
-                if list.len() == limit {
-                    return Ok((list, true));
+                let overview = self.overview_of(actor, &live, sight).await?;
+                let len = overview.bytes();
+                if listing.list.len() == limit || (len > bytes && !listing.list.is_empty()) {
+                    listing.more = true;
+                    return Ok(listing);
                 }
-                list.push(self.overview_of(actor, &live, sight).await?);
+                bytes = bytes.saturating_sub(len);
+                listing.list.push(overview);
             }
         }
     }
 
-    /// Unread messages over all conversations.
+    /// Unread messages over all conversations, and how many conversations were looked at for that.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn unread_in_all(&self, actor: Actor) -> Result<u64, Refusal> {
+    pub async fn unread_in_all(&self, actor: Actor) -> Result<(u64, usize), Refusal> {
         const PAGE: usize = 256;
-        let (mut unread, mut after) = (0, None);
+        let (mut unread, mut looked_at, mut after) = (0, 0, None);
         loop {
-            let ids = self.store.conversations_of(actor.user, after, PAGE).await?;
+            let ids = self.store.memberships_of(actor.user, after, PAGE).await?;
             let Some(last) = ids.last().copied() else {
-                return Ok(unread);
+                return Ok((unread, looked_at));
             };
             after = Some(last);
+            looked_at += ids.len();
             for id in ids {
                 let (live, sight) = self.seen(actor.user, id).await?;
                 if !sight.member.is_present() {

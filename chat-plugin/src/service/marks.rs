@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proto::ids::{ConversationId, Seq};
 
 use super::{Actor, Refusal, Service};
-use crate::conversations::{Live, MarksChange};
+use crate::conversations::{Live, MarksChange, MarksMoved, Sight};
 use crate::delivery::reader::Reader;
 use crate::receipts::Receipts;
 use crate::store::{Durability, Move};
@@ -53,7 +53,7 @@ impl Service {
             ts_ms: crate::clock::now_ms(),
             ..MarksChange::default()
         };
-        self.mark(&live, actor, change, None).await
+        self.mark(&live, &sight, actor, (change, None)).await
     }
 
     /// The device says that it has everything up to `seq`.
@@ -79,7 +79,7 @@ impl Service {
             ts_ms: crate::clock::now_ms(),
             ..MarksChange::default()
         };
-        self.mark(&live, actor, change, cursor).await?;
+        self.mark(&live, &sight, actor, (change, cursor)).await?;
         reader.received(id, seq);
         Ok(())
     }
@@ -94,21 +94,21 @@ impl Service {
         id: ConversationId,
         flag: bool,
     ) -> Result<(), Refusal> {
-        let (live, _) = self.seen(actor.user, id).await?;
+        let (live, sight) = self.seen(actor.user, id).await?;
         let change = MarksChange {
             unread_flag: Some(flag),
             ts_ms: crate::clock::now_ms(),
             ..MarksChange::default()
         };
-        self.mark(&live, actor, change, None).await
+        self.mark(&live, &sight, actor, (change, None)).await
     }
 
     async fn mark(
         &self,
         live: &Arc<Live>,
+        sight: &Sight,
         actor: Actor,
-        change: MarksChange,
-        cursor: Option<Move>,
+        (change, cursor): (MarksChange, Option<Move>),
     ) -> Result<(), Refusal> {
         let marks = Move::Marks {
             conversation: live.id(),
@@ -122,7 +122,12 @@ impl Service {
         let due = Receipts::due_with(live, actor.user, change);
         let moves = std::iter::once(marks).chain(cursor).chain(due).collect();
         self.store.advance(moves, Durability::Durable).await?;
-        self.delivery.move_marks(live, actor.user, change);
+        live.move_marks(actor.user, change);
+        // Told from where it stood before: a change of members may have read the new mark from the store already.
+        let from = sight.marks;
+        let to = change.applied_to(from);
+        self.delivery
+            .marks_moved(live, actor.user, MarksMoved { from, to });
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::send::placed;
 use super::{Actor, Placed, Refusal, Service};
 use crate::conversations::Sight;
 use crate::domain::conversation::{HistoryPolicy, Settings};
-use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind};
+use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::{Member, Role};
 use crate::domain::permission::{Action, allows};
 use crate::store::StoreError;
@@ -95,10 +95,10 @@ impl Service {
             changes,
         };
         let draft = draft(&request, conversation, Basis::Create, proposal);
-        let outcome = self.store.append(vec![draft.clone()]).await?.pop();
+        let outcome = self.append_change(&draft).await?;
         let result = outcome
             .and_then(|outcome| placed(&draft, outcome))
-            .unwrap_or_else(|| Err(moving()));
+            .unwrap_or(Err(Refusal::BUSY));
         self.follow_own(&draft, &result);
         result
     }
@@ -309,8 +309,9 @@ impl Service {
         .await
     }
 
-    /// Judges a change on the members of the moment and appends it, if there is something to change; judges again when they moved meanwhile. A retry of a
-    /// request that was stored finds its place whatever the members are now.
+    /// Judges a change on the members of the moment and appends it, if there is something to change; judges again when
+    /// they moved meanwhile (another node, or a first message). A retry of a request that was stored finds its place
+    /// whatever the members are now.
     async fn change(
         &self,
         request: &Request,
@@ -318,6 +319,8 @@ impl Service {
         propose: impl Fn(&Sight, &[Member], &Settings) -> Result<Option<Proposal>, Refusal>,
     ) -> Result<Placed, Refusal> {
         const TRIES: usize = 8;
+        let (live, _) = self.seen(request.actor.user, id).await?;
+        let _turn = live.turn_to_change().await;
         for _ in 0..TRIES {
             let (live, sight) = self.seen(request.actor.user, id).await?;
             if let Some(place) = self
@@ -334,6 +337,9 @@ impl Service {
                     ts_ms: place.ts_ms,
                     duplicate: true,
                 });
+            }
+            if !sight.member.is_present() {
+                return Err(super::UNSEEN); // who is in now is not for those who left
             }
             let members: Vec<Member> = live
                 .members()
@@ -353,7 +359,7 @@ impl Service {
                 });
             };
             let draft = draft(request, id, Basis::Version(sight.version), proposal);
-            let outcome = self.store.append(vec![draft.clone()]).await?.pop();
+            let outcome = self.append_change(&draft).await?;
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
                 Some(result) => {
                     self.follow_own(&draft, &result);
@@ -362,7 +368,17 @@ impl Service {
                 None => live.invalidate(),
             }
         }
-        Err(moving())
+        Err(Refusal::BUSY)
+    }
+
+    async fn append_change(&self, draft: &Draft) -> Result<Option<Outcome>, Refusal> {
+        match self.store.append(vec![draft.clone()]).await {
+            Ok(mut outcomes) => Ok(outcomes.pop()),
+            Err(StoreError::TooLarge { .. }) => {
+                Err(Refusal::Limit("more members at once than one entry holds"))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn check_group_size(&self, members: usize) -> Result<(), Refusal> {
@@ -382,10 +398,10 @@ impl Service {
         Ok(())
     }
 
-    /// Has this user room for one more conversation?
+    /// Has this user room for one more conversation? Those that the user has left do not count.
     pub(super) async fn check_conversations(&self, user: UserId) -> Result<(), Refusal> {
         let limit = usize::try_from(self.config.conversations_per_user_max).unwrap_or(usize::MAX);
-        if self.store.conversations_of(user, None, limit).await?.len() >= limit {
+        if self.store.memberships_of(user, None, limit).await?.len() >= limit {
             return Err(Refusal::Limit("too many conversations"));
         }
         Ok(())
@@ -452,22 +468,4 @@ fn check_settings(settings: &Settings) -> Result<(), Refusal> {
         )));
     }
     Ok(())
-}
-
-fn moving() -> Refusal {
-    StoreError::Unavailable("the membership keeps moving".into()).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn history_policies_open_the_past_as_they_say() {
-        let at = Seq::new(10);
-        assert_eq!(history_from(HistoryPolicy::All, at), Some(Seq::new(1)));
-        assert_eq!(history_from(HistoryPolicy::Joined, at), None, "this entry");
-        assert_eq!(history_from(HistoryPolicy::Last(3), at), Some(Seq::new(7)));
-        assert_eq!(history_from(HistoryPolicy::Last(30), at), Some(Seq::new(1)));
-    }
 }

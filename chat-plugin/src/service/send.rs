@@ -9,7 +9,6 @@ use super::{Actor, Placed, Refusal, Service};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
 use crate::domain::permission::{Action, allows};
-use crate::store::StoreError;
 
 /// A message as its sender wrote it.
 #[derive(Clone, Debug)]
@@ -206,11 +205,9 @@ impl Service {
             again.append(&mut rest);
             open = again;
         }
-        let unsettled =
-            || Err(StoreError::Unavailable("the membership keeps moving".into()).into());
         results
             .into_iter()
-            .map(|result| result.unwrap_or_else(unsettled))
+            .map(|result| result.unwrap_or(Err(Refusal::BUSY)))
             .collect()
     }
 

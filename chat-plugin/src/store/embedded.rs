@@ -310,25 +310,19 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         after: Option<ConversationId>,
         limit: usize,
     ) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(move |engine, _| reads::conversations_of(engine, user, after, limit, |_| true))
+            .await
+    }
+
+    async fn memberships_of(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
         self.read(move |engine, _| {
-            let from = after.map_or(keys::FIRST_CID, keys::cid);
-            let from = keys::join::<33>(&[user.as_bytes(), &from]);
-            let to = keys::join::<33>(&[user.as_bytes(), &keys::LAST_CID]);
-            let mut found = Vec::new();
-            visit(
-                engine,
-                tables::USER_CONVERSATION,
-                KeyRange {
-                    from: Bound::Excluded(&from),
-                    to: Bound::Included(&to),
-                },
-                limit,
-                |key, _| {
-                    found.push(tail_cid(key)?);
-                    Ok(())
-                },
-            )?;
-            Ok(found)
+            let is_member = |row: &[u8]| row != values::LEFT_CONVERSATION;
+            reads::conversations_of(engine, user, after, limit, is_member)
         })
         .await
     }

@@ -23,21 +23,26 @@ pub fn escape_line(handle: &str, text: &str) -> String {
     for character in text.chars() {
         match character {
             '\\' => line.push_str("\\\\"),
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            _ if is_unsafe(character) => {
-                write!(line, "\\u{{{:x}}}", u32::from(character))
-                    .expect("writing to a String cannot fail");
-            }
+            _ if is_unsafe(character) => escape(character, &mut line),
             _ => line.push(character),
         }
     }
     line
 }
 
+/// Writes a character by its name: as `\n`, `\r`, `\t` or `\u{1b}`.
+pub(crate) fn escape(character: char, line: &mut String) {
+    match character {
+        '\n' => line.push_str("\\n"),
+        '\r' => line.push_str("\\r"),
+        '\t' => line.push_str("\\t"),
+        _ => write!(line, "\\u{{{:x}}}", u32::from(character))
+            .expect("writing to a String cannot fail"),
+    }
+}
+
 /// Controls, whatever ends a line, and whatever changes the direction of writing.
-fn is_unsafe(character: char) -> bool {
+pub(crate) fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(
             character,

@@ -1,7 +1,9 @@
 //! Edges that reviews found open once, each a story of its own.
 
-use broker::codec::packet::{Publish, Qos};
+use broker::codec::packet::{Packet, PacketId, Publish, Qos, Unsubscribe};
+use broker::codec::properties::{PublishProperties, SubscribeProperties};
 use broker::codec::reason::ReasonCode;
+use broker::codec::topic::TopicFilter;
 use serde_json::{Value, json};
 
 use super::harness::{Client, Login, Server};
@@ -380,4 +382,183 @@ fn a_receipt_in_a_big_group_survives_a_kill_right_after_the_mark() {
     let event = alice.next_json();
     assert_eq!(event["cid"], cid.as_str());
     assert_eq!(event["moves"][0]["r"], 2);
+}
+
+/// The filter of UNSUBSCRIBE, without waiting for UNSUBACK.
+fn unsubscribe(client: &mut Client, filter: &str) {
+    client.send(&Packet::Unsubscribe(Unsubscribe {
+        packet_id: PacketId::new(60_000).unwrap(),
+        properties: SubscribeProperties::default(),
+        filters: vec![TopicFilter::parse(filter.into()).unwrap()],
+    }));
+}
+
+#[test]
+fn a_receipt_comes_whatever_else_changes_in_the_group_meanwhile() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut bob = Login::new("bob").connect(server.address());
+    let mut carol = Login::new("carol").connect(server.address());
+    alice.subscribe("chat/me/rcpt/+");
+    let group = alice.call("conv.create", &json!({"members": ["@bob", "@carol"]}));
+    let cid = group.unwrap()["cid"].as_str().unwrap().to_owned();
+    let admin = json!({"cid": cid, "member": "@carol", "role": "admin"});
+    alice.call("conv.role", &admin).unwrap();
+    carol.subscribe("chat/me/rpc/+");
+    for round in 0..12 {
+        let seq = alice.publish(&format!("chat/to/{cid}"), "read me").seq();
+        // Both on their way at once.
+        let settings = json!({"cid": cid, "title": format!("title {round}")}).to_string();
+        let none = PublishProperties::default();
+        let topic = format!("chat/rpc/conv.settings/r{round}");
+        carol.send_publish(&topic, settings, none);
+        bob.publish(&format!("chat/c/{cid}/read"), seq.to_string());
+        carol.next_answer().unwrap();
+        while alice.next_json()["moves"][0]["r"] != seq {}
+    }
+}
+
+#[test]
+fn many_may_leave_a_group_at_once() {
+    const LEAVING: usize = 30;
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut clients: Vec<Client> = (0..LEAVING)
+        .map(|number| Login::new(&format!("m{number}")).connect(server.address()))
+        .collect();
+    let members: Vec<String> = (0..LEAVING).map(|number| format!("@m{number}")).collect();
+    let group = alice.call("conv.create", &json!({"members": members}));
+    let cid = group.unwrap()["cid"].clone();
+    for client in &mut clients {
+        let none = PublishProperties::default();
+        let leave = json!({"cid": cid}).to_string();
+        client.send_publish("chat/rpc/conv.leave/bye", leave, none);
+    }
+    for client in &mut clients {
+        assert_eq!(client.next_answer().unwrap().reason, ReasonCode::Success);
+    }
+    let group = alice.call("conv.get", &json!({"cid": cid})).unwrap();
+    assert_eq!(group["members"].as_array().unwrap().len(), 1, "{group}");
+}
+
+#[test]
+fn who_left_learns_nothing_by_asking_for_changes() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut bob = Login::new("bob").connect(server.address());
+    Login::new("dave").connect(server.address()).disconnect();
+    let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
+    let cid = group.unwrap()["cid"].clone();
+    let out = json!({"cid": cid, "member": "@bob"});
+    alice.call("conv.remove", &out).unwrap();
+    for dave_is_in in [false, true] {
+        if dave_is_in {
+            let add = json!({"cid": cid, "members": ["@dave"]});
+            alice.call("conv.add", &add).unwrap();
+        }
+        let dave = json!({"cid": cid, "member": "@dave"});
+        let role = json!({"cid": cid, "member": "@dave", "role": "admin"});
+        let title = json!({"cid": cid, "title": "mine"});
+        let add = json!({"cid": cid, "members": ["@dave"]});
+        for (method, request) in [
+            ("conv.role", &role),
+            ("conv.remove", &dave),
+            ("conv.add", &add),
+            ("conv.settings", &title),
+            ("conv.leave", &json!({"cid": cid})),
+        ] {
+            let answer = bob.call(method, request).unwrap_err();
+            assert_eq!(answer, "not_found", "{method}, dave is in: {dave_is_in}");
+        }
+    }
+}
+
+#[test]
+fn acks_that_come_after_unsubscribe_count() {
+    let server = Server::dev();
+    let mut bob = Login::new("bob").device("phone").connect(server.address());
+    bob.subscribe("chat/me/in/+");
+    bob.acks_by_itself = false;
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.subscribe("chat/me/rcpt/+");
+    for number in 1..=3 {
+        alice.publish("chat/to/@bob", number.to_string());
+    }
+    let messages: Vec<Publish> = (0..3).map(|_| bob.next_message()).collect();
+    unsubscribe(&mut bob, "chat/me/in/+");
+    for message in &messages {
+        bob.ack(message);
+    }
+    while alice.next_json()["delivered_all"] != 3 {}
+    bob.subscribe("chat/me/in/+");
+    alice.publish("chat/to/@bob", "4");
+    assert_eq!(texts(&mut bob, 1), ["4"], "nothing that was acked again");
+}
+
+#[test]
+fn an_exchange_of_a_session_without_subscriptions_survives_a_crash() {
+    for version in super::harness::VERSIONS {
+        let mut server = Server::dev();
+        let phone = Login::new("alice").version(version).device("phone");
+        let mut alice = phone.connect(server.address());
+        alice.begin_qos2(9, false, "chat/to/me", "once");
+        server.restart();
+        let mut alice = phone.connect(server.address());
+        assert!(alice.session_present, "{version:?}");
+        alice.begin_qos2(9, true, "chat/to/me", "once");
+        alice.end_qos2(9);
+        let next = Login::new("alice").connect(server.address());
+        let mut next = next;
+        assert_eq!(next.publish("chat/to/me", "twice").seq(), 2, "{version:?}");
+    }
+}
+
+#[test]
+fn receipts_fit_a_small_maximum_packet_size() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let small = Login::new("alice").maximum_packet_size(1_024);
+    let mut small = small.connect(server.address());
+    small.subscribe("chat/me/rcpt/+");
+    let mut bob = Login::new("bob").connect(server.address());
+    let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
+    let cid = group.unwrap()["cid"].as_str().unwrap().to_owned();
+    for number in 1..=60 {
+        alice.publish(&format!("chat/to/{cid}"), number.to_string());
+    }
+    bob.publish(&format!("chat/c/{cid}/read"), "61");
+    let event = small.next_json();
+    assert_eq!(event["read_all"], 61);
+    let counts = event["counts"].as_array().unwrap();
+    assert_eq!(counts.last().unwrap()["seq"], 61, "the newest are kept");
+}
+
+#[test]
+fn what_goes_out_again_has_its_subscription_identifier() {
+    let server = Server::dev();
+    let phone = Login::new("bob").device("phone");
+    let mut bob = phone.connect(server.address());
+    bob.acks_by_itself = false;
+    bob.subscribe_identified("chat/me/in/+", 7);
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.publish("chat/to/@bob", "hello");
+    let first = bob.next_message();
+    assert_eq!(first.properties.subscription_identifiers, [7]);
+    drop(bob);
+    let mut bob = phone.connect(server.address());
+    let again = bob.next_message();
+    assert_eq!((again.dup, again.packet_id), (true, first.packet_id));
+    assert_eq!(again.properties.subscription_identifiers, [7]);
+}
+
+#[test]
+fn a_log_from_a_place_to_come_begins_there() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let cid = cid_of(&alice.publish("chat/to/me", "1"));
+    alice.subscribe(&format!("chat/c/{cid}/log/from/4"));
+    for number in 2..=4 {
+        alice.publish("chat/to/me", number.to_string());
+    }
+    assert_eq!(texts(&mut alice, 1), ["4"]);
 }

@@ -22,4 +22,5 @@ mod persistence;
 mod refusals;
 mod rpc;
 mod strangers;
+mod transports;
 mod walkthrough;

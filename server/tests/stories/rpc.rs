@@ -365,6 +365,103 @@ fn conversations_are_listed_in_pages() {
 }
 
 #[test]
+fn a_page_of_conversations_fits_into_the_packets_of_the_client() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    for number in 0..100 {
+        let request = json!({"title": number.to_string(), "description": "ä\n".repeat(680)});
+        alice.call("conv.create", &request).unwrap();
+    }
+    let mut narrow = Login::new("alice")
+        .maximum_packet_size(20_000)
+        .connect(server.address());
+    for client in [&mut alice, &mut narrow] {
+        let (mut after, mut listed, mut pages) = (Value::Null, 0, 0);
+        loop {
+            let page = client
+                .call("conv.list", &json!({"limit": 1_000, "after": after}))
+                .unwrap();
+            let conversations = page["conversations"].as_array().unwrap();
+            listed += conversations.len();
+            pages += 1;
+            if page["more"] == false {
+                break;
+            }
+            after = conversations.last().unwrap()["cid"].clone();
+        }
+        assert_eq!(listed, 100);
+        assert!(pages > 1, "bounded by bytes, too");
+    }
+}
+
+#[test]
+fn conversations_that_were_left_make_room_for_others() {
+    let server = Server::in_new_directory(|launch| {
+        launch
+            .dev()
+            .variable("MQCHAT_CHAT__CONVERSATIONS_PER_USER_MAX", "2")
+    });
+    let mut bob = Login::new("bob").connect(server.address());
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.subscribe("chat/me/err/+");
+    let mut create = || alice.call("conv.create", &json!({"members": []}));
+    let first = create().unwrap();
+    create().unwrap();
+    assert_eq!(create().unwrap_err(), "limit");
+    let refused = alice.publish("chat/to/@bob", "one more");
+    assert_eq!(
+        (refused.reason, refused.get("error")),
+        (ReasonCode::QuotaExceeded, Some("limit"))
+    );
+    alice
+        .call("conv.leave", &json!({"cid": first["cid"]}))
+        .unwrap();
+    alice.publish("chat/to/@bob", "now there is room");
+    assert_eq!(bob.history("@alice").len(), 1);
+    let again = alice.call("conv.create", &json!({"members": []}));
+    assert_eq!(again.unwrap_err(), "limit", "the direct one counts");
+}
+
+#[test]
+fn a_call_costs_as_much_as_its_work() {
+    let server = Server::in_new_directory(|launch| {
+        launch
+            .dev()
+            .variable("MQCHAT_CHAT__USER_MESSAGES_PER_S", "1")
+            .variable("MQCHAT_CHAT__USER_MESSAGES_BURST", "60")
+    });
+    for number in 0..30 {
+        let login = Login::new(&format!("m{number}"));
+        login.connect(server.address()).disconnect();
+    }
+    let members: Vec<_> = (0..30).map(|number| format!("@m{number}")).collect();
+    let calls_until_refused = |user: &str, method: &str, request: Value| {
+        let mut client = Login::new(user).connect(server.address());
+        for _ in 0..6 {
+            client.call("conv.create", &json!({"members": []})).unwrap();
+        }
+        let mut calls = 0;
+        let topic = format!("chat/rpc/{method}");
+        while client.publish(&topic, request.to_string()).get("error") != Some("rate") {
+            calls += 1;
+        }
+        calls
+    };
+    // 53 tokens are left after the groups. Without a charge it would be so many calls.
+    let request = json!({"members": members});
+    let made = calls_until_refused("alice", "conv.create", request);
+    assert!(made <= 4, "{made} times 31");
+    for (user, method, request) in [
+        ("bob", "conv.list", json!({})),
+        ("carol", "me.get", json!({})),
+        ("dave", "me.set", json!({"name": "Dave"})),
+    ] {
+        let calls = calls_until_refused(user, method, request);
+        assert!((5..20).contains(&calls), "{method}: {calls} times 7");
+    }
+}
+
+#[test]
 fn me_is_who_is_connected() {
     let server = Server::dev();
     let mut alice = Login::new("alice").connect(server.address());

@@ -6,145 +6,211 @@ use serde_json::{Value, json};
 
 use super::harness::{Client, Login, Server, VERSIONS};
 
-/// Every topic of the table through which something could be done to a conversation.
-fn topics(cid: &str) -> Vec<(String, &'static str)> {
-    let mut topics: Vec<_> = [
-        ("read", "1"),
-        ("read", ""),
-        ("read", r#"{"seq":1,"private":true}"#),
-        ("unread", "1"),
-        ("recv", "1"),
-        ("typing", "1"),
-        ("m/1/reply", "x"),
-        ("m/1/thread", "x"),
-        ("m/1/edit", "x"),
-        ("m/1/del", "all"),
-        ("m/1/react", "👍"),
-        ("m/1/pin", "1"),
-        ("m/1/report", "x"),
-        ("log", "x"),
-    ]
-    .into_iter()
-    .map(|(rest, payload)| (format!("chat/c/{cid}/{rest}"), payload))
-    .collect();
-    for (topic, payload) in [
-        (format!("chat/to/{cid}"), "x"),
-        (format!("chat/to/{cid}/mid-1"), "x"),
-        (format!("chat/me/in/{cid}"), "x"),
-        (format!("chat/me/txt/{cid}"), "alice: x"),
-        (format!("chat/me/rcpt/{cid}"), "{}"),
-    ] {
-        topics.push((topic, payload));
-    }
-    topics
+const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
+
+/// Every topic of the table, with every payload that means something there, through which something could be done to a
+/// conversation; those on which only the server speaks included.
+fn topics(cid: &str) -> Vec<(String, String)> {
+    let call = format!(r#"{{"cid":"{cid}"}}"#);
+    let rows: [(&str, &[&str]); 31] = [
+        (
+            "chat/to/{cid}",
+            &["x", r#"{"t":"x"}"#, r#"{"t":"x","mid":"m"}"#],
+        ),
+        ("chat/to/{cid}/mid-1", &["x", r#"{"t":"x"}"#]),
+        ("chat/c/{cid}/m/1/reply", &["x"]),
+        ("chat/c/{cid}/m/1/thread", &["x"]),
+        ("chat/c/{cid}/m/1/edit", &["x"]),
+        ("chat/c/{cid}/m/1/del", &["all", "me", ""]),
+        ("chat/c/{cid}/m/1/react", &["👍", "-👍", ""]),
+        ("chat/c/{cid}/m/1/pin", &["1", "0"]),
+        ("chat/c/{cid}/m/1/report", &["x"]),
+        (
+            "chat/c/{cid}/read",
+            &["1", "", r#"{"seq":1}"#, r#"{"seq":1,"private":true}"#, "99"],
+        ),
+        ("chat/c/{cid}/unread", &["1", "0"]),
+        ("chat/c/{cid}/recv", &["1", "99"]),
+        ("chat/c/{cid}/typing", &["1", "0", "rec"]),
+        ("chat/c/{cid}/log", &["x"]),
+        ("chat/c/{cid}/log/from/1", &["x"]),
+        ("chat/c/{cid}/log/last/1", &["x"]),
+        ("chat/c/{cid}", &["x"]),
+        ("chat/me/in/{cid}", &["x"]),
+        ("chat/me/txt/{cid}", &["alice: x"]),
+        ("chat/me/pb/{cid}", &["x"]),
+        ("chat/me/rcpt/{cid}", &["{}"]),
+        ("chat/me/ev/typing/{cid}", &["{}"]),
+        ("chat/me/ev/account", &["{}"]),
+        ("chat/me/dev", &["x"]),
+        ("chat/me/rpc/{cid}", &["{}"]),
+        ("chat/me/err/{cid}", &["{}"]),
+        ("chat/u/@alice/presence", &["offline"]),
+        // Calls to which no reply can go are refused like a publish.
+        ("chat/rpc/conv.get", &["CALL"]),
+        ("chat/rpc/conv.leave", &["CALL"]),
+        ("chat/rpc/msg.history", &["CALL"]),
+        ("chat/elsewhere/{cid}", &["x"]),
+    ];
+    let fill = |(topic, payloads): (&str, &'static [&str])| {
+        let topic = topic.replace("{cid}", cid);
+        let filled = payloads
+            .iter()
+            .map(|payload| payload.replace("CALL", &call));
+        filled
+            .map(|payload| (topic.clone(), payload))
+            .collect::<Vec<_>>()
+    };
+    rows.into_iter().flat_map(fill).collect()
 }
 
 /// Every filter that is a conversation's, and those that could catch one.
 fn filters(cid: &str) -> Vec<String> {
-    let own = [
-        format!("chat/me/in/{cid}"),
-        format!("chat/me/txt/{cid}"),
-        format!("chat/me/pb/{cid}"),
-        format!("chat/me/rcpt/{cid}"),
-        format!("chat/me/ev/typing/{cid}"),
-        format!("chat/c/{cid}/log"),
-        format!("chat/c/{cid}/log/from/1"),
-        format!("chat/c/{cid}/log/last/10"),
-        format!("$share/bots/chat/c/{cid}/log"),
-        format!("$share/bots/chat/c/{cid}/log/from/1"),
-        format!("chat/c/{cid}/#"),
-        format!("chat/c/{cid}/+"),
-        format!("chat/c/{cid}/m/+/edit"),
-        format!("chat/to/{cid}"),
-        format!("chat/+/{cid}/log"),
-    ];
-    let catching = [
+    let filters = [
+        "chat/me/in/{cid}",
+        "chat/me/txt/{cid}",
+        "chat/me/pb/{cid}",
+        "chat/me/rcpt/{cid}",
+        "chat/me/ev/typing/{cid}",
+        "chat/me/+/{cid}",
+        "chat/+/in/{cid}",
+        "chat/+/+/{cid}",
+        "chat/c/{cid}/log",
+        "chat/c/{cid}/log/from/1",
+        "chat/c/{cid}/log/from/0",
+        "chat/c/{cid}/log/last/10",
+        "chat/c/{cid}/log/#",
+        "chat/c/{cid}/log/+/1",
+        "chat/c/{cid}/log/from/+",
+        "$share/bots/chat/c/{cid}/log",
+        "$share/bots/chat/c/{cid}/log/from/1",
+        "$share/bots/chat/me/in/{cid}",
+        "chat/c/{cid}/#",
+        "chat/c/{cid}/+",
+        "chat/c/{cid}/read",
+        "chat/c/{cid}/m/+/edit",
+        "chat/c/{cid}/m/1/edit",
+        "chat/to/{cid}",
+        "chat/to/{cid}/+",
+        "chat/+/{cid}/log",
+        "chat/rpc/conv.get/{cid}",
         "chat/#",
         "chat/+",
         "chat/+/+",
         "chat/+/+/+",
+        "chat/+/+/+/+",
         "chat/+/#",
         "chat/c/#",
         "chat/c/+/log",
+        "chat/c/+/log/from/1",
         "chat/c/+/#",
         "chat/me/#",
         "chat/me/+",
         "chat/me/+/+",
         "chat/me/in/#",
+        "chat/me/in",
         "chat/to/#",
         "chat/to/+",
+        "chat/to/@alice",
         "chat/u/#",
         "chat/u/+/presence",
         "chat/u/@alice/+",
+        "chat/u/@alice/in/{cid}",
         "$share/x/chat/#",
         "$share/x/chat/me/in/+",
         "chat/rpc/#",
         "chat/rpc/+",
     ];
-    own.into_iter().chain(catching.map(str::to_owned)).collect()
+    filters.map(|filter| filter.replace("{cid}", cid)).into()
+}
+
+/// Filters outside of `chat/`, which ordinary MQTT grants: they must not match what is below it.
+fn root_filters(cid: &str) -> Vec<String> {
+    let filters = [
+        "#",
+        "+/#",
+        "+/+/+/+",
+        "+/me/in/{cid}",
+        "+/me/in/+",
+        "+/c/{cid}/log",
+        "+/c/{cid}/#",
+        "+/to/#",
+    ];
+    filters.map(|filter| filter.replace("{cid}", cid)).into()
 }
 
 /// Calls that name a conversation.
 fn calls(cid: &str) -> Vec<(&'static str, Value)> {
+    let role = |member: &str, role: &str| json!({"cid": cid, "member": member, "role": role});
     vec![
         ("conv.get", json!({"cid": cid})),
         ("conv.add", json!({"cid": cid, "members": ["@eve"]})),
+        (
+            "conv.add",
+            json!({"cid": cid, "members": ["me"], "role": "owner"}),
+        ),
         ("conv.remove", json!({"cid": cid, "member": "@alice"})),
+        ("conv.remove", json!({"cid": cid, "member": "@eve"})),
         ("conv.leave", json!({"cid": cid})),
-        (
-            "conv.role",
-            json!({"cid": cid, "member": "@eve", "role": "owner"}),
-        ),
-        (
-            "conv.settings",
-            json!({"cid": cid, "title": "Eve's", "history": "all"}),
-        ),
+        ("conv.leave", json!({"cid": cid, "owner": "@alice"})),
+        ("conv.role", role("@eve", "owner")),
+        ("conv.role", role("@alice", "reader")),
+        ("conv.settings", json!({"cid": cid, "title": "Eve's"})),
+        ("conv.settings", json!({"cid": cid, "history": "all"})),
         ("msg.history", json!({"cid": cid})),
         ("msg.history", json!({"cid": cid, "after": 0, "limit": 10})),
+        ("msg.history", json!({"cid": cid, "before": 3, "limit": 10})),
         ("msg.status", json!({"cid": cid, "seq": 1})),
+        ("msg.status", json!({"cid": cid, "seq": 99})),
     ]
 }
 
-/// Answers of the server to everything that a stranger can try on `cid`.
+/// Answers of the server to everything that a stranger can try on `cid`, without the id.
 fn try_everything(eve: &mut Client, version: Version, cid: &str) -> Vec<String> {
     let mut answers = Vec::new();
     for (topic, payload) in topics(cid) {
-        let answer = eve.publish(&topic, payload);
-        let told = if version == Version::V5 {
-            assert!(answer.reason.is_error(), "{topic}: {answer:?}");
-            format!("{answer:?}")
-        } else {
+        for qos in QOS {
+            let answer = eve.publish_at(qos, &topic, &payload);
             let event = eve.next_message();
             assert!(
                 event.topic.starts_with("chat/me/err/"),
                 "{topic}: {event:?}"
             );
             let told: Value = serde_json::from_slice(&event.payload).unwrap();
-            format!("{} {}", told["error"], told["reason"])
-        };
-        answers.push(told);
+            assert_eq!(told["error"], "not_found", "{topic} {payload}: {told}");
+            if let (Version::V5, Some(answer)) = (version, &answer) {
+                assert_eq!(answer.reason, ReasonCode::TopicNameInvalid, "{topic}");
+            }
+            let (reason, message) = (&told["reason"], &told["message"]);
+            answers.push(format!("{topic} {payload}: {reason} {message} {answer:?}"));
+        }
     }
     for filter in filters(cid) {
-        let reason = eve.try_subscribe(&filter, Qos::AtLeastOnce);
-        let not_yet = ["/pb/", "/ev/typing/"]
-            .iter()
-            .any(|part| filter.contains(part));
-        let refused = match version {
-            Version::V311 => ReasonCode::UnspecifiedError,
-            Version::V5 if filter.starts_with("$share/") => {
-                ReasonCode::SharedSubscriptionsNotSupported
-            }
-            Version::V5 if not_yet => ReasonCode::ImplementationSpecificError,
-            Version::V5 => ReasonCode::NotAuthorized,
-        };
-        assert_eq!(reason, refused, "{filter}");
+        for qos in QOS {
+            let reason = eve.try_subscribe(&filter, qos);
+            assert!(reason.is_error(), "{filter}: {reason:?}");
+            answers.push(format!("{filter}: {reason:?}"));
+        }
     }
     for (method, request) in calls(cid) {
-        let code = eve.call(method, &request).expect_err(method);
-        assert_eq!(code, "not_found", "{method}");
-        answers.push(code);
+        let error = eve.try_call(method, &request).expect_err(method);
+        assert_eq!(error["code"], "not_found", "{method}");
+        answers.push(format!("{method} {request}: {error}"));
     }
     answers
+        .into_iter()
+        .map(|answer| answer.replace(cid, "{cid}"))
+        .collect()
+}
+
+/// Everything that two members see of a conversation: log, settings, members and all marks.
+fn seen_by(members: [&mut Client; 2], cid: &str) -> Vec<Value> {
+    let mut seen = Vec::new();
+    for member in members {
+        seen.push(member.call("conv.get", &json!({"cid": cid})).unwrap());
+        seen.extend(member.history(cid));
+    }
+    seen
 }
 
 #[test]
@@ -164,61 +230,63 @@ fn a_stranger_reaches_nothing_and_learns_nothing() {
         alice.publish("chat/to/@bob", "to bob");
         let direct = alice.call("conv.get", &json!({"cid": "@bob"})).unwrap()["cid"].clone();
         let direct = direct.as_str().unwrap().to_owned();
-        let before = [alice.history(&group), alice.history(&direct)];
-        let state =
-            [&group, &direct].map(|cid| alice.call("conv.get", &json!({"cid": cid})).unwrap());
+        alice.publish("chat/to/me", "to herself");
+        let own = alice.call("conv.get", &json!({"cid": "me"})).unwrap()["cid"].clone();
+        let own = own.as_str().unwrap().to_owned();
+        let before = [&group, &direct].map(|cid| seen_by([&mut alice, &mut bob], cid));
+        let note = alice.history(&own);
 
         eve.subscribe("chat/me/err/+");
-        let of_group = try_everything(&mut eve, version, &group);
-        let of_direct = try_everything(&mut eve, version, &direct);
         let nowhere = [
             "g.01arz3ndektsv4rrffq69g5fav",
             "d.01arz3ndektsv4rrffq69g5fav",
         ];
-        assert_eq!(
-            of_group,
-            try_everything(&mut eve, version, nowhere[0]),
-            "ids cannot be probed"
-        );
-        assert_eq!(
-            of_direct,
-            try_everything(&mut eve, version, nowhere[1]),
-            "ids cannot be probed"
-        );
+        for (cid, nowhere) in [
+            (&group, nowhere[0]),
+            (&direct, nowhere[1]),
+            (&own, nowhere[1]),
+        ] {
+            let told = try_everything(&mut eve, version, cid);
+            let of_nothing = try_everything(&mut eve, version, nowhere);
+            for (told, of_nothing) in told.iter().zip(&of_nothing) {
+                assert_eq!(told, of_nothing, "ids cannot be probed");
+            }
+        }
+        assert_eq!(eve.arrivals(), [], "nothing beside the refusals");
+        let after = [&group, &direct].map(|cid| seen_by([&mut alice, &mut bob], cid));
+        assert_eq!(after, before, "nothing was written, marked or changed");
+        assert_eq!(alice.history(&own), note);
+        let list = eve.call("conv.list", &json!({})).unwrap();
+        assert_eq!(list["conversations"], json!([]));
+        assert_eq!(eve.call("me.get", &json!({})).unwrap()["unread"], 0);
 
         // Now with all that she may have.
-        eve.settle();
         eve.subscribe("chat/me/in/+");
         eve.subscribe("chat/me/txt/+");
         eve.subscribe("chat/me/rcpt/+");
-        for filter in ["#", "+/#", "+/+/+/+"] {
-            eve.try_subscribe(filter, Qos::AtLeastOnce);
+        for filter in [&group, &direct]
+            .into_iter()
+            .flat_map(|cid| root_filters(cid))
+        {
+            let granted = eve.try_subscribe(&filter, Qos::AtLeastOnce);
+            assert_eq!(granted, ReasonCode::GrantedQos1, "{filter}: ordinary MQTT");
         }
+        alice.subscribe("chat/me/rcpt/+");
+        alice.settle();
         alice.publish(&format!("chat/to/{group}"), "more for the group");
         bob.publish("chat/to/@alice", "more for alice");
-        bob.publish(&format!("chat/c/{group}/read"), "1");
+        bob.publish(&format!("chat/c/{group}/read"), "3");
+        // When the sender has her receipt, it has gone to everybody to whom it goes.
+        while alice.next_json()["read_all"] != 3 {}
         alice.publish("chat/to/@eve", "for eve");
         for _ in 0..2 {
             let message = eve.next_message();
             let text = String::from_utf8_lossy(&message.payload).into_owned();
             assert!(text.contains("for eve"), "{message:?}");
         }
-        for (cid, (before, state)) in [&group, &direct].into_iter().zip(before.iter().zip(&state)) {
-            let now = alice.history(cid);
-            assert_eq!(now[..before.len()], before[..]);
-            assert_eq!(now.len(), before.len() + 1);
-            let conversation = alice.call("conv.get", &json!({"cid": cid})).unwrap();
-            assert_eq!(conversation["title"], state["title"]);
-            let handles = |value: &Value| -> Vec<Value> {
-                value["members"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|member| member["handle"].clone())
-                    .collect()
-            };
-            assert_eq!(handles(&conversation), handles(state));
-        }
+        assert_eq!(eve.arrivals(), [], "nothing else");
+        let list = eve.call("conv.list", &json!({})).unwrap();
+        assert_eq!(list["conversations"].as_array().unwrap().len(), 1);
     }
 }
 

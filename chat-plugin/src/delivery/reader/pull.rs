@@ -66,24 +66,14 @@ impl State {
                 self.resend.loaded.push_front((packet_id, reference, line));
                 return false;
             }
-            let message = match reference {
-                Reference::Entry { slot, .. } if slot < LOG_SLOT => Form::from_slot(slot)
-                    .and_then(|form| line.publish(form))
-                    .unwrap_or_else(|| line.json()),
-                _ => line.log(
-                    &self
-                        .logs
-                        .get(&log_slot(reference))
-                        .map_or_else(|| line.log_topic(), |log| log.topic.clone()),
-                ),
-            };
+            let (message, identifiers) = self.again(reference, &line);
             out.push(Delivery {
                 reference: reference.encode(),
                 message,
                 qos: Qos::AtLeastOnce,
                 retain: false,
                 resend: Some(packet_id),
-                subscription_identifiers: Vec::new(),
+                subscription_identifiers: identifiers,
             });
         }
         if !self.resend.loading && !self.resend.waiting.is_empty() {
@@ -94,6 +84,32 @@ impl State {
                 .push(Wanted::Resend(self.resend.waiting.drain(..count).collect()));
         }
         !self.resend.loading
+    }
+
+    /// The message of a delivery that goes out again, and the identifiers of the subscriptions that it has now.
+    fn again(&self, reference: Reference, line: &Line) -> (Arc<Publish>, Vec<u32>) {
+        let Reference::Entry {
+            slot, conversation, ..
+        } = reference
+        else {
+            return (line.json(), Vec::new());
+        };
+        if slot >= LOG_SLOT {
+            return match self.logs.get(&slot) {
+                Some(log) => {
+                    let identifiers = log.options.identifier.into_iter().collect();
+                    (line.log(&log.topic), identifiers)
+                }
+                None => (line.log(&line.log_topic()), Vec::new()),
+            };
+        }
+        let message = Form::from_slot(slot).and_then(|form| line.publish(form));
+        let filters = self.inbox.get(usize::from(slot));
+        let matched = filters.and_then(|filters| filters.matched(&conversation));
+        (
+            message.unwrap_or_else(|| line.json()),
+            matched.map_or_else(Vec::new, |matched| matched.identifiers),
+        )
     }
 
     pub(super) fn pull_replies(&mut self, out: &mut Out<'_>) {
@@ -115,7 +131,9 @@ impl State {
     pub(super) fn pull_receipts(&mut self, out: &mut Out<'_>) {
         while let Some(id) = self.receipt_turn.pop_front() {
             let Some(matched) = self.receipts.matched(&id) else {
-                self.receipt_events.remove(&id);
+                if let Some(event) = self.receipt_events.remove(&id) {
+                    self.receipt_details -= event.details();
+                }
                 continue;
             };
             if !out.fits(matched.qos) {
@@ -123,10 +141,13 @@ impl State {
                 return;
             }
             if let Some(event) = self.receipt_events.remove(&id) {
+                self.receipt_details -= event.details();
                 let reference = Reference::State {
                     ts_ms: event.since_ms,
                 };
-                out.deliver(reference, Arc::new(event.publish()), &matched);
+                let packet_max = out.me.client.packet_bytes_max;
+                let message = event.publish_within(packet_max);
+                out.deliver(reference, Arc::new(message), &matched);
             }
         }
         self.receipts_wait_since = None;
@@ -262,12 +283,5 @@ impl State {
         out.deliver(reference, line.log(&log.topic), &matched);
         log.flow.passed(0, seq, true);
         Step::Passed
-    }
-}
-
-fn log_slot(reference: Reference) -> u8 {
-    match reference {
-        Reference::Entry { slot, .. } => slot,
-        Reference::State { .. } => 0,
     }
 }

@@ -60,6 +60,46 @@ pub(super) fn visit_user(
     rows.iter().try_for_each(|(rest, row)| each(rest, row))
 }
 
+/// Conversations of a user after `after`, at most `limit`, of those whose rows are wanted.
+pub(super) fn conversations_of(
+    engine: &impl KvEngine,
+    user: UserId,
+    after: Option<ConversationId>,
+    limit: usize,
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<ConversationId>, StoreError> {
+    let from = after.map_or(keys::FIRST_CID, keys::cid);
+    let from = keys::join::<33>(&[user.as_bytes(), &from]);
+    let to = keys::join::<33>(&[user.as_bytes(), &keys::LAST_CID]);
+    let range = KeyRange {
+        from: Bound::Excluded(&from),
+        to: Bound::Included(&to),
+    };
+    let mut found = Vec::new();
+    let mut failed = Ok(());
+    engine.scan(
+        tables::USER_CONVERSATION,
+        range,
+        Order::Ascending,
+        &mut |key, row| {
+            if found.len() == limit {
+                return ControlFlow::Break(());
+            }
+            if is_wanted(row) {
+                match tail_cid(key) {
+                    Ok(cid) => found.push(cid),
+                    Err(error) => {
+                        failed = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        },
+    )?;
+    failed.map(|()| found)
+}
+
 /// A page that is being filled.
 struct Page {
     conversation: ConversationId,

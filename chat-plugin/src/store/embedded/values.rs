@@ -133,7 +133,10 @@ pub(super) fn write_marks(marks: &Marks) -> Vec<u8> {
     out
 }
 
+/// A user is a member of a conversation.
 pub(super) const USER_CONVERSATION: &[u8] = &[FORMAT];
+/// A user was one. Not written by the first versions, which left the row as it was.
+pub(super) const LEFT_CONVERSATION: &[u8] = &[FORMAT, 1];
 
 /// A number or place alone: tables own and cursor.
 pub(super) fn write_number(number: u64) -> [u8; 9] {

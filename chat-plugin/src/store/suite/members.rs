@@ -17,6 +17,7 @@ super::stories![
     intervals_follow_joining_and_leaving,
     members_come_in_pages,
     conversations_of_a_user_come_in_pages,
+    memberships_end_with_leaving_and_begin_again_with_joining,
     several_changes_of_one_draft_add_up,
 ];
 
@@ -229,6 +230,30 @@ async fn members_come_in_pages(world: World) {
     let expected: Vec<_> = users.into_iter().map(uid).collect();
     assert_eq!(seen, expected);
     assert!(store.members(cid(1), None, 0).await.unwrap().is_empty());
+}
+
+async fn memberships_end_with_leaving_and_begin_again_with_joining(world: World) {
+    let store = world.open();
+    for number in 1..=3 {
+        make_group(&*store, cid(number), &[1, 2]).await;
+    }
+    let leave = Change::Leave { user: uid(2) };
+    append(&*store, change("leave", 1, EntryKind::Left, leave)).await;
+    let store = world.reopen(store).await;
+    let of = async |after, limit| store.memberships_of(uid(2), after, limit).await.unwrap();
+    assert_eq!(of(None, 10).await, [cid(2), cid(3)]);
+    assert_eq!(of(None, 1).await, [cid(2)], "what was left takes no place");
+    assert_eq!(of(Some(cid(2)), 10).await, [cid(3)]);
+    assert_eq!(of(None, 0).await, []);
+    let past = store.conversations_of(uid(2), None, 10).await.unwrap();
+    assert_eq!(past, [cid(1), cid(2), cid(3)], "he was there");
+    let join = Change::Join {
+        user: uid(2),
+        role: Role::Member,
+        history_from: None,
+    };
+    append(&*store, change("again", 2, EntryKind::Added, join)).await;
+    assert_eq!(of(None, 10).await, [cid(1), cid(2), cid(3)]);
 }
 
 async fn conversations_of_a_user_come_in_pages(world: World) {

@@ -192,19 +192,20 @@ pub(crate) struct Answer {
     pub(crate) packet_id: u16,
     /// In 3.1.1 always success.
     pub(crate) reason: ReasonCode,
+    /// For people, 5.0.
+    pub(crate) reason_string: Option<String>,
     properties: Vec<(String, String)>,
 }
 
 impl Answer {
     fn new(ack: Ack) -> Self {
-        let pairs = ack
-            .properties
-            .map(|properties| properties.user_properties)
-            .unwrap_or_default();
+        let properties = ack.properties.unwrap_or_default();
         Self {
             packet_id: ack.packet_id.get(),
             reason: ack.reason,
-            properties: pairs
+            reason_string: properties.reason_string.map(|text| text.to_string()),
+            properties: properties
+                .user_properties
                 .into_iter()
                 .map(|(name, value)| (name.to_string(), value.to_string()))
                 .collect(),
@@ -238,7 +239,8 @@ impl Answer {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {:?}", self.reason, self.properties)
+        let text = self.reason_string.as_deref().unwrap_or_default();
+        write!(f, "{:?} {:?} {text}", self.reason, self.properties)
     }
 }
 
@@ -349,6 +351,23 @@ impl Client {
         self.send(&packet);
     }
 
+    /// Publishes and waits for the answer; at QoS 0 there is none.
+    pub(crate) fn publish_at(
+        &mut self,
+        qos: Qos,
+        topic: &str,
+        payload: impl AsRef<[u8]>,
+    ) -> Option<Answer> {
+        match qos {
+            Qos::AtMostOnce => {
+                self.publish_qos0(topic, payload);
+                None
+            }
+            Qos::AtLeastOnce => Some(self.publish(topic, payload)),
+            Qos::ExactlyOnce => Some(self.publish_qos2(topic, payload)),
+        }
+    }
+
     /// Publishes at QoS 1 and waits for nothing.
     pub(crate) fn send_publish(
         &mut self,
@@ -397,6 +416,24 @@ impl Client {
 
     /// Subscribes to several filters by one packet.
     pub(crate) fn subscribe_all(&mut self, filters: &[(&str, Qos, bool)]) -> Vec<ReasonCode> {
+        self.send_subscribe(filters, SubscribeProperties::default())
+    }
+
+    /// Subscribes at QoS 1 with a Subscription Identifier.
+    pub(crate) fn subscribe_identified(&mut self, filter: &str, identifier: u32) {
+        let properties = SubscribeProperties {
+            subscription_identifier: Some(identifier),
+            ..SubscribeProperties::default()
+        };
+        let reasons = self.send_subscribe(&[(filter, Qos::AtLeastOnce, false)], properties);
+        assert_eq!(reasons, [ReasonCode::GrantedQos1], "{filter}");
+    }
+
+    fn send_subscribe(
+        &mut self,
+        filters: &[(&str, Qos, bool)],
+        properties: SubscribeProperties,
+    ) -> Vec<ReasonCode> {
         let packet_id = self.new_packet_id();
         let filters = filters
             .iter()
@@ -409,7 +446,7 @@ impl Client {
             });
         self.send(&Packet::Subscribe(Subscribe {
             packet_id,
-            properties: SubscribeProperties::default(),
+            properties,
             filters: filters.collect(),
         }));
         match self.wait_for(|packet| matches!(packet, Packet::SubAck(_))) {
@@ -475,6 +512,12 @@ impl Client {
 
     /// Calls a method; an error is its code.
     pub(crate) fn call(&mut self, method: &str, request: &Value) -> Result<Value, String> {
+        self.try_call(method, request)
+            .map_err(|error| code_of(&error))
+    }
+
+    /// Calls a method; an error is all that is told of it.
+    pub(crate) fn try_call(&mut self, method: &str, request: &Value) -> Result<Value, Value> {
         if !self.hears_replies {
             self.subscribe("chat/me/rpc/+");
             self.hears_replies = true;
@@ -485,7 +528,7 @@ impl Client {
             self.stream.local_addr().unwrap().port(),
             self.last_request
         );
-        self.call_as(&request_id, method, request)
+        self.try_call_as(&request_id, method, request)
     }
 
     /// Calls a method with this request id; subscribe to the reply before.
@@ -495,6 +538,16 @@ impl Client {
         method: &str,
         request: &Value,
     ) -> Result<Value, String> {
+        self.try_call_as(request_id, method, request)
+            .map_err(|error| code_of(&error))
+    }
+
+    fn try_call_as(
+        &mut self,
+        request_id: &str,
+        method: &str,
+        request: &Value,
+    ) -> Result<Value, Value> {
         let reply_topic = format!("chat/me/rpc/{request_id}");
         let answer = match self.version {
             Version::V311 => self.publish(
@@ -525,7 +578,7 @@ impl Client {
         let mut reply: Value = serde_json::from_slice(&reply.payload).unwrap();
         match reply.get_mut("ok") {
             Some(ok) => Ok(ok.take()),
-            None => Err(reply["error"]["code"].as_str().unwrap().to_owned()),
+            None => Err(reply["error"].take()),
         }
     }
 
@@ -553,9 +606,18 @@ impl Client {
 
     /// Waits until the server has taken everything before, and forgets what is in the inbox.
     pub(crate) fn settle(&mut self) {
+        self.arrivals();
+    }
+
+    /// Waits until the server has taken everything before, and takes what is in the inbox.
+    pub(crate) fn arrivals(&mut self) -> Vec<Publish> {
+        self.ping();
+        self.inbox.drain(..).collect()
+    }
+
+    fn ping(&mut self) {
         self.send(&Packet::PingReq);
         self.wait_for(|packet| matches!(packet, Packet::PingResp));
-        self.inbox.clear();
     }
 
     /// Waits for the end of the connection and says what it was.
@@ -659,6 +721,10 @@ impl Client {
         }
         Ok(packet)
     }
+}
+
+fn code_of(error: &Value) -> String {
+    error["code"].as_str().unwrap().to_owned()
 }
 
 /// Properties with a message id.

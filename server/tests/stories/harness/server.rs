@@ -14,6 +14,7 @@ use super::deadline::eventually;
 #[derive(Clone)]
 pub(crate) struct Launch {
     data_dir: PathBuf,
+    listen: SocketAddr,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -23,6 +24,7 @@ impl Launch {
     pub(crate) fn new(data_dir: &Path) -> Self {
         Self {
             data_dir: data_dir.to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             arguments: Vec::new(),
             environment: Vec::new(),
         }
@@ -31,6 +33,12 @@ impl Launch {
     /// With `--dev`: users are made at their first CONNECT.
     pub(crate) fn dev(self) -> Self {
         self.argument("--dev")
+    }
+
+    /// On this address.
+    pub(crate) fn listen(mut self, address: &str) -> Self {
+        self.listen = address.parse().unwrap();
+        self
     }
 
     /// With one more argument.
@@ -64,7 +72,8 @@ impl Launch {
             .open(&log)
             .unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_mqchat"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", &self.listen.to_string()])
+            .arg("--data-dir")
             .arg(&self.data_dir)
             .args(&self.arguments)
             .envs(self.environment.iter().cloned())
@@ -131,7 +140,7 @@ impl Server {
                 return Some(Err(status));
             }
             let text = fs::read_to_string(&file).ok()?;
-            text.trim().parse().ok().map(Ok)
+            text.lines().next()?.parse().ok().map(Ok)
         });
         self.address =
             found.unwrap_or_else(|status| panic!("the server exited: {status}\n{}", self.log()));
@@ -158,8 +167,14 @@ impl Server {
 
     /// SIGTERM, without waiting.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} \"$0\"");
         let status = Command::new("sh")
-            .args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()])
+            .args(["-c", &kill, &self.child.id().to_string()])
             .status()
             .unwrap();
         assert!(status.success());

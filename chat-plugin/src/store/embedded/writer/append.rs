@@ -181,8 +181,8 @@ impl<K: KvEngine> Writer<K> {
             }
             Change::Join { user, .. } | Change::Leave { user } | Change::Role { user, .. } => *user,
         };
-        let (mut member, mut joins) = match place.members.remove(&user) {
-            Some((member, joins)) => (Some(member), joins),
+        let (mut member, mut moved) = match place.members.remove(&user) {
+            Some((member, moved)) => (Some(member), moved),
             None if creates => (None, false),
             None => (self.member(conversation, user)?, false),
         };
@@ -201,7 +201,7 @@ impl<K: KvEngine> Writer<K> {
                     let is_direct = creates && conversation.kind() == ConversationKind::Direct;
                     member.joined = if is_direct { Seq::ZERO } else { seq };
                     open_interval(&mut member.intervals, history_from.unwrap_or(seq).min(seq));
-                    joins = true;
+                    moved = true;
                 }
             }
             Change::Leave { .. } => {
@@ -211,6 +211,7 @@ impl<K: KvEngine> Writer<K> {
                     && last.to == Seq::MAX
                 {
                     last.to = seq;
+                    moved = true;
                 }
             }
             Change::Role { role, .. } => {
@@ -221,7 +222,7 @@ impl<K: KvEngine> Writer<K> {
             Change::Settings(_) => {}
         }
         if let Some(member) = member {
-            place.members.insert(user, (member, joins));
+            place.members.insert(user, (member, moved));
         }
         Ok(())
     }
@@ -235,14 +236,17 @@ impl<K: KvEngine> Writer<K> {
             own,
         } = place;
         let members_changed = !members.is_empty() || settings.is_some();
-        for (user, (member, joins)) in &members {
+        for (user, (member, moved)) in &members {
             let key = keys::member(draft.conversation, *user);
             self.put(tables::MEMBER, &key, values::write_member(member));
-            if *joins {
+            if *moved {
                 let key = keys::user_conversation(*user, draft.conversation);
-                self.group
-                    .batch
-                    .put(tables::USER_CONVERSATION, &key, values::USER_CONVERSATION);
+                let row = if member.is_present() {
+                    values::USER_CONVERSATION
+                } else {
+                    values::LEFT_CONVERSATION
+                };
+                self.group.batch.put(tables::USER_CONVERSATION, &key, row);
             }
         }
         let first = First {

@@ -1,0 +1,163 @@
+//! Calls that look at conversations and their logs.
+
+use std::sync::Arc;
+
+use proto::ids::{ConversationId, Seq, UserId};
+use serde_json::value::RawValue;
+
+use super::wire::{
+    AskHistory, AskStatus, Conversation, Get, HistoryPage, List, ListedMember, Listing,
+    MemberReply, StatusReply,
+};
+use super::{LISTED_PER_TOKEN, room_of};
+use crate::domain::conversation::HistoryPolicy;
+use crate::domain::member::{Marks, Member, Role};
+use crate::plugin::ChatPlugin;
+use crate::plugin::peer::Peer;
+use crate::render::Line;
+use crate::service::Refusal;
+use crate::service::history::Window;
+
+/// Members that `conv.get` lists.
+const MEMBERS_LISTED_MAX: usize = 1_024;
+
+impl ChatPlugin {
+    pub(super) async fn conv_get(&self, peer: &Peer, asked: Get) -> Result<Conversation, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        self.conversation(peer, cid).await
+    }
+
+    pub(super) async fn conversation(
+        &self,
+        peer: &Peer,
+        cid: ConversationId,
+    ) -> Result<Conversation, Refusal> {
+        let overview = self.service.overview(peer.actor, cid).await?;
+        let live = self.service.conversations.load(cid).await?;
+        let mut present: Vec<(Member, Marks)> = live.map(|live| live.members()).unwrap_or_default();
+        present.retain(|(member, _)| member.is_present());
+        present.sort_by_key(|(member, _)| member.user);
+        Self::charge(peer, present.len() / LISTED_PER_TOKEN);
+        let mut members = Vec::new();
+        for (member, marks) in present.into_iter().take(MEMBERS_LISTED_MAX) {
+            members.push(ListedMember {
+                user: self.named(member.user).await?,
+                role: member.role,
+                joined: member.joined,
+                delivered: marks.delivered(),
+                read: marks.read,
+            });
+        }
+        Ok(Conversation {
+            members: Some(members),
+            ..Conversation::from(overview)
+        })
+    }
+
+    /// A direct conversation in which nothing has been written.
+    pub(super) async fn unused(
+        &self,
+        user: UserId,
+        other: UserId,
+        cid: ConversationId,
+    ) -> Result<Conversation, Refusal> {
+        let mut members = Vec::new();
+        for one in [user, other].iter().take(if user == other { 1 } else { 2 }) {
+            members.push(ListedMember {
+                user: self.named(*one).await?,
+                role: Role::Member,
+                joined: Seq::ZERO,
+                delivered: Seq::ZERO,
+                read: Seq::ZERO,
+            });
+        }
+        Ok(Conversation {
+            cid,
+            kind: cid.kind(),
+            title: String::new(),
+            description: String::new(),
+            history: HistoryPolicy::All,
+            role: Role::Member,
+            head: Seq::ZERO,
+            mseq: 0,
+            ts: 0,
+            read: Seq::ZERO,
+            private_read: Seq::ZERO,
+            delivered: Seq::ZERO,
+            unread: 0,
+            unread_flag: false,
+            peer: Some(self.named(other).await?),
+            members: Some(members),
+        })
+    }
+
+    pub(super) async fn conv_list(&self, peer: &Peer, asked: List) -> Result<Listing, Refusal> {
+        // JSON may lengthen a text.
+        let size = (asked.limit.unwrap_or(100), room_of(peer) / 2);
+        let page = self.service.list(peer.actor, asked.after, size).await?;
+        Self::charge(peer, page.looked_at);
+        Ok(Listing {
+            conversations: page.list.into_iter().map(Conversation::from).collect(),
+            more: page.more,
+        })
+    }
+
+    pub(super) async fn msg_history(
+        &self,
+        peer: &Peer,
+        asked: AskHistory,
+    ) -> Result<HistoryPage, Refusal> {
+        let window = match (asked.before, asked.after) {
+            (Some(_), Some(_)) => return Err(Refusal::format("before or after, not both")),
+            (Some(seq), None) => Window::Before(seq),
+            (None, Some(seq)) => Window::After(seq),
+            (None, None) => Window::Before(Seq::MAX),
+        };
+        let cid = self.cid(peer, &asked.cid).await?;
+        // A quarter of the room for bodies, which JSON may lengthen; each entry takes some 400 bytes beside.
+        let half = room_of(peer) / 2;
+        let limit = asked.limit.unwrap_or(50).min(half / 400);
+        let history = self
+            .service
+            .history(peer.actor, cid, window, (limit, half / 2))
+            .await?;
+        Self::charge(peer, history.entries.len() / LISTED_PER_TOKEN);
+        let mut entries = Vec::with_capacity(history.entries.len());
+        for (entry, handle) in history.entries {
+            let json = Line::new(Arc::new(entry), handle).to_json();
+            entries.push(
+                RawValue::from_string(json).map_err(|error| Refusal::format(error.to_string()))?,
+            );
+        }
+        Ok(HistoryPage {
+            entries,
+            more: history.more,
+            head: history.head,
+        })
+    }
+
+    pub(super) async fn msg_status(
+        &self,
+        peer: &Peer,
+        asked: AskStatus,
+    ) -> Result<StatusReply, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let status = self.service.status(peer.actor, cid, asked.seq).await?;
+        Self::charge(peer, status.members.len() / LISTED_PER_TOKEN);
+        let members = status.members.into_iter().map(|member| MemberReply {
+            uid: member.user,
+            handle: member.handle,
+            delivered: member.delivered,
+            read: member.read,
+            ts: member.moved_ms,
+        });
+        Ok(StatusReply {
+            cid,
+            seq: asked.seq,
+            delivered: status.delivered,
+            read: status.read,
+            of: status.of,
+            members: members.collect(),
+        })
+    }
+}

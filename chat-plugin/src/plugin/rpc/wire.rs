@@ -1,0 +1,280 @@
+//! Requests and results of the calls, as they are in JSON. `docs/protocol.md` describes each.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use proto::ids::{ConversationId, Handle, Seq, UserId};
+use proto::topics::Target;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use crate::domain::conversation::HistoryPolicy;
+use crate::domain::member::Role;
+use crate::names::Profile;
+use crate::service::Placed;
+use crate::service::history::Overview;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// `@alice`, `u.{uid}`, a bare uid, or `me`.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct UserAsked(pub(super) Target);
+
+impl<'de> Deserialize<'de> for UserAsked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        let bare = text.parse().map(Target::User);
+        bare.or_else(|_| text.parse())
+            .map(Self)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    #[default]
+    Group,
+    Direct,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Create {
+    #[serde(default)]
+    pub(super) kind: Kind,
+    pub(super) title: Option<String>,
+    #[serde(default)]
+    pub(super) description: String,
+    #[serde(default)]
+    pub(super) history: HistoryPolicy,
+    #[serde(default)]
+    pub(super) members: Vec<UserAsked>,
+    #[serde(default)]
+    pub(super) roles: HashMap<UserAsked, Role>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Get {
+    pub(super) cid: Target,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct List {
+    pub(super) after: Option<ConversationId>,
+    pub(super) limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Add {
+    pub(super) cid: Target,
+    pub(super) members: Vec<UserAsked>,
+    #[serde(default = "member")]
+    pub(super) role: Role,
+}
+
+fn member() -> Role {
+    Role::Member
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Remove {
+    pub(super) cid: Target,
+    pub(super) member: UserAsked,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Leave {
+    pub(super) cid: Target,
+    pub(super) owner: Option<UserAsked>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeRole {
+    pub(super) cid: Target,
+    pub(super) member: UserAsked,
+    pub(super) role: Role,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeSettings {
+    pub(super) cid: Target,
+    pub(super) title: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) history: Option<HistoryPolicy>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskHistory {
+    pub(super) cid: Target,
+    pub(super) before: Option<Seq>,
+    pub(super) after: Option<Seq>,
+    pub(super) limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskStatus {
+    pub(super) cid: Target,
+    pub(super) seq: Seq,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetMe {
+    pub(super) name: String,
+}
+
+/// What a change came to.
+#[derive(Serialize)]
+pub(super) struct Changed {
+    pub(super) cid: ConversationId,
+    pub(super) seq: Seq,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) dup: bool,
+}
+
+impl From<Placed> for Changed {
+    fn from(place: Placed) -> Self {
+        Self {
+            cid: place.conversation,
+            seq: place.seq,
+            dup: place.duplicate,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Named {
+    pub(super) uid: UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) handle: Option<Handle>,
+    pub(super) name: String,
+}
+
+impl Named {
+    pub(super) fn new(uid: UserId, profile: Option<Profile>) -> Self {
+        let (handle, name) = profile
+            .map(|profile| (profile.handle, profile.name))
+            .unzip();
+        Self {
+            uid,
+            handle,
+            name: name.as_deref().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// A conversation as its caller sees it.
+#[derive(Serialize)]
+pub(super) struct Conversation {
+    pub(super) cid: ConversationId,
+    pub(super) kind: proto::ids::ConversationKind,
+    pub(super) title: String,
+    pub(super) description: String,
+    pub(super) history: HistoryPolicy,
+    pub(super) role: Role,
+    pub(super) head: Seq,
+    pub(super) mseq: u64,
+    pub(super) ts: u64,
+    pub(super) read: Seq,
+    pub(super) private_read: Seq,
+    pub(super) delivered: Seq,
+    pub(super) unread: u64,
+    pub(super) unread_flag: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peer: Option<Named>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) members: Option<Vec<ListedMember>>,
+}
+
+impl From<Overview> for Conversation {
+    fn from(overview: Overview) -> Self {
+        let Overview {
+            conversation,
+            member,
+            marks,
+            unread,
+            peer,
+        } = overview;
+        Self {
+            cid: conversation.id,
+            kind: conversation.id.kind(),
+            title: conversation.settings.title,
+            description: conversation.settings.description,
+            history: conversation.settings.history,
+            role: member.role,
+            head: conversation.head,
+            mseq: conversation.mseq,
+            ts: conversation.ts_ms,
+            read: marks.read,
+            private_read: marks.private_read,
+            delivered: marks.delivered(),
+            unread,
+            unread_flag: marks.unread_flag,
+            peer: peer.map(|(uid, profile)| Named::new(uid, profile)),
+            members: None,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct ListedMember {
+    #[serde(flatten)]
+    pub(super) user: Named,
+    pub(super) role: Role,
+    pub(super) joined: Seq,
+    pub(super) delivered: Seq,
+    pub(super) read: Seq,
+}
+
+#[derive(Serialize)]
+pub(super) struct Listing {
+    pub(super) conversations: Vec<Conversation>,
+    pub(super) more: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct HistoryPage {
+    pub(super) entries: Vec<Box<RawValue>>,
+    pub(super) more: bool,
+    pub(super) head: Seq,
+}
+
+#[derive(Serialize)]
+pub(super) struct StatusReply {
+    pub(super) cid: ConversationId,
+    pub(super) seq: Seq,
+    pub(super) delivered: u32,
+    pub(super) read: u32,
+    pub(super) of: u32,
+    pub(super) members: Vec<MemberReply>,
+}
+
+#[derive(Serialize)]
+pub(super) struct MemberReply {
+    pub(super) uid: UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) handle: Option<Handle>,
+    pub(super) delivered: bool,
+    pub(super) read: bool,
+    pub(super) ts: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct Me {
+    pub(super) uid: UserId,
+    pub(super) handle: Handle,
+    pub(super) name: String,
+    pub(super) unread: u64,
+}
