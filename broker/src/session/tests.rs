@@ -58,7 +58,6 @@ struct Pair {
 #[derive(Default)]
 struct ClientModel {
     receive_maximum: usize,
-    next_id: u16,
     /// Unacknowledged publishes, in order; `true` after PUBREC.
     sent: Vec<(Publish, bool)>,
     /// Publishes that wait for the server's Receive Maximum.
@@ -322,9 +321,13 @@ impl Pair {
 impl ClientModel {
     fn publish(&mut self, topic: &'static str, qos: Qos, number: u32) -> Option<Packet> {
         let packet_id = (qos != Qos::AtMostOnce).then(|| {
-            // More identifiers than can be in flight.
-            self.next_id = self.next_id % 1_000 + 1;
-            PacketId::new(self.next_id).unwrap()
+            // The lowest one that is free, so that they come again soon.
+            let sent = self.sent.iter().map(|(publish, _)| publish);
+            let taken: HashSet<_> = sent
+                .chain(&self.waiting)
+                .filter_map(|publish| publish.packet_id)
+                .collect();
+            (1..).map(id).find(|id| !taken.contains(id)).unwrap()
         });
         let publish = publish(topic, qos, packet_id, number);
         if qos == Qos::AtMostOnce {
