@@ -36,6 +36,11 @@ pub struct Config {
     /// Open network connections of one address (IPv6: of one /64 network). Default 20,000: whole offices and mobile
     /// networks come from one address.
     pub connections_per_address_max: usize,
+    /// Accept MQTT 3.1 (`MQIsdp`) too, and treat it as 3.1.1. Default false.
+    pub mqtt31: bool,
+    /// What a 5.0 client that asks for Response Information is told: where topics for answers begin, by agreement with the
+    /// access rules. Default empty: nothing.
+    pub response_information: String,
     /// Longest Keep Alive in seconds; a 5.0 client that asks for more is told this one. Turning the mechanism off (0)
     /// remains possible. Default 3,600.
     pub keep_alive_max_s: u16,
@@ -107,6 +112,8 @@ impl Default for Config {
             packet_bytes_max: 256 * 1024,
             connections_max: 100_000,
             connections_per_address_max: 20_000,
+            mqtt31: false,
+            response_information: String::new(),
             keep_alive_max_s: 3_600,
             session_expiry_max_s: 90 * 24 * 3_600,
             receive_maximum: 256,

@@ -30,7 +30,7 @@ use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
     Ack, ConnAck, Disconnect, Packet, PacketId, Publish, Qos, SubscribeFilter, Version, Will,
 };
-use crate::codec::properties::{ConnAckProperties, DisconnectProperties};
+use crate::codec::properties::{AckProperties, ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::hooks::{
@@ -53,6 +53,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut link = Link::new(stream, server.config.packet_bytes_before_auth_max);
+    if server.config.mqtt31 {
+        link.accept_mqtt31();
+    }
     let peer = arrival.peer;
     // Boxed: what comes before and after the connection's long life takes no memory during it.
     match Box::pin(handshake::open(&server, &mut link, arrival)).await {
@@ -89,6 +92,17 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut Li
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
         Err(_) => debug!("peer did not close in time"),
+    }
+}
+
+fn refused(reason: ReasonCode, text: &'static str) -> PublishAnswer {
+    PublishAnswer {
+        notice: None,
+        reason,
+        properties: Some(Box::new(AckProperties {
+            reason_string: Some(text.into()),
+            ..AckProperties::default()
+        })),
     }
 }
 
@@ -236,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn drive(&mut self) -> Result<std::convert::Infallible, End> {
         let server = Arc::clone(&self.server);
         let mut stopped = pin!(server.stop.cancelled());
-        if let Some(queue) = self.subscriber.known_queue() {
+        if let Some(queue) = self.subscriber.queue() {
             self.publisher.set_queue(queue);
         }
         let mut letters = Letters::default();
@@ -287,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ready = true;
         }
         if self.is_delivering()
-            && let Some(queue) = self.subscriber.known_queue()
+            && let Some(queue) = self.subscriber.queue()
         {
             ready |= queue.poll_ready(self.session.window(), cx).is_ready();
         }
@@ -536,20 +550,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Access::Publish,
             &publish.topic,
         );
-        let refusal = |reason| PublishAnswer {
-            notice: None,
-            reason,
-            properties: None,
-        };
         if !allowed {
             server.metrics.publishes_refused.increment();
             debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
-            return Some(refusal(ReasonCode::NotAuthorized));
+            return Some(refused(
+                ReasonCode::NotAuthorized,
+                "not authorized for this topic",
+            ));
         }
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         let mut routed = server.route(publish, &mut self.publisher, now);
         if routed.retained_refused && self.session.version() == Version::V5 {
-            return Some(refusal(ReasonCode::QuotaExceeded));
+            return Some(refused(ReasonCode::QuotaExceeded, "no room to retain it"));
         }
         if qos == Qos::ExactlyOnce
             && let (Some(packet_id), Some(session)) = (packet_id, self.durable_session())
@@ -694,7 +706,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .into_iter()
             .map(|filter| self.subscribe_one(filter, identifier, now, entry))
             .collect();
-        if let Some(queue) = self.subscriber.known_queue() {
+        if let Some(queue) = self.subscriber.queue() {
             self.publisher.set_queue(queue);
         }
         reasons
@@ -811,7 +823,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn take_messages(&mut self, scratch: &mut Scratch, now: Instant) -> bool {
         let room = self.room();
-        let Some(queue) = self.subscriber.known_queue() else {
+        let Some(queue) = self.subscriber.queue() else {
             return false;
         };
         queue.take(room.packets, room.bytes, &mut scratch.messages);
@@ -923,7 +935,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     None => Change::NoWill(number),
                 });
             }
-            if let Some(queue) = self.subscriber.known_queue() {
+            if let Some(queue) = self.subscriber.queue() {
                 queue.leave();
             }
             let evicted = self.claim.keep(KeptSession {

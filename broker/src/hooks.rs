@@ -48,9 +48,14 @@ pub trait Hooks: Send + Sync + 'static {
     async fn scram_credential(
         &self,
         _user: &str,
+        _request: &AuthenticateRequest,
     ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
         Err(ReasonCode::BadAuthenticationMethod)
     }
+
+    /// Somebody who gave this user name could not prove by SCRAM-SHA-256 that he has its password, or there is no such
+    /// user: for whoever counts failed logins.
+    fn on_scram_refused(&self, _user: &str, _request: &AuthenticateRequest) {}
 
     /// Begins an enhanced authentication (5.0) by a method that is not built in, at CONNECT or, without user name and
     /// password, on a live connection. The default knows no method.

@@ -16,6 +16,8 @@ pub mod codec;
 pub mod config;
 mod connection;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hooks;
 mod journal;
 mod listener;

@@ -158,7 +158,7 @@ impl Registry {
     pub(crate) fn kept_queues(&self) -> Vec<Arc<Queue>> {
         let inner = self.lock();
         let kept = inner.slots.values().filter_map(|slot| slot.kept.as_ref());
-        kept.filter_map(|kept| kept.session.subscriber.known_queue().cloned())
+        kept.filter_map(|kept| kept.session.subscriber.queue().cloned())
             .collect()
     }
 

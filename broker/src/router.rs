@@ -584,7 +584,7 @@ impl Subscriber {
         if subscriptions.is_empty() && messages.is_empty() && next_place == 0 {
             return subscriber;
         }
-        let queue = subscriber.queue(router);
+        let queue = subscriber.queue_or_new(router);
         queue.restore(messages, next_place);
         for row in subscriptions {
             subscriber.filters.insert(row.filter.clone(), row.number);
@@ -634,7 +634,7 @@ impl Subscriber {
         if self.filters.len() >= router.limits.subscriptions_max && known.is_none() {
             return Err(ReasonCode::QuotaExceeded);
         }
-        let queue = self.queue(router);
+        let queue = self.queue_or_new(router);
         let subscription = Subscription {
             queue: Arc::clone(&queue),
             qos,
@@ -716,11 +716,11 @@ impl Subscriber {
     }
 
     /// The queue, once there was a subscription.
-    pub(crate) fn known_queue(&self) -> Option<&Arc<Queue>> {
+    pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
         self.queue.as_ref()
     }
 
-    fn queue(&mut self, router: &Router) -> Arc<Queue> {
+    fn queue_or_new(&mut self, router: &Router) -> Arc<Queue> {
         let (number, durable) = (self.number, self.durable);
         let queue = self.queue.get_or_insert_with(|| {
             let queue = Queue::new(

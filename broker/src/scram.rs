@@ -19,7 +19,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use crate::codec::reason::ReasonCode;
-use crate::hooks::{Authentication, AuthenticationStep, Hooks, Identity};
+use crate::hooks::{AuthenticateRequest, Authentication, AuthenticationStep, Hooks, Identity};
 
 /// The name of the method.
 pub const METHOD: &str = "SCRAM-SHA-256";
@@ -75,22 +75,32 @@ impl fmt::Debug for Credential {
 pub(crate) struct Scram {
     hooks: Arc<dyn Hooks>,
     secret: [u8; 32],
+    request: AuthenticateRequest,
     challenge: Option<(Option<Identity>, Challenge)>,
 }
 
 impl Scram {
     /// `secret` makes up what unknown users seem to have.
-    pub(crate) fn new(hooks: Arc<dyn Hooks>, secret: [u8; 32]) -> Self {
+    pub(crate) fn new(
+        hooks: Arc<dyn Hooks>,
+        secret: [u8; 32],
+        request: AuthenticateRequest,
+    ) -> Self {
         Self {
             hooks,
             secret,
+            request,
             challenge: None,
         }
     }
 
     async fn begin(&mut self, first: &[u8]) -> Result<AuthenticationStep, ReasonCode> {
         let first = ClientFirst::parse(first).ok_or(ReasonCode::NotAuthorized)?;
-        let (identity, credential) = match self.hooks.scram_credential(&first.user).await? {
+        let (identity, credential) = match self
+            .hooks
+            .scram_credential(&first.user, &self.request)
+            .await?
+        {
             Some((identity, credential)) => (Some(identity), credential),
             None => (None, Credential::fake(&self.secret, &first.user)),
         };
@@ -110,13 +120,12 @@ impl Authentication for Scram {
             return self.begin(&data).await;
         };
         let signature = challenge.verify(&data);
-        match (identity, signature) {
-            (Some(identity), Some(signature)) => Ok(AuthenticationStep::Done {
-                identity,
-                data: Some(signature.into()),
-            }),
-            _ => Err(ReasonCode::NotAuthorized),
+        if let (Some(identity), Some(signature)) = (identity, signature) {
+            let data = Some(signature.into());
+            return Ok(AuthenticationStep::Done { identity, data });
         }
+        self.hooks.on_scram_refused(&challenge.user, &self.request);
+        Err(ReasonCode::NotAuthorized)
     }
 }
 
@@ -178,6 +187,7 @@ fn unescaped(name: &str) -> Option<String> {
 
 /// What the client is to answer.
 struct Challenge {
+    user: String,
     gs2_header: String,
     nonce: String,
     client_first_bare: String,
@@ -190,6 +200,7 @@ impl Challenge {
         let nonce = format!("{}{server_nonce}", first.nonce);
         let salt = BASE64.encode(&credential.salt);
         Self {
+            user: first.user.clone(),
             gs2_header: first.gs2_header.clone(),
             client_first_bare: first.bare.clone(),
             server_first: format!("r={nonce},s={salt},i={}", credential.iterations),

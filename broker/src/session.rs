@@ -193,7 +193,7 @@ impl Session {
                 self.settle(out);
             }
             Answer::Released(existed) => self.handle_released(number, existed, out),
-            Answer::Reasons(reasons) => self.handle_reasons(number, reasons, out),
+            Answer::Reasons(reasons) => self.handle_reasons(number, reasons, out)?,
             Answer::Kept => {
                 if let Some(packet_id) = u16::try_from(number).ok().and_then(PacketId::new) {
                     self.state.inflight.handle_kept(packet_id);

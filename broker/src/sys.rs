@@ -166,7 +166,7 @@ impl Load {
     }
 }
 
-const VERSION: &str = concat!("mqchat version ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Counters that have loads.
 const LOADS: usize = 8;
 /// Minutes that the loads look back.

@@ -340,6 +340,12 @@ pub enum StoreError {
         /// Most bytes of a body.
         max: usize,
     },
+    /// A file that is not the store's cannot be written or read, or is no dump.
+    #[error("{0}")]
+    File(String),
+    /// A store is to be made where one is.
+    #[error("there is a store already")]
+    Exists,
     /// There is no such row.
     #[error("not found")]
     NotFound,

@@ -74,7 +74,9 @@ macro_rules! text_id {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                text.parse().map_err(|error: IdError| {
+                    serde::de::Error::custom(format!("{error}: {}", crate::quote::quoted(&text)))
+                })
             }
         }
     };

@@ -4,6 +4,7 @@
 
 pub mod error;
 pub mod ids;
+mod json;
 pub mod payload;
 pub mod quote;
 pub mod rpc;

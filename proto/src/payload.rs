@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::error::ErrorName;
 use crate::ids::{MessageId, Seq};
+use crate::quote::quoted;
 
 /// Content Type of a text body.
 pub const TEXT: &str = "text/plain";
@@ -64,11 +65,11 @@ pub enum PayloadError {
         max: usize,
     },
     /// Not JSON, or not an object with the text `t`.
-    #[error("not a message in JSON: {0}")]
+    #[error("no message: {0}")]
     NotClientMessage(String),
     /// A Content Type that is none of chat's.
-    #[error("unknown content type")]
-    UnknownContentType,
+    #[error("unknown content type {0}")]
+    UnknownContentType(String),
     /// Protobuf is not accepted yet.
     #[error("protobuf is not accepted yet")]
     Protobuf,
@@ -233,7 +234,7 @@ fn declared_kind(content_type: &str) -> Result<Kind, PayloadError> {
             !["utf-8", "utf8", "us-ascii"].contains(&charset.to_ascii_lowercase().as_str())
         });
     if foreign_charset {
-        return Err(PayloadError::UnknownContentType);
+        return Err(PayloadError::UnknownContentType(quoted(content_type)));
     }
     [
         (TEXT, Kind::Text),
@@ -242,7 +243,7 @@ fn declared_kind(content_type: &str) -> Result<Kind, PayloadError> {
     ]
     .into_iter()
     .find_map(|(name, kind)| essence.eq_ignore_ascii_case(name).then_some(kind))
-    .ok_or(PayloadError::UnknownContentType)
+    .ok_or_else(|| PayloadError::UnknownContentType(quoted(content_type)))
 }
 
 fn as_text(payload: &[u8]) -> Result<Body, PayloadError> {
@@ -257,12 +258,8 @@ fn as_json(payload: &[u8], limits: &PayloadLimits) -> Result<Body, PayloadError>
             max: limits.json_depth_max,
         });
     }
-    // serde would take an array for a struct.
-    if payload.trim_ascii_start().first() != Some(&b'{') {
-        return Err(PayloadError::NotClientMessage("not an object".into()));
-    }
-    let message: ClientMessage = serde_json::from_slice(payload)
-        .map_err(|error| PayloadError::NotClientMessage(error.to_string()))?;
+    let message: ClientMessage =
+        crate::json::read_object(payload).map_err(PayloadError::NotClientMessage)?;
     if message.t.is_empty() {
         return Err(PayloadError::Empty);
     }

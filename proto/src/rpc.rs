@@ -51,11 +51,7 @@ pub fn parse_request<'a, T: Deserialize<'a>>(
     if crate::payload::json_depth(payload) > depth_max {
         return Err(format!("nested more than {depth_max} deep"));
     }
-    // serde would take an array for a struct.
-    if payload.trim_ascii_start().first() != Some(&b'{') {
-        return Err("a request is a JSON object".into());
-    }
-    serde_json::from_slice(payload).map_err(|error| error.to_string())
+    crate::json::read_object(payload)
 }
 
 /// A result that is JSON text already.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::ErrorName;
 use crate::ids::{ConversationId, Handle, MessageId, Seq, UserId};
+use crate::quote::quoted;
 
 /// The first level of all topics of chat.
 pub const ROOT: &str = "chat";
@@ -129,7 +130,8 @@ impl Serialize for Target {
 impl<'de> Deserialize<'de> for Target {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        let bad = |error| serde::de::Error::custom(format!("{error}: {}", quoted(&text)));
+        text.parse().map_err(|error: TopicError| bad(error))
     }
 }
 

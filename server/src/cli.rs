@@ -228,9 +228,17 @@ impl StoreCommand {
                 )
             }
             Self::Dump { file } => {
+                if file.exists() {
+                    return Err(Failure::Refused(format!(
+                        "{} exists: a dump overwrites nothing, choose another name",
+                        file.display()
+                    )));
+                }
                 told(&store::dump(&config.store_options(), &file).map_err(config.store_failure())?)
             }
             Self::Load { file } => {
+                // A mistyped name makes no data directory.
+                std::fs::File::open(&file).map_err(Failure::io(file.display().to_string()))?;
                 serve::make_data_dir(&config.server.data_dir)?;
                 told(&store::load(&config.store_options(), &file).map_err(config.store_failure())?)
             }

@@ -39,6 +39,8 @@ pub(crate) struct Config {
 pub(crate) struct ServerConfig {
     /// Everything that is kept: the store, the admin socket, the address listened on.
     pub(crate) data_dir: PathBuf,
+    /// Threads that serve connections; 0: one per core. With 1 they are served in the order in which they became ready.
+    pub(crate) worker_threads: usize,
     /// Topics outside `chat/`: open to every user, or closed.
     pub(crate) ordinary_topics: OrdinaryTopics,
     /// End the process (exit code 3) when a write could not be made durable, so that a supervisor restarts it.
@@ -59,6 +61,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("mqchat-data"),
+            worker_threads: 0,
             ordinary_topics: OrdinaryTopics::Closed,
             exit_on_poison: true,
         }
@@ -95,38 +98,41 @@ impl Config {
                 .map_err(|_| Failure::Usage(format!("{PREFIX}{name} is not UTF-8")))?;
             variables.push((name.to_owned(), value));
         }
-        let mut config = Self::parse(&text, variables.into_iter()).map_err(|error| match file {
-            Some(file) => Failure::Usage(format!("{}: {error}", file.display())),
-            None => Failure::Usage(error),
-        })?;
+        let origin = file.map(|file| format!("{}: ", file.display()));
+        let mut config = Self::parse(&text, variables.into_iter())
+            .map_err(|error| Failure::Usage(error.told(&origin.unwrap_or_default())))?;
         config.apply(overrides)?;
         Ok(config)
     }
 
+    /// Each variable is set by itself, so that what is wrong then is the variable's.
     fn parse(
         text: &str,
         variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, String> {
-        let mut table: Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| error.to_string())?;
+    ) -> Result<Self, ParseError> {
+        let in_file = |error: toml::de::Error| ParseError::File(error.to_string());
+        toml::from_str::<Self>(text).map_err(in_file)?;
+        let mut table: Table = text.parse().map_err(in_file)?;
         for (name, value) in variables {
+            let wrong = |why: &str| {
+                let name = name.to_uppercase();
+                ParseError::Variable(format!("{PREFIX}{name}: {why}"))
+            };
             let name = name.to_lowercase();
             if let Some((section, option)) = name.split_once("__") {
-                set(&mut table, section, option, &value)?;
+                set(&mut table, section, option, &value).map_err(|why| wrong(&why))?;
+                table.clone().try_into::<Self>().map_err(|error| {
+                    let said = error.message().replace("unknown field", "unknown option");
+                    wrong(said.lines().next().unwrap_or_default())
+                })?;
             } else if SECTIONS
                 .iter()
                 .any(|section| name.starts_with(&format!("{section}_")))
             {
-                return Err(format!(
-                    "{PREFIX}{} needs two underscores between section and option",
-                    name.to_uppercase()
-                ));
+                return Err(wrong("two underscores stand between section and option"));
             }
         }
-        table
-            .try_into()
-            .map_err(|error: toml::de::Error| error.to_string())
+        table.try_into().map_err(in_file)
     }
 
     fn apply(&mut self, overrides: &Overrides) -> Result<(), Failure> {
@@ -173,7 +179,31 @@ impl Config {
     /// Says which store it is about.
     pub(crate) fn store_failure(&self) -> impl FnOnce(StoreError) -> Failure {
         let directory = self.store_options().directory;
-        |error| Failure::Store { directory, error }
+        |error| match error {
+            StoreError::File(why) => Failure::Refused(why),
+            StoreError::Exists => Failure::Refused(format!(
+                "there is a store in {} already: `load` fills a new one only",
+                directory.display()
+            )),
+            error => Failure::Store { directory, error },
+        }
+    }
+}
+
+/// Where the configuration makes no sense.
+#[derive(Debug)]
+enum ParseError {
+    File(String),
+    Variable(String),
+}
+
+impl ParseError {
+    /// `origin` stands before what is wrong with the file.
+    fn told(self, origin: &str) -> String {
+        match self {
+            Self::File(why) => format!("{origin}{why}"),
+            Self::Variable(why) => why,
+        }
     }
 }
 
@@ -188,7 +218,7 @@ fn set(table: &mut Table, section: &str, option: &str, value: &str) -> Result<()
         .entry(section)
         .or_insert_with(|| Value::Table(Table::new()));
     let Value::Table(options) = section_of else {
-        return Err(format!("{section} is not a section"));
+        return Err("not a section".into());
     };
     options.insert(option.to_owned(), value);
     Ok(())
@@ -200,6 +230,7 @@ mod tests {
 
     const SHIPPED: &str = include_str!("../../config/mqchat.toml");
     const DEV: &str = include_str!("../../config/dev.toml");
+    const CONFORMANCE: &str = include_str!("../../config/conformance.toml");
 
     fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
         Config::parse(
@@ -208,6 +239,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).into(), (*value).into())),
         )
+        .map_err(|error| error.told("the file: "))
     }
 
     #[test]
@@ -218,8 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn the_file_for_development_is_valid() {
+    fn the_files_for_development_and_conformance_are_valid() {
         parse(DEV, &[]).unwrap();
+        parse(CONFORMANCE, &[]).unwrap();
     }
 
     #[test]
@@ -275,9 +308,39 @@ mod tests {
         let error = parse("[broker]\nlistne = \"127.0.0.1:1883\"", &[]).unwrap_err();
         assert!(error.contains("listne"), "{error}");
         assert!(parse("[brocker]", &[]).is_err());
-        assert!(parse("", &[("BROKER__LISTNE", "x")]).is_err());
-        let error = parse("", &[("BROKER_LISTEN", "127.0.0.1:1")]).unwrap_err();
-        assert!(error.contains("two underscores"), "{error}");
+        assert!(error.starts_with("the file: "), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_environment_is_told_with_the_variable() {
+        for (name, value, said) in [
+            (
+                "BROKER__LISTNE",
+                "x",
+                "MQCHAT_BROKER__LISTNE: unknown option `listne`",
+            ),
+            (
+                "BROCKER__LISTEN",
+                "x",
+                "MQCHAT_BROCKER__LISTEN: unknown option `brocker`",
+            ),
+            ("BROKER__LISTEN", "x", "MQCHAT_BROKER__LISTEN: invalid"),
+            (
+                "BROKER__RECEIVE_MAXIMUM",
+                "many",
+                "MQCHAT_BROKER__RECEIVE_MAXIMUM: invalid type",
+            ),
+            (
+                "BROKER_LISTEN",
+                "127.0.0.1:1",
+                "MQCHAT_BROKER_LISTEN: two underscores",
+            ),
+        ] {
+            let good = ("LOG__FORMAT", "json");
+            let error = parse("[chat]", &[good, (name, value)]).unwrap_err();
+            assert!(error.starts_with(said), "{error}");
+            assert!(!error.contains('\n'), "one line: {error}");
+        }
     }
 
     #[test]
@@ -295,10 +358,13 @@ mod tests {
             ("[chat]\njson_depth_max = 1000", "chat: json_depth_max"),
             ("[accounts]\nargon2_passes = 0", "accounts: argon2_passes"),
             (
+                "[log]\nfilter = \"info,broker=loud\"",
+                "log: filter: `broker=loud`",
+            ),
+            (
                 "[[broker.listeners]]\nprotocol = \"unix\"",
                 "broker: listeners, number 1: a unix listener needs socket",
             ),
-            ("[log]\nfilter = \"broker=loud\"", "log: filter"),
         ] {
             let mut config = parse(text, &[]).unwrap();
             let refused = config.apply(&Overrides::default()).unwrap_err();

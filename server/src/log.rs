@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use proto::quote::quoted;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
@@ -44,7 +45,12 @@ impl LogConfig {
     }
 
     fn filter(&self) -> Result<EnvFilter, String> {
-        EnvFilter::try_new(&self.filter).map_err(|error| format!("filter: {error}"))
+        EnvFilter::try_new(&self.filter).map_err(|error| {
+            // It says what is wrong, but not where.
+            let mut directives = self.filter.split(',');
+            let bad = directives.find(|directive| EnvFilter::try_new(directive).is_err());
+            format!("filter: {}: {error}", quoted(bad.unwrap_or(&self.filter)))
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! `mqchat serve`: build, run, drain.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use broker::{Address, AddressPlace, Broker, Certificates};
 use chat_plugin::accounts::Accounts;
 use chat_plugin::plugin::ChatPlugin;
 use chat_plugin::store::{self, ChatStore, EngineKind, Health, StoreError};
+use tokio::net::TcpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -28,7 +31,15 @@ const ADDRESS_FILE: &str = "listen";
 
 /// Runs the server until a signal, or until the store fails.
 pub(crate) fn run(config: &Config, dev: bool) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = match config.server.worker_threads {
+        // The other scheduler runs first what was woken last.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if config.server.worker_threads > 1 {
+        runtime.worker_threads(config.server.worker_threads);
+    }
+    let runtime = runtime
         .enable_all()
         .build()
         .map_err(Failure::io("the runtime"))?;
@@ -51,6 +62,7 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     // First of all, so that a signal during a long recovery of the store is not lost.
     let signals = Signals::new().map_err(Failure::io("signals"))?;
     let hangup = signal(SignalKind::hangup()).map_err(Failure::io("signals"))?;
+    try_addresses(&config.broker)?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
     let sessions = open_sessions(config)?;
@@ -120,6 +132,30 @@ impl Stores {
     }
 }
 
+/// Can the addresses be had? Asked first, so that «address in use» leaves no new data directory and touches no store. They
+/// are taken later, when the store is open: until then clients are better refused than kept waiting.
+fn try_addresses(config: &broker::Config) -> Result<(), Failure> {
+    let further = config.listeners.iter();
+    let further = further.filter_map(|listener| listener.address);
+    for address in config.listen.into_iter().chain(further) {
+        try_address(address).map_err(cannot_listen(&address))?;
+    }
+    Ok(())
+}
+
+fn try_address(address: SocketAddr) -> std::io::Result<()> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?; // as the broker does: connections of an earlier process are no obstacle
+    socket.bind(address)
+}
+
+fn cannot_listen(address: &impl Display) -> impl FnOnce(std::io::Error) -> Failure {
+    Failure::io(format!("cannot listen on {address}"))
+}
+
 /// What listens, and does not serve yet.
 struct Server {
     broker: Broker,
@@ -143,9 +179,7 @@ fn build(
         open,
     );
     let broker = Broker::bind(config.broker.clone(), plugin).map_err(|error| match error {
-        broker::Error::Bind { address, source } => {
-            Failure::io(format!("cannot listen on {address}"))(source)
-        }
+        broker::Error::Bind { address, source } => cannot_listen(&address)(source),
         other => Failure::Usage(other.to_string()),
     })?;
     let broker = match sessions {

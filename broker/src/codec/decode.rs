@@ -23,6 +23,16 @@ pub struct Decoder {
     packet_bytes_max: u32,
     sender: Sender,
     version: Option<Version>,
+    mqtt31: Mqtt31,
+}
+
+/// MQTT 3.1, the version before 3.1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mqtt31 {
+    Refused,
+    Accepted,
+    /// This connection speaks it.
+    Spoken,
 }
 
 /// Which side the bytes come from.
@@ -48,6 +58,7 @@ impl Decoder {
             packet_bytes_max,
             sender: Sender::Client,
             version: None,
+            mqtt31: Mqtt31::Refused,
         }
     }
 
@@ -57,6 +68,7 @@ impl Decoder {
             packet_bytes_max,
             sender: Sender::Client,
             version: Some(version),
+            mqtt31: Mqtt31::Refused,
         }
     }
 
@@ -66,7 +78,21 @@ impl Decoder {
             packet_bytes_max,
             sender: Sender::Server,
             version: Some(version),
+            mqtt31: Mqtt31::Refused,
         }
+    }
+
+    /// Accepts MQTT 3.1 (`MQIsdp`, level 3) as well, to be read as 3.1.1; its one difference in form is that DUP may be set
+    /// where 3.1.1 has fixed flags.
+    #[must_use]
+    pub const fn accepting_mqtt31(mut self) -> Self {
+        self.mqtt31 = Mqtt31::Accepted;
+        self
+    }
+
+    /// The CONNECT was one of MQTT 3.1.
+    pub const fn speaks_mqtt31(&self) -> bool {
+        matches!(self.mqtt31, Mqtt31::Spoken)
     }
 
     /// The version of this connection; `None` before CONNECT. Known also when CONNECT was refused after its protocol
@@ -92,7 +118,7 @@ impl Decoder {
             return Ok(None);
         };
         let (packet_type, flags) = (self.check_type(first >> 4)?, first & 0x0F);
-        check_flags(packet_type, flags)?;
+        check_flags(packet_type, self.without_dup(packet_type, flags))?;
         let Some((remaining, length_bytes)) = read_varint(rest)? else {
             return Ok(None);
         };
@@ -124,6 +150,18 @@ impl Decoder {
         };
         self.decode_body(packet_type, flags, Reader::new(body))
             .map(Some)
+    }
+
+    /// The flags, without DUP where only 3.1 has one.
+    fn without_dup(&self, packet_type: PacketType, flags: u8) -> u8 {
+        match packet_type {
+            PacketType::PubRel | PacketType::Subscribe | PacketType::Unsubscribe
+                if self.speaks_mqtt31() =>
+            {
+                flags & !0b1000
+            }
+            _ => flags,
+        }
     }
 
     /// May this packet come from that side, now?
@@ -163,7 +201,8 @@ impl Decoder {
         mut body: Reader,
     ) -> Result<Packet, DecodeError> {
         if packet_type == PacketType::Connect {
-            let version = connect::protocol_version(&mut body)?;
+            let (version, mqtt31) = connect::protocol_version(&mut body, self.mqtt31)?;
+            self.mqtt31 = mqtt31;
             self.version.get_or_insert(version);
             let connect = connect::connect(version, &mut body)?;
             body.finish()?;

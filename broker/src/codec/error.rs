@@ -175,12 +175,14 @@ impl DecodeError {
         }
     }
 
-    /// In which form a CONNACK may tell a client of a protocol version that this server does not speak: clients before
-    /// 5.0 expect the form of 3.1.1.
-    pub const fn version_of_refusal(&self) -> Option<Version> {
-        match self {
-            Self::UnsupportedVersion { level: 0..=4 } => Some(Version::V311),
-            Self::UnsupportedVersion { .. } => Some(Version::V5),
+    /// In which form a CONNACK tells a client of `version` (if it came to say so) that its CONNECT is refused; `None`: not
+    /// at all. Clients of versions before 5.0 that this server does not speak expect the form of 3.1.1, which has a
+    /// return code for a Client Identifier, and none for what is malformed (3.1.1: [MQTT-3.1.4-1], [MQTT-3.2.2-6]).
+    pub const fn version_of_refusal(&self, version: Option<Version>) -> Option<Version> {
+        match (self, version) {
+            (Self::UnsupportedVersion { level: 0..=4 }, _) => Some(Version::V311),
+            (Self::UnsupportedVersion { .. }, _) => Some(Version::V5),
+            (Self::EmptyClientId, _) | (_, Some(Version::V5)) => version,
             _ => None,
         }
     }

@@ -43,7 +43,6 @@ impl TopicFilter {
                 }
                 filter
             }
-            None if &*text == "$share" => return Err(TopicError::Share),
             None => &*text,
         };
         let mut levels = filter.split('/').peekable();

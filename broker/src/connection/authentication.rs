@@ -129,7 +129,11 @@ async fn begin(
     let secret = server
         .scram_secret()
         .map_err(|_| ReasonCode::ServerUnavailable)?;
-    Ok(Box::new(Scram::new(Arc::clone(&server.hooks), secret)))
+    Ok(Box::new(Scram::new(
+        Arc::clone(&server.hooks),
+        secret,
+        request,
+    )))
 }
 
 impl std::fmt::Debug for Stepped {

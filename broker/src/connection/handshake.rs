@@ -121,6 +121,11 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     let peer = arrival.peer;
     let mut connect = read_connect(link).await?;
     let version = connect.version;
+    let bytes_max = connect.properties.maximum_packet_size;
+    if bytes_max.is_some_and(|max| max < CONNACK_BYTES_MIN) {
+        // Not even a refusal fits [MQTT-3.1.2-24].
+        return Err(Refused::silently(Cause::AnswerTooLarge));
+    }
     let refuse = |reason| Refused::with(version, reason);
     let request = AuthenticateRequest {
         client_id: connect.client_id.clone(),
@@ -249,12 +254,14 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
         terms.session_expiry,
         connect.will.as_ref(),
     );
-    if let Some(queue) = subscriber.known_queue() {
+    if let Some(queue) = subscriber.queue() {
         queue.connect();
     }
     let mut session = Session::new(terms, state, now);
     session.restore(restored.inflight);
-    let present = !connect.clean_start && (open.present || restored.present);
+    // MQTT 3.1 has no such flag in CONNACK.
+    let present =
+        !connect.clean_start && (open.present || restored.present) && !link.speaks_mqtt31();
     link.send(&connack(present, properties), session.version());
     Ok(Opened {
         client,
@@ -315,13 +322,12 @@ fn random_client_id() -> Result<ByteString, getrandom::Error> {
 }
 
 impl Refused {
-    /// The answer to what is no packet, in the form that it asked for or else in this one.
+    /// The answer to what is no packet, for a client of this version.
     pub(super) fn unreadable(error: ReadError, version: Option<Version>) -> Self {
         Self {
             answer: match &error {
                 ReadError::Decode(decode) => decode
-                    .version_of_refusal()
-                    .or(version)
+                    .version_of_refusal(version)
                     .map(|version| (version, decode.reason_code())),
                 ReadError::Io(_) => None,
             },
@@ -343,3 +349,6 @@ impl Refused {
         }
     }
 }
+
+/// A CONNACK of 5.0 without properties.
+const CONNACK_BYTES_MIN: u32 = 5;

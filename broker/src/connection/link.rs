@@ -78,6 +78,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
+    /// Accepts MQTT 3.1 too.
+    pub(crate) fn accept_mqtt31(&mut self) {
+        self.decoder = self.decoder.clone().accepting_mqtt31();
+    }
+
+    pub(crate) const fn speaks_mqtt31(&self) -> bool {
+        self.decoder.speaks_mqtt31()
+    }
+
     pub(crate) const fn version(&self) -> Option<Version> {
         self.decoder.version()
     }

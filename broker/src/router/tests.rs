@@ -45,7 +45,7 @@ fn subscribed(router: &Router, filters: &[(&'static str, Qos, Option<u32>)]) -> 
 
 fn received(subscriber: &Subscriber) -> Vec<Queued> {
     let mut taken = Vec::new();
-    if let Some(queue) = subscriber.known_queue() {
+    if let Some(queue) = subscriber.queue() {
         queue.take(usize::MAX, usize::MAX, &mut taken);
     }
     taken
@@ -85,7 +85,7 @@ fn no_local_keeps_my_own_messages_from_me() {
         .subscribe(&router, wanted, None, clock::now(), &mut None)
         .unwrap();
     let mut own = Publisher::default();
-    own.set_queue(subscriber.known_queue().unwrap());
+    own.set_queue(subscriber.queue().unwrap());
     send(&router, &mut own, publish("a", Qos::AtMostOnce));
     assert!(received(&subscriber).is_empty());
     send(
@@ -145,7 +145,7 @@ fn of_overlapping_subscriptions_no_local_silences_its_own_only() {
         .subscribe(&router, wanted, Some(2), clock::now(), &mut None)
         .unwrap();
     let mut own = Publisher::default();
-    own.set_queue(subscriber.known_queue().unwrap());
+    own.set_queue(subscriber.queue().unwrap());
     send(&router, &mut own, publish("a/b", Qos::AtLeastOnce));
     let got = received(&subscriber);
     assert_eq!(got.len(), 1);
@@ -269,7 +269,7 @@ fn who_is_connected_and_has_room_goes_before_who_is_away_and_nobody_before_the_e
     let router = Router::new(&config);
     let filters = [("$share/g/a", Qos::AtLeastOnce, None)];
     let [away, here] = [(); 2].map(|()| subscribed(&router, &filters));
-    away.known_queue().unwrap().leave();
+    away.queue().unwrap().leave();
     assert_eq!(send_numbered(&router, "a", 2), 0);
     assert!(received(&away).is_empty());
     // The connected one is full.
@@ -284,7 +284,7 @@ fn qos0_is_for_connected_members_only() {
     let router = Router::new(&Config::default());
     let filters = [("$share/g/a", Qos::AtMostOnce, None)];
     let away = subscribed(&router, &filters);
-    away.known_queue().unwrap().leave();
+    away.queue().unwrap().leave();
     assert_eq!(send_numbered(&router, "a", 1), 0);
     assert!(received(&away).is_empty());
 }
@@ -533,10 +533,10 @@ mod against_a_naive_router {
                         model.own[session].clear();
                         own[session].clear();
                     }
-                    Step::Leave(session) => if let Some(queue) = subscribers[session].known_queue() {
+                    Step::Leave(session) => if let Some(queue) = subscribers[session].queue() {
                         queue.leave();
                     },
-                    Step::Return(session) => if let Some(queue) = subscribers[session].known_queue() {
+                    Step::Return(session) => if let Some(queue) = subscribers[session].queue() {
                         queue.connect();
                     },
                     Step::Publish(place) => {
@@ -548,7 +548,7 @@ mod against_a_naive_router {
                     }
                     Step::Consume(session) => {
                         let mut taken = Vec::new();
-                        if let Some(queue) = subscribers[session].known_queue() {
+                        if let Some(queue) = subscribers[session].queue() {
                             queue.take(1, 1, &mut taken);
                         }
                         for queued in &taken {

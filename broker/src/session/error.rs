@@ -39,6 +39,9 @@ pub(crate) enum ProtocolError {
     /// An identifier was used for a second publish before its exchange was over.
     #[error("packet identifier {packet_id} is in use")]
     PacketIdInUse { packet_id: u16 },
+    /// A SUBACK or UNSUBACK that the client does not take, and that cannot be made smaller [MQTT-3.1.2-24].
+    #[error("answer of {bytes} bytes is too large for the client")]
+    AnswerTooLarge { bytes: usize },
     /// DISCONNECT may not give life to a session that was to end with its connection (MQTT 5.0 §3.14.2.2.2).
     #[error("DISCONNECT sets a session expiry where CONNECT had none")]
     SessionExpiryRaised,
@@ -62,8 +65,10 @@ impl ProtocolError {
             | Self::TopicAliasUnknown { .. }
             | Self::NoTopic
             | Self::WrongAck { .. }
+            // 0x91 is no Reason Code of DISCONNECT [MQTT-3.14.2-1].
+            | Self::PacketIdInUse { .. }
             | Self::SessionExpiryRaised => ReasonCode::ProtocolError,
-            Self::PacketIdInUse { .. } => ReasonCode::PacketIdentifierInUse,
+            Self::AnswerTooLarge { .. } => ReasonCode::PacketTooLarge,
             Self::ReceiveMaximumExceeded { .. } => ReasonCode::ReceiveMaximumExceeded,
             Self::TopicAliasInvalid { .. } => ReasonCode::TopicAliasInvalid,
             Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,

@@ -147,7 +147,8 @@ impl Session {
     /// has none.
     fn aliased(&mut self, mut outgoing: Outgoing) -> Outgoing {
         let bytes = || publish_len(&outgoing.publish, &outgoing.head(), self.terms.version);
-        if !outgoing.dup && self.fits(|| bytes() + ALIAS_BYTES) {
+        let allowed = self.terms.topic_alias_out_max > 0 && !outgoing.dup;
+        if allowed && self.fits(|| bytes() + ALIAS_BYTES) {
             outgoing.topic_alias = self.aliases_out.assign(&outgoing.publish.topic);
         }
         outgoing

@@ -1,7 +1,8 @@
 //! SUBSCRIBE and UNSUBSCRIBE: split between the router and the plugin, answered when both have answered.
 
-use super::{Action, Session, Subscribing};
+use super::{Action, ProtocolError, Session, Subscribing};
 use crate::acl;
+use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
     Packet, PacketId, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe,
 };
@@ -89,14 +90,14 @@ impl Session {
         number: u64,
         reasons: Vec<ReasonCode>,
         out: &mut Vec<Action>,
-    ) {
+    ) -> Result<(), ProtocolError> {
         let ordinary = number & ORDINARY_PART != 0;
         let number = number & !ORDINARY_PART;
         let Some(place) = self.requests.iter().position(|it| it.number == number) else {
-            return;
+            return Ok(());
         };
         let Some(request) = self.requests.get_mut(place) else {
-            return;
+            return Ok(());
         };
         let mut reasons = reasons.into_iter();
         for (plugin, reason) in &mut request.reasons {
@@ -105,12 +106,12 @@ impl Session {
             }
         }
         let Some(reasons) = request.reasons.iter().map(|(_, reason)| *reason).collect() else {
-            return;
+            return Ok(());
         };
         let request = self.requests.swap_remove(place);
         self.request_bytes -= request.bytes;
         let (packet_id, properties) = (request.packet_id, AckProperties::default());
-        out.push(Action::Send(Box::new(if request.subscribe {
+        let packet = if request.subscribe {
             Packet::SubAck(SubAck {
                 packet_id,
                 reasons,
@@ -122,7 +123,13 @@ impl Session {
                 reasons,
                 properties,
             })
-        })));
+        };
+        let bytes = encoded_len(&packet, self.terms.version);
+        if !self.fits(|| bytes) {
+            return Err(ProtocolError::AnswerTooLarge { bytes });
+        }
+        out.push(Action::Send(Box::new(packet)));
+        Ok(())
     }
 }
 

@@ -91,6 +91,9 @@ impl Terms {
             receive_maximum: Some(config.receive_maximum),
             maximum_packet_size: Some(config.packet_bytes_max),
             topic_alias_maximum: Some(config.topic_alias_maximum).filter(|it| *it > 0),
+            response_information: Some(config.response_information.as_str())
+                .filter(|it| asked.request_response_information == Some(true) && !it.is_empty())
+                .map(Into::into),
             authentication_method: asked.authentication_method.clone(),
             server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
             ..ConnAckProperties::default()

@@ -36,11 +36,15 @@ async fn the_server_uses_an_alias_from_the_first_message_on() {
     assert_eq!(topic(&mut client).await, ("t/1".to_owned(), Some(1)));
 }
 
-/// [MQTT-3.1.2-26], [MQTT-3.1.2-27].
+/// [MQTT-3.1.2-26], [MQTT-3.1.2-27], [MQTT-3.3.2-11].
 #[tokio::test]
 async fn the_server_uses_no_alias_that_the_client_did_not_allow() {
     let world = World::with(|config| config.topic_alias_out_max = 2);
-    for (maximum, expected) in [(None, [None; 3]), (Some(9), [Some(1), Some(2), Some(1)])] {
+    for (maximum, expected) in [
+        (None, [None; 3]),
+        (Some(1), [Some(1); 3]),
+        (Some(9), [Some(1), Some(2), Some(1)]),
+    ] {
         let (mut client, _) = subscribed(&world, maximum).await;
         let mut sender = world.connect(V5, "sender").await;
         for (name, alias) in ["t/1", "t/2", "t/3"].into_iter().zip(expected) {

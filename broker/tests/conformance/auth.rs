@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use super::client::{Client, V5, connect, disconnect, qos1};
-use super::world::World;
+use super::world::{Event, World};
 
 const SCRAM: &str = "SCRAM-SHA-256";
 
@@ -112,6 +112,9 @@ async fn challenge(client: &mut Client, method: &str) -> String {
                 auth.properties.authentication_method.as_deref(),
                 Some(method)
             );
+            // Nothing that could make it too large.
+            assert_eq!(auth.properties.reason_string, None);
+            assert!(auth.properties.user_properties.is_empty());
             let data = auth.properties.authentication_data.unwrap();
             String::from_utf8(data.to_vec()).unwrap()
         }
@@ -147,6 +150,8 @@ async fn alice(world: &World) -> Client {
     client
 }
 
+/// [MQTT-4.12.0-2], [MQTT-4.12.0-5]: the server asks by AUTH 0x18 with the client's method, [MQTT-3.15.2-1], [MQTT-3.15.2-2],
+/// [MQTT-3.15.2-3]: without Reason String and User Properties.
 #[tokio::test]
 async fn scram_lets_in_who_knows_the_password() {
     let world = World::start();
@@ -156,6 +161,7 @@ async fn scram_lets_in_who_knows_the_password() {
 }
 
 /// The unknown are challenged like the known, each time with the same salt.
+/// [MQTT-4.12.0-4]: whoever is rejected is told, and the connection closed.
 #[tokio::test]
 async fn scram_refuses_a_wrong_password_and_an_unknown_user_alike() {
     let world = World::start();
@@ -169,6 +175,8 @@ async fn scram_refuses_a_wrong_password_and_an_unknown_user_alike() {
         salts.push(server_first.split(',').nth(1).unwrap().to_owned());
         client.send(&go_on(SCRAM, scram.last(&server_first))).await;
         refused(&mut client, ReasonCode::NotAuthorized).await;
+        let (who, event) = world.plugin.next().await;
+        assert!(who == user && matches!(event, Event::ScramRefused));
     }
     assert_eq!(salts[1], salts[2]);
     assert_ne!(salts[0], salts[1]);

@@ -101,6 +101,22 @@ impl Client {
         }
     }
 
+    /// The next packet, byte for byte.
+    pub(crate) async fn receive_raw(&mut self) -> Vec<u8> {
+        let packet = async {
+            loop {
+                if let Some(bytes) = framed_bytes(&self.input)
+                    && bytes <= self.input.len()
+                {
+                    return self.input.split_to(bytes).to_vec();
+                }
+                let read = self.stream.read_buf(&mut self.input).await.unwrap();
+                assert_ne!(read, 0, "the connection was closed");
+            }
+        };
+        timeout(PATIENCE, packet).await.expect("nothing came")
+    }
+
     pub(crate) async fn receive_publish(&mut self) -> Publish {
         match self.receive().await {
             Packet::Publish(publish) => publish,
@@ -192,6 +208,50 @@ impl Client {
     pub(crate) fn vanish(self) {
         drop(self.stream);
     }
+}
+
+/// How long the packet is that begins here, once its length is there.
+fn framed_bytes(input: &[u8]) -> Option<usize> {
+    let length = input.get(1..)?;
+    let last = length.iter().position(|byte| byte & 0x80 == 0)?;
+    let remaining = length[..=last]
+        .iter()
+        .rev()
+        .fold(0, |value, byte| value << 7 | usize::from(byte & 0x7F));
+    Some(2 + last + remaining)
+}
+
+/// A packet of less than 128 bytes behind its length, from its fields.
+pub(crate) fn frame(first: u8, fields: &[&[u8]]) -> Vec<u8> {
+    let body = fields.concat();
+    assert!(body.len() < 128);
+    let mut bytes = vec![first, u8::try_from(body.len()).unwrap()];
+    bytes.extend(body);
+    bytes
+}
+
+/// A text, or binary data, behind its length.
+pub(crate) fn text(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    let bytes = bytes.as_ref();
+    let mut field = u16::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
+    field.extend_from_slice(bytes);
+    field
+}
+
+/// An empty property section, where there is one.
+pub(crate) fn no_properties(version: Version) -> &'static [u8] {
+    match version {
+        V5 => &[0],
+        V311 => &[],
+    }
+}
+
+/// The first part of CONNECT: up to its properties.
+pub(crate) fn connect_head(version: Version, flags: u8) -> Vec<u8> {
+    let mut head = b"\0\x04MQTT".to_vec();
+    head.extend([if version == V5 { 5 } else { 4 }, flags, 0, 0]);
+    head.extend(no_properties(version));
+    head
 }
 
 pub(crate) fn id(number: u16) -> PacketId {

@@ -39,6 +39,7 @@ async fn connack_announces_the_limits_of_the_server() {
     assert_eq!(ack.properties.maximum_qos, None);
 }
 
+/// [MQTT-3.1.0-1]. 3.1.1 [MQTT-3.1.0-1].
 #[tokio::test]
 async fn a_first_packet_that_is_not_connect_closes_the_connection() {
     let world = World::start();
@@ -47,6 +48,7 @@ async fn a_first_packet_that_is_not_connect_closes_the_connection() {
     client.expect_closed().await;
 }
 
+/// [MQTT-3.1.0-2]: a second CONNECT is a Protocol Error. 3.1.1 [MQTT-3.1.0-2].
 #[tokio::test]
 async fn second_connect_closes_the_connection() {
     let world = World::start();
@@ -61,6 +63,7 @@ async fn second_connect_closes_the_connection() {
     old.expect_closed().await;
 }
 
+/// [MQTT-3.1.2-2]. 3.1.1 [MQTT-3.1.2-2]: CONNACK says so, and the connection is closed.
 #[tokio::test]
 async fn other_protocol_versions_are_told_in_a_form_that_they_read() {
     let world = World::start();
@@ -81,6 +84,52 @@ async fn other_protocol_versions_are_told_in_a_form_that_they_read() {
     }
 }
 
+/// 3.1: CONNACK knows no session, and DUP may be set in SUBSCRIBE.
+#[tokio::test]
+async fn mqtt_3_1_is_accepted_by_option() {
+    let world = World::with(|config| config.mqtt31 = true);
+    for _ in 0..2 {
+        let mut client = world.open(V311).await;
+        client
+            .send_bytes(b"\x10\x11\x00\x06MQIsdp\x03\x00\x00\x00\x00\x03abc")
+            .await;
+        match client.receive().await {
+            Packet::ConnAck(ack) => {
+                assert_eq!(
+                    (ack.reason, ack.session_present),
+                    (ReasonCode::Success, false)
+                );
+            }
+            other => panic!("CONNACK expected, not {other:?}"),
+        }
+        client.send_bytes(b"\x8A\x06\x00\x01\x00\x01t\x01").await;
+        assert!(matches!(client.receive().await, Packet::SubAck(_)));
+        client.send(&qos0("t", "hi")).await;
+        assert_eq!(client.receive_publish().await.payload, "hi");
+        client.disconnect().await;
+        world.plugin.disconnected().await;
+    }
+    let mut newer = world.connect(V311, "b").await;
+    newer.send_bytes(b"\x8A\x06\x00\x01\x00\x01t\x01").await;
+    newer.expect_closed().await;
+}
+
+#[tokio::test]
+async fn response_information_is_given_to_who_asks_for_it() {
+    let world = World::with(|config| config.response_information = "answers/".to_owned());
+    for (asked, expected) in [
+        (None, None),
+        (Some(false), None),
+        (Some(true), Some("answers/")),
+    ] {
+        let mut connect = connect(V5, "a");
+        connect.properties.request_response_information = asked;
+        let (_client, ack) = world.connect_with(connect).await;
+        assert_eq!(ack.properties.response_information.as_deref(), expected);
+    }
+}
+
+/// [MQTT-3.1.4-2], [MQTT-3.2.2-7]. 3.1.1 [MQTT-3.2.2-5].
 #[tokio::test]
 async fn refused_credentials_are_told() {
     let world = World::start();
@@ -108,6 +157,8 @@ async fn a_session_that_the_plugin_refuses_is_not_opened() {
     client.expect_closed().await;
 }
 
+/// [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.2.2-16]: who comes without a Client Identifier gets a new one, and is told.
+/// 3.1.1 [MQTT-3.1.3-6].
 #[tokio::test]
 async fn an_empty_client_id_is_replaced_by_the_server() {
     let world = World::start();
@@ -119,6 +170,7 @@ async fn an_empty_client_id_is_replaced_by_the_server() {
     world.connect(V311, "").await;
 }
 
+/// 3.1.1 [MQTT-3.1.3-7], [MQTT-3.1.3-8], [MQTT-3.1.3-9]: return code 2, and the connection is closed.
 #[tokio::test]
 async fn an_empty_client_id_without_clean_session_is_refused_in_3_1_1() {
     let world = World::start();
@@ -274,6 +326,7 @@ async fn watcher(world: &World) -> Client {
     watcher
 }
 
+/// [MQTT-3.1.2-8]. 3.1.1 [MQTT-3.1.2-8].
 #[tokio::test]
 async fn a_will_is_published_when_the_client_vanishes() {
     let world = World::start();
@@ -287,6 +340,7 @@ async fn a_will_is_published_when_the_client_vanishes() {
     }
 }
 
+/// [MQTT-3.14.4-3], [MQTT-3.1.2-10].
 #[tokio::test]
 async fn a_goodbye_deletes_the_will_unless_it_asks_for_it() {
     let world = World::start();
@@ -303,6 +357,7 @@ async fn a_goodbye_deletes_the_will_unless_it_asks_for_it() {
     assert_eq!(watcher.receive_publish().await.topic, "will/a");
 }
 
+/// [MQTT-3.1.3-9]: no will if the client is back before its delay has passed.
 #[tokio::test]
 async fn a_delayed_will_is_not_published_if_the_client_comes_back() {
     let world = World::start();
@@ -321,6 +376,7 @@ async fn a_delayed_will_is_not_published_if_the_client_comes_back() {
     assert_eq!(watcher.receive_publish().await.topic, "will/b");
 }
 
+/// [MQTT-3.1.2-8]: the end of the session comes before the delay.
 #[tokio::test]
 async fn a_delayed_will_is_published_when_the_session_ends() {
     let world = World::start();
@@ -346,6 +402,43 @@ async fn a_will_that_its_client_may_not_publish_is_refused() {
     }
 }
 
+/// §3.1.3.2: the properties of a will become those of its PUBLISH; its own QoS and lifetime count.
+#[tokio::test]
+async fn a_will_has_all_its_properties() {
+    let world = World::start();
+    let mut watcher = world.connect(V5, "watcher").await;
+    watcher.subscribe(&[("w", Qos::ExactlyOnce)]).await;
+    let mut asked = connect(V5, "a");
+    let properties = WillProperties {
+        will_delay_interval: Some(0),
+        payload_format_indicator: Some(true),
+        message_expiry_interval: Some(1_000),
+        content_type: Some("text/plain".into()),
+        response_topic: Some("answers".into()),
+        correlation_data: Some(Bytes::from_static(b"7")),
+        user_properties: vec![("a".into(), "1".into()), ("a".into(), "2".into())],
+    };
+    asked.will = Some(Will {
+        qos: Qos::AtLeastOnce,
+        properties: properties.clone(),
+        ..will("w", None)
+    });
+    world.connect_with(asked).await.0.vanish();
+    let got = watcher.receive_publish().await;
+    assert_eq!(
+        (got.qos, &got.payload[..]),
+        (Qos::AtLeastOnce, &b"gone"[..])
+    );
+    let left = got.properties.message_expiry_interval.unwrap();
+    assert!((990..=1_000).contains(&left), "{left}");
+    assert_eq!(got.properties.payload_format_indicator, Some(true));
+    assert_eq!(got.properties.content_type, properties.content_type);
+    assert_eq!(got.properties.response_topic, properties.response_topic);
+    assert_eq!(got.properties.correlation_data, properties.correlation_data);
+    assert_eq!(got.properties.user_properties, properties.user_properties);
+}
+
+/// [MQTT-3.1.2-15].
 #[tokio::test]
 async fn a_will_can_be_retained() {
     let world = World::start();

@@ -73,6 +73,7 @@ async fn publishes_of_one_read_cross_the_seam_together() {
     assert!(batches.len() < 10, "{batches:?}");
 }
 
+/// 3.1.1 [MQTT-4.6.0-2], [MQTT-4.6.0-3]: PUBACK and PUBREC leave in the order of arrival.
 #[tokio::test]
 async fn acks_leave_in_the_order_of_arrival_whatever_the_order_of_answers() {
     let world = World::start();
@@ -113,6 +114,7 @@ async fn the_answer_is_carried_in_5_0_and_plain_in_3_1_1() {
     }
 }
 
+/// [MQTT-3.1.2-29].
 #[tokio::test]
 async fn without_problem_information_acks_carry_no_properties() {
     let world = World::start();
@@ -126,6 +128,7 @@ async fn without_problem_information_acks_carry_no_properties() {
     assert_eq!(ack, with_reason(1, ReasonCode::QuotaExceeded));
 }
 
+/// [MQTT-3.4.2-3].
 #[tokio::test]
 async fn an_answer_that_is_too_large_for_the_client_loses_its_properties() {
     let world = World::start();

@@ -5,7 +5,8 @@ use broker::codec::reason::ReasonCode;
 use bytes::Bytes;
 
 use super::client::{
-    Client, V5, V311, id, message, puback, pubcomp, pubrec, pubrel, qos0, qos1, qos2, with_reason,
+    Client, V5, V311, connect, id, message, puback, pubcomp, pubrec, pubrel, qos0, qos1, qos2,
+    with_reason,
 };
 use super::world::World;
 
@@ -15,6 +16,7 @@ async fn subscriber(world: &World, filter: &'static str, qos: Qos) -> Client {
     client
 }
 
+/// [MQTT-3.8.4-8]. 3.1.1 [MQTT-3.8.4-6].
 #[tokio::test]
 async fn a_message_is_delivered_at_the_lower_qos() {
     let world = World::start();
@@ -43,6 +45,7 @@ async fn a_message_is_delivered_at_the_lower_qos() {
     }
 }
 
+/// [MQTT-3.3.4-1]. 3.1.1 [MQTT-3.3.4-1].
 #[tokio::test]
 async fn qos1_and_qos2_are_acknowledged_by_their_own_packets() {
     let world = World::start();
@@ -57,6 +60,7 @@ async fn qos1_and_qos2_are_acknowledged_by_their_own_packets() {
     }
 }
 
+/// [MQTT-4.3.3-10], [MQTT-4.3.3-12].
 #[tokio::test]
 async fn a_qos2_message_sent_twice_is_delivered_once() {
     let world = World::start();
@@ -75,6 +79,7 @@ async fn a_qos2_message_sent_twice_is_delivered_once() {
     assert_eq!(receiver.receive_publish().await.payload, "new");
 }
 
+/// [MQTT-3.6.2-1], [MQTT-3.7.2-1]. 3.1.1 [MQTT-4.3.3-1], [MQTT-4.3.3-2]: PUBREC and PUBREL are answered, whatever is known of them.
 #[tokio::test]
 async fn acknowledgements_of_unknown_packets_follow_the_version() {
     let world = World::start();
@@ -105,6 +110,7 @@ async fn an_acknowledgement_of_the_wrong_kind_closes_the_connection() {
     receiver.expect_disconnect(ReasonCode::ProtocolError).await;
 }
 
+/// [MQTT-4.3.3-9]. 3.1.1 [MQTT-3.3.5-2].
 #[tokio::test]
 async fn a_publish_that_is_not_authorized_is_refused_as_the_version_allows() {
     let world = World::start();
@@ -113,8 +119,10 @@ async fn a_publish_that_is_not_authorized_is_refused_as_the_version_allows() {
     let ack = five.publish_qos1("forbidden/t", 1).await;
     assert_eq!(ack.reason, ReasonCode::NotAuthorized);
     five.send(&qos2("forbidden/t", 2, "x")).await;
-    let refused = with_reason(2, ReasonCode::NotAuthorized);
-    assert_eq!(five.receive().await, Packet::PubRec(refused));
+    match five.receive().await {
+        Packet::PubRec(ack) => assert_eq!(ack.reason, ReasonCode::NotAuthorized),
+        other => panic!("PUBREC expected, not {other:?}"),
+    }
     // The exchange is over: the identifier is free.
     five.send(&qos1("t", 2, "allowed")).await;
 
@@ -138,6 +146,7 @@ async fn nobody_publishes_to_sys_and_is_told_so_without_being_closed() {
     assert_eq!(ack.reason, ReasonCode::Success);
 }
 
+/// [MQTT-4.7.2-1].
 #[tokio::test]
 async fn wildcards_at_the_root_match_neither_dollar_topics_nor_the_plugin() {
     let world = World::start();
@@ -151,6 +160,8 @@ async fn wildcards_at_the_root_match_neither_dollar_topics_nor_the_plugin() {
     receiver.expect_quiet().await;
 }
 
+/// [MQTT-3.3.2-4], [MQTT-3.3.2-15], [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-18], [MQTT-3.3.2-20]: unaltered, and User
+/// Properties in their order.
 #[tokio::test]
 async fn properties_reach_the_subscriber_unaltered() {
     let world = World::start();
@@ -183,6 +194,7 @@ async fn a_5_0_message_reaches_a_3_1_1_client_without_properties() {
     );
 }
 
+/// [MQTT-3.3.2-5], [MQTT-3.3.2-6].
 #[tokio::test]
 async fn a_message_that_expired_in_the_queue_is_not_sent() {
     let world = World::start();
@@ -231,6 +243,7 @@ async fn an_alias_stands_for_the_topic_it_was_last_given() {
     }
 }
 
+/// [MQTT-3.3.2-8], [MQTT-3.3.2-9].
 #[tokio::test]
 async fn a_bad_alias_closes_the_connection_with_its_reason() {
     let world = World::with(|config| config.topic_alias_maximum = 2);
@@ -253,6 +266,7 @@ async fn a_bad_alias_closes_the_connection_with_its_reason() {
         .await;
 }
 
+/// [MQTT-3.3.2-7]: no alias is carried over to another connection.
 #[tokio::test]
 async fn an_alias_ends_with_its_connection() {
     let world = World::start();
@@ -298,6 +312,40 @@ async fn the_last_retained_message_comes_with_a_subscription() {
     }
 }
 
+/// [MQTT-3.3.1-8]: «MUST NOT store the message as a retained message and MUST NOT remove or replace any existing» one.
+#[tokio::test]
+async fn an_empty_payload_deletes_only_when_it_is_retained() {
+    let world = World::start();
+    let mut client = world.connect(V5, "a").await;
+    client.send(&retained("r/1", "kept")).await;
+    assert_eq!(client.receive().await, puback(1));
+    client.publish_qos1("r/1", 2).await;
+    client.send(&qos1("r/1", 3, "")).await;
+    assert_eq!(client.receive().await, puback(3));
+    client.subscribe(&[("r/+", Qos::AtMostOnce)]).await;
+    assert_eq!(client.receive_publish().await.payload, "kept");
+    client.expect_quiet().await;
+}
+
+/// [MQTT-3.1.2-29].
+#[tokio::test]
+async fn a_refusal_says_why_unless_the_client_wants_no_problem_information() {
+    let world = World::start();
+    for (wanted, expected) in [
+        (None, Some("not authorized for this topic")),
+        (Some(true), Some("not authorized for this topic")),
+        (Some(false), None),
+    ] {
+        let mut asked = connect(V5, "a");
+        asked.properties.request_problem_information = wanted;
+        let (mut client, _) = world.connect_with(asked).await;
+        let ack = client.publish_qos1("forbidden", 1).await;
+        assert_eq!(ack.reason, ReasonCode::NotAuthorized);
+        let text = ack.properties.and_then(|it| it.reason_string);
+        assert_eq!(text.as_deref(), expected);
+    }
+}
+
 #[tokio::test]
 async fn a_retained_message_that_is_live_comes_without_the_flag() {
     let world = World::start();
@@ -314,12 +362,15 @@ async fn a_full_retained_store_refuses() {
         .send_all(&[retained("r/1", "x"), retained("r/2", "x")])
         .await;
     assert_eq!(client.receive().await, puback(1));
-    let refused = with_reason(1, ReasonCode::QuotaExceeded);
-    assert_eq!(client.receive().await, Packet::PubAck(refused));
+    match client.receive().await {
+        Packet::PubAck(ack) => assert_eq!(ack.reason, ReasonCode::QuotaExceeded),
+        other => panic!("PUBACK expected, not {other:?}"),
+    }
 }
 
 // Malformed packets.
 
+/// [MQTT-4.13.1-1], [MQTT-4.13.2-1]. 3.1.1 [MQTT-4.8.0-1].
 #[tokio::test]
 async fn a_malformed_packet_closes_its_connection_and_nothing_else() {
     let world = World::start();

@@ -19,6 +19,7 @@ async fn away_subscriber(world: &World, version: Version) {
     client.disconnect().await;
 }
 
+/// [MQTT-3.1.2-5], [MQTT-3.1.2-23]. 3.1.1 [MQTT-3.1.2-4], [MQTT-3.1.2-5].
 #[tokio::test]
 async fn messages_wait_for_a_client_that_is_away() {
     let world = World::start();
@@ -39,6 +40,7 @@ async fn messages_wait_for_a_client_that_is_away() {
     }
 }
 
+/// [MQTT-3.1.2-4].
 #[tokio::test]
 async fn clean_start_discards_the_session() {
     let world = World::start();
@@ -80,6 +82,7 @@ async fn a_session_with_clean_start_and_an_expiry_is_kept() {
     assert!(ack.session_present);
 }
 
+/// [MQTT-4.1.0-2].
 #[tokio::test]
 async fn a_session_expires() {
     let world = World::start();
@@ -113,6 +116,7 @@ async fn disconnect_may_change_the_expiry_but_not_give_life() {
     client.expect_disconnect(ReasonCode::ProtocolError).await;
 }
 
+/// [MQTT-4.4.0-1], [MQTT-3.3.1-1], [MQTT-4.3.3-6]. 3.1.1 [MQTT-4.4.0-1], [MQTT-4.6.0-1].
 #[tokio::test]
 async fn unacknowledged_messages_come_again_in_order_with_dup() {
     let world = World::start();

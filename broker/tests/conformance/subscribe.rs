@@ -6,6 +6,7 @@ use broker::codec::reason::ReasonCode;
 use super::client::{V5, V311, filter, message, puback, qos0, qos1};
 use super::world::{Event, World};
 
+/// [MQTT-3.9.3-1], [MQTT-3.9.3-2], [MQTT-3.8.4-6].
 #[tokio::test]
 async fn suback_answers_each_filter_in_order() {
     let world = World::start();
@@ -35,6 +36,7 @@ async fn suback_answers_each_filter_in_order() {
     );
 }
 
+/// 3.1.1 [MQTT-3.9.3-2].
 #[tokio::test]
 async fn a_refusal_is_0x80_in_3_1_1() {
     let world = World::start();
@@ -48,6 +50,7 @@ async fn a_refusal_is_0x80_in_3_1_1() {
     );
 }
 
+/// [MQTT-3.11.3-1], [MQTT-3.11.3-2], [MQTT-3.10.4-2].
 #[tokio::test]
 async fn unsuback_tells_what_existed() {
     let world = World::start();
@@ -66,6 +69,7 @@ async fn unsuback_tells_what_existed() {
     client.expect_quiet().await;
 }
 
+/// 3.1.1 [MQTT-3.10.4-5].
 #[tokio::test]
 async fn unsuback_comes_in_3_1_1_whether_it_existed_or_not() {
     let world = World::start();
@@ -103,6 +107,7 @@ async fn the_plugin_sees_only_filters_below_its_root() {
     assert_eq!(filters.len(), 1);
 }
 
+/// [MQTT-3.8.4-3].
 #[tokio::test]
 async fn a_second_subscription_to_a_filter_replaces_the_first() {
     let world = World::start();
@@ -117,6 +122,7 @@ async fn a_second_subscription_to_a_filter_replaces_the_first() {
     client.expect_quiet().await;
 }
 
+/// [MQTT-3.3.4-2], [MQTT-3.3.4-4].
 #[tokio::test]
 async fn overlapping_subscriptions_give_one_copy_with_all_identifiers() {
     let world = World::start();
@@ -137,6 +143,7 @@ async fn overlapping_subscriptions_give_one_copy_with_all_identifiers() {
     client.expect_quiet().await;
 }
 
+/// [MQTT-3.8.3-3].
 #[tokio::test]
 async fn no_local_spares_the_publisher_its_own_messages() {
     let world = World::start();
@@ -154,6 +161,7 @@ async fn no_local_spares_the_publisher_its_own_messages() {
     assert_eq!(client.receive_publish().await.payload, "theirs");
 }
 
+/// [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11].
 #[tokio::test]
 async fn retain_handling_decides_when_retained_messages_come() {
     let world = World::start();
@@ -180,6 +188,7 @@ async fn retain_handling_decides_when_retained_messages_come() {
     }
 }
 
+/// [MQTT-3.3.1-13].
 #[tokio::test]
 async fn retain_as_published_keeps_the_flag() {
     let world = World::start();

@@ -113,6 +113,7 @@ pub(crate) enum Event {
     Unsubscribed(Vec<TopicFilter>),
     Delivered(Vec<(DeliveryRef, DeliveryOutcome)>),
     Disconnected(SessionEnd),
+    ScramRefused,
     Shutdown,
 }
 
@@ -339,6 +340,7 @@ impl Hooks for Plugin {
     async fn scram_credential(
         &self,
         user: &str,
+        _request: &AuthenticateRequest,
     ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
         let password: &[u8] = match user {
             "alice" => b"secret of alice",
@@ -348,6 +350,10 @@ impl Hooks for Plugin {
         };
         let credential = Credential::derive(password, b"salt", 4_096);
         Ok(Some((identity(user), credential)))
+    }
+
+    fn on_scram_refused(&self, user: &str, _request: &AuthenticateRequest) {
+        self.record_as(user, Event::ScramRefused);
     }
 
     /// `ECHO`: who says the same thing twice is `alice`.

@@ -10,9 +10,11 @@ use std::sync::{Arc, PoisonError};
 use broker::codec::packet::{PacketId, Publish, Qos};
 use broker::hooks::{PublishAnswer, Ticket};
 use bytes::Bytes;
-use proto::ids::{ConversationId, MessageId};
+use proto::error::ErrorName;
+use proto::ids::{ConversationId, IdError, MessageId};
 use proto::payload;
-use proto::topics::{PublishTopic, Target, err_topic_mid, err_topic_packet};
+use proto::quote::quoted;
+use proto::topics::{PublishTopic, Target, TopicError, err_topic_mid, err_topic_packet};
 
 use super::peer::{Item, Peer};
 use super::{ChatPlugin, answer};
@@ -106,7 +108,7 @@ impl ChatPlugin {
                     &Refusal::format("nothing in chat/ is retained"),
                 );
             }
-            Err(error) => return self.refuse(peer, waiting, &bad_topic(error)),
+            Err(error) => return self.refuse(peer, waiting, &bad_topic(error, &topic)),
         };
         if let PublishTopic::To { target, mid } = parsed {
             match self
@@ -179,9 +181,11 @@ impl ChatPlugin {
         waiting: &mut Waiting,
     ) -> Result<Message, Refusal> {
         waiting.mid.clone_from(&in_topic);
-        let in_property = property(publish, "mid").map(str::parse).transpose();
-        let in_property: Option<MessageId> =
-            in_property.map_err(|error| Refusal::format(format!("{error}")))?;
+        let in_property = property(publish, "mid").map(|mid| {
+            let bad = |error: IdError| Refusal::format(format!("{error}: {}", quoted(mid)));
+            mid.parse::<MessageId>().map_err(bad)
+        });
+        let in_property = in_property.transpose()?;
         if waiting.mid.is_none() {
             waiting.mid.clone_from(&in_property);
         }
@@ -350,10 +354,11 @@ impl Batch {
     }
 }
 
-fn bad_topic(error: proto::topics::TopicError) -> Refusal {
+fn bad_topic(error: TopicError, topic: &str) -> Refusal {
+    let said = format!("{error}: {}", quoted(topic));
     match error.refusal() {
-        proto::error::ErrorName::Format => Refusal::format(error.to_string()),
-        _ => Refusal::NotFound(Cow::Borrowed("no such topic")),
+        ErrorName::Format => Refusal::Format(said),
+        _ => Refusal::NotFound(said.into()),
     }
 }
 

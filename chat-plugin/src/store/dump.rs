@@ -46,7 +46,7 @@ pub struct Compacted {
 /// Writes all rows of a store that nobody has open into a file, which must not exist.
 ///
 /// # Errors
-/// As [`super::open`]; [`StoreError::Unavailable`] if the file cannot be written.
+/// As [`super::open`]; [`StoreError::File`] if the file exists or cannot be written.
 pub fn dump(options: &StoreOptions, path: &Path) -> Result<Dumped, StoreError> {
     let mut dumped = None;
     let work = DumpTo {
@@ -60,8 +60,8 @@ pub fn dump(options: &StoreOptions, path: &Path) -> Result<Dumped, StoreError> {
 /// Reads a dump into a store that is made by this. The whole file is checked before the first row is written.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] if the file is not a complete dump, or the store's directory is not empty or in use by
-/// something else; otherwise as [`super::open`].
+/// [`StoreError::File`] if the file is not a complete dump, [`StoreError::Exists`] if there is a store; otherwise as
+/// [`super::open`].
 pub fn load(options: &StoreOptions, path: &Path) -> Result<Dumped, StoreError> {
     let dumped = read_dump(path, &mut |_, _, _| Ok(()))?;
     with_engine(options, Purpose::Make, LoadFrom(path))?;
@@ -117,7 +117,7 @@ struct DumpTo<'a> {
 
 impl Work for DumpTo<'_> {
     fn on(self, engine: &impl KvEngine, _: &mut Watermark) -> Result<(), StoreError> {
-        let io = |error: std::io::Error| StoreError::from(unavailable(self.path, &error));
+        let io = |error: std::io::Error| bad_file(self.path, &error);
         // It holds every message and every password hash.
         let file = OpenOptions::new()
             .write(true)
@@ -174,10 +174,7 @@ fn with_engine(
     }
     let directory = Directory::open(&options.directory, FORMAT, options.engine.name())?;
     if purpose == Purpose::Make && !directory.is_new() {
-        return Err(StoreError::Corrupt(format!(
-            "{} holds a store already",
-            options.directory.display()
-        )));
+        return Err(StoreError::Exists);
     }
     match options.engine {
         #[cfg(feature = "fjall")]
@@ -276,9 +273,9 @@ impl<R: Read> Input<R> {
     fn bytes(&mut self, buffer: &mut [u8]) -> Result<(), StoreError> {
         self.from.read_exact(buffer).map_err(|error| {
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                StoreError::Corrupt("the dump is cut off".to_owned())
+                StoreError::File("the dump is cut off".to_owned())
             } else {
-                StoreError::Unavailable(format!("dump: {error}"))
+                StoreError::File(format!("dump: {error}"))
             }
         })?;
         self.hash.update(&*buffer);
@@ -293,7 +290,7 @@ impl<R: Read> Input<R> {
 
     fn field(&mut self, buffer: &mut Vec<u8>, len: usize, max: usize) -> Result<(), StoreError> {
         if len > max {
-            return Err(StoreError::Corrupt(format!(
+            return Err(StoreError::File(format!(
                 "the dump has a field of {len} bytes"
             )));
         }
@@ -304,13 +301,13 @@ impl<R: Read> Input<R> {
 
 /// Reads a whole dump and checks its end.
 fn read_dump(path: &Path, each: &mut Each<'_>) -> Result<Dumped, StoreError> {
-    let file = File::open(path).map_err(|error| unavailable(path, &error))?;
+    let file = File::open(path).map_err(|error| bad_file(path, &error))?;
     let mut input = Input {
         from: BufReader::new(file),
         hash: Sha256::new(),
     };
     if input.array()? != *TITLE {
-        return Err(StoreError::Corrupt(format!(
+        return Err(StoreError::File(format!(
             "{} is not a dump that this mqchat knows",
             path.display()
         )));
@@ -323,7 +320,7 @@ fn read_dump(path: &Path, each: &mut Each<'_>) -> Result<Dumped, StoreError> {
             break;
         }
         let table = tables::from_byte(byte).ok_or_else(|| {
-            StoreError::Corrupt(format!("the dump has rows of the unknown table {byte}"))
+            StoreError::File(format!("the dump has rows of the unknown table {byte}"))
         })?;
         let key_len = usize::from(u16::from_be_bytes(input.array()?));
         let value_len = u32::from_be_bytes(input.array()?) as usize;
@@ -335,9 +332,13 @@ fn read_dump(path: &Path, each: &mut Each<'_>) -> Result<Dumped, StoreError> {
     let said = u64::from_be_bytes(input.array()?);
     let checksum: [u8; 32] = input.hash.clone().finalize().into();
     if said != rows || input.array::<32>()? != checksum {
-        return Err(StoreError::Corrupt(
+        return Err(StoreError::File(
             "the checksum of the dump is wrong".to_owned(),
         ));
     }
     Ok(Dumped { rows, checksum })
+}
+
+fn bad_file(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::File(format!("{}: {error}", path.display()))
 }

@@ -1,6 +1,7 @@
 //! What an operator does: users, stop, a second start, configuration.
 
 use std::fs;
+use std::path::Path;
 
 use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
@@ -122,6 +123,66 @@ fn second_start_on_the_same_data_is_refused() {
 }
 
 #[test]
+fn an_address_in_use_leaves_nothing_behind() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("new");
+    let output = mqchat(&data_dir, &["serve", "--dev", "--listen", &address], "");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains(&address) && said.contains("in use"), "{said}");
+    assert!(!data_dir.exists());
+    drop(taken);
+    let mut server = Launch::new(&data_dir).listen(&address).dev().start();
+    Login::new("alice").connect(server.address()).settle();
+    // Its connections linger after a kill, which is no obstacle.
+    server.restart();
+    Login::new("alice").connect(server.address()).settle();
+}
+
+#[test]
+fn a_dump_overwrites_nothing_and_is_loaded_into_a_new_store_only() {
+    let mut server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.publish("chat/to/me", "kept");
+    server.terminate();
+    server.wait_for_exit();
+    let directory = tempfile::tempdir().unwrap();
+    let dump = directory.path().join("dump");
+    let file = dump.to_str().unwrap();
+    let refused = |data_dir: &Path, command: &str, file: &str, said: &str| {
+        let output = mqchat(data_dir, &["store", command, file], "");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains(said), "{told}");
+        assert_eq!(told.lines().count(), 1, "calm: {told}");
+    };
+    assert!(
+        server
+            .command(&["store", "dump", file], "")
+            .status
+            .success()
+    );
+    let before = fs::read(&dump).unwrap();
+    refused(server.data_dir(), "dump", file, "exists");
+    assert_eq!(fs::read(&dump).unwrap(), before);
+    refused(server.data_dir(), "load", file, "already");
+    refused(server.data_dir(), "dump", "/nowhere/dump", "/nowhere/dump");
+
+    let new = directory.path().join("new");
+    refused(&new, "load", "/nowhere/dump", "/nowhere/dump");
+    assert!(!new.exists(), "a mistyped name makes nothing");
+    let cut = directory.path().join("cut");
+    fs::write(&cut, &before[..before.len() - 40]).unwrap();
+    refused(&new, "load", cut.to_str().unwrap(), "cut off");
+    assert!(mqchat(&new, &["store", "load", file], "").status.success());
+    let server = Launch::new(&new).dev().start();
+    let mut alice = Login::new("alice").connect(server.address());
+    assert_eq!(alice.history("me")[0]["t"], "kept");
+}
+
+#[test]
 fn damaged_store_is_never_an_empty_one() {
     let mut server = Server::dev();
     let mut alice = Login::new("alice").connect(server.address());
@@ -172,6 +233,15 @@ fn configuration_is_checked_and_misspelt_options_are_refused() {
     assert!(!bad.status.success());
     let said = String::from_utf8_lossy(&bad.stderr).into_owned();
     assert!(said.contains("no_such_option"), "{said}");
+    let misspelt = std::process::Command::new(env!("CARGO_BIN_EXE_mqchat"))
+        .arg("check-config")
+        .env("MQCHAT_CHAT__NO_SUCH_OPTION", "1")
+        .output()
+        .unwrap();
+    assert_eq!(misspelt.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&misspelt.stderr).into_owned();
+    let beginning = "mqchat: MQCHAT_CHAT__NO_SUCH_OPTION: unknown option";
+    assert!(said.starts_with(beginning), "{said}");
 }
 
 #[test]

@@ -513,6 +513,41 @@ fn bad_calls_are_refused() {
             "{method} {request}"
         );
     }
+    for (method, request, said) in [
+        (
+            "conv.create",
+            json!({"title": 7}),
+            "field `title` must be a text",
+        ),
+        (
+            "conv.create",
+            json!({"members": ["@bob", "Bob\u{1b}"]}),
+            r"field `members[1]`: not a handle, user, conversation or me: `Bob\u{1b}`",
+        ),
+        ("me.set", json!({}), "field `name` is missing"),
+        (
+            "me.set",
+            json!({"nam": "x"}),
+            "unknown field `nam`, known: `name`",
+        ),
+        ("me.get", json!([]), "a JSON object is wanted"),
+        (
+            "conv.create",
+            json!({"kind": "channel"}),
+            "field `kind` must be `group` or `direct`, not `channel`",
+        ),
+    ] {
+        let error = alice.try_call(method, &request).unwrap_err();
+        assert_eq!(
+            (&error["code"], &error["message"]),
+            (&json!("format"), &json!(said))
+        );
+    }
+    let answer = alice.publish("chat/else\u{202e}where", "x");
+    assert_eq!(
+        answer.reason_string.as_deref(),
+        Some(r"no such topic in chat/: `chat/else\u{202e}where`")
+    );
     let done = alice.publish("chat/rpc/me.set", r#"{"name":"quiet"}"#);
     assert_eq!(
         done.reason,

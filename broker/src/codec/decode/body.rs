@@ -229,11 +229,19 @@ fn disconnect(context: Context, body: &mut Reader) -> Result<Disconnect, DecodeE
     Ok(disconnect)
 }
 
-/// Without a body: success (§3.15.2.1); otherwise it names its method (§3.15.2.2.2).
+/// Without a body: success (§3.15.2.1), which only a server says [MQTT-3.15.2-1]; otherwise it names its method
+/// (§3.15.2.2.2).
 fn auth(context: Context, body: &mut Reader) -> Result<Auth, DecodeError> {
     if body.is_empty() {
+        let reason = ReasonCode::Success;
+        if !belongs(reason, context) {
+            return Err(DecodeError::ReasonCode {
+                packet_type: context.packet_type,
+                code: reason as u8,
+            });
+        }
         return Ok(Auth {
-            reason: ReasonCode::Success,
+            reason,
             properties: AuthProperties::default(),
         });
     }

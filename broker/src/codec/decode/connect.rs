@@ -1,7 +1,7 @@
 //! CONNECT (MQTT 5.0 §3.1), of either version.
 
 use super::reader::Reader;
-use super::{DecodeError, properties};
+use super::{DecodeError, Mqtt31, properties};
 use crate::codec::packet::{Connect, Qos, Version, Will};
 use crate::codec::properties::{ConnectProperties, WillProperties};
 
@@ -14,12 +14,16 @@ const CLEAN_START: u8 = 0b0000_0010;
 const RESERVED: u8 = 0b0000_0001;
 
 /// Protocol Name and Protocol Version (§3.1.2.1, §3.1.2.2). MQTT 3.1 called itself `MQIsdp`.
-pub(super) fn protocol_version(body: &mut Reader) -> Result<Version, DecodeError> {
+pub(super) fn protocol_version(
+    body: &mut Reader,
+    mqtt31: Mqtt31,
+) -> Result<(Version, Mqtt31), DecodeError> {
     let name = body.text()?;
     let level = body.u8()?;
     match (&*name, level) {
-        ("MQTT", 4) => Ok(Version::V311),
-        ("MQTT", 5) => Ok(Version::V5),
+        ("MQTT", 4) => Ok((Version::V311, mqtt31)),
+        ("MQTT", 5) => Ok((Version::V5, mqtt31)),
+        ("MQIsdp", 3) if mqtt31 == Mqtt31::Accepted => Ok((Version::V311, Mqtt31::Spoken)),
         _ => Err(DecodeError::UnsupportedVersion { level }),
     }
 }

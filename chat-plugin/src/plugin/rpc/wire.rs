@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use proto::ids::{ConversationId, Handle, Seq, UserId};
-use proto::topics::Target;
+use proto::quote::quoted;
+use proto::topics::{Target, TopicError};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -28,7 +29,9 @@ impl<'de> Deserialize<'de> for UserAsked {
         let bare = text.parse().map(Target::User);
         bare.or_else(|_| text.parse())
             .map(Self)
-            .map_err(serde::de::Error::custom)
+            .map_err(|error: TopicError| {
+                serde::de::Error::custom(format!("{error}: {}", quoted(&text)))
+            })
     }
 }
 

@@ -411,7 +411,7 @@ async fn a_damaged_dump_is_refused(world: World) {
     for damaged in [&flipped[..], &bytes[..bytes.len() - 1], &bytes[..3], b""] {
         std::fs::write(&file, damaged).unwrap();
         let error = load(&options, &file).err().unwrap();
-        assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+        assert!(matches!(error, StoreError::File(_)), "{error}");
         assert!(
             !options.directory.exists(),
             "checked before anything is made"

@@ -1,6 +1,15 @@
 //! Hex examples: what the decoder refuses, with the rule and the Reason Code, and what it must accept.
 //!
-//! Rules without «3.1.1» are those of MQTT 5.0. Spaces separate fields and mean nothing.
+//! Rules without «3.1.1» are those of MQTT 5.0. Spaces separate fields and mean nothing. What holds for every text, every
+//! property or every packet is written once, in `strict`.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic like tests"
+)]
+
+mod strict;
+mod template;
 
 use broker::codec::decode::{DecodeError, Decoder};
 use broker::codec::encode::encode;
@@ -114,9 +123,13 @@ fn a_vector_in_parts_gives_the_same() {
 fn a_refusal_of_the_version_goes_in_the_form_that_the_client_knows() {
     for (level, version) in [(3, Version::V311), (6, Version::V5)] {
         let error = DecodeError::UnsupportedVersion { level };
-        assert_eq!(error.version_of_refusal(), Some(version));
+        assert_eq!(error.version_of_refusal(None), Some(version));
     }
-    assert_eq!(DecodeError::Utf8.version_of_refusal(), None);
+    let (old, new) = (Some(Version::V311), Some(Version::V5));
+    assert_eq!(DecodeError::EmptyClientId.version_of_refusal(old), old);
+    assert_eq!(DecodeError::Utf8.version_of_refusal(old), None);
+    assert_eq!(DecodeError::Utf8.version_of_refusal(new), new);
+    assert_eq!(DecodeError::Utf8.version_of_refusal(None), None);
 }
 
 /// The first packet of a connection, to a server that does not know the version yet.
@@ -317,6 +330,7 @@ const V5_REFUSED: &[Refused] = &[
     ("§3.14.2.1 unknown Reason Code", "E0 01 05", PROTOCOL),
     ("§3.14.2.2.2 Session Expiry Interval twice", "E0 0C 00 0A 1100000001 1100000001", PROTOCOL),
     ("§3.14.2.2 bytes after the properties", "E0 03 00 00 00", MALFORMED),
+    ("[MQTT-3.15.2-1] AUTH without a body: success, which a server says", "F0 00", PROTOCOL),
     ("§3.15.2.1 Reason Code of a server", "F0 06 00 04 15 0001 61", PROTOCOL),
     ("§3.15.2.1 Reason Code of something else", "F0 06 87 04 15 0001 61", PROTOCOL),
     ("§3.15.2.2.2 AUTH without method", "F0 02 18 00", PROTOCOL),
@@ -416,6 +430,8 @@ const V5_ACCEPTED: &[&str] = &[
     "62 03 0001 92",
     "70 02 0001",
     "82 07 0001 00 0001 23 2E",
+    "82 0C 0001 00 0006 247368617265 00", // $share alone is a filter like any other
+    "82 10 0001 00 000A 2453484152452F2F74 2F 04", // so is $SHARE//t/, with No Local
     "82 0C 0001 05 0BFFFFFF7F 0001 61 00",
     "82 10 0001 00 000A 2473686172652F672F23 1A",
     "A2 0D 0001 07 26 0001 61 0001 62 0001 61",
@@ -423,7 +439,6 @@ const V5_ACCEPTED: &[&str] = &[
     "E0 00",
     "E0 02 04 00",
     "E0 07 00 05 1100000000",
-    "F0 00",
     "F0 0A 18 08 15 0001 61 16 0001 00",
     "F0 06 19 04 15 0001 61",
 ];
@@ -447,6 +462,7 @@ const V5_SERVER_ACCEPTED: &[&str] = &[
     "90 06 0001 00 00 87 A2",
     "B0 05 0001 00 00 11",
     "D0 00",
+    "F0 00",
     "30 09 0001 61 04 0B01 0B02 78", // two subscriptions matched
     "E0 02 8E 00",
     "E0 06 9C 04 1C 0001 61",
