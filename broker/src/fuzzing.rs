@@ -360,8 +360,6 @@ impl Life {
                 let answer = Answer::Published(PublishAnswer::SUCCESS);
                 self.session.handle_answer(number, answer, out)?;
             }
-            // Nothing is at rest here.
-            Action::Keep(_) => {}
             Action::Accept(_, number) => {
                 let answer = Answer::Published(PublishAnswer::SUCCESS);
                 self.session.handle_answer(number, answer, out)?;
@@ -404,7 +402,8 @@ impl Life {
                 .tickets
                 .push_back((number, Wanted::Reasons(filters.len()))),
             // What ends the connection comes as a step of its own.
-            Action::Disconnect { .. } | Action::Authenticate { .. } => {}
+            // Nothing is at rest here.
+            Action::Disconnect { .. } | Action::Authenticate { .. } | Action::Keep(_) => {}
         }
         self.read_as_client(sent);
         Ok(())

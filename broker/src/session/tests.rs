@@ -327,7 +327,10 @@ impl ClientModel {
                 .chain(&self.waiting)
                 .filter_map(|publish| publish.packet_id)
                 .collect();
-            (1..).map(id).find(|id| !taken.contains(id)).unwrap()
+            (1..=u16::MAX)
+                .map(id)
+                .find(|id| !taken.contains(id))
+                .unwrap()
         });
         let publish = publish(topic, qos, packet_id, number);
         if qos == Qos::AtMostOnce {
