@@ -89,6 +89,8 @@ pub struct Config {
     pub retained_messages_max: usize,
     /// Bytes of all retained messages. Default 268,435,456.
     pub retained_bytes_max: usize,
+    /// What outlives the process, and what PUBACK means for it. Default `always`.
+    pub persistence: Persistence,
     /// Seconds between two looks at the statistics in `$SYS/broker/…`; 0: there are none. Default 10.
     pub sys_interval_s: u64,
     /// Milliseconds without progress after which a write to a stalled client ends its connection. Default 30,000.
@@ -112,6 +114,19 @@ pub enum OverRate {
     /// Publishes to ordinary topics are refused: 0x97 in 5.0; at QoS 0 and in 3.1.1, which can tell no refusal, they are
     /// dropped. Those of the plugin are slowed down.
     Refuse,
+}
+
+/// What of ordinary messages outlives the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Persistence {
+    /// PUBACK (PUBREC at QoS 2) means: durable for every persistent session that matched and had room, and as the retained
+    /// message. SUBACK to a persistent session: the subscription is durable. Exactly once holds across a crash between
+    /// persistent sessions. Publishes that concern clean sessions only wait for nothing.
+    #[default]
+    Always,
+    /// Nothing: sessions, retained messages and wills end with the process.
+    Off,
 }
 
 impl Default for Config {
@@ -149,6 +164,7 @@ impl Default for Config {
             sessions_kept_max: 100_000,
             retained_messages_max: 100_000,
             retained_bytes_max: 256 * 1024 * 1024,
+            persistence: Persistence::Always,
             sys_interval_s: 10,
             write_timeout_ms: 30_000,
             output_bytes_max: 64 * 1024,

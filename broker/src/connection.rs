@@ -40,14 +40,15 @@ use crate::config::OverRate;
 use crate::hooks::{
     Authentication, AuthenticationStep, ClientInfo, Peer, PublishAnswer, Room, SessionEnd, Ticket,
 };
+use crate::journal::{Change, Entry, Journal, QueueRow, Waiter, WillRow};
 use crate::listener::Arrival;
 use crate::mailbox::{Answer, Letters};
 use crate::rate::Meter;
 use crate::registry::{Claim, KeptSession, expires_at};
 use crate::router::{Publisher, Subscriber};
-use crate::server::Server;
+use crate::server::{Server, session_row};
 use crate::session::queue::Queued;
-use crate::session::{AckKind, Action, ProtocolError, Session, Subscribing, will};
+use crate::session::{AckKind, Action, Keep, ProtocolError, Session, Subscribing, will};
 
 /// Serves one accepted stream until it has ended.
 pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, arrival: Arrival)
@@ -297,6 +298,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             events.letters = letters;
             ready = true;
         }
+        if !self.has_store_room()
+            && let Some(journal) = &self.server.journal
+        {
+            ready |= journal.poll_room(cx).is_ready();
+        }
         if self.is_reading()
             && let Poll::Ready(read) = self.link.poll_read(cx)
         {
@@ -374,15 +380,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.link.output_bytes() < self.server.config.output_bytes_max
     }
 
+    /// The store keeps up with what is to be at rest.
+    fn has_store_room(&self) -> bool {
+        let journal = self.server.journal.as_deref();
+        journal.is_none_or(Journal::has_room)
+    }
+
     fn is_reading(&self) -> bool {
         self.drain_until.is_none()
             && self.paused_until.is_none()
             && self.session.wants_input()
             && self.has_room()
+            && self.has_store_room()
     }
 
     fn is_delivering(&self) -> bool {
-        self.drain_until.is_none() && self.has_room() && !self.session.is_holding()
+        self.drain_until.is_none()
+            && self.has_room()
+            && !self.session.is_holding()
+            && self.has_store_room()
     }
 
     /// Is there something to do without waiting?
@@ -534,22 +550,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.link.send_publish(&outgoing, self.session.version());
             }
             Action::Route(publish, number) => {
-                let answer = Answer::Published(self.route(publish, now));
-                self.session.handle_answer(number, answer, out)?;
+                if let Some(answer) = self.route(publish, number, now) {
+                    let answer = Answer::Published(answer);
+                    self.session.handle_answer(number, answer, out)?;
+                }
             }
             Action::HandOver(batch) => self.hand_over(batch),
             Action::Release(packet_id, number) => self.release(packet_id, number),
+            Action::Accept(packet_id, number) => {
+                let answer = Answer::Published(PublishAnswer::SUCCESS);
+                self.note_exchange(number, answer, |session| Change::Received {
+                    session,
+                    packet_id,
+                });
+            }
+            Action::Forget(packet_id, number) => {
+                self.note_exchange(number, Answer::Released(true), |session| Change::Released {
+                    session,
+                    packet_id,
+                });
+            }
+            Action::Keep(keep) => self.keep(keep),
             Action::Subscribe(wanted) => {
                 let number = wanted.number;
-                let reasons = self.subscribe(wanted, now);
-                self.session
-                    .handle_answer(number, Answer::Reasons(reasons), out)?;
+                let mut entry = self.open_if_durable();
+                let reasons = self.subscribe(wanted, now, &mut entry);
+                self.answer_reasons(number, reasons, entry, out)?;
             }
             Action::SubscribePlugin(wanted) => self.subscribe_plugin(wanted),
             Action::Unsubscribe(filters, number) => {
-                let reasons = self.unsubscribe(&filters);
-                self.session
-                    .handle_answer(number, Answer::Reasons(reasons), out)?;
+                let mut entry = self.open_if_durable();
+                let reasons = self.unsubscribe(&filters, &mut entry);
+                self.answer_reasons(number, reasons, entry, out)?;
             }
             Action::UnsubscribePlugin(filters, number) => {
                 let ticket = self.ticket(number);
@@ -571,7 +603,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ticket::new(Arc::clone(&self.client.mailbox), number)
     }
 
-    fn route(&mut self, publish: Arc<Publish>, now: Instant) -> PublishAnswer {
+    /// `None`: the answer comes when the message is at rest.
+    fn route(&mut self, publish: Arc<Publish>, number: u64, now: Instant) -> Option<PublishAnswer> {
         let server = &self.server;
         server.metrics.publishes_received.increment();
         let permitted =
@@ -580,16 +613,101 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             server.metrics.publishes_refused.increment();
             debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
             return match reason {
-                ReasonCode::NotAuthorized => refused(reason, "not authorized for this topic"),
+                ReasonCode::NotAuthorized => Some(refused(reason, "not authorized for this topic")),
                 // The rule says not to tell.
-                reason => PublishAnswer::refusal(reason),
+                reason => Some(PublishAnswer::refusal(reason)),
             };
         }
-        let routed = server.route(publish, &mut self.publisher, now);
-        if routed.retained_refused {
-            return refused(ReasonCode::QuotaExceeded, "no room to retain it");
+        let (qos, packet_id) = (publish.qos, publish.packet_id);
+        let mut routed = server.route(publish, &mut self.publisher, now);
+        if routed.retained_refused && self.session.version() == Version::V5 {
+            return Some(refused(ReasonCode::QuotaExceeded, "no room to retain it"));
         }
-        PublishAnswer::SUCCESS
+        if qos == Qos::ExactlyOnce
+            && let (Some(packet_id), Some(session)) = (packet_id, self.durable_session())
+        {
+            routed.entry = routed.entry.or_else(|| server.router.open());
+            if let Some(entry) = &mut routed.entry {
+                entry.push(Change::Received { session, packet_id });
+            }
+        }
+        match routed.entry {
+            Some(entry) if qos > Qos::AtMostOnce => {
+                let answer = Answer::Published(PublishAnswer::SUCCESS);
+                entry.commit(Waiter::letter(&self.client.mailbox, number, answer));
+                None
+            }
+            // What nobody waits for is written soon.
+            _ => Some(PublishAnswer::SUCCESS),
+        }
+    }
+
+    /// The number of the session at rest, if its subscriptions, messages and exchanges are, too.
+    fn durable_session(&self) -> Option<u64> {
+        self.subscriber
+            .number()
+            .filter(|_| self.session.is_durable())
+    }
+
+    fn open_if_durable(&self) -> Option<Entry> {
+        self.durable_session()
+            .and_then(|_| self.server.router.open())
+    }
+
+    /// The answer waits until what was asked for is at rest.
+    fn answer_reasons(
+        &mut self,
+        number: u64,
+        reasons: Vec<ReasonCode>,
+        entry: Option<Entry>,
+        out: &mut Vec<Action>,
+    ) -> Result<(), End> {
+        let answer = Answer::Reasons(reasons);
+        match entry {
+            Some(entry) if !entry.is_empty() => {
+                entry.commit(Waiter::letter(&self.client.mailbox, number, answer));
+            }
+            _ => self.session.handle_answer(number, answer, out)?,
+        }
+        Ok(())
+    }
+
+    /// Notes the beginning or the end of a QoS 2 exchange, and answers when that is at rest.
+    fn note_exchange(&self, number: u64, answer: Answer, change: impl FnOnce(u64) -> Change) {
+        let waiter = Waiter::letter(&self.client.mailbox, number, answer);
+        match self.subscriber.number().zip(self.server.router.open()) {
+            Some((session, mut entry)) => {
+                entry.push(change(session));
+                entry.commit(waiter);
+            }
+            None => waiter.tell(),
+        }
+    }
+
+    /// Notes how far a delivery has come. At QoS 1 nobody waits for that: it would only be sent again.
+    fn keep(&self, keep: Keep) {
+        let Some((session, mut entry)) = self.subscriber.number().zip(self.server.router.open())
+        else {
+            return;
+        };
+        let (change, waits_for) = match keep {
+            Keep::Sent(queued, at, packet_id) => {
+                let mut row = QueueRow::waiting(session, at, &queued);
+                row.packet_id = Some(packet_id);
+                let waits = queued.qos == Qos::ExactlyOnce;
+                (Change::Moved(Box::new(row)), waits.then_some(packet_id))
+            }
+            Keep::Released(at, packet_id) => {
+                let row = QueueRow::released(session, at, packet_id);
+                (Change::Moved(Box::new(row)), Some(packet_id))
+            }
+            Keep::Settled(at) => (Change::Settled { session, at }, None),
+        };
+        entry.push(change);
+        if let Some(packet_id) = waits_for {
+            let number = packet_id.get().into();
+            entry.commit(Waiter::letter(&self.client.mailbox, number, Answer::Kept));
+        }
     }
 
     fn hand_over(&mut self, batch: Vec<(Publish, u64)>) {
@@ -636,12 +754,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn subscribe(&mut self, wanted: Subscribing, now: Instant) -> Vec<ReasonCode> {
+    fn subscribe(
+        &mut self,
+        wanted: Subscribing,
+        now: Instant,
+        entry: &mut Option<Entry>,
+    ) -> Vec<ReasonCode> {
         let identifier = wanted.identifier;
         let reasons = wanted
             .filters
             .into_iter()
-            .map(|filter| self.subscribe_one(filter, identifier, now))
+            .map(|filter| self.subscribe_one(filter, identifier, now, entry))
             .collect();
         if let Some(queue) = self.subscriber.queue() {
             self.publisher.set_queue(queue);
@@ -654,6 +777,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         mut wanted: SubscribeFilter,
         identifier: Option<u32>,
         now: Instant,
+        entry: &mut Option<Entry>,
     ) -> ReasonCode {
         let metrics = &self.server.metrics;
         match self.permit_subscription(&wanted.filter) {
@@ -666,7 +790,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let result = self
             .subscriber
-            .subscribe(&self.server.router, wanted, identifier, now);
+            .subscribe(&self.server.router, wanted, identifier, now, entry);
         if result == Err(ReasonCode::QuotaExceeded) {
             metrics.subscriptions_over_limit.increment();
         }
@@ -694,16 +818,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         info!(client = ?self.client, count = over.len(), "subscriptions end: no longer allowed");
         self.server.metrics.subscriptions_revoked.add(over.len());
-        self.unsubscribe(&over);
+        let mut entry = self.open_if_durable();
+        self.unsubscribe(&over, &mut entry);
         if let Some(queue) = self.subscriber.queue() {
-            let allowed = |publish: &Publish| {
-                let filter = &publish.topic;
+            let forbidden = |queued: &Queued| {
+                let filter = &queued.publish.topic;
                 let request = Request::Subscribe { filter };
-                acl::permit(&*self.server.hooks, &self.client, request).is_ok()
+                acl::permit(&*self.server.hooks, &self.client, request).is_err()
             };
-            let dropped = queue.retain(allowed);
+            let dropped = queue.take_out(forbidden);
             let metrics = &self.server.metrics;
-            metrics.messages_dropped_not_allowed.add(dropped);
+            metrics.messages_dropped_not_allowed.add(dropped.len());
+            if let (Some(entry), Some(session)) = (&mut entry, self.subscriber.number()) {
+                for at in dropped.iter().filter_map(|queued| queued.stored) {
+                    entry.push(Change::Settled { session, at });
+                }
+            }
         }
     }
 
@@ -719,11 +849,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .on_subscribe(&self.client, filters, identifier, ticket);
     }
 
-    fn unsubscribe(&mut self, filters: &[TopicFilter]) -> Vec<ReasonCode> {
+    fn unsubscribe(
+        &mut self,
+        filters: &[TopicFilter],
+        entry: &mut Option<Entry>,
+    ) -> Vec<ReasonCode> {
         let mut reasons = Vec::new();
         for filter in filters {
-            let (reason, left) = self.subscriber.unsubscribe(&self.server.router, filter);
-            self.server.give_on(left);
+            let router = &self.server.router;
+            let (reason, left) = self.subscriber.unsubscribe(router, filter, entry);
+            let places: Vec<_> = left.iter().filter_map(|queued| queued.stored).collect();
+            // Others may have rows at rest for what this session has none for.
+            let mut given = entry.take().or_else(|| router.open());
+            self.server.give_on(left, &mut given);
+            if let (Some(given), Some(session)) = (&mut given, self.subscriber.number()) {
+                let settled = places.into_iter().map(|at| Change::Settled { session, at });
+                settled.for_each(|change| given.push(change));
+            }
+            *entry = given;
             reasons.push(reason);
         }
         reasons
@@ -883,14 +1026,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let publish = will::into_publish(*will);
             match due {
                 Some(at) => pending_will = Some((at, Box::new(publish))),
-                None => server.publish_will(publish, now),
+                None => server.publish_will(publish, self.subscriber.number(), now),
             }
         }
         if discarded {
-            let queued = self.subscriber.end(&server.router);
-            server.give_on(ended.state.into_shared().chain(queued));
+            server.end_subscriber(&mut self.subscriber, ended.state, None);
             drop(self.claim);
         } else {
+            let number = self.subscriber.number();
+            if let Some((number, mut entry)) = number.zip(server.router.open()) {
+                let expiry = ended.session_expiry;
+                entry.push(session_row(&self.client, number, expiry, Some(now)));
+                entry.push(match &pending_will {
+                    Some((at, publish)) => Change::Will(Box::new(WillRow {
+                        session: number,
+                        due: Some(*at),
+                        delay: 0,
+                        publish: Publish::clone(publish),
+                    })),
+                    None => Change::NoWill(number),
+                });
+            }
             if let Some(queue) = self.subscriber.queue() {
                 queue.leave();
             }

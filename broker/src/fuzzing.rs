@@ -361,12 +361,20 @@ impl Life {
                 let answer = Answer::Published(PublishAnswer::SUCCESS);
                 self.session.handle_answer(number, answer, out)?;
             }
+            Action::Accept(_, number) => {
+                let answer = Answer::Published(PublishAnswer::SUCCESS);
+                self.session.handle_answer(number, answer, out)?;
+            }
+            Action::Forget(_, number) => {
+                self.session
+                    .handle_answer(number, Answer::Released(true), out)?;
+            }
             Action::Subscribe(wanted) => {
                 let subscribe = |filter| {
                     let (router, identifier) = (&self.router, wanted.identifier);
                     let granted = self
                         .subscriber
-                        .subscribe(router, filter, identifier, self.now);
+                        .subscribe(router, filter, identifier, self.now, &mut None);
                     granted.unwrap_or_else(|refusal| refusal)
                 };
                 let reasons = wanted.filters.into_iter().map(subscribe).collect();
@@ -374,7 +382,11 @@ impl Life {
                 self.session.handle_answer(wanted.number, answer, out)?;
             }
             Action::Unsubscribe(filters, number) => {
-                let unsubscribe = |filter| self.subscriber.unsubscribe(&self.router, filter).0;
+                let unsubscribe = |filter| {
+                    self.subscriber
+                        .unsubscribe(&self.router, filter, &mut None)
+                        .0
+                };
                 let answer = Answer::Reasons(filters.iter().map(unsubscribe).collect());
                 self.session.handle_answer(number, answer, out)?;
             }
@@ -391,7 +403,8 @@ impl Life {
                 .tickets
                 .push_back((number, Wanted::Reasons(filters.len()))),
             // What ends the connection comes as a step of its own.
-            Action::Disconnect { .. } | Action::Authenticate { .. } => {}
+            // Nothing is at rest here.
+            Action::Disconnect { .. } | Action::Authenticate { .. } | Action::Keep(_) => {}
         }
         self.read_as_client(sent);
         Ok(())

@@ -7,9 +7,8 @@
 //! 1. The token is cancelled: no connection is accepted, and none is read any more.
 //! 2. Each connection waits until its requests are answered (at most `drain_timeout_ms`), sends the answers and DISCONNECT
 //!    0x8B, and tells the plugin of its end.
-//! 3. When the last task is over, the plugin is told of the shutdown.
+//! 3. When the last task is over, the plugin is told of the shutdown, and the sessions at rest are closed.
 //!
-//! What it does not do yet: keeping sessions and retained messages over a restart.
 
 pub mod acl;
 mod clock;
@@ -20,6 +19,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod hooks;
+mod journal;
 mod listener;
 pub mod mailbox;
 pub mod metrics;
@@ -29,13 +29,14 @@ mod router;
 pub mod scram;
 mod server;
 mod session;
+pub mod store;
 mod sys;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::acl::Rules;
 pub use crate::config::{Config, ConfigError};
@@ -45,6 +46,7 @@ pub use crate::listener::{Address, AddressPlace, Certificates, TlsError};
 use crate::listener::{Doorkeeper, Listener};
 pub use crate::metrics::Metrics;
 use crate::server::Server;
+use crate::store::sessions::Sessions;
 use crate::sys::Statistics;
 
 /// A broker that listens and does not serve yet.
@@ -56,6 +58,7 @@ pub struct Broker {
     certificates: Certificates,
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
+    sessions: Option<Sessions>,
 }
 
 struct HooksBox(Arc<dyn Hooks>);
@@ -82,7 +85,16 @@ impl Broker {
             certificates,
             rules: Arc::default(),
             metrics,
+            sessions: None,
         })
+    }
+
+    /// Keeps sessions, retained messages and wills there, and begins with what was found there. Without this nothing
+    /// outlives the process.
+    #[must_use]
+    pub fn with_sessions(mut self, sessions: Sessions) -> Self {
+        self.sessions = Some(sessions);
+        self
     }
 
     /// Where it listens: the simple listener first, if there is one, then the others in their order.
@@ -123,8 +135,13 @@ impl Broker {
             self.hooks.0,
             self.rules,
             self.metrics,
+            self.sessions.as_ref().map(Sessions::journal),
             stop.clone(),
         ));
+        let mut sessions = self.sessions;
+        if let Some(sessions) = &mut sessions {
+            server.restore(sessions.take_found());
+        }
         server.tasks.spawn(Arc::clone(&server).watch_sessions());
         server.tasks.spawn(Arc::clone(&server).watch_rules());
         if let Some(interval) = server.config.sys_interval() {
@@ -150,5 +167,11 @@ impl Broker {
         server.tasks.close();
         server.tasks.wait().await;
         server.hooks.on_shutdown().await;
+        if let Some(sessions) = sessions {
+            let closing = tokio::task::spawn_blocking(move || sessions.close());
+            if let Err(error) = closing.await {
+                error!(%error, "sessions could not be closed");
+            }
+        }
     }
 }

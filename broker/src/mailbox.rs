@@ -19,6 +19,8 @@ pub enum Answer {
     Released(bool),
     /// Of `on_subscribe` and `on_unsubscribe`.
     Reasons(Vec<ReasonCode>),
+    /// What was noted about a delivery is at rest.
+    Kept,
     /// The ticket was dropped: close the connection.
     Dropped,
 }

@@ -20,6 +20,7 @@ use crate::codec::reason::ReasonCode;
 use crate::mailbox::Mailbox;
 use crate::router::Subscriber;
 use crate::session::SessionState;
+use crate::session::queue::Queue;
 
 /// Whose session: the user's key and the Client Identifier.
 pub(crate) type SessionKey = Arc<(Arc<str>, ByteString)>;
@@ -79,8 +80,8 @@ pub(crate) struct KeptSession {
 pub(crate) enum Due {
     /// The session has ended. Its will is published if there is one.
     Expired(Box<KeptSession>),
-    /// The delay of a will is over; the session goes on.
-    Will(Box<Publish>),
+    /// The delay of a will is over; the session, whose number at rest this is, goes on.
+    Will(Box<Publish>, Option<u64>),
 }
 
 /// The right of one connection to a session. Dropped, it lets the next one in.
@@ -138,10 +139,27 @@ impl Registry {
                 Deadline::Expiry => inner
                     .take_kept(&key)
                     .map(|session| Due::Expired(Box::new(session))),
-                Deadline::Will => inner.take_will(&key).map(Due::Will),
+                Deadline::Will => inner
+                    .take_will(&key)
+                    .map(|(will, session)| Due::Will(will, session)),
             });
         }
         (due, None)
+    }
+
+    /// Keeps a session that was found at rest, before any connection.
+    pub(crate) fn restore(&self, key: &SessionKey, session: KeptSession) {
+        let mut inner = self.lock();
+        inner.slot(key);
+        inner.keep(key, session);
+    }
+
+    /// The queues of kept sessions.
+    pub(crate) fn kept_queues(&self) -> Vec<Arc<Queue>> {
+        let inner = self.lock();
+        let kept = inner.slots.values().filter_map(|slot| slot.kept.as_ref());
+        kept.filter_map(|kept| kept.session.subscriber.queue().cloned())
+            .collect()
     }
 
     /// Waits until there may be an earlier deadline.
@@ -178,11 +196,7 @@ impl Inner {
         connection: u64,
         mailbox: &Arc<Mailbox>,
     ) -> (Arc<Semaphore>, Vec<Arc<Mailbox>>) {
-        let slot = self.slots.entry(Arc::clone(key)).or_insert_with(|| Slot {
-            turn: Arc::new(Semaphore::new(1)),
-            claims: Vec::new(),
-            kept: None,
-        });
+        let slot = self.slot(key);
         let others = slot
             .claims
             .iter()
@@ -191,6 +205,14 @@ impl Inner {
         slot.claims.reserve_exact(1);
         slot.claims.push((connection, Arc::clone(mailbox)));
         (Arc::clone(&slot.turn), others)
+    }
+
+    fn slot(&mut self, key: &SessionKey) -> &mut Slot {
+        self.slots.entry(Arc::clone(key)).or_insert_with(|| Slot {
+            turn: Arc::new(Semaphore::new(1)),
+            claims: Vec::new(),
+            kept: None,
+        })
     }
 
     fn keep(&mut self, key: &SessionKey, session: KeptSession) {
@@ -230,10 +252,11 @@ impl Inner {
         Some(kept.session)
     }
 
-    fn take_will(&mut self, key: &SessionKey) -> Option<Box<Publish>> {
+    fn take_will(&mut self, key: &SessionKey) -> Option<(Box<Publish>, Option<u64>)> {
         let kept = self.slots.get_mut(key)?.kept.as_mut()?;
         kept.will = None;
-        kept.session.will.take().map(|(_, publish)| publish)
+        let (_, publish) = kept.session.will.take()?;
+        Some((publish, kept.session.subscriber.number()))
     }
 
     /// The kept session that expires first.

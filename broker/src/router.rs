@@ -10,21 +10,23 @@ mod shared;
 mod tests;
 mod trie;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 
-use self::retained::{Message, Retained};
+pub(crate) use self::retained::Message;
+use self::retained::Retained;
 use self::shared::{Group, Member};
 use self::trie::Trie;
 use crate::codec::packet::{Publish, Qos, RetainHandling, SubscribeFilter};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::config::Config;
-use crate::session::queue::{Pushed, Queue, Queued, Shared};
+use crate::journal::{Change, Entry as Journaled, Journal, SubscriptionRow};
+use crate::session::queue::{Pushed, Queue, Queued, Shared, Stored};
 use crate::{acl, sys};
 
 /// All subscriptions to ordinary topics, and the retained messages.
@@ -40,6 +42,8 @@ pub(crate) struct Router {
     /// The next queue or group.
     next_number: AtomicU64,
     limits: Limits,
+    /// What is to be at rest goes there.
+    journal: Option<Arc<Journal>>,
 }
 
 #[derive(Debug, Default)]
@@ -131,8 +135,10 @@ struct Large {
 }
 
 /// What became of a publish.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Routed {
+    /// What is to be at rest of it.
+    pub(crate) entry: Option<Journaled>,
     /// Sessions whose queue was full.
     pub(crate) dropped: usize,
     /// It was to be retained, and there was no room.
@@ -157,7 +163,24 @@ impl Router {
                 queue_messages_max: config.queue_messages_max,
                 queue_bytes_max: config.queue_bytes_max,
             },
+            journal: None,
         }
+    }
+
+    /// What is to be at rest goes there.
+    pub(crate) fn with_journal(mut self, journal: Option<Arc<Journal>>) -> Self {
+        self.journal = journal;
+        self
+    }
+
+    /// Numbers up to this one are taken.
+    pub(crate) fn reserve_numbers(&self, last: u64) {
+        self.next_number.fetch_max(last + 1, Ordering::Relaxed);
+    }
+
+    /// A retained message that was found at rest.
+    pub(crate) fn restore_retained(&self, message: Message) -> Result<(), retained::Full> {
+        self.retained_mut().set(message).map(drop)
     }
 
     /// Gives a message to every session that subscribed, without waiting for any.
@@ -171,10 +194,12 @@ impl Router {
             .properties
             .message_expiry_interval
             .and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
-        let mut shared = Shared::new(publish);
-        let retained_refused =
-            shared.live().retain && self.retain(&mut shared, expires_at, now).is_err();
+        let mut shared = Shared::new(publish, expires_at);
+        let retained_refused = shared.live().retain && self.retain(&mut shared, now).is_err();
         let receivers = publisher.receivers(self, &shared.live().topic);
+        if shared.entry.is_none() && shared.live().qos > Qos::AtMostOnce && receivers.may_store() {
+            shared.entry = self.open();
+        }
         let mut dropped = 0;
         for receiver in &receivers.sessions {
             let Some(terms) = receiver.terms(publisher.number) else {
@@ -189,37 +214,64 @@ impl Router {
                 retain,
                 subscription_identifiers: terms.identifiers.clone(),
                 share: None,
+                stored: None,
             });
             dropped += usize::from(pushed == Pushed::Full);
         }
         for group in &receivers.groups {
-            let pushed = group.give(&mut shared, expires_at);
+            let pushed = group.give(&mut shared);
             dropped += usize::from(pushed == Pushed::Full);
         }
         Routed {
+            entry: shared.entry.filter(|entry| !entry.is_empty()),
             dropped,
             retained_refused,
         }
     }
 
-    fn retain(
-        &self,
-        shared: &mut Shared,
-        expires_at: Option<Instant>,
-        now: Instant,
-    ) -> Result<(), retained::Full> {
-        let message = Message {
-            publish: Arc::clone(shared.compact()),
-            expires_at,
-        };
+    fn retain(&self, shared: &mut Shared, now: Instant) -> Result<(), retained::Full> {
+        let topic = &shared.live().topic;
         let mut retained = self
-            .retained(&message.publish.topic)
+            .retained(topic)
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        retained.set(message.clone()).or_else(|_| {
-            retained.expire(now);
+        // Opened under the lock: what is retained last is at rest last. Statistics are not.
+        if !acl::is_below(sys::ROOT, topic) {
+            shared.entry = self.open();
+        }
+        let clears = shared.live().payload.is_empty();
+        let message = Message {
+            publish: Arc::clone(shared.compact()),
+            expires_at: shared.expires_at,
+            number: if clears { None } else { shared.store() },
+        };
+        let number = message.number;
+        let mut gone = Vec::new();
+        let replaced = retained.set(message.clone()).or_else(|_| {
+            gone = retained.expire(now);
             retained.set(message)
-        })
+        });
+        if let Ok(Some(replaced)) = &replaced {
+            gone.push(replaced.clone());
+        }
+        if let Some(entry) = &mut shared.entry {
+            if let (Some(number), Ok(_)) = (number, &replaced) {
+                entry.push(Change::Retained(number));
+            }
+            let gone = gone.iter().filter_map(|message| message.number);
+            gone.for_each(|number| entry.push(Change::Cleared(number)));
+        }
+        replaced.map(drop)
+    }
+
+    /// Forgets the retained messages that have expired.
+    pub(crate) fn expire_retained(&self, now: Instant) {
+        let mut retained = self.retained_mut();
+        let gone = retained.expire(now);
+        let numbers = gone.iter().filter_map(|message| message.number);
+        if let Some(mut entry) = self.open() {
+            numbers.for_each(|number| entry.push(Change::Cleared(number)));
+        }
     }
 
     /// Where the retained messages below the first level of a topic name or filter are. Wildcards there never match a `$`.
@@ -243,13 +295,26 @@ impl Router {
     }
 
     /// Gives what a session left behind to the others of its shared subscriptions. Returns how many found no room.
-    pub(crate) fn give_on(&self, left: impl IntoIterator<Item = Queued>) -> usize {
-        let full = |queued: Queued| {
-            let group = self.group(queued.share.as_deref()?)?;
-            let pushed = group.give(&mut Shared::new(queued.publish), queued.expires_at);
-            (pushed == Pushed::Full).then_some(())
-        };
-        left.into_iter().filter_map(full).count()
+    pub(crate) fn give_on(
+        &self,
+        left: impl IntoIterator<Item = Queued>,
+        entry: &mut Option<Journaled>,
+    ) -> usize {
+        let mut full = 0;
+        for queued in left {
+            let Some(group) = queued.share.as_deref().and_then(|name| self.group(name)) else {
+                continue;
+            };
+            let mut shared = Shared::again(queued, entry.take());
+            full += usize::from(group.give(&mut shared) == Pushed::Full);
+            *entry = shared.entry;
+        }
+        full
+    }
+
+    /// A place in the order of what is to be at rest, if anything is.
+    pub(crate) fn open(&self) -> Option<Journaled> {
+        self.journal.as_ref().map(Journal::open)
     }
 
     /// The receivers of a topic, from the trie.
@@ -292,6 +357,21 @@ impl Router {
         if large.lists.insert(topic, Arc::clone(list)).is_none() {
             large.receivers += list.len();
         }
+    }
+
+    /// Adds a subscription, or changes its terms. True if it is new, or shared.
+    fn subscribe(&self, filter: &TopicFilter, subscription: Subscription) -> bool {
+        if filter.split_share().0.is_none() {
+            return self.insert(filter.as_str(), subscription);
+        }
+        let member = Member {
+            queue: subscription.queue,
+            qos: subscription.qos,
+            retain_as_published: subscription.retain_as_published,
+            identifier: subscription.identifier,
+        };
+        self.join(filter, member);
+        true
     }
 
     /// True if the subscription is new.
@@ -357,12 +437,24 @@ impl Router {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_number(&self) -> u64 {
+    fn retained_mut(&self) -> RwLockWriteGuard<'_, Retained> {
+        self.retained
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that no other session, queue or group has.
+    pub(crate) fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 }
 
 impl Receivers {
+    /// Is there anybody whose messages are at rest? Who gets what a group shares shows only when it is given.
+    fn may_store(&self) -> bool {
+        !self.groups.is_empty() || self.sessions.iter().any(|it| it.queue.is_durable())
+    }
+
     fn len(&self) -> usize {
         self.sessions.len() + self.groups.len()
     }
@@ -461,11 +553,66 @@ impl Publisher {
 /// memory before the first subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriber {
+    /// Of the session at rest.
+    number: Option<u64>,
+    /// Subscriptions and messages are at rest, too.
+    durable: bool,
     queue: Option<Arc<Queue>>,
-    filters: HashSet<TopicFilter>,
+    /// With their numbers at rest; 0 without.
+    filters: HashMap<TopicFilter, u64>,
 }
 
 impl Subscriber {
+    /// The subscriber of a session that has a row at rest.
+    pub(crate) fn at_rest(number: u64) -> Self {
+        Self {
+            number: Some(number),
+            ..Self::default()
+        }
+    }
+
+    /// As it was found at rest: the client is away.
+    pub(crate) fn restored(
+        router: &Router,
+        number: u64,
+        subscriptions: Vec<SubscriptionRow>,
+        messages: VecDeque<Queued>,
+        next_place: u64,
+    ) -> Self {
+        let mut subscriber = Self::at_rest(number);
+        subscriber.durable = true;
+        if subscriptions.is_empty() && messages.is_empty() && next_place == 0 {
+            return subscriber;
+        }
+        let queue = subscriber.queue_or_new(router);
+        queue.restore(messages, next_place);
+        for row in subscriptions {
+            subscriber.filters.insert(row.filter.clone(), row.number);
+            let subscription = Subscription {
+                queue: Arc::clone(&queue),
+                qos: row.qos,
+                no_local: row.no_local,
+                retain_as_published: row.retain_as_published,
+                identifier: row.identifier,
+            };
+            router.subscribe(&row.filter, subscription);
+        }
+        subscriber
+    }
+
+    /// Of the session at rest, if it is there.
+    pub(crate) const fn number(&self) -> Option<u64> {
+        self.number
+    }
+
+    /// Are subscriptions and messages at rest from now on?
+    pub(crate) fn set_durable(&mut self, durable: bool) {
+        self.durable = durable;
+        if let Some(queue) = &self.queue {
+            queue.set_durable(durable);
+        }
+    }
+
     /// Subscribes, and queues the retained messages that the subscription asks for.
     ///
     /// # Errors
@@ -476,45 +623,62 @@ impl Subscriber {
         wanted: SubscribeFilter,
         identifier: Option<u32>,
         now: Instant,
+        entry: &mut Option<Journaled>,
     ) -> Result<ReasonCode, ReasonCode> {
         let SubscribeFilter { filter, qos, .. } = wanted;
         let (share, shared_filter) = filter.split_share();
         if shared_filter.split('/').count() > router.limits.filter_levels_max {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        if self.filters.len() >= router.limits.subscriptions_max && !self.filters.contains(&filter)
-        {
+        let known = self.filters.get(&filter).copied();
+        if self.filters.len() >= router.limits.subscriptions_max && known.is_none() {
             return Err(ReasonCode::QuotaExceeded);
         }
-        let queue = Arc::clone(self.queue.get_or_insert_with(|| new_queue(router)));
-        if share.is_some() {
-            let member = Member {
-                queue,
-                qos,
-                retain_as_published: wanted.retain_as_published,
-                identifier,
-            };
-            router.join(&filter, member);
-        } else {
-            let subscription = Subscription {
-                queue: Arc::clone(&queue),
-                qos,
-                no_local: wanted.no_local,
-                retain_as_published: wanted.retain_as_published,
-                identifier,
-            };
-            let new = router.insert(filter.as_str(), subscription);
-            let send_retained = match wanted.retain_handling {
+        let queue = self.queue_or_new(router);
+        let subscription = Subscription {
+            queue: Arc::clone(&queue),
+            qos,
+            no_local: wanted.no_local,
+            retain_as_published: wanted.retain_as_published,
+            identifier,
+        };
+        let number = self.note(known, &filter, &subscription, entry);
+        let new = router.subscribe(&filter, subscription);
+        let send_retained = share.is_none()
+            && match wanted.retain_handling {
                 RetainHandling::Always => true,
                 RetainHandling::IfNew => new,
                 RetainHandling::Never => false,
             };
-            if send_retained {
-                queue_retained(router, &queue, &filter, qos, identifier, now);
-            }
+        if send_retained {
+            queue_retained(router, &queue, &filter, qos, identifier, now, entry);
         }
-        self.filters.insert(filter);
+        self.filters.insert(filter, number);
         Ok(granted(qos))
+    }
+
+    /// Notes a subscription at rest; returns its number.
+    fn note(
+        &self,
+        known: Option<u64>,
+        filter: &TopicFilter,
+        subscription: &Subscription,
+        entry: &mut Option<Journaled>,
+    ) -> u64 {
+        let (Some(entry), Some(session), true) = (entry, self.number, self.durable) else {
+            return 0;
+        };
+        let number = known.unwrap_or_else(|| entry.next_number());
+        entry.push(Change::Subscription(Box::new(SubscriptionRow {
+            session,
+            number,
+            filter: filter.clone(),
+            qos: subscription.qos,
+            no_local: subscription.no_local,
+            retain_as_published: subscription.retain_as_published,
+            identifier: subscription.identifier,
+        })));
+        number
     }
 
     /// Ends a subscription. Returns the Reason Code, and what waited for this session and is now for others that share
@@ -523,8 +687,9 @@ impl Subscriber {
         &mut self,
         router: &Router,
         filter: &TopicFilter,
+        entry: &mut Option<Journaled>,
     ) -> (ReasonCode, Vec<Queued>) {
-        let Some(queue) = self.queue.as_ref().filter(|_| self.filters.remove(filter)) else {
+        let Some((queue, number)) = self.queue.as_ref().zip(self.filters.remove(filter)) else {
             return (ReasonCode::NoSubscriptionExisted, Vec::new());
         };
         let left = if remove(router, filter, queue.number()) {
@@ -532,6 +697,9 @@ impl Subscriber {
         } else {
             Vec::new()
         };
+        if let (Some(entry), Some(session)) = (entry, self.number) {
+            entry.push(Change::Unsubscribed { session, number });
+        }
         (ReasonCode::Success, left)
     }
 
@@ -541,7 +709,7 @@ impl Subscriber {
         let Some(queue) = self.queue.take() else {
             return Vec::new();
         };
-        for filter in std::mem::take(&mut self.filters) {
+        for filter in std::mem::take(&mut self.filters).into_keys() {
             remove(router, &filter, queue.number());
         }
         queue.end()
@@ -549,11 +717,26 @@ impl Subscriber {
 
     /// Its filters, in no order.
     pub(crate) fn filters(&self) -> impl Iterator<Item = &TopicFilter> {
-        self.filters.iter()
+        self.filters.keys()
     }
 
+    /// The queue, once there was a subscription.
     pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
         self.queue.as_ref()
+    }
+
+    fn queue_or_new(&mut self, router: &Router) -> Arc<Queue> {
+        let (number, durable) = (self.number, self.durable);
+        let queue = self.queue.get_or_insert_with(|| {
+            let queue = Queue::new(
+                number.unwrap_or_else(|| router.next_number()),
+                router.limits.queue_messages_max,
+                router.limits.queue_bytes_max,
+            );
+            queue.set_durable(durable);
+            Arc::new(queue)
+        });
+        Arc::clone(queue)
     }
 }
 
@@ -566,14 +749,6 @@ fn remove(router: &Router, filter: &TopicFilter, subscriber: u64) -> bool {
     false
 }
 
-fn new_queue(router: &Router) -> Arc<Queue> {
-    Arc::new(Queue::new(
-        router.next_number(),
-        router.limits.queue_messages_max,
-        router.limits.queue_bytes_max,
-    ))
-}
-
 fn queue_retained(
     router: &Router,
     queue: &Queue,
@@ -581,6 +756,7 @@ fn queue_retained(
     qos: Qos,
     identifier: Option<u32>,
     now: Instant,
+    entry: &mut Option<Journaled>,
 ) {
     let found = router
         .retained(filter.as_str())
@@ -599,9 +775,11 @@ fn queue_retained(
             retain: true,
             subscription_identifiers: identifier.into_iter().collect(),
             share: None,
+            // Only the message: the queue gives it a place, if it is to have one.
+            stored: message.number.map(|message| Stored { place: 0, message }),
         })
         .collect();
-    queue.push_retained(messages);
+    queue.push_retained(messages, entry);
 }
 
 const fn granted(qos: Qos) -> ReasonCode {

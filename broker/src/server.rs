@@ -2,21 +2,25 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::acl::Rules;
 use crate::clock;
-use crate::codec::packet::Publish;
+use crate::codec::packet::{Publish, Will};
 use crate::config::Config;
-use crate::hooks::Hooks;
+use crate::hooks::{ClientInfo, Hooks};
+use crate::journal::{Change, Entry, Journal, SessionRow, Waiter, WillRow};
 use crate::metrics::Metrics;
 use crate::rate::{Arrivals, Rate};
 use crate::registry::{Due, KeptSession, Registry};
-use crate::router::{Publisher, Routed, Router};
+use crate::router::{Publisher, Routed, Router, Subscriber};
 use crate::session::queue::Queued;
+use crate::session::{SessionState, will};
+use crate::store::sessions::Found;
 
 /// What all connections share.
 pub(crate) struct Server {
@@ -27,6 +31,8 @@ pub(crate) struct Server {
     pub(crate) rules: Arc<Rules>,
     pub(crate) arrivals: Arrivals,
     pub(crate) metrics: Arc<Metrics>,
+    /// What is to be at rest goes there; `None`: nothing is.
+    pub(crate) journal: Option<Arc<Journal>>,
     /// Cancelled when the broker stops.
     pub(crate) stop: CancellationToken,
     /// All tasks.
@@ -41,10 +47,12 @@ impl Server {
         hooks: Arc<dyn Hooks>,
         rules: Arc<Rules>,
         metrics: Arc<Metrics>,
+        journal: Option<Arc<Journal>>,
         stop: CancellationToken,
     ) -> Self {
         Self {
-            router: Router::new(&config),
+            router: Router::new(&config).with_journal(journal.clone()),
+            journal,
             registry: Arc::new(Registry::new(config.sessions_kept_max)),
             rules,
             arrivals: Arrivals::new(Rate::new(
@@ -91,28 +99,143 @@ impl Server {
         routed
     }
 
-    /// Publishes a will: nobody waits for the result.
-    pub(crate) fn publish_will(&self, will: Publish, now: Instant) {
-        self.route(Arc::new(will), &mut Publisher::default(), now);
+    /// Publishes a will: nobody waits for the result. `session` had it at rest, and has it no more.
+    pub(crate) fn publish_will(&self, will: Publish, session: Option<u64>, now: Instant) {
+        let routed = self.route(Arc::new(will), &mut Publisher::default(), now);
+        if let Some(number) = session
+            && let Some(mut entry) = routed.entry.or_else(|| self.router.open())
+        {
+            entry.push(Change::NoWill(number));
+        }
     }
 
     /// Gives what a session left behind to the others of its shared subscriptions.
-    pub(crate) fn give_on(&self, left: impl IntoIterator<Item = Queued>) {
-        let dropped = self.router.give_on(left);
+    pub(crate) fn give_on(
+        &self,
+        left: impl IntoIterator<Item = Queued>,
+        entry: &mut Option<Entry>,
+    ) {
+        let dropped = self.router.give_on(left, entry);
         self.metrics.messages_dropped_queue_full.add(dropped);
     }
 
     /// A session is over for good.
-    pub(crate) fn end_session(&self, mut session: KeptSession, now: Instant) {
-        let queued = session.subscriber.end(&self.router);
-        self.give_on(session.state.into_shared().chain(queued));
-        if let Some((_, will)) = session.will {
-            self.publish_will(*will, now);
+    pub(crate) fn end_session(&self, session: KeptSession, now: Instant, waiter: Option<Waiter>) {
+        let KeptSession {
+            state,
+            mut subscriber,
+            will,
+            ..
+        } = session;
+        if let Some((_, will)) = will {
+            self.publish_will(*will, subscriber.number(), now);
         }
+        self.end_subscriber(&mut subscriber, state, waiter);
+    }
+
+    /// The end of what a session had. The waiter is told when it is durable; one for nothing is dropped.
+    pub(crate) fn end_subscriber(
+        &self,
+        subscriber: &mut Subscriber,
+        state: SessionState,
+        waiter: Option<Waiter>,
+    ) {
+        let queued = subscriber.end(&self.router);
+        let mut entry = self.router.open();
+        self.give_on(state.into_shared().chain(queued), &mut entry);
+        if let (Some(mut entry), Some(number)) = (entry, subscriber.number()) {
+            entry.push(Change::End(number));
+            if let Some(waiter) = waiter {
+                entry.commit(waiter);
+            }
+        }
+    }
+
+    /// Notes a session that begins or goes on. Its subscriptions and messages are at rest if it outlives the connection;
+    /// its row is there for its will also otherwise, so that the will survives the server. Returns what tells when a new
+    /// session that outlives the connection is at rest.
+    pub(crate) fn note_session(
+        &self,
+        client: &ClientInfo,
+        subscriber: &mut Subscriber,
+        session_expiry: u32,
+        will: Option<&Will>,
+    ) -> Option<oneshot::Receiver<()>> {
+        let mut entry = self.router.open()?;
+        let known = subscriber.number();
+        if known.is_some() || session_expiry > 0 || will.is_some() {
+            let number = known.unwrap_or_else(|| {
+                let number = self.router.next_number();
+                *subscriber = Subscriber::at_rest(number);
+                number
+            });
+            entry.push(session_row(client, number, session_expiry, None));
+            match will {
+                Some(will) => entry.push(Change::Will(Box::new(WillRow {
+                    session: number,
+                    due: None,
+                    delay: will.properties.will_delay_interval.unwrap_or(0),
+                    publish: will::into_publish(will.clone()),
+                }))),
+                None if known.is_some() => entry.push(Change::NoWill(number)),
+                None => {}
+            }
+        }
+        subscriber.set_durable(session_expiry > 0);
+        if known.is_some() || session_expiry == 0 {
+            return None;
+        }
+        let (noted, is_noted) = oneshot::channel();
+        entry.commit(Waiter::Signal(noted));
+        Some(is_noted)
+    }
+
+    /// Brings back what was found at rest: every client is away.
+    pub(crate) fn restore(&self, found: Found) {
+        self.router.reserve_numbers(found.last_session);
+        for message in found.retained {
+            if self.router.restore_retained(message).is_err() {
+                self.metrics.retained_refused.increment();
+            }
+        }
+        for session in found.sessions {
+            let key = Arc::new((session.user, session.client_id));
+            let subscriber = Subscriber::restored(
+                &self.router,
+                session.number,
+                session.subscriptions,
+                session.queue,
+                session.next_place,
+            );
+            let kept = KeptSession {
+                state: SessionState::restored(session.inflight, session.received),
+                subscriber,
+                will: session.will,
+                expires_at: session.expires_at,
+            };
+            self.registry.restore(&key, kept);
+        }
+    }
+
+    /// Forgets what has expired of what waits for clients that are away, and of what is retained.
+    fn sweep(&self, now: Instant) {
+        for queue in self.registry.kept_queues() {
+            let expired = queue.expire(now);
+            self.metrics.messages_dropped_expired.add(expired.len());
+            let Some(mut entry) = self.router.open() else {
+                continue;
+            };
+            for at in expired.iter().filter_map(|queued| queued.stored) {
+                let session = queue.number();
+                entry.push(Change::Settled { session, at });
+            }
+        }
+        self.router.expire_retained(now);
     }
 
     /// Ends kept sessions when they expire and publishes delayed wills, until the broker stops.
     pub(crate) async fn watch_sessions(self: Arc<Self>) {
+        let mut sweep_at = clock::now() + SWEEP_INTERVAL;
         loop {
             let now = clock::now();
             let (due, next) = self.registry.due(now);
@@ -120,16 +243,21 @@ impl Server {
                 match due {
                     Due::Expired(session) => {
                         self.metrics.sessions_expired.increment();
-                        self.end_session(*session, now);
+                        self.end_session(*session, now, None);
                     }
-                    Due::Will(will) => self.publish_will(*will, now),
+                    Due::Will(will, session) => self.publish_will(*will, session, now),
                 }
             }
+            if sweep_at <= now {
+                self.sweep(now);
+                sweep_at = now + SWEEP_INTERVAL;
+            }
+            let next = next.map_or(sweep_at, |next| next.min(sweep_at));
             self.metrics.sessions_kept.set(self.registry.kept());
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = self.registry.changed() => {}
-                () = clock::sleep_until(next) => {}
+                () = clock::sleep_until(Some(next)) => {}
             }
         }
     }
@@ -144,3 +272,22 @@ impl Server {
         }
     }
 }
+
+/// The row of a session: its client is connected, or away since then.
+pub(crate) fn session_row(
+    client: &ClientInfo,
+    number: u64,
+    expiry: u32,
+    away_since: Option<Instant>,
+) -> Change {
+    Change::Session(Box::new(SessionRow {
+        number,
+        user: Arc::clone(&client.identity.user),
+        client_id: client.client_id.clone(),
+        expiry,
+        away_since,
+    }))
+}
+
+/// What has expired is looked for so often.
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);

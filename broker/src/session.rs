@@ -31,12 +31,13 @@ use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 
-pub(crate) use self::action::{AckKind, Action, Outgoing, Subscribing};
+pub(crate) use self::action::{AckKind, Action, Keep, Outgoing, Subscribing};
 use self::aliases::Aliases;
 use self::authentication::Turn;
 pub(crate) use self::authentication::auth_packet;
 pub(crate) use self::error::ProtocolError;
-use self::inflight::{Content, Inflight};
+pub(crate) use self::inflight::Content;
+use self::inflight::Inflight;
 use self::queue::Queued;
 use self::received::{Due, Pending, Received};
 use self::requests::Request;
@@ -53,6 +54,17 @@ pub(crate) struct SessionState {
 }
 
 impl SessionState {
+    /// As it was found at rest.
+    pub(crate) fn restored(
+        inflight: impl IntoIterator<Item = (PacketId, Content)>,
+        received: impl IntoIterator<Item = PacketId>,
+    ) -> Self {
+        Self {
+            inflight: Inflight::restored(inflight),
+            received: Received::restored(received),
+        }
+    }
+
     /// The session has ended: what others of its shared subscriptions are to get. A QoS 2 message whose delivery has
     /// begun is for nobody else [MQTT-4.8.2-5].
     pub(crate) fn into_shared(self) -> impl Iterator<Item = Queued> {
@@ -150,10 +162,10 @@ impl Session {
             Packet::Publish(publish) => {
                 self.handle_publish(publish, None, out)?;
             }
-            Packet::PubAck(ack) => self.handle_puback(&ack)?,
+            Packet::PubAck(ack) => self.handle_puback(&ack, out)?,
             Packet::PubRec(ack) => self.handle_pubrec(&ack, out)?,
             Packet::PubRel(ack) => self.handle_pubrel(&ack, out)?,
-            Packet::PubComp(ack) => self.handle_pubcomp(&ack)?,
+            Packet::PubComp(ack) => self.handle_pubcomp(&ack, out)?,
             Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe, out),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe, out),
             Packet::PingReq => out.push(Action::Send(Box::new(Packet::PingResp))),
@@ -200,6 +212,11 @@ impl Session {
             }
             Answer::Released(existed) => self.handle_released(number, existed, out),
             Answer::Reasons(reasons) => self.handle_reasons(number, reasons, out)?,
+            Answer::Kept => {
+                if let Some(packet_id) = u16::try_from(number).ok().and_then(PacketId::new) {
+                    self.state.inflight.handle_kept(packet_id);
+                }
+            }
             Answer::Dropped => return Err(ProtocolError::TicketDropped),
         }
         Ok(())
@@ -210,18 +227,23 @@ impl Session {
         self.credit = usize::try_from(credit.0).unwrap_or(usize::MAX).max(1);
     }
 
-    /// Sends again what an earlier connection left unacknowledged, in its order, as far as the window allows; then what
-    /// the plugin gave too much of. Called first on a connection, and when acknowledgements have made room.
+    /// Sends what has waited to be at rest; then again what an earlier connection left unacknowledged, in its order, as
+    /// far as the window allows; then what the plugin gave too much of. Called in each turn.
     pub(crate) fn resume(&mut self, now: Instant, out: &mut Vec<Action>) {
+        while let Some(unsent) = self.state.inflight.next_ready() {
+            let (packet_id, content, dup) = (unsent.packet_id, unsent.content.clone(), unsent.dup);
+            self.send_content(now, packet_id, content, dup, out);
+        }
         while self.window() > 0
-            && let Some((packet_id, content)) = self.state.inflight.next_unsent()
+            && let Some(unsent) = self.state.inflight.next_unsent()
         {
-            match content.clone() {
-                Content::Released => {
-                    out.push(Action::SendAck(AckKind::PubRel, Ack::success(packet_id)));
-                }
-                Content::Message(message) => self.send_message(now, packet_id, message, true, out),
-                Content::Plugin(_) => {}
+            let (packet_id, content, dup) = (unsent.packet_id, unsent.content.clone(), unsent.dup);
+            let (asks, waits) = (unsent.asks, unsent.waits);
+            if asks {
+                keep(packet_id, &content, out);
+            }
+            if !waits {
+                self.send_content(now, packet_id, content, dup, out);
             }
         }
         while self.window() > 0
@@ -242,11 +264,16 @@ impl Session {
         // Judged before it gets an identifier: what is not sent must not be in flight.
         if message.is_expired(now) {
             self.tally.expired += 1;
+            out.extend(message.stored.map(|at| Action::Keep(Keep::Settled(at))));
             return;
         }
-        let content = Content::Message(message.clone());
-        if let Some(packet_id) = self.state.inflight.insert(content) {
-            self.send_message(now, packet_id, message, false, out);
+        let content = Content::Message(message);
+        let Some(packet_id) = self.state.inflight.insert(content.clone()) else {
+            return;
+        };
+        keep(packet_id, &content, out);
+        if !self.state.inflight.is_last_in_line(packet_id) {
+            self.send_content(now, packet_id, content, false, out);
         }
     }
 
@@ -296,7 +323,7 @@ impl Session {
                 self.settle_qos2(packet_id, answer, &mut unsent);
             }
         }
-        self.state.received.disconnect();
+        self.state.received.disconnect(self.terms.durable);
         let inflight = self.state.inflight.disconnect();
         if self.terms.session_expiry > 0 {
             self.state.inflight.compact(queue::copy);
@@ -331,6 +358,11 @@ impl Session {
         !self.held.is_empty()
     }
 
+    /// Is it at rest, with its messages and exchanges?
+    pub(crate) const fn is_durable(&self) -> bool {
+        self.terms.durable
+    }
+
     pub(crate) const fn version(&self) -> Version {
         self.terms.version
     }
@@ -352,7 +384,44 @@ impl Session {
             .is_none_or(|max| bytes() as u64 <= u64::from(max))
     }
 
+    fn send_content(
+        &mut self,
+        now: Instant,
+        packet_id: PacketId,
+        content: Content,
+        dup: bool,
+        out: &mut Vec<Action>,
+    ) {
+        match content {
+            Content::Released(_) => {
+                out.push(Action::SendAck(AckKind::PubRel, Ack::success(packet_id)));
+            }
+            Content::Message(message) => self.send_message(now, packet_id, message, dup, out),
+            Content::Plugin(_) => {}
+        }
+    }
+
+    /// A delivery is over: its identifier is free, and nothing of it stays at rest.
+    fn finish(&mut self, packet_id: PacketId, out: &mut Vec<Action>) {
+        let content = self.state.inflight.remove(packet_id);
+        let stored = content.and_then(|content| content.stored());
+        out.extend(stored.map(|at| Action::Keep(Keep::Settled(at))));
+    }
+
     fn belongs_to_plugin(&self, topic: &str) -> bool {
         crate::acl::is_below(self.terms.root, topic)
+    }
+}
+
+/// Notes how far a delivery of a message at rest has come.
+fn keep(packet_id: PacketId, content: &Content, out: &mut Vec<Action>) {
+    let Some(at) = content.stored() else { return };
+    match content {
+        Content::Message(message) => {
+            let message = Box::new(message.clone());
+            out.push(Action::Keep(Keep::Sent(message, at, packet_id)));
+        }
+        Content::Released(_) => out.push(Action::Keep(Keep::Released(at, packet_id))),
+        Content::Plugin(_) => {}
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! 1. A mark moves: `due_with` names the rows that go into the same commit, so that those who are away find out.
 //! 2. [`Receipts::moved`] gathers it; when the conversation is due, `passed` finds the senders.
-//! 3. Those who are online get an [`Event`]; the rest is found by [`Receipts::state`] when they come back.
+//! 3. Those who are online get an [`Event`]; the rest is found by `state` when they come back.
 
 mod event;
 mod passed;

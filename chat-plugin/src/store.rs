@@ -6,23 +6,19 @@
 //! [`open`] chooses the backend: [`embedded::EmbeddedStore`] over one of the engines. `docs/storage.md` draws the rows.
 
 pub mod clock;
-pub mod directory;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 mod dump;
 pub mod embedded;
-#[cfg(feature = "fjall")]
-pub mod fjall;
-pub mod kv;
-pub mod memory;
 mod options;
-#[cfg(feature = "sled")]
-pub mod sled;
 #[cfg(test)]
 mod suite;
+mod tables;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+pub use broker::store::Health;
+use broker::store::kv::EngineError;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 
 use crate::domain::conversation::Conversation;
@@ -33,6 +29,8 @@ use crate::domain::user::{Token, User};
 
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::dump::{Compacted, Dumped, compact, dump, load};
+#[cfg(any(feature = "fjall", feature = "sled"))]
+pub use self::options::engine_of;
 pub use self::options::{EngineKind, StoreOptions, open, open_with_clock};
 
 /// What the service needs of a store.
@@ -313,17 +311,6 @@ pub struct Committed {
     pub members_changed: bool,
 }
 
-/// How a store is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It takes writes.
-    Ready,
-    /// It serves reads but takes no writes except removals and ends of exchanges, and says why (disk budget used up).
-    ReadOnly(String),
-    /// A write could not be made durable: no further write until a restart.
-    Poisoned(String),
-}
-
 /// Why a store did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -378,4 +365,19 @@ pub enum StoreError {
     /// There is no such row.
     #[error("not found")]
     NotFound,
+}
+
+impl From<EngineError> for StoreError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Io(reason) => Self::Unavailable(reason),
+            EngineError::ReadOnly(reason) => Self::ReadOnly(reason),
+            EngineError::Locked => Self::Locked,
+            EngineError::NotFound => Self::NotFound,
+            EngineError::NewerSchema { found, known } => Self::NewerSchema { found, known },
+            EngineError::Behind { found, known } => Self::Behind { found, known },
+            EngineError::Corrupt(reason) => Self::Corrupt(reason),
+            other => Self::Corrupt(other.to_string()),
+        }
+    }
 }

@@ -13,8 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chat_plugin::accounts::{AccountError, Accounts};
-use chat_plugin::store::directory::Directory;
-use chat_plugin::store::{ChatStore, EngineKind, StoreError};
+use chat_plugin::store::{self, ChatStore, EngineKind, StoreError};
 use proto::ids::{Handle, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -137,7 +136,8 @@ impl Office {
                 "the store is in memory and the server does not run: there are no users".into(),
             ));
         }
-        match Directory::engine_of(&config.store_options().directory) {
+        // Only a first user makes a store: a mistyped directory does not become one.
+        match store::engine_of(&config.store_options().directory) {
             Err(StoreError::NotFound) if !request.makes_users() => {
                 return Err(Failure::Refused(format!(
                     "there is no store in {} (is --data-dir right?)",

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::acl::Rules;
-use broker::config::Protocol;
+use broker::config::{Persistence, Protocol};
+use broker::store::sessions::{self, SessionOptions, Sessions, SessionsHealth};
 use broker::{Address, AddressPlace, Broker, Certificates};
 use chat_plugin::accounts::Accounts;
 use chat_plugin::plugin::ChatPlugin;
-use chat_plugin::store::{self, ChatStore, EngineKind, Health};
+use chat_plugin::store::{self, ChatStore, EngineKind, Health, StoreError};
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ use crate::config::{Config, OrdinaryTopics};
 
 /// How often the store is asked how it is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// Where sessions are at rest, in the data directory.
+const SESSIONS: &str = "sessions";
 /// The file in the data directory that tells the addresses listened on, one a line.
 const ADDRESS_FILE: &str = "listen";
 
@@ -66,19 +69,25 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     try_addresses(&config.broker)?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
+    let sessions = open_sessions(config)?;
+    let sessions_health = sessions.as_ref().map(Sessions::health);
     let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
     // Until the very end: a second signal ends also a close that hangs.
     let _signals = AbortOnDropHandle::new(tracker.spawn(signals.stop_or_end(stop.clone())));
-    let served = match build(config, dev, &store) {
+    let health = Stores {
+        chat: Arc::clone(&store),
+        sessions: sessions_health,
+    };
+    let served = match build(config, dev, &store, sessions) {
         Ok(server) => {
             server.broker.rules().replace(rules);
-            server.run(Arc::clone(&store), config, hangup, stop).await;
+            server.run(health.clone(), config, hangup, stop).await;
             Ok(())
         }
         Err(failure) => Err(failure),
     };
-    let health = store.health();
+    let health = health.health();
     let closed = store.close().await;
     served?;
     if let Health::Poisoned(why) = health {
@@ -87,6 +96,45 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     closed.map_err(|error| Failure::Poisoned(error.to_string()))?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the sessions at rest, beside the store: an engine of their own in the same data directory.
+fn open_sessions(config: &Config) -> Result<Option<Sessions>, Failure> {
+    if config.broker.persistence == Persistence::Off || config.store.engine == EngineKind::Memory {
+        return Ok(None);
+    }
+    let options = SessionOptions {
+        engine: config.store.engine,
+        directory: config.server.data_dir.join(SESSIONS),
+        // Read at the start only.
+        memory_bytes: config.store.memory_bytes / 16,
+        accept_loss: config.store.accept_loss,
+    };
+    let failure = |error| Failure::Store {
+        directory: options.directory.clone(),
+        error: StoreError::from(error),
+    };
+    sessions::open(&options).map(Some).map_err(failure)
+}
+
+/// What the server must not go on without.
+#[derive(Clone)]
+struct Stores {
+    chat: Arc<dyn ChatStore>,
+    sessions: Option<SessionsHealth>,
+}
+
+impl Stores {
+    /// The worst of all.
+    fn health(&self) -> Health {
+        let sessions = self.sessions.as_ref().map(SessionsHealth::health);
+        match (self.chat.health(), sessions) {
+            (Health::Ready | Health::ReadOnly(_), Some(Health::Poisoned(why))) => {
+                Health::Poisoned(why)
+            }
+            (health, _) => health,
+        }
+    }
 }
 
 /// Can the addresses be had? Asked first, so that «address in use» leaves no new data directory and touches no store. They
@@ -120,7 +168,12 @@ struct Server {
     admin: AdminSocket,
 }
 
-fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Server, Failure> {
+fn build(
+    config: &Config,
+    dev: bool,
+    store: &Arc<dyn ChatStore>,
+    sessions: Option<Sessions>,
+) -> Result<Server, Failure> {
     let accounts = Accounts::new(Arc::clone(store), &config.accounts, dev);
     let accounts = Arc::new(accounts.map_err(|error| Failure::Usage(error.to_string()))?);
     let open = config.server.ordinary_topics == OrdinaryTopics::Open;
@@ -134,6 +187,10 @@ fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Serve
         broker::Error::Bind { address, source } => cannot_listen(&address)(source),
         other => Failure::Usage(other.to_string()),
     })?;
+    let broker = match sessions {
+        Some(sessions) => broker.with_sessions(sessions),
+        None => broker,
+    };
     let data_dir = &config.server.data_dir;
     let admin = AdminSocket::open(data_dir)?;
     tell_addresses(data_dir, &broker)?;
@@ -160,13 +217,7 @@ fn build(config: &Config, dev: bool, store: &Arc<dyn ChatStore>) -> Result<Serve
 
 impl Server {
     /// Serves until stopped, and until everything has been drained.
-    async fn run(
-        self,
-        store: Arc<dyn ChatStore>,
-        config: &Config,
-        hangup: Signal,
-        stop: CancellationToken,
-    ) {
+    async fn run(self, stores: Stores, config: &Config, hangup: Signal, stop: CancellationToken) {
         let tracker = TaskTracker::new();
         let reload = Reload {
             acl_file: config.server.acl_file.clone(),
@@ -175,7 +226,7 @@ impl Server {
         };
         tracker.spawn(reload.run(hangup, stop.clone()));
         tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
-        tracker.spawn(watch(store, config.server.exit_on_poison, stop.clone()));
+        tracker.spawn(watch(stores, config.server.exit_on_poison, stop.clone()));
         self.broker.run(stop.clone()).await;
         stop.cancel();
         tracker.close();
@@ -270,14 +321,14 @@ impl Signals {
 }
 
 /// Says when the store takes no writes any more, and ends the server if it never will again.
-async fn watch(store: Arc<dyn ChatStore>, exit_on_poison: bool, stop: CancellationToken) {
+async fn watch(stores: Stores, exit_on_poison: bool, stop: CancellationToken) {
     let mut last = Health::Ready;
     loop {
         tokio::select! {
             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
             () = stop.cancelled() => return,
         }
-        let health = store.health();
+        let health = stores.health();
         if health == last {
             continue;
         }

@@ -13,6 +13,8 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tracing::debug;
 
 use super::authentication::converse;
 use super::link::{Link, ReadError};
@@ -23,6 +25,7 @@ use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
 use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{AuthenticateRequest, ClientInfo, SessionOpen};
+use crate::journal::Waiter;
 use crate::listener::{self, Arrival};
 use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
@@ -237,7 +240,7 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Opened, Refused> {
     let Admitted {
         connect,
-        terms,
+        mut terms,
         properties,
         client,
         claim,
@@ -259,7 +262,20 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let now = clock::now();
-    let (state, subscriber) = resume_or_discard(server, kept, connect.clean_start, now);
+    let (state, mut subscriber) = resume_or_discard(server, kept, connect.clean_start, now).await;
+    terms.durable = server.journal.is_some() && terms.session_expiry > 0;
+    let is_noted = server.note_session(
+        &client,
+        &mut subscriber,
+        terms.session_expiry,
+        connect.will.as_ref(),
+    );
+    // Who is told that the session outlives the connection finds it also after a crash.
+    if let Some(is_noted) = is_noted
+        && is_noted.await.is_err()
+    {
+        debug!("a session began, but not at rest: the store has failed");
+    }
     if let Some(queue) = subscriber.queue() {
         queue.connect();
     }
@@ -286,8 +302,8 @@ fn connack(session_present: bool, properties: ConnAckProperties) -> Packet {
     }))
 }
 
-/// What the new connection begins with.
-fn resume_or_discard(
+/// What the new connection begins with. What is discarded is gone for good before the client is told so.
+async fn resume_or_discard(
     server: &Server,
     kept: Option<KeptSession>,
     clean_start: bool,
@@ -295,7 +311,12 @@ fn resume_or_discard(
 ) -> (SessionState, Subscriber) {
     match kept {
         Some(session) if clean_start => {
-            server.end_session(session, now);
+            let (gone, is_gone) = oneshot::channel();
+            let at_rest = session.subscriber.number().is_some();
+            server.end_session(session, now, Some(Waiter::Signal(gone)));
+            if at_rest && is_gone.await.is_err() {
+                debug!("a session was discarded, but not at rest: the store has failed");
+            }
             Default::default()
         }
         // Its will is not published any more: the client is back [MQTT-3.1.3-9].
@@ -309,7 +330,7 @@ pub(super) fn end_all(server: &Server, sessions: Vec<KeptSession>) {
     let now = clock::now();
     server.metrics.sessions_evicted.add(sessions.len());
     for session in sessions {
-        server.end_session(session, now);
+        server.end_session(session, now, None);
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Retained {
 pub(crate) struct Message {
     pub(crate) publish: Arc<Publish>,
     pub(crate) expires_at: Option<Instant>,
+    /// Its number at rest.
+    pub(crate) number: Option<u64>,
 }
 
 /// The limit is reached.
@@ -40,12 +42,11 @@ impl Retained {
         }
     }
 
-    /// Replaces the message of a topic; an empty payload removes it [MQTT-3.3.1-6].
-    pub(crate) fn set(&mut self, message: Message) -> Result<(), Full> {
+    /// Replaces the message of a topic; an empty payload removes it [MQTT-3.3.1-6]. Returns the one that was there.
+    pub(crate) fn set(&mut self, message: Message) -> Result<Option<Message>, Full> {
         let topic = &message.publish.topic;
         if message.publish.payload.is_empty() {
-            self.remove(&topic.clone());
-            return Ok(());
+            return Ok(self.remove(&topic.clone()));
         }
         let old = self.messages.get(topic).map(|old| size(&old.publish));
         let bytes = self.bytes - old.unwrap_or(0) + size(&message.publish);
@@ -54,8 +55,7 @@ impl Retained {
             return Err(Full);
         }
         self.bytes = bytes;
-        self.messages.insert(topic.clone(), message);
-        Ok(())
+        Ok(self.messages.insert(topic.clone(), message))
     }
 
     /// The messages whose topics match a filter, in the order of the topics, expired ones left out.
@@ -86,22 +86,23 @@ impl Retained {
         self.messages.len()
     }
 
-    /// Forgets what has expired.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        let bytes = &mut self.bytes;
-        self.messages.retain(|_, message| {
-            let keep = message.expires_at.is_none_or(|at| at > now);
-            if !keep {
-                *bytes -= size(&message.publish);
-            }
-            keep
-        });
+    /// Forgets what has expired, and returns it.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Message> {
+        let over = |message: &Message| message.expires_at.is_some_and(|at| at <= now);
+        let expired: Vec<_> = self
+            .messages
+            .extract_if(.., |_, message| over(message))
+            .collect();
+        for (_, message) in &expired {
+            self.bytes -= size(&message.publish);
+        }
+        expired.into_iter().map(|(_, message)| message).collect()
     }
 
-    fn remove(&mut self, topic: &str) {
-        if let Some(old) = self.messages.remove(topic) {
-            self.bytes -= size(&old.publish);
-        }
+    fn remove(&mut self, topic: &str) -> Option<Message> {
+        let old = self.messages.remove(topic)?;
+        self.bytes -= size(&old.publish);
+        Some(old)
     }
 }
 
@@ -151,6 +152,7 @@ mod tests {
                 properties: PublishProperties::default(),
             }),
             expires_at: None,
+            number: None,
         }
     }
 
@@ -196,8 +198,8 @@ mod tests {
     fn a_full_store_refuses_new_topics_and_replaces_old_ones() {
         let mut retained = Retained::new(1, usize::MAX);
         retained.set(message("a", b"1")).unwrap();
-        assert_eq!(retained.set(message("b", b"1")), Err(Full));
-        assert_eq!(retained.set(message("a", b"2")), Ok(()));
+        assert_eq!(retained.set(message("b", b"1")).err(), Some(Full));
+        assert!(retained.set(message("a", b"2")).unwrap().is_some());
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! message that waits for a session knows the group that it came by.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use crate::codec::packet::Qos;
 use crate::session::queue::{Pushed, Queue, Queued, Shared};
@@ -70,7 +69,7 @@ impl Group {
     }
 
     /// Gives a message to the member whose turn it is.
-    pub(crate) fn give(&self, shared: &mut Shared, expires_at: Option<Instant>) -> Pushed {
+    pub(crate) fn give(&self, shared: &mut Shared) -> Pushed {
         let mut members = self.lock();
         let (before, from) = members.list.split_at(members.next.min(members.list.len()));
         let in_turn = || (members.next..).zip(from).chain((0..).zip(before));
@@ -78,7 +77,7 @@ impl Group {
         let mut result = Pushed::Nobody;
         // Whoever comes or goes in between is tried at least once.
         for (place, member) in connected.chain(in_turn()) {
-            match member.push(shared, expires_at, &self.name) {
+            match member.push(shared, &self.name) {
                 Pushed::Waits => {
                     members.next = place + 1;
                     return Pushed::Waits;
@@ -100,7 +99,8 @@ impl Member {
         self.queue.number()
     }
 
-    fn push(&self, shared: &mut Shared, expires_at: Option<Instant>, name: &Arc<str>) -> Pushed {
+    fn push(&self, shared: &mut Shared, name: &Arc<str>) -> Pushed {
+        let expires_at = shared.expires_at;
         let qos = shared.live().qos.min(self.qos);
         let retain = shared.live().retain && self.retain_as_published;
         self.queue.push(shared, qos, |publish| Queued {
@@ -110,6 +110,7 @@ impl Member {
             retain,
             subscription_identifiers: self.identifier.into_iter().collect(),
             share: Some(Arc::clone(name)),
+            stored: None,
         })
     }
 }

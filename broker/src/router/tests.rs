@@ -31,7 +31,13 @@ fn subscribed(router: &Router, filters: &[(&'static str, Qos, Option<u32>)]) -> 
     let mut subscriber = Subscriber::default();
     for (text, qos, identifier) in filters {
         subscriber
-            .subscribe(router, filter(text, *qos), *identifier, clock::now())
+            .subscribe(
+                router,
+                filter(text, *qos),
+                *identifier,
+                clock::now(),
+                &mut None,
+            )
             .unwrap();
     }
     subscriber
@@ -76,7 +82,7 @@ fn no_local_keeps_my_own_messages_from_me() {
     let mut wanted = filter("a", Qos::AtMostOnce);
     wanted.no_local = true;
     subscriber
-        .subscribe(&router, wanted, None, clock::now())
+        .subscribe(&router, wanted, None, clock::now(), &mut None)
         .unwrap();
     let mut own = Publisher::default();
     own.set_queue(subscriber.queue().unwrap());
@@ -98,7 +104,8 @@ fn a_remembered_topic_notices_new_subscriptions_and_ended_ones() {
     let mut subscriber = subscribed(&router, &[("a", Qos::AtMostOnce, None)]);
     send(&router, &mut publisher, publish("a", Qos::AtMostOnce));
     assert_eq!(received(&subscriber).len(), 1);
-    let (reason, _) = subscriber.unsubscribe(&router, &filter("a", Qos::AtMostOnce).filter);
+    let (reason, _) =
+        subscriber.unsubscribe(&router, &filter("a", Qos::AtMostOnce).filter, &mut None);
     assert_eq!(reason, ReasonCode::Success);
     send(&router, &mut publisher, publish("a", Qos::AtMostOnce));
     assert!(received(&subscriber).is_empty());
@@ -135,7 +142,7 @@ fn of_overlapping_subscriptions_no_local_silences_its_own_only() {
     let mut wanted = filter("a/b", Qos::AtLeastOnce);
     wanted.no_local = true;
     subscriber
-        .subscribe(&router, wanted, Some(2), clock::now())
+        .subscribe(&router, wanted, Some(2), clock::now(), &mut None)
         .unwrap();
     let mut own = Publisher::default();
     own.set_queue(subscriber.queue().unwrap());
@@ -170,8 +177,15 @@ fn subscriptions_and_levels_are_bounded() {
     };
     let router = Router::new(&config);
     let mut subscriber = Subscriber::default();
-    let mut subscribe =
-        |text| subscriber.subscribe(&router, filter(text, Qos::AtMostOnce), None, clock::now());
+    let mut subscribe = |text| {
+        subscriber.subscribe(
+            &router,
+            filter(text, Qos::AtMostOnce),
+            None,
+            clock::now(),
+            &mut None,
+        )
+    };
     assert_eq!(subscribe("a/b/c"), Err(ReasonCode::TopicFilterInvalid));
     assert_eq!(subscribe("a"), Ok(ReasonCode::Success));
     assert_eq!(subscribe("b"), Err(ReasonCode::QuotaExceeded));
@@ -281,11 +295,15 @@ fn what_waits_for_a_member_that_leaves_goes_to_another() {
     let filters = [("$share/g/a", Qos::AtLeastOnce, None)];
     let [mut leaves, mut ends, stays] = [(); 3].map(|()| subscribed(&router, &filters));
     send_numbered(&router, "a", 6);
-    let (reason, left) = leaves.unsubscribe(&router, &filter("$share/g/a", Qos::AtMostOnce).filter);
+    let (reason, left) = leaves.unsubscribe(
+        &router,
+        &filter("$share/g/a", Qos::AtMostOnce).filter,
+        &mut None,
+    );
     assert_eq!((reason, left.len()), (ReasonCode::Success, 2));
-    assert_eq!(router.give_on(left), 0);
+    assert_eq!(router.give_on(left, &mut None), 0);
     let left = ends.end(&router);
-    assert_eq!(router.give_on(left), 0);
+    assert_eq!(router.give_on(left, &mut None), 0);
     let mut got = payloads(&stays);
     got.sort_unstable();
     assert_eq!(got, ["0", "1", "2", "3", "4", "5"]);
@@ -297,7 +315,11 @@ fn the_last_member_that_unsubscribes_keeps_what_waits_for_it() {
     let router = Router::new(&Config::default());
     let mut alone = subscribed(&router, &[("$share/g/a", Qos::AtLeastOnce, None)]);
     send_numbered(&router, "a", 2);
-    let (_, left) = alone.unsubscribe(&router, &filter("$share/g/a", Qos::AtMostOnce).filter);
+    let (_, left) = alone.unsubscribe(
+        &router,
+        &filter("$share/g/a", Qos::AtMostOnce).filter,
+        &mut None,
+    );
     assert!(left.is_empty());
     send_numbered(&router, "a", 1);
     assert_eq!(received(&alone).len(), 2);
@@ -315,7 +337,7 @@ fn a_shared_subscription_brings_no_retained_messages_and_may_change_its_terms() 
     let mut wanted = filter("$share/g/a", Qos::AtMostOnce);
     wanted.retain_as_published = true;
     subscriber
-        .subscribe(&router, wanted, Some(2), clock::now())
+        .subscribe(&router, wanted, Some(2), clock::now(), &mut None)
         .unwrap();
     send(&router, &mut Publisher::default(), retained);
     let got = received(&subscriber);
@@ -346,7 +368,11 @@ fn subscriptions_and_retained_messages_are_counted() {
         retained: 1,
     };
     assert_eq!(router.counts(), counts(4, 2));
-    first.unsubscribe(&router, &filter("$share/g/a", Qos::AtMostOnce).filter);
+    first.unsubscribe(
+        &router,
+        &filter("$share/g/a", Qos::AtMostOnce).filter,
+        &mut None,
+    );
     assert_eq!(router.counts(), counts(3, 1));
     first.end(&router);
     second.end(&router);
@@ -489,19 +515,19 @@ mod against_a_naive_router {
                     Step::Subscribe(session, place) => {
                         let wanted = filter(FILTERS[place], Qos::AtLeastOnce);
                         let subscriber = &mut subscribers[session];
-                        subscriber.subscribe(&router, wanted, None, clock::now()).unwrap();
+                        subscriber.subscribe(&router, wanted, None, clock::now(), &mut None).unwrap();
                         model.filters[session].insert(FILTERS[place]);
                     }
                     Step::Unsubscribe(session, place) => {
                         let ended = filter(FILTERS[place], Qos::AtLeastOnce).filter;
-                        let (reason, left) = subscribers[session].unsubscribe(&router, &ended);
+                        let (reason, left) = subscribers[session].unsubscribe(&router, &ended, &mut None);
                         let existed = model.filters[session].remove(FILTERS[place]);
                         prop_assert_eq!(reason == ReasonCode::Success, existed);
-                        prop_assert_eq!(router.give_on(left), 0);
+                        prop_assert_eq!(router.give_on(left, &mut None), 0);
                     }
                     Step::End(session) => {
                         let left = subscribers[session].end(&router);
-                        prop_assert_eq!(router.give_on(left), 0);
+                        prop_assert_eq!(router.give_on(left, &mut None), 0);
                         model.filters[session].clear();
                         // What waited for its own subscriptions is gone with it.
                         model.own[session].clear();

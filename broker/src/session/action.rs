@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::aliases::Alias;
+use super::queue::{Queued, Stored};
 use crate::codec::packet::{Ack, Packet, PacketId, Publish, Qos, SubscribeFilter};
 use crate::codec::topic::TopicFilter;
 
@@ -23,6 +24,12 @@ pub(crate) enum Action {
     HandOver(Vec<(Publish, u64)>),
     /// Tell the plugin of PUBREL.
     Release(PacketId, u64),
+    /// Note at rest that a QoS 2 publish was accepted, and answer as for `Route`.
+    Accept(PacketId, u64),
+    /// Note at rest that the exchange of a QoS 2 publish is over, and answer as for `Release`.
+    Forget(PacketId, u64),
+    /// Note at rest how far a delivery has come.
+    Keep(Keep),
     /// Subscribe to ordinary filters; the answer is one Reason Code per filter.
     Subscribe(Subscribing),
     /// Subscribe to filters of the plugin.
@@ -35,6 +42,17 @@ pub(crate) enum Action {
     Authenticate { begin: bool, data: Bytes },
     /// The client has said goodbye: close, and publish the will if it asks for that.
     Disconnect { publish_will: bool },
+}
+
+/// How far a delivery of a message at rest has come.
+#[derive(Debug)]
+pub(crate) enum Keep {
+    /// It is sent, under this identifier. For QoS 2 it waits for the answer, whose number is the identifier.
+    Sent(Box<Queued>, Stored, PacketId),
+    /// PUBREC came; PUBREL waits for the answer, as above.
+    Released(Stored, PacketId),
+    /// It is done with.
+    Settled(Stored),
 }
 
 /// Which acknowledgement.

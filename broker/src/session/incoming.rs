@@ -102,6 +102,12 @@ impl Session {
         };
         match &exchange.step {
             Step::Published => {}
+            // Routed on an earlier connection, which ended before this was at rest: it has to be, before PUBREC.
+            Step::Answered(_) if !exchange.at_rest => {
+                exchange.step = Step::Published;
+                let number = self.pending.push(Due::PubRec(packet_id), 0);
+                out.push(Action::Accept(packet_id, number));
+            }
             Step::Answered(ack) => out.push(Action::SendAck(AckKind::PubRec, ack.clone())),
             Step::Releasing(_) => {
                 return Err(ProtocolError::PacketIdInUse {
@@ -145,6 +151,7 @@ impl Session {
                 exchange.owner = Owner::Broker;
             }
             exchange.step = Step::Answered(ack.clone());
+            exchange.at_rest = true;
         }
         out.push(Action::SendAck(AckKind::PubRec, ack));
     }
@@ -187,11 +194,19 @@ impl Session {
             Step::Releasing(_) => return Ok(()),
             Step::Answered(ack) => ack.clone(),
         };
-        if exchange.owner == Owner::Broker {
-            self.complete(packet_id, ReasonCode::Success, out);
-        } else {
-            exchange.step = Step::Releasing(answered);
-            self.release(packet_id, out);
+        match exchange.owner {
+            Owner::Broker if !self.terms.durable => {
+                self.complete(packet_id, ReasonCode::Success, out);
+            }
+            Owner::Broker => {
+                exchange.step = Step::Releasing(answered);
+                self.releasing += 1;
+                out.push(Action::Forget(packet_id, packet_id.get().into()));
+            }
+            Owner::Plugin | Owner::Unknown => {
+                exchange.step = Step::Releasing(answered);
+                self.release(packet_id, out);
+            }
         }
         Ok(())
     }

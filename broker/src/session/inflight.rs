@@ -2,12 +2,16 @@
 //!
 //! Each entry owns a Packet Identifier. An entry of an earlier connection is *unsent* until it has been sent again on this
 //! one; only sent entries count against the client's Receive Maximum.
+//!
+//! A QoS 2 message of a session at rest is sent, and released, only when that is at rest: otherwise the server would not
+//! know after a crash what the client knows. Such an entry *waits*; its place in the window is taken. What comes behind a
+//! message that waits stands in line: the order is kept.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::queue::Queued;
-use crate::codec::packet::{PacketId, Publish};
+use super::queue::{Queued, Stored};
+use crate::codec::packet::{PacketId, Publish, Qos};
 use crate::hooks::DeliveryRef;
 
 /// The unacknowledged deliveries of one session.
@@ -18,6 +22,10 @@ pub(crate) struct Inflight {
     sent: usize,
     /// Ordinary entries that are still to be sent on this connection.
     unsent: usize,
+    /// Messages that wait to be sent, in order.
+    line: VecDeque<PacketId>,
+    /// Released entries that have waited long enough.
+    ready: VecDeque<PacketId>,
     /// The identifier to try next.
     next: u16,
     /// How many identifiers from `next` on are known to be free.
@@ -28,7 +36,25 @@ pub(crate) struct Inflight {
 struct Entry {
     packet_id: PacketId,
     sent: bool,
+    /// The client may have it from an earlier connection.
+    dup: bool,
     content: Content,
+    /// Answers of the store that are awaited.
+    awaited: usize,
+    /// What it is now is at rest, or need not be.
+    at_rest: bool,
+}
+
+/// An entry that is to be sent.
+#[derive(Debug)]
+pub(super) struct Unsent<'a> {
+    pub(super) packet_id: PacketId,
+    pub(super) content: &'a Content,
+    pub(super) dup: bool,
+    /// It is not at rest as it is now.
+    pub(super) asks: bool,
+    /// Not now.
+    pub(super) waits: bool,
 }
 
 /// What is in flight.
@@ -38,8 +64,8 @@ pub(crate) enum Content {
     Plugin(DeliveryRef),
     /// An ordinary message: QoS 1, or QoS 2 before PUBREC.
     Message(Queued),
-    /// QoS 2 after PUBREC: PUBREL was sent, PUBCOMP is missing.
-    Released,
+    /// QoS 2 after PUBREC: PUBCOMP is missing. Where the message is at rest.
+    Released(Option<Stored>),
 }
 
 impl Entry {
@@ -47,17 +73,73 @@ impl Entry {
     const fn is_unsent(&self) -> bool {
         !self.sent && !matches!(self.content, Content::Plugin(_))
     }
+
+    const fn as_unsent(&self) -> Unsent<'_> {
+        Unsent {
+            packet_id: self.packet_id,
+            content: &self.content,
+            dup: self.dup,
+            asks: false,
+            waits: false,
+        }
+    }
+}
+
+impl Content {
+    /// Where it is at rest.
+    pub(super) fn stored(&self) -> Option<Stored> {
+        match self {
+            Self::Plugin(_) => None,
+            Self::Message(message) => message.stored,
+            Self::Released(stored) => *stored,
+        }
+    }
+
+    /// Is it sent only when it is at rest?
+    fn must_rest(&self) -> bool {
+        match self {
+            Self::Plugin(_) => false,
+            Self::Message(message) => message.qos == Qos::ExactlyOnce && message.stored.is_some(),
+            Self::Released(stored) => stored.is_some(),
+        }
+    }
 }
 
 impl Inflight {
-    /// Takes a free identifier for something that is sent now. `None` when all 65,535 are taken.
+    /// Deliveries that were found at rest, in their order: their client is away. Identifiers that are taken are left out.
+    pub(crate) fn restored(deliveries: impl IntoIterator<Item = (PacketId, Content)>) -> Self {
+        let mut inflight = Self::default();
+        for (packet_id, content) in deliveries {
+            if inflight.position(packet_id).is_none() {
+                inflight.entries.push_back(Entry {
+                    packet_id,
+                    sent: false,
+                    dup: true,
+                    content,
+                    awaited: 0,
+                    at_rest: true,
+                });
+            }
+        }
+        inflight.unsent = inflight.entries.len();
+        inflight
+    }
+
+    /// Takes a free identifier for something that is sent now, or waits to be. `None` when all 65,535 are taken.
     pub(crate) fn insert(&mut self, content: Content) -> Option<PacketId> {
         let packet_id = self.allocate()?;
+        let waits = content.must_rest();
         self.entries.push_back(Entry {
             packet_id,
             sent: true,
+            dup: false,
             content,
+            awaited: usize::from(waits),
+            at_rest: !waits,
         });
+        if waits || !self.line.is_empty() {
+            self.line.push_back(packet_id);
+        }
         self.sent += 1;
         Some(packet_id)
     }
@@ -70,7 +152,10 @@ impl Inflight {
         self.entries.push_back(Entry {
             packet_id,
             sent: false,
+            dup: true,
             content: Content::Plugin(reference),
+            awaited: 0,
+            at_rest: true,
         });
         self.free = 0;
         true
@@ -90,15 +175,79 @@ impl Inflight {
     }
 
     /// The first ordinary entry that has not been sent on this connection yet; it counts as sent from now on.
-    pub(crate) fn next_unsent(&mut self) -> Option<(PacketId, &Content)> {
+    pub(super) fn next_unsent(&mut self) -> Option<Unsent<'_>> {
         if self.unsent == 0 {
             return None;
         }
         let entry = self.entries.iter_mut().find(|entry| entry.is_unsent())?;
+        let asks = !entry.at_rest;
+        let mut waits = asks;
+        if let Content::Message(_) = entry.content
+            && (asks || !self.line.is_empty())
+        {
+            self.line.push_back(entry.packet_id);
+            waits = true;
+        }
         entry.sent = true;
+        entry.awaited += usize::from(asks);
         self.sent += 1;
         self.unsent -= 1;
-        Some((entry.packet_id, &entry.content))
+        Some(Unsent {
+            asks,
+            waits,
+            ..entry.as_unsent()
+        })
+    }
+
+    /// The next entry that has waited long enough.
+    pub(super) fn next_ready(&mut self) -> Option<Unsent<'_>> {
+        let packet_id = match self.ready.pop_front() {
+            Some(packet_id) => packet_id,
+            None => self.first_in_line()?,
+        };
+        self.entry_mut(packet_id).map(|entry| entry.as_unsent())
+    }
+
+    /// Takes the first message in line, if it need not wait any more.
+    fn first_in_line(&mut self) -> Option<PacketId> {
+        while let Some(packet_id) = self.line.front().copied() {
+            match self.entry_mut(packet_id) {
+                Some(Entry {
+                    content: Content::Message(_),
+                    at_rest,
+                    ..
+                }) => {
+                    if !*at_rest {
+                        return None;
+                    }
+                    self.line.pop_front();
+                    return Some(packet_id);
+                }
+                // The client has answered what it had from an earlier connection.
+                _ => self.line.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// Does the entry that was inserted last stand in line?
+    pub(super) fn is_last_in_line(&self, packet_id: PacketId) -> bool {
+        self.line.back() == Some(&packet_id)
+    }
+
+    /// One answer of the store for this entry.
+    pub(crate) fn handle_kept(&mut self, packet_id: PacketId) {
+        let Some(entry) = self.entry_mut(packet_id) else {
+            return;
+        };
+        entry.awaited = entry.awaited.saturating_sub(1);
+        if entry.awaited > 0 || entry.at_rest {
+            return;
+        }
+        entry.at_rest = true;
+        if let Content::Released(_) = entry.content {
+            self.ready.push_back(packet_id);
+        }
     }
 
     pub(crate) fn content(&self, packet_id: PacketId) -> Option<&Content> {
@@ -106,11 +255,25 @@ impl Inflight {
         self.entries.get(place).map(|entry| &entry.content)
     }
 
-    /// PUBREC came: the message itself is not needed any more.
-    pub(crate) fn release(&mut self, packet_id: PacketId) {
-        if let Some(entry) = self.entry_mut(packet_id) {
-            entry.content = Content::Released;
+    /// Is the entry sent only when an answer of the store has come?
+    pub(crate) fn waits(&self, packet_id: PacketId) -> bool {
+        let place = self.position(packet_id);
+        let entry = place.and_then(|place| self.entries.get(place));
+        entry.is_some_and(|entry| !entry.at_rest)
+    }
+
+    /// PUBREC came: the message itself is not needed any more. Returns where it is at rest: PUBREL waits for that then.
+    pub(crate) fn release(&mut self, packet_id: PacketId) -> Option<Stored> {
+        let entry = self.entry_mut(packet_id)?;
+        let stored = entry.content.stored();
+        // The place stays, the message goes.
+        let place = |at: Stored| Stored { message: 0, ..at };
+        entry.content = Content::Released(stored.map(place));
+        if stored.is_some() {
+            entry.awaited += 1;
+            entry.at_rest = false;
         }
+        stored
     }
 
     /// The exchange is over: the identifier is free again.
@@ -134,16 +297,20 @@ impl Inflight {
     pub(crate) fn disconnect(&mut self) -> Vec<(PacketId, DeliveryRef)> {
         let mut plugin = Vec::new();
         self.entries.retain_mut(|entry| {
+            entry.dup |= entry.sent && entry.at_rest;
             entry.sent = false;
+            entry.awaited = 0;
             match entry.content {
                 Content::Plugin(reference) => {
                     plugin.push((entry.packet_id, reference));
                     false
                 }
-                Content::Message(_) | Content::Released => true,
+                Content::Message(_) | Content::Released(_) => true,
             }
         });
         self.sent = 0;
+        self.ready = VecDeque::new();
+        self.line = VecDeque::new();
         self.unsent = self.entries.len();
         self.entries.shrink_to_fit();
         plugin
@@ -164,7 +331,7 @@ impl Inflight {
             .into_iter()
             .filter_map(|entry| match entry.content {
                 Content::Message(message) => Some(message),
-                Content::Plugin(_) | Content::Released => None,
+                Content::Plugin(_) | Content::Released(_) => None,
             })
     }
 
@@ -241,7 +408,7 @@ mod tests {
                         prop_assert!(inflight.remove(gone).is_some());
                     }
                     _ => {
-                        let new = inflight.insert(Content::Released).unwrap();
+                        let new = inflight.insert(Content::Released(None)).unwrap();
                         prop_assert!(!taken.contains(&new));
                         taken.push(new);
                     }
@@ -254,12 +421,12 @@ mod tests {
     fn all_identifiers_can_be_in_flight_and_no_more() {
         let mut inflight = Inflight::default();
         let ids: HashSet<PacketId> = (0..u16::MAX)
-            .map(|_| inflight.insert(Content::Released).unwrap())
+            .map(|_| inflight.insert(Content::Released(None)).unwrap())
             .collect();
         assert_eq!(ids.len(), 65_535);
-        assert_eq!(inflight.insert(Content::Released), None);
+        assert_eq!(inflight.insert(Content::Released(None)), None);
         inflight.remove(id(9));
-        assert_eq!(inflight.insert(Content::Released), Some(id(9)));
+        assert_eq!(inflight.insert(Content::Released(None)), Some(id(9)));
     }
 
     #[test]
@@ -279,7 +446,7 @@ mod tests {
         let first = inflight
             .insert(Content::Plugin(DeliveryRef([1; 32])))
             .unwrap();
-        let second = inflight.insert(Content::Released).unwrap();
+        let second = inflight.insert(Content::Released(None)).unwrap();
         let third = inflight
             .insert(Content::Plugin(DeliveryRef([3; 32])))
             .unwrap();
@@ -288,7 +455,7 @@ mod tests {
             [(first, DeliveryRef([1; 32])), (third, DeliveryRef([3; 32]))]
         );
         assert_eq!(inflight.sent(), 0);
-        assert_eq!(inflight.next_unsent().map(|(id, _)| id), Some(second));
+        assert_eq!(inflight.next_unsent().map(|it| it.packet_id), Some(second));
         assert!(inflight.next_unsent().is_none());
     }
 }

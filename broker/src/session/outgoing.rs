@@ -6,14 +6,18 @@ use std::time::Instant;
 
 use super::inflight::Content;
 use super::queue::Queued;
-use super::{AckKind, Action, Outgoing, ProtocolError, Session};
+use super::{AckKind, Action, Keep, Outgoing, ProtocolError, Session};
 use crate::codec::encode::{PublishHead, publish_len};
 use crate::codec::packet::{Ack, PacketId, Publish, Qos, Version};
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{Delivery, DeliveryOutcome};
 
 impl Session {
-    pub(super) fn handle_puback(&mut self, ack: &Ack) -> Result<(), ProtocolError> {
+    pub(super) fn handle_puback(
+        &mut self,
+        ack: &Ack,
+        out: &mut Vec<Action>,
+    ) -> Result<(), ProtocolError> {
         match self.state.inflight.content(ack.packet_id) {
             Some(Content::Plugin(reference)) => {
                 let outcome = if ack.reason.is_error() {
@@ -28,7 +32,7 @@ impl Session {
             // Of an exchange that an earlier connection has ended: nothing to do.
             None => return Ok(()),
         }
-        self.state.inflight.remove(ack.packet_id);
+        self.finish(ack.packet_id, out);
         Ok(())
     }
 
@@ -41,18 +45,23 @@ impl Session {
         let reason = match self.state.inflight.content(packet_id) {
             Some(Content::Message(message)) if message.qos == Qos::ExactlyOnce => {
                 if ack.reason.is_error() {
-                    self.state.inflight.remove(packet_id);
+                    self.finish(packet_id, out);
                     return Ok(());
                 }
-                self.state.inflight.release(packet_id);
+                if let Some(at) = self.state.inflight.release(packet_id) {
+                    out.push(Action::Keep(Keep::Released(at, packet_id)));
+                }
                 ReasonCode::Success
             }
-            Some(Content::Released) => ReasonCode::Success,
+            Some(Content::Released(_)) => ReasonCode::Success,
             Some(_) => return Err(wrong_ack(packet_id)),
             None if ack.reason.is_error() => return Ok(()),
             None if self.terms.version == Version::V311 => ReasonCode::Success,
             None => ReasonCode::PacketIdentifierNotFound,
         };
+        if self.state.inflight.waits(packet_id) {
+            return Ok(());
+        }
         let release = Ack {
             packet_id,
             reason,
@@ -62,10 +71,14 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn handle_pubcomp(&mut self, ack: &Ack) -> Result<(), ProtocolError> {
+    pub(super) fn handle_pubcomp(
+        &mut self,
+        ack: &Ack,
+        out: &mut Vec<Action>,
+    ) -> Result<(), ProtocolError> {
         match self.state.inflight.content(ack.packet_id) {
-            Some(Content::Released) => {
-                self.state.inflight.remove(ack.packet_id);
+            Some(Content::Released(_)) => {
+                self.finish(ack.packet_id, out);
                 Ok(())
             }
             Some(_) => Err(wrong_ack(ack.packet_id)),
@@ -83,9 +96,7 @@ impl Session {
     ) {
         match self.outgoing(now, message, Some(packet_id), dup) {
             Some(outgoing) => out.push(Action::Deliver(outgoing)),
-            None => {
-                self.state.inflight.remove(packet_id);
-            }
+            None => self.finish(packet_id, out),
         }
     }
 

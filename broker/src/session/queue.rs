@@ -1,8 +1,10 @@
 //! Ordinary messages that wait for one session: filled by publishers, emptied by the session's connection.
 //!
-//! While nobody is connected only QoS 1 and 2 are kept. A full queue drops what comes, and says so.
+//! While nobody is connected only QoS 1 and 2 are kept. A full queue drops what comes, and says so. What has a place at
+//! rest got it under the lock of the queue, so that places are in order.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -11,11 +13,14 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::codec::packet::{Publish, Qos};
+use crate::journal::{Change, Entry, MessageRow, QueueRow};
 
-/// The queue of one session. Its number names the session in the router.
+/// The queue of one session. Its number names the session in the router, and at rest.
 #[derive(Debug)]
 pub(crate) struct Queue {
     number: u64,
+    /// The session is at rest: what comes at QoS 1 and 2 is to be as well.
+    durable: AtomicBool,
     messages_max: usize,
     bytes_max: usize,
     inner: Mutex<Inner>,
@@ -26,6 +31,8 @@ struct Inner {
     messages: VecDeque<Queued>,
     bytes: usize,
     state: State,
+    /// The next place at rest.
+    next_place: u64,
     /// Of the connection while it waits.
     waker: Option<Waker>,
 }
@@ -52,6 +59,17 @@ pub(crate) struct Queued {
     pub(crate) subscription_identifiers: Vec<u32>,
     /// The shared subscription that it came by: filter with `$share/{name}/` before it.
     pub(crate) share: Option<Arc<str>>,
+    /// Where it is at rest.
+    pub(crate) stored: Option<Stored>,
+}
+
+/// Where a message is at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Stored {
+    /// In the queue of the session.
+    pub(crate) place: u64,
+    /// The number of the message itself, which several queues may share.
+    pub(crate) message: u64,
 }
 
 impl Queued {
@@ -77,13 +95,56 @@ pub(crate) enum Pushed {
 pub(crate) struct Shared {
     live: Arc<Publish>,
     compact: Option<Arc<Publish>>,
+    /// When it is not worth sending any more.
+    pub(crate) expires_at: Option<Instant>,
+    /// Where rows for it go, if any are wanted.
+    pub(crate) entry: Option<Entry>,
+    /// Its number at rest.
+    number: Option<u64>,
 }
 
 impl Shared {
-    pub(crate) const fn new(live: Arc<Publish>) -> Self {
+    pub(crate) const fn new(live: Arc<Publish>, expires_at: Option<Instant>) -> Self {
         Self {
             live,
             compact: None,
+            expires_at,
+            entry: None,
+            number: None,
+        }
+    }
+
+    /// A message that may be at rest already.
+    pub(crate) fn again(queued: Queued, entry: Option<Entry>) -> Self {
+        Self {
+            number: queued.stored.map(|at| at.message),
+            entry,
+            ..Self::new(queued.publish, queued.expires_at)
+        }
+    }
+
+    /// The number of the message at rest, if it is to be there.
+    pub(crate) fn store(&mut self) -> Option<u64> {
+        let entry = self.entry.as_mut()?;
+        Some(*self.number.get_or_insert_with(|| {
+            let number = entry.next_number();
+            entry.push(Change::Message(MessageRow {
+                number,
+                publish: Arc::clone(&self.live),
+                expires_at: self.expires_at,
+            }));
+            number
+        }))
+    }
+
+    /// Notes that a session's queue has it.
+    fn note(&mut self, session: u64, place: u64, queued: &mut Queued) {
+        let Some(message) = self.store() else { return };
+        let at = Stored { place, message };
+        queued.stored = Some(at);
+        if let Some(entry) = &mut self.entry {
+            let row = QueueRow::waiting(session, at, queued);
+            entry.push(Change::Queued(Box::new(row)));
         }
     }
 
@@ -101,6 +162,7 @@ impl Queue {
     pub(crate) fn new(number: u64, messages_max: usize, bytes_max: usize) -> Self {
         Self {
             number,
+            durable: AtomicBool::new(false),
             messages_max,
             bytes_max,
             inner: Mutex::default(),
@@ -109,6 +171,24 @@ impl Queue {
 
     pub(crate) const fn number(&self) -> u64 {
         self.number
+    }
+
+    /// A queue as it was found at rest, for a client that is away.
+    pub(crate) fn restore(&self, messages: VecDeque<Queued>, next_place: u64) {
+        let mut inner = self.lock();
+        inner.state = State::Away;
+        inner.bytes = messages.iter().map(|queued| size(&queued.publish)).sum();
+        inner.messages = messages;
+        inner.next_place = next_place;
+    }
+
+    /// Is what comes to be at rest?
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_durable(&self, durable: bool) {
+        self.durable.store(durable, Ordering::Relaxed);
     }
 
     /// Adds a message at the end. `envelope` makes the entry from the form of the publish to be kept.
@@ -133,7 +213,11 @@ impl Queue {
             } else {
                 shared.live()
             };
-            let queued = envelope(Arc::clone(publish));
+            let mut queued = envelope(Arc::clone(publish));
+            if qos > Qos::AtMostOnce && self.is_durable() {
+                shared.note(self.number, inner.next_place, &mut queued);
+                inner.next_place += 1;
+            }
             inner.bytes += bytes;
             inner.messages.push_back(queued);
             inner.waker.take()
@@ -144,7 +228,7 @@ impl Queue {
 
     /// Adds the retained messages of one subscription, all or none: they are shared with the retained store, so that
     /// only their number counts, and one SUBSCRIBE may exceed the limit.
-    pub(crate) fn push_retained(&self, messages: Vec<Queued>) -> Pushed {
+    pub(crate) fn push_retained(&self, messages: Vec<Queued>, entry: &mut Option<Entry>) -> Pushed {
         let waker = {
             let mut inner = self.lock();
             if inner.state == State::Ended {
@@ -153,7 +237,16 @@ impl Queue {
             if inner.messages.len() >= self.messages_max {
                 return Pushed::Full;
             }
-            for queued in messages {
+            for mut queued in messages {
+                if queued.qos > Qos::AtMostOnce && self.is_durable() {
+                    let mut shared = Shared::again(queued.clone(), entry.take());
+                    queued.stored = None;
+                    shared.note(self.number, inner.next_place, &mut queued);
+                    inner.next_place += 1;
+                    *entry = shared.entry;
+                } else {
+                    queued.stored = None;
+                }
                 inner.bytes += size(&queued.publish);
                 inner.messages.push_back(queued);
             }
@@ -254,14 +347,23 @@ impl Queue {
         taken
     }
 
-    /// Drops what is not to be sent any more. Returns how many messages that were.
-    pub(crate) fn retain(&self, keep: impl Fn(&Publish) -> bool) -> usize {
+    /// Takes out what has expired.
+    pub(crate) fn expire(&self, now: Instant) -> Vec<Queued> {
+        self.take_out(|queued| queued.is_expired(now))
+    }
+
+    /// Takes out what is not to be sent any more.
+    pub(crate) fn take_out(&self, unwanted: impl Fn(&Queued) -> bool) -> Vec<Queued> {
         let mut inner = self.lock();
-        let before = inner.messages.len();
-        inner.messages.retain(|queued| keep(&queued.publish));
-        let left = inner.messages.iter();
-        inner.bytes = left.map(|queued| size(&queued.publish)).sum();
-        before - inner.messages.len()
+        if !inner.messages.iter().any(&unwanted) {
+            return Vec::new();
+        }
+        let messages = std::mem::take(&mut inner.messages);
+        let (out, left): (Vec<_>, Vec<_>) = messages.into_iter().partition(unwanted);
+        inner.messages = left.into();
+        let bytes: usize = out.iter().map(|queued| size(&queued.publish)).sum();
+        inner.bytes = inner.bytes.saturating_sub(bytes);
+        out
     }
 
     /// The session has ended. Returns what came by shared subscriptions: it is for others now.
@@ -334,15 +436,18 @@ mod tests {
     use crate::codec::properties::PublishProperties;
 
     fn publish(qos: Qos) -> Shared {
-        Shared::new(Arc::new(Publish {
-            dup: false,
-            qos,
-            retain: false,
-            topic: "t".into(),
-            packet_id: None,
-            payload: Bytes::from_static(b"hi"),
-            properties: PublishProperties::default(),
-        }))
+        Shared::new(
+            Arc::new(Publish {
+                dup: false,
+                qos,
+                retain: false,
+                topic: "t".into(),
+                packet_id: None,
+                payload: Bytes::from_static(b"hi"),
+                properties: PublishProperties::default(),
+            }),
+            None,
+        )
     }
 
     fn push(queue: &Queue, qos: Qos) -> Pushed {
@@ -353,6 +458,7 @@ mod tests {
             retain: false,
             subscription_identifiers: Vec::new(),
             share: None,
+            stored: None,
         })
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Exchange {
     /// The plugin took the publish, or may have taken it in an earlier life of the broker.
     pub(crate) owner: Owner,
     pub(crate) step: Step,
+    /// What was answered is at rest, or need not be.
+    pub(crate) at_rest: bool,
 }
 
 /// Who settles an exchange.
@@ -46,6 +48,16 @@ pub(crate) enum Step {
 }
 
 impl Received {
+    /// Exchanges of ordinary messages that were found at rest.
+    pub(crate) fn restored(packet_ids: impl IntoIterator<Item = PacketId>) -> Self {
+        let mut received = Self::default();
+        for packet_id in packet_ids {
+            let step = Step::Answered(Ack::success(packet_id));
+            received.insert(packet_id, Owner::Broker, step, false);
+        }
+        received
+    }
+
     pub(crate) fn begin(&mut self, packet_id: PacketId, owner: Owner) {
         self.insert(packet_id, owner, Step::Published, true);
     }
@@ -75,14 +87,20 @@ impl Received {
     }
 
     /// The connection has ended: what was not answered will be published again, what was not released, released again.
-    pub(crate) fn disconnect(&mut self) {
+    /// An ordinary message of a `durable` session has been routed when its answer is awaited: it is not routed again.
+    pub(crate) fn disconnect(&mut self, durable: bool) {
         self.exchanges
             .retain(|_, exchange| match (&exchange.step, exchange.owner) {
+                (Step::Published, Owner::Broker) => durable,
                 (Step::Published, _) | (_, Owner::Unknown) => false,
                 (Step::Answered(_) | Step::Releasing(_), _) => true,
             });
-        for exchange in self.exchanges.values_mut() {
+        for (packet_id, exchange) in &mut self.exchanges {
             exchange.counted = false;
+            if let Step::Published = exchange.step {
+                exchange.step = Step::Answered(Ack::success(*packet_id));
+                exchange.at_rest = false;
+            }
             if let Step::Releasing(ack) = &exchange.step {
                 exchange.step = Step::Answered(ack.clone());
             }
@@ -99,6 +117,7 @@ impl Received {
                 counted,
                 owner,
                 step,
+                at_rest: true,
             },
         );
     }
@@ -248,7 +267,7 @@ mod tests {
         received.exchange_mut(id(2)).unwrap().step = Step::Releasing(Ack::success(id(2)));
         received.begin_unknown(id(3));
         assert_eq!(received.counted(), 2);
-        received.disconnect();
+        received.disconnect(false);
         assert!(received.exchange_mut(id(1)).is_none());
         assert!(matches!(
             received.exchange_mut(id(2)).unwrap().step,

@@ -36,6 +36,8 @@ pub(crate) struct Terms {
     pub(crate) pending_max: usize,
     /// Bytes of unanswered requests before reading stops.
     pub(crate) pending_bytes_max: usize,
+    /// The session is at rest: exactly once holds across a crash of the server.
+    pub(crate) durable: bool,
     /// The first topic level that belongs to the plugin.
     pub(crate) root: &'static str,
 }
@@ -80,6 +82,7 @@ impl Terms {
             authentication_method: asked.authentication_method.clone(),
             pending_max: config.pending_publishes_max,
             pending_bytes_max: config.pending_bytes_max,
+            durable: false,
             root,
         };
         let expiry_differs = asked.session_expiry_interval.unwrap_or(0) != session_expiry;

@@ -2,6 +2,7 @@
 //!
 //! `Pair` is the world of both the examples here and the simulation.
 
+mod disk;
 mod simulation;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::disk::Disk;
 use super::*;
 use crate::clock;
 use crate::codec::encode::{PublishHead, publish_len};
@@ -48,13 +50,14 @@ struct Pair {
     outcomes: Vec<(DeliveryRef, DeliveryOutcome)>,
     error: Option<ProtocolError>,
     goodbye: Option<bool>,
+    /// Of a session at rest.
+    disk: Option<Disk>,
 }
 
 /// A client that obeys the specification and acknowledges when it is told to.
 #[derive(Default)]
 struct ClientModel {
     receive_maximum: usize,
-    next_id: u16,
     /// Unacknowledged publishes, in order; `true` after PUBREC.
     sent: Vec<(Publish, bool)>,
     /// Publishes that wait for the server's Receive Maximum.
@@ -95,6 +98,7 @@ impl Pair {
             outcomes: Vec::new(),
             error: None,
             goodbye: None,
+            disk: None,
         };
         pair.connect();
         pair
@@ -120,7 +124,8 @@ impl Pair {
                 ..ConnectProperties::default()
             },
         };
-        let (terms, _) = Terms::agree(&connect, &self.config, "plug");
+        let (mut terms, _) = Terms::agree(&connect, &self.config, "plug");
+        terms.durable = self.disk.is_some();
         let state = std::mem::take(&mut self.kept);
         self.session = Some(Session::new(terms, state, self.now));
         let again = self.client.reconnect();
@@ -135,6 +140,7 @@ impl Pair {
         };
         let ended = session.end();
         self.kept = ended.state;
+        self.disk.iter_mut().for_each(Disk::disconnect);
         self.to_server.clear();
         self.to_client.clear();
         self.tickets.clear();
@@ -181,6 +187,10 @@ impl Pair {
                 Action::Route(publish, number) => {
                     self.accepted.push(number_of(&publish));
                     let answer = Answer::Published(PublishAnswer::SUCCESS);
+                    if let Some(disk) = &mut self.disk {
+                        disk.route(&publish, number, answer);
+                        continue;
+                    }
                     self.session()
                         .handle_answer(number, answer, &mut more)
                         .unwrap();
@@ -193,6 +203,9 @@ impl Pair {
                         };
                         if !known {
                             self.accepted.push(number_of(&publish));
+                            // The plugin has a store of its own.
+                            let disk = self.disk.iter_mut();
+                            disk.for_each(|disk| disk.accepted.push(number_of(&publish)));
                         }
                         self.tickets.push(number);
                     }
@@ -218,6 +231,10 @@ impl Pair {
                 }
                 Action::Authenticate { .. } => {}
                 Action::Disconnect { publish_will } => self.goodbye = Some(publish_will),
+                action @ (Action::Keep(_) | Action::Accept(..) | Action::Forget(..)) => {
+                    let disk = self.disk.as_mut().unwrap();
+                    disk.note(action);
+                }
             }
             self.perform(more);
         }
@@ -260,6 +277,7 @@ impl Pair {
                 self.answer(0);
                 busy = true;
             }
+            busy |= self.commit(usize::MAX);
             while !self.client.due.is_empty() {
                 let packet = self.client.acknowledge(0);
                 self.to_server.push_back(packet);
@@ -277,14 +295,21 @@ impl Pair {
     }
 
     fn deliver(&mut self, number: u32, qos: Qos) {
-        self.queue.push_back(Queued {
+        let mut queued = Queued {
             publish: Arc::new(publish("t", qos, None, number)),
             expires_at: None,
             qos,
             retain: false,
             subscription_identifiers: Vec::new(),
             share: None,
-        });
+            stored: None,
+        };
+        if let Some(disk) = &mut self.disk
+            && qos > Qos::AtMostOnce
+        {
+            disk.queue(&mut queued);
+        }
+        self.queue.push_back(queued);
         self.turn(|_, _| Ok(()));
     }
 
@@ -296,9 +321,16 @@ impl Pair {
 impl ClientModel {
     fn publish(&mut self, topic: &'static str, qos: Qos, number: u32) -> Option<Packet> {
         let packet_id = (qos != Qos::AtMostOnce).then(|| {
-            // More identifiers than can be in flight.
-            self.next_id = self.next_id % 1_000 + 1;
-            PacketId::new(self.next_id).unwrap()
+            // The lowest one that is free, so that they come again soon.
+            let sent = self.sent.iter().map(|(publish, _)| publish);
+            let taken: HashSet<_> = sent
+                .chain(&self.waiting)
+                .filter_map(|publish| publish.packet_id)
+                .collect();
+            (1..=u16::MAX)
+                .map(id)
+                .find(|id| !taken.contains(id))
+                .unwrap()
         });
         let publish = publish(topic, qos, packet_id, number);
         if qos == Qos::AtMostOnce {

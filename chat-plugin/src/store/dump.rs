@@ -4,23 +4,23 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use broker::store::bulk::{Loader, each_row};
+use broker::store::directory::{Directory, unavailable};
+use broker::store::kv::{KvEngine, Table};
+use broker::store::recover::last_commit;
+use broker::store::watermark::Watermark;
 use sha2::{Digest, Sha256};
 
-use super::directory::{Directory, unavailable};
-use super::embedded::{self, watermark::Watermark};
-use super::kv::{KeyRange, KvBatch, KvEngine, Order, Table};
-use super::options::EngineKind;
-use super::{StoreError, StoreOptions};
+use super::embedded::SCHEMA;
+use super::options::{EngineKind, FORMAT};
+use super::{StoreError, StoreOptions, tables};
 
 const TITLE: &[u8; 14] = b"mqchat dump 1\n";
 /// Stands where a table would, before the count.
 const END: u8 = 0xFF;
-/// Rows are loaded in commits of about this size.
-const LOAD_BYTES: usize = 1024 * 1024;
 /// Larger keys and values are not written by any mqchat.
 const KEY_BYTES_MAX: usize = 1024;
 const VALUE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -74,16 +74,16 @@ pub fn load(options: &StoreOptions, path: &Path) -> Result<Dumped, StoreError> {
 /// As [`super::open`].
 pub fn compact(options: &StoreOptions) -> Result<Compacted, StoreError> {
     let usage = || {
-        super::directory::disk_usage(&options.directory)
-            .map_err(|error| unavailable(&options.directory, &error))
+        broker::store::directory::disk_usage(&options.directory)
+            .map_err(|error| StoreError::from(unavailable(&options.directory, &error)))
     };
-    Directory::engine_of(&options.directory)?;
+    Directory::engine_of(&options.directory, FORMAT)?;
     let before_bytes = usage()?;
     match options.engine {
         #[cfg(feature = "sled")]
         EngineKind::Sled => {
-            let directory = Directory::open(&options.directory, options.engine.name())?;
-            super::sled::compact_at(&directory, options)?;
+            let directory = Directory::open(&options.directory, FORMAT, options.engine.name())?;
+            broker::store::sled::compact_at(&directory, &options.for_engine())?;
         }
         _ => with_engine(options, Purpose::Use, Compact)?,
     }
@@ -91,14 +91,6 @@ pub fn compact(options: &StoreOptions) -> Result<Compacted, StoreError> {
         before_bytes,
         after_bytes: usage()?,
     })
-}
-
-/// Copies every row from one engine into another, empty one, durably.
-#[cfg(feature = "sled")]
-pub(super) fn copy(from: &impl KvEngine, to: &impl KvEngine) -> Result<u64, StoreError> {
-    let mut loader = Loader::new(to);
-    each_row(from, &mut |table, key, value| loader.add(table, key, value))?;
-    loader.finish()
 }
 
 /// What is called for each row.
@@ -135,7 +127,7 @@ impl Work for DumpTo<'_> {
             .map_err(io)?;
         let mut out = Output::new(BufWriter::new(file));
         out.write(TITLE).map_err(io)?;
-        each_row(engine, &mut |table, key, value| {
+        each_row(engine, tables::ALL, &mut |table, key, value| {
             out.row(table, key, value).map_err(io)
         })?;
         *self.dumped = Some(out.finish().map_err(io)?);
@@ -149,10 +141,10 @@ impl Work for LoadFrom<'_> {
     fn on(self, engine: &impl KvEngine, watermark: &mut Watermark) -> Result<(), StoreError> {
         let mut loader = Loader::new(engine);
         read_dump(self.0, &mut |table, key, value| {
-            loader.add(table, key, value)
+            Ok(loader.add(table, key, value)?)
         })?;
         loader.finish()?;
-        let commit = embedded::last_commit(engine, None, false)?;
+        let commit = last_commit(engine, SCHEMA, None, false)?;
         watermark
             .write(commit)
             .map_err(|error| StoreError::Unavailable(format!("commit watermark: {error}")))
@@ -178,21 +170,22 @@ fn with_engine(
         ));
     }
     if purpose == Purpose::Use {
-        Directory::engine_of(&options.directory)?;
+        Directory::engine_of(&options.directory, FORMAT)?;
     }
-    let directory = Directory::open(&options.directory, options.engine.name())?;
+    let directory = Directory::open(&options.directory, FORMAT, options.engine.name())?;
     if purpose == Purpose::Make && !directory.is_new() {
         return Err(StoreError::Exists);
     }
     match options.engine {
         #[cfg(feature = "fjall")]
         EngineKind::Fjall => {
-            let engine = super::fjall::FjallEngine::open(&directory, options)?;
+            let engine =
+                broker::store::fjall::FjallEngine::open(&directory, &options.for_engine())?;
             work_on(engine, directory, purpose, options, work)
         }
         #[cfg(feature = "sled")]
         EngineKind::Sled => {
-            let engine = super::sled::SledEngine::open(&directory, options)?;
+            let engine = broker::store::sled::SledEngine::open(&directory, &options.for_engine())?;
             work_on(engine, directory, purpose, options, work)
         }
         other => Err(StoreError::Unavailable(format!(
@@ -211,59 +204,11 @@ fn work_on(
 ) -> Result<(), StoreError> {
     let mut watermark = directory.watermark()?;
     if purpose == Purpose::Use {
-        embedded::last_commit(&engine, watermark.known(), options.accept_loss)?;
+        last_commit(&engine, SCHEMA, watermark.known(), options.accept_loss)?;
     }
     work.on(&engine, &mut watermark)?;
     drop(engine);
-    directory.set_ready()
-}
-
-fn each_row(engine: &impl KvEngine, each: &mut Each<'_>) -> Result<(), StoreError> {
-    for table in Table::ALL {
-        let mut result = Ok(());
-        engine.scan(table, KeyRange::ALL, Order::Ascending, &mut |key, value| {
-            result = each(table, key, value);
-            if result.is_ok() {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })?;
-        result?;
-    }
-    Ok(())
-}
-
-/// Writes rows in commits of bounded size; the last one is durable.
-struct Loader<'a, K> {
-    engine: &'a K,
-    batch: KvBatch,
-    rows: u64,
-}
-
-impl<'a, K: KvEngine> Loader<'a, K> {
-    fn new(engine: &'a K) -> Self {
-        Self {
-            engine,
-            batch: KvBatch::default(),
-            rows: 0,
-        }
-    }
-
-    fn add(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.batch.put(table, key, value);
-        self.rows += 1;
-        if self.batch.bytes() >= LOAD_BYTES {
-            self.engine.commit_relaxed(&self.batch)?;
-            self.batch.clear();
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<u64, StoreError> {
-        self.engine.commit_durable(&self.batch)?;
-        Ok(self.rows)
-    }
+    Ok(directory.set_ready()?)
 }
 
 /// A file that is hashed while it is written.
@@ -374,7 +319,7 @@ fn read_dump(path: &Path, each: &mut Each<'_>) -> Result<Dumped, StoreError> {
         if byte == END {
             break;
         }
-        let table = Table::from_byte(byte).ok_or_else(|| {
+        let table = tables::from_byte(byte).ok_or_else(|| {
             StoreError::File(format!("the dump has rows of the unknown table {byte}"))
         })?;
         let key_len = usize::from(u16::from_be_bytes(input.array()?));

@@ -6,16 +6,13 @@
 //!
 //! The rows and the rules of a commit are in `docs/storage.md`.
 
-mod condition;
 mod heads;
 mod keys;
 mod overlay;
 mod queue;
 mod reads;
-mod recover;
 mod upkeep;
 mod values;
-pub(in crate::store) mod watermark;
 mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,27 +21,25 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use broker::store::condition::Condition;
+use broker::store::directory::Directory;
+use broker::store::kv::{KeyRange, KvEngine, Table};
+use broker::store::recover::recover;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::condition::Condition;
 use self::heads::Heads;
 use self::overlay::{Overlay, OverlayKey};
 use self::queue::{Job, Queue, Reply, Size, draft_size};
 use self::reads::{
     all_cursors, bad_key, hole, members, own_before, page, read_seq, tail_cid, visit, visit_user,
 };
-#[cfg(any(feature = "fjall", feature = "sled"))]
-pub(in crate::store) use self::recover::last_commit;
-use self::recover::recover;
 use self::upkeep::DiskGuard;
 use self::writer::Writer;
 use super::clock::Clock;
-use super::directory::Directory;
-use super::kv::{EngineError, KeyRange, KvEngine, Table};
 use super::{
     ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place, StoreError,
-    StoreOptions,
+    StoreOptions, tables,
 };
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
@@ -109,7 +104,13 @@ impl<K: KvEngine> EmbeddedStore<K> {
         let is_new = directory
             .as_ref()
             .is_none_or(|directory| directory.is_new() || options.accept_loss);
-        let last = recover(&engine, watermark.as_mut(), is_new, options.accept_loss)?;
+        let last = recover(
+            &engine,
+            SCHEMA,
+            watermark.as_mut(),
+            is_new,
+            options.accept_loss,
+        )?;
         if let Some(directory) = &mut directory {
             directory.set_ready()?;
         }
@@ -343,7 +344,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             let all = if seq == known.head.seq {
                 known.head.mseq
             } else {
-                let row = engine.get(Table::Message, &keys::message(conversation, seq))?;
+                let row = engine.get(tables::MESSAGE, &keys::message(conversation, seq))?;
                 values::read_entry_mseq(&row.ok_or_else(|| hole(conversation, seq))?)?
             };
             let own = own_before(engine, conversation, user, seq)?;
@@ -394,7 +395,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
                 return all_cursors(engine, device, shared.overlay.cursors(device));
             };
             let waiting = shared.overlay.cursor(device, conversation);
-            let row = engine.get(Table::Cursor, &keys::cursor(device, conversation))?;
+            let row = engine.get(tables::CURSOR, &keys::cursor(device, conversation))?;
             let stored = row.map(|row| read_seq(&row)).transpose()?;
             let seq = waiting.max(stored);
             Ok(seq.map(|seq| (conversation, seq)).into_iter().collect())
@@ -413,12 +414,18 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             let from = keys::join::<33>(&[user.as_bytes(), &keys::FIRST_CID]);
             let to = keys::join::<33>(&[user.as_bytes(), &keys::LAST_CID]);
             let range = KeyRange::closed(&from, &to);
-            visit(engine, Table::ReceiptDue, range, usize::MAX, |key, row| {
-                let ts_ms = values::read_time(Table::ReceiptDue.name(), row)?;
-                let known = due.entry(tail_cid(key)?).or_default();
-                *known = (*known).max(ts_ms);
-                Ok(())
-            })?;
+            visit(
+                engine,
+                tables::RECEIPT_DUE,
+                range,
+                usize::MAX,
+                |key, row| {
+                    let ts_ms = values::read_time(tables::RECEIPT_DUE.name(), row)?;
+                    let known = due.entry(tail_cid(key)?).or_default();
+                    *known = (*known).max(ts_ms);
+                    Ok(())
+                },
+            )?;
             let mut due: Vec<_> = due.into_iter().filter(|(_, ts)| *ts >= since_ms).collect();
             due.sort_by_key(|(id, ts_ms)| (std::cmp::Reverse(*ts_ms), *id));
             due.truncate(limit);
@@ -428,7 +435,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn device(&self, user: UserId, device: DeviceId) -> Result<Option<Device>, StoreError> {
-        self.read_row(Table::Device, keys::device(user, device), move |row| {
+        self.read_row(tables::DEVICE, keys::device(user, device), move |row| {
             values::read_device(user, device, row)
         })
         .await
@@ -437,8 +444,8 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError> {
         self.read(move |engine, _| {
             let mut devices = Vec::new();
-            visit_user(engine, Table::Device, user, |rest, row| {
-                let id: [u8; 16] = rest.try_into().map_err(|_| bad_key(Table::Device))?;
+            visit_user(engine, tables::DEVICE, user, |rest, row| {
+                let id: [u8; 16] = rest.try_into().map_err(|_| bad_key(tables::DEVICE))?;
                 devices.push(values::read_device(user, DeviceId::from_bytes(id), row)?);
                 Ok(())
             })?;
@@ -472,7 +479,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         packet_id: u16,
     ) -> Result<Option<Exchange>, StoreError> {
         let key = keys::exchange(device, packet_id);
-        self.read_row(Table::Exchange, key, |row| {
+        self.read_row(tables::EXCHANGE, key, |row| {
             let row = values::read_exchanged(row)?;
             Ok(Exchange {
                 conversation: row.conversation,
@@ -493,11 +500,11 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             let range = KeyRange::closed(&first, &last);
             visit(
                 engine,
-                Table::Exchange,
+                tables::EXCHANGE,
                 range,
                 usize::from(u16::MAX),
                 |key, _| {
-                    found.push(keys::packet_id(key).ok_or_else(|| bad_key(Table::Exchange))?);
+                    found.push(keys::packet_id(key).ok_or_else(|| bad_key(tables::EXCHANGE))?);
                     Ok(())
                 },
             )?;
@@ -536,7 +543,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        self.read_row(Table::User, *id.as_bytes(), move |row| {
+        self.read_row(tables::USER, *id.as_bytes(), move |row| {
             values::read_user(id, row)
         })
         .await
@@ -545,11 +552,11 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn user_by_handle(&self, handle: &Handle) -> Result<Option<User>, StoreError> {
         let handle = handle.clone();
         self.read(move |engine, _| {
-            let Some(row) = engine.get(Table::Handle, handle.as_str().as_bytes())? else {
+            let Some(row) = engine.get(tables::HANDLE, handle.as_str().as_bytes())? else {
                 return Ok(None);
             };
             let id = values::read_handle(&row)?.user;
-            let Some(row) = engine.get(Table::User, id.as_bytes())? else {
+            let Some(row) = engine.get(tables::USER, id.as_bytes())? else {
                 return Ok(None);
             };
             let user = values::read_user(id, &row)?;
@@ -566,8 +573,8 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
                 to: Bound::Unbounded,
             };
             let mut users = Vec::new();
-            visit(engine, Table::User, range, limit, |key, row| {
-                let id: [u8; 16] = key.try_into().map_err(|_| bad_key(Table::User))?;
+            visit(engine, tables::USER, range, limit, |key, row| {
+                let id: [u8; 16] = key.try_into().map_err(|_| bad_key(tables::USER))?;
                 users.push(values::read_user(UserId::from_bytes(id), row)?);
                 Ok(())
             })?;
@@ -582,17 +589,19 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn token(&self, hash: [u8; 32]) -> Result<Option<Token>, StoreError> {
-        self.read_row(Table::Token, hash, move |row| values::read_token(hash, row))
-            .await
+        self.read_row(tables::TOKEN, hash, move |row| {
+            values::read_token(hash, row)
+        })
+        .await
     }
 
     async fn tokens(&self, user: UserId) -> Result<Vec<Token>, StoreError> {
         self.read(move |engine, _| {
             let mut tokens = Vec::new();
-            visit_user(engine, Table::UserToken, user, |_, row| {
+            visit_user(engine, tables::USER_TOKEN, user, |_, row| {
                 let hash = values::read_hash(row)?;
                 // It may have been removed meanwhile.
-                if let Some(row) = engine.get(Table::Token, &hash)? {
+                if let Some(row) = engine.get(tables::TOKEN, &hash)? {
                     tokens.push(values::read_token(hash, &row)?);
                 }
                 Ok(())
@@ -675,16 +684,6 @@ impl<K> Drop for Farewell<K> {
             self.0.condition.poison(reason);
         }
         self.0.queue.abandon();
-    }
-}
-
-impl From<EngineError> for StoreError {
-    fn from(error: EngineError) -> Self {
-        match error {
-            EngineError::Io(reason) => Self::Unavailable(reason),
-            EngineError::Corrupt(reason) => Self::Corrupt(reason),
-            EngineError::Locked => Self::Locked,
-        }
     }
 }
 

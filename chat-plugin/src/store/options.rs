@@ -1,15 +1,21 @@
 //! Which engine, where, and how much it may use.
 
+#[cfg(any(feature = "fjall", feature = "sled"))]
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use broker::store::EngineKind;
+use broker::store::memory::MemoryEngine;
+#[cfg(any(feature = "fjall", feature = "sled"))]
+use broker::store::{
+    OpenOptions,
+    directory::{Directory, Format},
+};
 use serde::{Deserialize, Serialize};
 
 use super::clock::{Clock, MonotonicClock};
-#[cfg(any(feature = "fjall", feature = "sled"))]
-use super::directory::Directory;
 use super::embedded::EmbeddedStore;
-use super::memory::MemoryEngine;
 use super::{ChatStore, StoreError};
 
 /// How to open a store.
@@ -41,29 +47,33 @@ impl Default for StoreOptions {
     }
 }
 
-/// The embedded engines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum EngineKind {
-    /// fjall 3, a log-structured engine: the default.
-    #[default]
-    Fjall,
-    /// sled 0.34: small sites, up to 10 million messages or 16 GB.
-    Sled,
-    /// Nothing on a disk: for tests and trying out.
-    Memory,
-}
-
-impl EngineKind {
-    /// Its name in the configuration and in the store's directory.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fjall => "fjall",
-            Self::Sled => "sled",
-            Self::Memory => "memory",
+#[cfg(any(feature = "fjall", feature = "sled"))]
+impl StoreOptions {
+    /// What the engine has to know of them.
+    pub(super) fn for_engine(&self) -> OpenOptions {
+        OpenOptions {
+            tables: super::tables::ALL,
+            memory_bytes: self.memory_bytes,
+            accept_loss: self.accept_loss,
         }
     }
+}
+
+/// How the directory of the store is known.
+#[cfg(any(feature = "fjall", feature = "sled"))]
+pub(super) const FORMAT: Format = Format {
+    marker: "MQCHAT",
+    title: "mqchat store 1",
+    watermark: *b"mqchatwm",
+};
+
+/// The engine that the store in this directory was made with, without locking it.
+///
+/// # Errors
+/// [`StoreError::NotFound`] if there is no store, [`StoreError::Corrupt`] if its marker makes no sense.
+#[cfg(any(feature = "fjall", feature = "sled"))]
+pub fn engine_of(directory: &Path) -> Result<String, StoreError> {
+    Ok(Directory::engine_of(directory, FORMAT)?)
 }
 
 /// Opens a store, and makes it if its directory does not exist or is empty.
@@ -91,19 +101,19 @@ pub fn open_with_clock(
         }
         #[cfg(feature = "fjall")]
         EngineKind::Fjall => {
-            let directory = Directory::open(&options.directory, options.engine.name())?;
-            let engine = super::fjall::FjallEngine::open(&directory, options)?;
+            let directory = Directory::open(&options.directory, FORMAT, options.engine.name())?;
+            let engine =
+                broker::store::fjall::FjallEngine::open(&directory, &options.for_engine())?;
             let store = EmbeddedStore::start(engine, Some(directory), options, clock)?;
             Ok(Arc::new(store))
         }
         #[cfg(feature = "sled")]
         EngineKind::Sled => {
-            let directory = Directory::open(&options.directory, options.engine.name())?;
-            let engine = super::sled::SledEngine::open(&directory, options)?;
+            let directory = Directory::open(&options.directory, FORMAT, options.engine.name())?;
+            let engine = broker::store::sled::SledEngine::open(&directory, &options.for_engine())?;
             let store = EmbeddedStore::start(engine, Some(directory), options, clock)?;
             Ok(Arc::new(store))
         }
-        #[cfg(not(all(feature = "fjall", feature = "sled")))]
         engine => Err(StoreError::Unavailable(format!(
             "this program was built without the engine {}",
             engine.name()

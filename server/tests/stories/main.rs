@@ -21,6 +21,7 @@ mod import;
 mod login;
 mod operation;
 mod paho;
+mod persistence;
 mod refusals;
 mod rpc;
 mod strangers;

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use broker::store::kv::KvEngine;
 use proto::ids::ConversationId;
 use quick_cache::unsync::Cache;
 
 use super::{keys, values};
 use crate::domain::conversation::{Conversation, Settings};
-use crate::store::StoreError;
-use crate::store::kv::{KvEngine, Table};
+use crate::store::{StoreError, tables};
 
 /// Number of locks; a power of two.
 const SHARDS: usize = 16;
@@ -125,10 +125,10 @@ impl Heads {
 
 fn load(engine: &impl KvEngine, id: ConversationId) -> Result<Option<Known>, StoreError> {
     let key = keys::cid(id);
-    let Some(head) = engine.get(Table::Conversation, &key)? else {
+    let Some(head) = engine.get(tables::CONVERSATION, &key)? else {
         return Ok(None);
     };
-    let settings = engine.get(Table::Settings, &key)?;
+    let settings = engine.get(tables::SETTINGS, &key)?;
     Ok(Some(Known {
         head: values::read_head(&head)?,
         settings: settings

@@ -5,11 +5,6 @@ use proto::ids::{ConversationId, ConversationKind, DeviceId, MessageId, Seq, Use
 /// Bytes of a conversation id in keys and values: kind and 16 bytes.
 pub(super) const CID_BYTES: usize = 17;
 
-/// Meta row: the schema.
-pub(super) const SCHEMA: &[u8] = b"schema";
-/// Meta row: number of the last commit, and the accumulated uptime.
-pub(super) const COMMIT: &[u8] = b"commit";
-
 /// `cid[17]`.
 pub(super) fn cid(conversation: ConversationId) -> [u8; CID_BYTES] {
     join(&[&[conversation.kind().to_byte()], conversation.as_bytes()])

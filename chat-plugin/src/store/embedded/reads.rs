@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
+use broker::store::kv::{KeyRange, KvEngine, Order, Table};
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 
 use super::overlay::Overlay;
 use super::{keys, values};
 use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
-use crate::store::kv::{KeyRange, KvEngine, Order, Table};
-use crate::store::{PageRange, StoreError};
+use crate::store::{PageRange, StoreError, tables};
 
 /// Shows at most `limit` rows to `each`, in ascending order.
 pub(super) fn visit(
@@ -78,7 +78,7 @@ pub(super) fn conversations_of(
     let mut found = Vec::new();
     let mut failed = Ok(());
     engine.scan(
-        Table::UserConversation,
+        tables::USER_CONVERSATION,
         range,
         Order::Ascending,
         &mut |key, row| {
@@ -170,7 +170,7 @@ pub(super) fn page(
     let mut page = Page::new(conversation, from, range);
     let mut failed = Ok(());
     engine.scan(
-        Table::Message,
+        tables::MESSAGE,
         KeyRange::closed(&low, &high),
         Order::Ascending,
         &mut |key, value| match page.add(key, value) {
@@ -217,7 +217,7 @@ pub(super) fn members(
         to: Bound::Included(&to),
     };
     let mut found = Vec::new();
-    visit(engine, Table::Member, range, limit, |key, row| {
+    visit(engine, tables::MEMBER, range, limit, |key, row| {
         found.push((values::read_member(tail_user(key)?, row)?, Marks::default()));
         Ok(())
     })?;
@@ -230,7 +230,7 @@ pub(super) fn members(
         from: Bound::Included(&from),
         to: Bound::Included(&to),
     };
-    visit(engine, Table::Marks, range, usize::MAX, |key, row| {
+    visit(engine, tables::MARKS, range, usize::MAX, |key, row| {
         marks.insert(tail_user(key)?, values::read_marks(row)?);
         Ok(())
     })?;
@@ -252,7 +252,7 @@ pub(super) fn all_cursors(
     let from = keys::join::<33>(&[device.as_bytes(), &keys::FIRST_CID]);
     let to = keys::join::<33>(&[device.as_bytes(), &keys::LAST_CID]);
     let range = KeyRange::closed(&from, &to);
-    visit(engine, Table::Cursor, range, usize::MAX, |key, row| {
+    visit(engine, tables::CURSOR, range, usize::MAX, |key, row| {
         let known = cursors.entry(tail_cid(key)?).or_default();
         *known = (*known).max(read_seq(row)?);
         Ok(())
@@ -271,14 +271,14 @@ pub(super) fn own_before(
     let to = keys::own(conversation, user, seq);
     let mut found = None;
     engine.scan(
-        Table::Own,
+        tables::OWN,
         KeyRange::closed(&from, &to),
         Order::Descending,
         &mut |key, value| {
             let seq = key
                 .last_chunk()
                 .map(|seq| Seq::new(u64::from_be_bytes(*seq)));
-            let count = values::read_number(Table::Own.name(), value);
+            let count = values::read_number(tables::OWN.name(), value);
             found = Some((seq, count));
             ControlFlow::Break(())
         },
@@ -286,11 +286,11 @@ pub(super) fn own_before(
     let Some((seq, count)) = found else {
         return Ok(None);
     };
-    Ok(Some((seq.ok_or_else(|| bad_key(Table::Own))?, count?)))
+    Ok(Some((seq.ok_or_else(|| bad_key(tables::OWN))?, count?)))
 }
 
 pub(super) fn read_seq(row: &[u8]) -> Result<Seq, StoreError> {
-    values::read_number(Table::Cursor.name(), row).map(Seq::new)
+    values::read_number(tables::CURSOR.name(), row).map(Seq::new)
 }
 
 pub(super) fn tail_cid(key: &[u8]) -> Result<ConversationId, StoreError> {
@@ -302,7 +302,7 @@ pub(super) fn tail_cid(key: &[u8]) -> Result<ConversationId, StoreError> {
 fn tail_user(key: &[u8]) -> Result<UserId, StoreError> {
     key.last_chunk()
         .map(|id| UserId::from_bytes(*id))
-        .ok_or_else(|| bad_key(Table::Member))
+        .ok_or_else(|| bad_key(tables::MEMBER))
 }
 
 pub(super) fn bad_key(table: Table) -> StoreError {

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
 use std::time::Duration;
 
+use broker::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order};
+
 use super::queue::Reply;
 use super::values;
-use crate::store::StoreError;
-use crate::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
+use crate::store::{StoreError, tables};
 
 /// The budget is looked at so often, if something was written.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -151,7 +152,7 @@ impl Maintenance {
                     from: after.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
                     to: Bound::Excluded(&end),
                 };
-                let progress = engine.delete_range(Table::Idempotency, range, SLICE_ROWS)?;
+                let progress = engine.delete_range(tables::IDEMPOTENCY, range, SLICE_ROWS)?;
                 let next = progress.more_after.map(|key| Step::Weeks {
                     keep,
                     after: Some(key),
@@ -187,14 +188,14 @@ fn drop_receipts(
     let mut seen = 0;
     let mut last = None;
     engine.scan(
-        Table::ReceiptDue,
+        tables::RECEIPT_DUE,
         range,
         Order::Ascending,
         &mut |key, value| {
             // A row that makes no sense is dropped, too: all it could cause is a repeated receipt.
-            let ts_ms = values::read_time(Table::ReceiptDue.name(), value).unwrap_or_default();
+            let ts_ms = values::read_time(tables::RECEIPT_DUE.name(), value).unwrap_or_default();
             if ts_ms < keep_ms {
-                batch.remove(Table::ReceiptDue, key);
+                batch.remove(tables::RECEIPT_DUE, key);
             }
             seen += 1;
             if seen < SLICE_ROWS {

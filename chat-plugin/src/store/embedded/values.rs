@@ -43,13 +43,6 @@ pub(super) struct Exchanged {
     pub(super) digest: [u8; 16],
 }
 
-/// The number of the last commit, and the uptime saved with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct CommitRow {
-    pub(super) number: u64,
-    pub(super) uptime_ms: u64,
-}
-
 /// Who has a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HandleRow {
@@ -79,18 +72,6 @@ fn text(out: &mut Vec<u8>, text: &str) {
     let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&len.to_be_bytes());
     out.extend_from_slice(bytes);
-}
-
-pub(super) fn write_schema(schema: u32) -> [u8; 5] {
-    keys::join(&[&[FORMAT], &schema.to_be_bytes()])
-}
-
-pub(super) fn write_commit(row: CommitRow) -> [u8; 17] {
-    keys::join(&[
-        &[FORMAT],
-        &row.number.to_be_bytes(),
-        &row.uptime_ms.to_be_bytes(),
-    ])
 }
 
 pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
@@ -346,23 +327,6 @@ impl<'a> Reader<'a> {
             Err(self.bad("too long"))
         }
     }
-}
-
-pub(super) fn read_schema(value: &[u8]) -> Read<u32> {
-    let mut reader = Reader::new("meta", value)?;
-    let schema = reader.word()?;
-    reader.end()?;
-    Ok(schema)
-}
-
-pub(super) fn read_commit(value: &[u8]) -> Read<CommitRow> {
-    let mut reader = Reader::new("meta", value)?;
-    let row = CommitRow {
-        number: reader.long()?,
-        uptime_ms: reader.long()?,
-    };
-    reader.end()?;
-    Ok(row)
 }
 
 /// Bytes of a message before the length of its `mid`.
@@ -745,8 +709,6 @@ mod tests {
         #[test]
         fn no_bytes_can_panic(value: Vec<u8>) {
             let id = DeviceId::from_bytes([0; 16]);
-            let _ = read_schema(&value);
-            let _ = read_commit(&value);
             let _ = read_entry(group(), Seq::new(1), &value);
             let _ = read_entry_mseq(&value);
             let _ = read_first(&value);

@@ -11,6 +11,9 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
+use broker::store::recover::CommitRow;
+use broker::store::watermark::Watermark;
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
 use quick_cache::unsync::Cache;
 use tokio::sync::mpsc::error::TrySendError;
@@ -20,14 +23,12 @@ use super::keys;
 use super::overlay::Waiting;
 use super::queue::{Job, Reply, Wake};
 use super::upkeep::{Budget, DiskGuard, Maintenance};
-use super::values::{self, CommitRow, First};
-use super::watermark::Watermark;
+use super::values::{self, First};
 use super::{Opened, Shared};
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
 use crate::domain::member::Member;
-use crate::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
-use crate::store::{Committed, Durability, Place, StoreError};
+use crate::store::{Committed, Durability, Place, StoreError, tables};
 
 /// Relaxed moves are written with the first commit after this.
 const RELAXED_DELAY: Duration = Duration::from_millis(200);
@@ -68,7 +69,7 @@ pub(super) struct Writer<K> {
 struct Group {
     batch: KvBatch,
     /// Rows of the batch that somebody may look up again, by table.
-    rows: [HashMap<Vec<u8>, Option<Vec<u8>>>; Table::ALL.len()],
+    rows: HashMap<Table, HashMap<Vec<u8>, Option<Vec<u8>>>>,
     has_rows: bool,
     conversations: HashMap<ConversationId, Pending>,
     /// Idempotency keys of the batch, with week zero.
@@ -133,7 +134,7 @@ impl<K: KvEngine> Writer<K> {
             disk,
             maintenance: None,
             durable: last.number,
-            uptime_base: Duration::from_millis(last.uptime_ms),
+            uptime_base: Duration::from_millis(last.clock_ms),
             last,
             clock_start,
             owns: Cache::new(owns_max),
@@ -185,7 +186,7 @@ impl<K: KvEngine> Writer<K> {
 
     fn note_relaxed(&mut self, now: Duration) {
         let waits = self.relaxed_rows || self.shared.overlay.len() > 0;
-        let can_write = self.shared.condition.refusal().is_none();
+        let can_write = !self.shared.condition.is_over();
         self.relaxed_since = (waits && can_write).then(|| self.relaxed_since.unwrap_or(now));
     }
 
@@ -319,7 +320,7 @@ impl<K: KvEngine> Writer<K> {
 
     /// A row as it is within the batch.
     fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let rows = self.group.rows.get(table.index());
+        let rows = self.group.rows.get(&table);
         if let Some(row) = rows.and_then(|rows| rows.get(key)) {
             return Ok(row.clone());
         }
@@ -339,9 +340,8 @@ impl<K: KvEngine> Writer<K> {
 
     fn note(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) {
         self.group.has_rows = true;
-        if let Some(rows) = self.group.rows.get_mut(table.index()) {
-            rows.insert(key.to_vec(), value);
-        }
+        let rows = self.group.rows.entry(table).or_default();
+        rows.insert(key.to_vec(), value);
     }
 
     /// Commits what has been gathered, so that a scan of the engine sees it.
@@ -401,7 +401,7 @@ impl<K: KvEngine> Writer<K> {
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Option<Member>, StoreError> {
-        let row = self.row(Table::Member, &keys::member(conversation, user))?;
+        let row = self.row(tables::MEMBER, &keys::member(conversation, user))?;
         row.map(|row| values::read_member(user, &row)).transpose()
     }
 
@@ -422,7 +422,7 @@ impl<K: KvEngine> Writer<K> {
         let week = self.week();
         for week in [Some(week), week.checked_sub(1)].into_iter().flatten() {
             keys::set_week(key, week);
-            if let Some(row) = self.engine().get(Table::Idempotency, key)? {
+            if let Some(row) = self.engine().get(tables::IDEMPOTENCY, key)? {
                 return values::read_first(&row).map(Some);
             }
         }
@@ -504,20 +504,20 @@ impl<K: KvEngine> Writer<K> {
                 continue;
             };
             let key = keys::cid(*id);
-            batch.put_with(Table::Conversation, &key, |out| {
+            batch.put_with(tables::CONVERSATION, &key, |out| {
                 values::write_head(out, &known.head);
             });
             if pending.settings_changed {
                 let value = values::write_settings(&known.settings)?;
-                batch.put(Table::Settings, &key, &value);
+                batch.put(tables::SETTINGS, &key, &value);
             }
         }
         let row = CommitRow {
             number: self.last.number + 1,
-            uptime_ms: self.uptime_ms(),
+            clock_ms: self.uptime_ms(),
         };
         let batch = &mut self.group.batch;
-        batch.put(Table::Meta, keys::COMMIT, &values::write_commit(row));
+        row.put(batch);
         if self.group.is_durable {
             self.opened.engine.commit_durable(batch)?;
             self.durable = row.number;
@@ -660,7 +660,7 @@ impl Group {
     fn clear(&mut self) {
         self.batch.clear();
         if self.has_rows {
-            self.rows.iter_mut().for_each(HashMap::clear);
+            self.rows.values_mut().for_each(HashMap::clear);
         }
         self.has_rows = false;
         self.conversations.clear();

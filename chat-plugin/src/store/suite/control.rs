@@ -462,8 +462,9 @@ async fn tokens_are_found_by_hash_and_removed_by_id(world: World) {
 
 #[tokio::test]
 async fn a_relaxed_move_is_written_without_anybody_asking() {
-    use crate::store::kv::{KvEngine, Table};
-    let engine = std::sync::Arc::new(crate::store::memory::MemoryEngine::default());
+    use crate::store::tables;
+    use broker::store::kv::KvEngine;
+    let engine = std::sync::Arc::new(broker::store::memory::MemoryEngine::default());
     let clock = std::sync::Arc::new(ManualClock::default());
     let options = crate::store::StoreOptions::default();
     let started = EmbeddedStore::start(engine.clone(), None, &options, clock);
@@ -474,7 +475,7 @@ async fn a_relaxed_move_is_written_without_anybody_asking() {
         .unwrap();
     let mut key = vec![1; 33];
     key[16] = 2; // a group
-    while engine.get(Table::Cursor, &key).unwrap().is_none() {
+    while engine.get(tables::CURSOR, &key).unwrap().is_none() {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.cursors(dev(1), None).await.unwrap().len(), 1);

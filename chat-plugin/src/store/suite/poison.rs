@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::world::*;
 use crate::store::embedded::EmbeddedStore;
-use crate::store::kv::{
+use crate::store::{ChatStore, Durability, Health, Move, StoreError, StoreOptions};
+use broker::store::kv::{
     EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Table, Visit,
 };
-use crate::store::memory::MemoryEngine;
-use crate::store::{ChatStore, Durability, Health, Move, StoreError, StoreOptions};
+use broker::store::memory::MemoryEngine;
 
 /// An engine whose n-th commit fails, and every later one: as a disk does. The failing one may or may not be seen.
 struct FailingEngine {

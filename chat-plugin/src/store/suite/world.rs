@@ -14,8 +14,8 @@ use crate::domain::member::Role;
 use crate::domain::user::{Token, User};
 use crate::store::clock::Clock;
 use crate::store::embedded::EmbeddedStore;
-use crate::store::memory::MemoryEngine;
 use crate::store::{ChatStore, EngineKind, PageRange, StoreError, StoreOptions, open_with_clock};
+use broker::store::memory::MemoryEngine;
 
 /// A clock that goes on when it is told to.
 #[derive(Debug, Default)]

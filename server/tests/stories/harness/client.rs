@@ -10,10 +10,10 @@ use broker::codec::decode::Decoder;
 use broker::codec::encode::encode;
 use broker::codec::packet::{
     Ack, Connect, Disconnect, Packet, PacketId, Publish, Qos, RetainHandling, Subscribe,
-    SubscribeFilter, Version,
+    SubscribeFilter, Version, Will,
 };
 use broker::codec::properties::{
-    ConnectProperties, DisconnectProperties, PublishProperties, SubscribeProperties,
+    ConnectProperties, DisconnectProperties, PublishProperties, SubscribeProperties, WillProperties,
 };
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
@@ -32,6 +32,7 @@ pub(crate) struct Login {
     session: Option<u32>,
     receive_maximum: Option<u16>,
     maximum_packet_size: Option<u32>,
+    will: Option<Will>,
 }
 
 impl Login {
@@ -46,6 +47,7 @@ impl Login {
             session: None,
             receive_maximum: None,
             maximum_packet_size: None,
+            will: None,
         }
     }
 
@@ -59,6 +61,27 @@ impl Login {
     pub(crate) fn device(mut self, client_id: &str) -> Self {
         client_id.clone_into(&mut self.client_id);
         self.session = Some(u32::MAX);
+        self
+    }
+
+    /// A session that outlives the connection by so many seconds.
+    pub(crate) fn session(mut self, seconds: u32) -> Self {
+        self.session = Some(seconds);
+        self
+    }
+
+    /// With a retained will, at QoS 1, after so many seconds.
+    pub(crate) fn will(mut self, topic: &str, payload: &str, delay: u32) -> Self {
+        self.will = Some(Will {
+            topic: topic.into(),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            properties: WillProperties {
+                will_delay_interval: Some(delay),
+                ..WillProperties::default()
+            },
+        });
         self
     }
 
@@ -143,7 +166,7 @@ impl Login {
             clean_start: self.session.is_none(),
             keep_alive: 0,
             client_id: self.client_id.as_str().into(),
-            will: None,
+            will: self.will.clone(),
             user_name: Some(self.user.as_str().into()),
             password: Some(Bytes::from(self.password.clone())),
             properties,
@@ -668,8 +691,8 @@ impl Client {
         }
     }
 
-    /// The next packet; a message is acked first if the client does so by itself.
-    fn read(&mut self) -> Result<Packet, Lost> {
+    /// The next packet, whatever it is; a message is acked first if the client does so by itself.
+    pub(crate) fn read(&mut self) -> Result<Packet, Lost> {
         let watch = Stopwatch::start();
         loop {
             if let Some(packet) = self.decoder.decode(&mut self.input).unwrap() {
@@ -699,8 +722,14 @@ impl Client {
         match &packet {
             Packet::Publish(publish) => {
                 if let (true, Some(id)) = (self.acks_by_itself, publish.packet_id) {
-                    self.send(&Packet::PubAck(Ack::success(id)));
+                    self.send(&match publish.qos {
+                        Qos::ExactlyOnce => Packet::PubRec(Ack::success(id)),
+                        _ => Packet::PubAck(Ack::success(id)),
+                    });
                 }
+            }
+            Packet::PubRel(ack) if self.acks_by_itself => {
+                self.send(&Packet::PubComp(Ack::success(ack.packet_id)));
             }
             Packet::Disconnect(disconnect) => return Err(Lost::Disconnected(disconnect.reason)),
             _ => {}

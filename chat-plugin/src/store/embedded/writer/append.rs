@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use broker::store::kv::KvEngine;
 use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 
 use super::super::heads::Known;
@@ -12,8 +13,7 @@ use super::Writer;
 use crate::domain::conversation::Settings;
 use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Outcome};
 use crate::domain::member::{Interval, Member};
-use crate::store::kv::{KvEngine, Table};
-use crate::store::{Committed, StoreError};
+use crate::store::{Committed, StoreError, tables};
 
 /// Stretches of the log that a member may see: the newest so many.
 const INTERVALS_MAX: usize = 256;
@@ -38,7 +38,7 @@ impl<K: KvEngine> Writer<K> {
     /// Reads everything first and writes afterwards, so that a row that cannot be read leaves nothing half done.
     fn append_one(&mut self, draft: Draft) -> Result<Outcome, StoreError> {
         if let Some((device, packet_id)) = draft.exchange
-            && let Some(row) = self.row(Table::Exchange, &keys::exchange(device, packet_id))?
+            && let Some(row) = self.row(tables::EXCHANGE, &keys::exchange(device, packet_id))?
         {
             let row = values::read_exchanged(&row)?;
             // Another message under the same packet identifier begins another exchange.
@@ -95,7 +95,7 @@ impl<K: KvEngine> Writer<K> {
     /// The answer to a second creation whose key of idempotency is gone: the first entry tells.
     fn created_before(&mut self, draft: &Draft) -> Result<Outcome, StoreError> {
         let seq = Seq::ZERO.next();
-        let row = self.row(Table::Message, &keys::message(draft.conversation, seq))?;
+        let row = self.row(tables::MESSAGE, &keys::message(draft.conversation, seq))?;
         let Some(row) = row else {
             return Ok(Outcome::Conflict);
         };
@@ -231,7 +231,7 @@ impl<K: KvEngine> Writer<K> {
         let members_changed = !members.is_empty() || settings.is_some();
         for (user, (member, moved)) in &members {
             let key = keys::member(draft.conversation, *user);
-            self.put(Table::Member, &key, values::write_member(member));
+            self.put(tables::MEMBER, &key, values::write_member(member));
             if *moved {
                 let key = keys::user_conversation(*user, draft.conversation);
                 let row = if member.is_present() {
@@ -239,7 +239,7 @@ impl<K: KvEngine> Writer<K> {
                 } else {
                     values::LEFT_CONVERSATION
                 };
-                self.group.batch.put(Table::UserConversation, &key, row);
+                self.group.batch.put(tables::USER_CONVERSATION, &key, row);
             }
         }
         let first = First {
@@ -250,14 +250,14 @@ impl<K: KvEngine> Writer<K> {
         let week = self.week();
         let batch = &mut self.group.batch;
         keys::set_week(&mut mid_key, week);
-        batch.put_with(Table::Idempotency, &mid_key, |out| {
+        batch.put_with(tables::IDEMPOTENCY, &mid_key, |out| {
             values::write_first(out, &first);
         });
         keys::set_week(&mut mid_key, 0);
         self.group.mids.insert(mid_key, first);
         if let Some(count) = own {
             let key = keys::own(draft.conversation, draft.from, head.seq);
-            batch.put(Table::Own, &key, &values::write_number(count));
+            batch.put(tables::OWN, &key, &values::write_number(count));
             self.owns
                 .insert(keys::member(draft.conversation, draft.from), count);
         }
@@ -279,9 +279,9 @@ impl<K: KvEngine> Writer<K> {
         if entry.kind == EntryKind::Created {
             let mut value = Vec::new();
             values::write_entry(&mut value, &entry);
-            self.put(Table::Message, &key, value);
+            self.put(tables::MESSAGE, &key, value);
         } else {
-            self.group.batch.put_with(Table::Message, &key, |out| {
+            self.group.batch.put_with(tables::MESSAGE, &key, |out| {
                 values::write_entry(out, &entry);
             });
         }
@@ -327,7 +327,7 @@ impl<K: KvEngine> Writer<K> {
             ts_ms,
             digest: draft.digest,
         });
-        self.put(Table::Exchange, &keys::exchange(device, packet_id), value);
+        self.put(tables::EXCHANGE, &keys::exchange(device, packet_id), value);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Devices, users and tokens; cursors and marks.
 
+use broker::store::kv::{KeyRange, KvEngine, Table};
 use proto::ids::{DeviceId, UserId};
 
 use super::super::keys;
@@ -8,8 +9,7 @@ use super::super::values::{self, HandleRow};
 use super::Writer;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::user::{Token, User};
-use crate::store::StoreError;
-use crate::store::kv::{KeyRange, KvEngine, Table};
+use crate::store::{StoreError, tables};
 
 /// A freed handle rests so long.
 const HANDLE_REST_MS: u64 = 90 * 24 * 3600 * 1000;
@@ -21,32 +21,32 @@ impl<K: KvEngine> Writer<K> {
         packet_id: u16,
     ) -> Result<bool, StoreError> {
         let key = keys::exchange(device, packet_id);
-        let had = self.row(Table::Exchange, &key)?.is_some();
+        let had = self.row(tables::EXCHANGE, &key)?.is_some();
         if had {
-            self.remove(Table::Exchange, &key);
+            self.remove(tables::EXCHANGE, &key);
         }
         Ok(had)
     }
 
     pub(super) fn put_device(&mut self, device: &Device, inflight: Option<&[Inflight]>) {
         let key = keys::device(device.user, device.id);
-        self.put(Table::Device, &key, values::write_device(device));
+        self.put(tables::DEVICE, &key, values::write_device(device));
         match inflight {
             None => {}
-            Some([]) => self.remove(Table::Inflight, device.id.as_bytes()),
+            Some([]) => self.remove(tables::INFLIGHT, device.id.as_bytes()),
             Some(inflight) => {
                 let value = values::write_inflight(inflight);
-                self.put(Table::Inflight, device.id.as_bytes(), value);
+                self.put(tables::INFLIGHT, device.id.as_bytes(), value);
             }
         }
     }
 
     pub(super) fn take_inflight(&mut self, device: DeviceId) -> Result<Vec<Inflight>, StoreError> {
-        let Some(row) = self.row(Table::Inflight, device.as_bytes())? else {
+        let Some(row) = self.row(tables::INFLIGHT, device.as_bytes())? else {
             return Ok(Vec::new());
         };
         let inflight = values::read_inflight(&row)?;
-        self.remove(Table::Inflight, device.as_bytes());
+        self.remove(tables::INFLIGHT, device.as_bytes());
         Ok(inflight)
     }
 
@@ -63,28 +63,28 @@ impl<K: KvEngine> Writer<K> {
     fn remove_device_rows(&mut self, user: UserId, device: DeviceId) -> Result<(), StoreError> {
         let first = keys::join::<33>(&[device.as_bytes(), &keys::FIRST_CID]);
         let last = keys::join::<33>(&[device.as_bytes(), &keys::LAST_CID]);
-        let cursors = self.keys(Table::Cursor, KeyRange::closed(&first, &last))?;
+        let cursors = self.keys(tables::CURSOR, KeyRange::closed(&first, &last))?;
         let first = keys::exchange(device, 0);
         let last = keys::exchange(device, u16::MAX);
-        let exchanges = self.keys(Table::Exchange, KeyRange::closed(&first, &last))?;
+        let exchanges = self.keys(tables::EXCHANGE, KeyRange::closed(&first, &last))?;
         self.shared.overlay.forget_device(device);
         for key in cursors {
-            self.remove(Table::Cursor, &key);
+            self.remove(tables::CURSOR, &key);
         }
         for key in exchanges {
-            self.remove(Table::Exchange, &key);
+            self.remove(tables::EXCHANGE, &key);
         }
-        self.remove(Table::Inflight, device.as_bytes());
-        self.remove(Table::Device, &keys::device(user, device));
+        self.remove(tables::INFLIGHT, device.as_bytes());
+        self.remove(tables::DEVICE, &keys::device(user, device));
         Ok(())
     }
 
     pub(super) fn create_user(&mut self, user: &User) -> Result<(), StoreError> {
-        if self.row(Table::User, user.id.as_bytes())?.is_some() {
+        if self.row(tables::USER, user.id.as_bytes())?.is_some() {
             return Err(StoreError::HandleTaken);
         }
         let handle = user.handle.as_str().as_bytes();
-        if let Some(row) = self.row(Table::Handle, handle)? {
+        if let Some(row) = self.row(tables::HANDLE, handle)? {
             let row = values::read_handle(&row)?;
             let rests_until = row.freed_ms.saturating_add(HANDLE_REST_MS);
             if row.freed_ms == 0 || user.created_ms < rests_until {
@@ -92,7 +92,7 @@ impl<K: KvEngine> Writer<K> {
             }
         }
         self.put_handle(user, 0);
-        self.put(Table::User, user.id.as_bytes(), values::write_user(user));
+        self.put(tables::USER, user.id.as_bytes(), values::write_user(user));
         Ok(())
     }
 
@@ -102,11 +102,11 @@ impl<K: KvEngine> Writer<K> {
             freed_ms,
         };
         let key = user.handle.as_str().as_bytes();
-        self.put(Table::Handle, key, values::write_handle(row));
+        self.put(tables::HANDLE, key, values::write_handle(row));
     }
 
     pub(super) fn update_user(&mut self, user: &User) -> Result<(), StoreError> {
-        let row = self.row(Table::User, user.id.as_bytes())?;
+        let row = self.row(tables::USER, user.id.as_bytes())?;
         let before = values::read_user(user.id, &row.ok_or(StoreError::NotFound)?)?;
         if before.handle != user.handle
             || (before.removed_ms.is_some() && user.removed_ms.is_none())
@@ -118,18 +118,18 @@ impl<K: KvEngine> Writer<K> {
             self.remove_belongings(user.id)?;
             self.put_handle(user, removed_ms.max(1));
         }
-        self.put(Table::User, user.id.as_bytes(), values::write_user(user));
+        self.put(tables::USER, user.id.as_bytes(), values::write_user(user));
         Ok(())
     }
 
     /// Removes the tokens and devices of a user.
     fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
-        for (key, value) in self.rows_of(Table::UserToken, user)? {
+        for (key, value) in self.rows_of(tables::USER_TOKEN, user)? {
             let hash = values::read_hash(&value)?;
-            self.remove(Table::Token, &hash);
-            self.remove(Table::UserToken, &key);
+            self.remove(tables::TOKEN, &hash);
+            self.remove(tables::USER_TOKEN, &key);
         }
-        for (key, _) in self.rows_of(Table::Device, user)? {
+        for (key, _) in self.rows_of(tables::DEVICE, user)? {
             if let Some(device) = key.get(16..).and_then(|id| id.try_into().ok()) {
                 self.remove_device_rows(user, DeviceId::from_bytes(device))?;
             }
@@ -139,24 +139,24 @@ impl<K: KvEngine> Writer<K> {
 
     pub(super) fn put_token(&mut self, token: &Token) -> Result<(), StoreError> {
         let by_user = keys::user_token(token.user, &token.id);
-        if let Some(row) = self.row(Table::UserToken, &by_user)? {
+        if let Some(row) = self.row(tables::USER_TOKEN, &by_user)? {
             let earlier = values::read_hash(&row)?;
-            self.remove(Table::Token, &earlier);
+            self.remove(tables::TOKEN, &earlier);
         }
         let value = values::write_hash(token.hash).to_vec();
-        self.put(Table::UserToken, &by_user, value);
-        self.put(Table::Token, &token.hash, values::write_token(token));
+        self.put(tables::USER_TOKEN, &by_user, value);
+        self.put(tables::TOKEN, &token.hash, values::write_token(token));
         Ok(())
     }
 
     pub(super) fn remove_token(&mut self, user: UserId, id: &str) -> Result<bool, StoreError> {
         let by_user = keys::user_token(user, id);
-        let Some(row) = self.row(Table::UserToken, &by_user)? else {
+        let Some(row) = self.row(tables::USER_TOKEN, &by_user)? else {
             return Ok(false);
         };
         let hash = values::read_hash(&row)?;
-        self.remove(Table::Token, &hash);
-        self.remove(Table::UserToken, &by_user);
+        self.remove(tables::TOKEN, &hash);
+        self.remove(tables::USER_TOKEN, &by_user);
         Ok(true)
     }
 
@@ -164,7 +164,7 @@ impl<K: KvEngine> Writer<K> {
 
     /// Folds everything that waits into the batch.
     pub(super) fn fold_all(&mut self) {
-        if self.shared.condition.refusal().is_some() {
+        if self.shared.condition.is_over() {
             return;
         }
         let mut waiting = Vec::new();
@@ -198,24 +198,24 @@ impl<K: KvEngine> Writer<K> {
         match waiting {
             Waiting::Cursor(device, conversation, seq) => {
                 let key = keys::cursor(device, conversation);
-                self.raise(Table::Cursor, &key, seq.get())?;
+                self.raise(tables::CURSOR, &key, seq.get())?;
             }
             Waiting::Marks(conversation, user, step) => {
                 let key = keys::member(conversation, user);
-                let row = self.row(Table::Marks, &key)?;
+                let row = self.row(tables::MARKS, &key)?;
                 let before = row.map(|row| values::read_marks(&row)).transpose()?;
                 let mut marks = before.unwrap_or_default();
                 step.fold_into(&mut marks);
                 if before.unwrap_or_default() != marks {
-                    self.put(Table::Marks, &key, values::write_marks(&marks));
+                    self.put(tables::MARKS, &key, values::write_marks(&marks));
                 }
             }
             Waiting::ReceiptDue(user, conversation, ts_ms) => {
                 let key = keys::user_conversation(user, conversation);
-                let row = self.row(Table::ReceiptDue, &key)?;
-                let before = row.map(|row| values::read_time(Table::ReceiptDue.name(), &row));
+                let row = self.row(tables::RECEIPT_DUE, &key)?;
+                let before = row.map(|row| values::read_time(tables::RECEIPT_DUE.name(), &row));
                 if before.transpose()?.is_none_or(|before| before < ts_ms) {
-                    self.put(Table::ReceiptDue, &key, values::write_time(ts_ms));
+                    self.put(tables::RECEIPT_DUE, &key, values::write_time(ts_ms));
                 }
             }
         }

@@ -1,15 +1,17 @@
 //! An engine without a disk: ordered maps in memory. Nothing survives the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{PoisonError, RwLock};
 
 use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Table, Visit};
 
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// Ordered maps, one per table, behind one lock, so that a commit is seen as a whole.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
-    tables: RwLock<[BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()]>,
+    tables: RwLock<HashMap<Table, Rows>>,
 }
 
 impl KvEngine for MemoryEngine {
@@ -28,9 +30,7 @@ impl KvEngine for MemoryEngine {
     fn commit_relaxed(&self, batch: &KvBatch) -> Result<(), EngineError> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         for (table, key, value) in batch.lines() {
-            let Some(rows) = tables.get_mut(table.index()) else {
-                continue;
-            };
+            let rows = tables.entry(table).or_default();
             match value {
                 Some(value) => rows.insert(key.to_vec(), value.to_vec()),
                 None => rows.remove(key),
@@ -41,10 +41,7 @@ impl KvEngine for MemoryEngine {
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(tables
-            .get(table.index())
-            .and_then(|rows| rows.get(key))
-            .cloned())
+        Ok(tables.get(&table).and_then(|rows| rows.get(key)).cloned())
     }
 
     fn scan(
@@ -58,7 +55,7 @@ impl KvEngine for MemoryEngine {
             return Ok(());
         }
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(rows) = tables.get(table.index()) else {
+        let Some(rows) = tables.get(&table) else {
             return Ok(());
         };
         let rows = rows.range::<[u8], _>((range.from, range.to));

@@ -4,19 +4,28 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::StoreError;
-use super::embedded::watermark::Watermark;
+use super::kv::EngineError;
+use super::watermark::Watermark;
 
 const LOCK: &str = "LOCK";
-const MARKER: &str = "MQCHAT";
-const MARKER_NEW: &str = "MQCHAT.new";
 const WATERMARK: &str = "watermark";
-const TITLE: &str = "mqchat store 1";
+
+/// By what the directory of one kind of store is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// Name of the marker file.
+    pub marker: &'static str,
+    /// Its first line.
+    pub title: &'static str,
+    /// The first bytes of each slot of the watermark.
+    pub watermark: [u8; 8],
+}
 
 /// A locked directory.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    format: Format,
     engine: &'static str,
     is_ready: bool,
     _lock: File,
@@ -26,9 +35,9 @@ impl Directory {
     /// Locks a directory, and makes it if it does not exist. A directory that was never finished is emptied.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if another process has it; [`StoreError::Corrupt`] if it holds something else, or the data
+    /// [`EngineError::Locked`] if another process has it; [`EngineError::Corrupt`] if it holds something else, or the data
     /// of another engine.
-    pub fn open(path: &Path, engine: &'static str) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, format: Format, engine: &'static str) -> Result<Self, EngineError> {
         let io = |error: std::io::Error| unavailable(path, &error);
         if !path.exists() {
             std::fs::create_dir_all(path).map_err(io)?;
@@ -39,11 +48,12 @@ impl Directory {
         let lock = lock(&path.join(LOCK))?;
         let mut directory = Self {
             path: path.to_owned(),
+            format,
             engine,
             is_ready: false,
             _lock: lock,
         };
-        match std::fs::read_to_string(path.join(MARKER)) {
+        match std::fs::read_to_string(path.join(format.marker)) {
             Ok(text) => directory.read_marker(&text)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 directory.refuse_strange_files()?;
@@ -62,16 +72,16 @@ impl Directory {
     /// The name of the engine recorded in the directory at `path`, without locking it.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if there is no store, [`StoreError::Corrupt`] if the marker makes no sense.
-    pub fn engine_of(path: &Path) -> Result<String, StoreError> {
-        let text = match std::fs::read_to_string(path.join(MARKER)) {
+    /// [`EngineError::NotFound`] if there is no store, [`EngineError::Corrupt`] if the marker makes no sense.
+    pub fn engine_of(path: &Path, format: Format) -> Result<String, EngineError> {
+        let text = match std::fs::read_to_string(path.join(format.marker)) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StoreError::NotFound);
+                return Err(EngineError::NotFound);
             }
             Err(error) => return Err(unavailable(path, &error)),
         };
-        let (engine, _) = parse_marker(path, &text)?;
+        let (engine, _) = parse_marker(path, format, &text)?;
         Ok(engine.to_owned())
     }
 
@@ -81,15 +91,18 @@ impl Directory {
     }
 
     /// Opens the commit watermark.
-    pub(super) fn watermark(&self) -> Result<Watermark, StoreError> {
-        Watermark::open(&self.path.join(WATERMARK))
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] if it makes no sense, [`EngineError::Io`] if it cannot be read or made.
+    pub fn watermark(&self) -> Result<Watermark, EngineError> {
+        Watermark::open(&self.path.join(WATERMARK), self.format.watermark)
     }
 
     /// The first commit is durable.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if that cannot be written.
-    pub fn set_ready(&mut self) -> Result<(), StoreError> {
+    /// [`EngineError::Io`] if that cannot be written.
+    pub fn set_ready(&mut self) -> Result<(), EngineError> {
         if !self.is_ready {
             sync_directory(&self.path)?;
             self.write_marker("ready")?;
@@ -98,11 +111,11 @@ impl Directory {
         Ok(())
     }
 
-    fn read_marker(&mut self, text: &str) -> Result<(), StoreError> {
-        let (engine, state) = parse_marker(&self.path, text)?;
+    fn read_marker(&mut self, text: &str) -> Result<(), EngineError> {
+        let (engine, state) = parse_marker(&self.path, self.format, text)?;
         if engine != self.engine {
-            return Err(StoreError::Corrupt(format!(
-                "{} holds data of the engine {engine}, not {} (move it with `mqchat store dump` and `load`)",
+            return Err(EngineError::Corrupt(format!(
+                "{} holds data of the engine {engine}, not {} (a dump can be loaded into another engine)",
                 self.path.display(),
                 self.engine
             )));
@@ -113,15 +126,15 @@ impl Directory {
                 Ok(())
             }
             "creating" => self.empty(),
-            other => Err(StoreError::Corrupt(format!(
+            other => Err(EngineError::Corrupt(format!(
                 "{} has the unknown state {other}",
-                self.path.join(MARKER).display()
+                self.path.join(self.format.marker).display()
             ))),
         }
     }
 
     /// Removes what an unfinished creation left.
-    fn empty(&self) -> Result<(), StoreError> {
+    fn empty(&self) -> Result<(), EngineError> {
         let engine = self.engine_path();
         if engine.exists() {
             std::fs::remove_dir_all(&engine).map_err(|error| unavailable(&engine, &error))?;
@@ -133,42 +146,52 @@ impl Directory {
         Ok(())
     }
 
-    fn refuse_strange_files(&self) -> Result<(), StoreError> {
+    fn refuse_strange_files(&self) -> Result<(), EngineError> {
         let io = |error: std::io::Error| unavailable(&self.path, &error);
         for file in std::fs::read_dir(&self.path).map_err(io)? {
             let name = file.map_err(io)?.file_name();
-            if name != LOCK && name != MARKER_NEW {
-                return Err(StoreError::Corrupt(format!(
-                    "{} is not empty ({}) and has no file {MARKER}: it is no store of mqchat, or that file was lost",
+            if name != LOCK && Path::new(&name) != self.marker_draft() {
+                return Err(EngineError::Corrupt(format!(
+                    "{} is not empty ({}) and has no file {}: it is not such a store, or that file was lost",
                     self.path.display(),
-                    name.display()
+                    name.display(),
+                    self.format.marker
                 )));
             }
         }
         Ok(())
     }
 
-    fn write_marker(&self, state: &str) -> Result<(), StoreError> {
-        let text = format!("{TITLE}\nengine {}\nstate {state}\n", self.engine);
-        let new = self.path.join(MARKER_NEW);
+    fn write_marker(&self, state: &str) -> Result<(), EngineError> {
+        let (title, engine) = (self.format.title, self.engine);
+        let text = format!("{title}\nengine {engine}\nstate {state}\n");
+        let new = self.path.join(self.marker_draft());
         let io = |error: std::io::Error| unavailable(&new, &error);
         let mut file = File::create(&new).map_err(io)?;
         file.write_all(text.as_bytes()).map_err(io)?;
         file.sync_all().map_err(io)?;
-        std::fs::rename(&new, self.path.join(MARKER)).map_err(io)?;
+        std::fs::rename(&new, self.path.join(self.format.marker)).map_err(io)?;
         sync_directory(&self.path)
+    }
+
+    /// The marker file until it is complete.
+    fn marker_draft(&self) -> PathBuf {
+        format!("{}.new", self.format.marker).into()
     }
 }
 
 /// Makes the names in a directory durable.
-pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), EngineError> {
     let sync = || File::open(path)?.sync_all();
     sync().map_err(|error| unavailable(path, &error))
 }
 
 /// What the files below a directory occupy on the disk, in bytes.
+///
+/// # Errors
+/// The directory cannot be read.
 #[cfg(any(feature = "fjall", feature = "sled"))]
-pub(super) fn disk_usage(path: &Path) -> std::io::Result<u64> {
+pub fn disk_usage(path: &Path) -> std::io::Result<u64> {
     let mut total = 0;
     for file in std::fs::read_dir(path)? {
         // Engines remove files while we look.
@@ -196,7 +219,7 @@ fn occupied(metadata: &std::fs::Metadata) -> u64 {
     metadata.len()
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+fn lock(path: &Path) -> Result<File, EngineError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -206,26 +229,31 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .map_err(|error| unavailable(path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
+        Err(TryLockError::WouldBlock) => Err(EngineError::Locked),
         Err(TryLockError::Error(error)) => Err(unavailable(path, &error)),
     }
 }
 
 /// Engine and state.
-fn parse_marker<'a>(path: &Path, text: &'a str) -> Result<(&'a str, &'a str), StoreError> {
+fn parse_marker<'a>(
+    path: &Path,
+    format: Format,
+    text: &'a str,
+) -> Result<(&'a str, &'a str), EngineError> {
     let mut lines = text.lines();
     let title = lines.next();
     let engine = lines.next().and_then(|line| line.strip_prefix("engine "));
     let state = lines.next().and_then(|line| line.strip_prefix("state "));
     match (title, engine, state) {
-        (Some(TITLE), Some(engine), Some(state)) => Ok((engine, state)),
-        _ => Err(StoreError::Corrupt(format!(
-            "{} is not the marker of a store that this mqchat knows",
-            path.join(MARKER).display()
+        (Some(title), Some(engine), Some(state)) if title == format.title => Ok((engine, state)),
+        _ => Err(EngineError::Corrupt(format!(
+            "{} is not the marker of a store that this program knows",
+            path.join(format.marker).display()
         ))),
     }
 }
 
-pub(super) fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::Unavailable(format!("{}: {error}", path.display()))
+/// The error for a file that the operating system refuses.
+pub fn unavailable(path: &Path, error: &std::io::Error) -> EngineError {
+    EngineError::Io(format!("{}: {error}", path.display()))
 }

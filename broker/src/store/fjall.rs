@@ -2,6 +2,7 @@
 //!
 //! One keyspace per table, one batch per commit with `SyncData` (`fdatasync` of the journal before it returns).
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -9,17 +10,13 @@ use ::fjall::{
     Database, Error, Guard, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch, PersistMode,
 };
 
+use super::OpenOptions;
 use super::directory::{Directory, disk_usage};
 use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Table, Visit};
-use super::{StoreError, StoreOptions};
 
 const MIB: u64 = 1024 * 1024;
 /// Bounds the time of reopening after a crash: 58 MB took 1 to 6 s on a busy machine.
 const JOURNAL_BYTES_MAX: u64 = 128 * MIB;
-/// Memtable of messages and of idempotency keys.
-const LARGE_MEMTABLE_BYTES: u64 = 32 * MIB;
-/// Memtable of every other table.
-const SMALL_MEMTABLE_BYTES: u64 = 8 * MIB;
 /// Threads that flush and compact.
 const WORKER_THREADS: usize = 2;
 /// A file that every complete database has.
@@ -28,7 +25,7 @@ const VERSION_FILE: &str = "version";
 /// An open database.
 pub struct FjallEngine {
     path: PathBuf,
-    tables: Vec<Keyspace>,
+    tables: HashMap<Table, Keyspace>,
     /// Last, so that it is dropped after its keyspaces.
     database: Database,
 }
@@ -37,31 +34,33 @@ impl FjallEngine {
     /// Opens the database in a locked directory; makes it only if the directory is new, or loss is accepted.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if its files are missing or make no sense, [`StoreError::Unavailable`] if they cannot be
-    /// read.
-    pub fn open(directory: &Directory, options: &StoreOptions) -> Result<Self, StoreError> {
+    /// [`EngineError::Corrupt`] if its files are missing or make no sense, [`EngineError::Io`] if they cannot be read.
+    pub fn open(directory: &Directory, options: &OpenOptions) -> Result<Self, EngineError> {
         let path = directory.engine_path();
         let may_create = directory.is_new() || options.accept_loss;
         if !may_create && !path.join(VERSION_FILE).exists() {
-            return Err(StoreError::Corrupt(format!(
+            return Err(EngineError::Corrupt(format!(
                 "the files of the engine in {} are missing",
                 path.display()
             )));
         }
-        let engine = super::kv::guarded(|| Self::open_at(path, options.memory_bytes))?;
-        Ok(engine)
+        super::kv::guarded(|| Self::open_at(path, options))
     }
 
-    fn open_at(path: PathBuf, memory_bytes: u64) -> Result<Self, EngineError> {
+    fn open_at(path: PathBuf, options: &OpenOptions) -> Result<Self, EngineError> {
         let database = Database::builder(&path)
-            .cache_size(memory_bytes / 2)
+            .cache_size(options.memory_bytes / 2)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(WORKER_THREADS)
             .open()?;
-        let tables = Table::ALL
-            .into_iter()
-            .map(|table| database.keyspace(table.name(), || keyspace_options(table)))
-            .collect::<Result<Vec<_>, _>>()?;
+        let tables = options
+            .tables
+            .iter()
+            .map(|table| {
+                let keyspace = database.keyspace(table.name(), || keyspace_options(*table))?;
+                Ok((*table, keyspace))
+            })
+            .collect::<Result<_, Error>>()?;
         Ok(Self {
             path,
             tables,
@@ -71,7 +70,7 @@ impl FjallEngine {
 
     fn table(&self, table: Table) -> Result<&Keyspace, EngineError> {
         self.tables
-            .get(table.index())
+            .get(&table)
             .ok_or_else(|| EngineError::Corrupt(format!("table {} is not open", table.name())))
     }
 
@@ -140,7 +139,7 @@ impl KvEngine for FjallEngine {
     }
 
     fn compact(&self) -> Result<(), EngineError> {
-        for table in &self.tables {
+        for table in self.tables.values() {
             table.rotate_memtable_and_wait()?;
             table.major_compact()?;
         }
@@ -159,11 +158,7 @@ fn show(rows: impl Iterator<Item = Guard>, visit: &mut Visit<'_>) -> Result<(), 
 }
 
 fn keyspace_options(table: Table) -> KeyspaceCreateOptions {
-    let memtable_bytes = match table {
-        Table::Message | Table::Idempotency => LARGE_MEMTABLE_BYTES,
-        _ => SMALL_MEMTABLE_BYTES,
-    };
-    KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes)
+    KeyspaceCreateOptions::default().max_memtable_size(table.memtable_bytes())
 }
 
 impl From<Error> for EngineError {

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, Error, IVec};
 
+use super::OpenOptions;
 use super::directory::{Directory, disk_usage, sync_directory, unavailable};
 use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Table, Visit};
-use super::{StoreError, StoreOptions};
 
 /// A node has at most 17 rows when it is split; 17 of the largest fit into a quarter of this.
 const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
@@ -54,16 +54,15 @@ impl SledEngine {
     /// Opens the database in a locked directory; makes it only if the directory is new, or loss is accepted.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if its files are missing or make no sense, [`StoreError::Unavailable`] if they cannot be
-    /// read.
-    pub fn open(directory: &Directory, options: &StoreOptions) -> Result<Self, StoreError> {
+    /// [`EngineError::Corrupt`] if its files are missing or make no sense, [`EngineError::Io`] if they cannot be read.
+    pub fn open(directory: &Directory, options: &OpenOptions) -> Result<Self, EngineError> {
         let path = directory.engine_path();
         finish_compaction(&path)?;
         let may_create = directory.is_new() || options.accept_loss;
         let is_there = |name| path.join(name).metadata().is_ok_and(|file| file.len() > 0);
         let is_whole = is_there(DB_FILE) && is_there(CONF_FILE);
         if !may_create && !is_whole {
-            return Err(StoreError::Corrupt(format!(
+            return Err(EngineError::Corrupt(format!(
                 "the files of the engine in {} are missing",
                 path.display()
             )));
@@ -73,9 +72,9 @@ impl SledEngine {
         match open_at(&path, cache_bytes) {
             Err(EngineError::Corrupt(reason)) if move_snapshots_aside(&path)? => {
                 tracing::warn!(%reason, path = %path.display(), "sled could not be opened; trying again without its snapshots");
-                Ok(open_at(&path, cache_bytes)?)
+                open_at(&path, cache_bytes)
             }
-            other => Ok(other?),
+            other => other,
         }
     }
 
@@ -157,7 +156,7 @@ impl KvEngine for SledEngine {
         })
     }
 
-    /// sled cannot give space back in place; see [`super::compact`].
+    /// sled cannot give space back in place; see [`compact_at`].
     fn compact(&self) -> Result<(), EngineError> {
         Ok(())
     }
@@ -168,12 +167,12 @@ impl KvEngine for SledEngine {
 ///
 /// # Errors
 /// As [`SledEngine::open`]; the old database is then still there.
-pub(super) fn compact_at(directory: &Directory, options: &StoreOptions) -> Result<(), StoreError> {
+pub fn compact_at(directory: &Directory, options: &OpenOptions) -> Result<(), EngineError> {
     let path = directory.engine_path();
     let engine = SledEngine::open(directory, options)?;
     let (new, old) = (beside(&path, "compact"), beside(&path, "old"));
     let copy = open_at(&new, options.memory_bytes / CACHE_SHARE)?;
-    super::dump::copy(&engine, &copy)?;
+    super::bulk::copy(&engine, &copy, options.tables)?;
     drop(copy);
     drop(engine);
     sync_directory(&new)?;
@@ -183,7 +182,7 @@ pub(super) fn compact_at(directory: &Directory, options: &StoreOptions) -> Resul
 }
 
 /// Finishes or undoes what [`compact_at`] had begun.
-fn finish_compaction(path: &Path) -> Result<(), StoreError> {
+fn finish_compaction(path: &Path) -> Result<(), EngineError> {
     let (new, old) = (beside(path, "compact"), beside(path, "old"));
     if old.exists() {
         if path.exists() {
@@ -202,12 +201,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.with_extension(suffix)
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+fn rename(from: &Path, to: &Path) -> Result<(), EngineError> {
     std::fs::rename(from, to).map_err(|error| unavailable(from, &error))?;
     from.parent().map_or(Ok(()), sync_directory)
 }
 
-fn remove(path: &Path) -> Result<(), StoreError> {
+fn remove(path: &Path) -> Result<(), EngineError> {
     std::fs::remove_dir_all(path).map_err(|error| unavailable(path, &error))
 }
 
@@ -248,7 +247,7 @@ fn open_unlocked(config: &Config) -> Result<Db, EngineError> {
 }
 
 /// The snapshot files of a database; all, or the unfinished ones.
-fn snapshots(path: &Path, suffix: &str) -> Result<Vec<PathBuf>, StoreError> {
+fn snapshots(path: &Path, suffix: &str) -> Result<Vec<PathBuf>, EngineError> {
     let io = |error: std::io::Error| unavailable(path, &error);
     let mut found = Vec::new();
     if !path.exists() {
@@ -265,7 +264,7 @@ fn snapshots(path: &Path, suffix: &str) -> Result<Vec<PathBuf>, StoreError> {
     Ok(found)
 }
 
-fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
+fn remove_unfinished_snapshots(path: &Path) -> Result<(), EngineError> {
     for snapshot in snapshots(path, ".generating")? {
         tracing::warn!(path = %snapshot.display(), "removing an unfinished snapshot of sled");
         std::fs::remove_file(&snapshot).map_err(|error| unavailable(&snapshot, &error))?;
@@ -274,7 +273,7 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Says whether there was any.
-fn move_snapshots_aside(path: &Path) -> Result<bool, StoreError> {
+fn move_snapshots_aside(path: &Path) -> Result<bool, EngineError> {
     let found = snapshots(path, "")?;
     let aside = path.with_file_name(ASIDE);
     for snapshot in &found {

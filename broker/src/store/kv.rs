@@ -1,116 +1,65 @@
-//! What an embedded engine provides: atomic writes over ordered tables, reads, and nothing of chat.
+//! What an embedded engine provides: atomic writes over ordered tables, reads, and no idea of what the rows mean.
 //!
-//! Only the writer thread of [`super::embedded::EmbeddedStore`] writes; any thread reads. The rows are drawn in
-//! `docs/storage.md`.
+//! Only the writer thread of a store writes; any thread reads. The rows are drawn in `docs/storage.md`.
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-/// A table. Numbers are those at rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Table {
-    /// Schema and commit number.
-    Meta = 0x00,
-    /// Entries.
-    Message = 0x10,
-    /// Keys of idempotency, by week.
-    Idempotency = 0x11,
-    /// Heads of conversations.
-    Conversation = 0x12,
-    /// Settings of conversations.
-    Settings = 0x13,
-    /// Members with their intervals.
-    Member = 0x14,
-    /// Watermarks of members.
-    Marks = 0x15,
-    /// Conversations of a user.
-    UserConversation = 0x16,
-    /// Cumulative number of own countable entries.
-    Own = 0x17,
-    /// Cursors of devices.
-    Cursor = 0x18,
-    /// Conversations with receipts for a user.
-    ReceiptDue = 0x19,
-    /// Devices.
-    Device = 0x1A,
-    /// Unacknowledged deliveries of devices.
-    Inflight = 0x1B,
-    /// QoS 2 exchanges.
-    Exchange = 0x1C,
-    /// Users.
-    User = 0x1D,
-    /// Users by handle.
-    Handle = 0x1E,
-    /// Tokens by hash.
-    Token = 0x1F,
-    /// Tokens by user.
-    UserToken = 0x20,
+/// A table: the number and the name that it has at rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    byte: u8,
+    name: &'static str,
+    memtable_bytes: u64,
 }
 
 impl Table {
-    /// All tables, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
-        Self::Meta,
-        Self::Message,
-        Self::Idempotency,
-        Self::Conversation,
-        Self::Settings,
-        Self::Member,
-        Self::Marks,
-        Self::UserConversation,
-        Self::Own,
-        Self::Cursor,
-        Self::ReceiptDue,
-        Self::Device,
-        Self::Inflight,
-        Self::Exchange,
-        Self::User,
-        Self::Handle,
-        Self::Token,
-        Self::UserToken,
-    ];
+    /// A table of ordinary size.
+    pub const fn new(byte: u8, name: &'static str) -> Self {
+        Self {
+            byte,
+            name,
+            memtable_bytes: SMALL_MEMTABLE_BYTES,
+        }
+    }
+
+    /// A table that takes most of what is written.
+    pub const fn large(byte: u8, name: &'static str) -> Self {
+        Self {
+            byte,
+            name,
+            memtable_bytes: LARGE_MEMTABLE_BYTES,
+        }
+    }
 
     /// The number at rest.
     pub const fn to_byte(self) -> u8 {
-        self as u8
-    }
-
-    /// The table of a number.
-    pub fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|table| table.to_byte() == byte)
-    }
-
-    /// Its place in [`Table::ALL`].
-    pub const fn index(self) -> usize {
-        match self.to_byte() {
-            0 => 0,
-            byte => (byte - 0x0F) as usize,
-        }
+        self.byte
     }
 
     /// Its name, for engines whose tables have names.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Meta => "meta",
-            Self::Message => "message",
-            Self::Idempotency => "idempotency",
-            Self::Conversation => "conversation",
-            Self::Settings => "settings",
-            Self::Member => "member",
-            Self::Marks => "marks",
-            Self::UserConversation => "user_conversation",
-            Self::Own => "own",
-            Self::Cursor => "cursor",
-            Self::ReceiptDue => "receipt_due",
-            Self::Device => "device",
-            Self::Inflight => "inflight",
-            Self::Exchange => "exchange",
-            Self::User => "user",
-            Self::Handle => "handle",
-            Self::Token => "token",
-            Self::UserToken => "user_token",
-        }
+        self.name
+    }
+
+    /// Rows that an engine may gather in memory before it sorts them into files.
+    pub const fn memtable_bytes(self) -> u64 {
+        self.memtable_bytes
+    }
+}
+
+// Tables are told apart by their numbers.
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        self.byte == other.byte
+    }
+}
+
+impl Eq for Table {}
+
+impl std::hash::Hash for Table {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.byte.hash(state);
     }
 }
 
@@ -271,7 +220,7 @@ pub struct Progress {
     pub more_after: Option<Vec<u8>>,
 }
 
-/// Why an engine did not do its work.
+/// Why an engine, or a store on it, did not do its work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -281,9 +230,33 @@ pub enum EngineError {
     /// What was read makes no sense.
     #[error("{0}")]
     Corrupt(String),
-    /// Another process has the engine's files.
-    #[error("the engine's files are in use by another process")]
+    /// Another process has the files.
+    #[error("the files are in use by another process")]
     Locked,
+    /// There is no store.
+    #[error("not found")]
+    NotFound,
+    /// Nothing that needs room is taken.
+    #[error("read-only: {0}")]
+    ReadOnly(String),
+    /// Written by a newer program.
+    #[error("the store has schema {found}, this program knows up to {known}")]
+    NewerSchema {
+        /// In the store.
+        found: u32,
+        /// Of this program.
+        known: u32,
+    },
+    /// The engine is behind the commit watermark: acknowledged data is missing.
+    #[error(
+        "the store ends at commit {found}, but commit {known} was acknowledged: data is missing"
+    )]
+    Behind {
+        /// Last commit in the engine.
+        found: u64,
+        /// Last commit known to have been acknowledged.
+        known: u64,
+    },
 }
 
 impl From<std::io::Error> for EngineError {
@@ -431,6 +404,10 @@ pub(super) fn guarded<T>(open: impl FnOnce() -> Result<T, EngineError>) -> Resul
     })
 }
 
+/// Of a table that takes most of what is written.
+const LARGE_MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
+/// Of every other table.
+const SMALL_MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 /// The buffer of a batch shrinks to this after an extraordinary commit.
 const BUFFER_BYTES_KEPT: usize = 2 * 1024 * 1024;
 
@@ -438,28 +415,22 @@ const BUFFER_BYTES_KEPT: usize = 2 * 1024 * 1024;
 mod tests {
     use super::*;
 
-    #[test]
-    fn tables_know_their_places() {
-        for (index, table) in Table::ALL.into_iter().enumerate() {
-            assert_eq!(table.index(), index);
-            assert_eq!(Table::from_byte(table.to_byte()), Some(table));
-        }
-        assert_eq!(Table::from_byte(0x0F), None);
-    }
+    const ONE: Table = Table::new(1, "one");
+    const TWO: Table = Table::new(2, "two");
 
     #[test]
     fn batch_gives_back_what_was_put_in() {
         let mut batch = KvBatch::default();
-        batch.put(Table::User, b"k", b"value");
-        batch.remove(Table::Handle, b"gone");
-        batch.put(Table::User, b"empty", b"");
+        batch.put(ONE, b"k", b"value");
+        batch.remove(TWO, b"gone");
+        batch.put(ONE, b"empty", b"");
         let lines: Vec<_> = batch.lines().collect();
         assert_eq!(
             lines,
             [
-                (Table::User, &b"k"[..], Some(&b"value"[..])),
-                (Table::Handle, &b"gone"[..], None),
-                (Table::User, &b"empty"[..], Some(&b""[..])),
+                (ONE, &b"k"[..], Some(&b"value"[..])),
+                (TWO, &b"gone"[..], None),
+                (ONE, &b"empty"[..], Some(&b""[..])),
             ]
         );
     }

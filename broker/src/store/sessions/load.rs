@@ -1,0 +1,287 @@
+//! Reads everything that is at rest, once, at the start. What refers to nothing is removed.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::rows::{
+    self, EXCHANGE, MESSAGE, QUEUE, RETAINED, SESSION, SUBSCRIPTION, WILL, Wall, WillFound,
+};
+use super::{Found, FoundSession};
+use crate::codec::packet::Publish;
+use crate::journal::QueueRow;
+use crate::registry::expires_at;
+use crate::router::Message;
+use crate::session::Content;
+use crate::session::queue::Queued;
+use crate::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
+
+/// What was found, and what is left to be done.
+pub(super) struct Loaded {
+    pub(super) found: Found,
+    /// How often each message is referred to.
+    pub(super) references: HashMap<u64, u32>,
+    /// Rows that are of no use.
+    pub(super) removals: KvBatch,
+}
+
+struct Loader<'a, K> {
+    engine: &'a K,
+    wall: Wall,
+    alive_ms: u64,
+    now: Instant,
+    messages: HashMap<u64, (Arc<Publish>, Option<Instant>)>,
+    sessions: BTreeMap<u64, FoundSession>,
+    loaded: Loaded,
+}
+
+/// Reads everything. The broker was last known to be alive at `alive_ms`: whoever was connected is away since then.
+pub(super) fn load(
+    engine: &impl KvEngine,
+    wall: Wall,
+    alive_ms: u64,
+    now: Instant,
+) -> Result<Loaded, EngineError> {
+    let mut loader = Loader {
+        engine,
+        wall,
+        alive_ms: alive_ms.min(wall.ms_of(now)),
+        now,
+        messages: HashMap::new(),
+        sessions: BTreeMap::new(),
+        loaded: Loaded {
+            found: Found::default(),
+            references: HashMap::new(),
+            removals: KvBatch::default(),
+        },
+    };
+    loader.messages()?;
+    loader.sessions()?;
+    loader.wills()?;
+    loader.subscriptions()?;
+    loader.queues()?;
+    loader.exchanges()?;
+    loader.retained()?;
+    Ok(loader.finish())
+}
+
+impl<K: KvEngine> Loader<'_, K> {
+    fn messages(&mut self) -> Result<(), EngineError> {
+        let mut last = 0;
+        let (messages, wall) = (&mut self.messages, self.wall);
+        each(self.engine, MESSAGE, &mut |key, value| {
+            let [number] = rows::read_key(MESSAGE, key)?;
+            let (publish, expires_ms) = rows::read_message(value)?;
+            let expires_at = Some(expires_ms)
+                .filter(|ms| *ms > 0)
+                .and_then(|ms| wall.moment_of(ms));
+            messages.insert(number, (Arc::new(publish), expires_at));
+            last = last.max(number);
+            Ok(())
+        })?;
+        self.loaded.found.last_number = last;
+        Ok(())
+    }
+
+    fn sessions(&mut self) -> Result<(), EngineError> {
+        let (wall, alive_ms, now) = (self.wall, self.alive_ms, self.now);
+        let (sessions, found) = (&mut self.sessions, &mut self.loaded.found);
+        each(self.engine, SESSION, &mut |key, value| {
+            let [number] = rows::read_key(SESSION, key)?;
+            let row = rows::read_session(value)?;
+            let away_ms = if row.away_ms == 0 {
+                alive_ms
+            } else {
+                row.away_ms
+            };
+            let expires_at = if row.expiry == u32::MAX {
+                expires_at(now, row.expiry)
+            } else {
+                let ends_ms = away_ms.saturating_add(u64::from(row.expiry) * 1000);
+                // A wall clock that went back must not make a session live longer than it was to.
+                let end = wall.moment_of(ends_ms).unwrap_or(now);
+                end.min(expires_at(now, row.expiry))
+            };
+            found.last_session = found.last_session.max(number);
+            sessions.insert(
+                number,
+                FoundSession {
+                    number,
+                    user: row.user,
+                    client_id: row.client_id,
+                    expires_at,
+                    will: None,
+                    subscriptions: Vec::new(),
+                    queue: VecDeque::new(),
+                    next_place: 0,
+                    inflight: Vec::new(),
+                    received: Vec::new(),
+                },
+            );
+            Ok(())
+        })
+    }
+
+    fn wills(&mut self) -> Result<(), EngineError> {
+        let (wall, alive_ms, now) = (self.wall, self.alive_ms, self.now);
+        let (sessions, removals) = (&mut self.sessions, &mut self.loaded.removals);
+        each(self.engine, WILL, &mut |key, value| {
+            let [number] = rows::read_key(WILL, key)?;
+            let Some(session) = sessions.get_mut(&number) else {
+                removals.remove(WILL, key);
+                return Ok(());
+            };
+            let WillFound {
+                due_ms,
+                delay,
+                publish,
+            } = rows::read_will(value)?;
+            let due_ms = if due_ms == 0 {
+                alive_ms.saturating_add(u64::from(delay) * 1000)
+            } else {
+                due_ms
+            };
+            let due = wall.moment_of(due_ms).unwrap_or(now);
+            session.will = Some((due.min(session.expires_at), Box::new(publish)));
+            Ok(())
+        })
+    }
+
+    fn subscriptions(&mut self) -> Result<(), EngineError> {
+        let sessions = &mut self.sessions;
+        let Loaded {
+            found, removals, ..
+        } = &mut self.loaded;
+        each(self.engine, SUBSCRIPTION, &mut |key, value| {
+            let [number, subscription] = rows::read_key(SUBSCRIPTION, key)?;
+            let Some(session) = sessions.get_mut(&number) else {
+                removals.remove(SUBSCRIPTION, key);
+                return Ok(());
+            };
+            let row = rows::read_subscription(number, subscription, value)?;
+            session.subscriptions.push(row);
+            found.last_number = found.last_number.max(subscription);
+            Ok(())
+        })
+    }
+
+    fn queues(&mut self) -> Result<(), EngineError> {
+        let Self {
+            sessions,
+            messages,
+            loaded,
+            now,
+            ..
+        } = self;
+        each(self.engine, QUEUE, &mut |key, value| {
+            let [number, place] = rows::read_key(QUEUE, key)?;
+            let row = rows::read_queue(number, place, value)?;
+            let Some(session) = sessions.get_mut(&number) else {
+                loaded.removals.remove(QUEUE, key);
+                return Ok(());
+            };
+            session.next_place = session.next_place.max(place + 1);
+            let (message, packet_id) = (row.at.message, row.packet_id);
+            match (content(row, messages, *now), packet_id) {
+                (Some(Content::Message(queued)), None) => session.queue.push_back(queued),
+                (Some(content), Some(packet_id)) => session.inflight.push((packet_id, content)),
+                _ => {
+                    loaded.removals.remove(QUEUE, key);
+                    return Ok(());
+                }
+            }
+            if message > 0 {
+                *loaded.references.entry(message).or_default() += 1;
+            }
+            Ok(())
+        })
+    }
+
+    fn exchanges(&mut self) -> Result<(), EngineError> {
+        let (sessions, removals) = (&mut self.sessions, &mut self.loaded.removals);
+        each(self.engine, EXCHANGE, &mut |key, _| {
+            let (number, packet_id) = rows::read_exchange(key)?;
+            match sessions.get_mut(&number) {
+                Some(session) => session.received.push(packet_id),
+                None => removals.remove(EXCHANGE, key),
+            }
+            Ok(())
+        })
+    }
+
+    fn retained(&mut self) -> Result<(), EngineError> {
+        let Self {
+            messages,
+            loaded,
+            now,
+            ..
+        } = self;
+        each(self.engine, RETAINED, &mut |key, _| {
+            let [number] = rows::read_key(RETAINED, key)?;
+            match messages.get(&number) {
+                Some((publish, expires_at)) if expires_at.is_none_or(|at| at > *now) => {
+                    loaded.found.retained.push(Message {
+                        publish: Arc::clone(publish),
+                        expires_at: *expires_at,
+                        number: Some(number),
+                    });
+                    *loaded.references.entry(number).or_default() += 1;
+                }
+                _ => loaded.removals.remove(RETAINED, key),
+            }
+            Ok(())
+        })
+    }
+
+    fn finish(mut self) -> Loaded {
+        let loaded = &mut self.loaded;
+        for number in self.messages.keys() {
+            if !loaded.references.contains_key(number) {
+                loaded.removals.remove(MESSAGE, &rows::key(*number));
+            }
+        }
+        loaded.found.sessions = self.sessions.into_values().collect();
+        self.loaded
+    }
+}
+
+/// What a row of a queue stands for; `None` if its message is not there, or has expired before it was sent.
+fn content(
+    row: QueueRow,
+    messages: &HashMap<u64, (Arc<Publish>, Option<Instant>)>,
+    now: Instant,
+) -> Option<Content> {
+    if row.released {
+        return Some(Content::Released(Some(row.at)));
+    }
+    let (publish, expires_at) = messages.get(&row.at.message)?;
+    let is_sent = row.packet_id.is_some();
+    if !is_sent && expires_at.is_some_and(|at| at <= now) {
+        return None;
+    }
+    Some(Content::Message(Queued {
+        publish: Arc::clone(publish),
+        expires_at: *expires_at,
+        qos: row.qos,
+        retain: row.retain,
+        subscription_identifiers: row.subscription_identifiers,
+        share: row.share,
+        stored: Some(row.at),
+    }))
+}
+
+/// What is called for each key and value.
+type Read<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), EngineError> + 'a;
+
+fn each(engine: &impl KvEngine, table: Table, read: &mut Read<'_>) -> Result<(), EngineError> {
+    let mut result = Ok(());
+    engine.scan(table, KeyRange::ALL, Order::Ascending, &mut |key, value| {
+        result = read(key, value);
+        match result {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    })?;
+    result
+}

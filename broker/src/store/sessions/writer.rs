@@ -1,0 +1,89 @@
+//! The writer thread: takes what waits in the journal, commits it, tells who waited.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::SessionStore;
+use crate::clock;
+use crate::journal::{Journal, Wake, Written};
+use crate::store::condition::Condition;
+use crate::store::kv::EngineError;
+
+/// All that the thread owns.
+pub(super) struct Writer<S> {
+    store: S,
+    end: Farewell,
+    beaten_at: Instant,
+}
+
+/// Leaves nobody waiting, however the thread ends.
+struct Farewell {
+    journal: Arc<Journal>,
+    condition: Arc<Condition>,
+}
+
+impl<S: SessionStore> Writer<S> {
+    pub(super) fn new(store: S, journal: Arc<Journal>, condition: Arc<Condition>) -> Self {
+        Self {
+            store,
+            end: Farewell { journal, condition },
+            beaten_at: clock::now(),
+        }
+    }
+
+    /// Works until the journal is closed and empty, or a write fails.
+    pub(super) fn run(mut self) {
+        if let Err(error) = self.work() {
+            self.end.poison(&error.to_string());
+        }
+    }
+
+    fn work(&mut self) -> Result<(), EngineError> {
+        let mut group: Vec<Written> = Vec::new();
+        loop {
+            let wake = self
+                .end
+                .journal
+                .take(&mut group, BEAT_INTERVAL, RELAXED_DELAY);
+            if wake == Wake::Closed {
+                return self.store.beat();
+            }
+            let mut waiters = Vec::new();
+            let mut changes = group.drain(..).flat_map(|written| {
+                waiters.extend(written.waiter);
+                written.changes
+            });
+            self.store.commit(&mut changes)?;
+            drop(changes);
+            for waiter in waiters {
+                waiter.tell();
+            }
+            let now = clock::now();
+            if now.saturating_duration_since(self.beaten_at) >= BEAT_INTERVAL {
+                self.beaten_at = now;
+                self.store.beat()?;
+            }
+        }
+    }
+}
+
+impl Farewell {
+    fn poison(&self, reason: &str) {
+        tracing::error!(%reason, "sessions could not be made durable; nothing more is written");
+        self.condition.poison(reason.to_owned());
+        self.journal.poison();
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.poison("the writer thread panicked");
+        }
+    }
+}
+
+/// What nobody waits for is written after this at the latest.
+const RELAXED_DELAY: Duration = Duration::from_millis(200);
+/// How often the store notes that the broker is alive.
+const BEAT_INTERVAL: Duration = Duration::from_secs(5);

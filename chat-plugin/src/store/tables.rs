@@ -1,0 +1,69 @@
+//! The tables of the store, as `docs/storage.md` draws them. Numbers and names are those at rest.
+
+use broker::store::kv::Table;
+#[cfg(any(feature = "fjall", feature = "sled"))]
+use broker::store::recover::META;
+
+/// Entries.
+pub(super) const MESSAGE: Table = Table::large(0x10, "message");
+/// Keys of idempotency, by week.
+pub(super) const IDEMPOTENCY: Table = Table::large(0x11, "idempotency");
+/// Heads of conversations.
+pub(super) const CONVERSATION: Table = Table::new(0x12, "conversation");
+/// Settings of conversations.
+pub(super) const SETTINGS: Table = Table::new(0x13, "settings");
+/// Members with their intervals.
+pub(super) const MEMBER: Table = Table::new(0x14, "member");
+/// Watermarks of members.
+pub(super) const MARKS: Table = Table::new(0x15, "marks");
+/// Conversations of a user.
+pub(super) const USER_CONVERSATION: Table = Table::new(0x16, "user_conversation");
+/// Cumulative number of own countable entries.
+pub(super) const OWN: Table = Table::new(0x17, "own");
+/// Cursors of devices.
+pub(super) const CURSOR: Table = Table::new(0x18, "cursor");
+/// Conversations with receipts for a user.
+pub(super) const RECEIPT_DUE: Table = Table::new(0x19, "receipt_due");
+/// Devices.
+pub(super) const DEVICE: Table = Table::new(0x1A, "device");
+/// Unacknowledged deliveries of devices.
+pub(super) const INFLIGHT: Table = Table::new(0x1B, "inflight");
+/// QoS 2 exchanges.
+pub(super) const EXCHANGE: Table = Table::new(0x1C, "exchange");
+/// Users.
+pub(super) const USER: Table = Table::new(0x1D, "user");
+/// Users by handle.
+pub(super) const HANDLE: Table = Table::new(0x1E, "handle");
+/// Tokens by hash.
+pub(super) const TOKEN: Table = Table::new(0x1F, "token");
+/// Tokens by user.
+pub(super) const USER_TOKEN: Table = Table::new(0x20, "user_token");
+
+/// All tables, in the order of their numbers.
+#[cfg(any(feature = "fjall", feature = "sled"))]
+pub(super) const ALL: &[Table] = &[
+    META,
+    MESSAGE,
+    IDEMPOTENCY,
+    CONVERSATION,
+    SETTINGS,
+    MEMBER,
+    MARKS,
+    USER_CONVERSATION,
+    OWN,
+    CURSOR,
+    RECEIPT_DUE,
+    DEVICE,
+    INFLIGHT,
+    EXCHANGE,
+    USER,
+    HANDLE,
+    TOKEN,
+    USER_TOKEN,
+];
+
+/// The table of a number.
+#[cfg(any(feature = "fjall", feature = "sled"))]
+pub(super) fn from_byte(byte: u8) -> Option<Table> {
+    ALL.iter().copied().find(|table| table.to_byte() == byte)
+}
