@@ -352,7 +352,7 @@ mod tests {
                 "x",
                 "MQCHAT_BROCKER__LISTEN: unknown option `brocker`",
             ),
-            ("BROKER__LISTEN", "x", "MQCHAT_BROKER__LISTEN: invalid"),
+            ("BROKER__LISTEN", "x", "MQCHAT_BROKER__LISTEN: neither"),
             (
                 "BROKER__RECEIVE_MAXIMUM",
                 "many",

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use broker::codec::packet::Version;
+use broker::codec::properties::PublishProperties;
+use broker::codec::reason::ReasonCode;
 use tempfile::TempDir;
 
 use super::harness::{
-    Server, Sub, VERSIONS, attempt_publish, attempt_subscribe, eventually, publish,
+    Login, Server, Sub, VERSIONS, attempt_publish, attempt_subscribe, eventually, publish,
 };
 
 const RULES: &str = r#"
@@ -169,6 +171,26 @@ fn qos_and_retain_are_limited_by_the_rules() {
         assert_eq!(allowed, version == Version::V311);
         // If it were kept it came first.
         site.subscribe(version, "alice", &["users/alice/#"]).kill();
+    }
+}
+
+#[test]
+fn a_reply_goes_only_where_its_user_may_publish() {
+    let site = Site::start(RULES);
+    let mut alice = Login::new("alice").connect(site.server.address());
+    for (response_topic, reason) in [
+        ("news/reply", ReasonCode::Success),
+        ("users/alice/reply", ReasonCode::Success),
+        ("users/bob/reply", ReasonCode::NotAuthorized),
+        ("locked/reply", ReasonCode::NotAuthorized),
+        ("$SYS/broker/reply", ReasonCode::NotAuthorized),
+    ] {
+        let properties = PublishProperties {
+            response_topic: Some(response_topic.into()),
+            ..PublishProperties::default()
+        };
+        let answer = alice.publish_with("chat/rpc/me.get", "{}", properties);
+        assert_eq!(answer.reason, reason, "{response_topic}");
     }
 }
 
