@@ -59,6 +59,22 @@ pub struct Config {
     pub pending_publishes_max: usize,
     /// Bytes of them before the connection is read no further. Default 1,048,576.
     pub pending_bytes_max: usize,
+    /// PUBLISH packets per second of one connection; 0, the default: no limit. Each connection is bounded by what is
+    /// acknowledged anyway; what is too much depends on the clients.
+    pub connection_publishes_per_s: u32,
+    /// PUBLISH packets that a connection may send at once after a rest; 0, the default: those of one second.
+    pub connection_publishes_burst: u32,
+    /// Bytes per second of one connection, all packets counted; 0, the default: no limit.
+    pub connection_bytes_per_s: u32,
+    /// Bytes that a connection may send at once after a rest; 0, the default: those of one second.
+    pub connection_bytes_burst: u32,
+    /// What happens to a connection that sends more. Default: slow.
+    pub over_rate: OverRate,
+    /// Connections per second of one address (IPv6: of one /64 network); a further CONNECT is refused with 0x9F (3.1.1:
+    /// code 3). 0, the default: no limit. After a restart all clients behind one address come back at once.
+    pub address_connects_per_s: u32,
+    /// Connections of one address at once after a rest; 0, the default: those of one second.
+    pub address_connects_burst: u32,
     /// Subscriptions of one session to ordinary topics. Default 1,000.
     pub subscriptions_max: usize,
     /// Levels of an ordinary topic filter. Default 200.
@@ -101,6 +117,18 @@ pub enum Persistence {
     Off,
 }
 
+/// What happens to a connection that sends more than its rates allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverRate {
+    /// It is read no further until it is in time again: nothing is lost, but what it acknowledges waits as well.
+    #[default]
+    Slow,
+    /// Publishes to ordinary topics are refused: 0x97 in 5.0; at QoS 0 and in 3.1.1, which can tell no refusal, they are
+    /// dropped. Those of the plugin are slowed down.
+    Refuse,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -122,6 +150,13 @@ impl Default for Config {
             topic_alias_out_max: 16,
             pending_publishes_max: 1_024,
             pending_bytes_max: 1024 * 1024,
+            connection_publishes_per_s: 0,
+            connection_publishes_burst: 0,
+            connection_bytes_per_s: 0,
+            connection_bytes_burst: 0,
+            over_rate: OverRate::Slow,
+            address_connects_per_s: 0,
+            address_connects_burst: 0,
             subscriptions_max: 1_000,
             filter_levels_max: 200,
             queue_messages_max: 10_000,

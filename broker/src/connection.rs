@@ -3,7 +3,8 @@
 //! A turn: read packets → session → carry out its actions → report outcomes → pull deliveries → one write. Nothing in a turn
 //! waits; between turns the task waits for input, letters, messages, room in the socket, time and the stop token at once, so
 //! that a stalled reader stops none of them. While the output buffer is full nothing is read or pulled; a write without
-//! progress for too long ends the connection.
+//! progress for too long ends the connection. Who sends more than its rates allow is read no further for a while, or
+//! refused.
 
 mod authentication;
 mod handshake;
@@ -20,11 +21,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, timeout};
-use tracing::debug;
+use tracing::{debug, info};
 
 pub(crate) use self::authentication::Stepped;
-use self::handshake::{Opened, Refused, end_all};
+use self::handshake::{Opened, Refused, end_all, permit_will};
 use self::link::Link;
+use crate::acl::{self, Generation, Permit, Request};
+use crate::clock;
 use crate::codec::decode::DecodeError;
 use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
@@ -33,19 +36,19 @@ use crate::codec::packet::{
 use crate::codec::properties::{AckProperties, ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
+use crate::config::OverRate;
 use crate::hooks::{
-    Access, Authentication, AuthenticationStep, ClientInfo, Peer, PublishAnswer, Room, SessionEnd,
-    Ticket,
+    Authentication, AuthenticationStep, ClientInfo, Peer, PublishAnswer, Room, SessionEnd, Ticket,
 };
 use crate::journal::{Change, Entry, Journal, QueueRow, Waiter, WillRow};
 use crate::listener::Arrival;
 use crate::mailbox::{Answer, Letters};
+use crate::rate::Meter;
 use crate::registry::{Claim, KeptSession, expires_at};
 use crate::router::{Publisher, Subscriber};
 use crate::server::{Server, session_row};
 use crate::session::queue::Queued;
 use crate::session::{AckKind, Action, Keep, ProtocolError, Session, Subscribing, will};
-use crate::{acl, clock};
 
 /// Serves one accepted stream until it has ended.
 pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, arrival: Arrival)
@@ -123,6 +126,10 @@ struct Connection<S> {
     session: Session,
     subscriber: Subscriber,
     publisher: Publisher,
+    /// What the rules said to the last publish.
+    permit: Option<Permit>,
+    /// The rules that the subscriptions were judged by.
+    judged_by: Option<Generation>,
     claim: Claim,
     will: Option<Box<Will>>,
     /// A re-authentication that waits for the client.
@@ -133,6 +140,10 @@ struct Connection<S> {
     /// Armed for `armed_for`, or for an earlier time that has no meaning any more.
     timer: Pin<Box<Sleep>>,
     armed_for: Option<Instant>,
+    /// What the client may send, if that is limited.
+    meter: Option<Box<Meter>>,
+    /// The client sent too much: it is read no further until then.
+    paused_until: Option<Instant>,
     /// No complete packet is left of what was read.
     input_used_up: bool,
     /// Set when the broker stops: until then requests may be answered.
@@ -207,12 +218,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(server: Arc<Server>, link: Link<S>, opened: Opened) -> Self {
         let now = clock::now();
         Self {
+            meter: Meter::new(&server.config, now),
+            paused_until: None,
             server,
             link,
             client: opened.client,
             session: opened.session,
             subscriber: opened.subscriber,
             publisher: Publisher::default(),
+            permit: None,
+            judged_by: None,
             claim: opened.claim,
             will: opened.will,
             dialogue: None,
@@ -344,6 +359,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let deadlines = [
             self.session.next_timeout(),
             self.write_deadline(),
+            self.paused_until,
             self.drain_until,
         ];
         let Some(next) = deadlines.into_iter().flatten().min() else {
@@ -372,6 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn is_reading(&self) -> bool {
         self.drain_until.is_none()
+            && self.paused_until.is_none()
             && self.session.wants_input()
             && self.has_room()
             && self.has_store_room()
@@ -417,6 +434,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn turn_with(&mut self, scratch: &mut Scratch, letters: Letters) -> Result<(), End> {
         let now = clock::now();
+        self.judge_subscriptions();
+        self.paused_until = self.paused_until.filter(|until| *until > now);
         for (number, answer) in letters.answers {
             self.session
                 .handle_answer(number, answer, &mut scratch.actions)?;
@@ -450,15 +469,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn read_into(&mut self, actions: &mut Vec<Action>, now: Instant) -> Result<(), End> {
         self.input_used_up = false;
         while self.is_reading() {
+            let before = self.link.input_bytes();
             let Some(packet) = self.link.next_packet()? else {
                 self.input_used_up = true;
                 break;
             };
-            self.session.handle_packet(now, packet, actions)?;
+            if self.meter.is_some() {
+                let bytes = before - self.link.input_bytes();
+                self.handle_metered(packet, bytes, actions, now)?;
+            } else {
+                self.session.handle_packet(now, packet, actions)?;
+            }
             // A goodbye is the last packet.
             if let Some(Action::Disconnect { .. }) = actions.last() {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Handles a packet of this size, and counts it against the rates of the connection.
+    fn handle_metered(
+        &mut self,
+        packet: Packet,
+        bytes: usize,
+        actions: &mut Vec<Action>,
+        now: Instant,
+    ) -> Result<(), End> {
+        let Some(meter) = &mut self.meter else {
+            return Ok(self.session.handle_packet(now, packet, actions)?);
+        };
+        let refuses = self.server.config.over_rate == OverRate::Refuse;
+        let is_early = meter.wait(now).is_some();
+        let is_publish = matches!(packet, Packet::Publish(_));
+        match packet {
+            Packet::Publish(publish) if refuses && is_early => {
+                let refusal = refused(
+                    ReasonCode::QuotaExceeded,
+                    "too much for the rate of this connection",
+                );
+                let session = &mut self.session;
+                if session.handle_excess(now, publish, refusal, actions)? {
+                    self.server.metrics.publishes_over_rate.increment();
+                    return Ok(());
+                }
+            }
+            packet => self.session.handle_packet(now, packet, actions)?,
+        }
+        meter.charge(is_publish, bytes);
+        if !refuses || (is_early && is_publish) {
+            let wait = meter.wait(now);
+            self.paused_until = wait.and_then(|wait| now.checked_add(wait));
+            let paused = usize::from(self.paused_until.is_some());
+            self.server.metrics.rate_pauses.add(paused);
         }
         Ok(())
     }
@@ -544,19 +607,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn route(&mut self, publish: Arc<Publish>, number: u64, now: Instant) -> Option<PublishAnswer> {
         let server = &self.server;
         server.metrics.publishes_received.increment();
-        let allowed = acl::is_allowed(
-            &*server.hooks,
-            &self.client,
-            Access::Publish,
-            &publish.topic,
-        );
-        if !allowed {
+        let permitted =
+            acl::permit_publish(&*server.hooks, &self.client, &publish, &mut self.permit);
+        if let Err(reason) = permitted {
             server.metrics.publishes_refused.increment();
             debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
-            return Some(refused(
-                ReasonCode::NotAuthorized,
-                "not authorized for this topic",
-            ));
+            return Some(match reason {
+                ReasonCode::NotAuthorized => refused(reason, "not authorized for this topic"),
+                // The rule says not to tell.
+                reason => PublishAnswer::refusal(reason),
+            });
         }
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         let mut routed = server.route(publish, &mut self.publisher, now);
@@ -714,21 +774,63 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscribe_one(
         &mut self,
-        wanted: SubscribeFilter,
+        mut wanted: SubscribeFilter,
         identifier: Option<u32>,
         now: Instant,
         entry: &mut Option<Entry>,
     ) -> ReasonCode {
-        let server = &self.server;
-        let filter = wanted.filter.split_share().1;
-        if !acl::is_allowed(&*server.hooks, &self.client, Access::Subscribe, filter) {
-            debug!(client = ?self.client, filter, "subscription not authorized");
-            return ReasonCode::NotAuthorized;
+        let metrics = &self.server.metrics;
+        match self.permit_subscription(&wanted.filter) {
+            Ok(qos_max) => wanted.qos = wanted.qos.min(qos_max),
+            Err(reason) => {
+                metrics.subscriptions_refused.increment();
+                debug!(client = ?self.client, filter = wanted.filter.as_str(), "subscription not authorized");
+                return reason;
+            }
         }
         let result = self
             .subscriber
-            .subscribe(&server.router, wanted, identifier, now, entry);
+            .subscribe(&self.server.router, wanted, identifier, now, entry);
+        if result == Err(ReasonCode::QuotaExceeded) {
+            metrics.subscriptions_over_limit.increment();
+        }
         result.unwrap_or_else(|refusal| refusal)
+    }
+
+    fn permit_subscription(&self, filter: &TopicFilter) -> Result<Qos, ReasonCode> {
+        let filter = filter.split_share().1;
+        let request = Request::Subscribe { filter };
+        acl::permit(&*self.server.hooks, &self.client, request)
+    }
+
+    /// Ends the subscriptions that are no longer allowed: when the rules were replaced, and when a session resumes.
+    fn judge_subscriptions(&mut self) {
+        let generation = self.server.rules.generation();
+        if self.judged_by == Some(generation) {
+            return;
+        }
+        self.judged_by = Some(generation);
+        let filters = self.subscriber.filters();
+        let over = filters.filter(|filter| self.permit_subscription(filter).is_err());
+        let over: Vec<TopicFilter> = over.cloned().collect();
+        if over.is_empty() {
+            return;
+        }
+        info!(client = ?self.client, count = over.len(), "subscriptions end: no longer allowed");
+        self.server.metrics.subscriptions_revoked.add(over.len());
+        let mut entry = self.open_if_durable();
+        self.unsubscribe(&over, &mut entry);
+        if let Some(queue) = self.subscriber.queue() {
+            let allowed = |publish: &Publish| {
+                let filter = &publish.topic;
+                let request = Request::Subscribe { filter };
+                acl::permit(&*self.server.hooks, &self.client, request).is_ok()
+            };
+            let dropped = queue.take_if(|queued| !allowed(&queued.publish));
+            let metrics = &self.server.metrics;
+            metrics.messages_dropped_not_allowed.add(dropped.len());
+            queue.settle(&dropped, entry.as_mut());
+        }
     }
 
     fn subscribe_plugin(&self, wanted: Subscribing) {
@@ -849,6 +951,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Protocol(ProtocolError::KeepAliveTimeout) => {
                 metrics.keep_alive_timeouts.increment();
             }
+            End::Protocol(ProtocolError::ReceiveMaximumExceeded { .. }) => {
+                metrics.receive_maximum_exceeded.increment();
+                metrics.protocol_errors.increment();
+            }
             End::Protocol(error) if error.is_violation() => metrics.protocol_errors.increment(),
             End::WriteTimeout => metrics.write_timeouts.increment(),
             _ => {}
@@ -909,7 +1015,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         );
         let mut pending_will = None;
-        if let Some(will) = self.will.filter(|_| !goodbye) {
+        // Judged again: the rules may have been replaced since CONNECT.
+        let allowed = |will: &Will| permit_will(&server, &self.client, will).is_ok();
+        if let Some(will) = self.will.filter(|will| !goodbye && allowed(will)) {
             let due = will::due_at(&will, ended.session_expiry, now);
             let publish = will::into_publish(*will);
             match due {

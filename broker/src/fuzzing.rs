@@ -74,7 +74,7 @@ pub fn round_trip(data: &[u8]) {
         let mut written = BytesMut::new();
         encode(&packet, version, &mut written);
         assert_eq!(written.len(), encoded_len(&packet, version));
-        let mut again = match choice % 5 {
+        let mut again = match choice % 6 {
             3 | 4 => Decoder::for_client(version, u32::MAX),
             _ => Decoder::with_version(version, u32::MAX),
         };
@@ -117,8 +117,9 @@ fn take_all(decoder: &mut Decoder, input: &mut BytesMut) -> (Vec<Packet>, Option
 }
 
 fn decoder(choice: u8) -> Decoder {
-    match choice % 5 {
+    match choice % 6 {
         0 => Decoder::new(1 << 20),
+        5 => Decoder::new(1 << 20).accepting_mqtt31(),
         1 => Decoder::with_version(Version::V311, 1 << 20),
         2 => Decoder::with_version(Version::V5, 1 << 20),
         3 => Decoder::for_client(Version::V311, 1 << 20),

@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use crate::acl::{Request, Rules, Verdict, Who};
 use crate::codec::packet::{PacketId, Publish, Qos, SubscribeFilter, Version};
 use crate::codec::properties::{AckProperties, UserProperties};
 use crate::codec::reason::ReasonCode;
@@ -70,7 +71,8 @@ pub trait Hooks: Send + Sync + 'static {
         Err(ReasonCode::BadAuthenticationMethod)
     }
 
-    /// May this client publish to, or subscribe to, this ordinary topic (one outside the plugin's root)?
+    /// May this client publish to, or subscribe to, this ordinary topic (one outside the plugin's root)? Asked when the
+    /// operator's rules say nothing.
     fn authorize(&self, client: &ClientInfo, access: Access, topic: &str) -> bool;
 
     /// A session opens, before CONNACK. An earlier connection of the same (user, client identifier) has been closed and
@@ -233,6 +235,8 @@ pub enum AuthenticationStep {
 pub struct Identity {
     /// Key of the user: stable, opaque to the broker.
     pub user: Arc<str>,
+    /// What rules and logs call the user.
+    pub name: Arc<str>,
 }
 
 /// One connected client, as the plugin sees it. Shared for the life of the connection.
@@ -253,10 +257,20 @@ pub struct ClientInfo {
     pub packet_bytes_max: Option<u32>,
     /// User properties of CONNECT; empty in 3.1.1.
     pub user_properties: UserProperties,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) mailbox: Arc<crate::mailbox::Mailbox>,
 }
 
 impl ClientInfo {
+    /// What the operator's rules say to this.
+    pub fn judge(&self, request: Request<'_>) -> Verdict {
+        let who = Who {
+            user: &self.identity.name,
+            client_id: &self.client_id,
+        };
+        self.rules.current().judge(who, request)
+    }
+
     /// Asks the connection to `pull` soon. Cheap, from any thread, also after the connection has ended.
     pub fn wake(&self) {
         self.mailbox.wake();
@@ -271,7 +285,7 @@ impl ClientInfo {
 impl fmt::Debug for ClientInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientInfo")
-            .field("user", &self.identity.user)
+            .field("user", &self.identity.name)
             .field("client_id", &self.client_id)
             .field("connection", &self.connection)
             .finish_non_exhaustive()
@@ -338,6 +352,15 @@ impl PublishAnswer {
         properties: None,
         notice: None,
     };
+
+    /// Refused, without further words.
+    pub const fn refusal(reason: ReasonCode) -> Self {
+        Self {
+            reason,
+            properties: None,
+            notice: None,
+        }
+    }
 }
 
 /// How many unanswered publishes this connection may have from now on; the broker takes at least 1. A plugin whose

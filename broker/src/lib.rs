@@ -10,7 +10,7 @@
 //! 3. When the last task is over, the plugin is told of the shutdown, and the sessions at rest are closed.
 //!
 
-mod acl;
+pub mod acl;
 mod clock;
 pub mod codec;
 pub mod config;
@@ -23,6 +23,7 @@ mod journal;
 mod listener;
 pub mod mailbox;
 pub mod metrics;
+mod rate;
 mod registry;
 mod router;
 pub mod scram;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::acl::Rules;
 pub use crate::config::{Config, ConfigError};
 pub use crate::error::Error;
 use crate::hooks::Hooks;
@@ -54,6 +56,7 @@ pub struct Broker {
     hooks: HooksBox,
     listeners: Vec<Listener>,
     certificates: Certificates,
+    rules: Arc<Rules>,
     metrics: Arc<Metrics>,
     sessions: Option<Sessions>,
 }
@@ -80,6 +83,7 @@ impl Broker {
             hooks: HooksBox(hooks),
             listeners,
             certificates,
+            rules: Arc::default(),
             metrics,
             sessions: None,
         })
@@ -111,6 +115,11 @@ impl Broker {
         self.certificates.clone()
     }
 
+    /// The operator's rules: none at first, to be replaced at any time.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules)
+    }
+
     /// What it counts.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
@@ -124,6 +133,7 @@ impl Broker {
         let server = Arc::new(Server::new(
             self.config,
             self.hooks.0,
+            self.rules,
             self.metrics,
             self.sessions.as_ref().map(Sessions::journal),
             stop.clone(),
@@ -133,6 +143,7 @@ impl Broker {
             server.restore(sessions.take_found());
         }
         server.tasks.spawn(Arc::clone(&server).watch_sessions());
+        server.tasks.spawn(Arc::clone(&server).watch_rules());
         if let Some(interval) = server.config.sys_interval() {
             let statistics = Statistics::begin(Arc::clone(&server));
             server.tasks.spawn(statistics.run(interval));

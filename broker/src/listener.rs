@@ -30,8 +30,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 
-pub(crate) use self::doorkeeper::Doorkeeper;
 use self::doorkeeper::Place;
+pub(crate) use self::doorkeeper::{Doorkeeper, network};
 use self::proxy::{ProxyError, Source};
 use self::stream::{Socket, Stream};
 use self::tls::Tls;

@@ -71,8 +71,12 @@ pub struct Metrics {
     pub connects_accepted: Counter,
     /// CONNECT packets refused, or not there in time.
     pub connects_refused: Counter,
+    /// CONNECT packets refused, among those, because their address connects too often.
+    pub connects_over_rate: Counter,
     /// Connections ended because the client broke a rule of the protocol.
     pub protocol_errors: Counter,
+    /// Connections ended, among those, because the client had more unacknowledged publishes than it may have.
+    pub receive_maximum_exceeded: Counter,
     /// Connections taken over by a later one of the same session.
     pub takeovers: Counter,
     /// Connections ended because the client stopped reading.
@@ -97,6 +101,16 @@ pub struct Metrics {
     pub publishes_handed_over: Counter,
     /// PUBLISH packets refused: not authorized.
     pub publishes_refused: Counter,
+    /// PUBLISH packets refused or dropped because the client sends too much.
+    pub publishes_over_rate: Counter,
+    /// Connections were read no further for a while because the client sends too much.
+    pub rate_pauses: Counter,
+    /// Ordinary subscriptions refused: not authorized.
+    pub subscriptions_refused: Counter,
+    /// Ordinary subscriptions refused: the session has as many as it may have.
+    pub subscriptions_over_limit: Counter,
+    /// Ordinary subscriptions ended because they are no longer allowed.
+    pub subscriptions_revoked: Counter,
     /// PUBLISH packets sent.
     pub publishes_sent: Counter,
     /// Ordinary messages dropped because the queue of a session was full.
@@ -105,6 +119,8 @@ pub struct Metrics {
     pub messages_dropped_too_large: Counter,
     /// Ordinary messages not sent because they had expired.
     pub messages_dropped_expired: Counter,
+    /// Ordinary messages not sent because the client may no longer subscribe to their topics.
+    pub messages_dropped_not_allowed: Counter,
     /// Retained messages refused because the limit was reached.
     pub retained_refused: Counter,
     /// Kept sessions whose time was over.

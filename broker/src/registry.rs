@@ -167,6 +167,18 @@ impl Registry {
         self.changed.notified().await;
     }
 
+    /// Wakes all connections.
+    pub(crate) fn wake_all(&self) {
+        let mailboxes: Vec<_> = {
+            let inner = self.lock();
+            let claims = inner.slots.values().flat_map(|slot| &slot.claims);
+            claims.map(|(_, mailbox)| Arc::clone(mailbox)).collect()
+        };
+        for mailbox in mailboxes {
+            mailbox.wake();
+        }
+    }
+
     /// Number of kept sessions.
     pub(crate) fn kept(&self) -> usize {
         self.lock().kept

@@ -715,6 +715,11 @@ impl Subscriber {
         queue.end()
     }
 
+    /// Its filters, in no order.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = &TopicFilter> {
+        self.filters.keys()
+    }
+
     /// The queue, once there was a subscription.
     pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
         self.queue.as_ref()

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acl::Rules;
 use crate::clock;
 use crate::codec::packet::{Publish, Will};
 use crate::config::Config;
 use crate::hooks::{ClientInfo, Hooks};
 use crate::journal::{Change, Entry, Journal, SessionRow, Waiter, WillRow};
 use crate::metrics::Metrics;
+use crate::rate::{Arrivals, Rate};
 use crate::registry::{Due, KeptSession, Registry};
 use crate::router::{Publisher, Routed, Router, Subscriber};
 use crate::session::queue::Queued;
@@ -25,6 +27,8 @@ pub(crate) struct Server {
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) router: Router,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) arrivals: Arrivals,
     pub(crate) metrics: Arc<Metrics>,
     /// What is to be at rest goes there; `None`: nothing is.
     pub(crate) journal: Option<Arc<Journal>>,
@@ -40,6 +44,7 @@ impl Server {
     pub(crate) fn new(
         config: Config,
         hooks: Arc<dyn Hooks>,
+        rules: Arc<Rules>,
         metrics: Arc<Metrics>,
         journal: Option<Arc<Journal>>,
         stop: CancellationToken,
@@ -48,6 +53,11 @@ impl Server {
             router: Router::new(&config).with_journal(journal.clone()),
             journal,
             registry: Arc::new(Registry::new(config.sessions_kept_max)),
+            rules,
+            arrivals: Arrivals::new(Rate::new(
+                config.address_connects_per_s,
+                config.address_connects_burst,
+            )),
             metrics,
             stop,
             tasks: TaskTracker::new(),
@@ -204,15 +214,9 @@ impl Server {
     /// Forgets what has expired of what waits for clients that are away, and of what is retained.
     fn sweep(&self, now: Instant) {
         for queue in self.registry.kept_queues() {
-            let expired = queue.expire(now);
+            let expired = queue.take_if(|queued| queued.is_expired(now));
             self.metrics.messages_dropped_expired.add(expired.len());
-            let Some(mut entry) = self.router.open() else {
-                continue;
-            };
-            for at in expired.iter().filter_map(|queued| queued.stored) {
-                let session = queue.number();
-                entry.push(Change::Settled { session, at });
-            }
+            queue.settle(&expired, self.router.open().as_mut());
         }
         self.router.expire_retained(now);
     }
@@ -242,6 +246,16 @@ impl Server {
                 () = self.stop.cancelled() => return,
                 () = self.registry.changed() => {}
                 () = clock::sleep_until(Some(next)) => {}
+            }
+        }
+    }
+
+    /// Has every connection look at its subscriptions when the rules were replaced, until the broker stops.
+    pub(crate) async fn watch_rules(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.rules.replaced() => self.registry.wake_all(),
             }
         }
     }

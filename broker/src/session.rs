@@ -42,8 +42,8 @@ use self::queue::Queued;
 use self::received::{Due, Pending, Received};
 use self::requests::Request;
 pub(crate) use self::terms::Terms;
-use crate::codec::packet::{Ack, Packet, PacketId, Qos, Version};
-use crate::hooks::{Credit, Delivery, DeliveryOutcome, DeliveryRef};
+use crate::codec::packet::{Ack, Packet, PacketId, Publish, Qos, Version};
+use crate::hooks::{Credit, Delivery, DeliveryOutcome, DeliveryRef, PublishAnswer};
 use crate::mailbox::Answer;
 
 /// What a Session keeps while its client is away (MQTT 5.0 §4.1), subscriptions and queue aside.
@@ -159,7 +159,9 @@ impl Session {
     ) -> Result<(), ProtocolError> {
         self.last_input = now;
         match packet {
-            Packet::Publish(publish) => self.handle_publish(publish, out)?,
+            Packet::Publish(publish) => {
+                self.handle_publish(publish, None, out)?;
+            }
             Packet::PubAck(ack) => self.handle_puback(&ack, out)?,
             Packet::PubRec(ack) => self.handle_pubrec(&ack, out)?,
             Packet::PubRel(ack) => self.handle_pubrel(&ack, out)?,
@@ -175,6 +177,22 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Handles a publish that is one too many: if it is an ordinary one it is answered with this refusal. Returns whether
+    /// it was.
+    ///
+    /// # Errors
+    /// As for `handle_packet`.
+    pub(crate) fn handle_excess(
+        &mut self,
+        now: Instant,
+        publish: Publish,
+        refusal: PublishAnswer,
+        out: &mut Vec<Action>,
+    ) -> Result<bool, ProtocolError> {
+        self.last_input = now;
+        self.handle_publish(publish, Some(refusal), out)
     }
 
     /// Handles the answer of a ticket, or of an action with a number.

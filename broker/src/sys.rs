@@ -103,6 +103,7 @@ impl Statistics {
             &metrics.messages_dropped_queue_full,
             &metrics.messages_dropped_too_large,
             &metrics.messages_dropped_expired,
+            &metrics.messages_dropped_not_allowed,
         ];
         let dropped: u64 = dropped.iter().map(|counter| counter.value()).sum();
         let mut values = vec![

@@ -8,6 +8,7 @@
 //!    accepted at once (`verified`).
 //! 3. Otherwise argon2id, which takes tens of milliseconds on purpose: on few threads behind a bounded queue (`hashing`),
 //!    and [`AuthError::Busy`] when that is full. An unknown user, or one without a password, costs the same.
+//!    A hash imported from Mosquitto (`mosquitto`) takes the same way, and is replaced by argon2id when it was right.
 //! 4. In dev mode an unknown handle becomes a user with the password given.
 //!
 //! A CONNECT without a password, over a connection whose client certificate was verified, is that of the user whom the
@@ -18,6 +19,7 @@
 mod error;
 mod hashing;
 mod manage;
+mod mosquitto;
 mod refused;
 #[cfg(test)]
 mod tests;
@@ -39,8 +41,9 @@ use tokio::time::Instant;
 
 pub use self::error::{AccountError, AuthError};
 use self::hashing::{HashError, Hashing};
+use self::mosquitto::MosquittoHash;
 use self::refused::RefusedLogins;
-use self::throttle::Throttle;
+use self::throttle::{Attempt, Throttle};
 use self::verified::Verified;
 use crate::clock;
 use crate::domain::user::User;
@@ -269,19 +272,40 @@ impl Accounts {
     ) -> Result<User, AuthError> {
         let token = tokens::hash_of(password);
         let attempt = self.throttle.attempt(from, name, token.is_some());
-        let open = self.throttle.check(&attempt, clock::monotonic());
-        if let (Err(retry), None) = (open, token) {
-            return Err(AuthError::Throttled { retry });
+        if token.is_some() {
+            return self.login_by_token(&attempt, name, password, token).await;
         }
+        let begun = self.throttle.begin(&attempt, clock::monotonic());
+        begun.map_err(|retry| AuthError::Throttled { retry })?;
+        let proved = self.prove(name, password, None).await;
+        match &proved {
+            Ok(_) => {
+                self.throttle.undecided(&attempt, clock::monotonic());
+                self.throttle.succeeded(&attempt);
+            }
+            Err(AuthError::BadCredentials) => {}
+            Err(_) => self.throttle.undecided(&attempt, clock::monotonic()),
+        }
+        proved
+    }
+
+    /// Nobody can guess a token, so the right one is let in whatever else fails from there.
+    async fn login_by_token(
+        &self,
+        attempt: &Attempt,
+        name: &str,
+        password: &[u8],
+        token: Option<[u8; 32]>,
+    ) -> Result<User, AuthError> {
+        let open = self.throttle.check(attempt, clock::monotonic());
         match (self.prove(name, password, token).await, open) {
             (Ok(user), _) => {
-                self.throttle.succeeded(&attempt);
+                self.throttle.succeeded(attempt);
                 Ok(user)
             }
-            // Nobody can guess a token, so the right one is let in also now, whatever else fails from there.
             (Err(AuthError::BadCredentials), Err(retry)) => Err(AuthError::Throttled { retry }),
             (Err(AuthError::BadCredentials), Ok(())) => {
-                self.throttle.failed(&attempt, clock::monotonic());
+                self.throttle.failed(attempt, clock::monotonic());
                 Err(AuthError::BadCredentials)
             }
             (Err(error), _) => Err(error),
@@ -359,6 +383,9 @@ impl Accounts {
         if key.is_some_and(|key| self.verified.contains(&key, clock::monotonic())) {
             return Ok(user);
         }
+        if MosquittoHash::claims(phc) {
+            return self.check_imported(&user, phc, password).await;
+        }
         let right = self.hashing.verify(password, phc).await;
         if !self.hashed(right)? {
             return Err(AuthError::BadCredentials);
@@ -374,6 +401,43 @@ impl Accounts {
         Ok(user)
     }
 
+    /// The password of a user whose hash came from Mosquitto. Of two first logins at once, one replaces the hash, and the
+    /// other is judged by the new one.
+    async fn check_imported(
+        &self,
+        user: &User,
+        imported: &str,
+        password: &[u8],
+    ) -> Result<User, AuthError> {
+        let renewed = self.hashing.renew(password, imported).await;
+        let Some(phc) = self.hashed(renewed)? else {
+            return Err(AuthError::BadCredentials);
+        };
+        let Some(now) = self.replace_imported(user, &phc).await? else {
+            return Err(AuthError::BadCredentials);
+        };
+        let stored = now.password_hash.as_deref().unwrap_or_default();
+        if stored.is_empty() {
+            return Err(AuthError::BadCredentials);
+        }
+        if stored != phc && stored != imported {
+            // Another login was faster, or there is a new password.
+            let right = self.hashing.verify(password, stored).await;
+            if !self.hashed(right)? {
+                return Err(AuthError::BadCredentials);
+            }
+        }
+        self.remember(&now, password);
+        Ok(now)
+    }
+
+    fn remember(&self, user: &User, password: &[u8]) {
+        let phc = user.password_hash.as_deref().unwrap_or_default();
+        if let Some(key) = self.verified.key(user, phc, password) {
+            self.verified.insert(key, user.id, clock::monotonic());
+        }
+    }
+
     /// As slow as a wrong password of a known user, so that handles cannot be probed.
     async fn refuse_as_slowly(&self, password: &[u8]) -> Result<User, AuthError> {
         let hash = self.hashing.hash(password).await;
@@ -386,10 +450,7 @@ impl Accounts {
         match self.add_user(handle, Some(password)).await {
             Ok(user) => {
                 tracing::info!(handle = %user.handle, "made a user at the first login (--dev)");
-                let phc = user.password_hash.as_deref().unwrap_or_default();
-                if let Some(key) = self.verified.key(&user, phc, password) {
-                    self.verified.insert(key, user.id, clock::monotonic());
-                }
+                self.remember(&user, password);
                 Ok(user)
             }
             Err(AccountError::HandleTaken(handle)) => {

@@ -350,6 +350,9 @@ impl Delivery {
             };
             after = Some(last);
             for (id, found) in ids.iter().zip(self.store.conversations(&ids).await?) {
+                if reader.has_ended() {
+                    return Ok(attached);
+                }
                 let Some(found) = found else { continue };
                 let cursor = cursors.get(id).copied();
                 if cursor.is_some_and(|cursor| cursor >= found.head) {

@@ -326,15 +326,10 @@ impl ChatPlugin {
         let now_ms = crate::clock::now_ms();
         let mut restored = SessionRestored::default();
         let record = match self.service.store.device(user, device_id).await? {
-            None => {
-                // Exchanges at QoS 2 are the state of a session, too.
-                let exchanges = self.service.store.exchanges(device_id);
-                restored.present = persistent && !open.clean_start && !exchanges.await?.is_empty();
-                Record {
-                    device: new_device(client, (user, device_id), open.session_expiry, now_ms),
-                    stored: false,
-                }
-            }
+            None => Record {
+                device: new_device(client, (user, device_id), open.session_expiry, now_ms),
+                stored: false,
+            },
             Some(found) => {
                 let inflight = self.service.store.take_inflight(device_id).await?;
                 let is_over = is_expired(found.session_expiry, self.seen_ms(&found), now_ms);
@@ -383,14 +378,9 @@ impl ChatPlugin {
             user: self.bucket_of(user),
         };
         let resumed = open.present || restored.present;
-        if persistent && !resumed {
+        if !resumed {
             // The client has forgotten its exchanges, so their packet identifiers begin new ones.
-            for packet_id in self.service.store.exchanges(device_id).await? {
-                self.service
-                    .store
-                    .end_exchange(device_id, packet_id)
-                    .await?;
-            }
+            self.end_exchanges(device_id).await?;
         }
         let actor = Actor {
             user,
@@ -407,6 +397,7 @@ impl ChatPlugin {
             .insert(client.connection, Arc::new(peer));
         self.online.insert(Arc::clone(&reader));
         reader.catch_up_logs();
+        self.catch_up_receipts(&reader);
         if reader.has_inbox() && reader.begin_attach() {
             self.delivery.attach(&reader);
         }
@@ -456,6 +447,7 @@ impl ChatPlugin {
             .remove(&client.connection);
         let Some(peer) = removed else { return };
         self.online.remove(&peer.reader);
+        peer.reader.end();
         peer.tasks.close();
         if peer.tasks.is_empty()
             && let Ok(record) = peer.record.try_lock()
@@ -505,6 +497,13 @@ impl ChatPlugin {
     ) -> Result<(), StoreError> {
         for position in subscribe::positions(device, ended) {
             self.service.store.remove_device(user, position).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_exchanges(&self, device: DeviceId) -> Result<(), StoreError> {
+        for packet_id in self.service.store.exchanges(device).await? {
+            self.service.store.end_exchange(device, packet_id).await?;
         }
         Ok(())
     }
@@ -630,6 +629,7 @@ impl Hooks for ChatPlugin {
             Ok(user) => {
                 return Ok(Identity {
                     user: user.id.to_string().into(),
+                    name: user.handle.as_str().into(),
                 });
             }
             Err(error) => error,

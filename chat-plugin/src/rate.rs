@@ -89,6 +89,12 @@ impl Bucket {
         self.tokens = (self.tokens - f64::from(tokens)).max(-self.rate.most());
     }
 
+    /// Puts a token back that was taken for nothing.
+    pub(crate) fn give_back(&mut self, now: Instant) {
+        self.fill(now);
+        self.tokens = (self.tokens + 1.0).min(self.rate.most());
+    }
+
     fn fill(&mut self, now: Instant) {
         if let Some(filled) = self.filled {
             let gained =

@@ -64,6 +64,7 @@ struct Agenda {
 struct Gathered {
     live: Arc<Live>,
     moves: Moves,
+    due: Instant,
     interval: Duration,
 }
 
@@ -151,7 +152,9 @@ impl Receipts {
             passed::look_up(&*self.store, live, &members, moves).await?;
         if !later.is_empty() {
             let due = crate::clock::monotonic() + self.limits.interval;
-            self.agenda().gather(live, later, due, self.limits.interval);
+            let mut agenda = self.agenda();
+            agenda.gather(live, later, due, self.limits.interval);
+            agenda.hurry(live.id(), due);
         }
         let ts_ms = crate::clock::now_ms();
         for (sender, told) in senders {
@@ -222,6 +225,7 @@ impl Agenda {
             Gathered {
                 live: Arc::clone(live),
                 moves: HashMap::new(),
+                due,
                 interval,
             }
         });
@@ -231,6 +235,16 @@ impl Agenda {
             *before = (before.0.min(delivered), before.1.min(read));
         }
         self.next() == Some(due)
+    }
+
+    /// What is gathered of a conversation is due at this time, if not earlier.
+    fn hurry(&mut self, id: ConversationId, due: Instant) {
+        let planned = self.gathered.get_mut(&id).map(|of| &mut of.due);
+        if let Some(planned) = planned.filter(|planned| **planned > due) {
+            self.due.remove(&(*planned, id));
+            self.due.insert((due, id));
+            *planned = due;
+        }
     }
 
     fn next(&self) -> Option<Instant> {
@@ -251,7 +265,8 @@ impl Agenda {
             }
             let moves = std::mem::take(&mut gathered.moves);
             taken.push((Arc::clone(&gathered.live), moves));
-            self.due.insert((now + gathered.interval, id));
+            gathered.due = now + gathered.interval;
+            self.due.insert((gathered.due, id));
             gathered.interval = (gathered.interval * 2).min(interval_max);
         }
         taken

@@ -144,6 +144,13 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Removes a device with its cursors, in-flight references and QoS 2 exchanges.
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError>;
 
+    /// What the QoS 2 exchange of a device under this packet identifier came to, if it has not ended.
+    async fn exchange(
+        &self,
+        device: DeviceId,
+        packet_id: u16,
+    ) -> Result<Option<Exchange>, StoreError>;
+
     /// Packet identifiers of the QoS 2 exchanges of a device that have not ended.
     async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError>;
 
@@ -222,6 +229,15 @@ pub struct Place {
     pub ts_ms: u64,
     /// Digest of what was stored.
     pub digest: [u8; 16],
+}
+
+/// Result of [`ChatStore::exchange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Where the message was stored.
+    pub conversation: ConversationId,
+    /// Its place there.
+    pub place: Place,
 }
 
 /// Result of [`ChatStore::count_up_to`].

@@ -37,6 +37,9 @@ pub(crate) enum Request {
         handle: Handle,
         password: Option<String>,
     },
+    UserImport {
+        users: Vec<ImportedUser>,
+    },
     UserPasswd {
         handle: Handle,
         password: String,
@@ -60,30 +63,37 @@ pub(crate) enum Request {
     },
 }
 
-/// Has a request carried out, by the server if it runs, and hands each reply to `each`.
+/// A line of a password file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImportedUser {
+    /// Its number, from 1.
+    pub(crate) line: usize,
+    pub(crate) handle: Handle,
+    pub(crate) hash: String,
+}
+
+impl Request {
+    /// Only these make a store: a mistyped directory does not become one.
+    const fn makes_users(&self) -> bool {
+        matches!(self, Self::UserAdd { .. } | Self::UserImport { .. })
+    }
+}
+
+/// Has requests carried out, by the server if it runs, until one is refused, and hands each reply to `each`.
 ///
 /// # Errors
-/// [`Failure::Refused`] with the reason, or what kept the request from being carried out.
+/// [`Failure::Refused`] with the reason, or what kept a request from being carried out.
 pub(crate) fn request(
     config: &Config,
-    mut request: Request,
+    requests: impl IntoIterator<Item = Request>,
     mut each: impl FnMut(&Reply) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let office = Office::find(config, &request)?;
-    let result = loop {
-        let reply = match office.carry_out(&request) {
-            Ok(Reply::Refused(why)) => break Err(Failure::Refused(why)),
-            Ok(reply) => reply,
-            Err(failure) => break Err(failure),
-        };
-        if let Err(failure) = each(&reply) {
-            break Err(failure);
-        }
-        match reply.next() {
-            Some(after) => request = Request::UserList { after: Some(after) },
-            None => break Ok(()),
-        }
+    let mut requests = requests.into_iter().peekable();
+    let Some(first) = requests.peek() else {
+        return Ok(());
     };
+    let office = Office::find(config, first)?;
+    let result = requests.try_for_each(|request| office.serve(request, &mut each));
     office.close(config).and(result)
 }
 
@@ -126,9 +136,8 @@ impl Office {
                 "the store is in memory and the server does not run: there are no users".into(),
             ));
         }
-        // Only the first user makes a store: a mistyped directory does not become one.
         match store::engine_of(&config.store_options().directory) {
-            Err(StoreError::NotFound) if !matches!(request, Request::UserAdd { .. }) => {
+            Err(StoreError::NotFound) if !request.makes_users() => {
                 return Err(Failure::Refused(format!(
                     "there is no store in {} (is --data-dir right?)",
                     config.store_options().directory.display()
@@ -151,6 +160,25 @@ impl Office {
             store,
             accounts,
         })))
+    }
+
+    /// Carries out a request, page by page.
+    fn serve(
+        &self,
+        mut request: Request,
+        each: &mut impl FnMut(&Reply) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        loop {
+            let reply = match self.carry_out(&request)? {
+                Reply::Refused(why) => return Err(Failure::Refused(why)),
+                reply => reply,
+            };
+            each(&reply)?;
+            match reply.next() {
+                Some(after) => request = Request::UserList { after: Some(after) },
+                None => return Ok(()),
+            }
+        }
     }
 
     fn carry_out(&self, request: &Request) -> Result<Reply, Failure> {
@@ -199,6 +227,7 @@ async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, 
             accounts.add_user(handle.clone(), password).await?;
             tracing::info!(%handle, "user added");
         }
+        Request::UserImport { users } => return Ok(import(accounts, users).await),
         Request::UserPasswd { handle, password } => {
             accounts.set_password(handle, password.as_bytes()).await?;
             tracing::info!(%handle, "password changed");
@@ -225,6 +254,17 @@ async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, 
         }
     }
     Ok(Reply::Done)
+}
+
+async fn import(accounts: &Accounts, users: &[ImportedUser]) -> Reply {
+    let mut refused = Vec::new();
+    for ImportedUser { line, handle, hash } in users {
+        match accounts.import_user(handle.clone(), hash).await {
+            Ok(_) => tracing::info!(%handle, "user imported"),
+            Err(error) => refused.push((*line, error.to_string())),
+        }
+    }
+    Reply::Imported { refused }
 }
 
 fn socket_path(data_dir: &Path) -> PathBuf {

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use proto::ids::Handle;
 
+use crate::acl;
 use crate::admin::{self, Reply, Request};
 use crate::config::{Config, Overrides};
-use crate::{Failure, log, serve};
+use crate::{Failure, import, log, serve};
 
 /// Longest password that is read, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
@@ -59,7 +60,7 @@ enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
-    /// Read the configuration, say what is wrong with it, and print it with all defaults
+    /// Read the configuration and the ACL file, say what is wrong with them, and print the configuration with all defaults
     CheckConfig {
         /// The configuration file
         #[arg(long, value_name = "FILE")]
@@ -96,6 +97,8 @@ enum UserCommand {
         #[arg(long)]
         password_stdin: bool,
     },
+    /// Make users out of a password file of Mosquitto; their passwords stay
+    Import { file: PathBuf },
     /// List the users
     List,
     /// Remove a user; the messages stay, the handle rests for 90 days
@@ -148,11 +151,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::User { place, command } => {
             let config = place.config()?;
-            admin::request(&config, command.request()?, print_reply)
+            command.run(&config)
         }
         Command::Token { place, command } => {
             let config = place.config()?;
-            admin::request(&config, command.request(), print_reply)
+            admin::request(&config, [command.request()], print_reply)
         }
         Command::Store { place, command } => {
             let config = place.config()?;
@@ -160,6 +163,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::CheckConfig { config } => {
             let config = Config::read(config.as_deref(), &Overrides::default())?;
+            acl::read(&config.server.acl_file)?;
             let text =
                 toml::to_string(&config).map_err(|error| Failure::Usage(error.to_string()))?;
             print(&text)
@@ -178,8 +182,8 @@ impl Place {
 }
 
 impl UserCommand {
-    fn request(self) -> Result<Request, Failure> {
-        Ok(match self {
+    fn run(self, config: &Config) -> Result<(), Failure> {
+        let request = match self {
             Self::Add {
                 handle,
                 password_stdin,
@@ -199,9 +203,11 @@ impl UserCommand {
                 handle,
                 password: read_password(password_stdin)?,
             },
+            Self::Import { file } => return import::run(config, &file, print),
             Self::List => Request::UserList { after: None },
             Self::Remove { handle } => Request::UserRemove { handle },
-        })
+        };
+        admin::request(config, [request], print_reply)
     }
 }
 

@@ -41,8 +41,10 @@ pub(crate) struct ServerConfig {
     pub(crate) data_dir: PathBuf,
     /// Threads that serve connections; 0: one per core. With 1 they are served in the order in which they became ready.
     pub(crate) worker_threads: usize,
-    /// Topics outside `chat/`: open to every user, or closed.
+    /// Topics outside `chat/` that no rule of the ACL file concerns: open to every user, or closed.
     pub(crate) ordinary_topics: OrdinaryTopics,
+    /// The ACL file; empty: no rules. Relative to the directory of the configuration file, if there is one.
+    pub(crate) acl_file: PathBuf,
     /// End the process (exit code 3) when a write could not be made durable, so that a supervisor restarts it.
     pub(crate) exit_on_poison: bool,
 }
@@ -63,6 +65,7 @@ impl Default for ServerConfig {
             data_dir: PathBuf::from("mqchat-data"),
             worker_threads: 0,
             ordinary_topics: OrdinaryTopics::Closed,
+            acl_file: PathBuf::new(),
             exit_on_poison: true,
         }
     }
@@ -102,6 +105,11 @@ impl Config {
         let mut config = Self::parse(&text, variables.into_iter())
             .map_err(|error| Failure::Usage(error.told(&origin.unwrap_or_default())))?;
         config.apply(overrides)?;
+        if let Some(directory) = file.and_then(Path::parent)
+            && !config.server.acl_file.as_os_str().is_empty()
+        {
+            config.server.acl_file = directory.join(&config.server.acl_file);
+        }
         Ok(config)
     }
 
@@ -251,8 +259,28 @@ mod tests {
 
     #[test]
     fn the_files_for_development_and_conformance_are_valid() {
-        parse(DEV, &[]).unwrap();
-        parse(CONFORMANCE, &[]).unwrap();
+        for text in [DEV, CONFORMANCE] {
+            let mut config = parse(text, &[]).unwrap();
+            config.apply(&Overrides::default()).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_acl_file_lies_beside_the_file_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("mqchat.toml");
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let config = Config::read(Some(&file), &Overrides::default()).unwrap();
+            config.server.acl_file
+        };
+        let expected = directory.path().join("acl.toml");
+        assert_eq!(read("[server]\nacl_file = \"acl.toml\""), expected);
+        assert_eq!(
+            read("[server]\nacl_file = \"/etc/acl.toml\""),
+            Path::new("/etc/acl.toml")
+        );
+        assert_eq!(read(""), Path::new(""));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! Exit codes (`docs/operations.md`): 0 done; 1 refused, or the system did not let it; 2 wrong usage or configuration; 3 a
 //! write could not be made durable: start again; 4 the store cannot be opened; 130 ended by a second signal.
 
+mod acl;
 mod admin;
 mod cli;
 mod config;
+mod import;
 mod log;
 mod serve;
 

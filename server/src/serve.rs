@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::acl::Rules;
 use broker::config::{Persistence, Protocol};
 use broker::store::sessions::{self, SessionOptions, Sessions, SessionsHealth};
 use broker::{Address, AddressPlace, Broker, Certificates};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::Failure;
+use crate::acl;
 use crate::admin::AdminSocket;
 use crate::config::{Config, OrdinaryTopics};
 
@@ -62,6 +64,8 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     // First of all, so that a signal during a long recovery of the store is not lost.
     let signals = Signals::new().map_err(Failure::io("signals"))?;
     let hangup = signal(SignalKind::hangup()).map_err(Failure::io("signals"))?;
+    // Before the store is touched: a mistake in the rules is no reason to wait for its recovery.
+    let rules = acl::read(&config.server.acl_file)?;
     try_addresses(&config.broker)?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
@@ -77,6 +81,7 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     };
     let served = match build(config, dev, &store, sessions) {
         Ok(server) => {
+            server.broker.rules().replace(rules);
             server.run(health.clone(), config, hangup, stop).await;
             Ok(())
         }
@@ -214,8 +219,12 @@ impl Server {
     /// Serves until stopped, and until everything has been drained.
     async fn run(self, stores: Stores, config: &Config, hangup: Signal, stop: CancellationToken) {
         let tracker = TaskTracker::new();
-        let certificates = self.broker.certificates();
-        tracker.spawn(reload(hangup, certificates, stop.clone()));
+        let reload = Reload {
+            acl_file: config.server.acl_file.clone(),
+            rules: self.broker.rules(),
+            certificates: self.broker.certificates(),
+        };
+        tracker.spawn(reload.run(hangup, stop.clone()));
         tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
         tracker.spawn(watch(stores, config.server.exit_on_poison, stop.clone()));
         self.broker.run(stop.clone()).await;
@@ -247,15 +256,34 @@ fn line_of(address: &Address) -> String {
     }
 }
 
-/// SIGHUP: reads what may change while the server runs, the certificates.
-async fn reload(mut hangup: Signal, certificates: Certificates, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {}
-            () = stop.cancelled() => return,
+/// What SIGHUP reads again: what may change while the server runs.
+struct Reload {
+    acl_file: PathBuf,
+    rules: Arc<Rules>,
+    certificates: Certificates,
+}
+
+impl Reload {
+    async fn run(self, mut hangup: Signal, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {}
+                () = stop.cancelled() => return,
+            }
+            tracing::info!("SIGHUP: reading the certificates and the rules again");
+            self.certificates.reload().await;
+            self.replace_rules();
         }
-        tracing::info!("SIGHUP: reading the certificates again");
-        certificates.reload().await;
+    }
+
+    fn replace_rules(&self) {
+        match acl::read(&self.acl_file) {
+            Ok(acl) => {
+                tracing::info!(rules = acl.len(), "the rules were read");
+                self.rules.replace(acl);
+            }
+            Err(error) => tracing::error!(%error, "the rules cannot be read: the old ones stay"),
+        }
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) async fn step(
     };
     match timeout(server.config.connect_timeout(), stepping).await {
         Ok(Ok(stepped)) => match &stepped.step {
-            AuthenticationStep::Done { identity, .. } if *identity != client.identity => {
+            AuthenticationStep::Done { identity, .. } if identity.user != client.identity.user => {
                 Err(ReasonCode::NotAuthorized)
             }
             _ => Ok(stepped),

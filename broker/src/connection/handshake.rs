@@ -1,6 +1,6 @@
 //! From the first byte to CONNACK.
 //!
-//! 1. CONNECT is read, within the small limits of somebody unknown.
+//! 1. CONNECT is read, within the small limits of somebody unknown, and refused if its address connects too often.
 //! 2. The plugin authenticates; with an authentication method, in a dialogue.
 //! 3. The session is claimed: an earlier connection of it ends first.
 //! 4. The plugin opens the session; only then an old one is resumed or discarded.
@@ -18,18 +18,19 @@ use tracing::debug;
 
 use super::authentication::converse;
 use super::link::{Link, ReadError};
+use crate::acl::{self, Request};
+use crate::clock;
 use crate::codec::encode::encoded_len;
 use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
 use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
-use crate::hooks::{Access, AuthenticateRequest, ClientInfo, SessionOpen};
+use crate::hooks::{AuthenticateRequest, ClientInfo, SessionOpen};
 use crate::journal::Waiter;
-use crate::listener::Arrival;
+use crate::listener::{self, Arrival};
 use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
 use crate::server::Server;
 use crate::session::{Session, SessionState, Terms};
-use crate::{acl, clock};
 
 /// A connection that has been let in.
 #[derive(Debug)]
@@ -127,6 +128,11 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(Refused::silently(Cause::AnswerTooLarge));
     }
     let refuse = |reason| Refused::with(version, reason);
+    let address = peer.ip().map(listener::network);
+    if address.is_some_and(|address| !server.arrivals.admit(address, clock::now())) {
+        server.metrics.connects_over_rate.increment();
+        return Err(refuse(ReasonCode::ConnectionRateExceeded));
+    }
     let request = AuthenticateRequest {
         client_id: connect.client_id.clone(),
         user_name: connect.user_name.take(),
@@ -169,12 +175,11 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         connection: server.next_connection(),
         packet_bytes_max: connect.properties.maximum_packet_size,
         user_properties: std::mem::take(&mut connect.properties.user_properties),
+        rules: Arc::clone(&server.rules),
         mailbox: Arc::default(),
     });
-    if let Some(will) = &connect.will
-        && !may_publish_will(server, &client, will)
-    {
-        return Err(refuse(ReasonCode::NotAuthorized));
+    if let Some(will) = &connect.will {
+        permit_will(server, &client, will).map_err(refuse)?;
     }
     let claim = claim(server, &client).await?;
     Ok(Admitted {
@@ -199,9 +204,20 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// A will is an ordinary publish: below the plugin's root there are none.
-fn may_publish_will(server: &Server, client: &ClientInfo, will: &Will) -> bool {
-    !acl::is_below(server.hooks.root(), &will.topic)
-        && acl::is_allowed(&*server.hooks, client, Access::Publish, &will.topic)
+pub(super) fn permit_will(
+    server: &Server,
+    client: &ClientInfo,
+    will: &Will,
+) -> Result<(), ReasonCode> {
+    if acl::is_below(server.hooks.root(), &will.topic) {
+        return Err(ReasonCode::NotAuthorized);
+    }
+    let request = Request::Publish {
+        topic: &will.topic,
+        qos: will.qos,
+        retain: will.retain,
+    };
+    acl::permit(&*server.hooks, client, request).map(|_| ())
 }
 
 async fn claim(server: &Arc<Server>, client: &Arc<ClientInfo>) -> Result<Claim, Refused> {

@@ -123,6 +123,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         Ok(packet)
     }
 
+    /// Bytes that were read and not taken yet.
+    pub(crate) fn input_bytes(&self) -> usize {
+        self.input.len()
+    }
+
     /// Reads until a packet is complete. `None`: the peer has closed.
     ///
     /// # Errors

@@ -118,7 +118,7 @@ impl Drop for Place {
 }
 
 /// What counts as one address: IPv4 (also inside IPv6) as it is, IPv6 by its /64, which is what one customer gets.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let prefix = address.to_bits() & !u128::from(u64::MAX);

@@ -12,11 +12,13 @@ use crate::codec::reason::ReasonCode;
 use crate::hooks::PublishAnswer;
 
 impl Session {
+    /// With a refusal an ordinary publish goes no further. Returns whether it was refused.
     pub(super) fn handle_publish(
         &mut self,
         mut publish: Publish,
+        refusal: Option<PublishAnswer>,
         out: &mut Vec<Action>,
-    ) -> Result<(), ProtocolError> {
+    ) -> Result<bool, ProtocolError> {
         self.resolve_alias(&mut publish)?;
         let plugin = self.belongs_to_plugin(&publish.topic);
         let due = match (publish.qos, publish.packet_id) {
@@ -26,7 +28,7 @@ impl Session {
             }
             (Qos::ExactlyOnce, Some(packet_id)) => {
                 if self.handle_duplicate(packet_id, out)? {
-                    return Ok(());
+                    return Ok(false);
                 }
                 self.check_quota()?;
                 let owner = if plugin { Owner::Plugin } else { Owner::Broker };
@@ -36,12 +38,16 @@ impl Session {
             _ => Due::Nothing,
         };
         let number = self.pending.push(due, queue::size(&publish));
-        if plugin {
-            hand_over(publish, number, out);
-        } else {
-            out.push(Action::Route(Arc::new(publish), number));
+        match refusal {
+            _ if plugin => hand_over(publish, number, out),
+            None => out.push(Action::Route(Arc::new(publish), number)),
+            Some(refusal) => {
+                self.pending.answer(number, refusal);
+                self.settle(out);
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Replaces an alias by its topic, or remembers it (MQTT 5.0 §3.3.2.3.4).

@@ -347,20 +347,37 @@ impl Queue {
         taken
     }
 
-    /// Takes out what has expired.
-    pub(crate) fn expire(&self, now: Instant) -> Vec<Queued> {
+    /// Takes out what is over, in order.
+    pub(crate) fn take_if(&self, over: impl Fn(&Queued) -> bool) -> Vec<Queued> {
         let mut inner = self.lock();
-        if !inner.messages.iter().any(|queued| queued.is_expired(now)) {
+        if !inner.messages.iter().any(&over) {
             return Vec::new();
         }
-        let messages = std::mem::take(&mut inner.messages);
-        let (expired, left): (VecDeque<_>, VecDeque<_>) = messages
-            .into_iter()
-            .partition(|queued| queued.is_expired(now));
+        let messages = std::mem::take(&mut inner.messages).into_iter();
+        let (taken, left): (Vec<_>, VecDeque<_>) =
+            messages.fold(Default::default(), |(mut taken, mut left), queued| {
+                if over(&queued) {
+                    taken.push(queued);
+                } else {
+                    left.push_back(queued);
+                }
+                (taken, left)
+            });
         inner.messages = left;
-        let bytes: usize = expired.iter().map(|queued| size(&queued.publish)).sum();
+        let bytes: usize = taken.iter().map(|queued| size(&queued.publish)).sum();
         inner.bytes = inner.bytes.saturating_sub(bytes);
-        expired.into()
+        taken
+    }
+
+    /// Notes that messages that were taken out are done with.
+    pub(crate) fn settle(&self, taken: &[Queued], entry: Option<&mut Entry>) {
+        let Some(entry) = entry else { return };
+        for at in taken.iter().filter_map(|queued| queued.stored) {
+            entry.push(Change::Settled {
+                session: self.number,
+                at,
+            });
+        }
     }
 
     /// The session has ended. Returns what came by shared subscriptions: it is for others now.

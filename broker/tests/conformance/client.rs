@@ -190,6 +190,14 @@ impl Client {
         }
     }
 
+    /// The next packet is PUBACK or PUBREC: its Packet Identifier and Reason Code.
+    pub(crate) async fn receive_result(&mut self) -> (u16, ReasonCode) {
+        match self.receive().await {
+            Packet::PubAck(ack) | Packet::PubRec(ack) => (ack.packet_id.get(), ack.reason),
+            other => panic!("PUBACK or PUBREC expected, not {other:?}"),
+        }
+    }
+
     /// Publishes at QoS 1 and returns the answer.
     pub(crate) async fn publish_qos1(&mut self, topic: &'static str, number: u16) -> Ack {
         self.send(&qos1(topic, number, "hi")).await;

@@ -114,6 +114,7 @@ async fn mqtt_3_1_is_accepted_by_option() {
     newer.expect_closed().await;
 }
 
+/// [MQTT-3.1.2-28].
 #[tokio::test]
 async fn response_information_is_given_to_who_asks_for_it() {
     let world = World::with(|config| config.response_information = "answers/".to_owned());
@@ -402,7 +403,7 @@ async fn a_will_that_its_client_may_not_publish_is_refused() {
     }
 }
 
-/// §3.1.3.2: the properties of a will become those of its PUBLISH; its own QoS and lifetime count.
+/// [MQTT-3.1.3-10], §3.1.3.2: the properties of a will become those of its PUBLISH; its own QoS and lifetime count.
 #[tokio::test]
 async fn a_will_has_all_its_properties() {
     let world = World::start();

@@ -208,7 +208,7 @@ async fn a_refused_qos2_publish_is_over() {
     client.send(&qos2("forbidden", 7, "x")).await;
     match client.receive().await {
         Packet::PubRec(ack) => assert_eq!(ack.reason, ReasonCode::NotAuthorized),
-        other => panic!("PUBREC expected, not {other:?}"),
+        other => panic!("{other:?}"),
     }
     publish_qos2(&mut client, "t", "new").await;
     client.send(&qos2("t", 7, "newer")).await;

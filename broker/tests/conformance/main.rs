@@ -12,6 +12,7 @@
 )]
 
 mod acks;
+mod acl;
 mod aliases;
 mod auth;
 mod client;
@@ -25,6 +26,7 @@ mod flow;
 mod limits;
 mod plugin;
 mod publish;
+mod rates;
 mod retain;
 mod session;
 mod shared;

@@ -139,33 +139,3 @@ async fn a_will_is_published_after_an_error_and_after_silence() {
         watcher.receive_publish().await;
     }
 }
-
-/// [MQTT-3.1.3-10]: the User Properties of a will keep their order. The other properties come as they are.
-#[tokio::test]
-async fn the_properties_of_a_will_are_published() {
-    let world = World::start();
-    let mut watcher = watcher(&world, V5).await;
-    let mut last = will(Qos::AtMostOnce, false);
-    last.properties = WillProperties {
-        will_delay_interval: None,
-        payload_format_indicator: Some(true),
-        message_expiry_interval: Some(1_000),
-        content_type: Some("text/plain".into()),
-        response_topic: Some("answers".into()),
-        correlation_data: Some(Bytes::from_static(b"\0\xFF")),
-        user_properties: ["z", "a", "z", "m"]
-            .into_iter()
-            .zip(["1", "2", "3", "4"])
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect(),
-    };
-    let sent = last.properties.clone();
-    connect_with(&world, V5, Some(last)).await.vanish();
-    let got = watcher.receive_publish().await.properties;
-    assert_eq!(got.user_properties, sent.user_properties);
-    assert_eq!(got.payload_format_indicator, Some(true));
-    assert_eq!(got.content_type, sent.content_type);
-    assert_eq!(got.response_topic, sent.response_topic);
-    assert_eq!(got.correlation_data, sent.correlation_data);
-    assert!(got.message_expiry_interval.is_some_and(|left| left > 990));
-}

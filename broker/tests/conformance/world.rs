@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use broker::acl::{Acl, AclFile, Rules};
 use broker::codec::packet::{ConnAck, Connect, PacketId, Publish, Qos, SubscribeFilter, Version};
 use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rules: Arc<Rules>,
     broker: JoinSet<()>,
 }
 
@@ -54,6 +56,7 @@ impl World {
         let plugin = Arc::new(Plugin::default());
         let broker = Broker::bind(config, Arc::clone(&plugin) as _).unwrap();
         let (address, metrics) = (broker.local_addr().unwrap(), broker.metrics());
+        let rules = broker.rules();
         let addresses = broker.addresses().cloned().collect();
         let certificates = broker.certificates();
         let shutdown = CancellationToken::new();
@@ -66,8 +69,15 @@ impl World {
             plugin,
             shutdown,
             metrics,
+            rules,
             broker: tasks,
         }
+    }
+
+    /// Replaces the rules by these.
+    pub(crate) fn rule(&self, rules: &serde_json::Value) {
+        let file: AclFile = serde_json::from_value(serde_json::json!({"rules": rules})).unwrap();
+        self.rules.replace(Acl::new(file).unwrap());
     }
 
     pub(crate) async fn open(&self, version: Version) -> Client {
@@ -485,7 +495,10 @@ impl Hooks for Plugin {
 }
 
 fn identity(user: &str) -> Identity {
-    Identity { user: user.into() }
+    Identity {
+        user: user.into(),
+        name: user.into(),
+    }
 }
 
 struct Echo(Option<Bytes>);

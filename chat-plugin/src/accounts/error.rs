@@ -52,6 +52,9 @@ pub enum AccountError {
         /// The longest.
         max: usize,
     },
+    /// Not a hash of a password file of Mosquitto.
+    #[error("no hash that mosquitto_passwd makes ($7$ or $6$)")]
+    UnknownHash,
     /// It looks like a token, and would be taken for one.
     #[error("a password cannot begin with {prefix}: tokens do")]
     PasswordLikeToken {

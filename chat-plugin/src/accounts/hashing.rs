@@ -7,6 +7,7 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::AccountsConfig;
+use super::mosquitto::MosquittoHash;
 
 /// Hashes and verifies, a bounded number at a time.
 pub(super) struct Hashing {
@@ -44,12 +45,7 @@ impl Hashing {
     /// The PHC string of a password under a new random salt.
     pub(super) async fn hash(&self, password: &[u8]) -> Result<String, HashError> {
         let (argon2, password) = (self.argon2.clone(), Box::<[u8]>::from(password));
-        self.run(move || {
-            let hash: Result<PasswordHash, _> = argon2.hash_password(&password);
-            hash.map(|hash| hash.to_string())
-                .map_err(|error| HashError::Failed(error.to_string()))
-        })
-        .await
+        self.run(move || phc(&argon2, &password)).await
     }
 
     /// Is this the password of that PHC string? The parameters are those of the string.
@@ -65,6 +61,24 @@ impl Hashing {
                 Err(Error::PasswordInvalid) => Ok(false),
                 Err(error) => Err(failed(&error)),
             }
+        })
+        .await
+    }
+
+    /// Is this the password of that hash of Mosquitto's? If so, returns its PHC string, which is to take its place.
+    /// Costs as much as any other password: how long it takes does not tell whose are imported.
+    pub(super) async fn renew(
+        &self,
+        password: &[u8],
+        imported: &str,
+    ) -> Result<Option<String>, HashError> {
+        let Some(imported) = MosquittoHash::parse(imported) else {
+            return Err(HashError::Failed("the imported hash is damaged".into()));
+        };
+        let (argon2, password) = (self.argon2.clone(), Box::<[u8]>::from(password));
+        self.run(move || {
+            let phc = phc(&argon2, &password)?;
+            Ok(imported.is_of(&password).then_some(phc))
         })
         .await
     }
@@ -97,6 +111,12 @@ impl Hashing {
         done.await
             .map_err(|error| HashError::Failed(error.to_string()))?
     }
+}
+
+fn phc(argon2: &Argon2<'_>, password: &[u8]) -> Result<String, HashError> {
+    let hash: Result<PasswordHash, _> = argon2.hash_password(password);
+    hash.map(|hash| hash.to_string())
+        .map_err(|error| HashError::Failed(error.to_string()))
 }
 
 #[cfg(test)]

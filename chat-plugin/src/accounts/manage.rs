@@ -6,6 +6,7 @@ use proto::ids::{Handle, UserId};
 
 use super::error::AccountError;
 use super::hashing::HashError;
+use super::mosquitto::MosquittoHash;
 use super::tokens::{self, PREFIX};
 use super::{Accounts, PASSWORD_BYTES_MAX, UserChange, UserEvent};
 use crate::clock;
@@ -27,6 +28,18 @@ impl Accounts {
             None => None,
         };
         self.create(handle, password_hash).await
+    }
+
+    /// Makes a user with a hash out of a password file of Mosquitto (`$7$…`, `$6$…`). It is kept until the user's first
+    /// login.
+    ///
+    /// # Errors
+    /// [`AccountError::UnknownHash`], [`AccountError::HandleTaken`], or the store's error.
+    pub async fn import_user(&self, handle: Handle, hash: &str) -> Result<User, AccountError> {
+        if MosquittoHash::parse(hash).is_none() {
+            return Err(AccountError::UnknownHash);
+        }
+        self.create(handle, Some(hash.to_owned())).await
     }
 
     /// Replaces a password. Open connections of the user are closed, and the old password is refused at once.
@@ -167,6 +180,32 @@ impl Accounts {
         change(&mut user);
         self.store.update_user(user.clone()).await?;
         Ok(user)
+    }
+
+    /// Puts an argon2id hash in the place of the imported one that the caller saw. Returns the user's row as it is then: if
+    /// something else stands there, or the store takes no writes, nothing is changed.
+    pub(super) async fn replace_imported(
+        &self,
+        seen: &User,
+        phc: &str,
+    ) -> Result<Option<User>, StoreError> {
+        let _alone = self.changes.lock().await;
+        let now = self.store.user_by_handle(&seen.handle).await?;
+        let Some(mut user) = now.filter(|now| now.id == seen.id) else {
+            return Ok(None);
+        };
+        if user.password_hash != seen.password_hash {
+            return Ok(Some(user));
+        }
+        user.password_hash = Some(phc.to_owned());
+        match self.store.update_user(user.clone()).await {
+            Ok(()) => {
+                tracing::info!(handle = %user.handle, "an imported password is hashed by argon2id now");
+                Ok(Some(user))
+            }
+            Err(StoreError::ReadOnly(_)) => Ok(Some(seen.clone())),
+            Err(error) => Err(error),
+        }
     }
 
     async fn known(&self, handle: &Handle) -> Result<User, AccountError> {

@@ -359,6 +359,78 @@ async fn cost_of_two_first_logins_at_once() {
     tracker.wait().await;
 }
 
+/// Made by `mosquitto_passwd` of `alice-secret`.
+const IMPORTED: &str = "$7$101$21Jr9G9OKVDrLCtI$+vCLiQtxB6EXCAA7zS0tXRwfetWaT+YhEUwryn5RTji4n8y2JUIaQCzt3U8cQm7x1qNYn+9Vft8ZzNR+FMd7TA==";
+
+#[tokio::test]
+async fn an_imported_hash_is_replaced_at_the_first_right_login() {
+    let world = World::new(false);
+    world.accounts.import_user(alice(), IMPORTED).await.unwrap();
+    assert_eq!(world.login("alice", "other").await, BAD);
+    assert_eq!(world.user().await.password_hash.as_deref(), Some(IMPORTED));
+    let mut events = world.accounts.events();
+    assert_eq!(world.login("alice", "alice-secret").await, OK);
+    let phc = world.user().await.password_hash.unwrap();
+    assert!(phc.starts_with("$argon2id$"), "{phc}");
+    assert!(events.try_recv().is_err(), "no connection has to end");
+    let occupied = world.accounts.hashing.occupy();
+    assert_eq!(world.login("alice", "alice-secret").await, OK);
+    drop(occupied);
+    assert_eq!(world.login("alice", "other").await, BAD);
+}
+
+#[tokio::test]
+async fn of_two_first_logins_with_an_imported_hash_both_are_let_in() {
+    let world = World::new(false);
+    world.accounts.import_user(alice(), IMPORTED).await.unwrap();
+    let both = (0..2).map(|_| world.login("alice", "alice-secret"));
+    assert_eq!(futures_util::future::join_all(both).await, [OK, OK]);
+    let wrong = ["alice-secret", "other"].map(|password| world.login("alice", password));
+    assert_eq!(futures_util::future::join_all(wrong).await, [OK, BAD]);
+}
+
+#[tokio::test]
+async fn an_imported_hash_that_was_replaced_meanwhile_counts_no_more() {
+    for (password_hash, allowed) in [
+        (None, BAD),
+        (Some("other"), BAD),
+        (Some("alice-secret"), OK),
+    ] {
+        let world = World::new(false);
+        world.accounts.import_user(alice(), IMPORTED).await.unwrap();
+        let occupied = world.accounts.hashing.occupy();
+        let mut login = Box::pin(world.login("alice", "alice-secret"));
+        assert!(futures_util::poll!(&mut login).is_pending());
+        let mut user = world.user().await;
+        let other = World::new(false);
+        user.password_hash = match password_hash {
+            Some(password) => Some(
+                other
+                    .accounts
+                    .hashing
+                    .hash(password.as_bytes())
+                    .await
+                    .unwrap(),
+            ),
+            None => None,
+        };
+        world.store.update_user(user).await.unwrap();
+        drop(occupied);
+        assert_eq!(login.await, allowed);
+    }
+}
+
+#[tokio::test]
+async fn only_hashes_of_mosquitto_and_free_handles_are_imported() {
+    let world = World::with_alice().await;
+    let import = async |handle: Handle, hash| world.accounts.import_user(handle, hash).await;
+    let refused = import(bob(), "plain-text").await;
+    assert_eq!(refused.unwrap_err(), AccountError::UnknownHash);
+    let refused = import(alice(), IMPORTED).await;
+    assert_eq!(refused.unwrap_err(), AccountError::HandleTaken(alice()));
+    assert_eq!(world.login("alice", "secret").await, OK);
+}
+
 #[tokio::test]
 async fn a_certificate_lets_its_user_in_only_where_it_may() {
     for (allowed, dev, name, expected) in [

@@ -1,7 +1,8 @@
 //! How many logins may fail: per address, and per user name and address.
 //!
-//! Each failure takes a token from the two buckets of its attempt; when one is empty, passwords are refused unread. What
-//! has been tried from one address never closes the way for a user from another one. A bucket that has filled up again is
+//! Each failure takes a token from the two buckets of its attempt; when one is empty, passwords are refused unread. A
+//! password takes its tokens before it is looked at, so that many at once are not more than many in a row, and gets them
+//! back unless it was wrong. What has been tried from one address never closes the way for a user from another one. A bucket that has filled up again is
 //! the same as none, so that the bounded caches may forget: an attacker with many addresses gains as many attempts as
 //! with addresses that were never seen.
 
@@ -73,6 +74,24 @@ impl Throttle {
             .into_iter()
             .flatten()
             .try_for_each(|mut bucket| bucket.check(now))
+    }
+
+    /// May it be tried? If so it counts as failed until it is known not to be.
+    pub(super) fn begin(&self, attempt: &Attempt, now: Instant) -> Result<(), Duration> {
+        self.check(attempt, now)?;
+        self.failed(attempt, now);
+        Ok(())
+    }
+
+    /// What was begun has not been decided: it does not count.
+    pub(super) fn undecided(&self, attempt: &Attempt, now: Instant) {
+        let mut buckets = self.lock();
+        if let Some(mut bucket) = buckets.names.get_mut(&(attempt.address, attempt.name)) {
+            bucket.give_back(now);
+        }
+        if let Some(mut bucket) = buckets.addresses.get_mut(&attempt.address) {
+            bucket.give_back(now);
+        }
     }
 
     /// It has failed.
@@ -152,6 +171,18 @@ mod tests {
             assert_eq!(throttle.check(&here, later), Ok(()));
             throttle.failed(&here, later);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_at_once_are_not_more_than_many_in_a_row() {
+        let throttle = throttle(100);
+        let start = clock::monotonic();
+        let attempt = throttle.attempt(address("192.0.2.1"), "alice", false);
+        let begun = (0..200).filter(|_| throttle.begin(&attempt, start).is_ok());
+        assert_eq!(begun.count(), 3);
+        throttle.undecided(&attempt, start);
+        assert_eq!(throttle.begin(&attempt, start), Ok(()));
+        assert!(throttle.begin(&attempt, start).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,8 @@ pub(crate) struct Flow {
     page: VecDeque<Arc<Line>>,
     pub(crate) loading: bool,
     pub(crate) queued: bool,
+    /// For its turn to read ahead.
+    pub(crate) waiting: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -58,6 +60,7 @@ impl Flow {
             page: VecDeque::new(),
             loading: false,
             queued: false,
+            waiting: false,
         }
     }
 
@@ -203,6 +206,16 @@ impl Flow {
     pub(crate) fn arrived(&mut self, lines: Vec<Arc<Line>>) {
         self.loading = false;
         self.page = lines.into();
+    }
+
+    /// Is a page of it in memory, or coming?
+    pub(crate) fn holds_page(&self) -> bool {
+        self.loading || !self.page.is_empty()
+    }
+
+    /// What was read ahead is not needed now.
+    pub(crate) fn drop_page(&mut self) {
+        self.page = VecDeque::new();
     }
 
     fn pending_at(&mut self, seq: Seq) -> Option<&mut Pending> {

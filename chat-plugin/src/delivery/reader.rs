@@ -9,6 +9,7 @@ mod reference;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::codec::packet::{PacketId, Publish, Qos};
@@ -33,12 +34,16 @@ const REPLIES_BYTES_MAX: usize = 1024 * 1024;
 /// Moves and counts in receipts that may wait for one connection: twice what the largest event has.
 const RECEIPT_DETAILS_MAX: usize = 10_000;
 
+/// Pages of entries that one connection holds of its inbox, and of its logs.
+const PAGES_MAX: usize = 4;
+
 /// One connection as a reader.
 pub(crate) struct Reader {
     pub(crate) client: Arc<ClientInfo>,
     pub(crate) user: UserId,
     pub(crate) device: DeviceId,
     limits: ReaderLimits,
+    ended: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -63,6 +68,8 @@ struct State {
     /// Where flows ended that are no longer held.
     settled: HashMap<ConversationId, Seq>,
     turn: VecDeque<Key>,
+    inbox_pages: Pages,
+    log_pages: Pages,
     resend: Resend,
     replies: VecDeque<(Arc<Publish>, Qos, Vec<u32>)>,
     replies_bytes: usize,
@@ -72,8 +79,7 @@ struct State {
     receipt_details: usize,
     /// The oldest move of which the receipts that wait tell, in ms since 1970.
     receipts_wait_since: Option<u64>,
-    /// How many look-ups of receipts are under way, and since when the receipts are of which they tell.
-    receipts_looked_up: (u32, Option<u64>),
+    catch_up: CatchUp,
 }
 
 #[derive(Default)]
@@ -85,6 +91,36 @@ enum Attach {
     Attaching(HashMap<ConversationId, (Arc<Live>, Seq, Seq)>),
     /// Flows follow the feed.
     Attached,
+}
+
+/// Which flows read ahead: few at a time, so that a reader who is behind everywhere holds little.
+#[derive(Default)]
+struct Pages {
+    /// At most [`PAGES_MAX`].
+    held: Vec<Key>,
+    waiting: VecDeque<Key>,
+}
+
+/// Receipts that have to be looked up.
+#[derive(Default)]
+struct CatchUp {
+    /// Somebody is at it.
+    running: bool,
+    /// Since when: of all that is under way or to be looked up, in ms since 1970.
+    since_ms: Option<u64>,
+    /// Of all conversations since then.
+    all_since_ms: Option<u64>,
+    /// Of these, whatever moved.
+    only: HashSet<ConversationId>,
+}
+
+/// A part of the receipts that have to be looked up.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Those of conversations in which something moved since then, in ms since 1970.
+    Since(u64),
+    /// That of one conversation.
+    Of(ConversationId),
 }
 
 #[derive(Default)]
@@ -177,8 +213,18 @@ impl Reader {
             user,
             device,
             limits,
+            ended: AtomicBool::new(false),
             state: Mutex::default(),
         }
+    }
+
+    /// The connection has ended: nothing more is looked up for it.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// From now on a device.
@@ -468,26 +514,46 @@ impl Reader {
     pub(crate) fn receipts_wait_since(&self) -> Option<u64> {
         let state = self.state();
         let waiting = state.receipts_wait_since.into_iter();
-        waiting.chain(state.receipts_looked_up.1).min()
+        waiting.chain(state.catch_up.since_ms).min()
     }
 
-    /// Receipts since then are going to be looked up.
-    pub(crate) fn begin_receipts(&self, since_ms: u64) {
+    /// Receipts since then (of one conversation, or of all) have to be looked up.
+    pub(crate) fn miss_receipts(&self, conversation: Option<ConversationId>, since_ms: u64) {
         let mut state = self.state();
-        let (under_way, since) = &mut state.receipts_looked_up;
-        *under_way += 1;
-        *since = Some(since.map_or(since_ms, |since| since.min(since_ms)));
-    }
-
-    /// They have all been given to [`Self::receipt`]. A look-up that fails never ends: it is made again by the next
-    /// connection.
-    pub(crate) fn finish_receipts(&self) {
-        let mut state = self.state();
-        let (under_way, since) = &mut state.receipts_looked_up;
-        *under_way -= 1;
-        if *under_way == 0 {
-            *since = None;
+        let catch_up = &mut state.catch_up;
+        let earlier = |since: Option<u64>| Some(since.map_or(since_ms, |at| at.min(since_ms)));
+        catch_up.since_ms = earlier(catch_up.since_ms);
+        match conversation {
+            Some(conversation) => {
+                catch_up.only.insert(conversation);
+            }
+            None => catch_up.all_since_ms = earlier(catch_up.all_since_ms),
         }
+    }
+
+    /// Begins to look up what is missing. `false`: nothing is, or somebody is at it.
+    pub(crate) fn begin_catch_up(&self) -> bool {
+        let mut state = self.state();
+        let begins = state.catch_up.since_ms.is_some() && !state.catch_up.running;
+        state.catch_up.running |= begins;
+        begins
+    }
+
+    /// What is to be looked up next; `None`: all has been given to [`Self::receipt`], or the connection has ended.
+    pub(crate) fn next_missing(&self) -> Option<Missing> {
+        let mut state = self.state();
+        let catch_up = &mut state.catch_up;
+        let missing = match catch_up.all_since_ms.take() {
+            Some(since_ms) => Some(Missing::Since(since_ms)),
+            None => catch_up.only.iter().next().copied().map(Missing::Of),
+        };
+        if let Some(Missing::Of(conversation)) = missing {
+            catch_up.only.remove(&conversation);
+        }
+        if missing.is_none() {
+            *catch_up = CatchUp::default();
+        }
+        missing
     }
 
     /// Where this reader stands in a conversation, as far as it is in memory.

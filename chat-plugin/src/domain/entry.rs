@@ -145,8 +145,9 @@ pub struct Draft {
     pub opaque: bool,
     /// The bytes.
     pub body: Bytes,
-    /// A QoS 2 exchange of a known device: its result becomes part of the commit. If there is a row of this exchange
-    /// already, nothing is stored and the row's result is returned as a duplicate, whatever `mid` says.
+    /// A QoS 2 exchange of a known device: its result becomes part of the commit. If there is a row of this exchange with
+    /// the same conversation and digest already, nothing is stored and the row's result is returned as a duplicate,
+    /// whatever `mid` says.
     pub exchange: Option<(DeviceId, u16)>,
     /// Changes of membership and settings that become true with this entry.
     pub changes: Vec<Change>,
@@ -209,8 +210,6 @@ pub enum Outcome {
         seq: Seq,
         /// Its time.
         ts_ms: u64,
-        /// The conversation of the first: that of the draft, except for a QoS 2 exchange.
-        conversation: ConversationId,
     },
     /// The same `mid` was stored with another digest.
     Conflict,

@@ -11,7 +11,7 @@ pub struct User {
     pub handle: Handle,
     /// Display name; empty: the handle.
     pub name: String,
-    /// PHC string of the argon2id hash; `None`: tokens only.
+    /// PHC string of the argon2id hash, or, until the first login, what was imported; `None`: tokens only.
     pub password_hash: Option<String>,
     /// When made, in ms since 1970.
     pub created_ms: u64,

@@ -155,6 +155,11 @@ impl ChatPlugin {
         waiting: &mut Waiting,
     ) -> Result<Taken, Refusal> {
         let message = self.read_message(peer, publish, mid, waiting)?;
+        if publish.dup
+            && let Some(place) = self.service.exchanged_before(peer.actor, &message).await?
+        {
+            return Ok(Taken::Placed(place));
+        }
         Self::check_rate(peer)?;
         match self
             .service

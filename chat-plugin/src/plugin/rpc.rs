@@ -12,8 +12,8 @@ mod wire;
 
 use std::sync::Arc;
 
+use broker::acl;
 use broker::codec::packet::{Publish, Qos};
-use broker::hooks::{Access, Hooks};
 use bytes::Bytes;
 use bytestring::ByteString;
 use proto::error::ErrorName;
@@ -90,7 +90,12 @@ impl ChatPlugin {
         let correlation = publish.properties.correlation_data.clone();
         let named = match (&publish.properties.response_topic, req) {
             (Some(topic), _) if !is_chat(topic) => {
-                if !self.authorize(&peer.reader.client, Access::Publish, topic) {
+                let request = acl::Request::Publish {
+                    topic,
+                    qos: Qos::AtMostOnce,
+                    retain: false,
+                };
+                if acl::permit(self, &peer.reader.client, request).is_err() {
                     return Err(Refusal::Forbidden(
                         "you may not publish to the response topic",
                     ));

@@ -13,7 +13,7 @@ use super::ChatPlugin;
 use super::peer::{Peer, Record};
 use crate::conversations::Live;
 use crate::delivery::first_place;
-use crate::delivery::reader::{LogSubscription, Reader};
+use crate::delivery::reader::{LogSubscription, Missing, Reader};
 use crate::delivery::subscriptions::Options;
 use crate::domain::device::{Device, Subscription};
 use crate::store::{Durability, Move, StoreError};
@@ -22,8 +22,6 @@ use crate::store::{Durability, Move, StoreError};
 const SUBSCRIPTIONS_MAX: usize = 1_024;
 /// `…/log` filters of one session: the range of the slots.
 const LOG_SLOTS: u8 = 128;
-/// Conversations whose receipts are told to one who subscribes or comes back.
-const RECEIPTS_TOLD_MAX: usize = 2_000;
 /// Marks that moved while the last moment of a connection was being stored are told again.
 const RECEIPTS_OVERLAP_MS: u64 = 10_000;
 
@@ -38,6 +36,7 @@ impl ChatPlugin {
         if Self::check_rate(peer).is_err() {
             return Ok(vec![ReasonCode::QuotaExceeded; filters.len()]);
         }
+        Self::charge(peer, filters.len().saturating_sub(1));
         let mut record = peer.record.lock().await;
         let mut wanted = record.clone();
         let mut reasons = Vec::with_capacity(filters.len());
@@ -97,6 +96,7 @@ impl ChatPlugin {
             self.activate(&peer.reader, parsed, subscription, start)
                 .await?;
         }
+        self.catch_up_receipts(&peer.reader);
         if peer.sessions.persistent {
             let (user, device) = (peer.actor.user, peer.actor.device);
             self.forget_positions(user, device, &replaced).await?;
@@ -263,7 +263,12 @@ impl ChatPlugin {
             }
             FilterTopic::Receipts(scope) => {
                 reader.subscribe_receipts(one(*scope), options);
-                self.tell_receipts(reader, *scope, start);
+                // Receipts are state: who subscribes gets all of it, who comes back what moved meanwhile.
+                let since_ms = match start {
+                    Start::New { .. } => 0,
+                    Start::Resumed { seen_ms, .. } => seen_ms.saturating_sub(RECEIPTS_OVERLAP_MS),
+                };
+                reader.miss_receipts(one(*scope), since_ms);
             }
             FilterTopic::Rpc(names) => reader.subscribe_replies(name(names).as_deref(), options),
             FilterTopic::Errors(names) => reader.subscribe_errors(name(names).as_deref(), options),
@@ -338,47 +343,61 @@ impl ChatPlugin {
         Ok(())
     }
 
-    /// Receipts are state: who subscribes gets all of it, who comes back what moved meanwhile.
-    fn tell_receipts(&self, reader: &Arc<Reader>, scope: Scope, start: Start) {
-        let since_ms = match start {
-            Start::New { .. } => 0,
-            Start::Resumed { seen_ms, .. } => seen_ms.saturating_sub(RECEIPTS_OVERLAP_MS),
-        };
+    /// Looks up the receipts that a connection misses, in the background, one look-up at a time for each connection.
+    pub(super) fn catch_up_receipts(&self, reader: &Arc<Reader>) {
         let Some(plugin) = self.me.upgrade() else {
             return;
         };
+        if !reader.begin_catch_up() {
+            return;
+        }
         let reader = Arc::clone(reader);
-        reader.begin_receipts(since_ms);
         self.tracker.spawn(async move {
-            match plugin.tell_receipts_since(&reader, scope, since_ms).await {
-                Ok(()) => reader.finish_receipts(),
-                Err(error) => {
-                    tracing::error!(user = %reader.user, %error, "receipts could not be read");
-                }
+            // A look-up that fails never ends: it is made again by the next connection.
+            if let Err(error) = plugin.tell_missing(&reader).await {
+                tracing::error!(user = %reader.user, %error, "receipts could not be read");
+                reader.client.close(ReasonCode::ServerUnavailable);
             }
         });
     }
 
-    async fn tell_receipts_since(
+    async fn tell_missing(&self, reader: &Reader) -> Result<(), StoreError> {
+        let limit = super::size(self.service.config.conversations_per_user_max);
+        while let Some(missing) = reader.next_missing() {
+            let (conversations, since_ms) = match missing {
+                Missing::Of(conversation) => (vec![conversation], 0),
+                Missing::Since(since_ms) => {
+                    let store = &self.service.store;
+                    let due = store.receipts_due(reader.user, since_ms, limit).await?;
+                    (due, since_ms)
+                }
+            };
+            for conversation in conversations {
+                if reader.has_ended() || self.stop.is_cancelled() {
+                    return Ok(());
+                }
+                self.tell_state(reader, conversation, since_ms).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_state(
         &self,
         reader: &Reader,
-        scope: Scope,
+        conversation: ConversationId,
         since_ms: u64,
     ) -> Result<(), StoreError> {
-        let due = self
-            .service
-            .store
-            .receipts_due(reader.user, since_ms, RECEIPTS_TOLD_MAX)
-            .await?;
-        for cid in due.into_iter().filter(|cid| scope.covers(*cid)) {
-            let live = self.service.conversations.load(cid).await?;
-            let is_member = |live: &Arc<Live>| {
-                let sight = live.sight(reader.user);
-                sight.is_some_and(|sight| sight.member.is_present())
-            };
-            if let Some(live) = live.filter(is_member) {
-                reader.receipt(self.receipts.state(&live, reader.user, since_ms));
-            }
+        if !reader.wants_receipts(conversation) {
+            return Ok(());
+        }
+        let live = self.service.conversations.load(conversation).await?;
+        let is_member = |live: &Arc<Live>| {
+            let sight = live.sight(reader.user);
+            sight.is_some_and(|sight| sight.member.is_present())
+        };
+        if let Some(live) = live.filter(is_member) {
+            reader.receipt(self.receipts.state(&live, reader.user, since_ms));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! A mark passes a stretch of the log. What is in memory is looked at entry by entry; of what is not, the store tells the
 //! last message of each member in the stretch. Looking up is bounded: what exceeds the bound is told a little later.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proto::ids::{Seq, UserId};
@@ -35,7 +36,7 @@ pub(super) struct Passed {
     pub(super) later: Moves,
 }
 
-/// Look-ups in the store for one round of one conversation; one member's are made in any case.
+/// After so many look-ups in the store the other members of a conversation wait for the next round.
 const LOOKUPS_MAX: usize = 16_384;
 
 /// The stretches that (delivered, read) passed: none, one, or two.
@@ -57,7 +58,8 @@ pub(super) async fn look_up(
         .map(|(member, marks)| (member.user, marks))
         .collect();
     let mut passed = Passed::default();
-    let mut lookups = 0;
+    // Most marks move to the same few places, so that most look-ups have been made before.
+    let mut last_own: HashMap<(UserId, Seq), Option<Seq>> = HashMap::new();
     for (mover, before) in moves {
         let Some(own) = marks.get(&mover) else {
             continue; // left meanwhile
@@ -68,10 +70,15 @@ pub(super) async fn look_up(
                 for (seq, sender) in messages {
                     passed.note(sender, (mover, now), seq);
                 }
-            } else if lookups == 0 || lookups + marks.len() <= LOOKUPS_MAX {
-                lookups += marks.len();
+            } else if last_own.len() < LOOKUPS_MAX {
                 for sender in marks.keys() {
-                    let last = store.last_own(live.id(), *sender, stretch.to).await?;
+                    let last = match last_own.entry((*sender, stretch.to)) {
+                        Entry::Occupied(known) => *known.get(),
+                        Entry::Vacant(unknown) => {
+                            let last = store.last_own(live.id(), *sender, stretch.to).await?;
+                            *unknown.insert(last)
+                        }
+                    };
                     if let Some(seq) = last.filter(|seq| *seq > stretch.after) {
                         passed.note(*sender, (mover, now), seq);
                     }

@@ -9,6 +9,7 @@ use super::{Actor, Placed, Refusal, Service};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
 use crate::domain::permission::{Action, allows};
+use crate::store::StoreError;
 
 /// A message as its sender wrote it.
 #[derive(Clone, Debug)]
@@ -108,6 +109,28 @@ impl Service {
             conversation,
             seq: place.seq,
             ts_ms: place.ts_ms,
+            duplicate: true,
+        }))
+    }
+
+    /// What a QoS 2 publish that comes again was stored as, if it was: its result is settled, whatever the sender may do now.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn exchanged_before(
+        &self,
+        actor: Actor,
+        message: &Message,
+    ) -> Result<Option<Placed>, StoreError> {
+        let Some(packet_id) = message.exchange else {
+            return Ok(None);
+        };
+        let found = self.store.exchange(actor.device, packet_id).await?;
+        let same = found.filter(|found| found.place.digest == message.digest());
+        Ok(same.map(|found| Placed {
+            conversation: found.conversation,
+            seq: found.place.seq,
+            ts_ms: found.place.ts_ms,
             duplicate: true,
         }))
     }
@@ -264,12 +287,8 @@ pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, R
             ts_ms,
             duplicate: false,
         }),
-        Outcome::Duplicate {
-            seq,
-            ts_ms,
-            conversation,
-        } => Ok(Placed {
-            conversation,
+        Outcome::Duplicate { seq, ts_ms } => Ok(Placed {
+            conversation: draft.conversation,
             seq,
             ts_ms,
             duplicate: true,

@@ -38,7 +38,7 @@ use self::upkeep::DiskGuard;
 use self::writer::Writer;
 use super::clock::Clock;
 use super::{
-    ChatStore, Committed, Counts, Durability, Health, Move, PageRange, Place, StoreError,
+    ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place, StoreError,
     StoreOptions, tables,
 };
 use crate::domain::conversation::Conversation;
@@ -471,6 +471,26 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError> {
         self.ask(|reply| Job::RemoveDevice(user, device, reply))
             .await
+    }
+
+    async fn exchange(
+        &self,
+        device: DeviceId,
+        packet_id: u16,
+    ) -> Result<Option<Exchange>, StoreError> {
+        let key = keys::exchange(device, packet_id);
+        self.read_row(tables::EXCHANGE, key, |row| {
+            let row = values::read_exchanged(row)?;
+            Ok(Exchange {
+                conversation: row.conversation,
+                place: Place {
+                    seq: row.seq,
+                    ts_ms: row.ts_ms,
+                    digest: row.digest,
+                },
+            })
+        })
+        .await
     }
 
     async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError> {

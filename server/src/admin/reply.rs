@@ -21,6 +21,10 @@ pub(crate) enum Reply {
         text: String,
     },
     Tokens(Vec<ListedToken>),
+    /// Those that were not imported: the numbers of their lines, and why.
+    Imported {
+        refused: Vec<(usize, String)>,
+    },
     Refused(String),
 }
 
@@ -83,6 +87,9 @@ impl fmt::Display for Reply {
             Self::Done => Ok(()),
             Self::Refused(why) => f.write_str(why),
             Self::Token { text, .. } => f.write_str(text),
+            Self::Imported { refused } => refused
+                .iter()
+                .try_for_each(|(line, why)| writeln!(f, "line {line}: {why}")),
             Self::Users { users, .. } => users.iter().try_for_each(|user| {
                 let login = if user.password {
                     "password"

@@ -6,7 +6,7 @@ use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use serde_json::{Value, json};
 
-use super::harness::{Client, Login, Server};
+use super::harness::{Client, Login, Server, Stopwatch};
 
 fn text_of(message: &Publish) -> String {
     let entry: Value = serde_json::from_slice(&message.payload).unwrap();
@@ -561,4 +561,122 @@ fn a_log_from_a_place_to_come_begins_there() {
         alice.publish("chat/to/me", number.to_string());
     }
     assert_eq!(texts(&mut alice, 1), ["4"]);
+}
+
+#[test]
+fn who_is_behind_everywhere_gets_everything_in_order() {
+    const GROUPS: usize = 12;
+    const MESSAGES: usize = 100;
+    let mut server = Server::dev();
+    let phone = Login::new("bob").device("phone");
+    let mut bob = phone.connect(server.address());
+    bob.subscribe("chat/me/in/+");
+    bob.disconnect();
+    let mut alice = Login::new("alice").connect(server.address());
+    let groups: Vec<String> = (0..GROUPS)
+        .map(|_| {
+            let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
+            group.unwrap()["cid"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    for cid in &groups {
+        for number in 0..MESSAGES {
+            let none = PublishProperties::default();
+            alice.send_publish(&format!("chat/to/{cid}"), number.to_string(), none);
+        }
+        for _ in 0..MESSAGES {
+            alice.next_answer().unwrap();
+        }
+    }
+    server.restart();
+    let mut bob = phone.receive_maximum(3).connect(server.address());
+    let mut next = std::collections::HashMap::new();
+    for _ in 0..GROUPS * (MESSAGES + 1) {
+        let entry = bob.next_json();
+        let cid = entry["cid"].as_str().unwrap().to_owned();
+        let expected = next.entry(cid).or_insert(1);
+        assert_eq!(entry["seq"], *expected, "{entry}");
+        *expected += 1;
+    }
+    assert_eq!(next.len(), GROUPS);
+}
+
+#[test]
+fn a_session_that_is_over_takes_its_exchanges_with_it() {
+    for version in super::harness::VERSIONS {
+        let server = Server::dev();
+        let kept = Login::new("alice").version(version).device("pub");
+        let mut alice = kept.connect(server.address());
+        alice.begin_qos2(1, false, "chat/to/me", "same");
+        drop(alice);
+        let clean = Login::new("alice").version(version).client_id("pub");
+        clean.connect(server.address()).disconnect();
+        let mut alice = kept.connect(server.address());
+        assert!(!alice.session_present, "{version:?}");
+        alice.begin_qos2(1, false, "chat/to/me", "same");
+        alice.end_qos2(1);
+        let mut other = Login::new("alice").connect(server.address());
+        assert_eq!(other.publish("chat/to/me", "third").seq(), 3, "{version:?}");
+    }
+}
+
+#[test]
+fn another_message_under_a_packet_id_in_use_is_not_taken_for_a_repeat() {
+    let mut server = Server::dev();
+    let phone = Login::new("alice").device("phone");
+    let mut alice = phone.connect(server.address());
+    alice.subscribe("chat/me/txt/+");
+    alice.begin_qos2(1, false, "chat/to/me", "one");
+    server.restart();
+    let mut alice = phone.connect(server.address());
+    let answer = alice.begin_qos2(1, false, "chat/to/me", "two");
+    assert_eq!((answer.seq(), answer.is_duplicate()), (2, false));
+}
+
+#[test]
+fn a_publish_that_was_stored_is_told_so_though_its_sender_was_removed_meanwhile() {
+    let mut server = Server::dev();
+    let mut bob = Login::new("bob").connect(server.address());
+    let phone = Login::new("alice").device("phone");
+    let mut alice = phone.connect(server.address());
+    alice.subscribe("chat/me/in/+");
+    let group = bob.call("conv.create", &json!({"members": ["@alice"]}));
+    let cid = group.unwrap()["cid"].as_str().unwrap().to_owned();
+    let to = format!("chat/to/{cid}");
+    let first = alice.begin_qos2(1, false, &to, "stored");
+    server.restart();
+    let mut bob = Login::new("bob").connect(server.address());
+    let out = json!({"cid": cid, "member": "@alice"});
+    bob.call("conv.remove", &out).unwrap();
+    let mut alice = phone.connect(server.address());
+    let again = alice.begin_qos2(1, true, &to, "stored");
+    assert_eq!(again.reason, ReasonCode::Success);
+    assert_eq!((again.seq(), again.is_duplicate()), (first.seq(), true));
+    alice.end_qos2(1);
+    let direct = alice.begin_qos2(1, false, "chat/to/@bob", "stored");
+    assert_eq!((direct.seq(), direct.is_duplicate()), (1, false));
+}
+
+#[test]
+fn thousands_of_receipt_filters_are_one_look_up() {
+    let mut server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut bob = Login::new("bob").connect(server.address());
+    for _ in 0..100 {
+        let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
+        let cid = group.unwrap()["cid"].as_str().unwrap().to_owned();
+        alice.publish(&format!("chat/to/{cid}"), "read me");
+        bob.publish(&format!("chat/c/{cid}/read"), "2");
+    }
+    let again = vec![("chat/me/rcpt/+", Qos::AtLeastOnce, false); 5_000];
+    let mut flood = Login::new("alice").connect(server.address());
+    assert_eq!(flood.subscribe_all(&again).len(), 5_000);
+    drop(flood);
+    // Others are let in, and the server stops, without waiting for thousands of look-ups.
+    let mut carol = Login::new("carol").connect(server.address());
+    carol.publish("chat/to/me", "still served");
+    let watch = Stopwatch::start();
+    server.terminate();
+    assert!(server.wait_for_exit().success());
+    assert!(watch.elapsed().as_secs() < 20, "{:?}", watch.elapsed());
 }

@@ -8,9 +8,9 @@ mod random;
 mod server;
 
 pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
-pub(crate) use deadline::{Stopwatch, eventually};
+pub(crate) use deadline::{PATIENCE, Stopwatch, eventually};
 pub(crate) use disk::{Preload, SmallDisk, compile};
-pub(crate) use mosquitto::{Sub, publish, publish_lines};
+pub(crate) use mosquitto::{Sub, attempt_publish, attempt_subscribe, publish, publish_lines};
 pub(crate) use random::Random;
 pub(crate) use server::{Launch, Server, mqchat};
 

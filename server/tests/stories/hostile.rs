@@ -37,14 +37,25 @@ fn beside_a_good_pair(set: impl FnOnce(Launch) -> Launch, attack: impl FnOnce(&S
             }
             pair
         });
-        attack(&server);
-        over.store(true, Ordering::Relaxed);
+        {
+            let _also_when_it_fails = Over(&over);
+            attack(&server);
+        }
         pair.join().unwrap()
     });
     pair.round();
     assert_eq!(pair.reader.arrivals(), [], "nothing twice");
     let peak = server.peak_memory_kib();
     assert!(peak < PEAK_KIB_MAX, "{peak} KiB at the peak");
+}
+
+/// Set when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Two clients that behave.

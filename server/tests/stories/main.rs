@@ -9,12 +9,15 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod acl;
 mod campaign;
 mod crash;
 mod delivery;
 mod edges;
 mod group;
 mod harness;
+mod hostile;
+mod import;
 mod login;
 mod operation;
 mod paho;

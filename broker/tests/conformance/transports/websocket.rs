@@ -155,7 +155,7 @@ const PONG: u8 = 0x8A;
 const PINGREQ: [u8; 2] = [0xC0, 0];
 const PINGRESP: [u8; 2] = [0xD0, 0];
 
-/// [MQTT-6.0.0-2]: packets may span frames, and frames may hold several packets.
+/// [MQTT-6.0.0-2]: packets may span frames, and frames may hold several packets. 3.1.1 [MQTT-6.0.0-2].
 #[tokio::test]
 async fn packets_need_not_fit_frames() {
     let world = world_with(listener(Protocol::Ws));
@@ -184,7 +184,7 @@ async fn packets_need_not_fit_frames() {
     }
 }
 
-/// [MQTT-6.0.0-1]: anything but binary frames closes the connection.
+/// [MQTT-6.0.0-1]: anything but binary frames closes the connection. 3.1.1 [MQTT-6.0.0-1].
 #[tokio::test]
 async fn a_text_frame_closes_before_and_after_connect() {
     let world = world_with(listener(Protocol::Ws));
@@ -244,6 +244,7 @@ async fn a_stop_is_going_away() {
     world.stopped().await;
 }
 
+/// [MQTT-6.0.0-3]: also one that does not offer `mqtt`. 3.1.1 [MQTT-6.0.0-3].
 #[tokio::test]
 async fn requests_are_refused_with_the_status_that_fits() {
     let world = world_with(ListenerConfig {
@@ -292,7 +293,7 @@ async fn a_request_without_end_is_cut() {
     assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
 }
 
-/// tungstenite, which knows nothing of this broker.
+/// tungstenite, which knows nothing of this broker. [MQTT-6.0.0-4]: the sub-protocol is `mqtt`. 3.1.1 [MQTT-6.0.0-4].
 #[tokio::test]
 async fn another_implementation_agrees() {
     let world = world_with(listener(Protocol::Ws));

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use broker::codec::packet::{Publish, Qos};
 use broker::hooks::{Delivery, Room};
-use proto::ids::ConversationId;
+use proto::ids::{ConversationId, Seq};
 
-use super::{Key, LOG_SLOT, Matched, Pulled, Reader, Reference, State, Wanted};
+use super::{Key, LOG_SLOT, Matched, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted};
 use crate::render::{Form, Line};
 
 /// A pull under way.
@@ -22,7 +22,7 @@ enum Step {
     Passed,
     /// The room is used up.
     NoRoom,
-    /// The next entry has to be read first.
+    /// The next entry has to be read first; what brings it also brings this flow back here.
     Wanted,
     /// There is nothing more.
     Done,
@@ -154,7 +154,7 @@ impl State {
     }
 
     pub(super) fn pull_turns(&mut self, out: &mut Out<'_>, entries_max: usize) {
-        while let Some(key) = self.turn.pop_front() {
+        while let Some(key) = self.turn.pop_front().or_else(|| self.next_to_read()) {
             let mut left = entries_max;
             let step = loop {
                 if left == 0 {
@@ -171,6 +171,9 @@ impl State {
                 Step::Wanted | Step::Done => {
                     if let Some(flow) = self.flow(key) {
                         flow.queued = false;
+                        if matches!(step, Step::Done) {
+                            flow.drop_page();
+                        }
                     }
                 }
             }
@@ -208,19 +211,75 @@ impl State {
             };
         }
         let Some(line) = flow.line(seq) else {
-            flow.loading = true;
-            let live = Arc::clone(&flow.live);
-            out.pulled.wanted.push(Wanted::Page {
-                key,
-                live,
-                from: seq,
-                to: visible.to,
-            });
+            self.want_page(key, (seq, visible.to), out);
             return Step::Wanted;
         };
         match key {
             Key::Inbox(id) => self.step_inbox(id, &line, out),
             Key::Log(slot, _) => self.step_log(slot, &line, out),
+        }
+    }
+
+    /// Has a page read, or waits for its turn to.
+    fn want_page(&mut self, key: Key, (from, to): (Seq, Seq), out: &mut Out<'_>) {
+        let is_free = self.held_pages(key) < PAGES_MAX;
+        let Some(flow) = self.flow(key) else {
+            return;
+        };
+        if is_free {
+            flow.loading = true;
+            let live = Arc::clone(&flow.live);
+            self.pages(key).held.push(key);
+            out.pulled.wanted.push(Wanted::Page {
+                key,
+                live,
+                from,
+                to,
+            });
+        } else if !flow.waiting {
+            flow.waiting = true;
+            self.pages(key).waiting.push_back(key);
+        }
+    }
+
+    /// A flow whose turn it is to read ahead.
+    fn next_to_read(&mut self) -> Option<Key> {
+        let kinds = [&self.inbox_pages, &self.log_pages];
+        let firsts = kinds.map(|pages| pages.waiting.front().copied());
+        firsts
+            .into_iter()
+            .flatten()
+            .find_map(|first| self.next_of_kind(first))
+    }
+
+    fn next_of_kind(&mut self, kind: Key) -> Option<Key> {
+        while self.held_pages(kind) < PAGES_MAX {
+            let key = self.pages(kind).waiting.pop_front()?;
+            // Gone, or in line anyway?
+            if let Some(flow) = self.flow(key) {
+                flow.waiting = false;
+                if !flow.queued && !flow.loading {
+                    flow.queued = true;
+                    return Some(key);
+                }
+            }
+        }
+        None
+    }
+
+    /// Pages that are held of the kind of this flow.
+    fn held_pages(&mut self, key: Key) -> usize {
+        let mut held = std::mem::take(&mut self.pages(key).held);
+        held.retain(|key| self.flow(*key).is_some_and(|flow| flow.holds_page()));
+        let count = held.len();
+        self.pages(key).held = held;
+        count
+    }
+
+    fn pages(&mut self, key: Key) -> &mut Pages {
+        match key {
+            Key::Inbox(_) => &mut self.inbox_pages,
+            Key::Log(..) => &mut self.log_pages,
         }
     }
 

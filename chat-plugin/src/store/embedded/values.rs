@@ -39,6 +39,8 @@ pub(super) struct Exchanged {
     pub(super) conversation: ConversationId,
     pub(super) seq: Seq,
     pub(super) ts_ms: u64,
+    /// Of what was published.
+    pub(super) digest: [u8; 16],
 }
 
 /// Who has a handle.
@@ -193,6 +195,7 @@ pub(super) fn write_exchanged(exchanged: &Exchanged) -> Vec<u8> {
     out.extend_from_slice(&keys::cid(exchanged.conversation));
     long(&mut out, exchanged.seq.get());
     time(&mut out, exchanged.ts_ms);
+    out.extend_from_slice(&exchanged.digest);
     out
 }
 
@@ -507,6 +510,7 @@ pub(super) fn read_exchanged(value: &[u8]) -> Read<Exchanged> {
         conversation: reader.cid()?,
         seq: reader.seq()?,
         ts_ms: reader.time()?,
+        digest: reader.array()?,
     };
     reader.end()?;
     Ok(exchanged)

@@ -111,7 +111,6 @@ async fn duplicates_return_their_first_place(world: World) {
     let expected = Outcome::Duplicate {
         seq: seq(2),
         ts_ms: 1_000,
-        conversation: cid(1),
     };
     assert_eq!(again, expected);
     let stale = append(&*store, draft(cid(1), 1, "a", 77)).await;
@@ -208,20 +207,34 @@ async fn the_first_of_a_qos_2_exchange_wins_whatever_the_mid_says(world: World) 
         exchange: Some((dev(1), 5)),
         ..draft(conversation, 1, mid, 1)
     };
-    let batch = vec![exchanged(cid(1), "a"), exchanged(cid(2), "b")];
+    // Without a message id of the sender's each attempt has another one, and the same digest.
+    let again = |mid: &str| Draft {
+        digest: exchanged(cid(1), "a").digest,
+        ..exchanged(cid(1), mid)
+    };
+    let batch = vec![exchanged(cid(1), "a"), again("b")];
     let outcomes = store.append(batch).await.unwrap();
     assert_eq!(place(outcomes[0]), seq(2));
     let expected = Outcome::Duplicate {
         seq: seq(2),
         ts_ms: 1_000,
-        conversation: cid(1),
     };
     assert_eq!(outcomes[1], expected, "within a batch");
     let store = world.reopen(store).await;
-    assert_eq!(append(&*store, exchanged(cid(2), "c")).await, expected);
+    assert_eq!(append(&*store, again("c")).await, expected);
+    let found = store.exchange(dev(1), 5).await.unwrap().unwrap();
+    assert_eq!((found.conversation, found.place.seq), (cid(1), seq(2)));
+    assert_eq!(found.place.digest, again("c").digest);
+    assert_eq!(store.exchange(dev(1), 6).await.unwrap(), None);
 
+    let other = append(&*store, exchanged(cid(2), "d")).await;
+    assert_eq!(
+        place(other),
+        seq(2),
+        "another message under this identifier"
+    );
     assert!(store.end_exchange(dev(1), 5).await.unwrap());
-    assert_eq!(place(append(&*store, exchanged(cid(2), "c")).await), seq(2));
+    assert_eq!(place(append(&*store, again("c")).await), seq(3));
     assert!(store.end_exchange(dev(1), 5).await.unwrap());
 
     let repeated = append(&*store, exchanged(cid(1), "a")).await;

@@ -147,6 +147,13 @@ impl Login {
         }
     }
 
+    /// The bytes of its CONNECT.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = BytesMut::new();
+        encode(&self.packet(), self.version, &mut bytes);
+        bytes.to_vec()
+    }
+
     fn packet(&self) -> Packet {
         let mut properties = ConnectProperties::default();
         if self.version == Version::V5 {
@@ -330,6 +337,14 @@ impl Client {
         }
         self.send(&packet);
         self.next_answer().unwrap()
+    }
+
+    /// Begins a QoS 2 exchange, unless the connection ends.
+    pub(crate) fn try_begin_qos2(&mut self, id: u16, topic: &str) -> Result<Answer, Lost> {
+        let none = PublishProperties::default();
+        let id = PacketId::new(id);
+        self.send(&publish_packet(topic, "two", Qos::ExactlyOnce, id, none));
+        self.next_answer()
     }
 
     /// Ends a QoS 2 exchange: PUBREL, PUBCOMP.

@@ -94,6 +94,35 @@ pub(crate) fn publish(
     output
 }
 
+/// Publishes one message at QoS 1, which may be refused. Returns what the tool said.
+pub(crate) fn attempt_publish(
+    address: SocketAddr,
+    version: Version,
+    user: &str,
+    arguments: &[&str],
+) -> String {
+    let mut command = tool("mosquitto_pub", address, version, user);
+    said(command.args(["-q", "1"]).args(arguments))
+}
+
+/// Subscribes until the tool ends by itself: because it is refused, or as the arguments say. Returns what it said.
+pub(crate) fn attempt_subscribe(
+    address: SocketAddr,
+    version: Version,
+    user: &str,
+    arguments: &[&str],
+) -> String {
+    said(tool("mosquitto_sub", address, version, user).args(arguments))
+}
+
+fn said(command: &mut Command) -> String {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .expect("the tools of mosquitto (Debian package mosquitto-clients)");
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
 /// Publishes each line at QoS 1 in one connection.
 pub(crate) fn publish_lines(
     address: SocketAddr,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use broker::store::kv::KvEngine;
-use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 
 use super::super::heads::Known;
 use super::super::keys;
@@ -41,11 +41,13 @@ impl<K: KvEngine> Writer<K> {
             && let Some(row) = self.row(tables::EXCHANGE, &keys::exchange(device, packet_id))?
         {
             let row = values::read_exchanged(&row)?;
-            return Ok(Outcome::Duplicate {
-                seq: row.seq,
-                ts_ms: row.ts_ms,
-                conversation: row.conversation,
-            });
+            // Another message under the same packet identifier begins another exchange.
+            if row.conversation == draft.conversation && row.digest == draft.digest {
+                return Ok(Outcome::Duplicate {
+                    seq: row.seq,
+                    ts_ms: row.ts_ms,
+                });
+            }
         }
         let current = self.conversation(draft.conversation)?;
         let mut mid_key = Vec::with_capacity(99);
@@ -83,19 +85,10 @@ impl<K: KvEngine> Writer<K> {
         if first.digest != draft.digest {
             return Outcome::Conflict;
         }
-        if let Some((device, packet_id)) = draft.exchange {
-            self.put_exchange(
-                device,
-                packet_id,
-                draft.conversation,
-                first.seq,
-                first.ts_ms,
-            );
-        }
+        self.put_exchange(draft, first.seq, first.ts_ms);
         Outcome::Duplicate {
             seq: first.seq,
             ts_ms: first.ts_ms,
-            conversation: draft.conversation,
         }
     }
 
@@ -268,9 +261,7 @@ impl<K: KvEngine> Writer<K> {
             self.owns
                 .insert(keys::member(draft.conversation, draft.from), count);
         }
-        if let Some((device, packet_id)) = draft.exchange {
-            self.put_exchange(device, packet_id, draft.conversation, head.seq, head.ts_ms);
-        }
+        self.put_exchange(&draft, head.seq, head.ts_ms);
         let entry = Entry {
             conversation: draft.conversation,
             seq: head.seq,
@@ -325,18 +316,16 @@ impl<K: KvEngine> Writer<K> {
         }
     }
 
-    fn put_exchange(
-        &mut self,
-        device: DeviceId,
-        packet_id: u16,
-        conversation: ConversationId,
-        seq: Seq,
-        ts_ms: u64,
-    ) {
+    /// The result of a QoS 2 exchange, if the draft came in one.
+    fn put_exchange(&mut self, draft: &Draft, seq: Seq, ts_ms: u64) {
+        let Some((device, packet_id)) = draft.exchange else {
+            return;
+        };
         let value = values::write_exchanged(&Exchanged {
-            conversation,
+            conversation: draft.conversation,
             seq,
             ts_ms,
+            digest: draft.digest,
         });
         self.put(tables::EXCHANGE, &keys::exchange(device, packet_id), value);
     }
