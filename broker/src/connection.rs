@@ -612,11 +612,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Err(reason) = permitted {
             server.metrics.publishes_refused.increment();
             debug!(client = ?self.client, topic = %publish.topic, "publish not authorized");
-            return match reason {
-                ReasonCode::NotAuthorized => Some(refused(reason, "not authorized for this topic")),
+            return Some(match reason {
+                ReasonCode::NotAuthorized => refused(reason, "not authorized for this topic"),
                 // The rule says not to tell.
-                reason => Some(PublishAnswer::refusal(reason)),
-            };
+                reason => PublishAnswer::refusal(reason),
+            });
         }
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         let mut routed = server.route(publish, &mut self.publisher, now);
@@ -826,14 +826,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let request = Request::Subscribe { filter };
                 acl::permit(&*self.server.hooks, &self.client, request).is_err()
             };
-            let dropped = queue.take_out(forbidden);
+            let dropped = queue.take_if(forbidden);
             let metrics = &self.server.metrics;
             metrics.messages_dropped_not_allowed.add(dropped.len());
-            if let (Some(entry), Some(session)) = (&mut entry, self.subscriber.number()) {
-                for at in dropped.iter().filter_map(|queued| queued.stored) {
-                    entry.push(Change::Settled { session, at });
-                }
-            }
+            queue.settle(&dropped, entry.as_mut());
         }
     }
 

@@ -402,8 +402,8 @@ impl Life {
             Action::UnsubscribePlugin(filters, number) => self
                 .tickets
                 .push_back((number, Wanted::Reasons(filters.len()))),
-            // What ends the connection comes as a step of its own.
-            // Nothing is at rest here.
+            // What ends the connection comes as a step of its own;
+            // and nothing is at rest here.
             Action::Disconnect { .. } | Action::Authenticate { .. } | Action::Keep(_) => {}
         }
         self.read_as_client(sent);

@@ -220,15 +220,9 @@ impl Server {
     /// Forgets what has expired of what waits for clients that are away, and of what is retained.
     fn sweep(&self, now: Instant) {
         for queue in self.registry.kept_queues() {
-            let expired = queue.expire(now);
+            let expired = queue.take_if(|queued| queued.is_expired(now));
             self.metrics.messages_dropped_expired.add(expired.len());
-            let Some(mut entry) = self.router.open() else {
-                continue;
-            };
-            for at in expired.iter().filter_map(|queued| queued.stored) {
-                let session = queue.number();
-                entry.push(Change::Settled { session, at });
-            }
+            queue.settle(&expired, self.router.open().as_mut());
         }
         self.router.expire_retained(now);
     }

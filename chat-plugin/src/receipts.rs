@@ -4,8 +4,8 @@
 //! interval doubles while moves go on. Cost is per move of a watermark, never per message × member.
 //!
 //! 1. A mark moves: `due_with` names the rows that go into the same commit, so that those who are away find out.
-//! 2. [`Receipts::moved`] gathers it; when the conversation is due, `passed` finds the senders.
-//! 3. Those who are online get an [`Event`]; the rest is found by `state` when they come back.
+//! 2. `moved` gathers it; when the conversation is due, `passed` finds the senders.
+//! 3. Those who are online get an event; the rest is found by `state` when they come back.
 
 mod event;
 mod passed;

@@ -347,23 +347,37 @@ impl Queue {
         taken
     }
 
-    /// Takes out what has expired.
-    pub(crate) fn expire(&self, now: Instant) -> Vec<Queued> {
-        self.take_out(|queued| queued.is_expired(now))
-    }
-
-    /// Takes out what is not to be sent any more.
-    pub(crate) fn take_out(&self, unwanted: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+    /// Takes out what is over, in order.
+    pub(crate) fn take_if(&self, over: impl Fn(&Queued) -> bool) -> Vec<Queued> {
         let mut inner = self.lock();
-        if !inner.messages.iter().any(&unwanted) {
+        if !inner.messages.iter().any(&over) {
             return Vec::new();
         }
-        let messages = std::mem::take(&mut inner.messages);
-        let (out, left): (Vec<_>, Vec<_>) = messages.into_iter().partition(unwanted);
-        inner.messages = left.into();
-        let bytes: usize = out.iter().map(|queued| size(&queued.publish)).sum();
+        let messages = std::mem::take(&mut inner.messages).into_iter();
+        let (taken, left): (Vec<_>, VecDeque<_>) =
+            messages.fold(Default::default(), |(mut taken, mut left), queued| {
+                if over(&queued) {
+                    taken.push(queued);
+                } else {
+                    left.push_back(queued);
+                }
+                (taken, left)
+            });
+        inner.messages = left;
+        let bytes: usize = taken.iter().map(|queued| size(&queued.publish)).sum();
         inner.bytes = inner.bytes.saturating_sub(bytes);
-        out
+        taken
+    }
+
+    /// Notes that messages that were taken out are done with.
+    pub(crate) fn settle(&self, taken: &[Queued], entry: Option<&mut Entry>) {
+        let Some(entry) = entry else { return };
+        for at in taken.iter().filter_map(|queued| queued.stored) {
+            entry.push(Change::Settled {
+                session: self.number,
+                at,
+            });
+        }
     }
 
     /// The session has ended. Returns what came by shared subscriptions: it is for others now.

@@ -1,7 +1,7 @@
 //! Sessions at rest: subscriptions, queued messages, exchanges in progress, retained messages and wills.
 //!
 //! Everything is in memory while the broker runs; what is here is read once, at the start. Changes come by the
-//! [`Journal`], and one thread writes them: it takes what waits, commits it at once with one fsync, and tells who waited
+//! journal, and one thread writes them: it takes what waits, commits it at once with one fsync, and tells who waited
 //! (`writer`). After an error nothing is written any more. `docs/storage.md` draws the rows.
 
 mod embedded;
