@@ -380,7 +380,7 @@ impl ChatPlugin {
         let resumed = open.present || restored.present;
         if !resumed {
             // The client has forgotten its exchanges, so their packet identifiers begin new ones.
-            self.end_exchanges(device_id).await?;
+            self.service.store.end_exchanges(device_id).await?;
         }
         let actor = Actor {
             user,
@@ -497,13 +497,6 @@ impl ChatPlugin {
     ) -> Result<(), StoreError> {
         for position in subscribe::positions(device, ended) {
             self.service.store.remove_device(user, position).await?;
-        }
-        Ok(())
-    }
-
-    async fn end_exchanges(&self, device: DeviceId) -> Result<(), StoreError> {
-        for packet_id in self.service.store.exchanges(device).await? {
-            self.service.store.end_exchange(device, packet_id).await?;
         }
         Ok(())
     }

@@ -151,8 +151,8 @@ pub trait ChatStore: Send + Sync + 'static {
         packet_id: u16,
     ) -> Result<Option<Exchange>, StoreError>;
 
-    /// Packet identifiers of the QoS 2 exchanges of a device that have not ended.
-    async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError>;
+    /// Ends all QoS 2 exchanges of a device: their rows are gone, durably.
+    async fn end_exchanges(&self, device: DeviceId) -> Result<(), StoreError>;
 
     /// Ends a QoS 2 exchange: its row is gone, durably. Says whether there was one.
     async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError>;

@@ -501,24 +501,8 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
-    async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError> {
-        self.read(move |engine, _| {
-            let (first, last) = (keys::exchange(device, 0), keys::exchange(device, u16::MAX));
-            let mut found = Vec::new();
-            let range = KeyRange::closed(&first, &last);
-            visit(
-                engine,
-                tables::EXCHANGE,
-                range,
-                usize::from(u16::MAX),
-                |key, _| {
-                    found.push(keys::packet_id(key).ok_or_else(|| bad_key(tables::EXCHANGE))?);
-                    Ok(())
-                },
-            )?;
-            Ok(found)
-        })
-        .await
+    async fn end_exchanges(&self, device: DeviceId) -> Result<(), StoreError> {
+        self.ask(|reply| Job::EndExchanges(device, reply)).await
     }
 
     async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError> {

@@ -247,6 +247,12 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
+            Job::EndExchanges(device, reply) => {
+                let result = self.end_exchanges(device);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::EndExchange(device, packet_id, reply) => {
                 let had = self.end_exchange(device, packet_id);
                 self.answer(had, reply, Durability::Durable, Done::Flag);
