@@ -47,7 +47,7 @@ class Client {
 
   async message() {
     const [topic, payload, packet] = (await inTime(this.messages.next())).value
-    return { topic, payload, text: payload.toString(), ...(({ qos, retain, properties }) => ({ qos, retain, properties }))(packet) }
+    return { ...packet, topic, payload, text: payload.toString() }
   }
 
   async take(count) {
