@@ -260,14 +260,7 @@ impl Delivery {
         live: &Live,
         (from, to): (Seq, Seq),
     ) -> Result<(), StoreError> {
-        let range = PageRange {
-            from,
-            to,
-            newest: false,
-            limit: PAGE_ENTRIES,
-            bytes: PAGE_BYTES,
-        };
-        let entries = self.store.page(live.id(), range).await?;
+        let entries = self.entries(live, (from, to), false).await?;
         if entries.first().is_none_or(|first| first.seq != from) {
             return Err(StoreError::Corrupt(format!(
                 "{} has no entry {from}",
@@ -387,7 +380,10 @@ impl Delivery {
         let cursor = match cursor {
             Some(cursor) => cursor,
             None if reader.is_known() => first_place(&sight).previous(),
-            None => self.unread_from(&live, &sight).await?,
+            None => {
+                let new_since_ms = reader.attaching_since_ms();
+                self.unread_from(&live, &sight, new_since_ms).await?
+            }
         };
         if cursor < live.head() {
             attached.behind.push((live, cursor));
@@ -397,31 +393,38 @@ impl Delivery {
         Ok(())
     }
 
-    /// Where a new device or a guest starts: at the read watermark, past own entries that directly follow it.
-    pub(crate) async fn unread_from(&self, live: &Live, sight: &Sight) -> Result<Seq, StoreError> {
+    /// Where a new device or a guest starts: at the read watermark, past own entries that directly follow it and are older
+    /// than `new_since_ms` (in ms since 1970): what was written since then is new to it.
+    async fn unread_from(
+        &self,
+        live: &Live,
+        sight: &Sight,
+        new_since_ms: u64,
+    ) -> Result<Seq, StoreError> {
         let user = sight.member.user;
         let start = sight.marks.own_read().max(first_place(sight).previous());
         let head = sight.last_visible();
         if start >= head {
             return Ok(start);
         }
-        let range = PageRange {
-            from: start.next(),
-            to: head,
-            newest: false,
-            limit: PAGE_ENTRIES,
-            bytes: PAGE_BYTES,
-        };
-        let entries = self.store.page(live.id(), range).await?;
-        let own = entries
-            .iter()
-            .take_while(|entry| entry.from == user)
-            .count();
+        let entries = self.entries(live, (start.next(), head), false).await?;
+        let passed = |entry: &&Entry| entry.from == user && entry.ts_ms < new_since_ms;
+        let own = entries.iter().take_while(passed).count();
         let start = Seq::new(start.get() + own as u64);
         if own < entries.len() || start >= head {
             return Ok(start);
         }
-        // A long run of own messages (a bot, a note to oneself): its end is found by halves, through the counts.
+        let end = self.end_of_own(live, user, (start, head)).await?;
+        self.older_than(live, new_since_ms, (start, end)).await
+    }
+
+    /// The end of a long run of own messages (a bot, a note to oneself) is found by halves, through the counts.
+    async fn end_of_own(
+        &self,
+        live: &Live,
+        user: UserId,
+        (start, head): (Seq, Seq),
+    ) -> Result<Seq, StoreError> {
         let base = self.store.count_up_to(live.id(), user, start).await?;
         let (mut low, mut high) = (start.get(), head.get());
         while low < high {
@@ -437,6 +440,40 @@ impl Delivery {
             }
         }
         Ok(Seq::new(low))
+    }
+
+    /// The last entry after `start` up to `end` that is older; few are not.
+    async fn older_than(
+        &self,
+        live: &Live,
+        new_since_ms: u64,
+        (start, mut end): (Seq, Seq),
+    ) -> Result<Seq, StoreError> {
+        while start < end {
+            let newest = self.entries(live, (start.next(), end), true).await?;
+            let older = newest.iter().rev().find(|entry| entry.ts_ms < new_since_ms);
+            if let Some(older) = older {
+                return Ok(older.seq);
+            }
+            end = newest.first().map_or(start, |first| first.seq.previous());
+        }
+        Ok(start)
+    }
+
+    async fn entries(
+        &self,
+        live: &Live,
+        (from, to): (Seq, Seq),
+        newest: bool,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let range = PageRange {
+            from,
+            to,
+            newest,
+            limit: PAGE_ENTRIES,
+            bytes: PAGE_BYTES,
+        };
+        self.store.page(live.id(), range).await
     }
 
     /// The cursors with which a new device begins, one for each conversation of the user.
@@ -459,7 +496,7 @@ impl Delivery {
                 let Some(sight) = live.sight(reader.user) else {
                     continue;
                 };
-                let seq = self.unread_from(&live, &sight).await?;
+                let seq = self.unread_from(&live, &sight, u64::MAX).await?;
                 moves.push(Move::Cursor {
                     device: reader.device,
                     conversation,

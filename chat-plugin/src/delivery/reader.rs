@@ -87,8 +87,12 @@ enum Attach {
     /// No inbox subscription yet.
     #[default]
     Detached,
-    /// The conversations are being looked up; these had entries meanwhile: (before the first, last).
-    Attaching(HashMap<ConversationId, (Arc<Live>, Seq, Seq)>),
+    /// The conversations are being looked up.
+    Attaching {
+        since_ms: u64,
+        /// These had entries meanwhile: (before the first, last).
+        woken: HashMap<ConversationId, (Arc<Live>, Seq, Seq)>,
+    },
     /// Flows follow the feed.
     Attached,
 }
@@ -382,28 +386,33 @@ impl Reader {
     /// filter takes effect. `false`: a look-up is under way that will do for this filter as well.
     pub(crate) fn begin_attach(&self) -> bool {
         let mut state = self.state();
-        if matches!(state.attach, Attach::Attaching(_)) {
+        if matches!(state.attach, Attach::Attaching { .. }) {
             return false;
         }
-        state.attach = Attach::Attaching(HashMap::new());
+        state.attach = Attach::Attaching {
+            since_ms: crate::clock::now_ms(),
+            woken: HashMap::new(),
+        };
         true
+    }
+
+    /// Since when the conversations are being looked up, in ms since 1970: what came later is new to this reader.
+    pub(crate) fn attaching_since_ms(&self) -> u64 {
+        match self.state().attach {
+            Attach::Attaching { since_ms, .. } => since_ms,
+            Attach::Detached | Attach::Attached => u64::MAX,
+        }
     }
 
     /// The conversations have been looked up.
     pub(crate) fn finish_attach(&self, attached: Attached) {
         let mut state = self.state();
-        let Attach::Attaching(woken) = std::mem::replace(&mut state.attach, Attach::Attached)
-        else {
+        let attach = std::mem::replace(&mut state.attach, Attach::Attached);
+        let Attach::Attaching { woken, .. } = attach else {
             return;
-        };
-        // What was committed since the look-up began is to be delivered, own messages as well.
-        let start = |id: ConversationId, cursor: Seq| {
-            let before = woken.get(&id).map(|(_, before, _)| *before);
-            before.map_or(cursor, |before| cursor.min(before))
         };
         for (live, cursor) in attached.behind {
             let (id, head) = (live.id(), live.head());
-            let cursor = start(id, cursor);
             if !state.wants(id) {
                 continue;
             }
@@ -417,7 +426,6 @@ impl Reader {
             state.enqueue(Key::Inbox(id));
         }
         for (id, cursor) in attached.settled {
-            let cursor = start(id, cursor);
             if !state.flows.contains_key(&id) {
                 let settled = state.settled.entry(id).or_default();
                 *settled = (*settled).max(cursor);
@@ -713,7 +721,7 @@ impl State {
         let id = live.id();
         match &mut self.attach {
             Attach::Detached => return false,
-            Attach::Attaching(woken) => {
+            Attach::Attaching { woken, .. } => {
                 let entry = woken
                     .entry(id)
                     .or_insert_with(|| (Arc::clone(live), before, head));

@@ -318,6 +318,12 @@ impl Client {
 
     /// Publishes a retained message at QoS 1 and waits for the answer.
     pub(crate) fn publish_retained(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Answer {
+        self.send_retained(topic, payload);
+        self.next_answer().unwrap()
+    }
+
+    /// Publishes a retained message at QoS 1, without waiting.
+    pub(crate) fn send_retained(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
         let id = self.new_packet_id();
         let none = PublishProperties::default();
         let mut packet = publish_packet(topic, payload, Qos::AtLeastOnce, Some(id), none);
@@ -325,7 +331,6 @@ impl Client {
             publish.retain = true;
         }
         self.send(&packet);
-        self.next_answer().unwrap()
     }
 
     /// Begins a QoS 2 exchange under this packet id, perhaps again, and stops after PUBREC.
