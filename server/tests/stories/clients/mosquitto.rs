@@ -120,9 +120,9 @@ fn messages_wait_for_a_session() {
 #[test]
 fn members_share_the_work() {
     for world in World::each() {
-        let arguments = ["-q", "1", "-t", "$share/team/work", "-t", "end"];
+        let arguments = ["-q", "1", "-t", "$share/team/jobs", "-t", "end"];
         let members = [world.subscribed(&arguments), world.subscribed(&arguments)];
-        world.publish_lines("work", (0..20).map(|number| number.to_string()));
+        world.publish_lines("jobs", (0..20).map(|number| number.to_string()));
         world.publish(&["-t", "end", "-m", "end"]);
         let mut numbers: Vec<u32> = Vec::new();
         for member in members {

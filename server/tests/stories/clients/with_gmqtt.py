@@ -151,10 +151,10 @@ async def session(alice, _bob):
 async def shared(alice, bob):
     members = [bob, await Client.connected("bob")]
     for member in members:
-        await member.subscribe("$share/team/work/+")
+        await member.subscribe("$share/team/jobs/+")
         await member.subscribe("end")
     for number in range(20):
-        await alice.publish(f"work/{number}", str(number))
+        await alice.publish(f"jobs/{number}", str(number))
     await alice.publish("end", "end")
     shares = []
     for member in members:

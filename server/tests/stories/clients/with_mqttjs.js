@@ -151,10 +151,10 @@ async function session(alice) {
 async function shared(alice, bob) {
   const members = [bob, await Client.connected('bob')]
   for (const member of members) {
-    await member.subscribe('$share/team/work/+')
+    await member.subscribe('$share/team/jobs/+')
     await member.subscribe('end')
   }
-  for (const number of numbers(20)) await alice.publish(`work/${number}`, `${number}`)
+  for (const number of numbers(20)) await alice.publish(`jobs/${number}`, `${number}`)
   await alice.publish('end')
   const shares = []
   for (const member of members) {

@@ -169,10 +169,10 @@ def session(alice, _bob):
 def shared(alice, bob):
     members = [bob, Client("bob")]
     for member in members:
-        member.subscribe("$share/team/work/+")
+        member.subscribe("$share/team/jobs/+")
         member.subscribe("end")
     for number in range(20):
-        alice.publish("work/%d" % number, str(number))
+        alice.publish("jobs/%d" % number, str(number))
     alice.publish("end", "end")
     shares = []
     for member in members:
