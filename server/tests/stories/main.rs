@@ -11,6 +11,7 @@
 
 mod acl;
 mod campaign;
+mod clients;
 mod crash;
 mod delivery;
 mod edges;
@@ -20,7 +21,6 @@ mod hostile;
 mod import;
 mod login;
 mod operation;
-mod paho;
 mod persistence;
 mod refusals;
 mod rpc;
