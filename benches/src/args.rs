@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Connects(ConnectsArgs),
     /// What an idle connection costs in memory
     Idle(IdleArgs),
+    /// Messages for sessions whose clients are away, and how fast these get them when they come back
+    Offline(OfflineArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -173,6 +175,28 @@ pub(crate) struct IdleArgs {
     /// Seconds of quiet before memory is read
     #[arg(long, default_value = "3")]
     pub(crate) settle: u32,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct OfflineArgs {
+    /// How many sessions
+    #[arg(long, default_value = "100")]
+    pub(crate) sessions: NonZeroU16,
+    /// How many messages for each
+    #[arg(long, default_value = "1000")]
+    pub(crate) messages: NonZeroU32,
+    /// QoS of the subscriptions (publishes are at 1)
+    #[arg(long, default_value = "1", value_parser = parse_qos)]
+    pub(crate) qos: Qos,
+    /// Payload in bytes, at least 40
+    #[arg(long, default_value = "100", value_parser = parse_payload)]
+    pub(crate) payload: usize,
+    /// Unacknowledged publishes per publisher
+    #[arg(long, default_value = "100")]
+    pub(crate) window: NonZeroU16,
+    /// Where to publish
+    #[arg(long, value_enum, default_value = "plain")]
+    pub(crate) topics: Topics,
 }
 
 fn parse_version(text: &str) -> Result<Version, String> {

@@ -179,6 +179,15 @@ impl Client {
         self.flush().await
     }
 
+    /// Says goodbye and closes; a persistent session goes on.
+    pub(crate) async fn leave(mut self) -> Result<(), BenchError> {
+        self.push(&Packet::Disconnect(Disconnect {
+            reason: ReasonCode::Success,
+            properties: DisconnectProperties::default(),
+        }));
+        self.flush().await
+    }
+
     /// Queues a packet; it leaves with the next [`Client::write`] or [`Client::pump`].
     pub(crate) fn push(&mut self, packet: &Packet) {
         encode(packet, self.version, &mut self.output);
@@ -277,19 +286,22 @@ impl Client {
         }
     }
 
+    /// The next packet, whenever it comes; what is queued is written before waiting.
+    pub(crate) async fn next(&mut self) -> Result<Packet, BenchError> {
+        loop {
+            if let Some(packet) = self.next_packet()? {
+                return Ok(packet);
+            }
+            self.write()?;
+            self.pump().await?;
+        }
+    }
+
     /// The next packet, within the time that an answer may take.
     pub(crate) async fn answer(&mut self) -> Result<Packet, BenchError> {
-        let next = async {
-            loop {
-                if let Some(packet) = self.next_packet()? {
-                    return Ok(packet);
-                }
-                self.write()?;
-                self.pump().await?;
-            }
-        };
-        let answered = timeout(ANSWER_TIMEOUT, next).await;
-        answered.unwrap_or_else(|_| Err(no_answer(&self.name)))
+        let name = self.name.clone();
+        let answered = timeout(ANSWER_TIMEOUT, self.next()).await;
+        answered.unwrap_or_else(|_| Err(no_answer(&name)))
     }
 
     async fn flush(&mut self) -> Result<(), BenchError> {

@@ -1,8 +1,7 @@
 //! `mqchat-bench`: load generator and no-loss checker for MQTT brokers, in plain topics and in chat.
 //!
-//! `pairs` and `fanout` move messages that carry their sender, number and time of sending, so that nothing is taken on
-//! trust: what a subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a
-//! connection costs. What each figure means: `benches/README.md`.
+//! `pairs`, `fanout` and `offline` move messages that carry their number, so that nothing is taken on trust: what a
+//! subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a connection costs. What each figure means: `benches/README.md`.
 
 mod args;
 mod bits;
@@ -13,6 +12,7 @@ mod crowd;
 mod error;
 mod idle;
 mod load;
+mod offline;
 mod process;
 mod report;
 mod stamp;
@@ -53,6 +53,7 @@ fn run(args: &Args) -> Result<Report, BenchError> {
             Command::Fanout(fanout) => load::fanout(&args.target, fanout).await,
             Command::Connects(connects) => connects::run(&args.target, connects).await,
             Command::Idle(idle) => idle::run(&args.target, idle).await,
+            Command::Offline(offline) => offline::run(&args.target, offline).await,
         }
     })
 }

@@ -156,7 +156,7 @@ impl Journal {
             .wait_timeout_while(self.lock(), idle, nothing)
             .unwrap_or_else(PoisonError::into_inner);
         let no_hurry = |inner: &mut Inner| {
-            inner.urgent == 0 && inner.rows < GROUP_ROWS && inner.end == End::Open
+            inner.urgent == 0 && inner.rows < RELAXED_ROWS && inner.end == End::Open
         };
         if !inner.has_next() {
             return match inner.end {
@@ -168,9 +168,14 @@ impl Journal {
             .ready
             .wait_timeout_while(inner, delay, no_hurry)
             .unwrap_or_else(PoisonError::into_inner);
+        let (rows_max, bytes_max) = if inner.urgent > 0 {
+            (GROUP_ROWS, GROUP_BYTES)
+        } else {
+            (RELAXED_ROWS, RELAXED_BYTES)
+        };
         let (mut rows, mut bytes) = (0, 0);
-        while rows < GROUP_ROWS
-            && bytes < GROUP_BYTES
+        while rows < rows_max
+            && bytes < bytes_max
             && let Some(written) = inner.pop()
         {
             rows += written.changes.len();
@@ -236,7 +241,7 @@ impl Journal {
             self.congested.store(true, Ordering::Release);
         }
         // The first one in the queue, or a reason to hurry: anything else comes along.
-        let wake = place == 0 || urgent || inner.rows >= GROUP_ROWS;
+        let wake = place == 0 || urgent || inner.rows >= RELAXED_ROWS;
         drop(inner);
         if wake {
             self.ready.notify_one();
@@ -343,8 +348,11 @@ impl Drop for Letter {
 const GROUP_ROWS: usize = 512;
 /// Most bytes of one commit, about.
 const GROUP_BYTES: usize = 1024 * 1024;
+/// When nobody waits, much is gathered: a delivery and its acknowledgement in one commit cost one row.
+const RELAXED_ROWS: usize = 8 * 1024;
+const RELAXED_BYTES: usize = 4 * 1024 * 1024;
 /// From so many rows that wait, or so many bytes, connections hold back.
-const ROOM_ROWS: usize = 16 * 1024;
+const ROOM_ROWS: usize = 32 * 1024;
 const ROOM_BYTES: usize = 16 * 1024 * 1024;
 /// The slot of an entry that has been handed over.
 const FILLED: u64 = u64::MAX;

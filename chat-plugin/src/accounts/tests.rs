@@ -131,6 +131,28 @@ async fn a_remembered_password_needs_no_hash_until_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_fleet_with_one_password_is_let_in_at_once_and_hashed_once() {
+    let world = World::with_alice().await;
+    let logins = (0..100).map(|_| world.login("alice", "secret"));
+    let results = futures_util::future::join_all(logins).await;
+    assert!(results.iter().all(|result| *result == OK), "{results:?}");
+    let guesses = (0..100).map(|guess| {
+        let accounts = &world.accounts;
+        async move {
+            let password = format!("guess {guess}");
+            accounts
+                .authenticate(home(), "alice", password.as_bytes())
+                .await
+        }
+    });
+    let results = futures_util::future::join_all(guesses).await;
+    let checked = |result: &&Result<User, AuthError>| **result == Err(AuthError::BadCredentials);
+    let burst = AccountsConfig::default().login_failures_burst as usize;
+    assert_eq!(results.iter().filter(checked).count(), burst);
+    assert_eq!(world.login("alice", "secret").await, OK, "it is remembered");
+}
+
+#[tokio::test]
 async fn a_removed_user_has_neither_password_nor_token() {
     let world = World::with_alice().await;
     let (_, secret) = world.accounts.issue_token(&alice(), "").await.unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use proto::ids::UserId;
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::domain::user::User;
@@ -18,7 +19,11 @@ pub(super) struct Verified {
     secret: [u8; 32],
     lasts: Duration,
     lines: Cache<Key, Line>,
+    turns: [Mutex<()>; TURNS],
 }
+
+/// Different credentials share a turn now and then: they only wait for each other.
+const TURNS: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key([u8; 32]);
@@ -37,7 +42,16 @@ impl Verified {
             secret,
             lasts,
             lines: Cache::new(lines_max),
+            turns: [const { Mutex::const_new(()) }; TURNS],
         })
+    }
+
+    /// Waits for one's turn to have these credentials verified: when it comes, somebody else may have done it.
+    pub(super) async fn turn(&self, name: &str, password: &[u8]) -> MutexGuard<'_, ()> {
+        let [first, ..] = self.digest(&[name.as_bytes(), password]);
+        let place = usize::from(first) % TURNS;
+        let [zeroth, ..] = &self.turns;
+        self.turns.get(place).unwrap_or(zeroth).lock().await
     }
 
     /// The key of a password of this user as stored now; `None` if passwords are not remembered.

@@ -1,0 +1,276 @@
+//! `offline`: messages for sessions whose clients are away, and how fast these get them when they come back.
+//!
+//! 1. N persistent sessions subscribe, and their clients go.
+//! 2. Publishers send M messages to each, at most a window unacknowledged, and wait for all acks.
+//! 3. All clients come back at one moment. The time until the last one has everything is measured, connecting included.
+
+use broker::codec::packet::{Ack, Packet, PacketId, Publish, Qos};
+use broker::codec::properties::PublishProperties;
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::args::{OfflineArgs, Target, Topics};
+use crate::client::{Client, Login};
+use crate::clock::{Clock, run_number};
+use crate::crowd::{Role, connect_all, handle, login};
+use crate::error::BenchError;
+use crate::process::Process;
+use crate::report::{Report, Value, float};
+
+pub(crate) async fn run(target: &Target, args: &OfflineArgs) -> Result<Report, BenchError> {
+    let mut target = target.clone();
+    if args.topics == Topics::Chat {
+        target.user = None;
+        target.user_prefix.get_or_insert_with(|| "bench".to_owned());
+    }
+    if target.user_prefix.is_some() {
+        let password = || "bench-password".to_owned();
+        target.password.get_or_insert_with(password);
+    }
+    let server = target.server_pid.map(Process::new);
+    let bench = Bench {
+        target,
+        args,
+        clock: Clock::start(),
+        run: run_number(),
+    };
+    bench.leave_sessions().await?;
+    let memory = |server: &Option<Process>| server.as_ref().map(Process::rss_kb).transpose();
+    let before = memory(&server)?;
+    let begun = bench.clock.elapsed();
+    bench.fill().await?;
+    let filled = bench.clock.elapsed().saturating_sub(begun);
+    let full = memory(&server)?;
+    let cpu_before = server.as_ref().map(Process::cpu).transpose()?;
+    let begun = bench.clock.elapsed();
+    let seen = bench.drain().await?;
+    let drained = bench.clock.elapsed().saturating_sub(begun);
+
+    let all = u64::from(args.sessions.get()) * u64::from(args.messages.get());
+    let mut report = Report::new("offline");
+    report.value("messages", Value::Count(all));
+    let per_s = |seconds: f64| Value::Rate(float(all) / seconds);
+    report.value("acked_per_s", per_s(filled.as_secs_f64()));
+    report.value("drained", Value::Count(seen.arrived));
+    report.value("drained_per_s", per_s(drained.as_secs_f64()));
+    report.value("repeated", Value::Count(seen.repeated));
+    report.value("reordered", Value::Count(seen.reordered));
+    if let (Some(server), Some(cpu_before)) = (&server, cpu_before) {
+        let cpu = server.cpu()?.saturating_sub(cpu_before).as_secs_f64();
+        let each = cpu * 1e6 / float(seen.arrived.max(1));
+        report.value("server_cpu_us_per_delivered", Value::Fraction(each));
+        report.value("server_rss_kb_before", Value::Count(before.unwrap_or(0)));
+        report.value("server_rss_kb_full", Value::Count(full.unwrap_or(0)));
+        report.value("server_rss_kb_after", Value::Count(server.rss_kb()?));
+    }
+    report.fault_if(seen.arrived < all, "acknowledged messages did not arrive");
+    report.fault_if(seen.reordered > 0, "messages came out of order");
+    report.fault_if(seen.repeated > 0, "messages came twice on one connection");
+    Ok(report)
+}
+
+struct Bench<'a> {
+    target: Target,
+    args: &'a OfflineArgs,
+    clock: Clock,
+    run: u32,
+}
+
+/// What the sessions got.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    arrived: u64,
+    repeated: u64,
+    reordered: u64,
+}
+
+impl Bench<'_> {
+    fn sessions(&self) -> usize {
+        usize::from(self.args.sessions.get())
+    }
+
+    fn login(&self, session: usize) -> Login {
+        let role = Role::Subscriber;
+        let mut login = login(&self.target, role, session, session, self.run, true);
+        // Not what an earlier run left.
+        login.client_id = format!("{}-{:08x}", login.client_id, self.run);
+        login
+    }
+
+    fn topic(&self, session: usize) -> String {
+        let user = handle(&self.target, Role::Subscriber, session).unwrap_or_default();
+        match self.args.topics {
+            Topics::Plain => format!("bench/{:08x}/{session}", self.run),
+            Topics::Chat => format!("chat/to/@{user}"),
+        }
+    }
+
+    async fn leave_sessions(&self) -> Result<(), BenchError> {
+        let logins = (0..self.sessions()).map(|session| self.login(session));
+        let connected = connect_all(&self.target, logins.collect(), self.clock).await?;
+        for (session, mut connected) in connected.into_iter().enumerate() {
+            let filter = match self.args.topics {
+                Topics::Plain => self.topic(session),
+                Topics::Chat => "chat/me/in/+".to_owned(),
+            };
+            connected.client.subscribe(&filter, self.args.qos).await?;
+            connected.client.leave().await?;
+        }
+        Ok(())
+    }
+
+    async fn fill(&self) -> Result<(), BenchError> {
+        const PUBLISHERS: usize = 10;
+        let logins = (0..PUBLISHERS.min(self.sessions()))
+            .map(|index| login(&self.target, Role::Publisher, index, index, self.run, false));
+        let publishers = connect_all(&self.target, logins.collect(), self.clock).await?;
+        let mut tasks = JoinSet::new();
+        let count = publishers.len();
+        for (index, connected) in publishers.into_iter().enumerate() {
+            let topics = (index..self.sessions()).step_by(count);
+            let topics: Vec<String> = topics.map(|session| self.topic(session)).collect();
+            let (messages, payload) = (self.args.messages.get(), self.args.payload);
+            let limit = connected.connack.properties.receive_maximum;
+            let window = self.args.window.get().min(limit.unwrap_or(u16::MAX));
+            tasks.spawn(fill_topics(
+                connected.client,
+                topics,
+                (messages, payload),
+                window,
+            ));
+        }
+        while let Some(finished) = tasks.join_next().await {
+            finished??;
+        }
+        Ok(())
+    }
+
+    async fn drain(&self) -> Result<Seen, BenchError> {
+        let mut tasks = JoinSet::new();
+        for session in 0..self.sessions() {
+            let (login, clock, args) = (self.login(session), self.clock, self.args.clone());
+            tasks.spawn(drain_session(login, clock, args));
+        }
+        let mut all = Seen::default();
+        while let Some(finished) = tasks.join_next().await {
+            let seen = finished??;
+            all.arrived += seen.arrived;
+            all.repeated += seen.repeated;
+            all.reordered += seen.reordered;
+        }
+        Ok(all)
+    }
+}
+
+/// Sends the numbers 0, 1, 2 … to each topic in turn.
+async fn fill_topics(
+    mut client: Client,
+    topics: Vec<String>,
+    (messages, bytes): (u32, usize),
+    window: u16,
+) -> Result<(), BenchError> {
+    let mut open = 0;
+    let mut last_id = 0_u16;
+    for number in 0..messages {
+        let mut payload = BytesMut::with_capacity(bytes);
+        payload.put_slice(format!("{number:010}").as_bytes());
+        payload.resize(bytes, b'x');
+        let payload = payload.freeze();
+        for topic in &topics {
+            while open >= window {
+                settle(&mut client, &mut open).await?;
+            }
+            last_id = last_id % u16::MAX + 1;
+            client.push(&publish(topic, last_id, payload.clone()));
+            open += 1;
+        }
+        client.write()?;
+    }
+    while open > 0 {
+        settle(&mut client, &mut open).await?;
+    }
+    client.disconnect().await
+}
+
+/// Waits for one ack.
+async fn settle(client: &mut Client, open: &mut u16) -> Result<(), BenchError> {
+    match client.answer().await? {
+        Packet::PubAck(ack) if !ack.reason.is_error() => {
+            *open -= 1;
+            Ok(())
+        }
+        other => Err(client.unexpected(&other)),
+    }
+}
+
+fn publish(topic: &str, packet_id: u16, payload: Bytes) -> Packet {
+    Packet::Publish(Publish {
+        dup: false,
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        topic: topic.into(),
+        packet_id: PacketId::new(packet_id),
+        payload,
+        properties: PublishProperties::default(),
+    })
+}
+
+/// Comes back and takes everything, as long as something comes.
+async fn drain_session(login: Login, clock: Clock, args: OfflineArgs) -> Result<Seen, BenchError> {
+    let mut client = Client::connect(&login, clock).await?.client;
+    let mut seen = Seen::default();
+    let mut next = 0_u64;
+    while next < u64::from(args.messages.get()) {
+        let Ok(packet) = timeout(QUIET, client.next()).await else {
+            break; // what is missing is lost
+        };
+        match packet? {
+            Packet::Publish(message) => {
+                let number = number_in(&message.payload);
+                match number.map(|number| number.cmp(&next)) {
+                    Some(std::cmp::Ordering::Less) => seen.repeated += 1,
+                    Some(std::cmp::Ordering::Greater) => seen.reordered += 1,
+                    _ => {}
+                }
+                if let Some(number) = number.filter(|number| *number >= next) {
+                    seen.arrived += 1;
+                    next = number + 1;
+                }
+                client.acknowledge(&message);
+            }
+            Packet::PubRel(ack) => client.push(&Packet::PubComp(Ack::success(ack.packet_id))),
+            other => return Err(client.unexpected(&other)),
+        }
+    }
+    client.disconnect().await?;
+    Ok(seen)
+}
+
+/// The number in a payload, also inside of a JSON entry.
+fn number_in(payload: &[u8]) -> Option<u64> {
+    const JSON: &[u8] = b"\"t\":\"";
+    let digits = if payload.first() == Some(&b'{') {
+        let at = payload.windows(JSON.len()).position(|part| part == JSON)?;
+        payload.get(at + JSON.len()..)?
+    } else {
+        payload
+    };
+    std::str::from_utf8(digits.get(..10)?).ok()?.parse().ok()
+}
+
+/// Nothing for so long means that nothing more comes.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_found_in_plain_payloads_and_in_entries() {
+        assert_eq!(number_in(b"0000000042xxxx"), Some(42));
+        let entry = br#"{"seq":7,"kind":"message","t":"0000000043xx"}"#;
+        assert_eq!(number_in(entry), Some(43));
+        assert_eq!(number_in(b"nonsense"), None);
+    }
+}
