@@ -405,7 +405,7 @@ pub(crate) fn expires_at(now: Instant, session_expiry: u32) -> Instant {
 }
 
 /// Sessions that are looked at under the lock at once.
-pub(crate) const PAGE: usize = 500;
+pub(crate) const PAGE: usize = 100;
 
 #[cfg(test)]
 mod tests {

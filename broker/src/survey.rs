@@ -89,7 +89,13 @@ impl<'a> Look<'a> {
                 found.lines += 1;
                 if found.lines <= LINES_MAX {
                     let (dropped, waiting) = (load.dropped_lately, load.messages);
-                    warn!(user, %client_id, dropped, waiting, "the queue of a slow client is full: messages are dropped");
+                    warn!(
+                        user,
+                        ?client_id,
+                        dropped,
+                        waiting,
+                        "the queue of a slow client is full: messages are dropped"
+                    );
                 }
             }
         }
@@ -103,7 +109,7 @@ impl<'a> Look<'a> {
             self.server.metrics.client_stalls.increment();
             found.lines += 1;
             if found.lines <= LINES_MAX {
-                warn!(user, %client_id, peer = %live.peer, ?time, "a slow client takes nothing of what is sent to it");
+                warn!(user, ?client_id, peer = %live.peer, ?time, "a slow client takes nothing of what is sent to it");
             }
         }
     }

@@ -22,8 +22,9 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::Failure;
 use crate::acl;
-use crate::admin::AdminSocket;
+use crate::admin::{AdminSocket, Live};
 use crate::config::{Config, OrdinaryTopics};
+use crate::log::LogFilter;
 use crate::monitor::{Monitor, Sources};
 
 /// How often the store is asked how it is.
@@ -34,7 +35,7 @@ const SESSIONS: &str = "sessions";
 const ADDRESS_FILE: &str = "listen";
 
 /// Runs the server until a signal, or until the store fails.
-pub(crate) fn run(config: &Config, dev: bool) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, dev: bool, log: LogFilter) -> Result<(), Failure> {
     let mut runtime = match config.server.worker_threads {
         // The other scheduler runs first what was woken last.
         1 => tokio::runtime::Builder::new_current_thread(),
@@ -47,7 +48,7 @@ pub(crate) fn run(config: &Config, dev: bool) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::io("the runtime"))?;
-    runtime.block_on(serve(config, dev))
+    runtime.block_on(serve(config, dev, log))
 }
 
 /// Makes the data directory, for its owner only.
@@ -62,7 +63,7 @@ pub(crate) fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
         )))
 }
 
-async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
+async fn serve(config: &Config, dev: bool, log: LogFilter) -> Result<(), Failure> {
     // First of all, so that a signal during a long recovery of the store is not lost.
     let signals = Signals::new().map_err(Failure::io("signals"))?;
     let hangup = signal(SignalKind::hangup()).map_err(Failure::io("signals"))?;
@@ -84,7 +85,9 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
     let served = match build(config, dev, &health, sessions) {
         Ok(server) => {
             server.broker.rules().replace(rules);
-            server.run(health.clone(), config, hangup, stop).await;
+            server
+                .run(health.clone(), config, log, (hangup, stop))
+                .await;
             Ok(())
         }
         Err(failure) => Err(failure),
@@ -241,16 +244,30 @@ fn build(
 
 impl Server {
     /// Serves until stopped, and until everything has been drained.
-    async fn run(self, stores: Stores, config: &Config, hangup: Signal, stop: CancellationToken) {
+    async fn run(
+        self,
+        stores: Stores,
+        config: &Config,
+        log: LogFilter,
+        (hangup, stop): (Signal, CancellationToken),
+    ) {
         let tracker = TaskTracker::new();
         let drained = CancellationToken::new();
         let reload = Reload {
             acl_file: config.server.acl_file.clone(),
             rules: self.broker.rules(),
             certificates: self.broker.certificates(),
+            log: log.clone(),
+        };
+        let live = Live {
+            operator: self.broker.operator(),
+            log,
         };
         tracker.spawn(reload.run(hangup, stop.clone()));
-        tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
+        tracker.spawn(
+            self.admin
+                .run(self.accounts, live, tracker.clone(), stop.clone()),
+        );
         tracker.spawn(watch(stores, config.server.exit_on_poison, stop.clone()));
         if let Some((monitor, sources)) = self.monitor {
             // Its own token: it tells until the last client has gone.
@@ -297,6 +314,7 @@ struct Reload {
     acl_file: PathBuf,
     rules: Arc<Rules>,
     certificates: Certificates,
+    log: LogFilter,
 }
 
 impl Reload {
@@ -305,6 +323,9 @@ impl Reload {
             tokio::select! {
                 _ = hangup.recv() => {}
                 () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.log.reset() {
+                tracing::error!(error, "the log stays as it is");
             }
             tracing::info!("SIGHUP: reading the certificates and the rules again");
             self.certificates.reload().await;

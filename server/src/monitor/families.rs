@@ -409,12 +409,12 @@ mod tests {
     const MARKS: [&str; 2] = ["<!-- metrics -->\n", "<!-- end of metrics -->"];
 
     fn table() -> String {
-        let mut table = "| Name | Kind | What |\n|---|---|---|\n".to_owned();
-        for family in FAMILIES {
+        let head = "| Name | Kind | What |\n|---|---|---|\n".to_owned();
+        let lines = FAMILIES.iter().map(|family| {
             let (name, kind, help) = (family.name, family.kind.name(), family.help);
-            table += &format!("| `{name}` | {kind} | {help} |\n");
-        }
-        table
+            format!("| `{name}` | {kind} | {help} |\n")
+        });
+        head + &lines.collect::<String>()
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod client;
 mod deadline;
 mod disk;
+mod monitor;
 mod mosquitto;
 mod random;
 mod server;
@@ -10,6 +11,7 @@ mod server;
 pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
 pub(crate) use deadline::{PATIENCE, Stopwatch, eventually};
 pub(crate) use disk::{Preload, SmallDisk, compile};
+pub(crate) use monitor::Monitor;
 pub(crate) use mosquitto::{Sub, attempt_publish, attempt_subscribe, publish, publish_lines};
 pub(crate) use random::Random;
 pub(crate) use server::{Launch, Server, mqchat};

@@ -19,6 +19,7 @@ mod harness;
 mod hostile;
 mod import;
 mod login;
+mod monitor;
 mod operation;
 mod paho;
 mod persistence;
