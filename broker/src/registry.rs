@@ -212,14 +212,6 @@ impl Registry {
         self.lock().slots.get(key)?.live.clone()
     }
 
-    /// The queues of kept sessions.
-    pub(crate) fn kept_queues(&self) -> Vec<Arc<Queue>> {
-        let inner = self.lock();
-        let kept = inner.slots.values().filter_map(|slot| slot.kept.as_ref());
-        kept.filter_map(|kept| kept.session.subscriber.queue().cloned())
-            .collect()
-    }
-
     /// Waits until there may be an earlier deadline.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;

@@ -44,7 +44,9 @@ impl Vitals {
         let ms = blocked.map_or(0, |since| {
             u64::try_from(since.as_millis()).map_or(u64::MAX, |ms| ms.saturating_add(1))
         });
-        if self.blocked_ms.swap(ms, Ordering::Relaxed) != ms {
+        // Written by the connection's task alone: no exchange is needed.
+        if self.blocked_ms.load(Ordering::Relaxed) != ms {
+            self.blocked_ms.store(ms, Ordering::Relaxed);
             self.told.store(false, Ordering::Relaxed);
         }
     }

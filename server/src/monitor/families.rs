@@ -432,6 +432,18 @@ mod tests {
     }
 
     #[test]
+    fn alerts_are_about_what_is_told() {
+        let alerts = include_str!("../../../config/alerts.yml");
+        let words = alerts.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+        let named: BTreeSet<_> = words.filter(|it| it.starts_with("mqchat_")).collect();
+        assert!(named.len() > 3, "{named:?}");
+        for name in named {
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(FAMILIES.iter().any(|it| it.name == family), "{name}");
+        }
+    }
+
+    #[test]
     fn names_are_those_of_prometheus() {
         let names: BTreeSet<_> = FAMILIES.iter().map(|it| it.name).collect();
         assert_eq!(names.len(), FAMILIES.len(), "each once");

@@ -127,6 +127,15 @@ fn health_and_readiness_are_told_and_nothing_else() {
 }
 
 #[test]
+fn clients_that_say_nothing_do_not_keep_the_monitor() {
+    let (_server, monitor) = monitored(|launch| launch);
+    // More than it serves at once: they have to give up their places.
+    let silent: Vec<_> = (0..20).map(|_| monitor.connect()).collect();
+    assert_eq!(monitor.get("/health").0, 200);
+    drop(silent);
+}
+
+#[test]
 fn a_store_without_room_is_not_ready() {
     let (_server, monitor) =
         monitored(|launch| launch.variable("MQCHAT_STORE__MAX_DISK_BYTES", "1"));

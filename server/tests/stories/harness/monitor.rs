@@ -22,9 +22,14 @@ impl Monitor {
         Self(address.unwrap().parse().unwrap())
     }
 
+    /// Connects, and says nothing.
+    pub(crate) fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.0).unwrap()
+    }
+
     /// Sends a head (or anything else) and reads what comes until the end.
     pub(crate) fn send(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(self.0).unwrap();
+        let mut stream = self.connect();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // It may close before it has read everything.
         let _ = stream.write_all(request.as_bytes());
