@@ -50,8 +50,12 @@ use crate::server::{Server, session_row};
 use crate::session::queue::Queued;
 use crate::session::{Action, Came, Keep, Owner, ProtocolError, Session, Subscribing, will};
 
-/// Serves one accepted stream until it has ended.
-pub(crate) async fn serve<S>(server: Arc<Server>, stream: S, arrival: Arrival)
+/// Lets the client of a stream in; `None`: it was refused, and the stream has ended.
+pub(crate) async fn open<S>(
+    server: Arc<Server>,
+    stream: S,
+    arrival: Arrival,
+) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -60,13 +64,15 @@ where
         link.accept_mqtt31();
     }
     let peer = arrival.peer;
-    // Boxed: what comes before and after the connection's long life takes no memory during it.
-    match Box::pin(handshake::open(&server, &mut link, arrival)).await {
+    match handshake::open(&server, &mut link, arrival).await {
         Ok(opened) => {
             server.metrics.connects_accepted.increment();
-            Box::new(Connection::new(server, link, opened)).run().await;
+            Some(Box::new(Connection::new(server, link, opened)))
         }
-        Err(refused) => Box::pin(refuse(&server, link, peer, refused)).await,
+        Err(refused) => {
+            refuse(&server, link, peer, refused).await;
+            None
+        }
     }
 }
 
@@ -119,7 +125,7 @@ async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, link: &mut 
 }
 
 /// A connection whose CONNECT was accepted.
-struct Connection<S> {
+pub(crate) struct Connection<S> {
     server: Arc<Server>,
     link: Link<S>,
     client: Arc<ClientInfo>,
@@ -244,7 +250,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn run(mut self: Box<Self>) {
+    /// Serves it until it has ended.
+    pub(crate) async fn run(mut self: Box<Self>) {
         self.server.metrics.clients_connected.increment();
         let end = match self.drive().await {
             Ok(never) => match never {},

@@ -6,7 +6,7 @@
 //! 3. With `proxy_protocol`: the balancer's header is read ([`proxy`]), and the connection counts for the address in it.
 //! 4. With TLS: the handshake, perhaps with a client certificate that names a user ([`tls`]).
 //! 5. With WebSocket: the handshake, and frames from then on ([`websocket`]).
-//! 6. [`connection::serve`] takes the [`Stream`].
+//! 6. [`connection::open`] takes the [`Stream`].
 //!
 //! One socket per listener accepts for all threads. A socket per thread (`SO_REUSEPORT`) was left out: a task per
 //! connection is all that the loop does, and connections that wait on a busy thread's socket could not go elsewhere.
@@ -236,9 +236,14 @@ impl Listener {
         let tasks = server.tasks.clone();
         tasks.spawn(async move {
             // Boxed: handshakes take no memory during the connection's long life.
-            let welcomed = Box::pin(welcome.receive(&server, socket, arrival, place));
-            if let Some((stream, arrival, _place)) = welcomed.await {
-                connection::serve(server, stream, arrival).await;
+            let opened = Box::pin(async move {
+                let welcomed = welcome.receive(&server, socket, arrival, place).await;
+                let (stream, arrival, place) = welcomed?;
+                let connection = connection::open(server, stream, arrival).await?;
+                Some((connection, place))
+            });
+            if let Some((connection, _place)) = opened.await {
+                connection.run().await;
             }
         });
     }

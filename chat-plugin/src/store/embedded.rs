@@ -55,10 +55,18 @@ pub const BODY_BYTES_MAX: usize = 128 * 1024;
 const FEED_MAX: usize = 8_192;
 /// Relaxed moves that wait in memory at most; then callers wait for a commit.
 const OVERLAY_MAX: usize = 65_536;
-/// Reads on threads for blocking work at once; more wait.
-const READS_MAX: usize = 32;
+/// Reads on threads for blocking work at once, for each core; more wait. Each thread has a heap of its own, which grows to
+/// megabytes: with 32 of them a storm of logins cost 150 MB.
+const READS_PER_CORE: usize = 2;
+/// At least so many, for disks that are slow.
+const READS_MIN: usize = 4;
 /// Bytes of the memory budget that one cached head is counted for.
 const HEAD_BUDGET_BYTES: u64 = 2_048;
+
+fn reads_max() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    READS_MIN.max(cores * READS_PER_CORE)
+}
 
 /// A store on an embedded engine.
 #[derive(Debug)]
@@ -118,7 +126,7 @@ impl<K: KvEngine> EmbeddedStore<K> {
         let heads_max = heads_max(options.memory_bytes);
         let shared = Arc::new(Shared {
             reads_in_memory: engine.reads_in_memory(),
-            reads: Arc::new(Semaphore::new(READS_MAX)),
+            reads: Arc::new(Semaphore::new(reads_max())),
             opened: RwLock::new(None),
             heads: Heads::new(heads_max),
             overlay: Overlay::default(),
