@@ -31,7 +31,7 @@ use crate::clock;
 use crate::codec::decode::DecodeError;
 use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
-    Ack, ConnAck, Disconnect, Packet, PacketId, Publish, Qos, SubscribeFilter, Version, Will,
+    ConnAck, Disconnect, Packet, PacketId, Publish, Qos, SubscribeFilter, Version, Will,
 };
 use crate::codec::properties::{AckProperties, ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
@@ -48,7 +48,7 @@ use crate::registry::{Claim, KeptSession, expires_at};
 use crate::router::{Publisher, Subscriber};
 use crate::server::{Server, session_row};
 use crate::session::queue::Queued;
-use crate::session::{AckKind, Action, Keep, ProtocolError, Session, Subscribing, will};
+use crate::session::{Action, Came, Keep, Owner, ProtocolError, Session, Subscribing, will};
 
 /// Lets the client of a stream in; `None`: it was refused, and the stream has ended.
 pub(crate) async fn open<S>(
@@ -140,6 +140,8 @@ pub(crate) struct Connection<S> {
     will: Option<Box<Will>>,
     /// A re-authentication that waits for the client.
     dialogue: Option<Box<dyn Authentication>>,
+    /// Publishes that came together and were acknowledged in this turn, and how many.
+    acknowledged: Option<(Came, usize)>,
     plugin: Plugin,
     /// Who is asked first next time: the plugin or the queue.
     plugin_first: bool,
@@ -237,6 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             claim: opened.claim,
             will: opened.will,
             dialogue: None,
+            acknowledged: None,
             // The plugin may have something from the beginning, for example what was in flight.
             plugin: Plugin::Ready,
             plugin_first: true,
@@ -272,13 +275,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn drive(&mut self) -> Result<std::convert::Infallible, End> {
         let server = Arc::clone(&self.server);
         let mut stopped = pin!(server.stop.cancelled());
-        if let Some(queue) = self.subscriber.queue() {
-            self.publisher.set_queue(queue);
-        }
+        self.note_subscriptions();
         let mut letters = Letters::default();
         loop {
             self.turn(std::mem::take(&mut letters))?;
             poll_fn(|cx| Poll::Ready(self.write_now(cx))).await?;
+            self.note_vitals();
             self.arm();
             // Others have their turn, too.
             tokio::task::consume_budget().await;
@@ -436,6 +438,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         metrics.messages_dropped_too_large.add(tally.too_large);
         metrics.messages_dropped_expired.add(tally.expired);
         self.link.take_traffic().count(metrics);
+        self.count_acknowledged();
         result
     }
 
@@ -551,7 +554,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         out: &mut Vec<Action>,
     ) -> Result<(), End> {
         match action {
-            Action::SendAck(kind, ack) => self.send_ack(kind, ack),
+            Action::SendAck(kind, ack, came) => {
+                self.link.send(&kind.packet(ack), self.session.version());
+                self.note_acknowledged(came);
+            }
             Action::Send(packet) => self.link.send(&packet, self.session.version()),
             Action::Deliver(outgoing) => {
                 self.link.send_publish(&outgoing, self.session.version());
@@ -602,8 +608,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    fn send_ack(&mut self, kind: AckKind, ack: Ack) {
-        self.link.send(&kind.packet(ack), self.session.version());
+    /// Those that came together are counted together.
+    fn note_acknowledged(&mut self, came: Option<Came>) {
+        let Some(came) = came else { return };
+        match &mut self.acknowledged {
+            Some((known, count)) if *known == came => *count += 1,
+            _ => {
+                self.count_acknowledged();
+                self.acknowledged = Some((came, 1));
+            }
+        }
+    }
+
+    fn count_acknowledged(&mut self) {
+        let Some((came, count)) = self.acknowledged.take() else {
+            return;
+        };
+        let metrics = &self.server.metrics;
+        let latency = match came.owner {
+            Owner::Plugin => &metrics.ack_latency_plugin,
+            Owner::Broker | Owner::Unknown => &metrics.ack_latency,
+        };
+        latency.took(clock::now().saturating_duration_since(came.at), count);
+    }
+
+    /// For whoever looks at the connection from outside.
+    fn note_vitals(&self) {
+        let since = self.client.authenticated_since;
+        let blocked = self.link.blocked_since();
+        let blocked = blocked.map(|at| at.saturating_duration_since(since));
+        self.client.vitals.note(self.session.inflight(), blocked);
+    }
+
+    fn note_subscriptions(&mut self) {
+        if let Some(queue) = self.subscriber.queue() {
+            self.publisher.set_queue(queue);
+            self.client.vitals.set_queue(queue);
+        }
+        let count = self.subscriber.subscriptions();
+        self.client.vitals.set_subscriptions(count);
     }
 
     fn ticket<A: Into<Answer>>(&self, number: u64) -> Ticket<A> {
@@ -773,9 +816,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .into_iter()
             .map(|filter| self.subscribe_one(filter, identifier, now, entry))
             .collect();
-        if let Some(queue) = self.subscriber.queue() {
-            self.publisher.set_queue(queue);
-        }
+        self.note_subscriptions();
         reasons
     }
 
@@ -872,6 +913,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             *entry = given;
             reasons.push(reason);
         }
+        self.note_subscriptions();
         reasons
     }
 
@@ -917,6 +959,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let room = self.room();
         let deliveries = self.server.hooks.pull(&self.client, room);
+        self.server.metrics.publishes_pulled.add(deliveries.len());
         if deliveries.is_empty() {
             self.plugin = if room.packets == 0 {
                 Plugin::WaitsForRoom

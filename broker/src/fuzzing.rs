@@ -351,7 +351,7 @@ impl Life {
         let version = self.connect.version;
         let mut sent = BytesMut::new();
         match action {
-            Action::SendAck(kind, ack) => encode(&kind.packet(ack), version, &mut sent),
+            Action::SendAck(kind, ack, _) => encode(&kind.packet(ack), version, &mut sent),
             Action::Send(packet) => encode(&packet, version, &mut sent),
             Action::Deliver(outgoing) => {
                 encode_publish(&outgoing.publish, &outgoing.head(), version, &mut sent);

@@ -283,6 +283,39 @@ impl Router {
         }
     }
 
+    /// Retained messages, in a page: as [`Retained::page`].
+    pub(crate) fn page_retained(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> (Vec<Message>, Option<ByteString>) {
+        let retained = self.retained(filter).read();
+        let retained = retained.unwrap_or_else(PoisonError::into_inner);
+        retained.page(filter, after, max)
+    }
+
+    /// Clears the retained messages of clients in such a page. Returns how many, behind which topic to go on, and what is
+    /// to be at rest of it.
+    pub(crate) fn clear_retained(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> (usize, Option<ByteString>, Option<Journaled>) {
+        let mut retained = self.retained_mut();
+        let (found, next) = retained.page(filter, after, max);
+        // Opened under the lock, as in `retain`.
+        let mut entry = self.open();
+        for message in &found {
+            retained.remove(&message.publish.topic);
+            if let (Some(entry), Some(number)) = (&mut entry, message.number) {
+                entry.push(Change::Cleared(number));
+            }
+        }
+        (found.len(), next, entry)
+    }
+
     /// How much there is now.
     pub(crate) fn counts(&self) -> Counts {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
@@ -718,6 +751,11 @@ impl Subscriber {
     /// Its filters, in no order.
     pub(crate) fn filters(&self) -> impl Iterator<Item = &TopicFilter> {
         self.filters.keys()
+    }
+
+    /// How many there are.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.filters.len()
     }
 
     /// The queue, once there was a subscription.

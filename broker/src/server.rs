@@ -16,7 +16,7 @@ use crate::hooks::{ClientInfo, Hooks};
 use crate::journal::{Change, Entry, Journal, SessionRow, Waiter, WillRow};
 use crate::metrics::Metrics;
 use crate::rate::{Arrivals, Rate};
-use crate::registry::{Due, KeptSession, Registry};
+use crate::registry::{Due, KeptSession, PAGE, Registry};
 use crate::router::{Publisher, Routed, Router, Subscriber};
 use crate::session::queue::Queued;
 use crate::session::{SessionState, will};
@@ -219,10 +219,19 @@ impl Server {
 
     /// Forgets what has expired of what waits for clients that are away, and of what is retained.
     fn sweep(&self, now: Instant) {
-        for queue in self.registry.kept_queues() {
-            let expired = queue.take_if(|queued| queued.is_expired(now));
-            self.metrics.messages_dropped_expired.add(expired.len());
-            queue.settle(&expired, self.router.open().as_mut());
+        let mut after = None;
+        loop {
+            let (page, next) = self.registry.page(after.as_ref(), PAGE);
+            let kept = page.iter().filter_map(|seen| seen.kept.as_ref());
+            for queue in kept.filter_map(|kept| kept.queue.as_ref()) {
+                let expired = queue.take_if(|queued| queued.is_expired(now));
+                self.metrics.messages_dropped_expired.add(expired.len());
+                queue.settle(&expired, self.router.open().as_mut());
+            }
+            after = next;
+            if after.is_none() {
+                break;
+            }
         }
         self.router.expire_retained(now);
     }

@@ -39,6 +39,7 @@ pub(crate) use self::error::ProtocolError;
 pub(crate) use self::inflight::Content;
 use self::inflight::Inflight;
 use self::queue::Queued;
+pub(crate) use self::received::{Came, Owner};
 use self::received::{Due, Pending, Received};
 use self::requests::Request;
 pub(crate) use self::terms::Terms;
@@ -320,7 +321,7 @@ impl Session {
         let mut unsent = Vec::new();
         for (due, answer) in std::mem::take(&mut self.pending).into_answered() {
             if let Due::PubRec(packet_id) = due {
-                self.settle_qos2(packet_id, answer, &mut unsent);
+                self.settle_qos2(packet_id, answer, None, &mut unsent);
             }
         }
         self.state.received.disconnect(self.terms.durable);
@@ -351,6 +352,11 @@ impl Session {
     /// Free places for deliveries at QoS 1 and 2.
     pub(crate) fn window(&self) -> usize {
         self.terms.window.saturating_sub(self.state.inflight.sent())
+    }
+
+    /// Deliveries at QoS 1 and 2 that wait for their acknowledgements.
+    pub(crate) const fn inflight(&self) -> usize {
+        self.state.inflight.sent()
     }
 
     /// The plugin gave more than it was told: nothing is to be pulled.
@@ -394,7 +400,8 @@ impl Session {
     ) {
         match content {
             Content::Released(_) => {
-                out.push(Action::SendAck(AckKind::PubRel, Ack::success(packet_id)));
+                let ack = Ack::success(packet_id);
+                out.push(Action::SendAck(AckKind::PubRel, ack, None));
             }
             Content::Message(message) => self.send_message(now, packet_id, message, dup, out),
             Content::Plugin(_) => {}

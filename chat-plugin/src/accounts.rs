@@ -257,6 +257,11 @@ impl Accounts {
         result
     }
 
+    /// Refused logins since the start of the process.
+    pub fn logins_refused(&self) -> u64 {
+        self.refused.count.value()
+    }
+
     /// Says how many refused logins had no line of their own in the log. Called every minute, and at the end.
     pub fn tell_untold(&self) {
         self.refused.tell_untold();

@@ -4,6 +4,7 @@
 //! through `ingest` (publishes), `subscribe` and `rpc`; deliveries are pulled from the reader.
 
 mod answer;
+mod dropped;
 mod ingest;
 mod logins;
 mod peer;
@@ -727,6 +728,17 @@ impl Hooks for ChatPlugin {
 
     fn on_disconnected(&self, client: &Arc<ClientInfo>, end: SessionEnd) {
         self.close(client, end);
+    }
+
+    async fn on_session_dropped(&self, user: &str, client_id: &str) -> Result<bool, ReasonCode> {
+        let Ok(user) = user.parse() else {
+            return Ok(false);
+        };
+        let dropped = self.drop_session(user, client_id).await;
+        dropped.map_err(|error| {
+            tracing::error!(%error, "a session could not be dropped");
+            ReasonCode::ServerUnavailable
+        })
     }
 
     async fn on_shutdown(&self) {

@@ -9,6 +9,7 @@ pub mod clock;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 mod dump;
 pub mod embedded;
+mod metrics;
 mod options;
 #[cfg(test)]
 mod suite;
@@ -29,6 +30,7 @@ use crate::domain::user::{Token, User};
 
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::dump::{Compacted, Dumped, compact, dump, load};
+pub use self::metrics::StoreMetrics;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::options::engine_of;
 pub use self::options::{EngineKind, StoreOptions, open, open_with_clock};
@@ -194,6 +196,9 @@ pub trait ChatStore: Send + Sync + 'static {
 
     /// How the store is.
     fn health(&self) -> Health;
+
+    /// What the store measures.
+    fn metrics(&self) -> Arc<StoreMetrics>;
 
     /// Waits until every relaxed write so far is durable.
     async fn flush(&self) -> Result<(), StoreError>;

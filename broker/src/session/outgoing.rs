@@ -67,7 +67,7 @@ impl Session {
             reason,
             properties: None,
         };
-        out.push(Action::SendAck(AckKind::PubRel, release));
+        out.push(Action::SendAck(AckKind::PubRel, release, None));
         Ok(())
     }
 

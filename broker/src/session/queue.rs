@@ -33,6 +33,11 @@ struct Inner {
     state: State,
     /// The next place at rest.
     next_place: u64,
+    /// Messages that found no room.
+    dropped: u64,
+    /// How many of them were known at the last look, and whether there were new ones then.
+    looked_at: u64,
+    was_dropping: bool,
     /// Of the connection while it waits.
     waker: Option<Waker>,
 }
@@ -87,6 +92,18 @@ pub(crate) enum Pushed {
     Nobody,
     /// The queue is full.
     Full,
+}
+
+/// What waits in a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    pub(crate) dropped: u64,
+    /// Since the last look.
+    pub(crate) dropped_lately: u64,
+    /// There were none between the last two looks.
+    pub(crate) begins_to_drop: bool,
 }
 
 /// A publish that is about to be shared. Receivers that may keep it long get a copy of just its bytes, made once: the
@@ -206,6 +223,7 @@ impl Queue {
             }
             let bytes = size(shared.live());
             if inner.messages.len() >= self.messages_max || inner.bytes + bytes > self.bytes_max {
+                inner.dropped += 1;
                 return Pushed::Full;
             }
             let publish = if away || inner.messages.len() >= COMPACT_FROM {
@@ -235,6 +253,7 @@ impl Queue {
                 return Pushed::Nobody;
             }
             if inner.messages.len() >= self.messages_max {
+                inner.dropped += messages.len() as u64;
                 return Pushed::Full;
             }
             for mut queued in messages {
@@ -324,6 +343,20 @@ impl Queue {
         inner.messages.shrink_to_fit();
     }
 
+    /// What waits now.
+    pub(crate) fn load(&self) -> Load {
+        self.lock().load()
+    }
+
+    /// What waits now, for the one who looks now and then.
+    pub(crate) fn look(&self) -> Load {
+        let mut inner = self.lock();
+        let load = inner.load();
+        inner.looked_at = inner.dropped;
+        inner.was_dropping = load.dropped_lately > 0;
+        load
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.lock().state == State::Connected
     }
@@ -393,6 +426,19 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn load(&self) -> Load {
+        let dropped_lately = self.dropped - self.looked_at;
+        Load {
+            messages: self.messages.len(),
+            bytes: self.bytes,
+            dropped: self.dropped,
+            dropped_lately,
+            begins_to_drop: dropped_lately > 0 && !self.was_dropping,
+        }
     }
 }
 
@@ -482,6 +528,24 @@ mod tests {
         assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Waits);
         assert_eq!(push(&queue, Qos::AtMostOnce), Pushed::Waits);
         assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Full);
+    }
+
+    #[test]
+    fn it_begins_to_drop_once_until_it_has_stopped() {
+        let queue = Queue::new(1, 1, usize::MAX);
+        let begins = || {
+            let load = queue.look();
+            (load.dropped, load.begins_to_drop)
+        };
+        push(&queue, Qos::AtLeastOnce);
+        assert_eq!(begins(), (0, false));
+        push(&queue, Qos::AtLeastOnce);
+        assert_eq!(begins(), (1, true));
+        push(&queue, Qos::AtLeastOnce);
+        assert_eq!(begins(), (2, false));
+        assert_eq!(begins(), (2, false));
+        push(&queue, Qos::AtLeastOnce);
+        assert_eq!(begins(), (3, true));
     }
 
     #[test]

@@ -102,6 +102,13 @@ impl Terms {
     }
 }
 
+impl Terms {
+    /// Keep Alive in seconds; 0: none.
+    pub(crate) fn keep_alive_s(&self) -> u64 {
+        self.silence_max.map_or(0, |max| max.as_secs() * 2 / 3)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -181,7 +181,7 @@ impl Pair {
         for action in actions {
             let mut more = Vec::new();
             match action {
-                Action::SendAck(kind, ack) => self.to_client.push_back(kind.packet(ack)),
+                Action::SendAck(kind, ack, _) => self.to_client.push_back(kind.packet(ack)),
                 Action::Send(packet) => self.to_client.push_back(*packet),
                 Action::Deliver(outgoing) => self.to_client.push_back(packet_of(&outgoing)),
                 Action::Route(publish, number) => {

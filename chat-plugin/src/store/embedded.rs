@@ -39,7 +39,7 @@ use self::writer::Writer;
 use super::clock::Clock;
 use super::{
     ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place, StoreError,
-    StoreOptions, tables,
+    StoreMetrics, StoreOptions, tables,
 };
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
@@ -84,6 +84,7 @@ struct Shared<K> {
     condition: Condition,
     feed: Mutex<Option<mpsc::Sender<Committed>>>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<StoreMetrics>,
     reads_in_memory: bool,
     /// Room for reads that may block: each takes a thread.
     reads: Arc<Semaphore>,
@@ -133,6 +134,7 @@ impl<K: KvEngine> EmbeddedStore<K> {
             condition: Condition::default(),
             feed: Mutex::new(None),
             clock,
+            metrics: Arc::default(),
         });
         let opened = Arc::new(Opened {
             engine,
@@ -612,6 +614,10 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         let (sender, receiver) = mpsc::channel(FEED_MAX);
         *self.shared.lock_feed() = Some(sender);
         receiver
+    }
+
+    fn metrics(&self) -> Arc<StoreMetrics> {
+        Arc::clone(&self.shared.metrics)
     }
 
     fn health(&self) -> Health {

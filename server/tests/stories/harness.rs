@@ -3,6 +3,7 @@
 mod client;
 mod deadline;
 mod disk;
+mod monitor;
 mod mosquitto;
 mod program;
 mod random;
@@ -11,6 +12,7 @@ mod server;
 pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
 pub(crate) use deadline::{PATIENCE, Stopwatch, eventually};
 pub(crate) use disk::{Preload, SmallDisk, compile};
+pub(crate) use monitor::Monitor;
 pub(crate) use mosquitto::{
     Sub, attempt_publish, attempt_request, attempt_subscribe, publish, publish_lines,
 };

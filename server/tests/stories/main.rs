@@ -20,6 +20,7 @@ mod harness;
 mod hostile;
 mod import;
 mod login;
+mod monitor;
 mod operation;
 mod persistence;
 mod refusals;

@@ -480,9 +480,11 @@ impl<K: KvEngine> Writer<K> {
         if is_nothing {
             return self.finish_group();
         }
+        let began = self.shared.clock.elapsed();
         if let Err(error) = self.commit_rows() {
             return self.fail(error);
         }
+        self.measure(began);
         for (id, pending) in self.group.conversations.drain() {
             if let Pending {
                 now: Some(known),
@@ -535,6 +537,15 @@ impl<K: KvEngine> Writer<K> {
         self.disk.note_written(batch.bytes());
         self.last = row;
         Ok(())
+    }
+
+    fn measure(&self, began: Duration) {
+        let metrics = &self.shared.metrics;
+        metrics.entries.add(self.group.committed.len());
+        if self.group.is_durable {
+            let took = self.shared.clock.elapsed().saturating_sub(began);
+            metrics.commits.note(took, self.group.done.len());
+        }
     }
 
     /// Tells the receiver of the feed, and waits while it has no room.
