@@ -395,7 +395,12 @@ fn unsubscribe(client: &mut Client, filter: &str) {
 
 #[test]
 fn a_receipt_comes_whatever_else_changes_in_the_group_meanwhile() {
-    let server = Server::dev();
+    let server = Server::in_new_directory(|launch| {
+        // Twelve rounds of receipts, each soon.
+        launch
+            .dev()
+            .variable("MQCHAT_CHAT__RECEIPT_INTERVAL_MAX_MS", "250")
+    });
     let mut alice = Login::new("alice").connect(server.address());
     let mut bob = Login::new("bob").connect(server.address());
     let mut carol = Login::new("carol").connect(server.address());
