@@ -828,10 +828,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut entry = self.open_if_durable();
         self.unsubscribe(&over, &mut entry);
         if let Some(queue) = self.subscriber.queue() {
+            let left = self.subscriber.coverage();
+            // Judged by its topic only if no subscription is left that brings it.
             let forbidden = |queued: &Queued| {
                 let filter = &queued.publish.topic;
                 let request = Request::Subscribe { filter };
                 acl::permit(&*self.server.hooks, &self.client, request).is_err()
+                    && !left.brings(queued)
             };
             let dropped = queue.take_if(forbidden);
             let metrics = &self.server.metrics;

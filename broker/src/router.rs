@@ -720,6 +720,20 @@ impl Subscriber {
         self.filters.keys()
     }
 
+    /// What its subscriptions bring.
+    pub(crate) fn coverage(&self) -> Coverage<'_> {
+        let mut filters = Trie::default();
+        for filter in self.filters() {
+            if filter.split_share().0.is_none() {
+                filters.insert(filter.as_str(), 0, ());
+            }
+        }
+        Coverage {
+            subscriber: self,
+            filters,
+        }
+    }
+
     /// The queue, once there was a subscription.
     pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
         self.queue.as_ref()
@@ -737,6 +751,27 @@ impl Subscriber {
             Arc::new(queue)
         });
         Arc::clone(queue)
+    }
+}
+
+/// What the subscriptions of a session bring.
+#[derive(Debug)]
+pub(crate) struct Coverage<'a> {
+    subscriber: &'a Subscriber,
+    /// Those that are not shared.
+    filters: Trie<()>,
+}
+
+impl Coverage<'_> {
+    /// Is there a subscription that a waiting message may have come by?
+    pub(crate) fn brings(&self, queued: &Queued) -> bool {
+        if let Some(share) = &queued.share {
+            return self.subscriber.filters().any(|it| it.as_str() == &**share);
+        }
+        let mut found = false;
+        self.filters
+            .matches(&queued.publish.topic, |_, ()| found = true);
+        found
     }
 }
 
