@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 
 pub(crate) use self::retained::Message;
-use self::retained::Retained;
+use self::retained::{Retained, Search};
 use self::shared::{Group, Member};
 use self::trie::Trie;
 use crate::codec::packet::{Publish, Qos, RetainHandling, SubscribeFilter};
@@ -281,6 +281,28 @@ impl Router {
         } else {
             &self.retained
         }
+    }
+
+    /// The retained messages that each of these subscriptions asks for. All that there are for one of them, and together no
+    /// more than a queue has room for beside: the rest is left out.
+    fn find_retained(&self, asked: &[Asked], now: Instant) -> Vec<Vec<Message>> {
+        let mut lists: Vec<Vec<Message>> = asked.iter().map(|_| Vec::new()).collect();
+        for store in [&self.retained, &self.statistics] {
+            let here = |asked: &Asked| std::ptr::eq(self.retained(asked.filter.as_str()), store);
+            let filters = asked.iter().filter(|asked| here(asked));
+            let read = || store.read().unwrap_or_else(PoisonError::into_inner);
+            let messages_max = self.limits.queue_messages_max.saturating_add(read().len());
+            let filters = filters.map(|asked| asked.filter.as_str());
+            let mut search = Search::new(filters, messages_max);
+            while !search.is_over() {
+                read().search(&mut search, now);
+            }
+            let places = lists.iter_mut().zip(asked).filter(|(_, asked)| here(asked));
+            for ((list, _), found) in places.zip(search.found()) {
+                *list = found;
+            }
+        }
+        lists
     }
 
     /// How much there is now.
@@ -613,7 +635,7 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes, and queues the retained messages that the subscription asks for.
+    /// Subscribes. If the subscription asks for retained messages, that is added to `asked`.
     ///
     /// # Errors
     /// The Reason Code for SUBACK.
@@ -622,7 +644,7 @@ impl Subscriber {
         router: &Router,
         wanted: SubscribeFilter,
         identifier: Option<u32>,
-        now: Instant,
+        asked: &mut Vec<Asked>,
         entry: &mut Option<Journaled>,
     ) -> Result<ReasonCode, ReasonCode> {
         let SubscribeFilter { filter, qos, .. } = wanted;
@@ -651,10 +673,35 @@ impl Subscriber {
                 RetainHandling::Never => false,
             };
         if send_retained {
-            queue_retained(router, &queue, &filter, qos, identifier, now, entry);
+            asked.push(Asked {
+                filter: filter.clone(),
+                qos,
+                identifier,
+            });
         }
         self.filters.insert(filter, number);
         Ok(granted(qos))
+    }
+
+    /// Queues the retained messages that the subscriptions of a SUBSCRIBE ask for. Whoever gets a newer message before is
+    /// not sent back to an older one: what is found now is not older than what has been routed.
+    pub(crate) fn queue_retained(
+        &self,
+        router: &Router,
+        asked: &[Asked],
+        now: Instant,
+        entry: &mut Option<Journaled>,
+    ) {
+        let Some(queue) = self.queue.as_ref().filter(|_| !asked.is_empty()) else {
+            return;
+        };
+        for (asked, found) in asked.iter().zip(router.find_retained(asked, now)) {
+            if found.is_empty() {
+                continue;
+            }
+            let messages = found.into_iter().map(|message| asked.queued(message));
+            queue.push_retained(messages.collect(), entry);
+        }
     }
 
     /// Notes a subscription at rest; returns its number.
@@ -754,6 +801,29 @@ impl Subscriber {
     }
 }
 
+/// A subscription that asks for retained messages.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    filter: TopicFilter,
+    qos: Qos,
+    identifier: Option<u32>,
+}
+
+impl Asked {
+    fn queued(&self, message: Message) -> Queued {
+        Queued {
+            qos: message.publish.qos.min(self.qos),
+            publish: message.publish,
+            expires_at: message.expires_at,
+            retain: true,
+            subscription_identifiers: self.identifier.into_iter().collect(),
+            share: None,
+            // Only the message: the queue gives it a place, if it is to have one.
+            stored: message.number.map(|message| Stored { place: 0, message }),
+        }
+    }
+}
+
 /// What the subscriptions of a session bring.
 #[derive(Debug)]
 pub(crate) struct Coverage<'a> {
@@ -782,39 +852,6 @@ fn remove(router: &Router, filter: &TopicFilter, subscriber: u64) -> bool {
     }
     router.remove(filter.as_str(), subscriber);
     false
-}
-
-fn queue_retained(
-    router: &Router,
-    queue: &Queue,
-    filter: &TopicFilter,
-    qos: Qos,
-    identifier: Option<u32>,
-    now: Instant,
-    entry: &mut Option<Journaled>,
-) {
-    let found = router
-        .retained(filter.as_str())
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .matching(filter.as_str(), now);
-    if found.is_empty() {
-        return;
-    }
-    let messages = found
-        .into_iter()
-        .map(|message| Queued {
-            qos: message.publish.qos.min(qos),
-            publish: message.publish,
-            expires_at: message.expires_at,
-            retain: true,
-            subscription_identifiers: identifier.into_iter().collect(),
-            share: None,
-            // Only the message: the queue gives it a place, if it is to have one.
-            stored: message.number.map(|message| Stored { place: 0, message }),
-        })
-        .collect();
-    queue.push_retained(messages, entry);
 }
 
 const fn granted(qos: Qos) -> ReasonCode {
