@@ -16,7 +16,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -45,7 +45,7 @@ use crate::listener::Arrival;
 use crate::mailbox::{Answer, Letters};
 use crate::rate::Meter;
 use crate::registry::{Claim, KeptSession, expires_at};
-use crate::router::{Publisher, Subscriber};
+use crate::router::{Asked, Publisher, Subscriber};
 use crate::server::{Server, session_row};
 use crate::session::queue::Queued;
 use crate::session::{Action, Came, Keep, Owner, ProtocolError, Session, Subscribing, will};
@@ -490,8 +490,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             } else {
                 self.session.handle_packet(now, packet, actions)?;
             }
-            // A goodbye is the last packet.
-            if let Some(Action::Disconnect { .. }) = actions.last() {
+            // A goodbye is the last packet, and a SUBSCRIBE may be much work.
+            if let Some(Action::Disconnect { .. } | Action::Subscribe(_)) = actions.last() {
                 break;
             }
         }
@@ -811,20 +811,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         entry: &mut Option<Entry>,
     ) -> Vec<ReasonCode> {
         let identifier = wanted.identifier;
-        let reasons = wanted
-            .filters
-            .into_iter()
-            .map(|filter| self.subscribe_one(filter, identifier, now, entry))
-            .collect();
+        let filters_max = self.server.config.subscriptions_max;
+        let mut asked = Vec::new();
+        let mut reasons = Vec::new();
+        for (place, filter) in wanted.filters.into_iter().enumerate() {
+            reasons.push(if place < filters_max {
+                self.subscribe_one(filter, identifier, &mut asked, entry)
+            } else {
+                // More than it may have: the same ones again, at best.
+                let metrics = &self.server.metrics;
+                metrics.subscriptions_over_limit.increment();
+                ReasonCode::QuotaExceeded
+            });
+        }
         self.note_subscriptions();
+        let begin = clock::now();
+        let router = &self.server.router;
+        self.subscriber.queue_retained(router, &asked, now, entry);
+        self.pause_after(begin);
         reasons
+    }
+
+    /// Work that began then was done for the client at once. If it was much, others have the worker for as long now.
+    fn pause_after(&mut self, begin: Instant) {
+        let end = clock::now();
+        let took = end.saturating_duration_since(begin);
+        if took >= MUCH_WORK {
+            self.paused_until = self.paused_until.max(end.checked_add(took));
+        }
     }
 
     fn subscribe_one(
         &mut self,
         mut wanted: SubscribeFilter,
         identifier: Option<u32>,
-        now: Instant,
+        asked: &mut Vec<Asked>,
         entry: &mut Option<Entry>,
     ) -> ReasonCode {
         let metrics = &self.server.metrics;
@@ -836,9 +857,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return reason;
             }
         }
-        let result = self
-            .subscriber
-            .subscribe(&self.server.router, wanted, identifier, now, entry);
+        let result =
+            self.subscriber
+                .subscribe(&self.server.router, wanted, identifier, asked, entry);
         if result == Err(ReasonCode::QuotaExceeded) {
             metrics.subscriptions_over_limit.increment();
         }
@@ -869,10 +890,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut entry = self.open_if_durable();
         self.unsubscribe(&over, &mut entry);
         if let Some(queue) = self.subscriber.queue() {
+            let left = self.subscriber.coverage();
+            // Judged by its topic only if no subscription is left that brings it.
             let forbidden = |queued: &Queued| {
                 let filter = &queued.publish.topic;
                 let request = Request::Subscribe { filter };
                 acl::permit(&*self.server.hooks, &self.client, request).is_err()
+                    && !left.brings(queued)
             };
             let dropped = queue.take_if(forbidden);
             let metrics = &self.server.metrics;
@@ -1107,3 +1131,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         (server, self.link)
     }
 }
+
+/// From here on a connection pauses for the work that was done for it.
+const MUCH_WORK: Duration = Duration::from_millis(1);

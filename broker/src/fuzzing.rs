@@ -370,14 +370,17 @@ impl Life {
                     .handle_answer(number, Answer::Released(true), out)?;
             }
             Action::Subscribe(wanted) => {
+                let (router, identifier) = (&self.router, wanted.identifier);
+                let mut asked = Vec::new();
                 let subscribe = |filter| {
-                    let (router, identifier) = (&self.router, wanted.identifier);
                     let granted = self
                         .subscriber
-                        .subscribe(router, filter, identifier, self.now, &mut None);
+                        .subscribe(router, filter, identifier, &mut asked, &mut None);
                     granted.unwrap_or_else(|refusal| refusal)
                 };
                 let reasons = wanted.filters.into_iter().map(subscribe).collect();
+                self.subscriber
+                    .queue_retained(router, &asked, self.now, &mut None);
                 let answer = Answer::Reasons(reasons);
                 self.session.handle_answer(wanted.number, answer, out)?;
             }

@@ -322,12 +322,15 @@ pub struct SessionOpen {
     pub session_expiry: u32,
     /// The broker itself still holds this session.
     pub present: bool,
+    /// The broker keeps its sessions at rest: one that it does not hold is over, whatever the plugin remembers.
+    pub authoritative: bool,
 }
 
 /// What the plugin brings back.
 #[derive(Debug, Default)]
 pub struct SessionRestored {
-    /// The plugin holds state of this session at rest (never with `clean_start`).
+    /// The plugin holds state of this session at rest (never with `clean_start`; of no account if the broker is
+    /// authoritative).
     pub present: bool,
     /// Unacknowledged deliveries in the order of the first sending. Their identifiers are reserved; `pull` offers each
     /// again with `resend` set.

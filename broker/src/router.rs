@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 
 pub(crate) use self::retained::Message;
-use self::retained::Retained;
+use self::retained::{Retained, Search};
 use self::shared::{Group, Member};
 use self::trie::Trie;
 use crate::codec::packet::{Publish, Qos, RetainHandling, SubscribeFilter};
@@ -314,6 +314,28 @@ impl Router {
             }
         }
         (found.len(), next, entry)
+    }
+
+    /// The retained messages that each of these subscriptions asks for. All that there are for one of them, and together no
+    /// more than a queue has room for beside: the rest is left out.
+    fn find_retained(&self, asked: &[Asked], now: Instant) -> Vec<Vec<Message>> {
+        let mut lists: Vec<Vec<Message>> = asked.iter().map(|_| Vec::new()).collect();
+        for store in [&self.retained, &self.statistics] {
+            let here = |asked: &Asked| std::ptr::eq(self.retained(asked.filter.as_str()), store);
+            let filters = asked.iter().filter(|asked| here(asked));
+            let read = || store.read().unwrap_or_else(PoisonError::into_inner);
+            let messages_max = self.limits.queue_messages_max.saturating_add(read().len());
+            let filters = filters.map(|asked| asked.filter.as_str());
+            let mut search = Search::new(filters, messages_max);
+            while !search.is_over() {
+                read().search(&mut search, now);
+            }
+            let places = lists.iter_mut().zip(asked).filter(|(_, asked)| here(asked));
+            for ((list, _), found) in places.zip(search.found()) {
+                *list = found;
+            }
+        }
+        lists
     }
 
     /// How much there is now.
@@ -646,7 +668,7 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes, and queues the retained messages that the subscription asks for.
+    /// Subscribes. If the subscription asks for retained messages, that is added to `asked`.
     ///
     /// # Errors
     /// The Reason Code for SUBACK.
@@ -655,7 +677,7 @@ impl Subscriber {
         router: &Router,
         wanted: SubscribeFilter,
         identifier: Option<u32>,
-        now: Instant,
+        asked: &mut Vec<Asked>,
         entry: &mut Option<Journaled>,
     ) -> Result<ReasonCode, ReasonCode> {
         let SubscribeFilter { filter, qos, .. } = wanted;
@@ -684,10 +706,35 @@ impl Subscriber {
                 RetainHandling::Never => false,
             };
         if send_retained {
-            queue_retained(router, &queue, &filter, qos, identifier, now, entry);
+            asked.push(Asked {
+                filter: filter.clone(),
+                qos,
+                identifier,
+            });
         }
         self.filters.insert(filter, number);
         Ok(granted(qos))
+    }
+
+    /// Queues the retained messages that the subscriptions of a SUBSCRIBE ask for. Whoever gets a newer message before is
+    /// not sent back to an older one: what is found now is not older than what has been routed.
+    pub(crate) fn queue_retained(
+        &self,
+        router: &Router,
+        asked: &[Asked],
+        now: Instant,
+        entry: &mut Option<Journaled>,
+    ) {
+        let Some(queue) = self.queue.as_ref().filter(|_| !asked.is_empty()) else {
+            return;
+        };
+        for (asked, found) in asked.iter().zip(router.find_retained(asked, now)) {
+            if found.is_empty() {
+                continue;
+            }
+            let messages = found.into_iter().map(|message| asked.queued(message));
+            queue.push_retained(messages.collect(), entry);
+        }
     }
 
     /// Notes a subscription at rest; returns its number.
@@ -758,6 +805,20 @@ impl Subscriber {
         self.filters.len()
     }
 
+    /// What its subscriptions bring.
+    pub(crate) fn coverage(&self) -> Coverage<'_> {
+        let mut filters = Trie::default();
+        for filter in self.filters() {
+            if filter.split_share().0.is_none() {
+                filters.insert(filter.as_str(), 0, ());
+            }
+        }
+        Coverage {
+            subscriber: self,
+            filters,
+        }
+    }
+
     /// The queue, once there was a subscription.
     pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
         self.queue.as_ref()
@@ -778,6 +839,50 @@ impl Subscriber {
     }
 }
 
+/// A subscription that asks for retained messages.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    filter: TopicFilter,
+    qos: Qos,
+    identifier: Option<u32>,
+}
+
+impl Asked {
+    fn queued(&self, message: Message) -> Queued {
+        Queued {
+            qos: message.publish.qos.min(self.qos),
+            publish: message.publish,
+            expires_at: message.expires_at,
+            retain: true,
+            subscription_identifiers: self.identifier.into_iter().collect(),
+            share: None,
+            // Only the message: the queue gives it a place, if it is to have one.
+            stored: message.number.map(|message| Stored { place: 0, message }),
+        }
+    }
+}
+
+/// What the subscriptions of a session bring.
+#[derive(Debug)]
+pub(crate) struct Coverage<'a> {
+    subscriber: &'a Subscriber,
+    /// Those that are not shared.
+    filters: Trie<()>,
+}
+
+impl Coverage<'_> {
+    /// Is there a subscription that a waiting message may have come by?
+    pub(crate) fn brings(&self, queued: &Queued) -> bool {
+        if let Some(share) = &queued.share {
+            return self.subscriber.filters().any(|it| it.as_str() == &**share);
+        }
+        let mut found = false;
+        self.filters
+            .matches(&queued.publish.topic, |_, ()| found = true);
+        found
+    }
+}
+
 /// Ends one subscription of a session. True if others share it.
 fn remove(router: &Router, filter: &TopicFilter, subscriber: u64) -> bool {
     if filter.split_share().0.is_some() {
@@ -785,39 +890,6 @@ fn remove(router: &Router, filter: &TopicFilter, subscriber: u64) -> bool {
     }
     router.remove(filter.as_str(), subscriber);
     false
-}
-
-fn queue_retained(
-    router: &Router,
-    queue: &Queue,
-    filter: &TopicFilter,
-    qos: Qos,
-    identifier: Option<u32>,
-    now: Instant,
-    entry: &mut Option<Journaled>,
-) {
-    let found = router
-        .retained(filter.as_str())
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .matching(filter.as_str(), now);
-    if found.is_empty() {
-        return;
-    }
-    let messages = found
-        .into_iter()
-        .map(|message| Queued {
-            qos: message.publish.qos.min(qos),
-            publish: message.publish,
-            expires_at: message.expires_at,
-            retain: true,
-            subscription_identifiers: identifier.into_iter().collect(),
-            share: None,
-            // Only the message: the queue gives it a place, if it is to have one.
-            stored: message.number.map(|message| Stored { place: 0, message }),
-        })
-        .collect();
-    queue.push_retained(messages, entry);
 }
 
 const fn granted(qos: Qos) -> ReasonCode {

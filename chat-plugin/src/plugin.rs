@@ -334,7 +334,7 @@ impl ChatPlugin {
             Some(found) => {
                 let inflight = self.service.store.take_inflight(device_id).await?;
                 let is_over = is_expired(found.session_expiry, self.seen_ms(&found), now_ms);
-                let kept = !open.clean_start && (open.present || !is_over);
+                let kept = !open.clean_start && (open.present || (!open.authoritative && !is_over));
                 let seen_ms = found.receipts_ms;
                 let mut device = Device {
                     last_seen_ms: now_ms,

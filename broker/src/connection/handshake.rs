@@ -252,6 +252,7 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
         clean_start: connect.clean_start,
         session_expiry: terms.session_expiry,
         present: kept.is_some() && !connect.clean_start,
+        authoritative: server.journal.is_some(),
     };
     let restored = match server.hooks.on_connected(&client, open).await {
         Ok(restored) => restored,
@@ -285,8 +286,8 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
     let mut session = Session::new(terms, state, now);
     session.restore(restored.inflight);
     // MQTT 3.1 has no such flag in CONNACK.
-    let present =
-        !connect.clean_start && (open.present || restored.present) && !link.speaks_mqtt31();
+    let remembered = open.present || (restored.present && !open.authoritative);
+    let present = !connect.clean_start && remembered && !link.speaks_mqtt31();
     link.send(&connack(present, properties), session.version());
     Ok(Opened {
         client,

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 
+use super::trie::Trie;
 use crate::codec::packet::Publish;
 use crate::session::queue::size;
 
@@ -58,27 +59,42 @@ impl Retained {
         Ok(self.messages.insert(topic.clone(), message))
     }
 
-    /// The messages whose topics match a filter, in the order of the topics, expired ones left out.
-    pub(crate) fn matching(&self, filter: &str, now: Instant) -> Vec<Message> {
-        let fresh = |message: &&Message| message.expires_at.is_none_or(|at| at > now);
-        if !filter.contains(['+', '#']) {
-            return self
-                .messages
-                .get(filter)
-                .filter(fresh)
-                .cloned()
-                .into_iter()
-                .collect();
+    /// Goes on with a search, for some thousand topics.
+    pub(crate) fn search(&self, search: &mut Search, now: Instant) {
+        for (place, filter) in std::mem::take(&mut search.literal) {
+            if let Some(message) = self.messages.get(&filter) {
+                search.found.add(place, message, now);
+            }
         }
-        let prefix = literal_prefix(filter);
-        self.messages
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(|(topic, _)| topic.starts_with(prefix))
-            .filter(|(topic, _)| matches(filter, topic))
-            .map(|(_, message)| message)
-            .filter(fresh)
-            .cloned()
-            .collect()
+        let mut left = SEARCH_TOPICS;
+        while let Some((prefix, after)) = search.ranges.last_mut() {
+            let from = match after {
+                Some(topic) => Bound::Excluded(&**topic),
+                None => Bound::Included(&**prefix),
+            };
+            let topics = self.messages.range::<str, _>((from, Bound::Unbounded));
+            let mut last = None;
+            for (topic, message) in topics.take_while(|(topic, _)| topic.starts_with(&**prefix)) {
+                search.filters.matches(topic, |place, ()| {
+                    search.found.add(place, message, now);
+                });
+                last = Some(topic);
+                left -= 1;
+                if left == 0 {
+                    break;
+                }
+            }
+            if search.found.left == 0 {
+                search.ranges.clear();
+            } else if left == 0 {
+                *after = last.cloned();
+            } else {
+                search.ranges.pop();
+            }
+            if left == 0 {
+                return;
+            }
+        }
     }
 
     /// Messages whose topics match a filter and come after `after`, expired ones included; at most `max` are looked at.
@@ -89,6 +105,8 @@ impl Retained {
         after: Option<&str>,
         max: usize,
     ) -> (Vec<Message>, Option<ByteString>) {
+        let mut filters = Trie::default();
+        filters.insert(filter, 0, ());
         let prefix = literal_prefix(filter);
         let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let range = self.messages.range::<str, _>((from, Bound::Unbounded));
@@ -97,9 +115,7 @@ impl Retained {
         for (topic, message) in near.take(max) {
             looked_at += 1;
             last = Some(topic);
-            if matches(filter, topic) {
-                found.push(message.clone());
-            }
+            filters.matches(topic, |_, ()| found.push(message.clone()));
         }
         (found, last.filter(|_| looked_at == max).cloned())
     }
@@ -130,6 +146,80 @@ impl Retained {
     }
 }
 
+/// A search for what matches any of some filters: one walk over the topics for all of them, so that a SUBSCRIBE costs the
+/// same however many filters with wildcards it has; in pieces, so that nobody who retains waits for all of it.
+#[derive(Debug)]
+pub(crate) struct Search {
+    literal: Vec<(u64, ByteString)>,
+    /// Those with wildcards.
+    filters: Trie<()>,
+    /// Where their topics are, the last one first: how they begin, and the last topic that was looked at.
+    ranges: Vec<(ByteString, Option<ByteString>)>,
+    found: Matches,
+}
+
+#[derive(Debug)]
+struct Matches {
+    lists: Vec<Vec<Message>>,
+    /// How many more are taken.
+    left: usize,
+}
+
+impl Search {
+    /// A search for filters without `$share`; it finds at most so many messages in all.
+    pub(crate) fn new<'a>(filters: impl Iterator<Item = &'a str>, messages_max: usize) -> Self {
+        let mut search = Self {
+            literal: Vec::new(),
+            filters: Trie::default(),
+            ranges: Vec::new(),
+            found: Matches {
+                lists: Vec::new(),
+                left: messages_max,
+            },
+        };
+        let mut prefixes = Vec::new();
+        for (place, filter) in (0..).zip(filters) {
+            search.found.lists.push(Vec::new());
+            if filter.contains(['+', '#']) {
+                search.filters.insert(filter, place, ());
+                prefixes.push(literal_prefix(filter));
+            } else {
+                search.literal.push((place, filter.into()));
+            }
+        }
+        prefixes.sort_unstable();
+        // One that begins like the one before it is within its range.
+        prefixes.dedup_by(|later, earlier| later.starts_with(*earlier));
+        let ranges = prefixes.into_iter().rev();
+        search.ranges = ranges.map(|prefix| (prefix.into(), None)).collect();
+        search
+    }
+
+    /// Is nothing left to be looked at?
+    pub(crate) fn is_over(&self) -> bool {
+        self.literal.is_empty() && self.ranges.is_empty()
+    }
+
+    /// What was found for each filter, in the order of the topics, expired messages left out.
+    pub(crate) fn found(self) -> Vec<Vec<Message>> {
+        self.found.lists
+    }
+}
+
+impl Matches {
+    fn add(&mut self, place: u64, message: &Message, now: Instant) {
+        let fresh = message.expires_at.is_none_or(|at| at > now);
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        if let Some(list) = self.lists.get_mut(place)
+            && fresh
+            && self.left > 0
+        {
+            self.left -= 1;
+            list.push(message.clone());
+        }
+    }
+}
+
 /// The levels before the first wildcard, without the separator before it: `a/#` also matches `a`.
 fn literal_prefix(filter: &str) -> &str {
     let end = filter.find(['+', '#']).unwrap_or(filter.len());
@@ -137,23 +227,8 @@ fn literal_prefix(filter: &str) -> &str {
     literal.strip_suffix('/').unwrap_or(literal)
 }
 
-/// Does a valid filter match a topic name (§4.7)?
-fn matches(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return false;
-    }
-    let mut levels = topic.split('/');
-    for wanted in filter.split('/') {
-        if wanted == "#" {
-            return true;
-        }
-        match levels.next() {
-            Some(level) if wanted == "+" || wanted == level => {}
-            _ => return false,
-        }
-    }
-    levels.next().is_none()
-}
+/// Topics that are looked at in one go.
+const SEARCH_TOPICS: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
@@ -180,12 +255,23 @@ mod tests {
         }
     }
 
+    fn found(
+        retained: &Retained,
+        filters: &[&str],
+        messages_max: usize,
+        now: Instant,
+    ) -> Vec<Vec<String>> {
+        let mut search = Search::new(filters.iter().copied(), messages_max);
+        while !search.is_over() {
+            retained.search(&mut search, now);
+        }
+        let topic = |message: &Message| message.publish.topic.to_string();
+        let lists = search.found().into_iter();
+        lists.map(|list| list.iter().map(topic).collect()).collect()
+    }
+
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
-        retained
-            .matching(filter, clock::now())
-            .iter()
-            .map(|message| message.publish.topic.to_string())
-            .collect()
+        found(retained, &[filter], 100, clock::now()).remove(0)
     }
 
     fn filled() -> Retained {
@@ -223,6 +309,30 @@ mod tests {
     }
 
     #[test]
+    fn a_search_for_many_filters_finds_what_each_alone_would() {
+        let mut retained = Retained::new(20_000, usize::MAX);
+        for first in 0..100 {
+            for second in 0..100 {
+                let topic: &'static str = format!("{first}/{second}").leak();
+                retained.set(message(topic, b"x")).unwrap();
+            }
+        }
+        let filters = [
+            "7/+", "+/z", "70/1", "+/8", "7/#", "70/+", "#", "7/1", "x/#",
+        ];
+        let now = clock::now();
+        let alone = filters.map(|filter| found(&retained, &[filter], usize::MAX, now).remove(0));
+        assert_eq!(
+            alone.each_ref().map(Vec::len),
+            [100, 0, 1, 100, 100, 100, 10_000, 1, 0]
+        );
+        assert_eq!(found(&retained, &filters, usize::MAX, now), alone);
+        // However many match, only so many are found.
+        let some = found(&retained, &["+/+", "#", "+/#"], 5_000, now).concat();
+        assert_eq!(some.len(), 5_000);
+    }
+
+    #[test]
     fn an_empty_payload_clears_the_topic() {
         let mut retained = filled();
         retained.set(message("a/b", b"")).unwrap();
@@ -248,9 +358,13 @@ mod tests {
         let mut short = message("a", b"x");
         short.expires_at = Some(now + Duration::from_secs(1));
         retained.set(short).unwrap();
-        assert_eq!(retained.matching("#", now).len(), 1);
+        assert_eq!(found(&retained, &["#", "a"], 100, now), [["a"], ["a"]]);
         let later = now + Duration::from_secs(1);
-        assert!(retained.matching("#", later).is_empty());
+        assert!(
+            found(&retained, &["#", "a"], 100, later)
+                .concat()
+                .is_empty()
+        );
         retained.expire(later);
         assert_eq!((retained.messages.len(), retained.bytes), (0, 0));
     }

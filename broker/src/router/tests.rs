@@ -30,17 +30,21 @@ fn filter(text: &'static str, qos: Qos) -> SubscribeFilter {
 fn subscribed(router: &Router, filters: &[(&'static str, Qos, Option<u32>)]) -> Subscriber {
     let mut subscriber = Subscriber::default();
     for (text, qos, identifier) in filters {
-        subscriber
-            .subscribe(
-                router,
-                filter(text, *qos),
-                *identifier,
-                clock::now(),
-                &mut None,
-            )
-            .unwrap();
+        subscribe(&mut subscriber, router, filter(text, *qos), *identifier).unwrap();
     }
     subscriber
+}
+
+fn subscribe(
+    subscriber: &mut Subscriber,
+    router: &Router,
+    wanted: SubscribeFilter,
+    identifier: Option<u32>,
+) -> Result<ReasonCode, ReasonCode> {
+    let mut asked = Vec::new();
+    let reason = subscriber.subscribe(router, wanted, identifier, &mut asked, &mut None);
+    subscriber.queue_retained(router, &asked, clock::now(), &mut None);
+    reason
 }
 
 fn received(subscriber: &Subscriber) -> Vec<Queued> {
@@ -81,9 +85,7 @@ fn no_local_keeps_my_own_messages_from_me() {
     let mut subscriber = Subscriber::default();
     let mut wanted = filter("a", Qos::AtMostOnce);
     wanted.no_local = true;
-    subscriber
-        .subscribe(&router, wanted, None, clock::now(), &mut None)
-        .unwrap();
+    subscribe(&mut subscriber, &router, wanted, None).unwrap();
     let mut own = Publisher::default();
     own.set_queue(subscriber.queue().unwrap());
     send(&router, &mut own, publish("a", Qos::AtMostOnce));
@@ -141,9 +143,7 @@ fn of_overlapping_subscriptions_no_local_silences_its_own_only() {
     let mut subscriber = subscribed(&router, &[("a/#", Qos::AtMostOnce, Some(1))]);
     let mut wanted = filter("a/b", Qos::AtLeastOnce);
     wanted.no_local = true;
-    subscriber
-        .subscribe(&router, wanted, Some(2), clock::now(), &mut None)
-        .unwrap();
+    subscribe(&mut subscriber, &router, wanted, Some(2)).unwrap();
     let mut own = Publisher::default();
     own.set_queue(subscriber.queue().unwrap());
     send(&router, &mut own, publish("a/b", Qos::AtLeastOnce));
@@ -177,19 +177,18 @@ fn subscriptions_and_levels_are_bounded() {
     };
     let router = Router::new(&config);
     let mut subscriber = Subscriber::default();
-    let mut subscribe = |text| {
-        subscriber.subscribe(
+    let mut subscribe_to = |text| {
+        subscribe(
+            &mut subscriber,
             &router,
             filter(text, Qos::AtMostOnce),
             None,
-            clock::now(),
-            &mut None,
         )
     };
-    assert_eq!(subscribe("a/b/c"), Err(ReasonCode::TopicFilterInvalid));
-    assert_eq!(subscribe("a"), Ok(ReasonCode::Success));
-    assert_eq!(subscribe("b"), Err(ReasonCode::QuotaExceeded));
-    assert_eq!(subscribe("a"), Ok(ReasonCode::Success));
+    assert_eq!(subscribe_to("a/b/c"), Err(ReasonCode::TopicFilterInvalid));
+    assert_eq!(subscribe_to("a"), Ok(ReasonCode::Success));
+    assert_eq!(subscribe_to("b"), Err(ReasonCode::QuotaExceeded));
+    assert_eq!(subscribe_to("a"), Ok(ReasonCode::Success));
 }
 
 #[test]
@@ -336,9 +335,7 @@ fn a_shared_subscription_brings_no_retained_messages_and_may_change_its_terms() 
     assert!(received(&subscriber).is_empty());
     let mut wanted = filter("$share/g/a", Qos::AtMostOnce);
     wanted.retain_as_published = true;
-    subscriber
-        .subscribe(&router, wanted, Some(2), clock::now(), &mut None)
-        .unwrap();
+    subscribe(&mut subscriber, &router, wanted, Some(2)).unwrap();
     send(&router, &mut Publisher::default(), retained);
     let got = received(&subscriber);
     assert_eq!(got.len(), 1);
@@ -515,7 +512,7 @@ mod against_a_naive_router {
                     Step::Subscribe(session, place) => {
                         let wanted = filter(FILTERS[place], Qos::AtLeastOnce);
                         let subscriber = &mut subscribers[session];
-                        subscriber.subscribe(&router, wanted, None, clock::now(), &mut None).unwrap();
+                        subscribe(subscriber, &router, wanted, None).unwrap();
                         model.filters[session].insert(FILTERS[place]);
                     }
                     Step::Unsubscribe(session, place) => {

@@ -232,3 +232,32 @@ async fn a_session_that_resumes_finds_its_subscriptions_judged_and_nothing_secre
         gone.disconnect().await;
     }
 }
+
+#[tokio::test]
+async fn what_a_subscription_that_stays_allowed_brought_is_not_dropped_with_another() {
+    let world = World::start();
+    let rules = |other: &str| {
+        json!([
+            {"allow": ["subscribe"], "topics": ["dev/+/state", "group/+"], "exact": true},
+            {other: ["subscribe"], "topics": ["other/#"]},
+            {"deny": ["subscribe"], "topics": ["#"]},
+        ])
+    };
+    world.rule(&rules("allow"));
+    let (mut client, _) = world.connect_persistent(V5, "a").await;
+    let filters = ["dev/+/state", "$share/g/group/+", "other/x"];
+    let filters = filters.map(|filter| (filter, Qos::AtLeastOnce));
+    let ack = client.subscribe(&filters).await;
+    assert_eq!(ack.reasons, [ReasonCode::GrantedQos1; 3]);
+    client.disconnect().await;
+    let mut sender = world.connect(V5, "sender").await;
+    for topic in ["dev/1/state", "other/x", "group/2"] {
+        sender.publish_qos1(topic, 1).await;
+    }
+    world.rule(&rules("deny"));
+    let (mut client, ack) = world.connect_persistent(V5, "a").await;
+    assert!(ack.session_present);
+    assert_eq!(&*client.receive_publish().await.topic, "dev/1/state");
+    assert_eq!(&*client.receive_publish().await.topic, "group/2");
+    assert_eq!(world.metrics.messages_dropped_not_allowed.value(), 1);
+}

@@ -201,18 +201,18 @@ async fn the_plugin_learns_how_a_session_opens_and_ends() {
     assert!(opened().await.present);
 }
 
+/// The broker whose own sessions are at rest knows better [MQTT-3.2.2-3].
 #[tokio::test]
-async fn a_session_that_only_the_plugin_remembers_is_present() {
-    let world = World::start();
-    world.plugin.restore(
-        "a",
-        SessionRestored {
+async fn a_session_that_only_the_plugin_remembers_is_present_if_the_broker_keeps_none_at_rest() {
+    for (world, is_present) in [(World::start(), true), (World::with_sessions(), false)] {
+        let present = SessionRestored {
             present: true,
             inflight: Vec::new(),
-        },
-    );
-    let (_client, ack) = world.connect_persistent(V5, "a").await;
-    assert!(ack.session_present);
+        };
+        world.plugin.restore("a", present);
+        let (_client, ack) = world.connect_persistent(V5, "a").await;
+        assert_eq!(ack.session_present, is_present);
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,12 @@ use broker::codec::reason::ReasonCode;
 use super::client::{V5, V311, filter, message, puback, qos0, qos1};
 use super::world::{Event, World};
 
+fn retained(topic: &'static str, payload: &'static str) -> Packet {
+    let mut retained = message(topic, Qos::AtMostOnce, 0, payload);
+    retained.retain = true;
+    Packet::Publish(retained)
+}
+
 /// [MQTT-3.9.3-1], [MQTT-3.9.3-2], [MQTT-3.8.4-6].
 #[tokio::test]
 async fn suback_answers_each_filter_in_order() {
@@ -34,6 +40,24 @@ async fn suback_answers_each_filter_in_order() {
             ReasonCode::GrantedQos1,
         ]
     );
+}
+
+/// However often the same filter comes: each time is a search for retained messages.
+#[tokio::test]
+async fn one_subscribe_has_as_many_filters_as_a_session_may_have() {
+    let world = World::with(|config| config.subscriptions_max = 2);
+    let mut client = world.connect(V5, "a").await;
+    client.send(&retained("t", "x")).await;
+    let ack = client.subscribe(&[("+", Qos::AtMostOnce); 3]).await;
+    let quota = ReasonCode::QuotaExceeded;
+    assert_eq!(
+        ack.reasons,
+        [ReasonCode::Success, ReasonCode::Success, quota]
+    );
+    for _ in 0..2 {
+        assert_eq!(&*client.receive_publish().await.topic, "t");
+    }
+    client.expect_quiet().await;
 }
 
 /// 3.1.1 [MQTT-3.9.3-2].

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use broker::hooks::{
     SessionRestored, Ticket,
 };
 use broker::scram::Credential;
+use broker::store::EngineKind;
+use broker::store::sessions::SessionOptions;
 use broker::{Address, Broker, Certificates, Config, Metrics};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -55,6 +58,28 @@ impl World {
         change(&mut config);
         let plugin = Arc::new(Plugin::default());
         let broker = Broker::bind(config, Arc::clone(&plugin) as _).unwrap();
+        Self::run(broker, plugin)
+    }
+
+    /// A broker whose sessions are at rest, as long as it lives.
+    pub(crate) fn with_sessions() -> Self {
+        let options = SessionOptions {
+            engine: EngineKind::Memory,
+            directory: PathBuf::new(),
+            memory_bytes: 0,
+            accept_loss: false,
+        };
+        let sessions = broker::store::sessions::open(&options).unwrap();
+        let config = Config {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            ..Config::default()
+        };
+        let plugin = Arc::new(Plugin::default());
+        let broker = Broker::bind(config, Arc::clone(&plugin) as _).unwrap();
+        Self::run(broker.with_sessions(sessions), plugin)
+    }
+
+    fn run(broker: Broker, plugin: Arc<Plugin>) -> Self {
         let (address, metrics) = (broker.local_addr().unwrap(), broker.metrics());
         let rules = broker.rules();
         let addresses = broker.addresses().cloned().collect();

@@ -267,6 +267,27 @@ fn sessions_and_messages_expire_while_the_server_is_down() {
 }
 
 #[test]
+fn a_session_that_the_broker_has_no_more_is_over_for_chat_too() {
+    let server = Server::in_new_directory(|launch| {
+        launch
+            .dev()
+            .variable("MQCHAT_BROKER__SESSIONS_KEPT_MAX", "1")
+    });
+    let phone = device("phone").session(1_000);
+    let mut client = phone.connect(server.address());
+    client.try_subscribe("chat/me/in/+", Qos::AtLeastOnce);
+    client.try_subscribe("t", Qos::AtLeastOnce);
+    drop(client);
+    // Only one session is kept: the one that lasts longer.
+    let tablet = device("tablet").session(2_000);
+    eventually("the tablet to push out the phone", || {
+        drop(tablet.connect(server.address()));
+        let client = phone.connect(server.address());
+        (!client.session_present).then_some(())
+    });
+}
+
+#[test]
 fn without_persistence_nothing_outlives_the_server() {
     let mut server = Server::in_new_directory(|launch| {
         launch.dev().variable("MQCHAT_BROKER__PERSISTENCE", "off")

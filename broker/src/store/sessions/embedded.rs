@@ -321,7 +321,7 @@ impl<K: KvEngine> SessionStore for EmbeddedSessions<K> {
         let sessions = loaded.found.sessions.iter();
         self.sessions = sessions.map(|session| session.number).collect();
         self.references = loaded.references;
-        self.group.batch = loaded.removals;
+        self.group.batch = loaded.mends;
         self.commit(&mut std::iter::empty())?;
         Ok(loaded.found)
     }

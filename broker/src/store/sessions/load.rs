@@ -1,13 +1,12 @@
-//! Reads everything that is at rest, once, at the start. What refers to nothing is removed.
+//! Reads everything that is at rest, once, at the start. What refers to nothing is removed, and who was connected is away
+//! from then on, so that another start does not count again from the beginning.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::rows::{
-    self, EXCHANGE, MESSAGE, QUEUE, RETAINED, SESSION, SUBSCRIPTION, WILL, Wall, WillFound,
-};
+use super::rows::{self, EXCHANGE, MESSAGE, QUEUE, RETAINED, SESSION, SUBSCRIPTION, WILL, Wall};
 use super::{Found, FoundSession};
 use crate::codec::packet::Publish;
 use crate::journal::QueueRow;
@@ -22,8 +21,8 @@ pub(super) struct Loaded {
     pub(super) found: Found,
     /// How often each message is referred to.
     pub(super) references: HashMap<u64, u32>,
-    /// Rows that are of no use.
-    pub(super) removals: KvBatch,
+    /// Rows that are of no use, and those that say otherwise now.
+    pub(super) mends: KvBatch,
 }
 
 struct Loader<'a, K> {
@@ -53,7 +52,7 @@ pub(super) fn load(
         loaded: Loaded {
             found: Found::default(),
             references: HashMap::new(),
-            removals: KvBatch::default(),
+            mends: KvBatch::default(),
         },
     };
     loader.messages()?;
@@ -86,19 +85,19 @@ impl<K: KvEngine> Loader<'_, K> {
 
     fn sessions(&mut self) -> Result<(), EngineError> {
         let (wall, alive_ms, now) = (self.wall, self.alive_ms, self.now);
-        let (sessions, found) = (&mut self.sessions, &mut self.loaded.found);
+        let Loaded { found, mends, .. } = &mut self.loaded;
+        let sessions = &mut self.sessions;
         each(self.engine, SESSION, &mut |key, value| {
             let [number] = rows::read_key(SESSION, key)?;
-            let row = rows::read_session(value)?;
-            let away_ms = if row.away_ms == 0 {
-                alive_ms
-            } else {
-                row.away_ms
-            };
+            let mut row = rows::read_session(value)?;
+            if row.away_ms == 0 {
+                row.away_ms = alive_ms;
+                mends.put_with(SESSION, key, |out| rows::write_session_found(out, &row));
+            }
             let expires_at = if row.expiry == u32::MAX {
                 expires_at(now, row.expiry)
             } else {
-                let ends_ms = away_ms.saturating_add(u64::from(row.expiry) * 1000);
+                let ends_ms = row.away_ms.saturating_add(u64::from(row.expiry) * 1000);
                 // A wall clock that went back must not make a session live longer than it was to.
                 let end = wall.moment_of(ends_ms).unwrap_or(now);
                 end.min(expires_at(now, row.expiry))
@@ -125,38 +124,31 @@ impl<K: KvEngine> Loader<'_, K> {
 
     fn wills(&mut self) -> Result<(), EngineError> {
         let (wall, alive_ms, now) = (self.wall, self.alive_ms, self.now);
-        let (sessions, removals) = (&mut self.sessions, &mut self.loaded.removals);
+        let (sessions, mends) = (&mut self.sessions, &mut self.loaded.mends);
         each(self.engine, WILL, &mut |key, value| {
             let [number] = rows::read_key(WILL, key)?;
             let Some(session) = sessions.get_mut(&number) else {
-                removals.remove(WILL, key);
+                mends.remove(WILL, key);
                 return Ok(());
             };
-            let WillFound {
-                due_ms,
-                delay,
-                publish,
-            } = rows::read_will(value)?;
-            let due_ms = if due_ms == 0 {
-                alive_ms.saturating_add(u64::from(delay) * 1000)
-            } else {
-                due_ms
-            };
-            let due = wall.moment_of(due_ms).unwrap_or(now);
-            session.will = Some((due.min(session.expires_at), Box::new(publish)));
+            let mut will = rows::read_will(value)?;
+            if will.due_ms == 0 {
+                will.due_ms = alive_ms.saturating_add(u64::from(will.delay) * 1000);
+                mends.put_with(WILL, key, |out| rows::write_will_found(out, &will));
+            }
+            let due = wall.moment_of(will.due_ms).unwrap_or(now);
+            session.will = Some((due.min(session.expires_at), Box::new(will.publish)));
             Ok(())
         })
     }
 
     fn subscriptions(&mut self) -> Result<(), EngineError> {
         let sessions = &mut self.sessions;
-        let Loaded {
-            found, removals, ..
-        } = &mut self.loaded;
+        let Loaded { found, mends, .. } = &mut self.loaded;
         each(self.engine, SUBSCRIPTION, &mut |key, value| {
             let [number, subscription] = rows::read_key(SUBSCRIPTION, key)?;
             let Some(session) = sessions.get_mut(&number) else {
-                removals.remove(SUBSCRIPTION, key);
+                mends.remove(SUBSCRIPTION, key);
                 return Ok(());
             };
             let row = rows::read_subscription(number, subscription, value)?;
@@ -178,7 +170,7 @@ impl<K: KvEngine> Loader<'_, K> {
             let [number, place] = rows::read_key(QUEUE, key)?;
             let row = rows::read_queue(number, place, value)?;
             let Some(session) = sessions.get_mut(&number) else {
-                loaded.removals.remove(QUEUE, key);
+                loaded.mends.remove(QUEUE, key);
                 return Ok(());
             };
             session.next_place = session.next_place.max(place + 1);
@@ -187,7 +179,7 @@ impl<K: KvEngine> Loader<'_, K> {
                 (Some(Content::Message(queued)), None) => session.queue.push_back(queued),
                 (Some(content), Some(packet_id)) => session.inflight.push((packet_id, content)),
                 _ => {
-                    loaded.removals.remove(QUEUE, key);
+                    loaded.mends.remove(QUEUE, key);
                     return Ok(());
                 }
             }
@@ -199,12 +191,12 @@ impl<K: KvEngine> Loader<'_, K> {
     }
 
     fn exchanges(&mut self) -> Result<(), EngineError> {
-        let (sessions, removals) = (&mut self.sessions, &mut self.loaded.removals);
+        let (sessions, mends) = (&mut self.sessions, &mut self.loaded.mends);
         each(self.engine, EXCHANGE, &mut |key, _| {
             let (number, packet_id) = rows::read_exchange(key)?;
             match sessions.get_mut(&number) {
                 Some(session) => session.received.push(packet_id),
-                None => removals.remove(EXCHANGE, key),
+                None => mends.remove(EXCHANGE, key),
             }
             Ok(())
         })
@@ -228,7 +220,7 @@ impl<K: KvEngine> Loader<'_, K> {
                     });
                     *loaded.references.entry(number).or_default() += 1;
                 }
-                _ => loaded.removals.remove(RETAINED, key),
+                _ => loaded.mends.remove(RETAINED, key),
             }
             Ok(())
         })
@@ -238,7 +230,7 @@ impl<K: KvEngine> Loader<'_, K> {
         let loaded = &mut self.loaded;
         for number in self.messages.keys() {
             if !loaded.references.contains_key(number) {
-                loaded.removals.remove(MESSAGE, &rows::key(*number));
+                loaded.mends.remove(MESSAGE, &rows::key(*number));
             }
         }
         loaded.found.sessions = self.sessions.into_values().collect();

@@ -97,18 +97,37 @@ pub(super) fn exchange(session: u64, packet_id: PacketId) -> [u8; 10] {
 // -- values
 
 pub(super) fn write_session(out: &mut Vec<u8>, row: &SessionRow, wall: Wall) {
+    let found = SessionFound {
+        expiry: row.expiry,
+        away_ms: row.away_since.map_or(0, |at| wall.ms_of(at)),
+        user: Arc::clone(&row.user),
+        client_id: row.client_id.clone(),
+    };
+    write_session_found(out, &found);
+}
+
+pub(super) fn write_session_found(out: &mut Vec<u8>, found: &SessionFound) {
     out.push(FORMAT);
-    out.extend_from_slice(&row.expiry.to_be_bytes());
-    time(out, row.away_since.map_or(0, |at| wall.ms_of(at)));
-    text(out, &row.user);
-    text(out, &row.client_id);
+    out.extend_from_slice(&found.expiry.to_be_bytes());
+    time(out, found.away_ms);
+    text(out, &found.user);
+    text(out, &found.client_id);
 }
 
 pub(super) fn write_will(out: &mut Vec<u8>, row: &WillRow, wall: Wall) {
+    let due_ms = row.due.map_or(0, |at| wall.ms_of(at));
+    will(out, due_ms, row.delay, &row.publish);
+}
+
+pub(super) fn write_will_found(out: &mut Vec<u8>, found: &WillFound) {
+    will(out, found.due_ms, found.delay, &found.publish);
+}
+
+fn will(out: &mut Vec<u8>, due_ms: u64, delay: u32, publish: &Publish) {
     out.push(FORMAT);
-    time(out, row.due.map_or(0, |at| wall.ms_of(at)));
-    out.extend_from_slice(&row.delay.to_be_bytes());
-    packet(out, &row.publish);
+    time(out, due_ms);
+    out.extend_from_slice(&delay.to_be_bytes());
+    packet(out, publish);
 }
 
 pub(super) fn write_subscription(out: &mut Vec<u8>, row: &SubscriptionRow) {

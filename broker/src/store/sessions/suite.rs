@@ -225,6 +225,7 @@ stories!(
     what_a_killed_process_committed_is_there,
     an_ended_session_takes_everything_with_it,
     what_expired_meanwhile_is_gone,
+    who_was_connected_is_away_since_then_however_often_the_broker_starts,
     what_refers_to_nothing_is_removed,
     what_comes_for_an_ended_session_is_too_late,
 );
@@ -417,6 +418,30 @@ fn what_expired_meanwhile_is_gone(world: &mut World) {
     assert!((40..=41).contains(&left(two.expires_at)));
     let (due, _) = two.will.as_ref().unwrap();
     assert!((10..=11).contains(&left(*due)));
+}
+
+fn who_was_connected_is_away_since_then_however_often_the_broker_starts(world: &mut World) {
+    let (mut store, _) = world.open();
+    let will = WillRow {
+        session: 1,
+        due: None,
+        delay: 30,
+        publish: publish("will", Qos::AtMostOnce),
+    };
+    commit(&mut store, vec![session(1), Change::Will(Box::new(will))]);
+    drop(store);
+    for (passed_ms, left) in [(10_000, 50), (20_000, 40), (40_000, 20)] {
+        world.passed_ms = passed_ms;
+        let (mut store, found) = world.open();
+        store.beat().unwrap();
+        let one = &found.sessions[0];
+        let seconds = |at: Instant| at.saturating_duration_since(world.begin).as_secs();
+        // The last commit was a moment later than the begin.
+        assert!((left..=left + 1).contains(&seconds(one.expires_at)));
+        let (due, _) = one.will.as_ref().unwrap();
+        let due_in = left.saturating_sub(30);
+        assert!((due_in..=due_in + 1).contains(&seconds(*due)));
+    }
 }
 
 fn what_refers_to_nothing_is_removed(world: &mut World) {
