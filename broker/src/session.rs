@@ -65,12 +65,15 @@ impl SessionState {
         }
     }
 
-    /// The session has ended: what others of its shared subscriptions are to get. A QoS 2 message whose delivery has
-    /// begun is for nobody else [MQTT-4.8.2-5].
+    /// The session has ended: what others of its shared subscriptions are to get. A QoS 2 message that
+    /// the client may have is for nobody else [MQTT-4.8.2-5]; one that only waited to be sent is.
     pub(crate) fn into_shared(self) -> impl Iterator<Item = Queued> {
         self.inflight
             .into_messages()
-            .filter(|message| message.share.is_some() && message.qos == Qos::AtLeastOnce)
+            .filter(|(message, begun)| {
+                message.share.is_some() && (message.qos == Qos::AtLeastOnce || !begun)
+            })
+            .map(|(message, _)| message)
     }
 }
 

@@ -36,8 +36,8 @@ pub(crate) struct Inflight {
 struct Entry {
     packet_id: PacketId,
     sent: bool,
-    /// The client may have it from an earlier connection.
-    dup: bool,
+    /// It has been sent, on this connection or an earlier one: the client may have it.
+    begun: bool,
     content: Content,
     /// Answers of the store that are awaited.
     awaited: usize,
@@ -78,7 +78,7 @@ impl Entry {
         Unsent {
             packet_id: self.packet_id,
             content: &self.content,
-            dup: self.dup,
+            dup: self.begun,
             asks: false,
             waits: false,
         }
@@ -114,7 +114,7 @@ impl Inflight {
                 inflight.entries.push_back(Entry {
                     packet_id,
                     sent: false,
-                    dup: true,
+                    begun: true,
                     content,
                     awaited: 0,
                     at_rest: true,
@@ -132,7 +132,7 @@ impl Inflight {
         self.entries.push_back(Entry {
             packet_id,
             sent: true,
-            dup: false,
+            begun: false,
             content,
             awaited: usize::from(waits),
             at_rest: !waits,
@@ -152,7 +152,7 @@ impl Inflight {
         self.entries.push_back(Entry {
             packet_id,
             sent: false,
-            dup: true,
+            begun: true,
             content: Content::Plugin(reference),
             awaited: 0,
             at_rest: true,
@@ -230,6 +230,15 @@ impl Inflight {
         None
     }
 
+    /// The message is sent now.
+    pub(super) fn begin(&mut self, packet_id: PacketId) {
+        // Mostly it has just been inserted.
+        let mut entries = self.entries.iter_mut().rev();
+        if let Some(entry) = entries.find(|entry| entry.packet_id == packet_id) {
+            entry.begun = true;
+        }
+    }
+
     /// Does the entry that was inserted last stand in line?
     pub(super) fn is_last_in_line(&self, packet_id: PacketId) -> bool {
         self.line.back() == Some(&packet_id)
@@ -297,7 +306,6 @@ impl Inflight {
     pub(crate) fn disconnect(&mut self) -> Vec<(PacketId, DeliveryRef)> {
         let mut plugin = Vec::new();
         self.entries.retain_mut(|entry| {
-            entry.dup |= entry.sent && entry.at_rest;
             entry.sent = false;
             entry.awaited = 0;
             match entry.content {
@@ -325,12 +333,12 @@ impl Inflight {
         }
     }
 
-    /// The messages themselves, in order.
-    pub(crate) fn into_messages(self) -> impl Iterator<Item = Queued> {
+    /// The messages themselves, in order, and whether the client may have each.
+    pub(crate) fn into_messages(self) -> impl Iterator<Item = (Queued, bool)> {
         self.entries
             .into_iter()
             .filter_map(|entry| match entry.content {
-                Content::Message(message) => Some(message),
+                Content::Message(message) => Some((message, entry.begun)),
                 Content::Plugin(_) | Content::Released(_) => None,
             })
     }

@@ -295,13 +295,18 @@ impl Pair {
     }
 
     fn deliver(&mut self, number: u32, qos: Qos) {
+        self.deliver_by(None, number, qos);
+    }
+
+    /// Delivers what came by a shared subscription, or by one of its own.
+    fn deliver_by(&mut self, share: Option<&str>, number: u32, qos: Qos) {
         let mut queued = Queued {
             publish: Arc::new(publish("t", qos, None, number)),
             expires_at: None,
             qos,
             retain: false,
             subscription_identifiers: Vec::new(),
-            share: None,
+            share: share.map(Arc::from),
             stored: None,
         };
         if let Some(disk) = &mut self.disk
@@ -794,4 +799,43 @@ fn a_packet_that_only_its_alias_makes_too_large_has_none() {
         panic!("PUBLISH expected")
     };
     assert_eq!((&*sent.topic, sent.properties.topic_alias), ("t", None));
+}
+
+#[test]
+fn what_was_never_sent_is_no_duplicate() {
+    let mut pair = Pair::at_rest(Version::V5, |_| {});
+    // The first waits to be at rest, the second stands behind it.
+    pair.deliver(1, Qos::ExactlyOnce);
+    pair.deliver(2, Qos::AtLeastOnce);
+    assert_eq!(pair.take_sent(), []);
+    pair.disconnect();
+    let duplicates = |pair: &mut Pair| {
+        pair.connect();
+        pair.commit(usize::MAX);
+        let sent = pair.take_sent().into_iter();
+        sent.map(|packet| matches!(packet, Packet::Publish(publish) if publish.dup))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(duplicates(&mut pair), [false, false]);
+    pair.disconnect();
+    assert_eq!(duplicates(&mut pair), [true, true]);
+}
+
+#[test]
+fn what_was_never_sent_of_a_shared_subscription_is_for_others() {
+    let mut pair = Pair::at_rest(Version::V5, |_| {});
+    pair.deliver_by(Some("$share/g/t"), 1, Qos::ExactlyOnce);
+    pair.commit(usize::MAX);
+    assert_eq!(pair.take_sent().len(), 1);
+    for (number, qos) in [(2, Qos::ExactlyOnce), (3, Qos::AtLeastOnce)] {
+        pair.deliver_by(Some("$share/g/t"), number, qos);
+    }
+    pair.deliver(4, Qos::ExactlyOnce);
+    pair.disconnect();
+    let state = std::mem::take(&mut pair.kept);
+    let left: Vec<u32> = state
+        .into_shared()
+        .map(|it| number_of(&it.publish))
+        .collect();
+    assert_eq!(left, [2, 3]);
 }
