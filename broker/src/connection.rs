@@ -557,6 +557,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.link.send_publish(&outgoing, self.session.version());
             }
             Action::Route(publish, number) => {
+                self.session.handle_routed(&publish);
                 if let Some(answer) = self.route(publish, number, now) {
                     let answer = Answer::Published(answer);
                     self.session.handle_answer(number, answer, out)?;

@@ -357,6 +357,7 @@ impl Life {
                 encode_publish(&outgoing.publish, &outgoing.head(), version, &mut sent);
             }
             Action::Route(publish, number) => {
+                self.session.handle_routed(&publish);
                 self.router.publish(publish, &mut self.publisher, self.now);
                 let answer = Answer::Published(PublishAnswer::SUCCESS);
                 self.session.handle_answer(number, answer, out)?;

@@ -198,6 +198,16 @@ impl Session {
         self.handle_publish(publish, Some(refusal), out)
     }
 
+    /// An ordinary publish of the client is routed now. One that never was, because the connection ended before, is routed
+    /// when it comes again.
+    pub(crate) fn handle_routed(&mut self, publish: &Publish) {
+        if let (Qos::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id)
+            && let Some(exchange) = self.state.received.exchange_mut(packet_id)
+        {
+            exchange.routed = true;
+        }
+    }
+
     /// Handles the answer of a ticket, or of an action with a number.
     ///
     /// # Errors
@@ -326,7 +336,7 @@ impl Session {
                 self.settle_qos2(packet_id, answer, &mut unsent);
             }
         }
-        self.state.received.disconnect(self.terms.durable);
+        self.state.received.disconnect();
         let inflight = self.state.inflight.disconnect();
         if self.terms.session_expiry > 0 {
             self.state.inflight.compact(queue::copy);

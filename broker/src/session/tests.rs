@@ -185,6 +185,7 @@ impl Pair {
                 Action::Send(packet) => self.to_client.push_back(*packet),
                 Action::Deliver(outgoing) => self.to_client.push_back(packet_of(&outgoing)),
                 Action::Route(publish, number) => {
+                    self.session().handle_routed(&publish);
                     self.accepted.push(number_of(&publish));
                     let answer = Answer::Published(PublishAnswer::SUCCESS);
                     if let Some(disk) = &mut self.disk {
@@ -515,6 +516,23 @@ fn qos2_message_is_accepted_once_when_pubrec_is_lost() {
         assert_eq!(pair.accepted, [7]);
         assert!(pair.client.sent.is_empty());
     }
+}
+
+/// The connection ended on an error before it got to the publish.
+#[test]
+fn qos2_message_that_was_never_routed_is_routed_when_it_comes_again() {
+    let mut pair = Pair::at_rest(Version::V5, |_| {});
+    let packet = pair.client.publish("t", Qos::ExactlyOnce, 7).unwrap();
+    let now = pair.now;
+    let mut lost = Vec::new();
+    pair.session()
+        .handle_packet(now, packet, &mut lost)
+        .unwrap();
+    pair.disconnect();
+    pair.connect();
+    pair.run();
+    assert_eq!(pair.accepted, [7]);
+    assert!(pair.client.sent.is_empty());
 }
 
 /// Found by the simulation: the PUBREC of the ordinary message waited behind an unanswered publish of the plugin.
