@@ -321,13 +321,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let reading = self.is_reading(store_room);
         let delivering = self.is_delivering(store_room);
         ready |= reading && !self.input_used_up || delivering && self.plugin == Plugin::Ready;
+        ready |= self.has_room() && self.session.is_resuming();
         if reading && let Poll::Ready(read) = self.link.poll_read(cx) {
             events.read = Some(read);
             ready = true;
         }
         events.deaf |= !reading || !self.input_used_up;
         if delivering && let Some(queue) = self.subscriber.queue() {
-            ready |= queue.poll_ready(self.session.window(), cx).is_ready();
+            ready |= queue.poll_ready(self.session.queue_window(), cx).is_ready();
         }
         if self.armed_for.is_some() && self.timer.as_mut().poll(cx).is_ready() {
             self.armed_for = None;
@@ -459,7 +460,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.plugin = Plugin::Ready;
         }
         self.read_packets(scratch, now)?;
-        self.session.resume(now, &mut scratch.actions);
+        let bytes = self.room().bytes;
+        self.session.resume(now, bytes, &mut scratch.actions);
         self.perform(scratch, now)?;
         self.report();
         self.deliver(scratch, now)?;
@@ -932,11 +934,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn take_messages(&mut self, scratch: &mut Scratch, now: Instant) -> bool {
-        let room = self.room();
+        let packets = self.session.queue_window();
+        let mut bytes = self.room().bytes;
+        if packets > 0 {
+            bytes = bytes.min(self.session.queue_bytes());
+        }
         let Some(queue) = self.subscriber.queue() else {
             return false;
         };
-        queue.take(room.packets, room.bytes, &mut scratch.messages);
+        queue.take(packets, bytes, &mut scratch.messages);
         let found = !scratch.messages.is_empty();
         for queued in scratch.messages.drain(..) {
             self.session

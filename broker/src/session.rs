@@ -241,15 +241,20 @@ impl Session {
     }
 
     /// Sends what has waited to be at rest; then again what an earlier connection left unacknowledged, in its order, as
-    /// far as the window allows; then what the plugin gave too much of. Called in each turn.
-    pub(crate) fn resume(&mut self, now: Instant, out: &mut Vec<Action>) {
-        while let Some(unsent) = self.state.inflight.next_ready() {
+    /// far as the window and about so many `bytes` allow; then what the plugin gave too much of. Called in each turn.
+    pub(crate) fn resume(&mut self, now: Instant, mut bytes: usize, out: &mut Vec<Action>) {
+        while bytes > 0
+            && let Some(unsent) = self.state.inflight.next_ready()
+        {
+            bytes = bytes.saturating_sub(unsent.content.bytes());
             let (packet_id, content, dup) = (unsent.packet_id, unsent.content.clone(), unsent.dup);
             self.send_content(now, packet_id, content, dup, out);
         }
-        while self.window() > 0
+        while bytes > 0
+            && self.window() > 0
             && let Some(unsent) = self.state.inflight.next_unsent()
         {
+            bytes = bytes.saturating_sub(unsent.content.bytes());
             let (packet_id, content, dup) = (unsent.packet_id, unsent.content.clone(), unsent.dup);
             let (asks, waits) = (unsent.asks, unsent.waits);
             if asks {
@@ -266,7 +271,13 @@ impl Session {
         }
     }
 
-    /// Sends an ordinary message. The caller took it within `window`.
+    /// Is there something that `resume` would send, given the bytes?
+    pub(crate) fn is_resuming(&self) -> bool {
+        let inflight = &self.state.inflight;
+        inflight.has_ready() || (self.window() > 0 && inflight.has_unsent())
+    }
+
+    /// Sends an ordinary message. The caller took it within `queue_window`.
     pub(crate) fn handle_message(&mut self, now: Instant, message: Queued, out: &mut Vec<Action>) {
         if message.qos == Qos::AtMostOnce {
             if let Some(outgoing) = self.outgoing(now, message, None, false) {
@@ -364,6 +375,22 @@ impl Session {
     /// Free places for deliveries at QoS 1 and 2.
     pub(crate) fn window(&self) -> usize {
         self.terms.window.saturating_sub(self.state.inflight.sent())
+    }
+
+    /// Free places for ordinary messages at QoS 1 and 2: none while too many bytes are in flight, or what is to be sent
+    /// again is not yet.
+    pub(crate) fn queue_window(&self) -> usize {
+        if self.queue_bytes() == 0 || self.state.inflight.has_unsent() {
+            0
+        } else {
+            self.window()
+        }
+    }
+
+    /// How many bytes of ordinary messages may still be in flight.
+    pub(crate) fn queue_bytes(&self) -> usize {
+        let max = self.terms.inflight_bytes_max;
+        max.saturating_sub(self.state.inflight.bytes())
     }
 
     /// The plugin gave more than it was told: nothing is to be pulled.

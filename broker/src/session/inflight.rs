@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::queue::{Queued, Stored};
+use super::queue::{self, Queued, Stored};
 use crate::codec::packet::{PacketId, Publish, Qos};
 use crate::hooks::DeliveryRef;
 
@@ -22,6 +22,8 @@ pub(crate) struct Inflight {
     sent: usize,
     /// Ordinary entries that are still to be sent on this connection.
     unsent: usize,
+    /// Size of the messages.
+    bytes: usize,
     /// Messages that wait to be sent, in order.
     line: VecDeque<PacketId>,
     /// Released entries that have waited long enough.
@@ -95,6 +97,14 @@ impl Content {
         }
     }
 
+    /// What it counts in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => queue::size(&message.publish),
+            Self::Plugin(_) | Self::Released(_) => 0,
+        }
+    }
+
     /// Is it sent only when it is at rest?
     fn must_rest(&self) -> bool {
         match self {
@@ -111,6 +121,7 @@ impl Inflight {
         let mut inflight = Self::default();
         for (packet_id, content) in deliveries {
             if inflight.position(packet_id).is_none() {
+                inflight.bytes += content.bytes();
                 inflight.entries.push_back(Entry {
                     packet_id,
                     sent: false,
@@ -129,6 +140,7 @@ impl Inflight {
     pub(crate) fn insert(&mut self, content: Content) -> Option<PacketId> {
         let packet_id = self.allocate()?;
         let waits = content.must_rest();
+        self.bytes += content.bytes();
         self.entries.push_back(Entry {
             packet_id,
             sent: true,
@@ -277,11 +289,12 @@ impl Inflight {
         let stored = entry.content.stored();
         // The place stays, the message goes.
         let place = |at: Stored| Stored { message: 0, ..at };
-        entry.content = Content::Released(stored.map(place));
+        let message = std::mem::replace(&mut entry.content, Content::Released(stored.map(place)));
         if stored.is_some() {
             entry.awaited += 1;
             entry.at_rest = false;
         }
+        self.bytes -= message.bytes();
         stored
     }
 
@@ -289,6 +302,7 @@ impl Inflight {
     pub(crate) fn remove(&mut self, packet_id: PacketId) -> Option<Content> {
         let place = self.position(packet_id)?;
         let entry = self.entries.remove(place)?;
+        self.bytes -= entry.content.bytes();
         self.sent -= usize::from(entry.sent);
         self.unsent -= usize::from(entry.is_unsent());
         if self.entries.is_empty() && self.entries.capacity() > IDLE_CAPACITY {
@@ -300,6 +314,24 @@ impl Inflight {
     /// Number of entries sent on this connection.
     pub(crate) const fn sent(&self) -> usize {
         self.sent
+    }
+
+    /// Size of the messages.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Are there ordinary entries that are still to be sent on this connection?
+    pub(crate) const fn has_unsent(&self) -> bool {
+        self.unsent > 0
+    }
+
+    /// May there be something that has waited long enough?
+    pub(crate) fn has_ready(&self) -> bool {
+        let waits = |entry: &Entry| matches!(entry.content, Content::Message(_)) && !entry.at_rest;
+        let first = self.line.front().map(|packet_id| self.position(*packet_id));
+        let first = first.map(|place| place.and_then(|place| self.entries.get(place)));
+        !self.ready.is_empty() || first.is_some_and(|entry| !entry.is_some_and(waits))
     }
 
     /// The connection has ended: takes out what the plugin keeps; the rest is unsent again.
@@ -324,10 +356,13 @@ impl Inflight {
         plugin
     }
 
-    /// Makes the messages independent of the buffers that they were read into.
+    /// Makes the messages independent of the buffers that they were read into. What is at rest is so from the beginning, and
+    /// shared with others.
     pub(crate) fn compact(&mut self, copy: impl Fn(&Publish) -> Publish) {
         for entry in &mut self.entries {
-            if let Content::Message(message) = &mut entry.content {
+            if let Content::Message(message) = &mut entry.content
+                && message.stored.is_none()
+            {
                 message.publish = Arc::new(copy(&message.publish));
             }
         }

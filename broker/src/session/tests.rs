@@ -35,6 +35,8 @@ struct Pair {
     config: Config,
     now: Instant,
     session: Option<Session>,
+    /// Room in the output buffer, in each turn.
+    output_bytes: usize,
     kept: SessionState,
     client: ClientModel,
     to_server: Link,
@@ -88,6 +90,7 @@ impl Pair {
             config,
             now: clock::now(),
             session: None,
+            output_bytes: usize::MAX,
             kept: SessionState::default(),
             to_server: Link::new(),
             to_client: Link::new(),
@@ -164,9 +167,9 @@ impl Pair {
         if let Err(error) = handle(session, &mut actions) {
             self.error = Some(error);
         }
-        session.resume(self.now, &mut actions);
+        session.resume(self.now, self.output_bytes, &mut actions);
         while let Some(queued) = self.queue.pop_front() {
-            if queued.qos != Qos::AtMostOnce && session.window() == 0 {
+            if queued.qos != Qos::AtMostOnce && session.queue_window() == 0 {
                 self.queue.push_front(queued);
                 break;
             }
@@ -856,4 +859,59 @@ fn what_was_never_sent_of_a_shared_subscription_is_for_others() {
         .map(|it| number_of(&it.publish))
         .collect();
     assert_eq!(left, [2, 3]);
+}
+
+/// Numbers of the ordinary messages that have been sent since the last call.
+fn sent_numbers(pair: &mut Pair) -> Vec<u32> {
+    let sent = pair.take_sent().into_iter();
+    sent.filter_map(|packet| match packet {
+        Packet::Publish(publish) => Some(number_of(&publish)),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn messages_in_flight_are_bounded_in_bytes() {
+    let bytes = queue::size(&publish("t", Qos::AtLeastOnce, None, 0));
+    let mut pair = Pair::new(Version::V5, |config| config.queue_bytes_max = 2 * bytes);
+    for number in 1..=4 {
+        pair.deliver(number, Qos::AtLeastOnce);
+    }
+    pair.queue.push_front(pair.queue[0].clone());
+    pair.queue[0].qos = Qos::AtMostOnce;
+    assert_eq!(sent_numbers(&mut pair), [1, 2]);
+    pair.send(Packet::PubAck(Ack::success(id(1))));
+    assert_eq!(sent_numbers(&mut pair), [3, 3], "QoS 0 takes no room");
+    pair.disconnect();
+    pair.connect();
+    assert_eq!(sent_numbers(&mut pair), [2, 3]);
+    pair.send(Packet::PubAck(Ack::success(id(2))));
+    assert_eq!(sent_numbers(&mut pair), [4]);
+    for number in [3, 4] {
+        pair.send(Packet::PubAck(Ack::success(id(number))));
+    }
+    assert_eq!(pair.session().queue_bytes(), 2 * bytes);
+}
+
+#[test]
+fn what_is_sent_again_waits_for_room_in_the_output_and_nothing_overtakes_it() {
+    let mut pair = Pair::connected(Version::V5);
+    for number in 1..=3 {
+        pair.deliver(number, Qos::AtLeastOnce);
+    }
+    pair.disconnect();
+    pair.take_sent();
+    pair.output_bytes = 1;
+    pair.connect();
+    pair.deliver(4, Qos::AtLeastOnce);
+    assert_eq!(sent_numbers(&mut pair), [1, 2]);
+    assert!(pair.session().is_resuming());
+    pair.output_bytes = 0;
+    pair.turn(|_, _| Ok(()));
+    assert_eq!(sent_numbers(&mut pair), [0; 0]);
+    pair.output_bytes = usize::MAX;
+    pair.turn(|_, _| Ok(()));
+    assert_eq!(sent_numbers(&mut pair), [3, 4]);
+    assert!(!pair.session().is_resuming());
 }
