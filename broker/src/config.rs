@@ -81,7 +81,8 @@ pub struct Config {
     pub filter_levels_max: usize,
     /// Ordinary messages that wait for one session; then new ones are dropped and counted. Default 10,000.
     pub queue_messages_max: usize,
-    /// Bytes of ordinary messages that wait for one session; then new ones are dropped and counted. Default 16,777,216.
+    /// Bytes of ordinary messages that wait for one session; then new ones are dropped and counted. As many may be in flight
+    /// beside them. Default 16,777,216.
     pub queue_bytes_max: usize,
     /// Sessions kept for clients that are away; then the one that expires first goes. Default 100,000.
     pub sessions_kept_max: usize,

@@ -9,6 +9,8 @@
 mod authentication;
 mod handshake;
 mod link;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -196,6 +198,8 @@ struct Events {
     stop: bool,
     letters: Letters,
     read: Option<io::Result<usize>>,
+    /// At some moment nothing was read, or something was left of what had been.
+    deaf: bool,
     written: io::Result<()>,
 }
 
@@ -205,6 +209,7 @@ impl Default for Events {
             stop: false,
             letters: Letters::default(),
             read: None,
+            deaf: false,
             written: Ok(()),
         }
     }
@@ -231,9 +236,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             server,
             link,
             client: opened.client,
+            publisher: Publisher::new(opened.session.version() == Version::V5),
             session: opened.session,
             subscriber: opened.subscriber,
-            publisher: Publisher::default(),
             permit: None,
             judged_by: None,
             claim: opened.claim,
@@ -284,11 +289,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.arm();
             // Others have their turn, too.
             tokio::task::consume_budget().await;
-            let has_work = self.has_work();
             let mut events = Events::default();
             poll_fn(|cx| {
                 events.stop = self.drain_until.is_none() && stopped.as_mut().poll(cx).is_ready();
-                let ready = self.poll_events(cx, &mut events) || events.stop || has_work;
+                let ready = self.poll_events(cx, &mut events) || events.stop;
                 if ready {
                     Poll::Ready(())
                 } else {
@@ -307,27 +311,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             events.letters = letters;
             ready = true;
         }
-        if !self.has_store_room()
-            && let Some(journal) = &self.server.journal
-        {
-            ready |= journal.poll_room(cx).is_ready();
-        }
-        if self.is_reading()
-            && let Poll::Ready(read) = self.link.poll_read(cx)
-        {
-            events.read = Some(read);
-            ready = true;
-        }
+        // First: it makes room for what follows.
         if self.link.has_output()
             && let Poll::Ready(written) = self.link.poll_write(cx)
         {
             events.written = written;
             ready = true;
         }
-        if self.is_delivering()
-            && let Some(queue) = self.subscriber.queue()
-        {
-            ready |= queue.poll_ready(self.session.window(), cx).is_ready();
+        // Asked once: the writer changes it at any moment, and all that follows has to mean the same.
+        let store_room = self.poll_store_room(cx).is_ready();
+        let reading = self.is_reading(store_room);
+        let delivering = self.is_delivering(store_room);
+        ready |= reading && !self.input_used_up || delivering && self.plugin == Plugin::Ready;
+        ready |= self.has_room() && self.session.is_resuming();
+        if reading && let Poll::Ready(read) = self.link.poll_read(cx) {
+            events.read = Some(read);
+            ready = true;
+        }
+        events.deaf |= !reading || !self.input_used_up;
+        if delivering && let Some(queue) = self.subscriber.queue() {
+            ready |= queue.poll_ready(self.session.queue_window(), cx).is_ready();
         }
         if self.armed_for.is_some() && self.timer.as_mut().poll(cx).is_ready() {
             self.armed_for = None;
@@ -339,6 +342,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// What the next turn does not do anyway. Returns what that one is to handle.
     fn handle_events(&mut self, events: Events) -> Result<Letters, End> {
         events.written.map_err(End::Lost)?;
+        let silent = !events.deaf && events.read.is_none();
         if let Some(read) = events.read
             && read.map_err(End::Lost)? == 0
         {
@@ -351,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.write_deadline().is_some_and(|at| at <= now) {
             return Err(End::WriteTimeout);
         }
-        self.session.handle_timeout(now, self.is_reading())?;
+        self.session.handle_timeout(now, silent)?;
         Ok(events.letters)
     }
 
@@ -395,25 +399,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         journal.is_none_or(Journal::has_room)
     }
 
-    fn is_reading(&self) -> bool {
-        self.drain_until.is_none()
+    /// As `has_store_room`; without room, whoever waits is woken when there is some.
+    fn poll_store_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let journal = self.server.journal.as_deref();
+        journal.map_or(Poll::Ready(()), |journal| journal.poll_room(cx))
+    }
+
+    fn is_reading(&self, store_room: bool) -> bool {
+        store_room
+            && self.drain_until.is_none()
             && self.paused_until.is_none()
             && self.session.wants_input()
             && self.has_room()
-            && self.has_store_room()
     }
 
-    fn is_delivering(&self) -> bool {
-        self.drain_until.is_none()
-            && self.has_room()
-            && !self.session.is_holding()
-            && self.has_store_room()
-    }
-
-    /// Is there something to do without waiting?
-    fn has_work(&self) -> bool {
-        self.is_delivering() && self.plugin == Plugin::Ready
-            || self.is_reading() && !self.input_used_up
+    fn is_delivering(&self, store_room: bool) -> bool {
+        store_room && self.drain_until.is_none() && self.has_room() && !self.session.is_holding()
     }
 
     fn write_now(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
@@ -462,7 +463,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.plugin = Plugin::Ready;
         }
         self.read_packets(scratch, now)?;
-        self.session.resume(now, &mut scratch.actions);
+        let bytes = self.room().bytes;
+        self.session.resume(now, bytes, &mut scratch.actions);
         self.perform(scratch, now)?;
         self.report();
         self.deliver(scratch, now)?;
@@ -478,7 +480,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn read_into(&mut self, actions: &mut Vec<Action>, now: Instant) -> Result<(), End> {
         self.input_used_up = false;
-        while self.is_reading() {
+        while self.is_reading(self.has_store_room()) {
             let before = self.link.input_bytes();
             let Some(packet) = self.link.next_packet()? else {
                 self.input_used_up = true;
@@ -563,6 +565,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.link.send_publish(&outgoing, self.session.version());
             }
             Action::Route(publish, number) => {
+                self.session.handle_routed(&publish);
                 if let Some(answer) = self.route(publish, number, now) {
                     let answer = Answer::Published(answer);
                     self.session.handle_answer(number, answer, out)?;
@@ -955,7 +958,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.plugin = Plugin::Ready;
         }
         let mut idle = 0;
-        while self.is_delivering() && idle < 2 {
+        while self.is_delivering(self.has_store_room()) && idle < 2 {
             let found = if self.plugin_first {
                 self.pull(scratch)
             } else {
@@ -998,11 +1001,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn take_messages(&mut self, scratch: &mut Scratch, now: Instant) -> bool {
-        let room = self.room();
+        let packets = self.session.queue_window();
+        let mut bytes = self.room().bytes;
+        if packets > 0 {
+            bytes = bytes.min(self.session.queue_bytes());
+        }
         let Some(queue) = self.subscriber.queue() else {
             return false;
         };
-        queue.take(room.packets, room.bytes, &mut scratch.messages);
+        queue.take(packets, bytes, &mut scratch.messages);
         let found = !scratch.messages.is_empty();
         for queued in scratch.messages.drain(..) {
             self.session

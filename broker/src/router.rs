@@ -196,6 +196,13 @@ impl Router {
             .and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
         let mut shared = Shared::new(publish, expires_at);
         let retained_refused = shared.live().retain && self.retain(&mut shared, now).is_err();
+        if retained_refused && publisher.is_told && shared.live().qos > Qos::AtMostOnce {
+            // It will try again: nobody is to have it twice.
+            return Routed {
+                retained_refused,
+                ..Routed::default()
+            };
+        }
         let receivers = publisher.receivers(self, &shared.live().topic);
         if shared.entry.is_none() && shared.live().qos > Qos::AtMostOnce && receivers.may_store() {
             shared.entry = self.open();
@@ -562,12 +569,22 @@ impl Terms {
 pub(crate) struct Publisher {
     /// The queue of the publisher's own session, if it has one: for No Local.
     number: u64,
+    /// It is told what was refused, and then nobody gets it; otherwise what is not retained is delivered all the same.
+    is_told: bool,
     generation: u64,
     recent: Vec<(ByteString, Arc<Receivers>)>,
     next: usize,
 }
 
 impl Publisher {
+    /// One that is told what was refused, or not: 3.1.1 has no words for it.
+    pub(crate) fn new(is_told: bool) -> Self {
+        Self {
+            is_told,
+            ..Self::default()
+        }
+    }
+
     /// The publisher's own session has this queue.
     pub(crate) const fn set_queue(&mut self, queue: &Queue) {
         self.number = queue.number();

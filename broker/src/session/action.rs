@@ -19,7 +19,7 @@ pub(crate) enum Action {
     Send(Box<Packet>),
     /// Send PUBLISH.
     Deliver(Outgoing),
-    /// Route an ordinary publish and answer with its number.
+    /// Route an ordinary publish, say so (`handle_routed`), and answer with its number.
     Route(Arc<Publish>, u64),
     /// Give publishes to the plugin; a ticket with the number each.
     HandOver(Vec<(Publish, u64)>),

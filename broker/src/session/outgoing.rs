@@ -95,7 +95,10 @@ impl Session {
         out: &mut Vec<Action>,
     ) {
         match self.outgoing(now, message, Some(packet_id), dup) {
-            Some(outgoing) => out.push(Action::Deliver(outgoing)),
+            Some(outgoing) => {
+                self.state.inflight.begin(packet_id);
+                out.push(Action::Deliver(outgoing));
+            }
             None => self.finish(packet_id, out),
         }
     }

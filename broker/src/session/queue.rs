@@ -64,7 +64,7 @@ pub(crate) struct Queued {
     pub(crate) subscription_identifiers: Vec<u32>,
     /// The shared subscription that it came by: filter with `$share/{name}/` before it.
     pub(crate) share: Option<Arc<str>>,
-    /// Where it is at rest.
+    /// Where it is at rest. If it is, `publish` is a compact copy that all its receivers share.
     pub(crate) stored: Option<Stored>,
 }
 
@@ -135,6 +135,7 @@ impl Shared {
     pub(crate) fn again(queued: Queued, entry: Option<Entry>) -> Self {
         Self {
             number: queued.stored.map(|at| at.message),
+            compact: queued.stored.map(|_| Arc::clone(&queued.publish)),
             entry,
             ..Self::new(queued.publish, queued.expires_at)
         }
@@ -226,13 +227,14 @@ impl Queue {
                 inner.dropped += 1;
                 return Pushed::Full;
             }
-            let publish = if away || inner.messages.len() >= COMPACT_FROM {
+            let durable = qos > Qos::AtMostOnce && self.is_durable();
+            let publish = if away || durable || inner.messages.len() >= COMPACT_FROM {
                 shared.compact()
             } else {
                 shared.live()
             };
             let mut queued = envelope(Arc::clone(publish));
-            if qos > Qos::AtMostOnce && self.is_durable() {
+            if durable {
                 shared.note(self.number, inner.next_place, &mut queued);
                 inner.next_place += 1;
             }
@@ -337,7 +339,7 @@ impl Queue {
             .iter()
             .map(|queued| size(&queued.publish))
             .sum();
-        for queued in &mut inner.messages {
+        for queued in inner.messages.iter_mut().filter(|it| it.stored.is_none()) {
             queued.publish = Arc::new(copy(&queued.publish));
         }
         inner.messages.shrink_to_fit();
@@ -494,6 +496,7 @@ const PAIR_BYTES: usize = size_of::<(ByteString, ByteString)>();
 mod tests {
     use super::*;
     use crate::codec::properties::PublishProperties;
+    use crate::journal::Journal;
 
     fn publish(qos: Qos) -> Shared {
         Shared::new(
@@ -511,7 +514,11 @@ mod tests {
     }
 
     fn push(queue: &Queue, qos: Qos) -> Pushed {
-        queue.push(&mut publish(qos), qos, |publish| Queued {
+        push_shared(queue, &mut publish(qos), qos)
+    }
+
+    fn push_shared(queue: &Queue, shared: &mut Shared, qos: Qos) -> Pushed {
+        queue.push(shared, qos, |publish| Queued {
             publish,
             expires_at: None,
             qos,
@@ -583,6 +590,21 @@ mod tests {
         assert_eq!(taken.len(), 1);
         queue.take(1, usize::MAX, &mut taken);
         assert_eq!(taken.len(), 3);
+    }
+
+    #[test]
+    fn sessions_at_rest_share_a_message_also_when_they_are_left() {
+        let queues = [1, 2].map(|number| Queue::new(number, 10, usize::MAX));
+        let mut shared = publish(Qos::AtLeastOnce);
+        shared.entry = Some(Arc::new(Journal::new(1)).open());
+        for queue in &queues {
+            queue.set_durable(true);
+            push_shared(queue, &mut shared, Qos::AtLeastOnce);
+            queue.leave();
+        }
+        let [first, second] = queues.map(|queue| queue.lock().messages[0].publish.clone());
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(!Arc::ptr_eq(&first, shared.live()));
     }
 
     #[test]

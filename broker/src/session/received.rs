@@ -21,6 +21,8 @@ pub(crate) struct Exchange {
     counted: bool,
     /// The plugin took the publish, or may have taken it in an earlier life of the broker.
     pub(crate) owner: Owner,
+    /// An ordinary message: it has been routed, or refused.
+    pub(crate) routed: bool,
     pub(crate) step: Step,
     /// What was answered is at rest, or need not be.
     pub(crate) at_rest: bool,
@@ -88,11 +90,11 @@ impl Received {
     }
 
     /// The connection has ended: what was not answered will be published again, what was not released, released again.
-    /// An ordinary message of a `durable` session has been routed when its answer is awaited: it is not routed again.
-    pub(crate) fn disconnect(&mut self, durable: bool) {
+    /// An ordinary message that has been routed and only waited for its answer is not routed again.
+    pub(crate) fn disconnect(&mut self) {
         self.exchanges
             .retain(|_, exchange| match (&exchange.step, exchange.owner) {
-                (Step::Published, Owner::Broker) => durable,
+                (Step::Published, Owner::Broker) => exchange.routed,
                 (Step::Published, _) | (_, Owner::Unknown) => false,
                 (Step::Answered(_) | Step::Releasing(_), _) => true,
             });
@@ -117,6 +119,7 @@ impl Received {
             Exchange {
                 counted,
                 owner,
+                routed: false,
                 step,
                 at_rest: true,
             },
@@ -287,13 +290,19 @@ mod tests {
         received.exchange_mut(id(2)).unwrap().step = Step::Releasing(Ack::success(id(2)));
         received.begin_unknown(id(3));
         assert_eq!(received.counted(), 2);
-        received.disconnect(false);
+        received.begin(id(4), Owner::Broker);
+        received.begin(id(5), Owner::Broker);
+        received.exchange_mut(id(5)).unwrap().routed = true;
+        received.disconnect();
         assert!(received.exchange_mut(id(1)).is_none());
         assert!(matches!(
             received.exchange_mut(id(2)).unwrap().step,
             Step::Answered(_)
         ));
         assert!(received.exchange_mut(id(3)).is_none());
+        assert!(received.exchange_mut(id(4)).is_none());
+        let exchange = received.exchange_mut(id(5)).unwrap();
+        assert!(matches!(exchange.step, Step::Answered(_)) && !exchange.at_rest);
         assert_eq!(received.counted(), 0);
     }
 }
