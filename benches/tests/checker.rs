@@ -42,7 +42,10 @@ fn an_honest_broker_passes() {
 fn a_rate_is_kept() {
     let output = bench(Fault::None, &["--json"], &["--rate", "500"]);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["sent"], 500, "{report}");
+    // Not one more; fewer only where the machine was late, which the report says.
+    let sent = report["sent"].as_u64().unwrap();
+    let said = report["notes"].to_string().contains("behind the rate");
+    assert!(sent == 500 || (sent < 500 && said), "{report}");
     assert!(report["send_lag_p50_us"].is_number(), "{report}");
 }
 

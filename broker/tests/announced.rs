@@ -60,7 +60,10 @@ fn decoding_reserves_nothing() {
             }
             // The threads of the test harness may allocate a little meanwhile; the least that is announced is 16,383.
             let bytes = region.change().bytes_allocated;
-            assert!(bytes < 8_192, "{bytes} bytes for a packet that has not come");
+            assert!(
+                bytes < 8_192,
+                "{bytes} bytes for a packet that has not come"
+            );
         }
     }
 }

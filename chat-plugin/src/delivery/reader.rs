@@ -265,6 +265,8 @@ impl Reader {
             .get_mut(form.slot())
             .is_some_and(|filters| filters.remove(conversation.as_ref()));
         state.rewant();
+        drop(state);
+        self.client.wake(); // what the form kept waiting may go on
         existed
     }
 

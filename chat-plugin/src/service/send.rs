@@ -131,8 +131,10 @@ impl Service {
         let Some(found) = self.store.exchange(actor.device, packet_id).await? else {
             return Ok(None);
         };
+        // A handle that names nobody any more named whom it was sent to.
+        let conversation = self.conversation_of(actor, target).await?;
         let is_same = found.place.digest == message.digest()
-            && self.conversation_of(actor, target).await? == Some(found.conversation);
+            && conversation.is_none_or(|conversation| conversation == found.conversation);
         Ok(is_same.then_some(Placed {
             conversation: found.conversation,
             seq: found.place.seq,
