@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use crate::acl::Rules;
 use crate::clock;
@@ -193,10 +194,13 @@ impl Server {
     /// Brings back what was found at rest: every client is away.
     pub(crate) fn restore(&self, found: Found) {
         self.router.reserve_numbers(found.last_session);
-        for message in found.retained {
-            if self.router.restore_retained(message).is_err() {
-                self.metrics.retained_refused.increment();
-            }
+        let refused = self.router.restore_retained(found.retained);
+        if refused > 0 {
+            self.metrics.retained_refused.add(refused);
+            warn!(
+                count = refused,
+                "retained messages are cleared: there is no room for them"
+            );
         }
         for session in found.sessions {
             let key = Arc::new((session.user, session.client_id));
