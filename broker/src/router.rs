@@ -285,9 +285,20 @@ impl Router {
         let mut retained = self.retained_mut();
         let gone = retained.expire(now);
         let numbers = gone.iter().filter_map(|message| message.number);
-        if let Some(mut entry) = self.open() {
+        if !gone.is_empty()
+            && let Some(mut entry) = self.open()
+        {
             numbers.for_each(|number| entry.push(Change::Cleared(number)));
         }
+    }
+
+    /// Forgets what has expired of what waits for a client that is away. Returns how many messages that are.
+    pub(crate) fn expire_queued(&self, queue: &Queue, now: Instant) -> usize {
+        let expired = queue.take_if(|queued| queued.is_expired(now));
+        if !expired.is_empty() {
+            queue.settle(&expired, self.open().as_mut());
+        }
+        expired.len()
     }
 
     /// Where the retained messages below the first level of a topic name or filter are. Wildcards there never match a `$`.

@@ -222,11 +222,12 @@ impl Server {
     }
 
     /// Forgets what has expired of what waits for clients that are away, and of what is retained.
-    fn sweep(&self, now: Instant) {
+    async fn sweep(&self, now: Instant) {
         for queue in self.registry.kept_queues() {
-            let expired = queue.take_if(|queued| queued.is_expired(now));
-            self.metrics.messages_dropped_expired.add(expired.len());
-            queue.settle(&expired, self.router.open().as_mut());
+            let expired = self.router.expire_queued(&queue, now);
+            self.metrics.messages_dropped_expired.add(expired);
+            // There may be many, and others have their turn, too.
+            tokio::task::consume_budget().await;
         }
         self.router.expire_retained(now);
     }
@@ -247,7 +248,7 @@ impl Server {
                 }
             }
             if sweep_at <= now {
-                self.sweep(now);
+                self.sweep(now).await;
                 sweep_at = now + SWEEP_INTERVAL;
             }
             let next = next.map_or(sweep_at, |next| next.min(sweep_at));

@@ -239,6 +239,26 @@ fn retained_messages_that_find_no_room_again_are_cleared_at_rest() {
     assert_eq!(cleared, [2, 1]);
 }
 
+#[test]
+fn where_nothing_has_expired_nothing_is_journaled() {
+    let (router, journal) = journaled(&Config::default());
+    router.restore_retained(vec![at_rest("a", 1)]);
+    let mut subscriber = Subscriber::at_rest(1);
+    subscriber.set_durable(true);
+    subscribe(
+        &mut subscriber,
+        &router,
+        filter("a", Qos::AtLeastOnce),
+        None,
+    )
+    .unwrap();
+    let before = format!("{journal:?}");
+    router.expire_retained(clock::now());
+    let queue = subscriber.queue().unwrap();
+    assert_eq!(router.expire_queued(queue, clock::now()), 0);
+    assert_eq!(format!("{journal:?}"), before);
+}
+
 fn payloads(subscriber: &Subscriber) -> Vec<Bytes> {
     received(subscriber)
         .into_iter()
