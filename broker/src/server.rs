@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use crate::acl::Rules;
+use crate::acl::{Request, Rules, Verdict, Who};
 use crate::clock;
 use crate::codec::packet::{Publish, Will};
 use crate::config::Config;
@@ -17,7 +17,7 @@ use crate::hooks::{ClientInfo, Hooks};
 use crate::journal::{Change, Entry, Journal, SessionRow, Waiter, WillRow};
 use crate::metrics::Metrics;
 use crate::rate::{Arrivals, Rate};
-use crate::registry::{Due, KeptSession, Registry};
+use crate::registry::{Due, KeptSession, PendingWill, Registry};
 use crate::router::{Publisher, Routed, Router, Subscriber};
 use crate::session::queue::Queued;
 use crate::session::{SessionState, will};
@@ -110,6 +110,25 @@ impl Server {
         }
     }
 
+    /// Publishes the will of a client that is away, unless the rules of now forbid it. What they do not say the plugin has
+    /// said when the client left.
+    fn publish_pending_will(&self, will: PendingWill, session: Option<u64>, now: Instant) {
+        let who = Who {
+            user: &will.name,
+            client_id: &will.client_id,
+        };
+        let request = Request::publish(&will.publish);
+        if let Verdict::Refused(_) = self.rules.current().judge(who, request) {
+            self.metrics.publishes_refused.increment();
+            debug!(user = %will.name, topic = %will.publish.topic, "will not authorized");
+            if let Some((number, mut entry)) = session.zip(self.router.open()) {
+                entry.push(Change::NoWill(number));
+            }
+            return;
+        }
+        self.publish_will(will.publish, session, now);
+    }
+
     /// Gives what a session left behind to the others of its shared subscriptions.
     pub(crate) fn give_on(
         &self,
@@ -128,8 +147,8 @@ impl Server {
             will,
             ..
         } = session;
-        if let Some((_, will)) = will {
-            self.publish_will(*will, subscriber.number(), now);
+        if let Some(will) = will {
+            self.publish_pending_will(*will, subscriber.number(), now);
         }
         self.end_subscriber(&mut subscriber, state, waiter);
     }
@@ -244,7 +263,7 @@ impl Server {
                         self.metrics.sessions_expired.increment();
                         self.end_session(*session, now, None);
                     }
-                    Due::Will(will, session) => self.publish_will(*will, session, now),
+                    Due::Will(will, session) => self.publish_pending_will(*will, session, now),
                 }
             }
             if sweep_at <= now {
@@ -282,6 +301,7 @@ pub(crate) fn session_row(
     Change::Session(Box::new(SessionRow {
         number,
         user: Arc::clone(&client.identity.user),
+        name: Arc::clone(&client.identity.name),
         client_id: client.client_id.clone(),
         expiry,
         away_since,
