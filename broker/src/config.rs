@@ -81,7 +81,8 @@ pub struct Config {
     pub filter_levels_max: usize,
     /// Ordinary messages that wait for one session; then new ones are dropped and counted. Default 10,000.
     pub queue_messages_max: usize,
-    /// Bytes of ordinary messages that wait for one session; then new ones are dropped and counted. Default 16,777,216.
+    /// Bytes of ordinary messages that wait for one session; then new ones are dropped and counted. As many may be in flight
+    /// beside them. Default 16,777,216.
     pub queue_bytes_max: usize,
     /// Sessions kept for clients that are away; then the one that expires first goes. Default 100,000.
     pub sessions_kept_max: usize,
@@ -95,6 +96,9 @@ pub struct Config {
     pub sys_interval_s: u64,
     /// Milliseconds without progress after which a write to a stalled client ends its connection. Default 30,000.
     pub write_timeout_ms: u64,
+    /// Seconds without progress after which a client that takes nothing counts as slow: a warning in the log. 0: never.
+    /// Default 5.
+    pub slow_client_s: u64,
     /// Output buffer of one connection in bytes; while it is full, nothing more is read from or pulled for the client.
     /// Default 65,536.
     pub output_bytes_max: usize,
@@ -167,6 +171,7 @@ impl Default for Config {
             persistence: Persistence::Always,
             sys_interval_s: 10,
             write_timeout_ms: 30_000,
+            slow_client_s: 5,
             output_bytes_max: 64 * 1024,
             close_timeout_ms: 1_000,
             drain_timeout_ms: 10_000,
@@ -270,6 +275,10 @@ impl Config {
 
     pub(crate) fn certificate_check(&self) -> Duration {
         Duration::from_secs(self.certificate_check_s.into())
+    }
+
+    pub(crate) fn slow_client(&self) -> Option<Duration> {
+        (self.slow_client_s > 0).then(|| Duration::from_secs(self.slow_client_s))
     }
 
     pub(crate) fn write_timeout(&self) -> Duration {

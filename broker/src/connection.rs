@@ -9,6 +9,8 @@
 mod authentication;
 mod handshake;
 mod link;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -31,7 +33,7 @@ use crate::clock;
 use crate::codec::decode::DecodeError;
 use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
-    Ack, ConnAck, Disconnect, Packet, PacketId, Publish, Qos, SubscribeFilter, Version, Will,
+    ConnAck, Disconnect, Packet, PacketId, Publish, Qos, SubscribeFilter, Version, Will,
 };
 use crate::codec::properties::{AckProperties, ConnAckProperties, DisconnectProperties};
 use crate::codec::reason::ReasonCode;
@@ -48,7 +50,7 @@ use crate::registry::{Claim, KeptSession, PendingWill, expires_at};
 use crate::router::{Asked, Publisher, Subscriber};
 use crate::server::{Server, session_row};
 use crate::session::queue::Queued;
-use crate::session::{AckKind, Action, Keep, ProtocolError, Session, Subscribing, will};
+use crate::session::{Action, Came, Keep, Owner, ProtocolError, Session, Subscribing, will};
 
 /// Lets the client of a stream in; `None`: it was refused, and the stream has ended.
 pub(crate) async fn open<S>(
@@ -140,6 +142,8 @@ pub(crate) struct Connection<S> {
     will: Option<Box<Will>>,
     /// A re-authentication that waits for the client.
     dialogue: Option<Box<dyn Authentication>>,
+    /// Publishes that came together and were acknowledged in this turn, and how many.
+    acknowledged: Option<(Came, usize)>,
     plugin: Plugin,
     /// Who is asked first next time: the plugin or the queue.
     plugin_first: bool,
@@ -194,6 +198,8 @@ struct Events {
     stop: bool,
     letters: Letters,
     read: Option<io::Result<usize>>,
+    /// At some moment nothing was read, or something was left of what had been.
+    deaf: bool,
     written: io::Result<()>,
 }
 
@@ -203,6 +209,7 @@ impl Default for Events {
             stop: false,
             letters: Letters::default(),
             read: None,
+            deaf: false,
             written: Ok(()),
         }
     }
@@ -229,14 +236,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             server,
             link,
             client: opened.client,
+            publisher: Publisher::new(opened.session.version() == Version::V5),
             session: opened.session,
             subscriber: opened.subscriber,
-            publisher: Publisher::default(),
             permit: None,
             judged_by: None,
             claim: opened.claim,
             will: opened.will,
             dialogue: None,
+            acknowledged: None,
             // The plugin may have something from the beginning, for example what was in flight.
             plugin: Plugin::Ready,
             plugin_first: true,
@@ -272,21 +280,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn drive(&mut self) -> Result<std::convert::Infallible, End> {
         let server = Arc::clone(&self.server);
         let mut stopped = pin!(server.stop.cancelled());
-        if let Some(queue) = self.subscriber.queue() {
-            self.publisher.set_queue(queue);
-        }
+        self.note_subscriptions();
         let mut letters = Letters::default();
         loop {
             self.turn(std::mem::take(&mut letters))?;
             poll_fn(|cx| Poll::Ready(self.write_now(cx))).await?;
+            self.note_vitals();
             self.arm();
             // Others have their turn, too.
             tokio::task::consume_budget().await;
-            let has_work = self.has_work();
             let mut events = Events::default();
             poll_fn(|cx| {
                 events.stop = self.drain_until.is_none() && stopped.as_mut().poll(cx).is_ready();
-                let ready = self.poll_events(cx, &mut events) || events.stop || has_work;
+                let ready = self.poll_events(cx, &mut events) || events.stop;
                 if ready {
                     Poll::Ready(())
                 } else {
@@ -305,27 +311,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             events.letters = letters;
             ready = true;
         }
-        if !self.has_store_room()
-            && let Some(journal) = &self.server.journal
-        {
-            ready |= journal.poll_room(cx).is_ready();
-        }
-        if self.is_reading()
-            && let Poll::Ready(read) = self.link.poll_read(cx)
-        {
-            events.read = Some(read);
-            ready = true;
-        }
+        // First: it makes room for what follows.
         if self.link.has_output()
             && let Poll::Ready(written) = self.link.poll_write(cx)
         {
             events.written = written;
             ready = true;
         }
-        if self.is_delivering()
-            && let Some(queue) = self.subscriber.queue()
-        {
-            ready |= queue.poll_ready(self.session.window(), cx).is_ready();
+        // Asked once: the writer changes it at any moment, and all that follows has to mean the same.
+        let store_room = self.poll_store_room(cx).is_ready();
+        let reading = self.is_reading(store_room);
+        let delivering = self.is_delivering(store_room);
+        ready |= reading && !self.input_used_up || delivering && self.plugin == Plugin::Ready;
+        ready |= self.has_room() && self.session.is_resuming();
+        if reading && let Poll::Ready(read) = self.link.poll_read(cx) {
+            events.read = Some(read);
+            ready = true;
+        }
+        events.deaf |= !reading || !self.input_used_up;
+        if delivering && let Some(queue) = self.subscriber.queue() {
+            ready |= queue.poll_ready(self.session.queue_window(), cx).is_ready();
         }
         if self.armed_for.is_some() && self.timer.as_mut().poll(cx).is_ready() {
             self.armed_for = None;
@@ -337,6 +342,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// What the next turn does not do anyway. Returns what that one is to handle.
     fn handle_events(&mut self, events: Events) -> Result<Letters, End> {
         events.written.map_err(End::Lost)?;
+        let silent = !events.deaf && events.read.is_none();
         if let Some(read) = events.read
             && read.map_err(End::Lost)? == 0
         {
@@ -349,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.write_deadline().is_some_and(|at| at <= now) {
             return Err(End::WriteTimeout);
         }
-        self.session.handle_timeout(now, self.is_reading())?;
+        self.session.handle_timeout(now, silent)?;
         Ok(events.letters)
     }
 
@@ -393,25 +399,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         journal.is_none_or(Journal::has_room)
     }
 
-    fn is_reading(&self) -> bool {
-        self.drain_until.is_none()
+    /// As `has_store_room`; without room, whoever waits is woken when there is some.
+    fn poll_store_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let journal = self.server.journal.as_deref();
+        journal.map_or(Poll::Ready(()), |journal| journal.poll_room(cx))
+    }
+
+    fn is_reading(&self, store_room: bool) -> bool {
+        store_room
+            && self.drain_until.is_none()
             && self.paused_until.is_none()
             && self.session.wants_input()
             && self.has_room()
-            && self.has_store_room()
     }
 
-    fn is_delivering(&self) -> bool {
-        self.drain_until.is_none()
-            && self.has_room()
-            && !self.session.is_holding()
-            && self.has_store_room()
-    }
-
-    /// Is there something to do without waiting?
-    fn has_work(&self) -> bool {
-        self.is_delivering() && self.plugin == Plugin::Ready
-            || self.is_reading() && !self.input_used_up
+    fn is_delivering(&self, store_room: bool) -> bool {
+        store_room && self.drain_until.is_none() && self.has_room() && !self.session.is_holding()
     }
 
     fn write_now(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
@@ -436,6 +439,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         metrics.messages_dropped_too_large.add(tally.too_large);
         metrics.messages_dropped_expired.add(tally.expired);
         self.link.take_traffic().count(metrics);
+        self.count_acknowledged();
         result
     }
 
@@ -459,7 +463,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.plugin = Plugin::Ready;
         }
         self.read_packets(scratch, now)?;
-        self.session.resume(now, &mut scratch.actions);
+        let bytes = self.room().bytes;
+        self.session.resume(now, bytes, &mut scratch.actions);
         self.perform(scratch, now)?;
         self.report();
         self.deliver(scratch, now)?;
@@ -475,7 +480,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn read_into(&mut self, actions: &mut Vec<Action>, now: Instant) -> Result<(), End> {
         self.input_used_up = false;
-        while self.is_reading() {
+        while self.is_reading(self.has_store_room()) {
             let before = self.link.input_bytes();
             let Some(packet) = self.link.next_packet()? else {
                 self.input_used_up = true;
@@ -551,12 +556,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         out: &mut Vec<Action>,
     ) -> Result<(), End> {
         match action {
-            Action::SendAck(kind, ack) => self.send_ack(kind, ack),
+            Action::SendAck(kind, ack, came) => {
+                self.link.send(&kind.packet(ack), self.session.version());
+                self.note_acknowledged(came);
+            }
             Action::Send(packet) => self.link.send(&packet, self.session.version()),
             Action::Deliver(outgoing) => {
                 self.link.send_publish(&outgoing, self.session.version());
             }
             Action::Route(publish, number) => {
+                self.session.handle_routed(&publish);
                 if let Some(answer) = self.route(publish, number, now) {
                     let answer = Answer::Published(answer);
                     self.session.handle_answer(number, answer, out)?;
@@ -602,8 +611,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    fn send_ack(&mut self, kind: AckKind, ack: Ack) {
-        self.link.send(&kind.packet(ack), self.session.version());
+    /// Those that came together are counted together.
+    fn note_acknowledged(&mut self, came: Option<Came>) {
+        let Some(came) = came else { return };
+        match &mut self.acknowledged {
+            Some((known, count)) if *known == came => *count += 1,
+            _ => {
+                self.count_acknowledged();
+                self.acknowledged = Some((came, 1));
+            }
+        }
+    }
+
+    fn count_acknowledged(&mut self) {
+        let Some((came, count)) = self.acknowledged.take() else {
+            return;
+        };
+        let metrics = &self.server.metrics;
+        let latency = match came.owner {
+            Owner::Plugin => &metrics.ack_latency_plugin,
+            Owner::Broker | Owner::Unknown => &metrics.ack_latency,
+        };
+        latency.took(clock::now().saturating_duration_since(came.at), count);
+    }
+
+    /// For whoever looks at the connection from outside.
+    fn note_vitals(&self) {
+        let since = self.client.authenticated_since;
+        let blocked = self.link.blocked_since();
+        let blocked = blocked.map(|at| at.saturating_duration_since(since));
+        self.client.vitals.note(self.session.inflight(), blocked);
+    }
+
+    fn note_subscriptions(&mut self) {
+        if let Some(queue) = self.subscriber.queue() {
+            self.publisher.set_queue(queue);
+            self.client.vitals.set_queue(queue);
+        }
+        let count = self.subscriber.subscriptions();
+        self.client.vitals.set_subscriptions(count);
     }
 
     fn ticket<A: Into<Answer>>(&self, number: u64) -> Ticket<A> {
@@ -781,9 +827,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 ReasonCode::QuotaExceeded
             });
         }
-        if let Some(queue) = self.subscriber.queue() {
-            self.publisher.set_queue(queue);
-        }
+        self.note_subscriptions();
         let begin = clock::now();
         let router = &self.server.router;
         self.subscriber.queue_retained(router, &asked, now, entry);
@@ -896,6 +940,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             *entry = given;
             reasons.push(reason);
         }
+        self.note_subscriptions();
         reasons
     }
 
@@ -913,7 +958,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.plugin = Plugin::Ready;
         }
         let mut idle = 0;
-        while self.is_delivering() && idle < 2 {
+        while self.is_delivering(self.has_store_room()) && idle < 2 {
             let found = if self.plugin_first {
                 self.pull(scratch)
             } else {
@@ -941,6 +986,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let room = self.room();
         let deliveries = self.server.hooks.pull(&self.client, room);
+        self.server.metrics.publishes_pulled.add(deliveries.len());
         if deliveries.is_empty() {
             self.plugin = if room.packets == 0 {
                 Plugin::WaitsForRoom
@@ -955,11 +1001,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn take_messages(&mut self, scratch: &mut Scratch, now: Instant) -> bool {
-        let room = self.room();
+        let packets = self.session.queue_window();
+        let mut bytes = self.room().bytes;
+        if packets > 0 {
+            bytes = bytes.min(self.session.queue_bytes());
+        }
         let Some(queue) = self.subscriber.queue() else {
             return false;
         };
-        queue.take(room.packets, room.bytes, &mut scratch.messages);
+        queue.take(packets, bytes, &mut scratch.messages);
         let found = !scratch.messages.is_empty();
         for queued in scratch.messages.drain(..) {
             self.session

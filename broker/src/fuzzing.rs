@@ -322,7 +322,7 @@ impl Life {
         let mut actions = Vec::new();
         let mut error = handle(&mut self.session, &mut actions).err();
         if error.is_none() {
-            self.session.resume(self.now, &mut actions);
+            self.session.resume(self.now, 100_000, &mut actions);
         }
         let mut messages = Vec::new();
         loop {
@@ -335,7 +335,7 @@ impl Life {
                 return false;
             }
             if let Some(queue) = self.subscriber.queue() {
-                queue.take(self.session.window(), 100_000, &mut messages);
+                queue.take(self.session.queue_window(), 100_000, &mut messages);
             }
             for message in messages.drain(..) {
                 self.session.handle_message(self.now, message, &mut actions);
@@ -351,12 +351,13 @@ impl Life {
         let version = self.connect.version;
         let mut sent = BytesMut::new();
         match action {
-            Action::SendAck(kind, ack) => encode(&kind.packet(ack), version, &mut sent),
+            Action::SendAck(kind, ack, _) => encode(&kind.packet(ack), version, &mut sent),
             Action::Send(packet) => encode(&packet, version, &mut sent),
             Action::Deliver(outgoing) => {
                 encode_publish(&outgoing.publish, &outgoing.head(), version, &mut sent);
             }
             Action::Route(publish, number) => {
+                self.session.handle_routed(&publish);
                 self.router.publish(publish, &mut self.publisher, self.now);
                 let answer = Answer::Published(PublishAnswer::SUCCESS);
                 self.session.handle_answer(number, answer, out)?;

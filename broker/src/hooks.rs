@@ -28,6 +28,7 @@ use crate::codec::properties::{AckProperties, UserProperties};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::scram::Credential;
+use crate::vitals::Vitals;
 
 /// What a plugin does with the broker's events. One value serves all connections.
 #[async_trait]
@@ -126,6 +127,15 @@ pub trait Hooks: Send + Sync + 'static {
 
     /// The connection has ended: by the client, by a fault, by takeover or by shutdown.
     fn on_disconnected(&self, client: &Arc<ClientInfo>, end: SessionEnd);
+
+    /// An operator dropped a session; nobody is connected with it, and nobody is while this lasts. What the plugin keeps
+    /// at rest of it goes, durably. Says whether there was something. The default keeps nothing.
+    ///
+    /// # Errors
+    /// It could not be made durable.
+    async fn on_session_dropped(&self, _user: &str, _client_id: &str) -> Result<bool, ReasonCode> {
+        Ok(false)
+    }
 
     /// The broker has drained all connections. What the plugin still holds becomes durable before this returns.
     async fn on_shutdown(&self);
@@ -258,6 +268,7 @@ pub struct ClientInfo {
     /// User properties of CONNECT; empty in 3.1.1.
     pub user_properties: UserProperties,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) vitals: Vitals,
     pub(crate) mailbox: Arc<crate::mailbox::Mailbox>,
 }
 

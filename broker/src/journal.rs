@@ -116,12 +116,17 @@ impl Journal {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes the next place in the order.
+    /// Takes the next place in the order. After an error of the store there is no order any more.
     pub(crate) fn open(self: &Arc<Self>) -> Entry {
         let mut inner = self.lock();
-        inner.slots.push_back(None);
+        let slot = if inner.end == End::Poisoned {
+            FILLED
+        } else {
+            inner.slots.push_back(None);
+            inner.first + inner.slots.len() as u64 - 1
+        };
         Entry {
-            slot: inner.first + inner.slots.len() as u64 - 1,
+            slot,
             journal: Arc::clone(self),
             changes: Vec::new(),
         }
@@ -208,7 +213,7 @@ impl Journal {
     pub(crate) fn poison(&self) {
         let mut inner = self.lock();
         inner.end = End::Poisoned;
-        let waiting: Vec<_> = inner.slots.iter_mut().filter_map(Option::take).collect();
+        let waiting = std::mem::take(&mut inner.slots);
         (inner.rows, inner.bytes, inner.urgent) = (0, 0, 0);
         let wakers = std::mem::take(&mut inner.wakers);
         self.congested.store(false, Ordering::Release);
@@ -354,7 +359,7 @@ const RELAXED_BYTES: usize = 4 * 1024 * 1024;
 /// From so many rows that wait, or so many bytes, connections hold back.
 const ROOM_ROWS: usize = 32 * 1024;
 const ROOM_BYTES: usize = 16 * 1024 * 1024;
-/// The slot of an entry that has been handed over.
+/// The slot of an entry that has been handed over, or that nobody would take.
 const FILLED: u64 = u64::MAX;
 
 #[cfg(test)]
@@ -420,6 +425,20 @@ mod tests {
             .map(|(number, answer)| (*number, matches!(answer, Answer::Released(true))))
             .collect();
         assert_eq!(told, [(1, true), (2, false), (3, false)]);
+    }
+
+    #[test]
+    fn after_an_error_of_the_store_nothing_is_kept() {
+        let journal = journal();
+        let open = journal.open();
+        note(&journal, Change::End(1));
+        journal.poison();
+        drop(open);
+        for number in 0..100 {
+            note(&journal, Change::End(number));
+        }
+        assert_eq!(journal.lock().slots.capacity(), 0);
+        assert!(journal.has_room());
     }
 
     #[test]

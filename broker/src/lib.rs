@@ -23,6 +23,7 @@ mod journal;
 mod listener;
 pub mod mailbox;
 pub mod metrics;
+pub mod operator;
 mod rate;
 mod registry;
 mod router;
@@ -30,7 +31,9 @@ pub mod scram;
 mod server;
 mod session;
 pub mod store;
+mod survey;
 mod sys;
+mod vitals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +48,7 @@ use crate::hooks::Hooks;
 pub use crate::listener::{Address, AddressPlace, Certificates, TlsError};
 use crate::listener::{Doorkeeper, Listener};
 pub use crate::metrics::Metrics;
+use crate::operator::Operator;
 use crate::server::Server;
 use crate::store::sessions::Sessions;
 use crate::sys::Statistics;
@@ -58,6 +62,7 @@ pub struct Broker {
     certificates: Certificates,
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
+    operator: Operator,
     sessions: Option<Sessions>,
 }
 
@@ -85,6 +90,7 @@ impl Broker {
             certificates,
             rules: Arc::default(),
             metrics,
+            operator: Operator::default(),
             sessions: None,
         })
     }
@@ -125,6 +131,11 @@ impl Broker {
         Arc::clone(&self.metrics)
     }
 
+    /// What an operator sees and does while it serves.
+    pub fn operator(&self) -> Operator {
+        self.operator.clone()
+    }
+
     /// Serves until `shutdown` is cancelled and everything has been drained.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop = shutdown.child_token();
@@ -144,6 +155,7 @@ impl Broker {
         }
         server.tasks.spawn(Arc::clone(&server).watch_sessions());
         server.tasks.spawn(Arc::clone(&server).watch_rules());
+        server.tasks.spawn(survey::run(Arc::clone(&server)));
         if let Some(interval) = server.config.sys_interval() {
             let statistics = Statistics::begin(Arc::clone(&server));
             server.tasks.spawn(statistics.run(interval));
@@ -162,6 +174,7 @@ impl Broker {
             let accepting = listener.run(Arc::clone(&server), Arc::clone(&doorkeeper));
             server.tasks.spawn(accepting);
         }
+        self.operator.attach(&server);
         stop.cancelled().await;
         info!("draining connections");
         server.tasks.close();

@@ -8,7 +8,8 @@
 //!
 //! A lock guards the table for a few instructions; waiting happens on the permit of one session only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::codec::packet::Publish;
 use crate::codec::reason::ReasonCode;
+use crate::hooks::ClientInfo;
 use crate::mailbox::Mailbox;
 use crate::router::Subscriber;
 use crate::session::SessionState;
@@ -36,7 +38,8 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    slots: HashMap<SessionKey, Slot>,
+    /// In order, so that they can be listed in pages.
+    slots: BTreeMap<SessionKey, Slot>,
     /// What is to happen to kept sessions, in the order of time.
     deadlines: BTreeMap<(Instant, u64), (SessionKey, Deadline)>,
     kept: usize,
@@ -48,6 +51,8 @@ struct Inner {
 struct Slot {
     turn: Arc<Semaphore>,
     claims: Vec<(u64, Arc<Mailbox>)>,
+    /// The client of the claim that has the turn, when it has been let in.
+    live: Option<Arc<ClientInfo>>,
     kept: Option<Kept>,
 }
 
@@ -84,6 +89,37 @@ pub(crate) struct PendingWill {
     /// Name of the user whose will it is: the rules are asked again then.
     pub(crate) name: Arc<str>,
     pub(crate) client_id: ByteString,
+}
+
+/// What a list shows of one session.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) key: SessionKey,
+    pub(crate) live: Option<Arc<ClientInfo>>,
+    pub(crate) kept: Option<SeenKept>,
+}
+
+/// What a list shows of a session without a connection.
+#[derive(Debug)]
+pub(crate) struct SeenKept {
+    pub(crate) queue: Option<Arc<Queue>>,
+    pub(crate) subscriptions: usize,
+    pub(crate) expires_at: Instant,
+}
+
+impl Seen {
+    pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
+        match &self.live {
+            Some(live) => live.vitals.queue(),
+            None => self.kept.as_ref()?.queue.as_ref(),
+        }
+    }
+
+    /// The name of the user; its key, if the client is away.
+    pub(crate) fn shown_user(&self) -> &str {
+        let live = self.live.as_ref();
+        live.map_or(&*self.key.0, |live| &*live.identity.name)
+    }
 }
 
 /// Something that is due.
@@ -165,12 +201,26 @@ impl Registry {
         inner.keep(key, session);
     }
 
-    /// The queues of kept sessions.
-    pub(crate) fn kept_queues(&self) -> Vec<Arc<Queue>> {
+    /// At most `max` sessions behind `after`, in the order of their keys, and behind which one to go on.
+    pub(crate) fn page(
+        &self,
+        after: Option<&(Arc<str>, ByteString)>,
+        max: usize,
+    ) -> (Vec<Seen>, Option<(Arc<str>, ByteString)>) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let inner = self.lock();
-        let kept = inner.slots.values().filter_map(|slot| slot.kept.as_ref());
-        kept.filter_map(|kept| kept.session.subscriber.queue().cloned())
-            .collect()
+        let slots = inner
+            .slots
+            .range::<(Arc<str>, ByteString), _>((from, Bound::Unbounded));
+        let seen: Vec<_> = slots.take(max).map(|(key, slot)| slot.seen(key)).collect();
+        let last = seen.last().filter(|_| seen.len() == max);
+        let next = last.map(|seen| (*seen.key).clone());
+        (seen, next)
+    }
+
+    /// The client that is connected with this session.
+    pub(crate) fn live(&self, key: &(Arc<str>, ByteString)) -> Option<Arc<ClientInfo>> {
+        self.lock().slots.get(key)?.live.clone()
     }
 
     /// Waits until there may be an earlier deadline.
@@ -222,6 +272,7 @@ impl Inner {
         self.slots.entry(Arc::clone(key)).or_insert_with(|| Slot {
             turn: Arc::new(Semaphore::new(1)),
             claims: Vec::new(),
+            live: None,
             kept: None,
         })
     }
@@ -281,7 +332,28 @@ impl Inner {
     }
 }
 
+impl Slot {
+    fn seen(&self, key: &SessionKey) -> Seen {
+        Seen {
+            key: Arc::clone(key),
+            live: self.live.clone(),
+            kept: self.kept.as_ref().map(|kept| SeenKept {
+                queue: kept.session.subscriber.queue().cloned(),
+                subscriptions: kept.session.subscriber.subscriptions(),
+                expires_at: kept.session.expires_at,
+            }),
+        }
+    }
+}
+
 impl Claim {
+    /// The client has been let in: it is listed as long as the claim lives.
+    pub(crate) fn enter(&self, client: &Arc<ClientInfo>) {
+        if let Some(slot) = self.registry.lock().slots.get_mut(&self.key) {
+            slot.live = Some(Arc::clone(client));
+        }
+    }
+
     /// Takes the session that is kept, if there is one.
     pub(crate) fn take_kept(&self) -> Option<KeptSession> {
         let kept = self.registry.lock().take_kept(&self.key);
@@ -318,6 +390,10 @@ impl Drop for Claim {
         };
         slot.claims
             .retain(|(connection, _)| *connection != self.connection);
+        let live = slot.live.as_ref();
+        if live.is_some_and(|live| live.connection == self.connection) {
+            slot.live = None;
+        }
         if slot.claims.is_empty() && slot.kept.is_none() {
             inner.slots.remove(&self.key);
         }
@@ -330,6 +406,9 @@ pub(crate) fn expires_at(now: Instant, session_expiry: u32) -> Instant {
     now.checked_add(Duration::from_secs(session_expiry.into()))
         .unwrap_or(now)
 }
+
+/// Sessions that are looked at under the lock at once.
+pub(crate) const PAGE: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -428,5 +507,19 @@ mod tests {
         assert_eq!(evicted.len(), 1);
         assert_eq!(evicted[0].expires_at, soon);
         assert_eq!(registry.kept(), 1);
+    }
+
+    #[test]
+    fn sessions_are_listed_in_pages() {
+        let registry = Arc::new(Registry::new(10));
+        let end = clock::now() + Duration::from_secs(5);
+        for id in ["c", "a", "b"] {
+            claimed(&registry, id, 1).keep(session(end));
+        }
+        let ids = |page: &[Seen]| -> Vec<_> { page.iter().map(|it| it.key.1.clone()).collect() };
+        let (first, next) = registry.page(None, 2);
+        assert_eq!(ids(&first), ["a", "b"]);
+        let (second, end) = registry.page(next.as_ref(), 2);
+        assert_eq!((ids(&second), end), (vec!["c".into()], None));
     }
 }

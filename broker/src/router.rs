@@ -212,6 +212,13 @@ impl Router {
             .and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
         let mut shared = Shared::new(publish, expires_at);
         let retained_refused = shared.live().retain && self.retain(&mut shared, now).is_err();
+        if retained_refused && publisher.is_told && shared.live().qos > Qos::AtMostOnce {
+            // It will try again: nobody is to have it twice.
+            return Routed {
+                retained_refused,
+                ..Routed::default()
+            };
+        }
         let receivers = publisher.receivers(self, &shared.live().topic);
         if shared.entry.is_none() && shared.live().qos > Qos::AtMostOnce && receivers.may_store() {
             shared.entry = self.open();
@@ -308,6 +315,39 @@ impl Router {
         } else {
             &self.retained
         }
+    }
+
+    /// Retained messages, in a page: as [`Retained::page`].
+    pub(crate) fn page_retained(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> (Vec<Message>, Option<ByteString>) {
+        let retained = self.retained(filter).read();
+        let retained = retained.unwrap_or_else(PoisonError::into_inner);
+        retained.page(filter, after, max)
+    }
+
+    /// Clears the retained messages of clients in such a page. Returns how many, behind which topic to go on, and what is
+    /// to be at rest of it.
+    pub(crate) fn clear_retained(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> (usize, Option<ByteString>, Option<Journaled>) {
+        let mut retained = self.retained_mut();
+        let (found, next) = retained.page(filter, after, max);
+        // Opened under the lock, as in `retain`.
+        let mut entry = self.open();
+        for message in &found {
+            retained.remove(&message.publish.topic);
+            if let (Some(entry), Some(number)) = (&mut entry, message.number) {
+                entry.push(Change::Cleared(number));
+            }
+        }
+        (found.len(), next, entry)
     }
 
     /// The retained messages that each of these subscriptions asks for. All that there are for one of them, and together no
@@ -556,12 +596,22 @@ impl Terms {
 pub(crate) struct Publisher {
     /// The queue of the publisher's own session, if it has one: for No Local.
     number: u64,
+    /// It is told what was refused, and then nobody gets it; otherwise what is not retained is delivered all the same.
+    is_told: bool,
     generation: u64,
     recent: Vec<(ByteString, Arc<Receivers>)>,
     next: usize,
 }
 
 impl Publisher {
+    /// One that is told what was refused, or not: 3.1.1 has no words for it.
+    pub(crate) fn new(is_told: bool) -> Self {
+        Self {
+            is_told,
+            ..Self::default()
+        }
+    }
+
     /// The publisher's own session has this queue.
     pub(crate) const fn set_queue(&mut self, queue: &Queue) {
         self.number = queue.number();
@@ -792,6 +842,11 @@ impl Subscriber {
     /// Its filters, in no order.
     pub(crate) fn filters(&self) -> impl Iterator<Item = &TopicFilter> {
         self.filters.keys()
+    }
+
+    /// How many there are.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.filters.len()
     }
 
     /// What its subscriptions bring.

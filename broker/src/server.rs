@@ -17,7 +17,7 @@ use crate::hooks::{ClientInfo, Hooks};
 use crate::journal::{Change, Entry, Journal, SessionRow, Waiter, WillRow};
 use crate::metrics::Metrics;
 use crate::rate::{Arrivals, Rate};
-use crate::registry::{Due, KeptSession, PendingWill, Registry};
+use crate::registry::{Due, KeptSession, PAGE, PendingWill, Registry};
 use crate::router::{Publisher, Routed, Router, Subscriber};
 use crate::session::queue::Queued;
 use crate::session::{SessionState, will};
@@ -242,11 +242,20 @@ impl Server {
 
     /// Forgets what has expired of what waits for clients that are away, and of what is retained.
     async fn sweep(&self, now: Instant) {
-        for queue in self.registry.kept_queues() {
-            let expired = self.router.expire_queued(&queue, now);
-            self.metrics.messages_dropped_expired.add(expired);
+        let mut after = None;
+        loop {
+            let (page, next) = self.registry.page(after.as_ref(), PAGE);
+            let kept = page.iter().filter_map(|seen| seen.kept.as_ref());
+            for queue in kept.filter_map(|kept| kept.queue.as_ref()) {
+                let expired = self.router.expire_queued(queue, now);
+                self.metrics.messages_dropped_expired.add(expired);
+            }
+            after = next;
+            if after.is_none() {
+                break;
+            }
             // There may be many, and others have their turn, too.
-            tokio::task::consume_budget().await;
+            tokio::task::yield_now().await;
         }
         self.router.expire_retained(now);
     }

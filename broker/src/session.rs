@@ -39,6 +39,7 @@ pub(crate) use self::error::ProtocolError;
 pub(crate) use self::inflight::Content;
 use self::inflight::Inflight;
 use self::queue::Queued;
+pub(crate) use self::received::{Came, Owner};
 use self::received::{Due, Pending, Received};
 use self::requests::Request;
 pub(crate) use self::terms::Terms;
@@ -65,12 +66,15 @@ impl SessionState {
         }
     }
 
-    /// The session has ended: what others of its shared subscriptions are to get. A QoS 2 message whose delivery has
-    /// begun is for nobody else [MQTT-4.8.2-5].
+    /// The session has ended: what others of its shared subscriptions are to get. A QoS 2 message that
+    /// the client may have is for nobody else [MQTT-4.8.2-5]; one that only waited to be sent is.
     pub(crate) fn into_shared(self) -> impl Iterator<Item = Queued> {
         self.inflight
             .into_messages()
-            .filter(|message| message.share.is_some() && message.qos == Qos::AtLeastOnce)
+            .filter(|(message, begun)| {
+                message.share.is_some() && (message.qos == Qos::AtLeastOnce || !begun)
+            })
+            .map(|(message, _)| message)
     }
 }
 
@@ -195,6 +199,16 @@ impl Session {
         self.handle_publish(publish, Some(refusal), out)
     }
 
+    /// An ordinary publish of the client is routed now. One that never was, because the connection ended before, is routed
+    /// when it comes again.
+    pub(crate) fn handle_routed(&mut self, publish: &Publish) {
+        if let (Qos::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id)
+            && let Some(exchange) = self.state.received.exchange_mut(packet_id)
+        {
+            exchange.routed = true;
+        }
+    }
+
     /// Handles the answer of a ticket, or of an action with a number.
     ///
     /// # Errors
@@ -228,15 +242,20 @@ impl Session {
     }
 
     /// Sends what has waited to be at rest; then again what an earlier connection left unacknowledged, in its order, as
-    /// far as the window allows; then what the plugin gave too much of. Called in each turn.
-    pub(crate) fn resume(&mut self, now: Instant, out: &mut Vec<Action>) {
-        while let Some(unsent) = self.state.inflight.next_ready() {
+    /// far as the window and about so many `bytes` allow; then what the plugin gave too much of. Called in each turn.
+    pub(crate) fn resume(&mut self, now: Instant, mut bytes: usize, out: &mut Vec<Action>) {
+        while bytes > 0
+            && let Some(unsent) = self.state.inflight.next_ready()
+        {
+            bytes = bytes.saturating_sub(unsent.content.bytes());
             let (packet_id, content, dup) = (unsent.packet_id, unsent.content.clone(), unsent.dup);
             self.send_content(now, packet_id, content, dup, out);
         }
-        while self.window() > 0
+        while bytes > 0
+            && self.window() > 0
             && let Some(unsent) = self.state.inflight.next_unsent()
         {
+            bytes = bytes.saturating_sub(unsent.content.bytes());
             let (packet_id, content, dup) = (unsent.packet_id, unsent.content.clone(), unsent.dup);
             let (asks, waits) = (unsent.asks, unsent.waits);
             if asks {
@@ -253,7 +272,13 @@ impl Session {
         }
     }
 
-    /// Sends an ordinary message. The caller took it within `window`.
+    /// Is there something that `resume` would send, given the bytes?
+    pub(crate) fn is_resuming(&self) -> bool {
+        let inflight = &self.state.inflight;
+        inflight.has_ready() || (self.window() > 0 && inflight.has_unsent())
+    }
+
+    /// Sends an ordinary message. The caller took it within `queue_window`.
     pub(crate) fn handle_message(&mut self, now: Instant, message: Queued, out: &mut Vec<Action>) {
         if message.qos == Qos::AtMostOnce {
             if let Some(outgoing) = self.outgoing(now, message, None, false) {
@@ -320,10 +345,10 @@ impl Session {
         let mut unsent = Vec::new();
         for (due, answer) in std::mem::take(&mut self.pending).into_answered() {
             if let Due::PubRec(packet_id) = due {
-                self.settle_qos2(packet_id, answer, &mut unsent);
+                self.settle_qos2(packet_id, answer, None, &mut unsent);
             }
         }
-        self.state.received.disconnect(self.terms.durable);
+        self.state.received.disconnect();
         let inflight = self.state.inflight.disconnect();
         if self.terms.session_expiry > 0 {
             self.state.inflight.compact(queue::copy);
@@ -351,6 +376,27 @@ impl Session {
     /// Free places for deliveries at QoS 1 and 2.
     pub(crate) fn window(&self) -> usize {
         self.terms.window.saturating_sub(self.state.inflight.sent())
+    }
+
+    /// Deliveries at QoS 1 and 2 that wait for their acknowledgements.
+    pub(crate) const fn inflight(&self) -> usize {
+        self.state.inflight.sent()
+    }
+
+    /// Free places for ordinary messages at QoS 1 and 2: none while too many bytes are in flight, or what is to be sent
+    /// again is not yet.
+    pub(crate) fn queue_window(&self) -> usize {
+        if self.queue_bytes() == 0 || self.state.inflight.has_unsent() {
+            0
+        } else {
+            self.window()
+        }
+    }
+
+    /// How many bytes of ordinary messages may still be in flight.
+    pub(crate) fn queue_bytes(&self) -> usize {
+        let max = self.terms.inflight_bytes_max;
+        max.saturating_sub(self.state.inflight.bytes())
     }
 
     /// The plugin gave more than it was told: nothing is to be pulled.
@@ -394,7 +440,8 @@ impl Session {
     ) {
         match content {
             Content::Released(_) => {
-                out.push(Action::SendAck(AckKind::PubRel, Ack::success(packet_id)));
+                let ack = Ack::success(packet_id);
+                out.push(Action::SendAck(AckKind::PubRel, ack, None));
             }
             Content::Message(message) => self.send_message(now, packet_id, message, dup, out),
             Content::Plugin(_) => {}

@@ -119,6 +119,12 @@ impl Statistics {
         number("shared_subscriptions/count", counts.shared as u64);
         number("retained messages/count", counts.retained as u64);
         number("publish/messages/dropped", dropped);
+        number("queues/messages/count", metrics.queue_messages.value());
+        number(
+            "queues/messages/largest",
+            metrics.queue_messages_largest.value(),
+        );
+        number("queues/bytes/count", metrics.queue_bytes.value());
         for (name, total) in self.totals() {
             number(name, total);
         }
@@ -140,12 +146,15 @@ impl Statistics {
             ("bytes/received", metrics.bytes_received.value()),
             ("bytes/sent", metrics.bytes_sent.value()),
             ("publish/messages/received", publishes),
-            ("publish/messages/sent", metrics.publishes_sent.value()),
+            (
+                "publish/messages/sent",
+                metrics.publish_packets_sent.total(),
+            ),
             (
                 "publish/bytes/received",
-                metrics.publish_bytes_received.value(),
+                metrics.publish_bytes_received.total(),
             ),
-            ("publish/bytes/sent", metrics.publish_bytes_sent.value()),
+            ("publish/bytes/sent", metrics.publish_bytes_sent.total()),
         ]
     }
 }

@@ -32,12 +32,12 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 #[tokio::test]
 async fn what_is_only_announced_reserves_nothing() {
-    decoding_allocates_nothing();
+    decoding_reserves_nothing();
     connections_hold_what_has_arrived().await;
 }
 
 /// The decoder, at every announced length, while the packet dribbles in.
-fn decoding_allocates_nothing() {
+fn decoding_reserves_nothing() {
     let lengths: [&[u8]; 4] = [
         &[0xFF, 0x7F],
         &[0xFF, 0xFF, 0x7F],
@@ -58,8 +58,12 @@ fn decoding_allocates_nothing() {
                 input.extend_from_slice(&[0]);
                 assert_eq!(decoder.decode(&mut input), Ok(None));
             }
-            let change = region.change();
-            assert_eq!((change.allocations, change.reallocations), (0, 0));
+            // The threads of the test harness may allocate a little meanwhile; the least that is announced is 16,383.
+            let bytes = region.change().bytes_allocated;
+            assert!(
+                bytes < 8_192,
+                "{bytes} bytes for a packet that has not come"
+            );
         }
     }
 }

@@ -198,7 +198,10 @@ impl Accounts {
         let hashing = Hashing::new(config).map_err(|error| failed(&error))?;
         let lines_max = usize::try_from(config.cache_max).unwrap_or(usize::MAX);
         let lasts = Duration::from_secs(config.cache_s.into());
-        let verified = Verified::new(lines_max, lasts).map_err(|error| failed(&error))?;
+        let turns_max = config.hash_queue_max.saturating_add(config.hashes_at_once);
+        let turns_max = usize::try_from(turns_max).unwrap_or(usize::MAX);
+        let verified =
+            Verified::new(lines_max, lasts, turns_max).map_err(|error| failed(&error))?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         Ok(Self {
             store,
@@ -254,6 +257,11 @@ impl Accounts {
         result
     }
 
+    /// Refused logins since the start of the process.
+    pub fn logins_refused(&self) -> u64 {
+        self.refused.count.value()
+    }
+
     /// Says how many refused logins had no line of their own in the log. Called every minute, and at the end.
     pub fn tell_untold(&self) {
         self.refused.tell_untold();
@@ -275,16 +283,18 @@ impl Accounts {
         if token.is_some() {
             return self.login_by_token(&attempt, name, password, token).await;
         }
-        let mut known = self.verified_lately(name, password).await?;
-        // The same credentials at once, as of a fleet that comes back, are hashed once.
-        let _turn = match known {
-            Some(_) => None,
-            None => Some(self.verified.turn(name, password).await),
-        };
-        if known.is_none() {
-            known = self.verified_lately(name, password).await?;
+        // Where the way is closed a password is not even compared with one that was verified lately.
+        let open = self.throttle.check(&attempt, clock::monotonic());
+        open.map_err(|retry| AuthError::Throttled { retry })?;
+        if let Some(user) = self.verified_lately(name, password).await? {
+            self.throttle.succeeded(&attempt);
+            return Ok(user);
         }
-        if let Some(user) = known {
+        // The same credentials at once, as of a fleet that comes back, are hashed once.
+        let Some(_turn) = self.verified.turn(name, password).await else {
+            return Err(self.too_busy());
+        };
+        if let Some(user) = self.verified_lately(name, password).await? {
             self.throttle.succeeded(&attempt);
             return Ok(user);
         }
@@ -503,17 +513,19 @@ impl Accounts {
                 self.busy.store(false, Ordering::Relaxed);
                 Ok(value)
             }
-            Err(HashError::Busy) => {
-                if !self.busy.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(
-                        queue = self.config.hash_queue_max,
-                        "too many logins at once: some are refused with «server busy» (tokens need no queue)"
-                    );
-                }
-                Err(AuthError::Busy)
-            }
+            Err(HashError::Busy) => Err(self.too_busy()),
             Err(HashError::Failed(error)) => Err(AuthError::Hash(error)),
         }
+    }
+
+    fn too_busy(&self) -> AuthError {
+        if !self.busy.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                queue = self.config.hash_queue_max,
+                "too many logins at once: some are refused with «server busy» (tokens need no queue)"
+            );
+        }
+        AuthError::Busy
     }
 }
 

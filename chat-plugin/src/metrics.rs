@@ -1,4 +1,4 @@
-//! Counters of the chat, for logs today and for export later.
+//! Counters of the chat, for whoever exports them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

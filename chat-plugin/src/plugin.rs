@@ -4,6 +4,7 @@
 //! through `ingest` (publishes), `subscribe` and `rpc`; deliveries are pulled from the reader.
 
 mod answer;
+mod dropped;
 mod ingest;
 mod logins;
 mod peer;
@@ -380,7 +381,7 @@ impl ChatPlugin {
         let resumed = open.present || restored.present;
         if !resumed {
             // The client has forgotten its exchanges, so their packet identifiers begin new ones.
-            self.end_exchanges(device_id).await?;
+            self.service.store.end_exchanges(device_id).await?;
         }
         let actor = Actor {
             user,
@@ -497,13 +498,6 @@ impl ChatPlugin {
     ) -> Result<(), StoreError> {
         for position in subscribe::positions(device, ended) {
             self.service.store.remove_device(user, position).await?;
-        }
-        Ok(())
-    }
-
-    async fn end_exchanges(&self, device: DeviceId) -> Result<(), StoreError> {
-        for packet_id in self.service.store.exchanges(device).await? {
-            self.service.store.end_exchange(device, packet_id).await?;
         }
         Ok(())
     }
@@ -734,6 +728,17 @@ impl Hooks for ChatPlugin {
 
     fn on_disconnected(&self, client: &Arc<ClientInfo>, end: SessionEnd) {
         self.close(client, end);
+    }
+
+    async fn on_session_dropped(&self, user: &str, client_id: &str) -> Result<bool, ReasonCode> {
+        let Ok(user) = user.parse() else {
+            return Ok(false);
+        };
+        let dropped = self.drop_session(user, client_id).await;
+        dropped.map_err(|error| {
+            tracing::error!(%error, "a session could not be dropped");
+            ReasonCode::ServerUnavailable
+        })
     }
 
     async fn on_shutdown(&self) {

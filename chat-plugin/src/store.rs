@@ -9,6 +9,7 @@ pub mod clock;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 mod dump;
 pub mod embedded;
+mod metrics;
 mod options;
 #[cfg(test)]
 mod suite;
@@ -29,6 +30,7 @@ use crate::domain::user::{Token, User};
 
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::dump::{Compacted, Dumped, compact, dump, load};
+pub use self::metrics::StoreMetrics;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::options::engine_of;
 pub use self::options::{EngineKind, StoreOptions, open, open_with_clock};
@@ -151,8 +153,8 @@ pub trait ChatStore: Send + Sync + 'static {
         packet_id: u16,
     ) -> Result<Option<Exchange>, StoreError>;
 
-    /// Packet identifiers of the QoS 2 exchanges of a device that have not ended.
-    async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError>;
+    /// Ends all QoS 2 exchanges of a device: their rows are gone, durably.
+    async fn end_exchanges(&self, device: DeviceId) -> Result<(), StoreError>;
 
     /// Ends a QoS 2 exchange: its row is gone, durably. Says whether there was one.
     async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError>;
@@ -194,6 +196,9 @@ pub trait ChatStore: Send + Sync + 'static {
 
     /// How the store is.
     fn health(&self) -> Health;
+
+    /// What the store measures.
+    fn metrics(&self) -> Arc<StoreMetrics>;
 
     /// Waits until every relaxed write so far is durable.
     async fn flush(&self) -> Result<(), StoreError>;

@@ -1,10 +1,13 @@
-//! Commands about users and tokens: through the admin socket while the server runs, on the store while it does not.
+//! Commands: through the admin socket while the server runs. Those about users and tokens work on the store while it does
+//! not.
 //!
 //! The socket is `admin.sock` in the data directory, open to its owner only. One request and one reply per connection,
 //! each one line of JSON. A request that was read is carried out to its end, whatever becomes of the connection.
 
+mod live;
 mod reply;
 mod socket;
+mod table;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,6 +20,7 @@ use chat_plugin::store::{self, ChatStore, EngineKind, StoreError};
 use proto::ids::{Handle, UserId};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::live::Live;
 pub(crate) use self::reply::Reply;
 pub(crate) use self::socket::AdminSocket;
 use crate::Failure;
@@ -61,6 +65,34 @@ pub(crate) enum Request {
         handle: Handle,
         id: String,
     },
+    ClientList {
+        /// User and Client Identifier of the last one that was looked at.
+        after: Option<(String, String)>,
+    },
+    ClientSlow,
+    ClientKick {
+        user: String,
+        client_id: String,
+    },
+    SessionList {
+        /// As for `ClientList`.
+        after: Option<(String, String)>,
+    },
+    SessionDrop {
+        user: String,
+        client_id: String,
+    },
+    RetainedList {
+        filter: String,
+        /// The last topic that was looked at.
+        after: Option<String>,
+    },
+    RetainedClear {
+        filter: String,
+    },
+    LogLevel {
+        filter: String,
+    },
 }
 
 /// A line of a password file.
@@ -76,6 +108,44 @@ impl Request {
     /// Only these make a store: a mistyped directory does not become one.
     const fn makes_users(&self) -> bool {
         matches!(self, Self::UserAdd { .. } | Self::UserImport { .. })
+    }
+
+    /// Only a server that runs can do it.
+    const fn needs_server(&self) -> bool {
+        matches!(
+            self,
+            Self::ClientList { .. }
+                | Self::ClientSlow
+                | Self::ClientKick { .. }
+                | Self::SessionList { .. }
+                | Self::SessionDrop { .. }
+                | Self::RetainedList { .. }
+                | Self::RetainedClear { .. }
+                | Self::LogLevel { .. }
+        )
+    }
+
+    /// The same, for what comes behind a page.
+    fn behind(&self, reply: &Reply) -> Option<Self> {
+        Some(match reply {
+            Reply::Users { next, .. } => Self::UserList {
+                after: Some((*next)?),
+            },
+            Reply::Clients { next, .. } => Self::ClientList {
+                after: Some(next.clone()?),
+            },
+            Reply::Sessions { next, .. } => Self::SessionList {
+                after: Some(next.clone()?),
+            },
+            Reply::Retained { next, .. } => match self {
+                Self::RetainedList { filter, .. } => Self::RetainedList {
+                    filter: filter.clone(),
+                    after: Some(next.clone()?),
+                },
+                _ => return None,
+            },
+            _ => return None,
+        })
     }
 }
 
@@ -117,6 +187,10 @@ impl Office {
         let socket = socket_path(&config.server.data_dir);
         match UnixStream::connect(&socket) {
             Ok(_) => Ok(Self::Server(socket)),
+            Err(refused) if request.needs_server() => Err(Failure::Refused(format!(
+                "no server runs on this data directory ({}: {refused})",
+                socket.display()
+            ))),
             Err(refused) => match Self::on_store(config, request) {
                 Err(Failure::Store {
                     error: StoreError::Locked,
@@ -175,8 +249,8 @@ impl Office {
                 reply => reply,
             };
             each(&reply)?;
-            match reply.next() {
-                Some(after) => request = Request::UserList { after: Some(after) },
+            match request.behind(&reply) {
+                Some(next) => request = next,
                 None => return Ok(()),
             }
         }
@@ -185,9 +259,11 @@ impl Office {
     fn carry_out(&self, request: &Request) -> Result<Reply, Failure> {
         match self {
             Self::Server(socket) => ask(socket, request).map_err(Failure::io("the admin socket")),
-            Self::Store(offline) => Ok(offline
-                .runtime
-                .block_on(carry_out(&offline.accounts, request))),
+            Self::Store(offline) => {
+                Ok(offline
+                    .runtime
+                    .block_on(carry_out(&offline.accounts, None, request)))
+            }
         }
     }
 
@@ -214,7 +290,14 @@ fn ask(socket: &Path, request: &Request) -> std::io::Result<Reply> {
     Ok(serde_json::from_str(&reply)?)
 }
 
-async fn carry_out(accounts: &Accounts, request: &Request) -> Reply {
+async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) -> Reply {
+    if request.needs_server() {
+        let Some(live) = live else {
+            return Reply::Refused("only a server that runs can do that".to_owned());
+        };
+        let done = live.carry_out(accounts, request).await;
+        return done.unwrap_or_else(Reply::Refused);
+    }
     match try_carry_out(accounts, request).await {
         Ok(reply) => reply,
         Err(error) => Reply::Refused(error.to_string()),
@@ -253,6 +336,7 @@ async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, 
         Request::TokenList { handle } => {
             return Ok(Reply::tokens(accounts.list_tokens(handle).await?));
         }
+        _ => return Ok(Reply::Refused("it is no request about users".to_owned())),
     }
     Ok(Reply::Done)
 }

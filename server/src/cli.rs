@@ -53,6 +53,34 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Look after the clients that are connected; the server must run
+    Client {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: ClientCommand,
+    },
+    /// Look after sessions, of clients that are connected or away; the server must run
+    Session {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: SessionCommand,
+    },
+    /// Look after retained messages; the server must run
+    Retained {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: RetainedCommand,
+    },
+    /// Change the log of a running server
+    Log {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: LogCommand,
+    },
     /// Look after the store, while the server does not run
     Store {
         #[command(flatten)]
@@ -121,6 +149,54 @@ enum TokenCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum ClientCommand {
+    /// List them: who, from where, since when, and what waits for them
+    List {
+        /// Only those that do not keep up, the worst first
+        #[arg(long)]
+        slow: bool,
+        /// An object of JSON on each line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Close a connection; the session stays, the will is published
+    Kick { user: String, client_id: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum SessionCommand {
+    /// List them
+    List {
+        /// An object of JSON on each line
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a session for good, with its connection, subscriptions and waiting messages
+    Drop { user: String, client_id: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum RetainedCommand {
+    /// List them: topic, QoS, size
+    List {
+        /// Which topics
+        #[arg(default_value = "#")]
+        filter: String,
+        /// An object of JSON on each line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Clear those whose topics match; subscribers are not told
+    Clear { filter: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Choose what is logged, as `log.filter` does, until a SIGHUP or the next start
+    Level { filter: String },
+}
+
+#[derive(Debug, Subcommand)]
 enum StoreCommand {
     /// Give back the space of what was deleted
     Compact,
@@ -146,8 +222,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
                 accept_loss,
             };
             let config = Config::read(place.config.as_deref(), &overrides)?;
-            log::start(&config.log)?;
-            serve::run(&config, dev)
+            let log = log::start(&config.log)?;
+            serve::run(&config, dev, log)
         }
         Command::User { place, command } => {
             let config = place.config()?;
@@ -156,6 +232,22 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token { place, command } => {
             let config = place.config()?;
             admin::request(&config, [command.request()], print_reply)
+        }
+        Command::Client { place, command } => {
+            let (request, json) = command.request();
+            ask(&place, request, json)
+        }
+        Command::Session { place, command } => {
+            let (request, json) = command.request();
+            ask(&place, request, json)
+        }
+        Command::Retained { place, command } => {
+            let (request, json) = command.request();
+            ask(&place, request, json)
+        }
+        Command::Log { place, command } => {
+            let LogCommand::Level { filter } = command;
+            ask(&place, Request::LogLevel { filter }, false)
         }
         Command::Store { place, command } => {
             let config = place.config()?;
@@ -219,6 +311,49 @@ impl TokenCommand {
             Self::Revoke { handle, id } => Request::TokenRevoke { handle, id },
         }
     }
+}
+
+impl ClientCommand {
+    /// And whether it is to be answered as JSON.
+    fn request(self) -> (Request, bool) {
+        match self {
+            Self::List { slow: true, json } => (Request::ClientSlow, json),
+            Self::List { slow: false, json } => (Request::ClientList { after: None }, json),
+            Self::Kick { user, client_id } => (Request::ClientKick { user, client_id }, false),
+        }
+    }
+}
+
+impl SessionCommand {
+    fn request(self) -> (Request, bool) {
+        match self {
+            Self::List { json } => (Request::SessionList { after: None }, json),
+            Self::Drop { user, client_id } => (Request::SessionDrop { user, client_id }, false),
+        }
+    }
+}
+
+impl RetainedCommand {
+    fn request(self) -> (Request, bool) {
+        match self {
+            Self::List { filter, json } => {
+                let after = None;
+                (Request::RetainedList { filter, after }, json)
+            }
+            Self::Clear { filter } => (Request::RetainedClear { filter }, false),
+        }
+    }
+}
+
+/// Asks the server that runs, and prints what it answers, page by page.
+fn ask(place: &Place, request: Request, json: bool) -> Result<(), Failure> {
+    admin::request(&place.config()?, [request], |reply| {
+        if !json {
+            return print_reply(reply);
+        }
+        let told = reply.as_json().map_err(std::io::Error::other);
+        print(&told.map_err(Failure::io("the answer"))?)
+    })
 }
 
 impl StoreCommand {

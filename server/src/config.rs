@@ -9,11 +9,14 @@ use toml::{Table, Value};
 
 use crate::Failure;
 use crate::log::LogConfig;
+use crate::monitor::MonitorConfig;
 
 /// Variables of the environment that override an option: `MQCHAT_BROKER__LISTEN` stands for `listen` in `[broker]`.
 const PREFIX: &str = "MQCHAT_";
 
-const SECTIONS: [&str; 6] = ["server", "broker", "chat", "accounts", "store", "log"];
+const SECTIONS: [&str; 7] = [
+    "server", "broker", "chat", "accounts", "store", "log", "monitor",
+];
 
 /// Everything that can be set. `config/mqchat.toml` explains each option.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) store: chat_plugin::store::StoreOptions,
     /// Of the log.
     pub(crate) log: LogConfig,
+    /// Of metrics and health.
+    pub(crate) monitor: MonitorConfig,
 }
 
 /// Options of the process: the section `[server]`.

@@ -1,10 +1,12 @@
 //! Logs: to standard error, as text for people or as JSON for machines. Never bodies, never secrets.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use proto::quote::quoted;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 
 use crate::Failure;
 
@@ -45,28 +47,86 @@ impl LogConfig {
     }
 
     fn filter(&self) -> Result<EnvFilter, String> {
-        EnvFilter::try_new(&self.filter).map_err(|error| {
-            // It says what is wrong, but not where.
-            let mut directives = self.filter.split(',');
-            let bad = directives.find(|directive| EnvFilter::try_new(directive).is_err());
-            format!("filter: {}: {error}", quoted(bad.unwrap_or(&self.filter)))
-        })
+        parse(&self.filter)
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter).map_err(|error| {
+        // It says what is wrong, but not where.
+        let mut directives = filter.split(',');
+        let bad = directives.find(|directive| EnvFilter::try_new(directive).is_err());
+        format!("filter: {}: {error}", quoted(bad.unwrap_or(filter)))
+    })
+}
+
+/// The filter of the log, which may change while the server runs.
+#[derive(Clone)]
+pub(crate) struct LogFilter {
+    /// As configured.
+    configured: String,
+    replace: Arc<Replace>,
+}
+
+type Replace = dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync;
+
+impl LogFilter {
+    fn new<S: 'static>(config: &LogConfig, handle: Handle<EnvFilter, S>) -> Self {
+        Self {
+            configured: config.filter.clone(),
+            replace: Arc::new(move |filter| {
+                handle.reload(filter).map_err(|error| error.to_string())
+            }),
+        }
+    }
+
+    /// Of a log that was not started.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self {
+            configured: String::new(),
+            replace: Arc::new(|_| Ok(())),
+        }
+    }
+
+    /// Another filter, until it is replaced or reset.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn set(&self, filter: &str) -> Result<(), String> {
+        (self.replace)(parse(filter)?)
+    }
+
+    /// The configured one again.
+    ///
+    /// # Errors
+    /// The log is gone.
+    pub(crate) fn reset(&self) -> Result<(), String> {
+        self.set(&self.configured)
     }
 }
 
 /// Starts to log.
-pub(crate) fn start(config: &LogConfig) -> Result<(), Failure> {
+pub(crate) fn start(config: &LogConfig) -> Result<LogFilter, Failure> {
     let filter = config.filter().map_err(Failure::Usage)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // It would print to standard error, and panic where that fails: on a full disk, in the task that has to stop.
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
-    let started = match config.format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let (filter, started) = match config.format {
+        LogFormat::Text => {
+            let ansi = std::io::stderr().is_terminal();
+            let builder = builder.with_ansi(ansi).with_filter_reloading();
+            let filter = LogFilter::new(config, builder.reload_handle());
+            (filter, builder.try_init())
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let filter = LogFilter::new(config, builder.reload_handle());
+            (filter, builder.try_init())
+        }
     };
-    started.map_err(|error| Failure::Usage(format!("the log cannot be started: {error}")))
+    started.map_err(|error| Failure::Usage(format!("the log cannot be started: {error}")))?;
+    Ok(filter)
 }

@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod import;
 mod log;
+mod monitor;
 mod serve;
 
 use std::path::PathBuf;

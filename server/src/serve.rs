@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use broker::acl::Rules;
 use broker::config::{Persistence, Protocol};
+use broker::hooks::Hooks;
 use broker::store::sessions::{self, SessionOptions, Sessions, SessionsHealth};
 use broker::{Address, AddressPlace, Broker, Certificates};
 use chat_plugin::accounts::Accounts;
@@ -21,8 +22,10 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::Failure;
 use crate::acl;
-use crate::admin::AdminSocket;
+use crate::admin::{AdminSocket, Live};
 use crate::config::{Config, OrdinaryTopics};
+use crate::log::LogFilter;
+use crate::monitor::{Monitor, Sources};
 
 /// How often the store is asked how it is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
@@ -32,7 +35,7 @@ const SESSIONS: &str = "sessions";
 const ADDRESS_FILE: &str = "listen";
 
 /// Runs the server until a signal, or until the store fails.
-pub(crate) fn run(config: &Config, dev: bool) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, dev: bool, log: LogFilter) -> Result<(), Failure> {
     let mut runtime = match config.server.worker_threads {
         // The other scheduler runs first what was woken last.
         1 => tokio::runtime::Builder::new_current_thread(),
@@ -45,7 +48,7 @@ pub(crate) fn run(config: &Config, dev: bool) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::io("the runtime"))?;
-    runtime.block_on(serve(config, dev))
+    runtime.block_on(serve(config, dev, log))
 }
 
 /// Makes the data directory, for its owner only.
@@ -60,13 +63,13 @@ pub(crate) fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
         )))
 }
 
-async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
+async fn serve(config: &Config, dev: bool, log: LogFilter) -> Result<(), Failure> {
     // First of all, so that a signal during a long recovery of the store is not lost.
     let signals = Signals::new().map_err(Failure::io("signals"))?;
     let hangup = signal(SignalKind::hangup()).map_err(Failure::io("signals"))?;
     // Before the store is touched: a mistake in the rules is no reason to wait for its recovery.
     let rules = acl::read(&config.server.acl_file)?;
-    try_addresses(&config.broker)?;
+    try_addresses(config)?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
     let sessions = open_sessions(config)?;
@@ -79,10 +82,12 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
         chat: Arc::clone(&store),
         sessions: sessions_health,
     };
-    let served = match build(config, dev, &store, sessions) {
+    let served = match build(config, dev, &health, sessions) {
         Ok(server) => {
             server.broker.rules().replace(rules);
-            server.run(health.clone(), config, hangup, stop).await;
+            server
+                .run(health.clone(), config, log, (hangup, stop))
+                .await;
             Ok(())
         }
         Err(failure) => Err(failure),
@@ -119,14 +124,14 @@ fn open_sessions(config: &Config) -> Result<Option<Sessions>, Failure> {
 
 /// What the server must not go on without.
 #[derive(Clone)]
-struct Stores {
+pub(crate) struct Stores {
     chat: Arc<dyn ChatStore>,
     sessions: Option<SessionsHealth>,
 }
 
 impl Stores {
     /// The worst of all.
-    fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         let sessions = self.sessions.as_ref().map(SessionsHealth::health);
         match (self.chat.health(), sessions) {
             (Health::Ready | Health::ReadOnly(_), Some(Health::Poisoned(why))) => {
@@ -139,10 +144,11 @@ impl Stores {
 
 /// Can the addresses be had? Asked first, so that «address in use» leaves no new data directory and touches no store. They
 /// are taken later, when the store is open: until then clients are better refused than kept waiting.
-fn try_addresses(config: &broker::Config) -> Result<(), Failure> {
-    let further = config.listeners.iter();
+fn try_addresses(config: &Config) -> Result<(), Failure> {
+    let further = config.broker.listeners.iter();
     let further = further.filter_map(|listener| listener.address);
-    for address in config.listen.into_iter().chain(further) {
+    let addresses = config.broker.listen.into_iter().chain(further);
+    for address in addresses.chain(config.monitor.listen) {
         try_address(address).map_err(cannot_listen(&address))?;
     }
     Ok(())
@@ -166,14 +172,16 @@ struct Server {
     broker: Broker,
     accounts: Arc<Accounts>,
     admin: AdminSocket,
+    monitor: Option<(Monitor, Arc<Sources>)>,
 }
 
 fn build(
     config: &Config,
     dev: bool,
-    store: &Arc<dyn ChatStore>,
+    stores: &Stores,
     sessions: Option<Sessions>,
 ) -> Result<Server, Failure> {
+    let store = &stores.chat;
     let accounts = Accounts::new(Arc::clone(store), &config.accounts, dev);
     let accounts = Arc::new(accounts.map_err(|error| Failure::Usage(error.to_string()))?);
     let open = config.server.ordinary_topics == OrdinaryTopics::Open;
@@ -183,17 +191,35 @@ fn build(
         config.chat.clone(),
         open,
     );
-    let broker = Broker::bind(config.broker.clone(), plugin).map_err(|error| match error {
+    let hooks = Arc::clone(&plugin) as Arc<dyn Hooks>;
+    let broker = Broker::bind(config.broker.clone(), hooks).map_err(|error| match error {
         broker::Error::Bind { address, source } => cannot_listen(&address)(source),
         other => Failure::Usage(other.to_string()),
     })?;
+    let sources = Sources {
+        broker: broker.metrics(),
+        operator: broker.operator(),
+        plugin,
+        accounts: Arc::clone(&accounts),
+        store: Arc::clone(store),
+        sessions: sessions.as_ref().map(Sessions::commits),
+        stores: stores.clone(),
+    };
+    let monitor = match config.monitor.listen {
+        Some(address) => {
+            let monitor = Monitor::bind(address).map_err(cannot_listen(&address))?;
+            Some((monitor, Arc::new(sources)))
+        }
+        None => None,
+    };
     let broker = match sessions {
         Some(sessions) => broker.with_sessions(sessions),
         None => broker,
     };
     let data_dir = &config.server.data_dir;
     let admin = AdminSocket::open(data_dir)?;
-    tell_addresses(data_dir, &broker)?;
+    let monitored = monitor.as_ref().map(|(monitor, _)| monitor.address());
+    tell_addresses(data_dir, &broker, monitored)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         data = %data_dir.display(),
@@ -212,22 +238,43 @@ fn build(
         broker,
         accounts,
         admin,
+        monitor,
     })
 }
 
 impl Server {
     /// Serves until stopped, and until everything has been drained.
-    async fn run(self, stores: Stores, config: &Config, hangup: Signal, stop: CancellationToken) {
+    async fn run(
+        self,
+        stores: Stores,
+        config: &Config,
+        log: LogFilter,
+        (hangup, stop): (Signal, CancellationToken),
+    ) {
         let tracker = TaskTracker::new();
+        let drained = CancellationToken::new();
         let reload = Reload {
             acl_file: config.server.acl_file.clone(),
             rules: self.broker.rules(),
             certificates: self.broker.certificates(),
+            log: log.clone(),
+        };
+        let live = Live {
+            operator: self.broker.operator(),
+            log,
         };
         tracker.spawn(reload.run(hangup, stop.clone()));
-        tracker.spawn(self.admin.run(self.accounts, tracker.clone(), stop.clone()));
+        tracker.spawn(
+            self.admin
+                .run(self.accounts, live, tracker.clone(), stop.clone()),
+        );
         tracker.spawn(watch(stores, config.server.exit_on_poison, stop.clone()));
+        if let Some((monitor, sources)) = self.monitor {
+            // Its own token: it tells until the last client has gone.
+            tracker.spawn(monitor.run(sources, tracker.clone(), drained.clone()));
+        }
         self.broker.run(stop.clone()).await;
+        drained.cancel();
         stop.cancel();
         tracker.close();
         tracker.wait().await;
@@ -240,8 +287,14 @@ impl Server {
 
 /// Writes the addresses listened on into the data directory: with port 0 nobody else knows them. Renamed into place, so
 /// that who sees it sees all of it.
-fn tell_addresses(data_dir: &Path, broker: &Broker) -> Result<(), Failure> {
-    let lines: String = broker.addresses().map(|it| line_of(it) + "\n").collect();
+fn tell_addresses(
+    data_dir: &Path,
+    broker: &Broker,
+    monitor: Option<SocketAddr>,
+) -> Result<(), Failure> {
+    let monitor = monitor.map(|address| format!("http://{address}"));
+    let lines = broker.addresses().map(line_of).chain(monitor);
+    let lines: String = lines.map(|line| line + "\n").collect();
     let (file, draft) = (data_dir.join(ADDRESS_FILE), data_dir.join("listen.new"));
     std::fs::write(&draft, lines)
         .and_then(|()| std::fs::rename(&draft, &file))
@@ -261,6 +314,7 @@ struct Reload {
     acl_file: PathBuf,
     rules: Arc<Rules>,
     certificates: Certificates,
+    log: LogFilter,
 }
 
 impl Reload {
@@ -269,6 +323,9 @@ impl Reload {
             tokio::select! {
                 _ = hangup.recv() => {}
                 () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.log.reset() {
+                tracing::error!(error, "the log stays as it is");
             }
             tracing::info!("SIGHUP: reading the certificates and the rules again");
             self.certificates.reload().await;

@@ -162,7 +162,14 @@ fn workspace() -> PathBuf {
 
 /// All files below a folder that have one of these endings, as paths relative to the workspace.
 fn files(folder: &Path, endings: &[&str]) -> Vec<(String, String)> {
-    let skipped = ["target", ".git", ".venv", "corpus", "artifacts"];
+    let skipped = [
+        "target",
+        ".git",
+        ".venv",
+        "node_modules",
+        "corpus",
+        "artifacts",
+    ];
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {

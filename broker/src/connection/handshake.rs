@@ -31,6 +31,7 @@ use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
 use crate::server::Server;
 use crate::session::{Session, SessionState, Terms};
+use crate::vitals::Vitals;
 
 /// A connection that has been let in.
 #[derive(Debug)]
@@ -176,6 +177,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         packet_bytes_max: connect.properties.maximum_packet_size,
         user_properties: std::mem::take(&mut connect.properties.user_properties),
         rules: Arc::clone(&server.rules),
+        vitals: Vitals::new(terms.keep_alive_s()),
         mailbox: Arc::default(),
     });
     if let Some(will) = &connect.will {
@@ -280,6 +282,7 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
     if let Some(queue) = subscriber.queue() {
         queue.connect();
     }
+    claim.enter(&client);
     let mut session = Session::new(terms, state, now);
     session.restore(restored.inflight);
     // MQTT 3.1 has no such flag in CONNACK.

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::codec::decode::{DecodeError, Decoder};
 use crate::codec::encode::{encode, encode_publish};
 use crate::codec::packet::{Packet, Version};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, QosTally};
 use crate::session::Outgoing;
 
 /// One network connection.
@@ -41,10 +41,11 @@ pub(crate) struct Traffic {
     bytes_sent: usize,
     packets_received: usize,
     packets_sent: usize,
-    publishes_sent: usize,
+    publishes_received: QosTally,
+    publishes_sent: QosTally,
     /// Of payloads.
-    publish_bytes_received: usize,
-    publish_bytes_sent: usize,
+    publish_bytes_received: QosTally,
+    publish_bytes_sent: QosTally,
 }
 
 impl Traffic {
@@ -53,7 +54,10 @@ impl Traffic {
         metrics.bytes_sent.add(self.bytes_sent);
         metrics.packets_received.add(self.packets_received);
         metrics.packets_sent.add(self.packets_sent);
-        metrics.publishes_sent.add(self.publishes_sent);
+        metrics
+            .publish_packets_received
+            .add(self.publishes_received);
+        metrics.publish_packets_sent.add(self.publishes_sent);
         metrics
             .publish_bytes_received
             .add(self.publish_bytes_received);
@@ -118,7 +122,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
         self.traffic.packets_received += usize::from(packet.is_some());
         if let Some(Packet::Publish(publish)) = &packet {
-            self.traffic.publish_bytes_received += publish.payload.len();
+            let (qos, bytes) = (publish.qos, publish.payload.len());
+            self.traffic.publishes_received.add(qos, 1);
+            self.traffic.publish_bytes_received.add(qos, bytes);
         }
         Ok(packet)
     }
@@ -150,8 +156,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     pub(crate) fn send_publish(&mut self, outgoing: &Outgoing, version: Version) {
         self.traffic.packets_sent += 1;
-        self.traffic.publishes_sent += 1;
-        self.traffic.publish_bytes_sent += outgoing.publish.payload.len();
+        let (qos, bytes) = (outgoing.qos, outgoing.publish.payload.len());
+        self.traffic.publishes_sent.add(qos, 1);
+        self.traffic.publish_bytes_sent.add(qos, bytes);
         encode_publish(
             &outgoing.publish,
             &outgoing.head(),

@@ -97,6 +97,29 @@ impl Retained {
         }
     }
 
+    /// Messages whose topics match a filter and come after `after`, expired ones included; at most `max` are looked at.
+    /// And behind which topic to go on.
+    pub(crate) fn page(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> (Vec<Message>, Option<ByteString>) {
+        let mut filters = Trie::default();
+        filters.insert(filter, 0, ());
+        let prefix = literal_prefix(filter);
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let range = self.messages.range::<str, _>((from, Bound::Unbounded));
+        let near = range.take_while(|(topic, _)| topic.starts_with(prefix));
+        let (mut found, mut looked_at, mut last) = (Vec::new(), 0, None);
+        for (topic, message) in near.take(max) {
+            looked_at += 1;
+            last = Some(topic);
+            filters.matches(topic, |_, ()| found.push(message.clone()));
+        }
+        (found, last.filter(|_| looked_at == max).cloned())
+    }
+
     /// Number of messages.
     pub(crate) fn len(&self) -> usize {
         self.messages.len()
@@ -115,7 +138,8 @@ impl Retained {
         expired.into_iter().map(|(_, message)| message).collect()
     }
 
-    fn remove(&mut self, topic: &str) -> Option<Message> {
+    /// Removes the message of a topic.
+    pub(crate) fn remove(&mut self, topic: &str) -> Option<Message> {
         let old = self.messages.remove(topic)?;
         self.bytes -= size(&old.publish);
         Some(old)
@@ -267,6 +291,21 @@ mod tests {
         assert_eq!(topics(&retained, "#"), ["a", "a/b", "a/b/c", "ab"]);
         assert_eq!(topics(&retained, "$s/#"), ["$s/a"]);
         assert_eq!(topics(&retained, "a/b"), ["a/b"]);
+    }
+
+    #[test]
+    fn a_page_goes_on_behind_the_last_topic_that_was_looked_at() {
+        let retained = filled();
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let (page, next) = retained.page("a/+", after.as_deref(), 2);
+            found.extend(page.iter().map(|it| it.publish.topic.to_string()));
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, ["a/b"]);
     }
 
     #[test]

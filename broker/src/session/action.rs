@@ -6,19 +6,20 @@ use bytes::Bytes;
 
 use super::aliases::Alias;
 use super::queue::{Queued, Stored};
+use super::received::Came;
 use crate::codec::packet::{Ack, Packet, PacketId, Publish, Qos, SubscribeFilter};
 use crate::codec::topic::TopicFilter;
 
 /// One effect.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Send PUBACK, PUBREC, PUBREL or PUBCOMP.
-    SendAck(AckKind, Ack),
+    /// Send PUBACK, PUBREC, PUBREL or PUBCOMP; the publish that it answers, if it is the first to do so.
+    SendAck(AckKind, Ack, Option<Came>),
     /// Send another packet.
     Send(Box<Packet>),
     /// Send PUBLISH.
     Deliver(Outgoing),
-    /// Route an ordinary publish and answer with its number.
+    /// Route an ordinary publish, say so (`handle_routed`), and answer with its number.
     Route(Arc<Publish>, u64),
     /// Give publishes to the plugin; a ticket with the number each.
     HandOver(Vec<(Publish, u64)>),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use super::received::{Due, Owner, Step};
+use super::received::{Came, Due, Owner, Step};
 use super::{AckKind, Action, ProtocolError, Session, queue};
 use crate::codec::encode::encoded_len;
 use crate::codec::packet::{Ack, Disconnect, PacketId, Publish, Qos, Version};
@@ -21,6 +21,7 @@ impl Session {
     ) -> Result<bool, ProtocolError> {
         self.resolve_alias(&mut publish)?;
         let plugin = self.belongs_to_plugin(&publish.topic);
+        let owner = if plugin { Owner::Plugin } else { Owner::Broker };
         let due = match (publish.qos, publish.packet_id) {
             (Qos::AtLeastOnce, Some(packet_id)) => {
                 self.check_quota()?;
@@ -31,13 +32,13 @@ impl Session {
                     return Ok(false);
                 }
                 self.check_quota()?;
-                let owner = if plugin { Owner::Plugin } else { Owner::Broker };
                 self.state.received.begin(packet_id, owner);
                 Due::PubRec(packet_id)
             }
             _ => Due::Nothing,
         };
-        let number = self.pending.push(due, queue::size(&publish));
+        let came = self.came(owner);
+        let number = self.pending.push(due, queue::size(&publish), came);
         match refusal {
             _ if plugin => hand_over(publish, number, out),
             None => out.push(Action::Route(Arc::new(publish), number)),
@@ -97,6 +98,7 @@ impl Session {
         packet_id: PacketId,
         out: &mut Vec<Action>,
     ) -> Result<bool, ProtocolError> {
+        let came = self.came(Owner::Broker);
         let Some(exchange) = self.state.received.exchange_mut(packet_id) else {
             return Ok(false);
         };
@@ -105,10 +107,12 @@ impl Session {
             // Routed on an earlier connection, which ended before this was at rest: it has to be, before PUBREC.
             Step::Answered(_) if !exchange.at_rest => {
                 exchange.step = Step::Published;
-                let number = self.pending.push(Due::PubRec(packet_id), 0);
+                let number = self.pending.push(Due::PubRec(packet_id), 0, came);
                 out.push(Action::Accept(packet_id, number));
             }
-            Step::Answered(ack) => out.push(Action::SendAck(AckKind::PubRec, ack.clone())),
+            Step::Answered(ack) => {
+                out.push(Action::SendAck(AckKind::PubRec, ack.clone(), None));
+            }
             Step::Releasing(_) => {
                 return Err(ProtocolError::PacketIdInUse {
                     packet_id: packet_id.get(),
@@ -120,7 +124,7 @@ impl Session {
 
     /// Sends the acknowledgements of all answered publishes that no unanswered one precedes.
     pub(super) fn settle(&mut self, out: &mut Vec<Action>) {
-        while let Some((due, mut answer)) = self.pending.pop() {
+        while let Some((due, mut answer, came)) = self.pending.pop() {
             if let Some(notice) = answer.notice.take() {
                 self.send_notice(*notice, out);
             }
@@ -128,9 +132,9 @@ impl Session {
                 Due::Nothing => {}
                 Due::PubAck(packet_id) => {
                     let ack = self.ack(AckKind::PubAck, packet_id, answer);
-                    out.push(Action::SendAck(AckKind::PubAck, ack));
+                    out.push(Action::SendAck(AckKind::PubAck, ack, Some(came)));
                 }
-                Due::PubRec(packet_id) => self.settle_qos2(packet_id, answer, out),
+                Due::PubRec(packet_id) => self.settle_qos2(packet_id, answer, Some(came), out),
             }
         }
     }
@@ -139,6 +143,7 @@ impl Session {
         &mut self,
         packet_id: PacketId,
         answer: PublishAnswer,
+        came: Option<Came>,
         out: &mut Vec<Action>,
     ) {
         let refused = answer.reason.is_error();
@@ -153,7 +158,15 @@ impl Session {
             exchange.step = Step::Answered(ack.clone());
             exchange.at_rest = true;
         }
-        out.push(Action::SendAck(AckKind::PubRec, ack));
+        out.push(Action::SendAck(AckKind::PubRec, ack, came));
+    }
+
+    /// A publish of the packet that is being handled.
+    const fn came(&self, owner: Owner) -> Came {
+        Came {
+            at: self.last_input,
+            owner,
+        }
     }
 
     fn ack(&self, kind: AckKind, packet_id: PacketId, answer: PublishAnswer) -> Ack {
@@ -243,7 +256,7 @@ impl Session {
             reason,
             properties: None,
         };
-        out.push(Action::SendAck(AckKind::PubComp, ack));
+        out.push(Action::SendAck(AckKind::PubComp, ack, None));
     }
 
     pub(super) fn handle_disconnect(

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::queue::{Queued, Stored};
+use super::queue::{self, Queued, Stored};
 use crate::codec::packet::{PacketId, Publish, Qos};
 use crate::hooks::DeliveryRef;
 
@@ -22,6 +22,8 @@ pub(crate) struct Inflight {
     sent: usize,
     /// Ordinary entries that are still to be sent on this connection.
     unsent: usize,
+    /// Size of the messages.
+    bytes: usize,
     /// Messages that wait to be sent, in order.
     line: VecDeque<PacketId>,
     /// Released entries that have waited long enough.
@@ -36,8 +38,8 @@ pub(crate) struct Inflight {
 struct Entry {
     packet_id: PacketId,
     sent: bool,
-    /// The client may have it from an earlier connection.
-    dup: bool,
+    /// It has been sent, on this connection or an earlier one: the client may have it.
+    begun: bool,
     content: Content,
     /// Answers of the store that are awaited.
     awaited: usize,
@@ -78,7 +80,7 @@ impl Entry {
         Unsent {
             packet_id: self.packet_id,
             content: &self.content,
-            dup: self.dup,
+            dup: self.begun,
             asks: false,
             waits: false,
         }
@@ -92,6 +94,14 @@ impl Content {
             Self::Plugin(_) => None,
             Self::Message(message) => message.stored,
             Self::Released(stored) => *stored,
+        }
+    }
+
+    /// What it counts in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => queue::size(&message.publish),
+            Self::Plugin(_) | Self::Released(_) => 0,
         }
     }
 
@@ -111,10 +121,11 @@ impl Inflight {
         let mut inflight = Self::default();
         for (packet_id, content) in deliveries {
             if inflight.position(packet_id).is_none() {
+                inflight.bytes += content.bytes();
                 inflight.entries.push_back(Entry {
                     packet_id,
                     sent: false,
-                    dup: true,
+                    begun: true,
                     content,
                     awaited: 0,
                     at_rest: true,
@@ -129,10 +140,11 @@ impl Inflight {
     pub(crate) fn insert(&mut self, content: Content) -> Option<PacketId> {
         let packet_id = self.allocate()?;
         let waits = content.must_rest();
+        self.bytes += content.bytes();
         self.entries.push_back(Entry {
             packet_id,
             sent: true,
-            dup: false,
+            begun: false,
             content,
             awaited: usize::from(waits),
             at_rest: !waits,
@@ -152,7 +164,7 @@ impl Inflight {
         self.entries.push_back(Entry {
             packet_id,
             sent: false,
-            dup: true,
+            begun: true,
             content: Content::Plugin(reference),
             awaited: 0,
             at_rest: true,
@@ -230,6 +242,15 @@ impl Inflight {
         None
     }
 
+    /// The message is sent now.
+    pub(super) fn begin(&mut self, packet_id: PacketId) {
+        // Mostly it has just been inserted.
+        let mut entries = self.entries.iter_mut().rev();
+        if let Some(entry) = entries.find(|entry| entry.packet_id == packet_id) {
+            entry.begun = true;
+        }
+    }
+
     /// Does the entry that was inserted last stand in line?
     pub(super) fn is_last_in_line(&self, packet_id: PacketId) -> bool {
         self.line.back() == Some(&packet_id)
@@ -268,11 +289,12 @@ impl Inflight {
         let stored = entry.content.stored();
         // The place stays, the message goes.
         let place = |at: Stored| Stored { message: 0, ..at };
-        entry.content = Content::Released(stored.map(place));
+        let message = std::mem::replace(&mut entry.content, Content::Released(stored.map(place)));
         if stored.is_some() {
             entry.awaited += 1;
             entry.at_rest = false;
         }
+        self.bytes -= message.bytes();
         stored
     }
 
@@ -280,6 +302,7 @@ impl Inflight {
     pub(crate) fn remove(&mut self, packet_id: PacketId) -> Option<Content> {
         let place = self.position(packet_id)?;
         let entry = self.entries.remove(place)?;
+        self.bytes -= entry.content.bytes();
         self.sent -= usize::from(entry.sent);
         self.unsent -= usize::from(entry.is_unsent());
         if self.entries.is_empty() && self.entries.capacity() > IDLE_CAPACITY {
@@ -293,11 +316,28 @@ impl Inflight {
         self.sent
     }
 
+    /// Size of the messages.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Are there ordinary entries that are still to be sent on this connection?
+    pub(crate) const fn has_unsent(&self) -> bool {
+        self.unsent > 0
+    }
+
+    /// May there be something that has waited long enough?
+    pub(crate) fn has_ready(&self) -> bool {
+        let waits = |entry: &Entry| matches!(entry.content, Content::Message(_)) && !entry.at_rest;
+        let first = self.line.front().map(|packet_id| self.position(*packet_id));
+        let first = first.map(|place| place.and_then(|place| self.entries.get(place)));
+        !self.ready.is_empty() || first.is_some_and(|entry| !entry.is_some_and(waits))
+    }
+
     /// The connection has ended: takes out what the plugin keeps; the rest is unsent again.
     pub(crate) fn disconnect(&mut self) -> Vec<(PacketId, DeliveryRef)> {
         let mut plugin = Vec::new();
         self.entries.retain_mut(|entry| {
-            entry.dup |= entry.sent && entry.at_rest;
             entry.sent = false;
             entry.awaited = 0;
             match entry.content {
@@ -316,21 +356,24 @@ impl Inflight {
         plugin
     }
 
-    /// Makes the messages independent of the buffers that they were read into.
+    /// Makes the messages independent of the buffers that they were read into. What is at rest is so from the beginning, and
+    /// shared with others.
     pub(crate) fn compact(&mut self, copy: impl Fn(&Publish) -> Publish) {
         for entry in &mut self.entries {
-            if let Content::Message(message) = &mut entry.content {
+            if let Content::Message(message) = &mut entry.content
+                && message.stored.is_none()
+            {
                 message.publish = Arc::new(copy(&message.publish));
             }
         }
     }
 
-    /// The messages themselves, in order.
-    pub(crate) fn into_messages(self) -> impl Iterator<Item = Queued> {
+    /// The messages themselves, in order, and whether the client may have each.
+    pub(crate) fn into_messages(self) -> impl Iterator<Item = (Queued, bool)> {
         self.entries
             .into_iter()
             .filter_map(|entry| match entry.content {
-                Content::Message(message) => Some(message),
+                Content::Message(message) => Some((message, entry.begun)),
                 Content::Plugin(_) | Content::Released(_) => None,
             })
     }

@@ -67,7 +67,7 @@ impl Session {
             reason,
             properties: None,
         };
-        out.push(Action::SendAck(AckKind::PubRel, release));
+        out.push(Action::SendAck(AckKind::PubRel, release, None));
         Ok(())
     }
 
@@ -95,7 +95,10 @@ impl Session {
         out: &mut Vec<Action>,
     ) {
         match self.outgoing(now, message, Some(packet_id), dup) {
-            Some(outgoing) => out.push(Action::Deliver(outgoing)),
+            Some(outgoing) => {
+                self.state.inflight.begin(packet_id);
+                out.push(Action::Deliver(outgoing));
+            }
             None => self.finish(packet_id, out),
         }
     }

@@ -33,6 +33,11 @@ struct Inner {
     state: State,
     /// The next place at rest.
     next_place: u64,
+    /// Messages that found no room.
+    dropped: u64,
+    /// How many of them were known at the last look, and whether there were new ones then.
+    looked_at: u64,
+    was_dropping: bool,
     /// Of the connection while it waits.
     waker: Option<Waker>,
 }
@@ -59,7 +64,7 @@ pub(crate) struct Queued {
     pub(crate) subscription_identifiers: Vec<u32>,
     /// The shared subscription that it came by: filter with `$share/{name}/` before it.
     pub(crate) share: Option<Arc<str>>,
-    /// Where it is at rest.
+    /// Where it is at rest. If it is, `publish` is a compact copy that all its receivers share.
     pub(crate) stored: Option<Stored>,
 }
 
@@ -87,6 +92,18 @@ pub(crate) enum Pushed {
     Nobody,
     /// The queue is full.
     Full,
+}
+
+/// What waits in a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    pub(crate) dropped: u64,
+    /// Since the last look.
+    pub(crate) dropped_lately: u64,
+    /// There were none between the last two looks.
+    pub(crate) begins_to_drop: bool,
 }
 
 /// A publish that is about to be shared. Receivers that may keep it long get a copy of just its bytes, made once: the
@@ -118,6 +135,7 @@ impl Shared {
     pub(crate) fn again(queued: Queued, entry: Option<Entry>) -> Self {
         Self {
             number: queued.stored.map(|at| at.message),
+            compact: queued.stored.map(|_| Arc::clone(&queued.publish)),
             entry,
             ..Self::new(queued.publish, queued.expires_at)
         }
@@ -206,15 +224,17 @@ impl Queue {
             }
             let bytes = size(shared.live());
             if inner.messages.len() >= self.messages_max || inner.bytes + bytes > self.bytes_max {
+                inner.dropped += 1;
                 return Pushed::Full;
             }
-            let publish = if away || inner.messages.len() >= COMPACT_FROM {
+            let durable = qos > Qos::AtMostOnce && self.is_durable();
+            let publish = if away || durable || inner.messages.len() >= COMPACT_FROM {
                 shared.compact()
             } else {
                 shared.live()
             };
             let mut queued = envelope(Arc::clone(publish));
-            if qos > Qos::AtMostOnce && self.is_durable() {
+            if durable {
                 shared.note(self.number, inner.next_place, &mut queued);
                 inner.next_place += 1;
             }
@@ -235,6 +255,7 @@ impl Queue {
                 return Pushed::Nobody;
             }
             if inner.messages.len() >= self.messages_max {
+                inner.dropped += messages.len() as u64;
                 return Pushed::Full;
             }
             for mut queued in messages {
@@ -318,10 +339,24 @@ impl Queue {
             .iter()
             .map(|queued| size(&queued.publish))
             .sum();
-        for queued in &mut inner.messages {
+        for queued in inner.messages.iter_mut().filter(|it| it.stored.is_none()) {
             queued.publish = Arc::new(copy(&queued.publish));
         }
         inner.messages.shrink_to_fit();
+    }
+
+    /// What waits now.
+    pub(crate) fn load(&self) -> Load {
+        self.lock().load()
+    }
+
+    /// What waits now, for the one who looks now and then.
+    pub(crate) fn look(&self) -> Load {
+        let mut inner = self.lock();
+        let load = inner.load();
+        inner.looked_at = inner.dropped;
+        inner.was_dropping = load.dropped_lately > 0;
+        load
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -396,6 +431,19 @@ impl Queue {
     }
 }
 
+impl Inner {
+    fn load(&self) -> Load {
+        let dropped_lately = self.dropped - self.looked_at;
+        Load {
+            messages: self.messages.len(),
+            bytes: self.bytes,
+            dropped: self.dropped,
+            dropped_lately,
+            begins_to_drop: dropped_lately > 0 && !self.was_dropping,
+        }
+    }
+}
+
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
@@ -448,6 +496,7 @@ const PAIR_BYTES: usize = size_of::<(ByteString, ByteString)>();
 mod tests {
     use super::*;
     use crate::codec::properties::PublishProperties;
+    use crate::journal::Journal;
 
     fn publish(qos: Qos) -> Shared {
         Shared::new(
@@ -465,7 +514,11 @@ mod tests {
     }
 
     fn push(queue: &Queue, qos: Qos) -> Pushed {
-        queue.push(&mut publish(qos), qos, |publish| Queued {
+        push_shared(queue, &mut publish(qos), qos)
+    }
+
+    fn push_shared(queue: &Queue, shared: &mut Shared, qos: Qos) -> Pushed {
+        queue.push(shared, qos, |publish| Queued {
             publish,
             expires_at: None,
             qos,
@@ -482,6 +535,24 @@ mod tests {
         assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Waits);
         assert_eq!(push(&queue, Qos::AtMostOnce), Pushed::Waits);
         assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Full);
+    }
+
+    #[test]
+    fn it_begins_to_drop_once_until_it_has_stopped() {
+        let queue = Queue::new(1, 1, usize::MAX);
+        let begins = || {
+            let load = queue.look();
+            (load.dropped, load.begins_to_drop)
+        };
+        push(&queue, Qos::AtLeastOnce);
+        assert_eq!(begins(), (0, false));
+        push(&queue, Qos::AtLeastOnce);
+        assert_eq!(begins(), (1, true));
+        push(&queue, Qos::AtLeastOnce);
+        assert_eq!(begins(), (2, false));
+        assert_eq!(begins(), (2, false));
+        push(&queue, Qos::AtLeastOnce);
+        assert_eq!(begins(), (3, true));
     }
 
     #[test]
@@ -519,6 +590,21 @@ mod tests {
         assert_eq!(taken.len(), 1);
         queue.take(1, usize::MAX, &mut taken);
         assert_eq!(taken.len(), 3);
+    }
+
+    #[test]
+    fn sessions_at_rest_share_a_message_also_when_they_are_left() {
+        let queues = [1, 2].map(|number| Queue::new(number, 10, usize::MAX));
+        let mut shared = publish(Qos::AtLeastOnce);
+        shared.entry = Some(Arc::new(Journal::new(1)).open());
+        for queue in &queues {
+            queue.set_durable(true);
+            push_shared(queue, &mut shared, Qos::AtLeastOnce);
+            queue.leave();
+        }
+        let [first, second] = queues.map(|queue| queue.lock().messages[0].publish.clone());
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(!Arc::ptr_eq(&first, shared.live()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! QoS 2 publishes from the client whose exchange is not over (MQTT 5.0 §4.3.3), and the order of acknowledgements.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use crate::codec::packet::{Ack, PacketId};
 use crate::hooks::PublishAnswer;
@@ -20,6 +21,8 @@ pub(crate) struct Exchange {
     counted: bool,
     /// The plugin took the publish, or may have taken it in an earlier life of the broker.
     pub(crate) owner: Owner,
+    /// An ordinary message: it has been routed, or refused.
+    pub(crate) routed: bool,
     pub(crate) step: Step,
     /// What was answered is at rest, or need not be.
     pub(crate) at_rest: bool,
@@ -87,11 +90,11 @@ impl Received {
     }
 
     /// The connection has ended: what was not answered will be published again, what was not released, released again.
-    /// An ordinary message of a `durable` session has been routed when its answer is awaited: it is not routed again.
-    pub(crate) fn disconnect(&mut self, durable: bool) {
+    /// An ordinary message that has been routed and only waited for its answer is not routed again.
+    pub(crate) fn disconnect(&mut self) {
         self.exchanges
             .retain(|_, exchange| match (&exchange.step, exchange.owner) {
-                (Step::Published, Owner::Broker) => durable,
+                (Step::Published, Owner::Broker) => exchange.routed,
                 (Step::Published, _) | (_, Owner::Unknown) => false,
                 (Step::Answered(_) | Step::Releasing(_), _) => true,
             });
@@ -116,6 +119,7 @@ impl Received {
             Exchange {
                 counted,
                 owner,
+                routed: false,
                 step,
                 at_rest: true,
             },
@@ -138,7 +142,15 @@ pub(crate) struct Pending {
 struct Waiting {
     due: Due,
     bytes: usize,
+    came: Came,
     answer: Option<PublishAnswer>,
+}
+
+/// When a publish came, and who settles it: for whoever measures how long its acknowledgement takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Came {
+    pub(crate) at: Instant,
+    pub(crate) owner: Owner,
 }
 
 /// What a publish waits for.
@@ -154,10 +166,11 @@ pub(crate) enum Due {
 
 impl Pending {
     /// Adds a publish of this size; returns its number.
-    pub(crate) fn push(&mut self, due: Due, bytes: usize) -> u64 {
+    pub(crate) fn push(&mut self, due: Due, bytes: usize, came: Came) -> u64 {
         self.entries.push_back(Waiting {
             due,
             bytes,
+            came,
             answer: None,
         });
         self.bytes += bytes;
@@ -178,15 +191,17 @@ impl Pending {
     }
 
     /// The first publish, if it has been answered.
-    pub(crate) fn pop(&mut self) -> Option<(Due, PublishAnswer)> {
+    pub(crate) fn pop(&mut self) -> Option<(Due, PublishAnswer, Came)> {
         self.entries.front()?.answer.as_ref()?;
-        let Waiting { due, answer, .. } = self.entries.pop_front()?;
+        let Waiting {
+            due, answer, came, ..
+        } = self.entries.pop_front()?;
         self.first += 1;
         self.qos1 -= usize::from(matches!(due, Due::PubAck(_)));
         if self.entries.is_empty() && self.entries.capacity() > IDLE_CAPACITY {
             self.entries = VecDeque::new();
         }
-        Some((due, answer?))
+        Some((due, answer?, came))
     }
 
     /// All publishes that have been answered.
@@ -223,11 +238,18 @@ mod tests {
         PacketId::new(number).unwrap()
     }
 
+    fn came() -> Came {
+        Came {
+            at: crate::clock::now(),
+            owner: Owner::Broker,
+        }
+    }
+
     #[test]
     fn answers_leave_in_the_order_of_arrival() {
         let mut pending = Pending::default();
         let numbers: Vec<u64> = (1..=3)
-            .map(|n| pending.push(Due::PubAck(id(n)), 10))
+            .map(|n| pending.push(Due::PubAck(id(n)), 10, came()))
             .collect();
         assert_eq!(pending.bytes(), 30);
         pending.answer(numbers[2], PublishAnswer::SUCCESS);
@@ -235,7 +257,7 @@ mod tests {
         assert!(pending.pop().is_none());
         pending.answer(numbers[0], PublishAnswer::SUCCESS);
         let order: Vec<Due> = std::iter::from_fn(|| pending.pop())
-            .map(|(due, _)| due)
+            .map(|(due, ..)| due)
             .collect();
         assert_eq!(
             order,
@@ -247,7 +269,7 @@ mod tests {
     #[test]
     fn the_first_answer_counts_and_strays_are_ignored() {
         let mut pending = Pending::default();
-        let number = pending.push(Due::Nothing, 10);
+        let number = pending.push(Due::Nothing, 10, came());
         pending.answer(number, PublishAnswer::SUCCESS);
         let refusal = PublishAnswer {
             notice: None,
@@ -256,7 +278,8 @@ mod tests {
         };
         pending.answer(number, refusal.clone());
         pending.answer(number + 1, refusal);
-        assert_eq!(pending.pop(), Some((Due::Nothing, PublishAnswer::SUCCESS)));
+        let popped = pending.pop().map(|(due, answer, _)| (due, answer));
+        assert_eq!(popped, Some((Due::Nothing, PublishAnswer::SUCCESS)));
     }
 
     #[test]
@@ -267,13 +290,19 @@ mod tests {
         received.exchange_mut(id(2)).unwrap().step = Step::Releasing(Ack::success(id(2)));
         received.begin_unknown(id(3));
         assert_eq!(received.counted(), 2);
-        received.disconnect(false);
+        received.begin(id(4), Owner::Broker);
+        received.begin(id(5), Owner::Broker);
+        received.exchange_mut(id(5)).unwrap().routed = true;
+        received.disconnect();
         assert!(received.exchange_mut(id(1)).is_none());
         assert!(matches!(
             received.exchange_mut(id(2)).unwrap().step,
             Step::Answered(_)
         ));
         assert!(received.exchange_mut(id(3)).is_none());
+        assert!(received.exchange_mut(id(4)).is_none());
+        let exchange = received.exchange_mut(id(5)).unwrap();
+        assert!(matches!(exchange.step, Step::Answered(_)) && !exchange.at_rest);
         assert_eq!(received.counted(), 0);
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Terms {
     pub(crate) receive_maximum: usize,
     /// Unacknowledged deliveries that the client and we can bear.
     pub(crate) window: usize,
+    /// Bytes of ordinary messages in flight before the queue waits.
+    pub(crate) inflight_bytes_max: usize,
     /// Largest packet that the client takes.
     pub(crate) packet_bytes_max: Option<u32>,
     /// Highest alias that the client may use.
@@ -72,6 +74,7 @@ impl Terms {
             session_expiry_max: config.session_expiry_max_s,
             receive_maximum: config.receive_maximum.into(),
             window: receive_maximum.min(config.inflight_max).into(),
+            inflight_bytes_max: config.queue_bytes_max,
             packet_bytes_max: asked.maximum_packet_size,
             topic_alias_maximum: config.topic_alias_maximum,
             topic_alias_out_max: asked
@@ -99,6 +102,13 @@ impl Terms {
             ..ConnAckProperties::default()
         };
         (terms, properties)
+    }
+}
+
+impl Terms {
+    /// Keep Alive in seconds; 0: none.
+    pub(crate) fn keep_alive_s(&self) -> u64 {
+        self.silence_max.map_or(0, |max| max.as_secs() * 2 / 3)
     }
 }
 

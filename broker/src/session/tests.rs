@@ -35,6 +35,8 @@ struct Pair {
     config: Config,
     now: Instant,
     session: Option<Session>,
+    /// Room in the output buffer, in each turn.
+    output_bytes: usize,
     kept: SessionState,
     client: ClientModel,
     to_server: Link,
@@ -88,6 +90,7 @@ impl Pair {
             config,
             now: clock::now(),
             session: None,
+            output_bytes: usize::MAX,
             kept: SessionState::default(),
             to_server: Link::new(),
             to_client: Link::new(),
@@ -164,9 +167,9 @@ impl Pair {
         if let Err(error) = handle(session, &mut actions) {
             self.error = Some(error);
         }
-        session.resume(self.now, &mut actions);
+        session.resume(self.now, self.output_bytes, &mut actions);
         while let Some(queued) = self.queue.pop_front() {
-            if queued.qos != Qos::AtMostOnce && session.window() == 0 {
+            if queued.qos != Qos::AtMostOnce && session.queue_window() == 0 {
                 self.queue.push_front(queued);
                 break;
             }
@@ -181,10 +184,11 @@ impl Pair {
         for action in actions {
             let mut more = Vec::new();
             match action {
-                Action::SendAck(kind, ack) => self.to_client.push_back(kind.packet(ack)),
+                Action::SendAck(kind, ack, _) => self.to_client.push_back(kind.packet(ack)),
                 Action::Send(packet) => self.to_client.push_back(*packet),
                 Action::Deliver(outgoing) => self.to_client.push_back(packet_of(&outgoing)),
                 Action::Route(publish, number) => {
+                    self.session().handle_routed(&publish);
                     self.accepted.push(number_of(&publish));
                     let answer = Answer::Published(PublishAnswer::SUCCESS);
                     if let Some(disk) = &mut self.disk {
@@ -295,13 +299,18 @@ impl Pair {
     }
 
     fn deliver(&mut self, number: u32, qos: Qos) {
+        self.deliver_by(None, number, qos);
+    }
+
+    /// Delivers what came by a shared subscription, or by one of its own.
+    fn deliver_by(&mut self, share: Option<&str>, number: u32, qos: Qos) {
         let mut queued = Queued {
             publish: Arc::new(publish("t", qos, None, number)),
             expires_at: None,
             qos,
             retain: false,
             subscription_identifiers: Vec::new(),
-            share: None,
+            share: share.map(Arc::from),
             stored: None,
         };
         if let Some(disk) = &mut self.disk
@@ -510,6 +519,23 @@ fn qos2_message_is_accepted_once_when_pubrec_is_lost() {
         assert_eq!(pair.accepted, [7]);
         assert!(pair.client.sent.is_empty());
     }
+}
+
+/// The connection ended on an error before it got to the publish.
+#[test]
+fn qos2_message_that_was_never_routed_is_routed_when_it_comes_again() {
+    let mut pair = Pair::at_rest(Version::V5, |_| {});
+    let packet = pair.client.publish("t", Qos::ExactlyOnce, 7).unwrap();
+    let now = pair.now;
+    let mut lost = Vec::new();
+    pair.session()
+        .handle_packet(now, packet, &mut lost)
+        .unwrap();
+    pair.disconnect();
+    pair.connect();
+    pair.run();
+    assert_eq!(pair.accepted, [7]);
+    assert!(pair.client.sent.is_empty());
 }
 
 /// Found by the simulation: the PUBREC of the ordinary message waited behind an unanswered publish of the plugin.
@@ -794,4 +820,98 @@ fn a_packet_that_only_its_alias_makes_too_large_has_none() {
         panic!("PUBLISH expected")
     };
     assert_eq!((&*sent.topic, sent.properties.topic_alias), ("t", None));
+}
+
+#[test]
+fn what_was_never_sent_is_no_duplicate() {
+    let mut pair = Pair::at_rest(Version::V5, |_| {});
+    // The first waits to be at rest, the second stands behind it.
+    pair.deliver(1, Qos::ExactlyOnce);
+    pair.deliver(2, Qos::AtLeastOnce);
+    assert_eq!(pair.take_sent(), []);
+    pair.disconnect();
+    let duplicates = |pair: &mut Pair| {
+        pair.connect();
+        pair.commit(usize::MAX);
+        let sent = pair.take_sent().into_iter();
+        sent.map(|packet| matches!(packet, Packet::Publish(publish) if publish.dup))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(duplicates(&mut pair), [false, false]);
+    pair.disconnect();
+    assert_eq!(duplicates(&mut pair), [true, true]);
+}
+
+#[test]
+fn what_was_never_sent_of_a_shared_subscription_is_for_others() {
+    let mut pair = Pair::at_rest(Version::V5, |_| {});
+    pair.deliver_by(Some("$share/g/t"), 1, Qos::ExactlyOnce);
+    pair.commit(usize::MAX);
+    assert_eq!(pair.take_sent().len(), 1);
+    for (number, qos) in [(2, Qos::ExactlyOnce), (3, Qos::AtLeastOnce)] {
+        pair.deliver_by(Some("$share/g/t"), number, qos);
+    }
+    pair.deliver(4, Qos::ExactlyOnce);
+    pair.disconnect();
+    let state = std::mem::take(&mut pair.kept);
+    let left: Vec<u32> = state
+        .into_shared()
+        .map(|it| number_of(&it.publish))
+        .collect();
+    assert_eq!(left, [2, 3]);
+}
+
+/// Numbers of the ordinary messages that have been sent since the last call.
+fn sent_numbers(pair: &mut Pair) -> Vec<u32> {
+    let sent = pair.take_sent().into_iter();
+    sent.filter_map(|packet| match packet {
+        Packet::Publish(publish) => Some(number_of(&publish)),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn messages_in_flight_are_bounded_in_bytes() {
+    let bytes = queue::size(&publish("t", Qos::AtLeastOnce, None, 0));
+    let mut pair = Pair::new(Version::V5, |config| config.queue_bytes_max = 2 * bytes);
+    for number in 1..=4 {
+        pair.deliver(number, Qos::AtLeastOnce);
+    }
+    pair.queue.push_front(pair.queue[0].clone());
+    pair.queue[0].qos = Qos::AtMostOnce;
+    assert_eq!(sent_numbers(&mut pair), [1, 2]);
+    pair.send(Packet::PubAck(Ack::success(id(1))));
+    assert_eq!(sent_numbers(&mut pair), [3, 3], "QoS 0 takes no room");
+    pair.disconnect();
+    pair.connect();
+    assert_eq!(sent_numbers(&mut pair), [2, 3]);
+    pair.send(Packet::PubAck(Ack::success(id(2))));
+    assert_eq!(sent_numbers(&mut pair), [4]);
+    for number in [3, 4] {
+        pair.send(Packet::PubAck(Ack::success(id(number))));
+    }
+    assert_eq!(pair.session().queue_bytes(), 2 * bytes);
+}
+
+#[test]
+fn what_is_sent_again_waits_for_room_in_the_output_and_nothing_overtakes_it() {
+    let mut pair = Pair::connected(Version::V5);
+    for number in 1..=3 {
+        pair.deliver(number, Qos::AtLeastOnce);
+    }
+    pair.disconnect();
+    pair.take_sent();
+    pair.output_bytes = 1;
+    pair.connect();
+    pair.deliver(4, Qos::AtLeastOnce);
+    assert_eq!(sent_numbers(&mut pair), [1, 2]);
+    assert!(pair.session().is_resuming());
+    pair.output_bytes = 0;
+    pair.turn(|_, _| Ok(()));
+    assert_eq!(sent_numbers(&mut pair), [0; 0]);
+    pair.output_bytes = usize::MAX;
+    pair.turn(|_, _| Ok(()));
+    assert_eq!(sent_numbers(&mut pair), [3, 4]);
+    assert!(!pair.session().is_resuming());
 }

@@ -33,6 +33,7 @@ use super::{EngineKind, Health};
 use crate::clock;
 use crate::codec::packet::PacketId;
 use crate::journal::{Change, Journal, SubscriptionRow};
+use crate::metrics::Commits;
 use crate::registry::PendingWill;
 use crate::router::Message;
 use crate::session::Content;
@@ -56,6 +57,7 @@ pub struct SessionOptions {
 pub struct Sessions {
     journal: Arc<Journal>,
     condition: Arc<Condition>,
+    commits: Arc<Commits>,
     found: Option<Found>,
     writer: Option<JoinHandle<()>>,
 }
@@ -174,7 +176,13 @@ impl Sessions {
         let found = store.load(clock::now())?;
         let journal = Arc::new(Journal::new(found.last_number + 1));
         let condition = Arc::new(Condition::default());
-        let writer = Writer::new(store, Arc::clone(&journal), Arc::clone(&condition));
+        let commits: Arc<Commits> = Arc::default();
+        let writer = Writer::new(
+            store,
+            Arc::clone(&journal),
+            Arc::clone(&condition),
+            Arc::clone(&commits),
+        );
         let thread = std::thread::Builder::new()
             .name("sessions".to_owned())
             .spawn(move || writer.run())
@@ -182,6 +190,7 @@ impl Sessions {
         Ok(Self {
             journal,
             condition,
+            commits,
             found: Some(found),
             writer: Some(thread),
         })
@@ -190,6 +199,11 @@ impl Sessions {
     /// Tells how they are, also after they have been closed.
     pub fn health(&self) -> SessionsHealth {
         SessionsHealth(Arc::clone(&self.condition))
+    }
+
+    /// How their commits are.
+    pub fn commits(&self) -> Arc<Commits> {
+        Arc::clone(&self.commits)
     }
 
     pub(crate) fn journal(&self) -> Arc<Journal> {

@@ -368,6 +368,33 @@ async fn a_full_retained_store_refuses() {
     }
 }
 
+#[tokio::test]
+async fn a_publish_that_was_refused_is_delivered_to_nobody() {
+    let world = World::with(|config| config.retained_messages_max = 1);
+    let mut receiver = subscriber(&world, "r/#", Qos::AtMostOnce).await;
+    let mut client = world.connect(V5, "a").await;
+    client
+        .send_all(&[retained("r/1", "x"), retained("r/2", "x")])
+        .await;
+    client.receive().await;
+    client.receive().await;
+    // Who cannot be told is not refused.
+    let Packet::Publish(mut untold) = retained("r/3", "x") else {
+        panic!("PUBLISH expected")
+    };
+    (untold.qos, untold.packet_id) = (Qos::AtMostOnce, None);
+    client
+        .send_all(&[Packet::Publish(untold), Packet::PingReq])
+        .await;
+    assert_eq!(client.receive().await, Packet::PingResp);
+    let mut old = world.connect(V311, "b").await;
+    old.send(&retained("r/4", "x")).await;
+    assert_eq!(old.receive().await, puback(1));
+    for topic in ["r/1", "r/3", "r/4"] {
+        assert_eq!(receiver.receive_publish().await.topic, topic);
+    }
+}
+
 // Malformed packets.
 
 /// [MQTT-4.13.1-1], [MQTT-4.13.2-1]. 3.1.1 [MQTT-4.8.0-1].

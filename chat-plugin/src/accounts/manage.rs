@@ -100,6 +100,22 @@ impl Accounts {
         Ok(self.store.users(after, limit).await?)
     }
 
+    /// One user, removed or not.
+    ///
+    /// # Errors
+    /// The store's error.
+    pub async fn user(&self, id: UserId) -> Result<Option<User>, AccountError> {
+        Ok(self.store.user(id).await?)
+    }
+
+    /// The user of a handle.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`] or the store's error.
+    pub async fn user_of(&self, handle: &Handle) -> Result<User, AccountError> {
+        self.known(handle).await
+    }
+
     /// Makes a token. Its text is returned once and stored nowhere; `label` says what for.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
-//! Refused logins in the log: who, from where, why; a bounded number of lines, and the number of the rest.
+//! Refused logins: counted, and in the log, who, from where, why; a bounded number of lines, and the number of the rest.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use broker::hooks::AuthenticateRequest;
+use broker::metrics::Counter;
 use proto::quote::shown;
 use tokio::time::Instant;
 
@@ -13,7 +14,11 @@ use crate::rate::{Bucket, Rate};
 const LINES: Rate = Rate::per_s(10, 10);
 
 /// Tells of refused logins.
-pub(super) struct RefusedLogins(Mutex<Lines>);
+pub(super) struct RefusedLogins {
+    lines: Mutex<Lines>,
+    /// All of them.
+    pub(super) count: Counter,
+}
 
 struct Lines {
     bucket: Bucket,
@@ -22,16 +27,20 @@ struct Lines {
 
 impl Default for RefusedLogins {
     fn default() -> Self {
-        Self(Mutex::new(Lines {
-            bucket: Bucket::new(LINES),
-            untold: 0,
-        }))
+        Self {
+            lines: Mutex::new(Lines {
+                bucket: Bucket::new(LINES),
+                untold: 0,
+            }),
+            count: Counter::default(),
+        }
     }
 }
 
 impl RefusedLogins {
     /// A login was refused. What the client wrote is shown short and harmless; the password not at all.
     pub(super) fn tell(&self, request: &AuthenticateRequest, error: &AuthError, now: Instant) {
+        self.count.increment();
         if !self.has_room(now) {
             return;
         }
@@ -63,7 +72,7 @@ impl RefusedLogins {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

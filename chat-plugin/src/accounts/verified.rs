@@ -9,7 +9,7 @@ use std::time::Duration;
 use proto::ids::UserId;
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::domain::user::User;
@@ -20,6 +20,14 @@ pub(super) struct Verified {
     lasts: Duration,
     lines: Cache<Key, Line>,
     turns: [Mutex<()>; TURNS],
+    /// Those who have a turn, or wait for one.
+    places: Semaphore,
+}
+
+/// The right to have credentials verified.
+pub(super) struct Turn<'a> {
+    _alone: MutexGuard<'a, ()>,
+    _place: SemaphorePermit<'a>,
 }
 
 /// Different credentials share a turn now and then: they only wait for each other.
@@ -35,7 +43,12 @@ struct Line {
 }
 
 impl Verified {
-    pub(super) fn new(lines_max: usize, lasts: Duration) -> Result<Self, getrandom::Error> {
+    /// At most `turns_max` wait for their turn.
+    pub(super) fn new(
+        lines_max: usize,
+        lasts: Duration,
+        turns_max: usize,
+    ) -> Result<Self, getrandom::Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         Ok(Self {
@@ -43,15 +56,21 @@ impl Verified {
             lasts,
             lines: Cache::new(lines_max),
             turns: [const { Mutex::const_new(()) }; TURNS],
+            places: Semaphore::new(turns_max.min(Semaphore::MAX_PERMITS)),
         })
     }
 
-    /// Waits for one's turn to have these credentials verified: when it comes, somebody else may have done it.
-    pub(super) async fn turn(&self, name: &str, password: &[u8]) -> MutexGuard<'_, ()> {
+    /// Waits for one's turn to have these credentials verified: when it comes, somebody else may have done it. `None`: too
+    /// many wait.
+    pub(super) async fn turn(&self, name: &str, password: &[u8]) -> Option<Turn<'_>> {
+        let place = self.places.try_acquire().ok()?;
         let [first, ..] = self.digest(&[name.as_bytes(), password]);
-        let place = usize::from(first) % TURNS;
         let [zeroth, ..] = &self.turns;
-        self.turns.get(place).unwrap_or(zeroth).lock().await
+        let turn = self.turns.get(usize::from(first) % TURNS);
+        Some(Turn {
+            _alone: turn.unwrap_or(zeroth).lock().await,
+            _place: place,
+        })
     }
 
     /// The key of a password of this user as stored now; `None` if passwords are not remembered.

@@ -15,6 +15,10 @@ use crate::render::Line;
 pub(crate) const FORMS: usize = 3;
 
 /// A window over the log of one conversation.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "in line, reading and waiting to read go together in several ways"
+)]
 pub(crate) struct Flow {
     pub(crate) live: Arc<Live>,
     cursor: Seq,
@@ -31,6 +35,8 @@ pub(crate) struct Flow {
     pub(crate) queued: bool,
     /// For its turn to read ahead.
     pub(crate) waiting: bool,
+    /// It is its turn to read ahead.
+    pub(crate) admitted: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -61,6 +67,7 @@ impl Flow {
             loading: false,
             queued: false,
             waiting: false,
+            admitted: false,
         }
     }
 
@@ -208,9 +215,9 @@ impl Flow {
         self.page = lines.into();
     }
 
-    /// Is a page of it in memory, or coming?
+    /// Is a page of it in memory, coming, or allowed?
     pub(crate) fn holds_page(&self) -> bool {
-        self.loading || !self.page.is_empty()
+        self.loading || self.admitted || !self.page.is_empty()
     }
 
     /// What was read ahead is not needed now.

@@ -156,7 +156,10 @@ impl ChatPlugin {
     ) -> Result<Taken, Refusal> {
         let message = self.read_message(peer, publish, mid, waiting)?;
         if publish.dup
-            && let Some(place) = self.service.exchanged_before(peer.actor, &message).await?
+            && let Some(place) = self
+                .service
+                .exchanged_before(peer.actor, &target, &message)
+                .await?
         {
             return Ok(Taken::Placed(place));
         }
@@ -213,6 +216,7 @@ impl ChatPlugin {
         let exchange = publish.packet_id.filter(|_| is_exchange).map(PacketId::get);
         Ok(Message {
             mid,
+            has_own_mid: !waiting.mid_is_ours,
             format,
             // In memory of its own: a slice would keep the whole buffer that it was read into.
             body: Bytes::copy_from_slice(&publish.payload),

@@ -16,6 +16,8 @@ use crate::store::StoreError;
 pub struct Message {
     /// Key of idempotency.
     pub mid: MessageId,
+    /// The sender chose it.
+    pub has_own_mid: bool,
     /// How to read the body.
     pub format: BodyFormat,
     /// The sender's bytes, verbatim.
@@ -33,9 +35,14 @@ pub struct Judged {
 }
 
 impl Message {
-    /// What makes this message this message.
+    /// What makes this message this message; also its id, unless each attempt gets another one.
     fn digest(&self) -> [u8; 16] {
-        digest16(&[b"message", &[self.format.to_byte()], &self.body])
+        let mid = if self.has_own_mid {
+            self.mid.as_str().as_bytes()
+        } else {
+            b""
+        };
+        digest16(&[b"message", &[self.format.to_byte()], &self.body, mid])
     }
 }
 
@@ -57,6 +64,7 @@ impl Service {
             format,
             body,
             exchange,
+            ..
         } = message;
         let draft = Draft {
             conversation,
@@ -86,14 +94,8 @@ impl Service {
         target: &Target,
         message: &Message,
     ) -> Result<Option<Placed>, Refusal> {
-        let conversation = match target {
-            Target::Conversation(id) => *id,
-            Target::Me => ConversationId::direct(actor.user, actor.user),
-            Target::User(other) => ConversationId::direct(actor.user, *other),
-            Target::Handle(handle) => match self.names.user(handle).await? {
-                Some(other) => ConversationId::direct(actor.user, other),
-                None => return Ok(None),
-            },
+        let Some(conversation) = self.conversation_of(actor, target).await? else {
+            return Ok(None);
         };
         let Some(place) = self
             .store
@@ -120,19 +122,38 @@ impl Service {
     pub(crate) async fn exchanged_before(
         &self,
         actor: Actor,
+        target: &Target,
         message: &Message,
     ) -> Result<Option<Placed>, StoreError> {
         let Some(packet_id) = message.exchange else {
             return Ok(None);
         };
-        let found = self.store.exchange(actor.device, packet_id).await?;
-        let same = found.filter(|found| found.place.digest == message.digest());
-        Ok(same.map(|found| Placed {
+        let Some(found) = self.store.exchange(actor.device, packet_id).await? else {
+            return Ok(None);
+        };
+        let is_same = found.place.digest == message.digest()
+            && self.conversation_of(actor, target).await? == Some(found.conversation);
+        Ok(is_same.then_some(Placed {
             conversation: found.conversation,
             seq: found.place.seq,
             ts_ms: found.place.ts_ms,
             duplicate: true,
         }))
+    }
+
+    /// Where this goes, whether or not the sender may write there.
+    async fn conversation_of(
+        &self,
+        actor: Actor,
+        target: &Target,
+    ) -> Result<Option<ConversationId>, StoreError> {
+        let other = match target {
+            Target::Conversation(id) => return Ok(Some(*id)),
+            Target::Me => Some(actor.user),
+            Target::User(other) => Some(*other),
+            Target::Handle(handle) => self.names.user(handle).await?,
+        };
+        Ok(other.map(|other| ConversationId::direct(actor.user, other)))
     }
 
     async fn judge_again(&self, actor: Actor, mut judged: Judged) -> Result<Judged, Refusal> {

@@ -39,7 +39,7 @@ use self::writer::Writer;
 use super::clock::Clock;
 use super::{
     ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place, StoreError,
-    StoreOptions, tables,
+    StoreMetrics, StoreOptions, tables,
 };
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
@@ -84,6 +84,7 @@ struct Shared<K> {
     condition: Condition,
     feed: Mutex<Option<mpsc::Sender<Committed>>>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<StoreMetrics>,
     reads_in_memory: bool,
     /// Room for reads that may block: each takes a thread.
     reads: Arc<Semaphore>,
@@ -133,6 +134,7 @@ impl<K: KvEngine> EmbeddedStore<K> {
             condition: Condition::default(),
             feed: Mutex::new(None),
             clock,
+            metrics: Arc::default(),
         });
         let opened = Arc::new(Opened {
             engine,
@@ -501,24 +503,8 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
-    async fn exchanges(&self, device: DeviceId) -> Result<Vec<u16>, StoreError> {
-        self.read(move |engine, _| {
-            let (first, last) = (keys::exchange(device, 0), keys::exchange(device, u16::MAX));
-            let mut found = Vec::new();
-            let range = KeyRange::closed(&first, &last);
-            visit(
-                engine,
-                tables::EXCHANGE,
-                range,
-                usize::from(u16::MAX),
-                |key, _| {
-                    found.push(keys::packet_id(key).ok_or_else(|| bad_key(tables::EXCHANGE))?);
-                    Ok(())
-                },
-            )?;
-            Ok(found)
-        })
-        .await
+    async fn end_exchanges(&self, device: DeviceId) -> Result<(), StoreError> {
+        self.ask(|reply| Job::EndExchanges(device, reply)).await
     }
 
     async fn end_exchange(&self, device: DeviceId, packet_id: u16) -> Result<bool, StoreError> {
@@ -628,6 +614,10 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         let (sender, receiver) = mpsc::channel(FEED_MAX);
         *self.shared.lock_feed() = Some(sender);
         receiver
+    }
+
+    fn metrics(&self) -> Arc<StoreMetrics> {
+        Arc::clone(&self.shared.metrics)
     }
 
     fn health(&self) -> Health {

@@ -6,6 +6,8 @@ use chat_plugin::domain::user::{Token, User};
 use proto::ids::UserId;
 use serde::{Deserialize, Serialize};
 
+use super::table::{Table, harmless};
+
 /// What came of a request.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -21,6 +23,20 @@ pub(crate) enum Reply {
         text: String,
     },
     Tokens(Vec<ListedToken>),
+    Clients {
+        clients: Vec<ClientLine>,
+        next: Option<(String, String)>,
+    },
+    Sessions {
+        sessions: Vec<SessionLine>,
+        next: Option<(String, String)>,
+    },
+    Retained {
+        messages: Vec<RetainedLine>,
+        next: Option<String>,
+    },
+    /// So many retained messages.
+    Cleared(usize),
     /// Those that were not imported: the numbers of their lines, and why.
     Imported {
         refused: Vec<(usize, String)>,
@@ -45,7 +61,61 @@ pub(crate) struct ListedToken {
     label: String,
 }
 
+/// A line of `client list`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ClientLine {
+    pub(super) user: String,
+    pub(super) uid: String,
+    pub(super) client_id: String,
+    pub(super) address: String,
+    pub(super) version: String,
+    pub(super) connected_ms: u64,
+    pub(super) keep_alive_s: u64,
+    pub(super) subscriptions: usize,
+    pub(super) queue_messages: usize,
+    pub(super) queue_bytes: usize,
+    pub(super) dropped: u64,
+    pub(super) inflight: usize,
+    pub(super) blocked_ms: Option<u64>,
+}
+
+/// A line of `session list`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SessionLine {
+    pub(super) user: String,
+    pub(super) uid: String,
+    pub(super) client_id: String,
+    pub(super) connected: bool,
+    pub(super) expires_in_s: Option<u64>,
+    pub(super) subscriptions: usize,
+    pub(super) queue_messages: usize,
+    pub(super) queue_bytes: usize,
+    pub(super) dropped: u64,
+}
+
+/// A line of `retained list`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RetainedLine {
+    pub(super) topic: String,
+    pub(super) qos: u8,
+    pub(super) payload_bytes: usize,
+    pub(super) expires_in_s: Option<u64>,
+}
+
 impl Reply {
+    /// Lists as JSON, an object on each line; anything else as for people.
+    ///
+    /// # Errors
+    /// It cannot be told as JSON.
+    pub(crate) fn as_json(&self) -> serde_json::Result<String> {
+        match self {
+            Self::Clients { clients, .. } => json_lines(clients),
+            Self::Sessions { sessions, .. } => json_lines(sessions),
+            Self::Retained { messages, .. } => json_lines(messages),
+            other => Ok(other.to_string()),
+        }
+    }
+
     /// A page of at most `limit` users: those who were not removed.
     pub(super) fn users(page: Vec<User>, limit: usize) -> Self {
         let next = page.last().map(|user| user.id);
@@ -71,13 +141,88 @@ impl Reply {
         });
         Self::Tokens(listed.collect())
     }
+}
 
-    /// Behind whom the next page begins.
-    pub(super) fn next(&self) -> Option<UserId> {
-        match self {
-            Self::Users { next, .. } => *next,
-            _ => None,
-        }
+fn json_lines<T: Serialize>(lines: &[T]) -> serde_json::Result<String> {
+    let lines = lines.iter().map(serde_json::to_string);
+    lines.map(|line| line.map(|line| line + "\n")).collect()
+}
+
+fn clients(clients: &[ClientLine]) -> Table<10> {
+    let line = |client: &ClientLine| {
+        [
+            client.user.clone(),
+            harmless(&client.client_id),
+            client.address.clone(),
+            client.version.clone(),
+            Utc(client.connected_ms).to_string(),
+            format!("{} s", client.keep_alive_s),
+            client.subscriptions.to_string(),
+            client.inflight.to_string(),
+            queue(client.queue_messages, client.dropped),
+            client
+                .blocked_ms
+                .map_or_else(String::new, |ms| format!("{} s", ms / 1_000)),
+        ]
+    };
+    Table {
+        head: [
+            "USER",
+            "CLIENT ID",
+            "ADDRESS",
+            "MQTT",
+            "SINCE",
+            "KEEP ALIVE",
+            "SUBS",
+            "IN FLIGHT",
+            "QUEUED",
+            "BLOCKED",
+        ],
+        lines: clients.iter().map(line).collect(),
+    }
+}
+
+fn sessions(sessions: &[SessionLine]) -> Table<5> {
+    let line = |session: &SessionLine| {
+        [
+            session.user.clone(),
+            harmless(&session.client_id),
+            match session.expires_in_s {
+                _ if session.connected => "connected".to_owned(),
+                Some(seconds) => format!("away, ends in {seconds} s"),
+                None => "away".to_owned(),
+            },
+            session.subscriptions.to_string(),
+            queue(session.queue_messages, session.dropped),
+        ]
+    };
+    Table {
+        head: ["USER", "CLIENT ID", "STATE", "SUBS", "QUEUED"],
+        lines: sessions.iter().map(line).collect(),
+    }
+}
+
+fn retained(messages: &[RetainedLine]) -> Table<4> {
+    let line = |message: &RetainedLine| {
+        [
+            harmless(&message.topic),
+            message.qos.to_string(),
+            message.payload_bytes.to_string(),
+            message
+                .expires_in_s
+                .map_or_else(String::new, |seconds| format!("in {seconds} s")),
+        ]
+    };
+    Table {
+        head: ["TOPIC", "QOS", "BYTES", "ENDS"],
+        lines: messages.iter().map(line).collect(),
+    }
+}
+
+fn queue(messages: usize, dropped: u64) -> String {
+    match dropped {
+        0 => messages.to_string(),
+        dropped => format!("{messages} ({dropped} dropped)"),
     }
 }
 
@@ -90,6 +235,10 @@ impl fmt::Display for Reply {
             Self::Imported { refused } => refused
                 .iter()
                 .try_for_each(|(line, why)| writeln!(f, "line {line}: {why}")),
+            Self::Cleared(count) => write!(f, "{count} retained messages cleared"),
+            Self::Clients { clients: list, .. } => clients(list).fmt(f),
+            Self::Sessions { sessions: list, .. } => sessions(list).fmt(f),
+            Self::Retained { messages, .. } => retained(messages).fmt(f),
             Self::Users { users, .. } => users.iter().try_for_each(|user| {
                 let login = if user.password {
                     "password"
@@ -161,8 +310,12 @@ mod tests {
         };
         let page = Reply::users(vec![user(1, None), user(2, Some(7))], 2);
         assert_eq!(page.to_string().lines().count(), 1);
-        assert_eq!(page.next(), Some(UserId::from_bytes([2; 16])));
+        let after = |page: &Reply| match page {
+            Reply::Users { next, .. } => *next,
+            _ => None,
+        };
+        assert_eq!(after(&page), Some(UserId::from_bytes([2; 16])));
         let last = Reply::users(vec![user(1, None), user(2, Some(7))], 3);
-        assert_eq!(last.next(), None);
+        assert_eq!(after(&last), None);
     }
 }

@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::reply::Reply;
-use super::{TIMEOUT, carry_out, socket_path};
+use super::{Live, TIMEOUT, carry_out, socket_path};
 use crate::Failure;
 
-const REQUEST_BYTES_MAX: u64 = 16 * 1024;
+/// The longest Client Identifier, with every character escaped, has room.
+const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
 /// Requests at once; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 16;
 /// After a failed accept (too many open files), before the next one.
@@ -50,6 +51,7 @@ impl AdminSocket {
     pub(crate) async fn run(
         self,
         accounts: Arc<Accounts>,
+        live: Live,
         tracker: TaskTracker,
         stop: CancellationToken,
     ) {
@@ -69,9 +71,10 @@ impl AdminSocket {
             };
             match accepted {
                 Ok((stream, place)) => {
-                    let (accounts, stop) = (Arc::clone(&accounts), stop.clone());
+                    let (accounts, live) = (Arc::clone(&accounts), live.clone());
+                    let stop = stop.clone();
                     tracker.spawn(async move {
-                        if let Err(error) = answer(stream, &accounts, &stop).await {
+                        if let Err(error) = answer(stream, &accounts, &live, &stop).await {
                             tracing::warn!(%error, "an admin command could not be answered");
                         }
                         drop(place);
@@ -90,6 +93,7 @@ impl AdminSocket {
 async fn answer(
     stream: UnixStream,
     accounts: &Accounts,
+    live: &Live,
     stop: &CancellationToken,
 ) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
@@ -103,7 +107,7 @@ async fn answer(
         return Ok(()); // somebody looked whether the server runs
     }
     let reply = match serde_json::from_str(&line) {
-        Ok(request) => carry_out(accounts, &request).await,
+        Ok(request) => carry_out(accounts, Some(live), &request).await,
         Err(error) => Reply::Refused(format!("not a request: {error}")),
     };
     let mut line = serde_json::to_vec(&reply)?;
@@ -150,7 +154,11 @@ mod tests {
             let accounts = Accounts::new(store::open(&options).unwrap(), &config, false).unwrap();
             let socket = AdminSocket::open(directory.path()).unwrap();
             let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-            tracker.spawn(socket.run(Arc::new(accounts), tracker.clone(), stop.clone()));
+            let live = Live {
+                operator: broker::operator::Operator::default(),
+                log: crate::log::LogFilter::none(),
+            };
+            tracker.spawn(socket.run(Arc::new(accounts), live, tracker.clone(), stop.clone()));
             tracker.close();
             Self {
                 directory,
@@ -199,6 +207,13 @@ mod tests {
                 .await
                 .contains("not a request")
         );
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_clients_before_the_broker_serves_is_told_so() {
+        let world = World::new();
+        let list = "{\"command\":\"client_list\",\"after\":null}\n";
+        assert!(world.ask(list).await.contains("does not serve"));
     }
 
     #[tokio::test]

@@ -395,7 +395,12 @@ fn unsubscribe(client: &mut Client, filter: &str) {
 
 #[test]
 fn a_receipt_comes_whatever_else_changes_in_the_group_meanwhile() {
-    let server = Server::dev();
+    let server = Server::in_new_directory(|launch| {
+        // Twelve rounds of receipts, each soon.
+        launch
+            .dev()
+            .variable("MQCHAT_CHAT__RECEIPT_INTERVAL_MAX_MS", "250")
+    });
     let mut alice = Login::new("alice").connect(server.address());
     let mut bob = Login::new("bob").connect(server.address());
     let mut carol = Login::new("carol").connect(server.address());
@@ -679,4 +684,93 @@ fn thousands_of_receipt_filters_are_one_look_up() {
     server.terminate();
     assert!(server.wait_for_exit().success());
     assert!(watch.elapsed().as_secs() < 20, "{:?}", watch.elapsed());
+}
+
+#[test]
+fn a_form_that_is_added_while_five_conversations_catch_up_stops_nothing() {
+    const GROUPS: usize = 5;
+    const MESSAGES: usize = 150;
+    let mut server = Server::dev();
+    let phone = Login::new("bob").device("phone");
+    let mut bob = phone.connect(server.address());
+    bob.subscribe("chat/me/in/+");
+    bob.disconnect();
+    let mut alice = Login::new("alice").connect(server.address());
+    for _ in 0..GROUPS {
+        let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
+        let cid = group.unwrap()["cid"].as_str().unwrap().to_owned();
+        for number in 0..MESSAGES {
+            let none = PublishProperties::default();
+            alice.send_publish(&format!("chat/to/{cid}"), number.to_string(), none);
+        }
+        for _ in 0..MESSAGES {
+            alice.next_answer().unwrap();
+        }
+    }
+    server.restart();
+    let mut bob = phone.connect(server.address());
+    let mut entries = 0;
+    for _ in 0..100 {
+        bob.next_message();
+        entries += 1;
+    }
+    bob.subscribe("chat/me/txt/+");
+    let mut last = std::collections::HashSet::new();
+    while entries < GROUPS * (MESSAGES + 1) || last.len() < GROUPS {
+        let message = bob.next_message();
+        if message.topic.starts_with("chat/me/in/") {
+            entries += 1;
+        } else if message
+            .payload
+            .ends_with(format!(": {}", MESSAGES - 1).as_bytes())
+        {
+            last.insert(message.topic.to_string());
+        }
+    }
+}
+
+#[test]
+fn a_direct_message_does_not_wait_for_four_long_backlogs() {
+    const MESSAGES: usize = 1_000;
+    let mut server = Server::dev();
+    let phone = Login::new("bob").device("phone");
+    let mut bob = phone.connect(server.address());
+    bob.subscribe("chat/me/txt/+");
+    bob.disconnect();
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.publish("chat/to/@bob", "urgent");
+    for _ in 0..4 {
+        let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
+        let cid = group.unwrap()["cid"].as_str().unwrap().to_owned();
+        for _ in 0..MESSAGES / 250 {
+            for _ in 0..250 {
+                let none = PublishProperties::default();
+                alice.send_publish(&format!("chat/to/{cid}"), "backlog", none);
+            }
+            for _ in 0..250 {
+                alice.next_answer().unwrap();
+            }
+        }
+    }
+    server.restart();
+    let mut bob = phone.receive_maximum(32).connect(server.address());
+    let before = (0..).take_while(|_| &bob.next_message().payload[..] != b"alice: urgent");
+    let before = before.count();
+    assert!(before < 1_000, "{before} of 4,000 messages came first");
+}
+
+#[test]
+fn the_same_words_to_somebody_else_are_another_message() {
+    let mut server = Server::dev();
+    Login::new("bob").connect(server.address()).disconnect();
+    Login::new("carol").connect(server.address()).disconnect();
+    let phone = Login::new("alice").device("phone");
+    let mut alice = phone.connect(server.address());
+    alice.subscribe("chat/me/err/+");
+    let bobs = cid_of(&alice.begin_qos2(1, false, "chat/to/@bob", "ok"));
+    server.restart();
+    let mut alice = phone.connect(server.address());
+    let answer = alice.begin_qos2(1, true, "chat/to/@carol", "ok");
+    assert_ne!(cid_of(&answer), bobs);
+    assert_eq!((answer.seq(), answer.is_duplicate()), (1, false));
 }

@@ -3,14 +3,20 @@
 mod client;
 mod deadline;
 mod disk;
+mod monitor;
 mod mosquitto;
+mod program;
 mod random;
 mod server;
 
 pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
 pub(crate) use deadline::{PATIENCE, Stopwatch, eventually};
 pub(crate) use disk::{Preload, SmallDisk, compile};
-pub(crate) use mosquitto::{Sub, attempt_publish, attempt_subscribe, publish, publish_lines};
+pub(crate) use monitor::Monitor;
+pub(crate) use mosquitto::{
+    Sub, attempt_publish, attempt_request, attempt_subscribe, publish, publish_lines,
+};
+pub(crate) use program::{node, python};
 pub(crate) use random::Random;
 pub(crate) use server::{Launch, Server, mqchat};
 

@@ -11,6 +11,7 @@
 
 mod acl;
 mod campaign;
+mod clients;
 mod crash;
 mod delivery;
 mod edges;
@@ -19,8 +20,8 @@ mod harness;
 mod hostile;
 mod import;
 mod login;
+mod monitor;
 mod operation;
-mod paho;
 mod persistence;
 mod refusals;
 mod rpc;

@@ -1,12 +1,16 @@
-//! What an operator does: users, stop, a second start, configuration.
+//! What an operator does: users, clients, sessions, retained messages, the log; stop, a second start, configuration.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use broker::codec::packet::{Qos, Version};
 use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
 
-use super::harness::{Launch, Login, Lost, Server, VERSIONS, mqchat};
+use serde_json::Value;
+
+use super::harness::{Launch, Login, Lost, Server, VERSIONS, eventually, mqchat};
 
 #[test]
 fn users_are_managed_while_the_server_runs_and_while_it_is_stopped() {
@@ -257,4 +261,202 @@ fn log_tells_nothing_that_people_wrote() {
     server.wait_for_exit();
     let log = server.log();
     assert!(!log.contains("my-secret-text") && !log.contains("my-pass-word"));
+}
+
+fn lines(output: &std::process::Output) -> Vec<Value> {
+    assert!(output.status.success(), "{output:?}");
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Exit 1, one line that says why.
+fn refused(output: &std::process::Output, said: &str) {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains(said) && told.lines().count() == 1, "{told}");
+}
+
+#[test]
+fn clients_are_listed_and_kicked() {
+    let server = Server::dev();
+    let mut phone = Login::new("alice")
+        .device("phone\u{1b}[2J")
+        .connect(server.address());
+    phone.try_subscribe("a/b", Qos::AtLeastOnce);
+    let mut laptop = Login::new("bob")
+        .version(Version::V311)
+        .client_id("laptop")
+        .connect(server.address());
+    let listed = lines(&server.command(&["client", "list", "--json"], ""));
+    let of = |user: &str| listed.iter().find(|it| it["user"] == user).unwrap();
+    assert_eq!(listed.len(), 2);
+    assert_eq!(of("alice")["subscriptions"], 1);
+    assert_eq!(
+        (&of("alice")["version"], &of("bob")["version"]),
+        (&"5.0".into(), &"3.1.1".into())
+    );
+    let address = of("bob")["address"].as_str().unwrap();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    let table = server.command(&["client", "list"], "");
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(
+        table.starts_with("USER") && !table.contains('\u{1b}'),
+        "{table}"
+    );
+
+    let kick =
+        |user: &str, client_id: &str| server.command(&["client", "kick", user, client_id], "");
+    assert!(kick("alice", "phone\u{1b}[2J").status.success());
+    let lost = phone.wait_for_end();
+    assert!(
+        matches!(lost, Lost::Disconnected(ReasonCode::AdministrativeAction)),
+        "{lost:?}"
+    );
+    refused(&kick("alice", "laptop"), "laptop");
+    refused(&kick("nobody", "laptop"), "nobody");
+    laptop.settle();
+    let again = Login::new("alice").device("phone\u{1b}[2J");
+    assert!(
+        again.connect(server.address()).session_present,
+        "the session stays"
+    );
+    // The id names the user as well.
+    assert!(
+        kick(of("bob")["uid"].as_str().unwrap(), "laptop")
+            .status
+            .success()
+    );
+    laptop.wait_for_end();
+}
+
+#[test]
+fn a_dropped_session_is_gone_for_good() {
+    let mut server = Server::dev();
+    let login = |id: &str| Login::new("alice").device(id);
+    for id in ["away", "here", "kept"] {
+        let mut client = login(id).connect(server.address());
+        client.try_subscribe("a/#", Qos::AtLeastOnce);
+        client.subscribe("chat/me/in/+");
+    }
+    let mut here = login("here").connect(server.address());
+    let mut sender = Login::new("bob").connect(server.address());
+    sender.publish("a/b", "waits");
+    let state = |server: &Server| {
+        let listed = lines(&server.command(&["session", "list", "--json"], ""));
+        let of = listed.iter().filter(|it| it["user"] == "alice");
+        of.map(|it| {
+            let id = it["client_id"].as_str().unwrap().to_owned();
+            (id, it["connected"].as_bool().unwrap())
+        })
+        .collect::<BTreeMap<_, _>>()
+    };
+    let all = [("away", false), ("here", true), ("kept", false)];
+    assert_eq!(
+        state(&server),
+        all.map(|(id, here)| (id.to_owned(), here)).into()
+    );
+    let drop_it = |server: &Server, id: &str| server.command(&["session", "drop", "alice", id], "");
+    assert!(drop_it(&server, "away").status.success());
+    assert!(drop_it(&server, "here").status.success());
+    let lost = here.wait_for_end();
+    assert!(
+        matches!(lost, Lost::Disconnected(ReasonCode::AdministrativeAction)),
+        "{lost:?}"
+    );
+    refused(&drop_it(&server, "away"), "no session");
+    assert_eq!(state(&server).into_keys().collect::<Vec<_>>(), ["kept"]);
+    server.kill();
+    server.restart();
+    assert_eq!(state(&server).into_keys().collect::<Vec<_>>(), ["kept"]);
+    for (id, present) in [("away", false), ("here", false), ("kept", true)] {
+        let mut client = login(id).connect(server.address());
+        assert_eq!(client.session_present, present, "{id}");
+        assert_eq!(client.arrivals().len(), usize::from(present), "{id}");
+    }
+}
+
+#[test]
+fn retained_messages_are_listed_and_cleared() {
+    let mut server = Server::dev();
+    let mut client = Login::new("alice").connect(server.address());
+    // More than a page.
+    for number in 0..250 {
+        client.send_retained(&format!("home/{number}/temp"), "21");
+    }
+    for _ in 0..250 {
+        client.next_answer().unwrap();
+    }
+    client.publish_retained("office", "open");
+    let topics = |server: &Server, filter: &str| {
+        lines(&server.command(&["retained", "list", filter, "--json"], "")).len()
+    };
+    assert_eq!(
+        (topics(&server, "#"), topics(&server, "home/+/temp")),
+        (251, 250)
+    );
+    assert!(topics(&server, "$SYS/#") > 10);
+    let cleared = server.command(&["retained", "clear", "home/#"], "");
+    assert_eq!(
+        String::from_utf8_lossy(&cleared.stdout),
+        "250 retained messages cleared\n"
+    );
+    refused(
+        &server.command(&["retained", "clear", "$SYS/#"], ""),
+        "$SYS",
+    );
+    refused(
+        &server.command(&["retained", "clear", "a/#/b"], ""),
+        "no topic filter",
+    );
+    server.kill();
+    server.restart();
+    assert_eq!(topics(&server, "#"), 1);
+}
+
+#[test]
+fn the_log_gets_another_filter_while_the_server_runs() {
+    let server = Server::dev();
+    let ends = |server: &Server, times: usize| {
+        Login::new("alice").connect(server.address()).disconnect();
+        let log = server.log();
+        log.lines()
+            .filter(|line| line.contains("connection ends"))
+            .count()
+            >= times
+    };
+    assert!(!ends(&server, 1), "it is a line at «debug»");
+    let level = |filter: &str| server.command(&["log", "level", filter], "");
+    refused(&level("broker=loud"), "broker=loud");
+    assert!(level("info,broker=debug").status.success());
+    eventually("debug lines", || ends(&server, 1).then_some(()));
+    server.signal("HUP");
+    let read = "reading the certificates";
+    eventually("the reload", || server.log().contains(read).then_some(()));
+    let lines = |log: String| {
+        log.lines()
+            .filter(|it| it.contains("connection ends"))
+            .count()
+    };
+    // What was under way is written; then nothing is.
+    eventually("silence", || {
+        let before = lines(server.log());
+        Login::new("alice").connect(server.address()).settle();
+        (lines(server.log()) == before).then_some(())
+    });
+}
+
+#[test]
+fn what_needs_a_running_server_says_so() {
+    let mut server = Server::dev();
+    server.terminate();
+    server.wait_for_exit();
+    for command in [
+        &["client", "list"][..],
+        &["session", "drop", "alice", "x"],
+        &["log", "level", "info"],
+    ] {
+        refused(&server.command(command, ""), "no server runs");
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use broker::codec::packet::Version;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use super::harness::{Launch, Login, Server, Sub, eventually, publish};
+use super::harness::{Launch, Login, Server, Sub, eventually, publish, python};
 
 /// A folder with certificates and a configuration.
 struct Site {
@@ -183,27 +183,20 @@ fn a_renewed_certificate_is_used_after_sighup() {
     connected.settle();
 }
 
-fn paho(arguments: &[&str]) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(folder.join("../.venv/bin/python"))
-        .arg(folder.join("tests/paho/websocket.py"))
-        .args(arguments)
-        .output()
-        .expect("no Python environment: run scripts/test --setup");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-}
-
 #[test]
-fn paho_chats_over_websocket() {
+fn paho_works_over_websocket_in_both_versions() {
     let site = Site::new();
-    let plain = "[[broker.listeners]]\nprotocol = \"ws\"\naddress = \"127.0.0.1:0\"\n";
-    let (_server, lines) = site.serve(&format!("{plain}{}", site.tls("wss")), Launch::dev);
     let ca = site.path("ca.pem");
-    let [ws, wss] = [1, 2].map(|line: usize| address(&lines[line]).port().to_string());
-    for version in ["3", "5"] {
-        paho(&[&ws, version]);
-        paho(&[&wss, version, &ca]);
+    let plain = "[[broker.listeners]]\nprotocol = \"ws\"\naddress = \"127.0.0.1:0\"\n";
+    let secure = site.tls("wss");
+    let certificate = [ca.as_str()];
+    for (listener, trust) in [(plain, &[][..]), (secure.as_str(), &certificate)] {
+        for version in ["3", "5"] {
+            let (_server, lines) = site.serve(listener, Launch::dev);
+            let port = address(&lines[1]).port().to_string();
+            let arguments = ["localhost", &port, version, "websockets"];
+            python("with_paho.py", &[&arguments, trust].concat());
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::SessionStore;
 use crate::clock;
 use crate::journal::{Journal, Wake, Written};
+use crate::metrics::Commits;
 use crate::store::condition::Condition;
 use crate::store::kv::EngineError;
 
@@ -13,6 +14,7 @@ use crate::store::kv::EngineError;
 pub(super) struct Writer<S> {
     store: S,
     end: Farewell,
+    commits: Arc<Commits>,
     beaten_at: Instant,
 }
 
@@ -23,9 +25,15 @@ struct Farewell {
 }
 
 impl<S: SessionStore> Writer<S> {
-    pub(super) fn new(store: S, journal: Arc<Journal>, condition: Arc<Condition>) -> Self {
+    pub(super) fn new(
+        store: S,
+        journal: Arc<Journal>,
+        condition: Arc<Condition>,
+        commits: Arc<Commits>,
+    ) -> Self {
         Self {
             store,
+            commits,
             end: Farewell { journal, condition },
             beaten_at: clock::now(),
         }
@@ -48,6 +56,7 @@ impl<S: SessionStore> Writer<S> {
             if wake == Wake::Closed {
                 return self.store.beat();
             }
+            let (began, entries) = (clock::now(), group.len());
             let mut waiters = Vec::new();
             let mut changes = group.drain(..).flat_map(|written| {
                 waiters.extend(written.waiter);
@@ -55,10 +64,14 @@ impl<S: SessionStore> Writer<S> {
             });
             self.store.commit(&mut changes)?;
             drop(changes);
+            let now = clock::now();
+            if entries > 0 {
+                self.commits
+                    .note(now.saturating_duration_since(began), entries);
+            }
             for waiter in waiters {
                 waiter.tell();
             }
-            let now = clock::now();
             if now.saturating_duration_since(self.beaten_at) >= BEAT_INTERVAL {
                 self.beaten_at = now;
                 self.store.beat()?;

@@ -154,7 +154,11 @@ impl State {
     }
 
     pub(super) fn pull_turns(&mut self, out: &mut Out<'_>, entries_max: usize) {
-        while let Some(key) = self.turn.pop_front().or_else(|| self.next_to_read()) {
+        loop {
+            self.admit_readers();
+            let Some(key) = self.turn.pop_front() else {
+                return;
+            };
             let mut left = entries_max;
             let step = loop {
                 if left == 0 {
@@ -165,6 +169,9 @@ impl State {
                     other => break other,
                 }
             };
+            if let Some(flow) = self.flow(key) {
+                flow.admitted = false; // it has read, or need not
+            }
             match step {
                 Step::Passed => self.turn.push_back(key),
                 Step::NoRoom => self.turn.push_front(key),
@@ -203,6 +210,7 @@ impl State {
             return Step::Done;
         };
         if visible.from > seq {
+            flow.drop_page();
             // Not over what is open: its acks bring this flow back here.
             return if flow.skip_to(visible.from.previous()) {
                 Step::Passed
@@ -220,51 +228,55 @@ impl State {
         }
     }
 
-    /// Has a page read, or waits for its turn to.
+    /// Has a page read, or waits for its turn to: behind those who wait already.
     fn want_page(&mut self, key: Key, (from, to): (Seq, Seq), out: &mut Out<'_>) {
-        let is_free = self.held_pages(key) < PAGES_MAX;
         let Some(flow) = self.flow(key) else {
             return;
         };
-        if is_free {
+        flow.drop_page(); // it has not what is wanted
+        let is_admitted = std::mem::take(&mut flow.admitted);
+        let is_waiting = flow.waiting;
+        let is_free = self.held_pages(key) < PAGES_MAX;
+        let pages = self.pages(key);
+        let may_read = is_admitted || (is_free && pages.waiting.is_empty());
+        if may_read {
+            pages.held.push(key);
+        } else if !is_waiting {
+            pages.waiting.push_back(key);
+        }
+        let Some(flow) = self.flow(key) else {
+            return;
+        };
+        flow.waiting = !may_read;
+        if may_read {
             flow.loading = true;
             let live = Arc::clone(&flow.live);
-            self.pages(key).held.push(key);
             out.pulled.wanted.push(Wanted::Page {
                 key,
                 live,
                 from,
                 to,
             });
-        } else if !flow.waiting {
-            flow.waiting = true;
-            self.pages(key).waiting.push_back(key);
         }
     }
 
-    /// A flow whose turn it is to read ahead.
-    fn next_to_read(&mut self) -> Option<Key> {
+    /// Those whose turn it is to read ahead are in line again.
+    fn admit_readers(&mut self) {
         let kinds = [&self.inbox_pages, &self.log_pages];
         let firsts = kinds.map(|pages| pages.waiting.front().copied());
-        firsts
-            .into_iter()
-            .flatten()
-            .find_map(|first| self.next_of_kind(first))
-    }
-
-    fn next_of_kind(&mut self, kind: Key) -> Option<Key> {
-        while self.held_pages(kind) < PAGES_MAX {
-            let key = self.pages(kind).waiting.pop_front()?;
-            // Gone, or in line anyway?
-            if let Some(flow) = self.flow(key) {
+        for kind in firsts.into_iter().flatten() {
+            while self.held_pages(kind) < PAGES_MAX
+                && let Some(key) = self.pages(kind).waiting.pop_front()
+            {
+                let Some(flow) = self.flow(key) else {
+                    continue; // gone
+                };
                 flow.waiting = false;
-                if !flow.queued && !flow.loading {
-                    flow.queued = true;
-                    return Some(key);
-                }
+                flow.admitted = true;
+                self.pages(kind).held.push(key);
+                self.enqueue(key);
             }
         }
-        None
     }
 
     /// Pages that are held of the kind of this flow.

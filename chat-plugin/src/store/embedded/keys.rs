@@ -56,12 +56,6 @@ pub(super) fn exchange(device: DeviceId, packet_id: u16) -> [u8; 18] {
     join(&[device.as_bytes(), &packet_id.to_be_bytes()])
 }
 
-/// The packet identifier of a key of the table exchange.
-pub(super) fn packet_id(key: &[u8]) -> Option<u16> {
-    key.last_chunk::<2>()
-        .map(|number| u16::from_be_bytes(*number))
-}
-
 /// `uid[16] id…`: table user → token.
 pub(super) fn user_token(user: UserId, id: &str) -> Vec<u8> {
     [user.as_bytes(), id.as_bytes()].concat()

@@ -25,6 +25,7 @@ pub(super) enum Job {
     TakeInflight(DeviceId, Reply<Vec<Inflight>>),
     RemoveDevice(UserId, DeviceId, Reply<()>),
     EndExchange(DeviceId, u16, Reply<bool>),
+    EndExchanges(DeviceId, Reply<()>),
     Place(ConversationId, UserId, MessageId, Reply<Option<Place>>),
     CreateUser(Box<User>, Reply<()>),
     UpdateUser(Box<User>, Reply<()>),
@@ -49,6 +50,7 @@ impl Job {
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
+            | Self::EndExchanges(_, reply)
             | Self::CreateUser(_, reply)
             | Self::UpdateUser(_, reply)
             | Self::PutToken(_, reply)

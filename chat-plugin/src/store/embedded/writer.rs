@@ -247,6 +247,12 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
+            Job::EndExchanges(device, reply) => {
+                let result = self.end_exchanges(device);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::EndExchange(device, packet_id, reply) => {
                 let had = self.end_exchange(device, packet_id);
                 self.answer(had, reply, Durability::Durable, Done::Flag);
@@ -474,9 +480,11 @@ impl<K: KvEngine> Writer<K> {
         if is_nothing {
             return self.finish_group();
         }
+        let began = self.shared.clock.elapsed();
         if let Err(error) = self.commit_rows() {
             return self.fail(error);
         }
+        self.measure(began);
         for (id, pending) in self.group.conversations.drain() {
             if let Pending {
                 now: Some(known),
@@ -529,6 +537,15 @@ impl<K: KvEngine> Writer<K> {
         self.disk.note_written(batch.bytes());
         self.last = row;
         Ok(())
+    }
+
+    fn measure(&self, began: Duration) {
+        let metrics = &self.shared.metrics;
+        metrics.entries.add(self.group.committed.len());
+        if self.group.is_durable {
+            let took = self.shared.clock.elapsed().saturating_sub(began);
+            metrics.commits.note(took, self.group.done.len());
+        }
     }
 
     /// Tells the receiver of the feed, and waits while it has no room.

@@ -115,6 +115,18 @@ pub(crate) fn attempt_subscribe(
     said(tool("mosquitto_sub", address, version, user).args(arguments))
 }
 
+/// Calls and waits for the reply, for the time of patience at most. Returns what the tool said.
+pub(crate) fn attempt_request(
+    address: SocketAddr,
+    version: Version,
+    user: &str,
+    arguments: &[&str],
+) -> String {
+    let patience = PATIENCE.as_secs().to_string();
+    let mut command = tool("mosquitto_rr", address, version, user);
+    said(command.args(["-W", &patience]).args(arguments))
+}
+
 fn said(command: &mut Command) -> String {
     let output = command
         .stdin(Stdio::null())

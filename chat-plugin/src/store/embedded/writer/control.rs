@@ -28,6 +28,21 @@ impl<K: KvEngine> Writer<K> {
         Ok(had)
     }
 
+    pub(super) fn end_exchanges(&mut self, device: DeviceId) -> Result<(), StoreError> {
+        self.barrier()?;
+        for key in self.exchange_keys(device)? {
+            self.remove(tables::EXCHANGE, &key);
+        }
+        Ok(())
+    }
+
+    /// Scans, so it needs [`Writer::barrier`] before it.
+    fn exchange_keys(&mut self, device: DeviceId) -> Result<Vec<Vec<u8>>, StoreError> {
+        let first = keys::exchange(device, 0);
+        let last = keys::exchange(device, u16::MAX);
+        Ok(self.keys(tables::EXCHANGE, KeyRange::closed(&first, &last))?)
+    }
+
     pub(super) fn put_device(&mut self, device: &Device, inflight: Option<&[Inflight]>) {
         let key = keys::device(device.user, device.id);
         self.put(tables::DEVICE, &key, values::write_device(device));
@@ -64,9 +79,7 @@ impl<K: KvEngine> Writer<K> {
         let first = keys::join::<33>(&[device.as_bytes(), &keys::FIRST_CID]);
         let last = keys::join::<33>(&[device.as_bytes(), &keys::LAST_CID]);
         let cursors = self.keys(tables::CURSOR, KeyRange::closed(&first, &last))?;
-        let first = keys::exchange(device, 0);
-        let last = keys::exchange(device, u16::MAX);
-        let exchanges = self.keys(tables::EXCHANGE, KeyRange::closed(&first, &last))?;
+        let exchanges = self.exchange_keys(device)?;
         self.shared.overlay.forget_device(device);
         for key in cursors {
             self.remove(tables::CURSOR, &key);

@@ -1,0 +1,180 @@
+//! A connection over a stream in memory, beside a store that is now and then behind.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::config::Config;
+use crate::hooks::{
+    Access, AuthenticateRequest, Credit, Delivery, DeliveryOutcome, DeliveryRef, Hooks, Identity,
+    SessionOpen, SessionRestored,
+};
+use crate::journal::MessageRow;
+
+/// A plugin that lets everybody in and has nothing to say.
+struct Silent;
+
+#[async_trait]
+impl Hooks for Silent {
+    fn root(&self) -> &'static str {
+        "plug"
+    }
+
+    async fn authenticate(&self, _request: AuthenticateRequest) -> Result<Identity, ReasonCode> {
+        Ok(Identity {
+            user: "user".into(),
+            name: "user".into(),
+        })
+    }
+
+    fn authorize(&self, _client: &ClientInfo, _access: Access, _topic: &str) -> bool {
+        true
+    }
+
+    async fn on_connected(
+        &self,
+        _client: &Arc<ClientInfo>,
+        _open: SessionOpen,
+    ) -> Result<SessionRestored, ReasonCode> {
+        Ok(SessionRestored::default())
+    }
+
+    fn on_publish(
+        &self,
+        _client: &Arc<ClientInfo>,
+        _batch: Vec<(Publish, Ticket<PublishAnswer>)>,
+    ) -> Credit {
+        Credit::FULL
+    }
+
+    fn on_release(&self, _client: &Arc<ClientInfo>, _packet_id: PacketId, _ticket: Ticket<bool>) {}
+
+    fn on_subscribe(
+        &self,
+        _client: &Arc<ClientInfo>,
+        _filters: Vec<SubscribeFilter>,
+        _identifier: Option<u32>,
+        _ticket: Ticket<Vec<ReasonCode>>,
+    ) {
+    }
+
+    fn on_unsubscribe(
+        &self,
+        _client: &Arc<ClientInfo>,
+        _filters: Vec<TopicFilter>,
+        _ticket: Ticket<Vec<ReasonCode>>,
+    ) {
+    }
+
+    fn pull(&self, _client: &Arc<ClientInfo>, _room: Room) -> Vec<Delivery> {
+        Vec::new()
+    }
+
+    fn on_delivered(
+        &self,
+        _client: &Arc<ClientInfo>,
+        _outcomes: Vec<(DeliveryRef, DeliveryOutcome)>,
+    ) {
+    }
+
+    fn on_disconnected(&self, _client: &Arc<ClientInfo>, _end: SessionEnd) {}
+
+    async fn on_shutdown(&self) {}
+}
+
+/// A server with this journal, and a client that is connected to it.
+async fn connected(journal: &Arc<Journal>) -> (Arc<Server>, DuplexStream) {
+    let server = Arc::new(Server::new(
+        Config::default(),
+        Arc::new(Silent),
+        Arc::default(),
+        Arc::default(),
+        Some(Arc::clone(journal)),
+        CancellationToken::new(),
+    ));
+    let (mut client, stream) = duplex(64 * 1024);
+    let arrival = Arrival {
+        peer: Peer::Local {
+            user: 0,
+            process: None,
+        },
+        certificate: None,
+        deadline: None,
+    };
+    let opening = open(Arc::clone(&server), stream, arrival);
+    server.tasks.spawn(async move {
+        if let Some(connection) = opening.await {
+            connection.run().await;
+        }
+    });
+    client
+        .write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a")
+        .await
+        .unwrap();
+    let mut connack = [0; 4];
+    client.read_exact(&mut connack).await.unwrap();
+    assert_eq!(connack, [0x20, 2, 0, 0]);
+    (server, client)
+}
+
+/// Fills the journal with one message and empties it, until it is told to stop.
+fn congest(journal: &Arc<Journal>, stop: &AtomicBool) {
+    let publish = Arc::new(Publish {
+        dup: false,
+        qos: Qos::AtMostOnce,
+        retain: false,
+        topic: "t".into(),
+        packet_id: None,
+        payload: vec![0; 20 * 1024 * 1024].into(),
+        properties: crate::codec::properties::PublishProperties::default(),
+    });
+    while !stop.load(Ordering::Relaxed) {
+        journal.open().push(Change::Message(MessageRow {
+            number: 1,
+            publish: Arc::clone(&publish),
+            expires_at: None,
+        }));
+        assert!(!journal.has_room());
+        thread::yield_now();
+        while !journal.has_room() {
+            journal.take(&mut Vec::new(), Duration::ZERO, Duration::ZERO);
+        }
+        thread::yield_now();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_behind_now_and_then_leaves_no_packet_unread() {
+    let journal = Arc::new(Journal::new(1));
+    let (server, mut client) = connected(&journal).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let congesting = thread::spawn({
+        let (journal, stop) = (Arc::clone(&journal), Arc::clone(&stop));
+        move || congest(&journal, &stop)
+    });
+    let mut answered = 0;
+    for _ in 0..ROUNDS {
+        // Two at once: one may wait in the socket, one in the buffer.
+        client.write_all(&[0xC0, 0, 0xC0, 0]).await.unwrap();
+        let mut pongs = [0; 4];
+        let reading = client.read_exact(&mut pongs);
+        if timeout(Duration::from_secs(10), reading).await.is_err() {
+            break;
+        }
+        answered += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    congesting.join().unwrap();
+    server.stop.cancel();
+    server.tasks.close();
+    drop(client);
+    server.tasks.wait().await;
+    assert_eq!(answered, ROUNDS);
+}
+
+const ROUNDS: usize = 2_000;
