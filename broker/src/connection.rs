@@ -46,7 +46,7 @@ use crate::journal::{Change, Entry, Journal, QueueRow, Waiter, WillRow};
 use crate::listener::Arrival;
 use crate::mailbox::{Answer, Letters};
 use crate::rate::Meter;
-use crate::registry::{Claim, KeptSession, expires_at};
+use crate::registry::{Claim, KeptSession, PendingWill, expires_at};
 use crate::router::{Asked, Publisher, Subscriber};
 use crate::server::{Server, session_row};
 use crate::session::queue::Queued;
@@ -1102,7 +1102,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let due = will::due_at(&will, ended.session_expiry, now);
             let publish = will::into_publish(*will);
             match due {
-                Some(at) => pending_will = Some((at, Box::new(publish))),
+                Some(due) => {
+                    pending_will = Some(Box::new(PendingWill {
+                        due,
+                        publish,
+                        name: Arc::clone(&self.client.identity.name),
+                        client_id: self.client.client_id.clone(),
+                    }));
+                }
                 None => server.publish_will(publish, self.subscriber.number(), now),
             }
         }
@@ -1115,11 +1122,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let expiry = ended.session_expiry;
                 entry.push(session_row(&self.client, number, expiry, Some(now)));
                 entry.push(match &pending_will {
-                    Some((at, publish)) => Change::Will(Box::new(WillRow {
+                    Some(will) => Change::Will(Box::new(WillRow {
                         session: number,
-                        due: Some(*at),
+                        due: Some(will.due),
                         delay: 0,
-                        publish: Publish::clone(publish),
+                        publish: will.publish.clone(),
                     })),
                     None => Change::NoWill(number),
                 });

@@ -74,10 +74,21 @@ enum Deadline {
 pub(crate) struct KeptSession {
     pub(crate) state: SessionState,
     pub(crate) subscriber: Subscriber,
-    /// The will that is still to be published, and when.
-    pub(crate) will: Option<(Instant, Box<Publish>)>,
+    /// The will that is still to be published.
+    pub(crate) will: Option<Box<PendingWill>>,
     /// When the session ends.
     pub(crate) expires_at: Instant,
+}
+
+/// The will of a client that is away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PendingWill {
+    /// When it is to be published.
+    pub(crate) due: Instant,
+    pub(crate) publish: Publish,
+    /// Name of the user whose will it is: the rules are asked again then.
+    pub(crate) name: Arc<str>,
+    pub(crate) client_id: ByteString,
 }
 
 /// What a list shows of one session.
@@ -117,7 +128,7 @@ pub(crate) enum Due {
     /// The session has ended. Its will is published if there is one.
     Expired(Box<KeptSession>),
     /// The delay of a will is over; the session, whose number at rest this is, goes on.
-    Will(Box<Publish>, Option<u64>),
+    Will(Box<PendingWill>, Option<u64>),
 }
 
 /// The right of one connection to a session. Dropped, it lets the next one in.
@@ -279,7 +290,7 @@ impl Inner {
         let will = session
             .will
             .as_ref()
-            .map(|(at, _)| deadline(*at, Deadline::Will));
+            .map(|will| deadline(will.due, Deadline::Will));
         let expiry = deadline(session.expires_at, Deadline::Expiry);
         slot.kept = Some(Kept {
             session,
@@ -303,11 +314,11 @@ impl Inner {
         Some(kept.session)
     }
 
-    fn take_will(&mut self, key: &SessionKey) -> Option<(Box<Publish>, Option<u64>)> {
+    fn take_will(&mut self, key: &SessionKey) -> Option<(Box<PendingWill>, Option<u64>)> {
         let kept = self.slots.get_mut(key)?.kept.as_mut()?;
         kept.will = None;
-        let (_, publish) = kept.session.will.take()?;
-        Some((publish, kept.session.subscriber.number()))
+        let will = kept.session.will.take()?;
+        Some((will, kept.session.subscriber.number()))
     }
 
     /// The kept session that expires first.

@@ -178,9 +178,25 @@ impl Router {
         self.next_number.fetch_max(last + 1, Ordering::Relaxed);
     }
 
-    /// A retained message that was found at rest.
-    pub(crate) fn restore_retained(&self, message: Message) -> Result<(), retained::Full> {
-        self.retained_mut().set(message).map(drop)
+    /// Retained messages that were found at rest. What there is no room for is cleared there, too: it must not come back when
+    /// there is, older than what was published meanwhile. Returns how many that are.
+    pub(crate) fn restore_retained(&self, messages: Vec<Message>) -> usize {
+        let mut retained = self.retained_mut();
+        let mut entry = self.open();
+        let mut refused = 0;
+        for message in messages {
+            let number = message.number;
+            let gone = if let Ok(replaced) = retained.set(message) {
+                replaced.and_then(|message| message.number)
+            } else {
+                refused += 1;
+                number
+            };
+            if let (Some(entry), Some(number)) = (&mut entry, gone) {
+                entry.push(Change::Cleared(number));
+            }
+        }
+        refused
     }
 
     /// Gives a message to every session that subscribed, without waiting for any.
@@ -276,9 +292,20 @@ impl Router {
         let mut retained = self.retained_mut();
         let gone = retained.expire(now);
         let numbers = gone.iter().filter_map(|message| message.number);
-        if let Some(mut entry) = self.open() {
+        if !gone.is_empty()
+            && let Some(mut entry) = self.open()
+        {
             numbers.for_each(|number| entry.push(Change::Cleared(number)));
         }
+    }
+
+    /// Forgets what has expired of what waits for a client that is away. Returns how many messages that are.
+    pub(crate) fn expire_queued(&self, queue: &Queue, now: Instant) -> usize {
+        let expired = queue.take_if(|queued| queued.is_expired(now));
+        if !expired.is_empty() {
+            queue.settle(&expired, self.open().as_mut());
+        }
+        expired.len()
     }
 
     /// Where the retained messages below the first level of a topic name or filter are. Wildcards there never match a `$`.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
 
-use crate::acl::Rules;
+use crate::acl::{Request, Rules, Verdict, Who};
 use crate::clock;
 use crate::codec::packet::{Publish, Will};
 use crate::config::Config;
@@ -16,7 +17,7 @@ use crate::hooks::{ClientInfo, Hooks};
 use crate::journal::{Change, Entry, Journal, SessionRow, Waiter, WillRow};
 use crate::metrics::Metrics;
 use crate::rate::{Arrivals, Rate};
-use crate::registry::{Due, KeptSession, PAGE, Registry};
+use crate::registry::{Due, KeptSession, PAGE, PendingWill, Registry};
 use crate::router::{Publisher, Routed, Router, Subscriber};
 use crate::session::queue::Queued;
 use crate::session::{SessionState, will};
@@ -109,6 +110,25 @@ impl Server {
         }
     }
 
+    /// Publishes the will of a client that is away, unless the rules of now forbid it. What they do not say the plugin has
+    /// said when the client left.
+    fn publish_pending_will(&self, will: PendingWill, session: Option<u64>, now: Instant) {
+        let who = Who {
+            user: &will.name,
+            client_id: &will.client_id,
+        };
+        let request = Request::publish(&will.publish);
+        if let Verdict::Refused(_) = self.rules.current().judge(who, request) {
+            self.metrics.publishes_refused.increment();
+            debug!(user = %will.name, topic = %will.publish.topic, "will not authorized");
+            if let Some((number, mut entry)) = session.zip(self.router.open()) {
+                entry.push(Change::NoWill(number));
+            }
+            return;
+        }
+        self.publish_will(will.publish, session, now);
+    }
+
     /// Gives what a session left behind to the others of its shared subscriptions.
     pub(crate) fn give_on(
         &self,
@@ -127,8 +147,8 @@ impl Server {
             will,
             ..
         } = session;
-        if let Some((_, will)) = will {
-            self.publish_will(*will, subscriber.number(), now);
+        if let Some(will) = will {
+            self.publish_pending_will(*will, subscriber.number(), now);
         }
         self.end_subscriber(&mut subscriber, state, waiter);
     }
@@ -193,10 +213,13 @@ impl Server {
     /// Brings back what was found at rest: every client is away.
     pub(crate) fn restore(&self, found: Found) {
         self.router.reserve_numbers(found.last_session);
-        for message in found.retained {
-            if self.router.restore_retained(message).is_err() {
-                self.metrics.retained_refused.increment();
-            }
+        let refused = self.router.restore_retained(found.retained);
+        if refused > 0 {
+            self.metrics.retained_refused.add(refused);
+            warn!(
+                count = refused,
+                "retained messages are cleared: there is no room for them"
+            );
         }
         for session in found.sessions {
             let key = Arc::new((session.user, session.client_id));
@@ -218,20 +241,21 @@ impl Server {
     }
 
     /// Forgets what has expired of what waits for clients that are away, and of what is retained.
-    fn sweep(&self, now: Instant) {
+    async fn sweep(&self, now: Instant) {
         let mut after = None;
         loop {
             let (page, next) = self.registry.page(after.as_ref(), PAGE);
             let kept = page.iter().filter_map(|seen| seen.kept.as_ref());
             for queue in kept.filter_map(|kept| kept.queue.as_ref()) {
-                let expired = queue.take_if(|queued| queued.is_expired(now));
-                self.metrics.messages_dropped_expired.add(expired.len());
-                queue.settle(&expired, self.router.open().as_mut());
+                let expired = self.router.expire_queued(queue, now);
+                self.metrics.messages_dropped_expired.add(expired);
             }
             after = next;
             if after.is_none() {
                 break;
             }
+            // There may be many, and others have their turn, too.
+            tokio::task::yield_now().await;
         }
         self.router.expire_retained(now);
     }
@@ -248,11 +272,11 @@ impl Server {
                         self.metrics.sessions_expired.increment();
                         self.end_session(*session, now, None);
                     }
-                    Due::Will(will, session) => self.publish_will(*will, session, now),
+                    Due::Will(will, session) => self.publish_pending_will(*will, session, now),
                 }
             }
             if sweep_at <= now {
-                self.sweep(now);
+                self.sweep(now).await;
                 sweep_at = now + SWEEP_INTERVAL;
             }
             let next = next.map_or(sweep_at, |next| next.min(sweep_at));
@@ -286,6 +310,7 @@ pub(crate) fn session_row(
     Change::Session(Box::new(SessionRow {
         number,
         user: Arc::clone(&client.identity.user),
+        name: Arc::clone(&client.identity.name),
         client_id: client.client_id.clone(),
         expiry,
         away_since,

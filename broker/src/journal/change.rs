@@ -47,6 +47,8 @@ pub(crate) enum Change {
 pub(crate) struct SessionRow {
     pub(crate) number: u64,
     pub(crate) user: Arc<str>,
+    /// What rules call the user.
+    pub(crate) name: Arc<str>,
     pub(crate) client_id: ByteString,
     /// Seconds; `u32::MAX`: for ever.
     pub(crate) expiry: u32,

@@ -205,6 +205,60 @@ fn retained_messages_come_with_the_subscription() {
     assert_eq!(got[0].subscription_identifiers, [7]);
 }
 
+fn journaled(config: &Config) -> (Router, Arc<Journal>) {
+    let journal = Arc::new(Journal::new(100));
+    let router = Router::new(config).with_journal(Some(Arc::clone(&journal)));
+    (router, journal)
+}
+
+fn at_rest(topic: &'static str, number: u64) -> Message {
+    Message {
+        publish: Arc::new(publish(topic, Qos::AtLeastOnce)),
+        expires_at: None,
+        number: Some(number),
+    }
+}
+
+#[test]
+fn retained_messages_that_find_no_room_again_are_cleared_at_rest() {
+    let (router, journal) = journaled(&Config {
+        retained_messages_max: 1,
+        ..Config::default()
+    });
+    let found = vec![at_rest("a", 1), at_rest("b", 2), at_rest("a", 3)];
+    assert_eq!(router.restore_retained(found), 1);
+    let mut taken = Vec::new();
+    journal.take(&mut taken, Duration::ZERO, Duration::ZERO);
+    let changes = taken.into_iter().flat_map(|written| written.changes);
+    let cleared: Vec<u64> = changes
+        .map(|change| match change {
+            Change::Cleared(number) => number,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(cleared, [2, 1]);
+}
+
+#[test]
+fn where_nothing_has_expired_nothing_is_journaled() {
+    let (router, journal) = journaled(&Config::default());
+    router.restore_retained(vec![at_rest("a", 1)]);
+    let mut subscriber = Subscriber::at_rest(1);
+    subscriber.set_durable(true);
+    subscribe(
+        &mut subscriber,
+        &router,
+        filter("a", Qos::AtLeastOnce),
+        None,
+    )
+    .unwrap();
+    let before = format!("{journal:?}");
+    router.expire_retained(clock::now());
+    let queue = subscriber.queue().unwrap();
+    assert_eq!(router.expire_queued(queue, clock::now()), 0);
+    assert_eq!(format!("{journal:?}"), before);
+}
+
 fn payloads(subscriber: &Subscriber) -> Vec<Bytes> {
     received(subscriber)
         .into_iter()

@@ -31,9 +31,10 @@ use super::kv::EngineError;
 use super::memory::MemoryEngine;
 use super::{EngineKind, Health};
 use crate::clock;
-use crate::codec::packet::{PacketId, Publish};
+use crate::codec::packet::PacketId;
 use crate::journal::{Change, Journal, SubscriptionRow};
 use crate::metrics::Commits;
+use crate::registry::PendingWill;
 use crate::router::Message;
 use crate::session::Content;
 use crate::session::queue::Queued;
@@ -100,9 +101,10 @@ pub(crate) struct Found {
 pub(crate) struct FoundSession {
     pub(crate) number: u64,
     pub(crate) user: Arc<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) client_id: ByteString,
     pub(crate) expires_at: Instant,
-    pub(crate) will: Option<(Instant, Box<Publish>)>,
+    pub(crate) will: Option<Box<PendingWill>>,
     pub(crate) subscriptions: Vec<SubscriptionRow>,
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) next_place: u64,

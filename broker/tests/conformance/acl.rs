@@ -147,6 +147,23 @@ async fn a_will_is_a_publish_when_the_client_connects_and_when_it_is_sent() {
 }
 
 #[tokio::test]
+async fn a_delayed_will_is_judged_when_it_is_due() {
+    let world = World::start();
+    let mut subscriber = world.connect(V5, "subscriber").await;
+    subscriber.subscribe(&[("#", Qos::AtMostOnce)]).await;
+    for (client_id, topic) in [("a", "locked"), ("b", "open")] {
+        let mut asked = connect_persistent(V5, client_id);
+        asked.will = Some(will(topic, Some(1)));
+        let (client, _) = world.connect_with(asked).await;
+        client.vanish();
+        world.plugin.disconnected().await;
+        world.rule(&json!([{"deny": ["publish"], "topics": ["locked"], "users": ["alice"]}]));
+    }
+    assert_eq!(&*subscriber.receive_publish().await.topic, "open");
+    assert_eq!(world.metrics.publishes_refused.value(), 1);
+}
+
+#[tokio::test]
 async fn only_the_server_publishes_statistics_whatever_a_rule_says() {
     let world = World::start();
     world.rule(&json!([{"allow": ["publish"], "topics": ["$SYS/#"]}]));

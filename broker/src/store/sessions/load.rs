@@ -10,7 +10,7 @@ use super::rows::{self, EXCHANGE, MESSAGE, QUEUE, RETAINED, SESSION, SUBSCRIPTIO
 use super::{Found, FoundSession};
 use crate::codec::packet::Publish;
 use crate::journal::QueueRow;
-use crate::registry::expires_at;
+use crate::registry::{PendingWill, expires_at};
 use crate::router::Message;
 use crate::session::Content;
 use crate::session::queue::Queued;
@@ -108,6 +108,7 @@ impl<K: KvEngine> Loader<'_, K> {
                 FoundSession {
                     number,
                     user: row.user,
+                    name: row.name,
                     client_id: row.client_id,
                     expires_at,
                     will: None,
@@ -137,7 +138,12 @@ impl<K: KvEngine> Loader<'_, K> {
                 mends.put_with(WILL, key, |out| rows::write_will_found(out, &will));
             }
             let due = wall.moment_of(will.due_ms).unwrap_or(now);
-            session.will = Some((due.min(session.expires_at), Box::new(will.publish)));
+            session.will = Some(Box::new(PendingWill {
+                due: due.min(session.expires_at),
+                publish: will.publish,
+                name: Arc::clone(&session.name),
+                client_id: session.client_id.clone(),
+            }));
             Ok(())
         })
     }

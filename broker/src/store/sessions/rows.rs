@@ -101,6 +101,7 @@ pub(super) fn write_session(out: &mut Vec<u8>, row: &SessionRow, wall: Wall) {
         expiry: row.expiry,
         away_ms: row.away_since.map_or(0, |at| wall.ms_of(at)),
         user: Arc::clone(&row.user),
+        name: Arc::clone(&row.name),
         client_id: row.client_id.clone(),
     };
     write_session_found(out, &found);
@@ -112,6 +113,7 @@ pub(super) fn write_session_found(out: &mut Vec<u8>, found: &SessionFound) {
     time(out, found.away_ms);
     text(out, &found.user);
     text(out, &found.client_id);
+    text(out, &found.name);
 }
 
 pub(super) fn write_will(out: &mut Vec<u8>, row: &WillRow, wall: Wall) {
@@ -192,6 +194,7 @@ pub(super) struct SessionFound {
     /// 0: connected.
     pub(super) away_ms: u64,
     pub(super) user: Arc<str>,
+    pub(super) name: Arc<str>,
     pub(super) client_id: ByteString,
 }
 
@@ -205,11 +208,18 @@ pub(super) struct WillFound {
 pub(super) fn read_session(value: &[u8]) -> Result<SessionFound, EngineError> {
     let mut reader = Reader::new(SESSION, value)?;
     let (expiry, away_ms) = (reader.word()?, reader.time()?);
-    let (user, client_id) = (reader.text()?.into(), reader.text()?.into());
+    let (user, client_id): (Arc<str>, _) = (reader.text()?.into(), reader.text()?.into());
+    let name = if reader.rest.is_empty() {
+        // Written before there were names here.
+        Arc::clone(&user)
+    } else {
+        reader.text()?.into()
+    };
     Ok(SessionFound {
         expiry,
         away_ms,
         user,
+        name,
         client_id,
     })
 }
@@ -377,6 +387,23 @@ mod tests {
                 ..PublishProperties::default()
             },
         }
+    }
+
+    #[test]
+    fn a_session_comes_back_and_one_without_a_name_has_that_of_its_key() {
+        let found = SessionFound {
+            expiry: 7,
+            away_ms: 9,
+            user: "key".into(),
+            name: "name".into(),
+            client_id: "id".into(),
+        };
+        let mut value = Vec::new();
+        write_session_found(&mut value, &found);
+        let name = |value: &[u8]| read_session(value).unwrap().name;
+        assert_eq!(&*name(&value), "name");
+        value.truncate(value.len() - 4 - "name".len());
+        assert_eq!(&*name(&value), "key");
     }
 
     proptest! {

@@ -20,6 +20,7 @@ use crate::codec::packet::{PacketId, Publish, Qos};
 use crate::codec::properties::PublishProperties;
 use crate::codec::topic::TopicFilter;
 use crate::journal::{Change, MessageRow, QueueRow, SessionRow, SubscriptionRow, WillRow};
+use crate::registry::PendingWill;
 use crate::session::Content;
 use crate::session::queue::Stored;
 use crate::store::EngineKind;
@@ -147,6 +148,7 @@ fn session(number: u64) -> Change {
     Change::Session(Box::new(SessionRow {
         number,
         user: "user".into(),
+        name: "name".into(),
         client_id: format!("client-{number}").into(),
         expiry: 60,
         away_since: None,
@@ -295,7 +297,13 @@ fn everything_comes_back(world: &mut World) {
     };
     assert_eq!((&*one.user, &*one.client_id), ("user", "client-1"));
     assert_eq!(one.subscriptions, [subscription]);
-    assert_eq!(one.will, Some((will.due.unwrap(), Box::new(will.publish))));
+    let pending = PendingWill {
+        due: will.due.unwrap(),
+        publish: will.publish,
+        name: "name".into(),
+        client_id: "client-1".into(),
+    };
+    assert_eq!(one.will.as_deref(), Some(&pending));
     assert_eq!(queue_of(one), [(2, 12)]);
     assert_eq!(one.next_place, 3);
     let [
@@ -416,8 +424,8 @@ fn what_expired_meanwhile_is_gone(world: &mut World) {
     assert_eq!(left(one.expires_at), 40, "of 60 s");
     // Who was connected is away since the last commit, which is a moment later than the begin.
     assert!((40..=41).contains(&left(two.expires_at)));
-    let (due, _) = two.will.as_ref().unwrap();
-    assert!((10..=11).contains(&left(*due)));
+    let due = two.will.as_ref().unwrap().due;
+    assert!((10..=11).contains(&left(due)));
 }
 
 fn who_was_connected_is_away_since_then_however_often_the_broker_starts(world: &mut World) {
@@ -438,9 +446,9 @@ fn who_was_connected_is_away_since_then_however_often_the_broker_starts(world: &
         let seconds = |at: Instant| at.saturating_duration_since(world.begin).as_secs();
         // The last commit was a moment later than the begin.
         assert!((left..=left + 1).contains(&seconds(one.expires_at)));
-        let (due, _) = one.will.as_ref().unwrap();
+        let due = one.will.as_ref().unwrap().due;
         let due_in = left.saturating_sub(30);
-        assert!((due_in..=due_in + 1).contains(&seconds(*due)));
+        assert!((due_in..=due_in + 1).contains(&seconds(due)));
     }
 }
 
