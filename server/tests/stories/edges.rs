@@ -568,6 +568,24 @@ fn a_log_from_a_place_to_come_begins_there() {
     assert_eq!(texts(&mut alice, 1), ["4"]);
 }
 
+/// Makes groups with bob, each with so many messages: "0", "1", "2" …
+fn leave_backlogs(alice: &mut Client, groups: usize, messages: usize) {
+    for _ in 0..groups {
+        let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
+        let cid = group.unwrap()["cid"].as_str().unwrap().to_owned();
+        let numbers: Vec<usize> = (0..messages).collect();
+        for batch in numbers.chunks(250) {
+            for number in batch {
+                let none = PublishProperties::default();
+                alice.send_publish(&format!("chat/to/{cid}"), number.to_string(), none);
+            }
+            for _ in batch {
+                assert_eq!(alice.next_answer().unwrap().reason, ReasonCode::Success);
+            }
+        }
+    }
+}
+
 #[test]
 fn who_is_behind_everywhere_gets_everything_in_order() {
     const GROUPS: usize = 12;
@@ -578,21 +596,7 @@ fn who_is_behind_everywhere_gets_everything_in_order() {
     bob.subscribe("chat/me/in/+");
     bob.disconnect();
     let mut alice = Login::new("alice").connect(server.address());
-    let groups: Vec<String> = (0..GROUPS)
-        .map(|_| {
-            let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
-            group.unwrap()["cid"].as_str().unwrap().to_owned()
-        })
-        .collect();
-    for cid in &groups {
-        for number in 0..MESSAGES {
-            let none = PublishProperties::default();
-            alice.send_publish(&format!("chat/to/{cid}"), number.to_string(), none);
-        }
-        for _ in 0..MESSAGES {
-            alice.next_answer().unwrap();
-        }
-    }
+    leave_backlogs(&mut alice, GROUPS, MESSAGES);
     server.restart();
     let mut bob = phone.receive_maximum(3).connect(server.address());
     let mut next = std::collections::HashMap::new();
@@ -696,17 +700,7 @@ fn a_form_that_is_added_while_five_conversations_catch_up_stops_nothing() {
     bob.subscribe("chat/me/in/+");
     bob.disconnect();
     let mut alice = Login::new("alice").connect(server.address());
-    for _ in 0..GROUPS {
-        let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
-        let cid = group.unwrap()["cid"].as_str().unwrap().to_owned();
-        for number in 0..MESSAGES {
-            let none = PublishProperties::default();
-            alice.send_publish(&format!("chat/to/{cid}"), number.to_string(), none);
-        }
-        for _ in 0..MESSAGES {
-            alice.next_answer().unwrap();
-        }
-    }
+    leave_backlogs(&mut alice, GROUPS, MESSAGES);
     server.restart();
     let mut bob = phone.connect(server.address());
     let mut entries = 0;
@@ -739,19 +733,7 @@ fn a_direct_message_does_not_wait_for_four_long_backlogs() {
     bob.disconnect();
     let mut alice = Login::new("alice").connect(server.address());
     alice.publish("chat/to/@bob", "urgent");
-    for _ in 0..4 {
-        let group = alice.call("conv.create", &json!({"members": ["@bob"]}));
-        let cid = group.unwrap()["cid"].as_str().unwrap().to_owned();
-        for _ in 0..MESSAGES / 250 {
-            for _ in 0..250 {
-                let none = PublishProperties::default();
-                alice.send_publish(&format!("chat/to/{cid}"), "backlog", none);
-            }
-            for _ in 0..250 {
-                alice.next_answer().unwrap();
-            }
-        }
-    }
+    leave_backlogs(&mut alice, 4, MESSAGES);
     server.restart();
     let mut bob = phone.receive_maximum(32).connect(server.address());
     let before = (0..).take_while(|_| &bob.next_message().payload[..] != b"alice: urgent");
