@@ -74,7 +74,7 @@ fn message(from: u8, mid: &str) -> Draft {
 
 /// What the child does: it sends until it is killed, and says what was acknowledged, line by line.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "run by the other tests in a process of its own"]
+#[ignore = "a process that is killed: every other test of this file runs it, as `--exact child --ignored`"]
 async fn child() {
     let Ok(engine) = std::env::var(ENGINE) else {
         return;

@@ -362,30 +362,6 @@ async fn tokens_that_fail_count_but_do_not_close_the_way_for_the_password() {
     assert_eq!(world.login("alice", "secret").await, OK);
 }
 
-/// `cargo test --release -p chat-plugin --no-default-features -- --ignored --nocapture cost_of`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn cost_of_two_first_logins_at_once() {
-    let config = AccountsConfig::default();
-    let accounts = Arc::new(Accounts::new(store_in_memory(), &config, true).unwrap());
-    let tracker = tokio_util::task::TaskTracker::new();
-    for name in ["alice", "bob"] {
-        let accounts = Arc::clone(&accounts);
-        tracker.spawn(async move {
-            for what in ["first", "remembered"] {
-                let from = clock::monotonic();
-                accounts
-                    .authenticate(home(), name, b"secret")
-                    .await
-                    .unwrap();
-                println!("{name}, {what}: {:?}", clock::monotonic() - from);
-            }
-        });
-    }
-    tracker.close();
-    tracker.wait().await;
-}
-
 /// Made by `mosquitto_passwd` of `alice-secret`.
 const IMPORTED: &str = "$7$101$21Jr9G9OKVDrLCtI$+vCLiQtxB6EXCAA7zS0tXRwfetWaT+YhEUwryn5RTji4n8y2JUIaQCzt3U8cQm7x1qNYn+9Vft8ZzNR+FMd7TA==";
 

@@ -568,6 +568,17 @@ fn a_log_from_a_place_to_come_begins_there() {
     assert_eq!(texts(&mut alice, 1), ["4"]);
 }
 
+/// A server, bob's phone that has subscribed and gone, and alice.
+fn bob_is_away(filter: &str) -> (Server, Login, Client) {
+    let server = Server::dev();
+    let phone = Login::new("bob").device("phone");
+    let mut bob = phone.connect(server.address());
+    bob.subscribe(filter);
+    bob.disconnect();
+    let alice = Login::new("alice").connect(server.address());
+    (server, phone, alice)
+}
+
 /// Makes groups with bob, each with so many messages: "0", "1", "2" …
 fn leave_backlogs(alice: &mut Client, groups: usize, messages: usize) {
     for _ in 0..groups {
@@ -590,12 +601,7 @@ fn leave_backlogs(alice: &mut Client, groups: usize, messages: usize) {
 fn who_is_behind_everywhere_gets_everything_in_order() {
     const GROUPS: usize = 12;
     const MESSAGES: usize = 100;
-    let mut server = Server::dev();
-    let phone = Login::new("bob").device("phone");
-    let mut bob = phone.connect(server.address());
-    bob.subscribe("chat/me/in/+");
-    bob.disconnect();
-    let mut alice = Login::new("alice").connect(server.address());
+    let (mut server, phone, mut alice) = bob_is_away("chat/me/in/+");
     leave_backlogs(&mut alice, GROUPS, MESSAGES);
     server.restart();
     let mut bob = phone.receive_maximum(3).connect(server.address());
@@ -694,12 +700,7 @@ fn thousands_of_receipt_filters_are_one_look_up() {
 fn a_form_that_is_added_while_five_conversations_catch_up_stops_nothing() {
     const GROUPS: usize = 5;
     const MESSAGES: usize = 150;
-    let mut server = Server::dev();
-    let phone = Login::new("bob").device("phone");
-    let mut bob = phone.connect(server.address());
-    bob.subscribe("chat/me/in/+");
-    bob.disconnect();
-    let mut alice = Login::new("alice").connect(server.address());
+    let (mut server, phone, mut alice) = bob_is_away("chat/me/in/+");
     leave_backlogs(&mut alice, GROUPS, MESSAGES);
     server.restart();
     let mut bob = phone.connect(server.address());
@@ -726,12 +727,7 @@ fn a_form_that_is_added_while_five_conversations_catch_up_stops_nothing() {
 #[test]
 fn a_direct_message_does_not_wait_for_four_long_backlogs() {
     const MESSAGES: usize = 1_000;
-    let mut server = Server::dev();
-    let phone = Login::new("bob").device("phone");
-    let mut bob = phone.connect(server.address());
-    bob.subscribe("chat/me/txt/+");
-    bob.disconnect();
-    let mut alice = Login::new("alice").connect(server.address());
+    let (mut server, phone, mut alice) = bob_is_away("chat/me/txt/+");
     alice.publish("chat/to/@bob", "urgent");
     leave_backlogs(&mut alice, 4, MESSAGES);
     server.restart();
