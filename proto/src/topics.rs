@@ -584,6 +584,11 @@ pub fn rcpt_topic(cid: ConversationId) -> String {
     format!("chat/me/rcpt/{cid}")
 }
 
+/// `chat/me/ev/typing/{cid}`: where it is told who is typing.
+pub fn typing_topic(cid: ConversationId) -> String {
+    format!("chat/me/ev/typing/{cid}")
+}
+
 /// `chat/me/rpc/{req}`: where the reply to a call arrives.
 pub fn rpc_reply_topic(req: &RequestId) -> String {
     format!("chat/me/rpc/{req}")
