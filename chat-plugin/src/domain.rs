@@ -5,4 +5,6 @@ pub mod device;
 pub mod entry;
 pub mod member;
 pub mod permission;
+pub mod presence;
+pub mod profile;
 pub mod user;

@@ -26,6 +26,8 @@ use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
+use crate::domain::presence::{PresenceChange, Standing};
+use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
 
 #[cfg(any(feature = "fjall", feature = "sled"))]
@@ -177,6 +179,23 @@ pub trait ChatStore: Send + Sync + 'static {
 
     /// Users in the order of their ids, at most `limit` after `after`, removed ones included.
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError>;
+
+    /// What a user decided about himself; the defaults where nothing was stored.
+    async fn profile(&self, user: UserId) -> Result<Profile, StoreError>;
+
+    /// Replaces a profile, if it is still as it was. Says whether it was.
+    async fn replace_profile(
+        &self,
+        user: UserId,
+        before: Profile,
+        after: Profile,
+    ) -> Result<bool, StoreError>;
+
+    /// How a user wants to be seen, and when he was; the defaults where nothing was stored.
+    async fn presence(&self, user: UserId) -> Result<Standing, StoreError>;
+
+    /// Changes what is at rest of the presence of users, as [`Standing::apply`] says: relaxed, seen by reads when it returns.
+    async fn put_presence(&self, changes: Vec<PresenceChange>) -> Result<(), StoreError>;
 
     /// Stores a token.
     async fn put_token(&self, token: Token) -> Result<(), StoreError>;

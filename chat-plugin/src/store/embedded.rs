@@ -45,6 +45,8 @@ use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
+use crate::domain::presence::{PresenceChange, Standing};
+use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
 
 /// The schema of the rows written today.
@@ -575,6 +577,36 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             Ok(users)
         })
         .await
+    }
+
+    async fn profile(&self, user: UserId) -> Result<Profile, StoreError> {
+        let row = self.read_row(tables::PROFILE, *user.as_bytes(), values::read_profile);
+        Ok(row.await?.unwrap_or_default())
+    }
+
+    async fn replace_profile(
+        &self,
+        user: UserId,
+        before: Profile,
+        after: Profile,
+    ) -> Result<bool, StoreError> {
+        let change = Box::new((before, after));
+        self.ask_to_write(|reply| Job::ReplaceProfile(user, change, reply))
+            .await
+    }
+
+    async fn presence(&self, user: UserId) -> Result<Standing, StoreError> {
+        let row = self.read_row(tables::PRESENCE, *user.as_bytes(), values::read_presence);
+        Ok(row.await?.unwrap_or_default())
+    }
+
+    async fn put_presence(&self, changes: Vec<PresenceChange>) -> Result<(), StoreError> {
+        for some in changes.chunks(queue::GROUP_ITEMS_MAX) {
+            let some = some.to_vec();
+            self.ask_to_write(|reply| Job::PutPresence(some, reply))
+                .await?;
+        }
+        Ok(())
     }
 
     async fn put_token(&self, token: Token) -> Result<(), StoreError> {

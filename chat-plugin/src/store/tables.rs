@@ -38,6 +38,10 @@ pub(super) const HANDLE: Table = Table::new(0x1E, "handle");
 pub(super) const TOKEN: Table = Table::new(0x1F, "token");
 /// Tokens by user.
 pub(super) const USER_TOKEN: Table = Table::new(0x20, "user_token");
+/// What users decide about themselves.
+pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
+/// How users want to be seen, and when they were seen last.
+pub(super) const PRESENCE: Table = Table::new(0x34, "presence");
 
 /// All tables, in the order of their numbers.
 #[cfg(any(feature = "fjall", feature = "sled"))]
@@ -60,6 +64,8 @@ pub(super) const ALL: &[Table] = &[
     HANDLE,
     TOKEN,
     USER_TOKEN,
+    PROFILE,
+    PRESENCE,
 ];
 
 /// The table of a number.

@@ -11,6 +11,8 @@ use proto::ids::{ConversationId, DeviceId, MessageId, UserId};
 use super::overlay::OverlayKey;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
+use crate::domain::presence::PresenceChange;
+use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
 use crate::store::{Durability, Place, StoreError};
 
@@ -29,6 +31,8 @@ pub(super) enum Job {
     Place(ConversationId, UserId, MessageId, Reply<Option<Place>>),
     CreateUser(Box<User>, Reply<()>),
     UpdateUser(Box<User>, Reply<()>),
+    ReplaceProfile(UserId, Box<(Profile, Profile)>, Reply<bool>),
+    PutPresence(Vec<PresenceChange>, Reply<()>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
     Flush(Reply<()>),
@@ -44,15 +48,16 @@ impl Job {
             Self::Append(_, reply) => reply.send(Err(error)).is_err(),
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
             Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
-            Self::EndExchange(_, _, reply) | Self::RemoveToken(_, _, reply) => {
-                reply.send(Err(error)).is_err()
-            }
+            Self::EndExchange(_, _, reply)
+            | Self::ReplaceProfile(_, _, reply)
+            | Self::RemoveToken(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
             | Self::EndExchanges(_, reply)
             | Self::CreateUser(_, reply)
             | Self::UpdateUser(_, reply)
+            | Self::PutPresence(_, reply)
             | Self::PutToken(_, reply)
             | Self::Flush(reply)
             | Self::Maintain(_, reply)
@@ -70,6 +75,10 @@ impl Job {
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
+            },
+            Self::PutPresence(changes, _) => Size {
+                items: changes.len(),
+                bytes: changes.len() * ROW_BYTES,
             },
             _ => Size {
                 items: 1,

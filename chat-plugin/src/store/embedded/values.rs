@@ -2,12 +2,15 @@
 
 use bytes::Bytes;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
+use proto::payload::{PresenceChoice, PresenceState};
 
 use super::keys;
 use crate::domain::conversation::Settings;
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
 use crate::domain::member::{Interval, Marks, Member, Role};
+use crate::domain::presence::Standing;
+use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
 use crate::store::StoreError;
 
@@ -226,6 +229,32 @@ pub(super) fn write_token(token: &Token) -> Vec<u8> {
     out
 }
 
+pub(super) fn write_profile(profile: &Profile) -> Result<Vec<u8>, StoreError> {
+    let mut out = vec![FORMAT];
+    serde_json::to_writer(&mut out, profile)
+        .map_err(|error| StoreError::Corrupt(format!("a profile cannot be written: {error}")))?;
+    Ok(out)
+}
+
+/// The states that a user may choose, by their bytes from 1.
+const CHOICES: [PresenceState; 4] = [
+    PresenceState::Online,
+    PresenceState::Away,
+    PresenceState::Dnd,
+    PresenceState::Invisible,
+];
+
+pub(super) fn write_presence(standing: &Standing) -> Vec<u8> {
+    let place = CHOICES
+        .iter()
+        .position(|state| *state == standing.choice.state);
+    let state = u8::try_from(place.unwrap_or_default() + 1).unwrap_or(1);
+    let mut out = vec![FORMAT, state];
+    time(&mut out, standing.seen_ms);
+    text(&mut out, &standing.choice.text);
+    out
+}
+
 pub(super) fn write_hash(hash: [u8; 32]) -> [u8; 33] {
     keys::join(&[&[FORMAT], &hash])
 }
@@ -392,6 +421,27 @@ pub(super) fn read_head(value: &[u8]) -> Read<Head> {
     };
     reader.end()?;
     Ok(head)
+}
+
+pub(super) fn read_profile(value: &[u8]) -> Read<Profile> {
+    let reader = Reader::new("profile", value)?;
+    serde_json::from_slice(reader.rest).map_err(|error| reader.bad(&error.to_string()))
+}
+
+pub(super) fn read_presence(value: &[u8]) -> Read<Standing> {
+    let mut reader = Reader::new("presence", value)?;
+    let state = usize::from(reader.byte()?).checked_sub(1);
+    let state = state.and_then(|place| CHOICES.get(place).copied());
+    let state = state.ok_or_else(|| reader.bad("unknown state"))?;
+    let standing = Standing {
+        seen_ms: reader.time()?,
+        choice: PresenceChoice {
+            state,
+            text: reader.text()?.to_owned(),
+        },
+    };
+    reader.end()?;
+    Ok(standing)
 }
 
 pub(super) fn read_settings(value: &[u8]) -> Read<Settings> {

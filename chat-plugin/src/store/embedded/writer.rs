@@ -273,6 +273,16 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
+            Job::ReplaceProfile(user, change, reply) => {
+                let replaced = self.replace_profile(user, &change);
+                self.answer(replaced, reply, Durability::Durable, Done::Flag);
+            }
+            Job::PutPresence(changes, reply) => {
+                let result = self.put_presence(changes);
+                self.answer(result, reply, Durability::Relaxed, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::PutToken(token, reply) => {
                 let result = self.put_token(&token);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
