@@ -8,6 +8,7 @@ mod dropped;
 mod ingest;
 mod logins;
 mod peer;
+mod presence;
 mod rpc;
 mod subscribe;
 
@@ -29,7 +30,7 @@ use proto::payload;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::answer::{json_publish, pair};
+pub(crate) use self::answer::{json_message, json_publish, pair};
 use self::logins::Logins;
 use self::peer::{Item, Limits, Peer, Record, Sessions};
 use self::subscribe::Start;
@@ -42,10 +43,12 @@ use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::metrics::Metrics;
 use crate::names::Names;
+use crate::presence::{Presence, PresenceLimits};
 use crate::rate::{Bucket, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
+use crate::typing::{Typing, TypingLimits};
 
 /// The rates of users who are connected.
 #[derive(Default)]
@@ -61,6 +64,8 @@ pub struct ChatPlugin {
     delivery: Arc<Delivery>,
     progress: Arc<Progress>,
     receipts: Arc<Receipts>,
+    presence: Arc<Presence>,
+    typing: Arc<Typing>,
     online: Arc<Online>,
     peers: RwLock<HashMap<u64, Arc<Peer>>>,
     /// Connections that have ended, but not what was being done for them.
@@ -70,7 +75,7 @@ pub struct ChatPlugin {
     started_ms: u64,
     payload_limits: payload::PayloadLimits,
     ordinary_topics_open: bool,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     tracker: TaskTracker,
     stop: CancellationToken,
     me: Weak<Self>,
@@ -115,6 +120,19 @@ impl ChatPlugin {
             (Arc::clone(&receipts), Arc::clone(&online)),
             tracker.clone(),
         ));
+        let metrics = Arc::new(Metrics::default());
+        let presence = Arc::new(Presence::new(
+            Arc::clone(&store),
+            (Arc::clone(&names), Arc::clone(&online)),
+            Arc::clone(&metrics),
+            presence_limits(&config),
+        ));
+        let typing = Arc::new(Typing::new(
+            (Arc::clone(&conversations), Arc::clone(&names)),
+            (Arc::clone(&online), Arc::clone(&presence)),
+            Arc::clone(&metrics),
+            typing_limits(&config),
+        ));
         let payload_limits = payload::PayloadLimits {
             body_bytes_max: size(config.body_bytes_max),
             json_depth_max: size(config.json_depth_max),
@@ -132,6 +150,8 @@ impl ChatPlugin {
             delivery,
             progress,
             receipts,
+            presence,
+            typing,
             online,
             peers: RwLock::default(),
             leaving: Mutex::default(),
@@ -140,7 +160,7 @@ impl ChatPlugin {
             started_ms: crate::clock::now_ms(),
             payload_limits,
             ordinary_topics_open,
-            metrics: Metrics::default(),
+            metrics,
             tracker,
             stop: CancellationToken::new(),
             me: Weak::clone(me),
@@ -161,6 +181,10 @@ impl ChatPlugin {
             .spawn(async move { delivery.follow(feed, stop).await });
         let (receipts, stop) = (Arc::clone(&self.receipts), self.stop.clone());
         self.tracker.spawn(async move { receipts.run(stop).await });
+        let (presence, stop) = (Arc::clone(&self.presence), self.stop.clone());
+        self.tracker.spawn(async move { presence.run(stop).await });
+        let (typing, stop) = (Arc::clone(&self.typing), self.stop.clone());
+        self.tracker.spawn(async move { typing.run(stop).await });
         let (progress, stop) = (Arc::clone(&self.progress), self.stop.clone());
         self.tracker.spawn(async move { progress.run(stop).await });
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
@@ -195,6 +219,9 @@ impl ChatPlugin {
                     Ok(Some(removed)) => self.service.names.changed(&removed),
                     Ok(None) => {}
                     Err(error) => tracing::error!(%error, "a removed user could not be read"),
+                }
+                if let Err(error) = self.judge_watchers(user).await {
+                    tracing::error!(%error, "watchers of a removed user could not be judged");
                 }
             }
             // Noted first: who is on the way in finds it, and who is in already is found here.
@@ -391,12 +418,16 @@ impl ChatPlugin {
             persistent,
             exchanges: persistent || resumed,
         };
+        let held = record.device.subscriptions.clone();
         let peer = Peer::new(actor, Arc::clone(&reader), sessions, limits, record);
+        let peer = Arc::new(peer);
         self.peers
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(client.connection, Arc::new(peer));
+            .insert(client.connection, Arc::clone(&peer));
         self.online.insert(Arc::clone(&reader));
+        self.presence.connected(user);
+        self.watch_again(&peer, &held);
         reader.catch_up_logs();
         self.catch_up_receipts(&reader);
         if reader.has_inbox() && reader.begin_attach() {
@@ -449,6 +480,7 @@ impl ChatPlugin {
         let Some(peer) = removed else { return };
         self.online.remove(&peer.reader);
         peer.reader.end();
+        self.presence.disconnected(&peer.reader);
         peer.tasks.close();
         if peer.tasks.is_empty()
             && let Ok(record) = peer.record.try_lock()
@@ -605,6 +637,22 @@ fn is_expired(session_expiry: u32, seen_ms: u64, now_ms: u64) -> bool {
     session_expiry != u32::MAX && now_ms > seen_ms.saturating_add(lasts_ms)
 }
 
+fn presence_limits(config: &Config) -> PresenceLimits {
+    PresenceLimits {
+        grace: Duration::from_millis(u64::from(config.presence_grace_ms)),
+        interval: Duration::from_millis(u64::from(config.presence_interval_ms)),
+        watchers_max: size(config.presence_watchers_per_user_max),
+    }
+}
+
+fn typing_limits(config: &Config) -> TypingLimits {
+    TypingLimits {
+        interval: Duration::from_millis(u64::from(config.typing_interval_ms)),
+        expiry: Duration::from_millis(u64::from(config.typing_expiry_ms)),
+        hints_max: size(config.typing_hints_max),
+    }
+}
+
 fn size(number: impl TryInto<usize>) -> usize {
     number.try_into().unwrap_or(usize::MAX)
 }
@@ -746,6 +794,7 @@ impl Hooks for ChatPlugin {
         self.tracker.close();
         self.tracker.wait().await;
         self.progress.finish().await;
+        self.presence.finish().await;
         if let Err(error) = self.service.store.flush().await {
             tracing::error!(%error, "cursors could not be flushed at shutdown");
         }

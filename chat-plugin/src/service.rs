@@ -4,6 +4,7 @@ pub mod history;
 pub mod marks;
 pub mod membership;
 pub mod people;
+pub(crate) mod privacy;
 pub mod send;
 
 use std::borrow::Cow;
@@ -121,7 +122,7 @@ impl Service {
     }
 
     /// The conversation, for members of today only: what it is now is not for those who left.
-    async fn present(
+    pub(crate) async fn present(
         &self,
         user: UserId,
         id: ConversationId,

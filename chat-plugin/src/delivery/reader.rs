@@ -1,9 +1,10 @@
 //! One connection as a reader: its subscriptions, its windows over the logs, and what else waits for it. No I/O: what has
 //! to be read from the store is named, and brought by [`Reader::arrived`].
 //!
-//! Order of a pull: deliveries that an earlier connection left unacknowledged, then replies, then receipts, then the
-//! conversations by turns of so many entries each.
+//! Order of a pull: deliveries that an earlier connection left unacknowledged, then replies, receipts, presence and
+//! typing, then the conversations by turns of so many entries each.
 
+mod hints;
 mod pull;
 mod reference;
 
@@ -17,6 +18,7 @@ use broker::hooks::{ClientInfo, Delivery, DeliveryOutcome, DeliveryRef, Room};
 use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 
+use self::hints::Hints;
 use self::pull::Out;
 pub(crate) use self::reference::Reference;
 use super::flow::{FORMS, Flow};
@@ -80,6 +82,7 @@ struct State {
     /// The oldest move of which the receipts that wait tell, in ms since 1970.
     receipts_wait_since: Option<u64>,
     catch_up: CatchUp,
+    hints: Hints,
 }
 
 #[derive(Default)]
@@ -594,6 +597,7 @@ impl Reader {
         if state.pull_resend(&mut out) {
             state.pull_replies(&mut out);
             state.pull_receipts(&mut out);
+            state.hints.pull(&mut out);
             state.pull_turns(&mut out, self.limits.turn_entries);
         }
         out.pulled

@@ -33,6 +33,11 @@ impl Standing {
         self.choice.state == PresenceState::Invisible
     }
 
+    /// Others saw the user at that time, in ms since 1970.
+    pub fn seen(&mut self, ms: u64) {
+        self.seen_ms = self.seen_ms.max(to_the_minute(ms));
+    }
+
     /// Follows a change. That somebody was seen who is invisible came too late to be true.
     pub fn apply(&mut self, change: PresenceChange) {
         let is_certain = change.choice.is_some();
@@ -40,7 +45,7 @@ impl Standing {
             self.choice = choice;
         }
         if is_certain || !self.is_invisible() {
-            self.seen_ms = self.seen_ms.max(to_the_minute(change.seen_ms));
+            self.seen(change.seen_ms);
         }
     }
 }
@@ -57,7 +62,7 @@ pub struct PresenceChange {
 }
 
 /// The beginning of the minute.
-pub fn to_the_minute(ms: u64) -> u64 {
+fn to_the_minute(ms: u64) -> u64 {
     ms - ms % MINUTE_MS
 }
 

@@ -76,13 +76,18 @@ pub(crate) fn json_publish(topic: &str, body: &impl Serialize) -> Publish {
         tracing::error!(%error, "an answer could not be written as JSON");
         Vec::new()
     });
+    json_message(ByteString::from(topic), Bytes::from(payload))
+}
+
+/// A message of the server under a topic, from what is JSON already.
+pub(crate) fn json_message(topic: ByteString, payload: Bytes) -> Publish {
     Publish {
         dup: false,
         qos: Qos::AtMostOnce,
         retain: false,
-        topic: ByteString::from(topic),
+        topic,
         packet_id: None,
-        payload: Bytes::from(payload),
+        payload,
         properties: PublishProperties {
             content_type: Some(ByteString::from_static("application/json")),
             payload_format_indicator: Some(true),

@@ -171,6 +171,7 @@ impl ChatPlugin {
             "msg.status" => raw(self.msg_status(peer, self.parse(payload)?)).await,
             "me.get" => raw(self.me_get(peer, self.parse(payload)?)).await,
             "me.set" => raw(self.me_set(peer, self.parse(payload)?)).await,
+            "me.privacy" => raw(self.me_privacy(peer, self.parse(payload)?)).await,
             _ => Err(Refusal::UnknownMethod),
         }
     }

@@ -29,7 +29,7 @@ enum Step {
 }
 
 impl Out<'_> {
-    fn fits(&self, qos: Qos) -> bool {
+    pub(super) fn fits(&self, qos: Qos) -> bool {
         self.room.bytes > 0 && (qos == Qos::AtMostOnce || self.room.packets > 0)
     }
 
@@ -44,7 +44,7 @@ impl Out<'_> {
         });
     }
 
-    fn push(&mut self, delivery: Delivery) {
+    pub(super) fn push(&mut self, delivery: Delivery) {
         const OVERHEAD: usize = 256;
         self.room.bytes = self
             .room

@@ -3,7 +3,8 @@
 use proto::ids::{ConversationId, UserId};
 use proto::topics::Target;
 
-use super::wire::{Me, Named, Nothing, SetMe, UserAsked};
+use super::wire::{AudienceAsked, Me, Named, Nothing, SetMe, SetPrivacy, UserAsked};
+use crate::domain::profile::{Audience, Privacy};
 use crate::domain::user::User;
 use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
@@ -32,6 +33,34 @@ impl ChatPlugin {
             name: user.name,
             unread,
         })
+    }
+
+    pub(super) async fn me_privacy(
+        &self,
+        peer: &Peer,
+        asked: SetPrivacy,
+    ) -> Result<Privacy, Refusal> {
+        let presence = self.audience(peer, asked.presence).await?;
+        let last_seen = self.audience(peer, asked.last_seen).await?;
+        if presence.is_none() && last_seen.is_none() {
+            return self.service.privacy(peer.actor).await;
+        }
+        let set = self.service.set_privacy(peer.actor, presence, last_seen);
+        let privacy = set.await?;
+        self.judge_watchers(peer.actor.user).await?;
+        Ok(privacy)
+    }
+
+    async fn audience(
+        &self,
+        peer: &Peer,
+        asked: Option<AudienceAsked>,
+    ) -> Result<Option<Audience>, Refusal> {
+        let Some(AudienceAsked { who, except }) = asked else {
+            return Ok(None);
+        };
+        let except = self.users(peer, &except).await?;
+        Ok(Some(Audience { who, except }))
     }
 
     /// Each user once, in the order of the request.

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::conversation::HistoryPolicy;
 use crate::domain::member::Role;
+use crate::domain::profile::Circle;
 use crate::names::Profile;
 use crate::service::Placed;
 use crate::service::history::Overview;
@@ -136,6 +137,22 @@ pub(super) struct AskStatus {
 #[serde(deny_unknown_fields)]
 pub(super) struct SetMe {
     pub(super) name: String,
+}
+
+/// Who may see something, as a request says it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AudienceAsked {
+    pub(super) who: Circle,
+    #[serde(default)]
+    pub(super) except: Vec<UserAsked>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetPrivacy {
+    pub(super) presence: Option<AudienceAsked>,
+    pub(super) last_seen: Option<AudienceAsked>,
 }
 
 /// What a change came to.
