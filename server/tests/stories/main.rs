@@ -23,6 +23,7 @@ mod login;
 mod monitor;
 mod operation;
 mod persistence;
+mod presence;
 mod refusals;
 mod rpc;
 mod strangers;
