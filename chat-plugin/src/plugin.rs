@@ -125,13 +125,13 @@ impl ChatPlugin {
             Arc::clone(&store),
             (Arc::clone(&names), Arc::clone(&online)),
             Arc::clone(&metrics),
-            presence_limits(&config),
+            PresenceLimits::of(&config),
         ));
         let typing = Arc::new(Typing::new(
             (Arc::clone(&conversations), Arc::clone(&names)),
             (Arc::clone(&online), Arc::clone(&presence)),
             Arc::clone(&metrics),
-            typing_limits(&config),
+            TypingLimits::of(&config),
         ));
         let payload_limits = payload::PayloadLimits {
             body_bytes_max: size(config.body_bytes_max),
@@ -635,22 +635,6 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
 fn is_expired(session_expiry: u32, seen_ms: u64, now_ms: u64) -> bool {
     let lasts_ms = u64::from(session_expiry) * 1_000;
     session_expiry != u32::MAX && now_ms > seen_ms.saturating_add(lasts_ms)
-}
-
-fn presence_limits(config: &Config) -> PresenceLimits {
-    PresenceLimits {
-        grace: Duration::from_millis(u64::from(config.presence_grace_ms)),
-        interval: Duration::from_millis(u64::from(config.presence_interval_ms)),
-        watchers_max: size(config.presence_watchers_per_user_max),
-    }
-}
-
-fn typing_limits(config: &Config) -> TypingLimits {
-    TypingLimits {
-        interval: Duration::from_millis(u64::from(config.typing_interval_ms)),
-        expiry: Duration::from_millis(u64::from(config.typing_expiry_ms)),
-        hints_max: size(config.typing_hints_max),
-    }
 }
 
 fn size(number: impl TryInto<usize>) -> usize {

@@ -9,6 +9,7 @@
 //!    newest only.
 //! 4. When a user goes offline, or chooses how to be seen, his row is written a second later, with those of others.
 
+mod forms;
 mod watched;
 
 use std::collections::HashMap;
@@ -16,16 +17,17 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use bytestring::ByteString;
-use proto::ids::{Handle, UserId};
-use proto::payload::{self, PresenceChoice, PresenceState};
+use proto::ids::UserId;
+use proto::payload::PresenceChoice;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::forms::Forms;
 use self::watched::{Shown, Watched};
 use crate::agenda::{Agenda, sleep_until};
+use crate::config::Config;
 use crate::delivery::Online;
 use crate::delivery::reader::Reader;
 use crate::domain::presence::Standing;
@@ -45,6 +47,18 @@ pub(crate) struct PresenceLimits {
     pub(crate) interval: Duration,
     /// Connections that watch one user.
     pub(crate) watchers_max: usize,
+}
+
+impl PresenceLimits {
+    /// Those of the configuration.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            grace: Duration::from_millis(u64::from(config.presence_grace_ms)),
+            interval: Duration::from_millis(u64::from(config.presence_interval_ms)),
+            watchers_max: usize::try_from(config.presence_watchers_per_user_max)
+                .unwrap_or(usize::MAX),
+        }
+    }
 }
 
 /// What one user may see of the presence of another.
@@ -402,7 +416,7 @@ impl Presence {
         let watched = entry.get_mut();
         let now = crate::clock::monotonic();
         let mut is_sooner = state.agenda.set(user, watched.due(now));
-        if watched.is_to_be_written() {
+        if watched.enqueue_write() {
             state.unwritten.push(user);
             if state.write_at.is_none() {
                 state.write_at = Some(now + WRITE_DELAY);
@@ -429,7 +443,7 @@ impl Presence {
             if watched.leave(now, is_connected, crate::clock::now_ms()) {
                 watched.tell_later(now, self.limits.interval);
             }
-            let to = watched.to_tell(now);
+            let to = watched.take_listeners(now);
             let shown = watched.shown();
             self.settle(&mut state, user);
             if let (Some(shown), false) = (shown, to.is_empty()) {
@@ -488,96 +502,5 @@ impl Presence {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What is shown of a user, in the forms for those who may see more and less of it; each is made when it is needed.
-struct Forms {
-    user: UserId,
-    handle: Option<Handle>,
-    shown: Shown,
-    made: [Option<Bytes>; 4],
-}
-
-impl Forms {
-    fn new(user: UserId, handle: Option<Handle>, shown: Shown) -> Self {
-        Self {
-            user,
-            handle,
-            shown,
-            made: Default::default(),
-        }
-    }
-
-    fn of(&mut self, sight: Sight) -> &Bytes {
-        let Self {
-            user,
-            handle,
-            shown,
-            made: [nothing, state, last_seen, own],
-        } = self;
-        let place = match sight {
-            Sight::Nothing => nothing,
-            Sight::State => state,
-            Sight::LastSeen => last_seen,
-            Sight::Own => own,
-        };
-        place.get_or_insert_with(|| {
-            let state = match sight {
-                Sight::Nothing => PresenceState::Offline,
-                Sight::Own => shown.state,
-                _ => shown.to_others(),
-            };
-            let is_away = matches!(state, PresenceState::Offline | PresenceState::Invisible);
-            let has_text = state != PresenceState::Offline;
-            let tells_when = matches!(sight, Sight::LastSeen | Sight::Own);
-            let event = payload::Presence {
-                uid: *user,
-                handle: handle.clone(),
-                state,
-                text: has_text.then(|| shown.text.clone()).unwrap_or_default(),
-                last_seen: (is_away && tells_when && shown.seen_ms > 0).then_some(shown.seen_ms),
-            };
-            serde_json::to_vec(&event).unwrap_or_default().into()
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn forms(state: PresenceState) -> Forms {
-        let shown = Shown {
-            state,
-            text: "at sea".to_owned(),
-            seen_ms: 120_000,
-        };
-        Forms::new(UserId::from_bytes([0; 16]), None, shown)
-    }
-
-    #[test]
-    fn invisible_and_offline_are_the_same_bytes_to_others() {
-        let (mut invisible, mut offline) = (
-            forms(PresenceState::Invisible),
-            forms(PresenceState::Offline),
-        );
-        for sight in [Sight::Nothing, Sight::State, Sight::LastSeen] {
-            assert_eq!(invisible.of(sight), offline.of(sight));
-        }
-        assert_ne!(invisible.of(Sight::Own), offline.of(Sight::Own));
-    }
-
-    #[test]
-    fn each_sees_what_he_may() {
-        let mut offline = forms(PresenceState::Offline);
-        let text = |form: &Bytes| String::from_utf8(form.to_vec()).unwrap();
-        assert!(text(offline.of(Sight::LastSeen)).ends_with(r#""text":"","last_seen":120000}"#));
-        assert!(text(offline.of(Sight::State)).ends_with(r#""state":"offline","text":""}"#));
-        let mut away = forms(PresenceState::Away);
-        for sight in [Sight::State, Sight::LastSeen, Sight::Own] {
-            assert!(text(away.of(sight)).ends_with(r#""state":"away","text":"at sea"}"#));
-        }
-        assert!(text(away.of(Sight::Nothing)).ends_with(r#""state":"offline","text":""}"#));
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agenda::{Agenda, sleep_until};
+use crate::config::Config;
 use crate::conversations::Conversations;
 use crate::delivery::Online;
 use crate::metrics::Metrics;
@@ -31,6 +32,17 @@ pub(crate) struct TypingLimits {
     pub(crate) expiry: Duration,
     /// Hints at once; more are not told.
     pub(crate) hints_max: usize,
+}
+
+impl TypingLimits {
+    /// Those of the configuration.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            interval: Duration::from_millis(u64::from(config.typing_interval_ms)),
+            expiry: Duration::from_millis(u64::from(config.typing_expiry_ms)),
+            hints_max: usize::try_from(config.typing_hints_max).unwrap_or(usize::MAX),
+        }
+    }
 }
 
 /// A user in a conversation.

@@ -133,8 +133,8 @@ impl ChatPlugin {
     async fn watch_one_again(&self, peer: &Peer, filter: &str) -> Result<(), StoreError> {
         // Locked, so that it does not come after an UNSUBSCRIBE.
         let record = peer.record.lock().await;
-        let held = record.device.subscriptions.iter();
-        let subscription = held.filter(|held| held.filter == filter).next_back();
+        let mut held = record.device.subscriptions.iter();
+        let subscription = held.find(|held| held.filter == filter);
         if let Some(subscription) = subscription
             && let Ok(FilterTopic::Presence(target)) = FilterTopic::parse(filter)
             && !peer.reader.has_ended()

@@ -194,7 +194,7 @@ impl Watched {
     }
 
     /// Who is to be told now: all, or those who have not been told anything.
-    pub(super) fn to_tell(&mut self, now: Instant) -> Vec<Watcher> {
+    pub(super) fn take_listeners(&mut self, now: Instant) -> Vec<Watcher> {
         let fresh = std::mem::take(&mut self.fresh);
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell_at = None;
@@ -213,7 +213,7 @@ impl Watched {
     }
 
     /// Is there something to be written that is not in line yet? Then it is from now on.
-    pub(super) fn is_to_be_written(&mut self) -> bool {
+    pub(super) fn enqueue_write(&mut self) -> bool {
         let with_choice = self.unwritten == Unwritten::Choice;
         let is_new = with_choice || self.unwritten == Unwritten::Seen;
         if is_new {
@@ -335,7 +335,7 @@ mod tests {
             let mut user = Watched::new(true);
             user.follow_connections(false, now);
             assert!(user.leave(now, false, 2 * MINUTE_MS));
-            assert!(user.is_to_be_written() && !user.is_to_be_written(), "once");
+            assert!(user.enqueue_write() && !user.enqueue_write(), "once");
             user.known(Standing {
                 choice: choice(state),
                 seen_ms: MINUTE_MS,
@@ -348,17 +348,14 @@ mod tests {
     fn it_is_kept_until_it_is_written() {
         let mut user = present();
         user.choose(choice(PresenceState::Dnd), 1);
-        assert!(user.is_to_be_written());
+        assert!(user.enqueue_write());
         let id = UserId::from_bytes([1; 16]);
         let change = user.take_change(id).unwrap();
         assert_eq!(change.choice, Some(choice(PresenceState::Dnd)));
         assert!(!user.is_idle());
         user.choose(choice(PresenceState::Away), 1);
         user.written();
-        assert!(
-            user.is_to_be_written() && !user.is_idle(),
-            "changed meanwhile"
-        );
+        assert!(user.enqueue_write() && !user.is_idle(), "changed meanwhile");
         user.take_change(id).unwrap();
         user.written();
         assert!(user.is_idle());

@@ -117,25 +117,26 @@ impl Reader {
 
     /// What somebody does in a conversation; it takes the place of what waits of the same user there.
     pub(crate) fn typing(&self, (conversation, user): (ConversationId, UserId), event: Bytes) {
-        let mut guard = self.state();
-        let hints = &mut guard.hints;
-        let is_full = hints.typing_turn.len() >= TYPING_WAITING_MAX;
-        match hints.typing_events.entry((conversation, user)) {
-            Entry::Occupied(mut waiting) => {
-                waiting.insert(event);
-            }
-            Entry::Vacant(_) if is_full => return,
-            Entry::Vacant(free) => {
-                free.insert(event);
-                hints.typing_turn.push_back((conversation, user));
-            }
-        }
-        drop(guard);
+        self.state().hints.hear((conversation, user), event);
         self.client.wake();
     }
 }
 
 impl Hints {
+    fn hear(&mut self, place: (ConversationId, UserId), event: Bytes) {
+        let is_full = self.typing_turn.len() >= TYPING_WAITING_MAX;
+        match self.typing_events.entry(place) {
+            Entry::Occupied(mut waiting) => {
+                waiting.insert(event);
+            }
+            Entry::Vacant(_) if is_full => {}
+            Entry::Vacant(free) => {
+                free.insert(event);
+                self.typing_turn.push_back(place);
+            }
+        }
+    }
+
     fn tell(&mut self, topic: &ByteString, state: &Bytes) -> bool {
         let Some(watch) = self.watches.get_mut(topic) else {
             return false;
@@ -199,5 +200,55 @@ fn hint(message: Publish, retain: bool, subscription_identifiers: Vec<u32>) -> D
         retain,
         resend: None,
         subscription_identifiers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::ids::ConversationKind;
+
+    use super::*;
+
+    #[test]
+    fn of_a_watched_user_only_the_newest_state_waits() {
+        let mut hints = Hints::default();
+        let topic = ByteString::from_static("chat/u/@bob/presence");
+        let (online, away) = (Bytes::from_static(b"online"), Bytes::from_static(b"away"));
+        assert!(!hints.tell(&topic, &online), "not watched");
+        let watch = Watch {
+            user: UserId::from_bytes([1; 16]),
+            identifier: None,
+            newest: None,
+            is_waiting: false,
+            is_first: true,
+        };
+        hints.watches.insert(topic.clone(), watch);
+        for _ in 0..1_000 {
+            assert!(hints.tell(&topic, &online) && hints.tell(&topic, &away));
+        }
+        assert!(!hints.tell(&topic, &away), "known");
+        assert_eq!(hints.watch_turn.len(), 1);
+        let waiting = hints.watches.get(&topic).and_then(|it| it.newest.clone());
+        assert_eq!(waiting, Some(away));
+    }
+
+    #[test]
+    fn who_does_not_read_is_told_of_few_who_type() {
+        let mut hints = Hints::default();
+        let cid = ConversationId::from_parts(ConversationKind::Group, [1; 16]);
+        let user = |number: u16| {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&number.to_be_bytes());
+            UserId::from_bytes(id)
+        };
+        for number in 0..1_000 {
+            for said in ["1", "0", "rec"] {
+                hints.hear((cid, user(number)), Bytes::from_static(said.as_bytes()));
+            }
+        }
+        assert_eq!(hints.typing_turn.len(), TYPING_WAITING_MAX);
+        assert_eq!(hints.typing_events.len(), TYPING_WAITING_MAX);
+        let first = hints.typing_events.get(&(cid, user(0)));
+        assert_eq!(first, Some(&Bytes::from_static(b"rec")));
     }
 }
