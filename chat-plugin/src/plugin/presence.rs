@@ -145,20 +145,21 @@ impl ChatPlugin {
         Ok(())
     }
 
-    /// The privacy of a user has changed, or he was removed: those who watch him are judged again.
-    pub(super) async fn judge_watchers(&self, user: UserId) -> Result<(), StoreError> {
+    /// The privacy of a user has changed, or he was removed: those who watch him are judged again. How many they were.
+    pub(super) async fn judge_watchers(&self, user: UserId) -> Result<usize, StoreError> {
         let Some((version, watchers)) = self.presence.privacy_changed(user) else {
-            return Ok(());
+            return Ok(0);
         };
+        let count = watchers.len();
         for (key, viewer) in watchers {
             let sight = self.service.may_see_presence(viewer, user).await?;
             let judged = (sight, version);
             if self.presence.judged((user, &key), judged, false).is_err() {
-                return Ok(()); // whoever changed it again judges them all
+                return Ok(count); // whoever changed it again judges them all
             }
         }
         self.presence.changed(user);
-        Ok(())
+        Ok(count)
     }
 }
 

@@ -2,11 +2,17 @@
 
 use std::net::SocketAddr;
 
-use broker::codec::packet::{Publish, Qos, Version};
+use broker::codec::packet::{
+    Packet, PacketId, Publish, Qos, RetainHandling, Subscribe, SubscribeFilter, Version,
+};
+use broker::codec::properties::SubscribeProperties;
 use broker::codec::reason::ReasonCode;
+use broker::codec::topic::TopicFilter;
 use serde_json::{Value, json};
 
-use super::harness::{Client, Login, Server, VERSIONS};
+use super::harness::{
+    Client, Login, Server, Sub, VERSIONS, attempt_publish, attempt_subscribe, publish,
+};
 
 /// A server where things happen soon: grace 300 ms, changes and typing told every 50 ms, typing gone after 500 ms.
 fn quick_server() -> Server {
@@ -547,4 +553,76 @@ fn who_watches_nobody_any_more_is_told_nothing() {
     watch(&mut bob, "me");
     assert_eq!(next_word(&mut bob, "me"), "away", "it has been told to all");
     assert_eq!(alice.arrivals(), []);
+}
+
+#[test]
+fn the_tools_of_mosquitto_watch_and_are_watched() {
+    for version in VERSIONS {
+        let server = quick_server();
+        let address = server.address();
+        Login::new("bob").connect(address).disconnect();
+        publish(
+            address,
+            version,
+            "alice",
+            &["-t", "chat/to/@bob", "-m", "hi"],
+        );
+        publish(
+            address,
+            version,
+            "bob",
+            &["-t", "chat/to/@alice", "-m", "hi"],
+        );
+        let line = |sub: &Sub| {
+            let line = sub.next_line();
+            let (retain, event) = line.split_once(' ').unwrap();
+            let event: Value = serde_json::from_str(event).unwrap();
+            (retain == "1", event["state"].as_str().unwrap().to_owned())
+        };
+        let bob = Sub::start(address, version, "bob", &["-t", "chat/me/txt/+"]);
+        assert_eq!(bob.next_lines(2), ["alice: hi", "bob: hi"]);
+        let watching = ["-t", "chat/u/@bob/presence", "-F", "%r %p"];
+        let watch = Sub::start(address, version, "alice", &watching);
+        assert_eq!(line(&watch), (true, "online".to_owned()));
+        let away = ["-t", "chat/me/presence", "-m", "away Lunch"];
+        publish(address, version, "bob", &away);
+        assert_eq!(line(&watch), (false, "away".to_owned()));
+        bob.kill();
+        assert_eq!(line(&watch), (false, "offline".to_owned()));
+        watch.kill();
+        let refused = attempt_subscribe(address, version, "eve", &watching[..2]);
+        assert!(refused.contains("denied"), "{refused}");
+        let bad = ["-t", "chat/me/presence", "-m", "busy"];
+        let refused = attempt_publish(address, version, "bob", &bad);
+        assert_eq!(refused.is_empty(), version == Version::V311, "{refused}");
+    }
+}
+
+#[test]
+fn the_state_at_the_beginning_comes_as_retain_handling_says() {
+    let server = patient_server();
+    let (mut alice, mut bob) = friends(Version::V5, server.address());
+    let subscribe = |alice: &mut Client, retain_handling| {
+        alice.send(&Packet::Subscribe(Subscribe {
+            packet_id: PacketId::new(60_000).unwrap(),
+            properties: SubscribeProperties::default(),
+            filters: vec![SubscribeFilter {
+                filter: TopicFilter::parse("chat/u/@bob/presence".into()).unwrap(),
+                qos: Qos::AtMostOnce,
+                no_local: false,
+                retain_as_published: false,
+                retain_handling,
+            }],
+        }));
+    };
+    subscribe(&mut alice, RetainHandling::IfNew);
+    assert_eq!(next_state(&mut alice, "@bob"), state("online", "", true));
+    subscribe(&mut alice, RetainHandling::IfNew);
+    subscribe(&mut alice, RetainHandling::Never);
+    alice.settle();
+    // The first to come is the change.
+    bob.publish("chat/me/presence", "away");
+    assert_eq!(next_state(&mut alice, "@bob"), state("away", "", false));
+    subscribe(&mut alice, RetainHandling::Always);
+    assert_eq!(next_state(&mut alice, "@bob"), state("away", "", true));
 }

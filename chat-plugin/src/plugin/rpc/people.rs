@@ -47,7 +47,8 @@ impl ChatPlugin {
         }
         let set = self.service.set_privacy(peer.actor, presence, last_seen);
         let privacy = set.await?;
-        self.judge_watchers(peer.actor.user).await?;
+        let judged = self.judge_watchers(peer.actor.user).await?;
+        Self::charge(peer, judged);
         Ok(privacy)
     }
 
