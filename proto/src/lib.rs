@@ -10,3 +10,4 @@ pub mod quote;
 pub mod rpc;
 pub mod schema;
 pub mod topics;
+mod wire;

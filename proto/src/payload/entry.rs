@@ -9,9 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::ids::{ConversationId, MessageId, Seq, UserId};
 use crate::schema::{Change, ClientMessage};
-use wire::Wire;
-
-mod wire;
+use crate::wire::Wire;
 
 /// One entry as JSON, in this order: `cid`, `seq`, `mseq`, `ts`, `kind`, `from`, `mid`, `format`, and the body, whose
 /// key tells its kind. Always one line: line breaks between the tokens of a JSON body, the only bytes of it that change,

@@ -1,37 +1,37 @@
 //! Writes protobuf from what is borrowed: entries are written once and read by many, thus nothing is copied before.
 
 /// Fields of one message, written in the order of calls. What has its default value is left out.
-pub(super) struct Wire(Vec<u8>);
+pub(crate) struct Wire(Vec<u8>);
 
 const VARINT: u64 = 0;
 const LENGTH_DELIMITED: u64 = 2;
 
 impl Wire {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
 
-    pub(super) fn number(&mut self, field: u64, value: u64) {
+    pub(crate) fn number(&mut self, field: u64, value: u64) {
         if value != 0 {
             self.varint(field << 3 | VARINT);
             self.varint(value);
         }
     }
 
-    pub(super) fn text(&mut self, field: u64, value: &str) {
+    pub(crate) fn text(&mut self, field: u64, value: &str) {
         if !value.is_empty() {
             self.bytes(field, value.as_bytes());
         }
     }
 
     /// Bytes, or a message; there even if it is empty.
-    pub(super) fn bytes(&mut self, field: u64, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, field: u64, value: &[u8]) {
         self.varint(field << 3 | LENGTH_DELIMITED);
         self.varint(value.len() as u64);
         self.0.extend_from_slice(value);
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
