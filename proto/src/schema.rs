@@ -17,6 +17,7 @@ mod generated;
 mod json;
 
 pub use generated::*;
+pub use prost::Message;
 
 /// Fields that are not there.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -23,6 +23,7 @@ mod login;
 mod monitor;
 mod operation;
 mod persistence;
+mod protobuf;
 mod refusals;
 mod rpc;
 mod strangers;
