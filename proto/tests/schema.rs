@@ -1,5 +1,5 @@
-//! What is made of `proto/mqchat/*.proto`: the Rust types in `src/schema/generated.rs`. It has to be made anew when the
-//! schema changes:
+//! What is made of `proto/mqchat/*.proto`: the Rust types in `src/schema/generated.rs`, and `docs/asyncapi.yaml`, which
+//! also has the topics. They have to be made anew when the schema changes:
 //!
 //! ```text
 //! MQCHAT_GENERATE=1 cargo test -p proto --test schema
@@ -11,6 +11,8 @@
     reason = "a test ends at the first surprise"
 )]
 
+#[path = "schema/asyncapi.rs"]
+mod asyncapi;
 #[path = "schema/generate.rs"]
 mod generate;
 
@@ -21,6 +23,7 @@ use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto};
 use proto::schema;
+use proto::topics::{ErrorKey, FilterTopic, Form, LogStart, MessageAction, Names, PublishTopic};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -53,6 +56,87 @@ fn committed_types_are_those_of_the_schema() {
     compare("src/schema/generated.rs", &generate::rust());
 }
 
+#[test]
+fn asyncapi_document_is_that_of_the_topics_and_the_schema() {
+    compare(
+        "../docs/asyncapi.yaml",
+        &asyncapi::document(&generate::schema()),
+    );
+}
+
+/// The address under which the document has a topic. A new topic has to be entered here, and below.
+fn address_of_publish(topic: &PublishTopic<'_>) -> String {
+    match topic {
+        PublishTopic::To { mid: None, .. } => "chat/to/{target}".into(),
+        PublishTopic::To { mid: Some(_), .. } => "chat/to/{target}/{mid}".into(),
+        PublishTopic::Message { action, .. } => {
+            format!("chat/c/{{cid}}/m/{{seq}}/{}", action.name())
+        }
+        PublishTopic::Read { .. } => "chat/c/{cid}/read".into(),
+        PublishTopic::Unread { .. } => "chat/c/{cid}/unread".into(),
+        PublishTopic::Recv { .. } => "chat/c/{cid}/recv".into(),
+        PublishTopic::Typing { .. } => "chat/c/{cid}/typing".into(),
+        PublishTopic::Presence => "chat/me/presence".into(),
+        PublishTopic::Rpc { req: None, .. } => "chat/rpc/{method}".into(),
+        PublishTopic::Rpc { req: Some(_), .. } => "chat/rpc/{method}/{req}".into(),
+    }
+}
+
+fn address_of_filter(filter: &FilterTopic) -> String {
+    match filter {
+        FilterTopic::Inbox { form, .. } => format!("chat/me/{}/{{cid}}", form.name()),
+        FilterTopic::Receipts(_) => "chat/me/rcpt/{cid}".into(),
+        FilterTopic::Account => "chat/me/ev/account".into(),
+        FilterTopic::Typing(_) => "chat/me/ev/typing/{cid}".into(),
+        FilterTopic::Device => "chat/me/dev".into(),
+        FilterTopic::Rpc(_) => "chat/me/rpc/{req}".into(),
+        FilterTopic::Errors(Names::All | Names::One(ErrorKey::Mid(_))) => {
+            "chat/me/err/{mid}".into()
+        }
+        FilterTopic::Errors(Names::One(ErrorKey::Packet(_))) => "chat/me/err/@{packet}".into(),
+        FilterTopic::Log { start, .. } => match start {
+            LogStart::Live => "chat/c/{cid}/log".into(),
+            LogStart::From(_) => "chat/c/{cid}/log/from/{seq}".into(),
+            LogStart::Last(_) => "chat/c/{cid}/log/last/{n}".into(),
+        },
+        FilterTopic::Presence(_) => "chat/u/{target}/presence".into(),
+    }
+}
+
+#[test]
+fn asyncapi_document_has_the_topics_of_the_grammar_and_no_others() {
+    let example = |address: &str| {
+        let filled = asyncapi::PARAMETERS.iter();
+        filled.fold(address.to_owned(), |topic, (name, _, example)| {
+            topic.replace(&format!("{{{name}}}"), example)
+        })
+    };
+    for channel in asyncapi::CHANNELS {
+        let topic = example(channel.address);
+        let found = if channel.is_sent {
+            PublishTopic::parse(&topic).map(|topic| address_of_publish(&topic))
+        } else {
+            FilterTopic::parse(&topic).map(|filter| address_of_filter(&filter))
+        };
+        assert_eq!(found.as_deref(), Ok(channel.address), "{topic}");
+    }
+    let documented: Vec<_> = asyncapi::CHANNELS
+        .iter()
+        .map(|channel| channel.address)
+        .collect();
+    let actions =
+        MessageAction::ALL.map(|action| format!("chat/c/{{cid}}/m/{{seq}}/{}", action.name()));
+    let inboxes = Form::ALL.map(|form| format!("chat/me/{}/{{cid}}", form.name()));
+    for address in actions.iter().chain(&inboxes) {
+        assert!(documented.contains(&address.as_str()), "{address}");
+    }
+    // As many as there are arms above, with each action and form.
+    assert_eq!(
+        documented.len(),
+        9 + MessageAction::ALL.len() + 11 + Form::ALL.len()
+    );
+}
+
 /// A value for every field of a message, recursively, as JSON.
 fn filled(messages: &BTreeMap<String, DescriptorProto>, name: &str, depth: usize) -> Value {
     if name == "History" {
@@ -67,7 +151,7 @@ fn filled(messages: &BTreeMap<String, DescriptorProto>, name: &str, depth: usize
             Type::Double => json!(0.25),
             Type::Bool => json!(true),
             Type::Bytes => json!("AAH/"),
-            Type::Message if field.type_name().ends_with("Entry") && is_map(field) => {
+            Type::Message if is_map(&messages[name], field) => {
                 object.insert(field.name().to_owned(), json!({"@bob": "admin"}));
                 continue;
             }
@@ -87,8 +171,15 @@ fn filled(messages: &BTreeMap<String, DescriptorProto>, name: &str, depth: usize
     Value::Object(object)
 }
 
-fn is_map(field: &FieldDescriptorProto) -> bool {
-    field.name() == "roles"
+/// Is it a map? Then its type is nested in its message.
+fn is_map(of: &DescriptorProto, field: &FieldDescriptorProto) -> bool {
+    let nested = of.nested_type.iter().map(DescriptorProto::name);
+    field.r#type() == Type::Message
+        && nested.into_iter().any(|name| {
+            field
+                .type_name()
+                .ends_with(&format!(".{}.{name}", of.name()))
+        })
 }
 
 /// JSON to the type, to protobuf and back, to JSON.

@@ -10,6 +10,7 @@
 )]
 
 mod acl;
+mod asyncapi;
 mod campaign;
 mod clients;
 mod crash;
