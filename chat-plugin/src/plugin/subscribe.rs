@@ -8,7 +8,7 @@ use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, digest16};
-use proto::topics::{FilterTopic, Form, LogStart, Names, Scope};
+use proto::topics::{FilterTopic, LogStart, Names, Scope};
 
 use super::ChatPlugin;
 use super::peer::{Peer, Record};
@@ -198,9 +198,9 @@ impl ChatPlugin {
             return Ok(Err(ReasonCode::QuotaExceeded));
         }
         let conversation = match &parsed {
-            FilterTopic::Inbox { form: Form::Pb, .. }
-            | FilterTopic::Account
-            | FilterTopic::Device => return Ok(Err(ReasonCode::ImplementationSpecificError)),
+            FilterTopic::Account | FilterTopic::Device => {
+                return Ok(Err(ReasonCode::ImplementationSpecificError));
+            }
             FilterTopic::Presence(target) => {
                 let judged = self.judge_watch(peer.actor, target, (is_new, device));
                 return Ok(judged.await?.map(|()| (parsed, Qos::AtMostOnce)));
@@ -279,9 +279,7 @@ impl ChatPlugin {
         };
         match parsed {
             FilterTopic::Inbox { form, scope } => {
-                if let Some(form) = crate::render::Form::of(*form) {
-                    reader.subscribe_inbox(form, one(*scope), options);
-                }
+                reader.subscribe_inbox(*form, one(*scope), options);
             }
             FilterTopic::Receipts(scope) => {
                 reader.subscribe_receipts(one(*scope), options);
@@ -502,8 +500,7 @@ fn deactivate(reader: &Reader, subscription: &Subscription) {
         return;
     };
     let existed = match &parsed {
-        FilterTopic::Inbox { form, scope } => crate::render::Form::of(*form)
-            .is_some_and(|form| reader.unsubscribe_inbox(form, one(*scope))),
+        FilterTopic::Inbox { form, scope } => reader.unsubscribe_inbox(*form, one(*scope)),
         FilterTopic::Receipts(scope) => reader.unsubscribe_receipts(one(*scope)),
         FilterTopic::Typing(scope) => reader.unsubscribe_typing(one(*scope)),
         FilterTopic::Presence(_) => true, // not watched at all, if there is no such user

@@ -222,4 +222,27 @@ mod tests {
             format!(r#"{{"cid":"{cid}","uid":"{uid}","typing":"rec"}}"#)
         );
     }
+
+    #[test]
+    fn events_are_those_of_the_schema() {
+        fn around<T: Serialize + serde::de::DeserializeOwned>(event: &impl Serialize) {
+            let json = serde_json::to_value(event).unwrap();
+            let read: T = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(serde_json::to_value(read).unwrap(), json);
+        }
+        let uid = UserId::from_bytes([1; 16]);
+        around::<crate::schema::PresenceEvent>(&Presence {
+            uid,
+            handle: "bob".parse().ok(),
+            state: PresenceState::Offline,
+            text: "x".to_owned(),
+            last_seen: Some(60_000),
+        });
+        around::<crate::schema::TypingEvent>(&Typing {
+            cid: ConversationId::direct(uid, uid),
+            uid,
+            handle: "bob".parse().ok(),
+            typing: TypingState::Stopped,
+        });
+    }
 }
