@@ -207,7 +207,7 @@ impl Presence {
     }
 
     /// A connection watches a user, and sees nothing until it has been [judged](Self::judged), by the privacy of the version
-    /// that is returned. `None`: the connection has ended, or there are too many.
+    /// that is returned. `None`: it does already and goes on, it has ended, or there are too many.
     ///
     /// # Errors
     /// What the store says.
@@ -225,6 +225,13 @@ impl Presence {
         self.hold(user).await?;
         let mut state = self.state();
         let key = (reader.client.connection, topic.clone());
+        if !is_told && reader.watch_on(&topic, user, identifier) {
+            if let Some(watched) = state.users.get_mut(&user) {
+                watched.release();
+            }
+            self.settle(&mut state, user);
+            return Ok(None);
+        }
         if let Some(before) = reader.unwatch(&topic) {
             self.remove_watcher(&mut state, before, &key);
         }

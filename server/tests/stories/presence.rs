@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use broker::codec::packet::{
-    Packet, PacketId, Publish, Qos, RetainHandling, Subscribe, SubscribeFilter, Version,
-};
+use broker::codec::packet::{Publish, Qos, RetainHandling, SubscribeFilter, Version};
 use broker::codec::properties::SubscribeProperties;
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
@@ -603,25 +601,23 @@ fn the_state_at_the_beginning_comes_as_retain_handling_says() {
     let server = patient_server();
     let (mut alice, mut bob) = friends(Version::V5, server.address());
     let subscribe = |alice: &mut Client, retain_handling| {
-        alice.send(&Packet::Subscribe(Subscribe {
-            packet_id: PacketId::new(60_000).unwrap(),
-            properties: SubscribeProperties::default(),
-            filters: vec![SubscribeFilter {
-                filter: TopicFilter::parse("chat/u/@bob/presence".into()).unwrap(),
-                qos: Qos::AtMostOnce,
-                no_local: false,
-                retain_as_published: false,
-                retain_handling,
-            }],
-        }));
+        let filter = SubscribeFilter {
+            filter: TopicFilter::parse("chat/u/@bob/presence".into()).unwrap(),
+            qos: Qos::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling,
+        };
+        let reasons = alice.subscribe_as(vec![filter], SubscribeProperties::default());
+        assert_eq!(reasons, [ReasonCode::Success]);
     };
     subscribe(&mut alice, RetainHandling::IfNew);
     assert_eq!(next_state(&mut alice, "@bob"), state("online", "", true));
     subscribe(&mut alice, RetainHandling::IfNew);
     subscribe(&mut alice, RetainHandling::Never);
-    alice.settle();
-    // The first to come is the change.
+    // The first to come is the change, even if it happens while she subscribes again.
     bob.publish("chat/me/presence", "away");
+    subscribe(&mut alice, RetainHandling::Never);
     assert_eq!(next_state(&mut alice, "@bob"), state("away", "", false));
     subscribe(&mut alice, RetainHandling::Always);
     assert_eq!(next_state(&mut alice, "@bob"), state("away", "", true));

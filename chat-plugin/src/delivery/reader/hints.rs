@@ -62,6 +62,17 @@ impl Reader {
         state.hints.watches.insert(topic, watch);
     }
 
+    /// The same user is watched under this topic as before, and nothing that waits is lost. `false`: he is not watched.
+    pub(crate) fn watch_on(&self, topic: &str, user: UserId, identifier: Option<u32>) -> bool {
+        let mut state = self.state();
+        let watch = state.hints.watches.get_mut(topic);
+        let Some(watch) = watch.filter(|watch| watch.user == user) else {
+            return false;
+        };
+        watch.identifier = identifier;
+        true
+    }
+
     /// Watches no longer under this topic; whom it was.
     pub(crate) fn unwatch(&self, topic: &str) -> Option<UserId> {
         let mut state = self.state();

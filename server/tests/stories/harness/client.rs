@@ -465,7 +465,6 @@ impl Client {
         filters: &[(&str, Qos, bool)],
         properties: SubscribeProperties,
     ) -> Vec<ReasonCode> {
-        let packet_id = self.new_packet_id();
         let filters = filters
             .iter()
             .map(|(filter, qos, no_local)| SubscribeFilter {
@@ -475,10 +474,20 @@ impl Client {
                 retain_as_published: false,
                 retain_handling: RetainHandling::Always,
             });
+        self.subscribe_as(filters.collect(), properties)
+    }
+
+    /// Subscribes exactly so, and says what SUBACK said.
+    pub(crate) fn subscribe_as(
+        &mut self,
+        filters: Vec<SubscribeFilter>,
+        properties: SubscribeProperties,
+    ) -> Vec<ReasonCode> {
+        let packet_id = self.new_packet_id();
         self.send(&Packet::Subscribe(Subscribe {
             packet_id,
             properties,
-            filters: filters.collect(),
+            filters,
         }));
         match self.wait_for(|packet| matches!(packet, Packet::SubAck(_))) {
             Packet::SubAck(ack) => {
