@@ -28,5 +28,6 @@ mod protobuf;
 mod refusals;
 mod rpc;
 mod strangers;
+mod sync;
 mod transports;
 mod walkthrough;
