@@ -51,13 +51,24 @@ pub trait Hooks: Send + Sync + 'static {
         &self,
         _user: &str,
         _request: &AuthenticateRequest,
-    ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
+    ) -> Result<Option<Credential>, ReasonCode> {
         Err(ReasonCode::BadAuthenticationMethod)
     }
 
-    /// Somebody who gave this user name could not prove by SCRAM-SHA-256 that he has its password, or there is no such
-    /// user: for whoever counts failed logins.
-    fn on_scram_refused(&self, _user: &str, _request: &AuthenticateRequest) {}
+    /// Who a login by SCRAM-SHA-256 is whose proof was judged: `proved` is what `scram_credential` said, if the client
+    /// has the password to it; `None` after a wrong proof, and always for a user whom nobody knows. A failed login is
+    /// counted here, and one that is right may be refused all the same: nothing has been answered yet.
+    ///
+    /// # Errors
+    /// The refusal that CONNACK carries; always one if nothing was proved.
+    async fn scram_login(
+        &self,
+        _user: &str,
+        _request: &AuthenticateRequest,
+        _proved: Option<&Credential>,
+    ) -> Result<Identity, ReasonCode> {
+        Err(ReasonCode::BadAuthenticationMethod)
+    }
 
     /// Begins an enhanced authentication (5.0) by a method that is not built in, at CONNECT or, without user name and
     /// password, on a live connection. The default knows no method.

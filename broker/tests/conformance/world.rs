@@ -376,19 +376,27 @@ impl Hooks for Plugin {
         &self,
         user: &str,
         _request: &AuthenticateRequest,
-    ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
+    ) -> Result<Option<Credential>, ReasonCode> {
         let password: &[u8] = match user {
             "alice" => b"secret of alice",
             "bob" => b"secret of bob",
             "busy" => return Err(ReasonCode::ServerUnavailable),
             _ => return Ok(None),
         };
-        let credential = Credential::derive(password, b"salt", 4_096);
-        Ok(Some((identity(user), credential)))
+        Ok(Some(Credential::derive(password, b"salt", 4_096)))
     }
 
-    fn on_scram_refused(&self, user: &str, _request: &AuthenticateRequest) {
+    async fn scram_login(
+        &self,
+        user: &str,
+        _request: &AuthenticateRequest,
+        proved: Option<&Credential>,
+    ) -> Result<Identity, ReasonCode> {
+        if proved.is_some() {
+            return Ok(identity(user));
+        }
         self.record_as(user, Event::ScramRefused);
+        Err(ReasonCode::NotAuthorized)
     }
 
     /// `ECHO`: who says the same thing twice is `alice`.

@@ -25,6 +25,7 @@ mod operation;
 mod persistence;
 mod refusals;
 mod rpc;
+mod scram;
 mod strangers;
 mod transports;
 mod walkthrough;
