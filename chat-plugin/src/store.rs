@@ -7,7 +7,6 @@
 
 pub mod clock;
 #[cfg(any(feature = "fjall", feature = "sled"))]
-mod dump;
 pub mod embedded;
 mod metrics;
 mod options;
@@ -20,6 +19,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 pub use broker::store::Health;
 use broker::store::kv::EngineError;
+use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 
 use crate::domain::conversation::Conversation;
@@ -29,7 +29,6 @@ use crate::domain::member::{Marks, Member};
 use crate::domain::user::{Token, User};
 
 #[cfg(any(feature = "fjall", feature = "sled"))]
-pub use self::dump::{Compacted, Dumped, compact, dump, load};
 pub use self::metrics::StoreMetrics;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::options::engine_of;
@@ -370,6 +369,17 @@ pub enum StoreError {
     /// There is no such row.
     #[error("not found")]
     NotFound,
+}
+
+impl From<OfflineError> for StoreError {
+    fn from(error: OfflineError) -> Self {
+        match error {
+            OfflineError::File(why) => Self::File(why),
+            OfflineError::Exists => Self::Exists,
+            OfflineError::Engine(error) => error.into(),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
 }
 
 impl From<EngineError> for StoreError {

@@ -155,6 +155,11 @@ impl Shared {
         }))
     }
 
+    /// May it be at rest? What is there already takes no more room to speak of.
+    fn has_disk(&self) -> bool {
+        self.number.is_some() || self.entry.as_ref().is_none_or(|entry| !entry.is_full())
+    }
+
     /// Notes that a session's queue has it.
     fn note(&mut self, session: u64, place: u64, queued: &mut Queued) {
         let Some(message) = self.store() else { return };
@@ -228,6 +233,10 @@ impl Queue {
                 return Pushed::Full;
             }
             let durable = qos > Qos::AtMostOnce && self.is_durable();
+            if durable && !shared.has_disk() {
+                inner.dropped += 1;
+                return Pushed::Full;
+            }
             let publish = if away || durable || inner.messages.len() >= COMPACT_FROM {
                 shared.compact()
             } else {

@@ -67,6 +67,7 @@ impl World {
             engine: EngineKind::Memory,
             directory: PathBuf::new(),
             memory_bytes: 0,
+            disk_bytes_max: 0,
             accept_loss: false,
         };
         let sessions = broker::store::sessions::open(&options).unwrap();

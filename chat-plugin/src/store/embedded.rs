@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use broker::store::budget::DiskGuard;
 use broker::store::condition::Condition;
 use broker::store::directory::Directory;
 use broker::store::kv::{KeyRange, KvEngine, Table};
@@ -34,7 +35,6 @@ use self::queue::{Job, Queue, Reply, Size, draft_size};
 use self::reads::{
     all_cursors, bad_key, hole, members, own_before, page, read_seq, tail_cid, visit, visit_user,
 };
-use self::upkeep::DiskGuard;
 use self::writer::Writer;
 use super::clock::Clock;
 use super::{

@@ -61,9 +61,3 @@ pub(super) const ALL: &[Table] = &[
     TOKEN,
     USER_TOKEN,
 ];
-
-/// The table of a number.
-#[cfg(any(feature = "fjall", feature = "sled"))]
-pub(super) fn from_byte(byte: u8) -> Option<Table> {
-    ALL.iter().copied().find(|table| table.to_byte() == byte)
-}

@@ -1,95 +1,18 @@
-//! Work beside the commits: the disk budget, and the hourly removal of what is over.
+//! Work beside the commits: the hourly removal of what is over.
 
 use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
-use std::time::Duration;
 
-use broker::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order};
+use broker::store::kv::{KeyRange, KvBatch, KvEngine, Order};
 
 use super::queue::Reply;
 use super::values;
 use crate::store::{StoreError, tables};
 
-/// The budget is looked at so often, if something was written.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// And whenever so much was written, or an eighth of what is left.
-const CHECK_BYTES: u64 = 32 * 1024 * 1024;
 /// Rows that one piece of the hourly work looks at.
 const SLICE_ROWS: usize = 1_000;
 /// Receipts are kept so long.
 const RECEIPT_KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
-
-/// Watches what the store occupies on the disk.
-#[derive(Debug)]
-pub(super) struct DiskGuard {
-    /// 0: no budget.
-    bytes_max: u64,
-    written: u64,
-    check_at_bytes: u64,
-    checked_at: Option<Duration>,
-    is_full: bool,
-}
-
-impl DiskGuard {
-    pub(super) fn new(bytes_max: u64) -> Self {
-        Self {
-            bytes_max,
-            written: 0,
-            check_at_bytes: 0,
-            checked_at: None,
-            is_full: false,
-        }
-    }
-
-    pub(super) fn note_written(&mut self, bytes: usize) {
-        self.written = self.written.saturating_add(bytes as u64);
-    }
-
-    /// Looks, if it is time.
-    pub(super) fn check(
-        &mut self,
-        engine: &impl KvEngine,
-        now: Duration,
-    ) -> Result<Budget, EngineError> {
-        let is_early = self
-            .checked_at
-            .is_some_and(|at| now.saturating_sub(at) < CHECK_INTERVAL);
-        if self.bytes_max == 0 || (is_early && self.written < self.check_at_bytes) {
-            return Ok(Budget::NotLooked);
-        }
-        let used = engine.stats()?.disk_bytes;
-        let left = self.bytes_max.saturating_sub(used);
-        self.written = 0;
-        self.check_at_bytes = (left / 8).min(CHECK_BYTES);
-        self.checked_at = Some(now);
-        let resumes_at = self.bytes_max / 100 * 95;
-        self.is_full = used
-            >= if self.is_full {
-                resumes_at
-            } else {
-                self.bytes_max
-            };
-        Ok(if self.is_full {
-            Budget::Full(format!(
-                "{used} bytes of disk are used, max_disk_bytes is {}",
-                self.bytes_max
-            ))
-        } else {
-            Budget::Room
-        })
-    }
-}
-
-/// How the disk budget stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Budget {
-    /// It was not time to look.
-    NotLooked,
-    /// There is room.
-    Room,
-    /// It is used up, in words.
-    Full(String),
-}
 
 /// The hourly work, in pieces that do not hold up commits.
 pub(super) struct Maintenance {

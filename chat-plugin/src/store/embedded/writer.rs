@@ -11,6 +11,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::store::budget::{Budget, DiskGuard};
 use broker::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
 use broker::store::recover::CommitRow;
 use broker::store::watermark::Watermark;
@@ -22,7 +23,7 @@ use super::heads::Known;
 use super::keys;
 use super::overlay::Waiting;
 use super::queue::{Job, Reply, Wake};
-use super::upkeep::{Budget, DiskGuard, Maintenance};
+use super::upkeep::Maintenance;
 use super::values::{self, First};
 use super::{Opened, Shared};
 use crate::domain::device::Inflight;
