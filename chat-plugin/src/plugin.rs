@@ -219,7 +219,8 @@ impl ChatPlugin {
             if let Err(error) = self.drop_old_devices().await {
                 tracing::error!(%error, "old devices could not be dropped");
             }
-            if let Err(error) = self.service.store.maintain(crate::clock::now_ms()).await {
+            let (now_ms, oldest_ms) = (crate::clock::now_ms(), self.oldest_ms());
+            if let Err(error) = self.service.store.maintain(now_ms, oldest_ms).await {
                 tracing::error!(%error, "the hourly upkeep of the store failed");
             }
         }
@@ -229,8 +230,7 @@ impl ChatPlugin {
     async fn drop_old_devices(&self) -> Result<(), StoreError> {
         const PAGE: usize = 256;
         let store = &self.service.store;
-        let kept_ms = u64::from(self.service.config.cursor_days) * 24 * 3_600 * 1_000;
-        let oldest_ms = crate::clock::now_ms().saturating_sub(kept_ms);
+        let oldest_ms = self.oldest_ms();
         let mut after = None;
         loop {
             let users = store.users(after, PAGE).await?;
@@ -253,6 +253,12 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// Who has not been seen since then is not waited for any longer.
+    fn oldest_ms(&self) -> u64 {
+        let kept_ms = u64::from(self.service.config.cursor_days) * 24 * 3_600 * 1_000;
+        crate::clock::now_ms().saturating_sub(kept_ms)
     }
 
     /// When a device that is not connected was seen last. One that was when the server was killed is noted as connected,

@@ -628,8 +628,9 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         self.ask(Job::Flush).await
     }
 
-    async fn maintain(&self, now_ms: u64) -> Result<(), StoreError> {
-        self.ask(|reply| Job::Maintain(now_ms, reply)).await
+    async fn maintain(&self, now_ms: u64, oldest_ms: u64) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Maintain(now_ms, oldest_ms, reply))
+            .await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
 
-use broker::store::kv::{KeyRange, KvBatch, KvEngine, Order};
+use broker::store::kv::{KeyRange, KvBatch, KvEngine, Order, Table};
 
 use super::queue::Reply;
 use super::values;
@@ -28,10 +28,15 @@ enum Step {
         keep_ms: u64,
         after: Option<Vec<u8>>,
     },
+    /// Drop QoS 2 exchanges that began before this time, and whose client has not come back to end them; from this key on.
+    Exchanges {
+        from_ms: u64,
+        after: Option<Vec<u8>>,
+    },
 }
 
 impl Maintenance {
-    pub(super) fn new(keep_week: u16, now_ms: u64) -> Self {
+    pub(super) fn new(keep_week: u16, now_ms: u64, exchanges_from_ms: u64) -> Self {
         Self {
             steps: VecDeque::from([
                 Step::Weeks {
@@ -40,6 +45,10 @@ impl Maintenance {
                 },
                 Step::Receipts {
                     keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
+                    after: None,
+                },
+                Step::Exchanges {
+                    from_ms: exchanges_from_ms,
                     after: None,
                 },
             ]),
@@ -83,9 +92,27 @@ impl Maintenance {
                 (progress.removed, next)
             }
             Step::Receipts { keep_ms, after } => {
-                let (removed, last) = drop_receipts(engine, keep_ms, after.as_deref())?;
+                // A row that makes no sense is dropped, too: all it could cause is a repeated receipt.
+                let is_old = |value: &[u8]| {
+                    let ts_ms = values::read_time(tables::RECEIPT_DUE.name(), value);
+                    ts_ms.unwrap_or_default() < keep_ms
+                };
+                let (removed, last) =
+                    drop_old(engine, tables::RECEIPT_DUE, after.as_deref(), is_old)?;
                 let next = last.map(|key| Step::Receipts {
                     keep_ms,
+                    after: Some(key),
+                });
+                (removed, next)
+            }
+            Step::Exchanges { from_ms, after } => {
+                let is_old = |value: &[u8]| {
+                    let row = values::read_exchanged(value);
+                    row.is_ok_and(|row| row.ts_ms < from_ms)
+                };
+                let (removed, last) = drop_old(engine, tables::EXCHANGE, after.as_deref(), is_old)?;
+                let next = last.map(|key| Step::Exchanges {
+                    from_ms,
                     after: Some(key),
                 });
                 (removed, next)
@@ -98,10 +125,12 @@ impl Maintenance {
     }
 }
 
-fn drop_receipts(
+/// Looks at one page of a table, and says after which key the next one begins.
+fn drop_old(
     engine: &impl KvEngine,
-    keep_ms: u64,
+    table: Table,
     after: Option<&[u8]>,
+    is_old: impl Fn(&[u8]) -> bool,
 ) -> Result<(usize, Option<Vec<u8>>), StoreError> {
     let range = KeyRange {
         from: after.map_or(Bound::Unbounded, Bound::Excluded),
@@ -110,24 +139,17 @@ fn drop_receipts(
     let mut batch = KvBatch::default();
     let mut seen = 0;
     let mut last = None;
-    engine.scan(
-        tables::RECEIPT_DUE,
-        range,
-        Order::Ascending,
-        &mut |key, value| {
-            // A row that makes no sense is dropped, too: all it could cause is a repeated receipt.
-            let ts_ms = values::read_time(tables::RECEIPT_DUE.name(), value).unwrap_or_default();
-            if ts_ms < keep_ms {
-                batch.remove(tables::RECEIPT_DUE, key);
-            }
-            seen += 1;
-            if seen < SLICE_ROWS {
-                return ControlFlow::Continue(());
-            }
-            last = Some(key.to_vec());
-            ControlFlow::Break(())
-        },
-    )?;
+    engine.scan(table, range, Order::Ascending, &mut |key, value| {
+        if is_old(value) {
+            batch.remove(table, key);
+        }
+        seen += 1;
+        if seen < SLICE_ROWS {
+            return ControlFlow::Continue(());
+        }
+        last = Some(key.to_vec());
+        ControlFlow::Break(())
+    })?;
     if !batch.is_empty() {
         engine.commit_relaxed(&batch)?;
     }

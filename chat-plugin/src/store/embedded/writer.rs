@@ -291,7 +291,9 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
-            Job::Maintain(now_ms, reply) => self.maintain(now_ms, reply),
+            Job::Maintain(now_ms, exchanges_from_ms, reply) => {
+                self.maintain(now_ms, exchanges_from_ms, reply);
+            }
             Job::Close(_) => {}
         }
     }
@@ -643,12 +645,12 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Begins (or joins) the hourly work; the uptime is saved in any case.
-    fn maintain(&mut self, now_ms: u64, reply: Reply<()>) {
+    fn maintain(&mut self, now_ms: u64, exchanges_from_ms: u64, reply: Reply<()>) {
         self.group.is_forced = true;
         self.group.is_durable = true;
         let keep_week = self.week().saturating_sub(1);
         self.maintenance
-            .get_or_insert_with(|| Maintenance::new(keep_week, now_ms))
+            .get_or_insert_with(|| Maintenance::new(keep_week, now_ms, exchanges_from_ms))
             .join(reply);
     }
 

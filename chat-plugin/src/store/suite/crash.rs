@@ -345,7 +345,7 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
     drop(store);
     world.options.max_disk_bytes = 1;
     let store = world.open();
-    store.maintain(0).await.unwrap();
+    store.maintain(0, 0).await.unwrap();
     let refused = store.append(vec![draft(cid(1), 1, "a", 1)]).await;
     assert!(
         matches!(refused, Err(StoreError::ReadOnly(_))),
