@@ -21,6 +21,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, timeout};
 use tracing::{debug, info};
@@ -88,12 +89,26 @@ where
         hang_up(server, &mut link).await;
         return;
     };
-    let connack = ConnAck {
-        session_present: false,
-        reason,
-        properties: ConnAckProperties::default(),
+    let text = match &refused.cause {
+        handshake::Cause::Read(error) => Some(error.to_string().into()),
+        _ => reason.text().map(ByteString::from_static),
     };
-    link.send(&Packet::ConnAck(Box::new(connack)), version);
+    let connack = |reason_string| {
+        Packet::ConnAck(Box::new(ConnAck {
+            session_present: false,
+            reason,
+            properties: ConnAckProperties {
+                reason_string,
+                ..ConnAckProperties::default()
+            },
+        }))
+    };
+    let mut answer = connack(text);
+    // [MQTT-3.2.2-19]; in 3.1.1 there are no properties.
+    if !link.may_explain(encoded_len(&answer, version)) {
+        answer = connack(None);
+    }
+    link.send(&answer, version);
     close(server, &mut link).await;
 }
 

@@ -12,6 +12,7 @@ pub mod directory;
 pub mod fjall;
 pub mod kv;
 pub mod memory;
+#[cfg(any(feature = "fjall", feature = "sled"))]
 pub mod offline;
 pub mod recover;
 pub mod sessions;

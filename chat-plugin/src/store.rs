@@ -6,7 +6,6 @@
 //! [`open`] chooses the backend: [`embedded::EmbeddedStore`] over one of the engines. `docs/storage.md` draws the rows.
 
 pub mod clock;
-#[cfg(any(feature = "fjall", feature = "sled"))]
 pub mod embedded;
 mod metrics;
 mod options;
@@ -19,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 pub use broker::store::Health;
 use broker::store::kv::EngineError;
+#[cfg(any(feature = "fjall", feature = "sled"))]
 use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 
@@ -28,7 +28,6 @@ use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
 use crate::domain::user::{Token, User};
 
-#[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::metrics::StoreMetrics;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::options::engine_of;
@@ -202,8 +201,9 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Waits until every relaxed write so far is durable.
     async fn flush(&self) -> Result<(), StoreError>;
 
-    /// Drops idempotency keys and receipt rows whose time is over; compacts if the engine wants to. Called every hour.
-    async fn maintain(&self, now_ms: u64) -> Result<(), StoreError>;
+    /// Drops idempotency keys and receipt rows whose time is over, and QoS 2 exchanges that began before `oldest_ms`: their
+    /// client is not waited for any longer. Compacts if the engine wants to. Called every hour.
+    async fn maintain(&self, now_ms: u64, oldest_ms: u64) -> Result<(), StoreError>;
 
     /// Flushes, writes the commit watermark, and closes. Nothing works afterwards.
     async fn close(&self) -> Result<(), StoreError>;
@@ -371,6 +371,7 @@ pub enum StoreError {
     NotFound,
 }
 
+#[cfg(any(feature = "fjall", feature = "sled"))]
 impl From<OfflineError> for StoreError {
     fn from(error: OfflineError) -> Self {
         match error {

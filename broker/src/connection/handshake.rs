@@ -197,7 +197,10 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     link: &mut Link<S>,
 ) -> Result<Box<Connect>, Refused> {
     match link.read_packet().await {
-        Ok(Some(Packet::Connect(connect))) => Ok(connect),
+        Ok(Some(Packet::Connect(connect))) => {
+            link.note_limits(&connect.properties);
+            Ok(connect)
+        }
         Ok(None) => Err(Refused::silently(Cause::Closed)),
         // The decoder lets nothing but CONNECT through as the first packet.
         Ok(Some(_)) => Err(Refused::silently(Cause::Reason(ReasonCode::ProtocolError))),
