@@ -83,9 +83,9 @@ pub trait Hooks: Send + Sync + 'static {
         Err(ReasonCode::BadAuthenticationMethod)
     }
 
-    /// May this client publish to, or subscribe to, this ordinary topic (one outside the plugin's root)? Asked when the
-    /// operator's rules say nothing.
-    fn authorize(&self, client: &ClientInfo, access: Access, topic: &str) -> bool;
+    /// May they publish to, or subscribe to, this ordinary topic (one outside the plugin's root)? Asked when the operator's
+    /// rules say nothing; for the will of a client that is away too, when its time has come.
+    fn authorize(&self, who: Who<'_>, access: Access, topic: &str) -> bool;
 
     /// A session opens, before CONNACK. An earlier connection of the same (user, client identifier) has been closed and
     /// its `on_disconnected` has been called.
@@ -286,11 +286,15 @@ pub struct ClientInfo {
 impl ClientInfo {
     /// What the operator's rules say to this.
     pub fn judge(&self, request: Request<'_>) -> Verdict {
-        let who = Who {
+        self.rules.current().judge(self.who(), request)
+    }
+
+    /// Who is asked about.
+    pub fn who(&self) -> Who<'_> {
+        Who {
             user: &self.identity.name,
             client_id: &self.client_id,
-        };
-        self.rules.current().judge(who, request)
+        }
     }
 
     /// Asks the connection to `pull` soon. Cheap, from any thread, also after the connection has ended.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use broker::acl::Who;
 use broker::codec::packet::{PacketId, Publish, SubscribeFilter};
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
@@ -679,7 +680,7 @@ impl Hooks for ChatPlugin {
         Ok(identity(&user))
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, _topic: &str) -> bool {
+    fn authorize(&self, _who: Who<'_>, _access: Access, _topic: &str) -> bool {
         self.ordinary_topics_open
     }
 

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::acl::Who;
 use crate::config::Config;
 use crate::hooks::{
     Access, AuthenticateRequest, Credit, Delivery, DeliveryOutcome, DeliveryRef, Hooks, Identity,
@@ -32,7 +33,7 @@ impl Hooks for Silent {
         })
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, _topic: &str) -> bool {
+    fn authorize(&self, _who: Who<'_>, _access: Access, _topic: &str) -> bool {
         true
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use broker::acl::Who;
 use broker::acl::{Acl, AclFile, Rules};
 use broker::codec::packet::{ConnAck, Connect, PacketId, Publish, Qos, SubscribeFilter, Version};
 use broker::codec::properties::PublishProperties;
@@ -181,6 +182,7 @@ struct State {
     rooms: Vec<Room>,
     clients: HashMap<String, Arc<ClientInfo>>,
     refuse_session: Option<ReasonCode>,
+    forbidden: Option<String>,
     authentications: Vec<oneshot::Sender<()>>,
     sender: Option<mpsc::Sender<(String, Event)>>,
 }
@@ -229,6 +231,11 @@ impl Plugin {
 
     pub(crate) fn refuse_sessions(&self, reason: ReasonCode) {
         self.with(|state| state.refuse_session = Some(reason));
+    }
+
+    /// From now on nobody may publish there.
+    pub(crate) fn forbid(&self, topic: &str) {
+        self.with(|state| state.forbidden = Some(topic.to_owned()));
     }
 
     /// The tickets of publishes that were kept, in the order of arrival.
@@ -412,8 +419,8 @@ impl Hooks for Plugin {
         }
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
-        !topic.contains("forbidden")
+    fn authorize(&self, _who: Who<'_>, _access: Access, topic: &str) -> bool {
+        !topic.contains("forbidden") && self.with(|state| state.forbidden.as_deref() != Some(topic))
     }
 
     async fn on_connected(
