@@ -173,15 +173,14 @@ fn explained(reasons: &[ReasonCode]) -> Option<ByteString> {
     if reasons.len() == 1 {
         return Some(ByteString::from_static(text));
     }
-    let mut all = format!("filter {first}: {text}");
-    for (number, text) in refused.by_ref().take(EXPLAINED_MAX - 1) {
-        all.push_str(&format!(", filter {number}: {text}"));
-    }
+    let mut parts = vec![format!("filter {first}: {text}")];
+    let others = refused.by_ref().take(EXPLAINED_MAX - 1);
+    parts.extend(others.map(|(number, text)| format!("filter {number}: {text}")));
     let more = refused.count();
     if more > 0 {
-        all.push_str(&format!(", and {more} more"));
+        parts.push(format!("and {more} more"));
     }
-    Some(all.into())
+    Some(parts.join(", ").into())
 }
 
 /// So many refusals are named in one Reason String.

@@ -64,13 +64,11 @@ impl Authority {
     pub(super) fn revoke(&self, certificates: &[&Issued], days: i32, to: &Path) {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        let mut index = String::new();
-        for issued in certificates {
+        let lines = certificates.iter().map(|issued| {
             let serial = issued.serial();
-            index.push_str(&format!(
-                "R\t491231000000Z\t250101000000Z\t{serial}\tunknown\t/CN=x\n"
-            ));
-        }
+            format!("R\t491231000000Z\t250101000000Z\t{serial}\tunknown\t/CN=x\n")
+        });
+        let index: String = lines.collect();
         let database = path("index.txt");
         let config = format!(
             "[ca]\ndefault_ca = one\n[one]\ndatabase = {database}\ncrlnumber = {}\ndefault_md = sha256\n\
