@@ -222,7 +222,12 @@ impl Accounts {
         user.scram = kept.scram;
         match self.store.update_user(user.clone()).await {
             Ok(()) => {
-                tracing::info!(handle = %user.handle, scram = user.scram.is_some(), "a password is kept in the present form now");
+                let (handle, scram) = (&user.handle, user.scram.is_some());
+                if user.password_hash == seen.password_hash {
+                    tracing::info!(%handle, scram, "the keys for SCRAM follow the option now");
+                } else {
+                    tracing::info!(%handle, "an imported password is hashed by argon2id now");
+                }
                 Ok(Some(user))
             }
             Err(StoreError::ReadOnly(_)) => Ok(Some(seen.clone())),
