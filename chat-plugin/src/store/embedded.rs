@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use broker::store::budget::DiskGuard;
 use broker::store::condition::Condition;
 use broker::store::directory::Directory;
 use broker::store::kv::{KeyRange, KvEngine, Table};
@@ -35,7 +36,6 @@ use self::reads::{
     all_cursors, bad_key, changes, hole, members, own_before, page, read_seq, tail_cid, visit,
     visit_user,
 };
-use self::upkeep::DiskGuard;
 use self::writer::Writer;
 use super::clock::Clock;
 use super::{
@@ -670,8 +670,9 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         self.ask(Job::Flush).await
     }
 
-    async fn maintain(&self, now_ms: u64) -> Result<(), StoreError> {
-        self.ask(|reply| Job::Maintain(now_ms, reply)).await
+    async fn maintain(&self, now_ms: u64, oldest_ms: u64) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Maintain(now_ms, oldest_ms, reply))
+            .await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -74,9 +74,3 @@ pub(super) const ALL: &[Table] = &[
     CHANGE,
     CHANGED,
 ];
-
-/// The table of a number.
-#[cfg(any(feature = "fjall", feature = "sled"))]
-pub(super) fn from_byte(byte: u8) -> Option<Table> {
-    ALL.iter().copied().find(|table| table.to_byte() == byte)
-}

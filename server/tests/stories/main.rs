@@ -27,6 +27,7 @@ mod persistence;
 mod protobuf;
 mod refusals;
 mod rpc;
+mod scram;
 mod strangers;
 mod sync;
 mod transports;

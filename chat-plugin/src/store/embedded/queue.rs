@@ -35,7 +35,7 @@ pub(super) enum Job {
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
     Flush(Reply<()>),
-    Maintain(u64, Reply<()>),
+    Maintain(u64, u64, Reply<()>),
     Close(Reply<()>),
 }
 
@@ -60,7 +60,7 @@ impl Job {
             | Self::UpdateUser(_, reply)
             | Self::PutToken(_, reply)
             | Self::Flush(reply)
-            | Self::Maintain(_, reply)
+            | Self::Maintain(_, _, reply)
             | Self::Close(reply) => reply.send(Err(error)).is_err(),
         };
     }

@@ -9,7 +9,7 @@ use crate::domain::conversation::Settings;
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
 use crate::domain::member::{Interval, Marks, Member, Role};
-use crate::domain::user::{Token, User};
+use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::StoreError;
 
 /// The format byte of everything written today.
@@ -228,13 +228,21 @@ pub(super) fn write_exchanged(exchanged: &Exchanged) -> Vec<u8> {
 }
 
 pub(super) fn write_user(user: &User) -> Vec<u8> {
-    let flags = u8::from(user.password_hash.is_some()) | u8::from(user.removed_ms.is_some()) << 1;
+    let flags = u8::from(user.password_hash.is_some())
+        | u8::from(user.removed_ms.is_some()) << 1
+        | u8::from(user.scram.is_some()) << 2;
     let mut out = vec![FORMAT, flags];
     time(&mut out, user.created_ms);
     time(&mut out, user.removed_ms.unwrap_or(0));
     text(&mut out, user.handle.as_str());
     text(&mut out, &user.name);
     text(&mut out, user.password_hash.as_deref().unwrap_or_default());
+    if let Some(keys) = &user.scram {
+        out.extend_from_slice(&keys.salt);
+        out.extend_from_slice(&keys.iterations.to_be_bytes());
+        out.extend_from_slice(&keys.stored_key);
+        out.extend_from_slice(&keys.server_key);
+    }
     out
 }
 
@@ -580,11 +588,21 @@ pub(super) fn read_user(id: UserId, value: &[u8]) -> Read<User> {
         .map_err(|_| reader.bad("bad handle"))?;
     let name = reader.text()?.to_owned();
     let password_hash = reader.text()?;
+    let scram = match flags & 4 {
+        0 => None,
+        _ => Some(ScramKeys {
+            salt: reader.array()?,
+            iterations: u32::from_be_bytes(reader.array()?),
+            stored_key: reader.array()?,
+            server_key: reader.array()?,
+        }),
+    };
     let user = User {
         id,
         handle,
         name,
         password_hash: (flags & 1 != 0).then(|| password_hash.to_owned()),
+        scram,
         created_ms,
         removed_ms: (flags & 2 != 0).then_some(removed_ms),
     };
@@ -697,10 +715,24 @@ mod tests {
             handle: "alice".parse().unwrap(),
             name: "Alice".to_owned(),
             password_hash: None,
+            scram: None,
             created_ms: 1,
             removed_ms: Some(0),
         };
-        assert_eq!(read_user(user.id, &write_user(&user)), Ok(user));
+        let with_password = User {
+            password_hash: Some("$argon2id$".to_owned()),
+            scram: Some(ScramKeys {
+                salt: [1; 16],
+                iterations: 15_000,
+                stored_key: [2; 32],
+                server_key: [3; 32],
+            }),
+            removed_ms: None,
+            ..user.clone()
+        };
+        for user in [user, with_password] {
+            assert_eq!(read_user(user.id, &write_user(&user)), Ok(user));
+        }
 
         let member = Member {
             user: uid(1),

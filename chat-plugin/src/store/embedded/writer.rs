@@ -12,6 +12,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::store::budget::{Budget, DiskGuard};
 use broker::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
 use broker::store::recover::CommitRow;
 use broker::store::watermark::Watermark;
@@ -23,7 +24,7 @@ use super::heads::Known;
 use super::keys;
 use super::overlay::Waiting;
 use super::queue::{Job, Reply, Wake};
-use super::upkeep::{Budget, DiskGuard, Maintenance};
+use super::upkeep::Maintenance;
 use super::values::{self, First};
 use super::{Opened, Shared};
 use crate::domain::device::Inflight;
@@ -306,7 +307,9 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
-            Job::Maintain(now_ms, reply) => self.maintain(now_ms, reply),
+            Job::Maintain(now_ms, exchanges_from_ms, reply) => {
+                self.maintain(now_ms, exchanges_from_ms, reply);
+            }
             Job::Close(_) => {}
         }
     }
@@ -658,12 +661,12 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Begins (or joins) the hourly work; the uptime is saved in any case.
-    fn maintain(&mut self, now_ms: u64, reply: Reply<()>) {
+    fn maintain(&mut self, now_ms: u64, exchanges_from_ms: u64, reply: Reply<()>) {
         self.group.is_forced = true;
         self.group.is_durable = true;
         let keep_week = self.week().saturating_sub(1);
         self.maintenance
-            .get_or_insert_with(|| Maintenance::new(keep_week, now_ms))
+            .get_or_insert_with(|| Maintenance::new(keep_week, now_ms, exchanges_from_ms))
             .join(reply);
     }
 
