@@ -6,6 +6,7 @@ pub mod membership;
 pub mod people;
 pub(crate) mod privacy;
 pub mod send;
+pub mod sync;
 
 use std::borrow::Cow;
 use std::sync::Arc;

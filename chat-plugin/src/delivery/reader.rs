@@ -2,8 +2,9 @@
 //! to be read from the store is named, and brought by [`Reader::arrived`].
 //!
 //! Order of a pull: deliveries that an earlier connection left unacknowledged, then replies, receipts, presence and
-//! typing, then the conversations by turns of so many entries each.
+//! typing, account changes, then the conversations by turns of so many entries each.
 
+mod account;
 mod hints;
 mod pull;
 mod reference;
@@ -19,6 +20,7 @@ use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 use proto::topics::Form;
 
+pub(crate) use self::account::Account;
 use self::hints::Hints;
 use self::pull::Out;
 pub(crate) use self::reference::Reference;
@@ -47,6 +49,7 @@ pub(crate) struct Reader {
     pub(crate) device: DeviceId,
     limits: ReaderLimits,
     ended: AtomicBool,
+    account: Account,
     state: Mutex<State>,
 }
 
@@ -222,6 +225,7 @@ impl Reader {
             device,
             limits,
             ended: AtomicBool::new(false),
+            account: Account::default(),
             state: Mutex::default(),
         }
     }
@@ -229,6 +233,12 @@ impl Reader {
     /// The connection has ended: nothing more is looked up for it.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        self.account.end();
+    }
+
+    /// The subscription to changes of the own list of conversations.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -446,6 +456,7 @@ impl Reader {
 
     /// An entry that this user may see has been committed.
     pub(crate) fn announce(&self, live: &Arc<Live>, seq: Seq) {
+        self.account.changed();
         let mut state = self.state();
         let mut woken = state.announce_inbox(live, seq.previous(), seq);
         let slots = state
@@ -599,6 +610,7 @@ impl Reader {
             state.pull_replies(&mut out);
             state.pull_receipts(&mut out);
             state.hints.pull(&mut out);
+            out.pull_account();
             state.pull_turns(&mut out, self.limits.turn_entries);
         }
         out.pulled
@@ -609,14 +621,21 @@ impl Reader {
         let mut state = self.state();
         let mut touched = HashSet::new();
         for (reference, outcome) in outcomes {
-            let Some(Reference::Entry {
-                slot,
-                conversation,
-                seq,
-                generation,
-            }) = Reference::decode(reference)
-            else {
-                continue;
+            let (slot, conversation, seq, generation) = match Reference::decode(reference) {
+                Some(Reference::Entry {
+                    slot,
+                    conversation,
+                    seq,
+                    generation,
+                }) => (slot, conversation, seq, generation),
+                Some(Reference::Account { version }) => {
+                    let arrived = [DeliveryOutcome::Acknowledged, DeliveryOutcome::HandedOver];
+                    if arrived.contains(outcome) {
+                        self.account.acknowledge(version);
+                    }
+                    continue;
+                }
+                Some(Reference::State { .. }) | None => continue,
             };
             let acknowledged = *outcome == DeliveryOutcome::Acknowledged;
             let key = if slot >= LOG_SLOT {
@@ -672,7 +691,7 @@ impl Reader {
             .filter_map(|(id, reference)| Some((*id, Reference::decode(reference)?)));
         decoded
             .filter(|(_, reference)| match reference {
-                Reference::State { .. } => false,
+                Reference::State { .. } | Reference::Account { .. } => false,
                 Reference::Entry {
                     slot, generation, ..
                 } if *slot >= LOG_SLOT => state

@@ -198,7 +198,7 @@ impl ChatPlugin {
             return Ok(Err(ReasonCode::QuotaExceeded));
         }
         let conversation = match &parsed {
-            FilterTopic::Account | FilterTopic::Device => {
+            FilterTopic::Device => {
                 return Ok(Err(ReasonCode::ImplementationSpecificError));
             }
             FilterTopic::Presence(target) => {
@@ -293,6 +293,16 @@ impl ChatPlugin {
             FilterTopic::Typing(scope) => reader.subscribe_typing(one(*scope), options),
             FilterTopic::Rpc(names) => reader.subscribe_replies(name(names).as_deref(), options),
             FilterTopic::Errors(names) => reader.subscribe_errors(name(names).as_deref(), options),
+            FilterTopic::Account => {
+                // State like receipts: who subscribes gets all of it, who comes back what changed meanwhile.
+                let since = match start {
+                    Start::New { .. } => 0,
+                    Start::Resumed { account, .. } => account,
+                };
+                if reader.account().subscribe(options, since) {
+                    self.watch_account(reader);
+                }
+            }
             FilterTopic::Log { cid, start: from } => {
                 self.activate_log(reader, (*cid, *from), (subscription, options), start)
                     .await?;
@@ -474,7 +484,12 @@ pub(super) enum Start {
     /// By SUBSCRIBE.
     New { kept: bool },
     /// With a session that was kept; the connection before was last seen then.
-    Resumed { seen_ms: u64, kept: bool },
+    Resumed {
+        seen_ms: u64,
+        /// The account version that the device knows.
+        account: u64,
+        kept: bool,
+    },
 }
 
 impl Device {
@@ -504,6 +519,7 @@ fn deactivate(reader: &Reader, subscription: &Subscription) {
         FilterTopic::Receipts(scope) => reader.unsubscribe_receipts(one(*scope)),
         FilterTopic::Typing(scope) => reader.unsubscribe_typing(one(*scope)),
         FilterTopic::Presence(_) => true, // not watched at all, if there is no such user
+        FilterTopic::Account => reader.account().unsubscribe(),
         FilterTopic::Rpc(names) => reader.unsubscribe_replies(name(names).as_deref()),
         FilterTopic::Errors(names) => reader.unsubscribe_errors(name(names).as_deref()),
         FilterTopic::Log { .. } => reader.unsubscribe_log(subscription.slot),

@@ -38,6 +38,14 @@ pub(super) const HANDLE: Table = Table::new(0x1E, "handle");
 pub(super) const TOKEN: Table = Table::new(0x1F, "token");
 /// Tokens by user.
 pub(super) const USER_TOKEN: Table = Table::new(0x20, "user_token");
+/// Users whose devices know a conversation as it is now.
+pub(super) const CLEAN: Table = Table::new(0x29, "clean");
+/// Account versions.
+pub(super) const ACCOUNT: Table = Table::new(0x2A, "account");
+/// Conversations by the account version of their last change.
+pub(super) const CHANGE: Table = Table::new(0x2B, "change");
+/// What a user has decided about a conversation, and the account version of its last change.
+pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
 /// What users decide about themselves.
 pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
 /// How users want to be seen, and when they were seen last.
@@ -64,12 +72,10 @@ pub(super) const ALL: &[Table] = &[
     HANDLE,
     TOKEN,
     USER_TOKEN,
+    CLEAN,
+    ACCOUNT,
+    CHANGE,
+    CHANGED,
     PROFILE,
     PRESENCE,
 ];
-
-/// The table of a number.
-#[cfg(any(feature = "fjall", feature = "sled"))]
-pub(super) fn from_byte(byte: u8) -> Option<Table> {
-    ALL.iter().copied().find(|table| table.to_byte() == byte)
-}

@@ -28,6 +28,8 @@ mod presence;
 mod protobuf;
 mod refusals;
 mod rpc;
+mod scram;
 mod strangers;
+mod sync;
 mod transports;
 mod walkthrough;
