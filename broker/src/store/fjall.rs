@@ -44,15 +44,30 @@ impl FjallEngine {
                 path.display()
             )));
         }
-        super::kv::guarded(|| Self::open_at(path, options))
+        let required = |table| !options.accept_loss && directory.has(table);
+        super::kv::guarded(|| Self::open_at(path, options, required))
     }
 
-    fn open_at(path: PathBuf, options: &OpenOptions) -> Result<Self, EngineError> {
+    fn open_at(
+        path: PathBuf,
+        options: &OpenOptions,
+        required: impl Fn(Table) -> bool,
+    ) -> Result<Self, EngineError> {
         let database = Database::builder(&path)
             .cache_size(options.memory_bytes / 2)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(WORKER_THREADS)
             .open()?;
+        // Opening a table makes it: one whose files are gone would be an empty one.
+        for table in options.tables {
+            if required(*table) && !database.keyspace_exists(table.name()) {
+                return Err(EngineError::Corrupt(format!(
+                    "the table {} is missing in {}",
+                    table.name(),
+                    path.display()
+                )));
+            }
+        }
         let tables = options
             .tables
             .iter()

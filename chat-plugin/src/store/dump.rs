@@ -208,7 +208,7 @@ fn work_on(
     }
     work.on(&engine, &mut watermark)?;
     drop(engine);
-    Ok(directory.set_ready()?)
+    Ok(directory.set_ready(super::tables::ALL)?)
 }
 
 /// A file that is hashed while it is written.

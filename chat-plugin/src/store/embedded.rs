@@ -121,7 +121,7 @@ impl<K: KvEngine> EmbeddedStore<K> {
             options.accept_loss,
         )?;
         if let Some(directory) = &mut directory {
-            directory.set_ready()?;
+            directory.set_ready(tables::ALL)?;
         }
         let heads_max = heads_max(options.memory_bytes);
         let shared = Arc::new(Shared {

@@ -20,6 +20,7 @@ super::stories![
     another_engine_is_refused,
     an_unfinished_creation_is_begun_anew,
     missing_files_are_no_empty_store,
+    a_missing_table_is_no_empty_one,
     a_store_behind_its_watermark_is_refused,
     a_damaged_store_is_an_error,
     a_lost_watermark_is_made_anew,
@@ -232,6 +233,34 @@ async fn missing_files_are_no_empty_store(world: World) {
     accepting.options = world.options.clone();
     accepting.options.accept_loss = true;
     assert!(all(&*accepting.open(), cid(1)).await.is_empty());
+}
+
+async fn a_missing_table_is_no_empty_one(world: World) {
+    if world.options.engine != EngineKind::Fjall {
+        return; // the others have all tables in one
+    }
+    let store = world.open();
+    fill(&*store).await;
+    store.close().await.unwrap();
+    drop(store);
+    let whole = world.killed();
+    let tables = world.options.directory.join("fjall/keyspaces");
+    let mut names: Vec<_> = std::fs::read_dir(&tables)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    for name in names {
+        let damaged = whole.killed();
+        let tables = damaged.options.directory.join("fjall/keyspaces");
+        std::fs::remove_dir_all(tables.join(&name)).unwrap();
+        let error = damaged.try_open().err().unwrap();
+        assert!(
+            matches!(error, StoreError::Corrupt(_) | StoreError::Unavailable(_)),
+            "{name:?}: {error}"
+        );
+    }
+    check(&*whole.open()).await;
 }
 
 async fn a_store_behind_its_watermark_is_refused(world: World) {
