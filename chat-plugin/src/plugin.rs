@@ -24,7 +24,7 @@ use broker::hooks::{
     DeliveryRef, Hooks, Identity, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored,
     Ticket,
 };
-use proto::ids::{DeviceId, MessageId, UserId};
+use proto::ids::{DeviceId, UserId};
 use proto::payload;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -196,6 +196,10 @@ impl ChatPlugin {
                     Ok(None) => {}
                     Err(error) => tracing::error!(%error, "a removed user could not be read"),
                 }
+                if let Some(plugin) = self.me.upgrade() {
+                    self.tracker
+                        .spawn(async move { plugin.see_off(user).await });
+                }
             }
             // Noted first: who is on the way in finds it, and who is in already is found here.
             self.logins.changed(user, at);
@@ -210,6 +214,9 @@ impl ChatPlugin {
     async fn maintain(&self, stop: CancellationToken) {
         const HOUR: Duration = Duration::from_hours(1);
         loop {
+            if let Err(error) = self.see_off_removed().await {
+                tracing::error!(%error, "removed users could not be looked for");
+            }
             tokio::select! {
                 () = tokio::time::sleep(HOUR) => {}
                 () = stop.cancelled() => return,
@@ -220,6 +227,35 @@ impl ChatPlugin {
             if let Err(error) = self.service.store.maintain(crate::clock::now_ms()).await {
                 tracing::error!(%error, "the hourly upkeep of the store failed");
             }
+        }
+    }
+
+    /// Users who were removed while the server did not run, or whose departure was cut off.
+    async fn see_off_removed(&self) -> Result<(), StoreError> {
+        const PAGE: usize = 256;
+        let mut after = None;
+        loop {
+            let users = self.service.store.users(after, PAGE).await?;
+            let Some(last) = users.last() else {
+                return Ok(());
+            };
+            after = Some(last.id);
+            for user in users.iter().filter(|user| user.removed_ms.is_some()) {
+                self.see_off(user.id).await;
+            }
+        }
+    }
+
+    /// Takes a removed user out of all groups; what fails is tried again within the hour.
+    async fn see_off(&self, user: UserId) {
+        let departed = tokio::select! {
+            departed = self.service.depart(user) => departed,
+            () = self.stop.cancelled() => return,
+        };
+        match departed {
+            Ok(0) => {}
+            Ok(groups) => tracing::info!(%user, groups, "a removed user has left the groups"),
+            Err(error) => tracing::error!(%user, %error, "a removed user is still in groups"),
         }
     }
 
@@ -287,20 +323,6 @@ impl ChatPlugin {
         let bucket = Arc::new(Mutex::new(Bucket::new(rate)));
         buckets.of.insert(user, Arc::downgrade(&bucket));
         bucket
-    }
-
-    /// A message id for a sender who chose none: a version 7 UUID.
-    fn new_mid() -> Result<MessageId, crate::service::Refusal> {
-        let ms = crate::clock::now_ms();
-        let mut random = [0; 10];
-        getrandom::fill(&mut random)
-            .map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
-        let text = uuid::Builder::from_unix_timestamp_millis(ms, &random)
-            .into_uuid()
-            .hyphenated()
-            .to_string();
-        text.parse()
-            .map_err(|error| crate::service::Refusal::format(format!("{error}")))
     }
 
     async fn open(

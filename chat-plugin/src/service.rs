@@ -1,5 +1,6 @@
 //! The use cases of chat, one function each: domain and store, no MQTT.
 
+pub mod departure;
 pub mod history;
 pub mod marks;
 pub mod membership;
@@ -10,7 +11,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use proto::error::ErrorName;
-use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Sight};
@@ -107,6 +108,20 @@ pub struct Placed {
     pub ts_ms: u64,
     /// It had been stored before.
     pub duplicate: bool,
+}
+
+/// A message id for a sender who chose none: a version 7 UUID.
+pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
+    let ms = crate::clock::now_ms();
+    let mut random = [0; 10];
+    getrandom::fill(&mut random)
+        .map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
+    let text = uuid::Builder::from_unix_timestamp_millis(ms, &random)
+        .into_uuid()
+        .hyphenated()
+        .to_string();
+    text.parse()
+        .map_err(|error| Refusal::format(format!("{error}")))
 }
 
 /// No conversation, or none for this user.

@@ -161,6 +161,52 @@ fn same_request_changes_something_once() {
 }
 
 #[test]
+fn a_retry_finds_what_was_done_although_it_would_be_refused_today() {
+    let mut server = Server::in_new_directory(|launch| {
+        let launch = launch.dev();
+        launch.variable("MQCHAT_CHAT__CONVERSATIONS_PER_USER_MAX", "2")
+    });
+    for user in ["bob", "carol"] {
+        Login::new(user).connect(server.address()).disconnect();
+    }
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.subscribe("chat/me/rpc/+");
+    let with_bob = json!({"title": "with bob", "members": ["@bob"]});
+    let first = alice.call_as("a", "conv.create", &with_bob).unwrap();
+    let second = alice.call_as("b", "conv.create", &with_bob).unwrap();
+    assert!(alice.call_as("c", "conv.create", &with_bob).is_err());
+    let again = alice.call_as("b", "conv.create", &with_bob).unwrap();
+    assert_eq!(again["cid"], second["cid"]);
+
+    let carol = json!({"cid": first["cid"], "members": ["@carol"]});
+    let added = alice.call_as("d", "conv.add", &carol).unwrap()["seq"].clone();
+    assert!(
+        server
+            .command(&["user", "remove", "carol"], "")
+            .status
+            .success()
+    );
+    assert_eq!(
+        alice.call_as("d", "conv.add", &carol).unwrap()["seq"],
+        added
+    );
+    let other = alice.call_as(
+        "d",
+        "conv.add",
+        &json!({"cid": first["cid"], "members": ["@bob"]}),
+    );
+    assert_eq!(other.unwrap_err(), "idempotency_conflict");
+
+    server.restart();
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.subscribe("chat/me/rpc/+");
+    assert_eq!(
+        alice.call_as("d", "conv.add", &carol).unwrap()["seq"],
+        added
+    );
+}
+
+#[test]
 fn history_pages_in_both_directions() {
     let server = Server::dev();
     let mut alice = Login::new("alice").connect(server.address());
