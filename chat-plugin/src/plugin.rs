@@ -44,6 +44,7 @@ use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::rate::{Bucket, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
+use crate::service::invitations::Invitations;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 
@@ -124,6 +125,7 @@ impl ChatPlugin {
             conversations,
             names,
             delivery: Arc::clone(&delivery),
+            invitations: Invitations::new(&config),
             config,
         };
         let plugin = Arc::new_cyclic(|me| Self {

@@ -2,6 +2,7 @@
 
 pub mod departure;
 pub mod history;
+pub(crate) mod invitations;
 pub mod marks;
 pub mod membership;
 pub mod people;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
+use self::invitations::Invitations;
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
@@ -25,6 +27,7 @@ pub struct Service {
     pub(crate) conversations: Arc<Conversations>,
     pub(crate) names: Arc<Names>,
     pub(crate) delivery: Arc<Delivery>,
+    pub(crate) invitations: Invitations,
     pub(crate) config: Config,
 }
 

@@ -76,6 +76,7 @@ impl Service {
         if members.iter().any(|(_, role)| *role == Role::Owner) {
             return Err(Refusal::format("a group is made with one owner: its maker"));
         }
+        self.invitations.take(owner)?;
         self.check_joinable(std::iter::once(&owner).chain(members.iter().map(|(user, _)| user)))
             .await?;
         let all: Vec<(UserId, Role)> = std::iter::once((owner, Role::Owner))
@@ -131,6 +132,7 @@ impl Service {
         if users.is_empty() {
             return Err(Refusal::format("nobody to add"));
         }
+        self.invitations.take(request.actor.user)?;
         self.check_joinable(users.iter().map(|(user, _)| user))
             .await?;
         self.change(&request, id, |sight, members, settings| {
@@ -427,10 +429,11 @@ impl Service {
         Ok(())
     }
 
-    /// Has this user room for one more conversation? Those that the user has left do not count.
+    /// Has this user room for one more conversation? Those that the user has left, and direct ones that others began, do
+    /// not count.
     pub(super) async fn check_conversations(&self, user: UserId) -> Result<(), Refusal> {
-        let limit = usize::try_from(self.config.conversations_per_user_max).unwrap_or(usize::MAX);
-        if self.store.memberships_of(user, None, limit).await?.len() >= limit {
+        let limit = u64::from(self.config.conversations_per_user_max);
+        if self.store.conversation_count(user).await? >= limit {
             return Err(Refusal::Limit("too many conversations"));
         }
         Ok(())

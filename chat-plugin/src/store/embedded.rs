@@ -337,6 +337,16 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
+    async fn conversation_count(&self, user: UserId) -> Result<u64, StoreError> {
+        let table = tables::CONVERSATION_COUNT;
+        let count = self
+            .read_row(table, *user.as_bytes(), move |row| {
+                values::read_number(table.name(), row)
+            })
+            .await?;
+        Ok(count.unwrap_or_default())
+    }
+
     async fn count_up_to(
         &self,
         conversation: ConversationId,

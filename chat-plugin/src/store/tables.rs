@@ -39,6 +39,9 @@ pub(super) const TOKEN: Table = Table::new(0x1F, "token");
 /// Tokens by user.
 pub(super) const USER_TOKEN: Table = Table::new(0x20, "user_token");
 
+/// Number of conversations that count against the limit of a user.
+pub(super) const CONVERSATION_COUNT: Table = Table::new(0x21, "conversation_count");
+
 /// All tables, in the order of their numbers.
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub(super) const ALL: &[Table] = &[
@@ -60,6 +63,7 @@ pub(super) const ALL: &[Table] = &[
     HANDLE,
     TOKEN,
     USER_TOKEN,
+    CONVERSATION_COUNT,
 ];
 
 /// The table of a number.

@@ -207,6 +207,42 @@ fn a_retry_finds_what_was_done_although_it_would_be_refused_today() {
 }
 
 #[test]
+fn nobody_uses_up_the_conversations_of_another_one() {
+    let server = Server::in_new_directory(|launch| {
+        let launch = launch.dev();
+        let launch = launch.variable("MQCHAT_CHAT__CONVERSATIONS_PER_USER_MAX", "2");
+        let launch = launch.variable("MQCHAT_CHAT__USER_INVITATIONS_PER_MIN", "1");
+        launch.variable("MQCHAT_CHAT__USER_INVITATIONS_BURST", "2")
+    });
+    let login = |user| {
+        let mut client = Login::new(user).connect(server.address());
+        client.subscribe("chat/me/rpc/+");
+        client
+    };
+    let (mut alice, mut bob, mut eve) = (login("alice"), login("bob"), login("eve"));
+    let with_bob = json!({"title": "join us", "members": ["@bob"]});
+    let first = eve.call_as("1", "conv.create", &with_bob).unwrap();
+    eve.call_as("2", "conv.create", &with_bob).unwrap();
+    let mut eve = login("eve");
+    let more = json!({"cid": first["cid"], "members": ["@alice"]});
+    let refused = eve.call_as("3", "conv.add", &more).unwrap_err();
+    assert_eq!(refused, "rate", "another connection has no other rate");
+    let again = eve.call_as("1", "conv.create", &with_bob).unwrap();
+    assert_eq!(again["cid"], first["cid"], "a retry costs nothing");
+
+    let refused = alice.call("conv.create", &with_bob).unwrap_err();
+    assert_eq!(refused, "limit", "bob is in two groups");
+    let reached = alice.publish("chat/to/@bob", "hello");
+    assert_eq!(reached.seq(), 1);
+    for stranger in ["mallory", "trent", "walter"] {
+        login(stranger).publish("chat/to/@alice", "buy this").seq();
+    }
+    alice.publish("chat/to/me", "her second one").seq();
+    let own = bob.publish("chat/to/@eve", "his third one");
+    assert_eq!(own.get("error"), Some("limit"));
+}
+
+#[test]
 fn history_pages_in_both_directions() {
     let server = Server::dev();
     let mut alice = Login::new("alice").connect(server.address());
