@@ -530,19 +530,12 @@ impl ChatPlugin {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a device is connected. A store without room for that serves it all the same.
+    /// Notes that a device is connected.
     async fn put_connected(&self, device: &Device) -> Result<(), StoreError> {
-        let put =
-            self.service
-                .store
-                .put_device(device.clone(), Some(Vec::new()), Durability::Relaxed);
-        match put.await {
-            Err(StoreError::ReadOnly(why)) => {
-                tracing::warn!(user = %device.user, why, "a connection of a device could not be noted");
-                Ok(())
-            }
-            other => other,
-        }
+        self.service
+            .store
+            .put_device(device.clone(), Some(Vec::new()), Durability::Relaxed)
+            .await
     }
 
     fn depart(&self, peer: &Peer, record: Record, end: &SessionEnd) {

@@ -390,7 +390,9 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn advance(&self, moves: Vec<Move>, durability: Durability) -> Result<(), StoreError> {
-        self.shared.condition.may_grow()?;
+        if let Some(error) = self.shared.condition.refusal() {
+            return Err(error);
+        }
         if self.shared.overlay.len() >= OVERLAY_MAX {
             self.flush().await?;
         }
@@ -480,7 +482,12 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         inflight: Option<Vec<Inflight>>,
         durability: Durability,
     ) -> Result<(), StoreError> {
-        self.ask_to_write(|reply| Job::PutDevice(Box::new(device), inflight, durability, reply))
+        if let Err(full) = self.shared.condition.may_grow()
+            && self.device(device.user, device.id).await?.is_none()
+        {
+            return Err(full.into());
+        }
+        self.ask(|reply| Job::PutDevice(Box::new(device), inflight, durability, reply))
             .await
     }
 
@@ -539,9 +546,6 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn update_user(&self, user: User) -> Result<(), StoreError> {
-        if user.removed_ms.is_none() {
-            self.shared.condition.may_grow()?;
-        }
         self.ask(|reply| Job::UpdateUser(Box::new(user), reply))
             .await
     }
@@ -588,7 +592,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn put_token(&self, token: Token) -> Result<(), StoreError> {
-        self.ask_to_write(|reply| Job::PutToken(Box::new(token), reply))
+        self.ask(|reply| Job::PutToken(Box::new(token), reply))
             .await
     }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 use sha2::Digest as _;
 
 use super::world::*;
+use crate::domain::device::Device;
 use crate::domain::entry::Draft;
+use crate::domain::user::User;
 use crate::store::{
     ChatStore, Durability, EngineKind, Health, Move, StoreError, StoreOptions, compact, dump, load,
 };
@@ -371,6 +373,12 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
     let store = world.open();
     make_group(&*store, cid(1), &[1]).await;
     store.put_token(token(1, "t1")).await.unwrap();
+    store.create_user(user(1, "alice")).await.unwrap();
+    let known = device(1, 1);
+    store
+        .put_device(known.clone(), None, Durability::Durable)
+        .await
+        .unwrap();
     store.close().await.unwrap();
     drop(store);
     world.options.max_disk_bytes = 1;
@@ -387,11 +395,46 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
         store.remove_token(uid(1), "t1").await.unwrap(),
         "removals, too"
     );
+    let cursor = Move::Cursor {
+        device: dev(1),
+        conversation: cid(1),
+        seq: seq(1),
+    };
+    for durability in [Durability::Relaxed, Durability::Durable] {
+        store.advance(vec![cursor], durability).await.unwrap();
+    }
+    let gone = Device {
+        connected: false,
+        ..known.clone()
+    };
+    store
+        .put_device(gone.clone(), None, Durability::Relaxed)
+        .await
+        .unwrap();
+    let another = Device {
+        id: dev(2),
+        ..known
+    };
+    let refused = store.put_device(another, None, Durability::Relaxed).await;
+    assert!(matches!(refused, Err(StoreError::ReadOnly(_))));
+    let renamed = User {
+        password_hash: None,
+        ..user(1, "alice")
+    };
+    store.update_user(renamed.clone()).await.unwrap();
+    let refused = store.create_user(user(2, "bob")).await;
+    assert!(matches!(refused, Err(StoreError::ReadOnly(_))));
+    store.put_token(token(1, "t2")).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     world.options.max_disk_bytes = 1 << 40;
     let store = world.open();
     assert_eq!(say(&*store, cid(1), 1, "a").await, seq(2));
+    let cursors = store.cursors(dev(1), None).await.unwrap();
+    assert_eq!(cursors, [(cid(1), seq(1))], "acks are not forgotten");
+    assert_eq!(store.devices(uid(1)).await.unwrap(), [gone]);
+    assert_eq!(store.user(uid(1)).await.unwrap(), Some(renamed));
+    assert_eq!(store.tokens(uid(1)).await.unwrap(), [token(1, "t2")]);
 }
 
 async fn a_dump_moves_between_engines(world: World) {
