@@ -2,6 +2,8 @@
 //!
 //! One keyspace per table, one batch per commit with `SyncData` (`fdatasync` of the journal before it returns).
 
+mod journal;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -44,8 +46,12 @@ impl FjallEngine {
                 path.display()
             )));
         }
+        if path.exists() {
+            journal::cut_torn_end(&path)?;
+        }
         let required = |table| !options.accept_loss && directory.has(table);
-        super::kv::guarded(|| Self::open_at(path, options, required))
+        super::kv::guarded(|| Self::open_at(path.clone(), options, required))
+            .map_err(|error| error.at(&path))
     }
 
     fn open_at(
@@ -62,9 +68,8 @@ impl FjallEngine {
         for table in options.tables {
             if required(*table) && !database.keyspace_exists(table.name()) {
                 return Err(EngineError::Corrupt(format!(
-                    "the table {} is missing in {}",
-                    table.name(),
-                    path.display()
+                    "the table {} is missing",
+                    table.name()
                 )));
             }
         }
@@ -99,8 +104,8 @@ impl FjallEngine {
                 None => rows.remove(table, key),
             }
         }
-        rows.commit()?;
-        Ok(())
+        rows.commit()
+            .map_err(|error| EngineError::from(error).at(&self.path))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The tables of the store, as `docs/storage.md` draws them. Numbers and names are those at rest.
 
 use broker::store::kv::Table;
-#[cfg(any(feature = "fjall", feature = "sled"))]
 use broker::store::recover::META;
 
 /// Entries.
@@ -43,7 +42,6 @@ pub(super) const USER_TOKEN: Table = Table::new(0x20, "user_token");
 pub(super) const CONVERSATION_COUNT: Table = Table::new(0x21, "conversation_count");
 
 /// All tables, in the order of their numbers.
-#[cfg(any(feature = "fjall", feature = "sled"))]
 pub(super) const ALL: &[Table] = &[
     META,
     MESSAGE,
