@@ -283,8 +283,8 @@ impl<K: KvEngine> Writer<K> {
         if let Some(count) = own {
             let key = keys::own(draft.conversation, draft.from, head.seq);
             batch.put(tables::OWN, &key, &values::write_number(count));
-            self.owns
-                .insert(keys::member(draft.conversation, draft.from), count);
+            let key = keys::member(draft.conversation, draft.from);
+            self.group.owns.insert(key, count);
         }
         self.put_exchange(&draft, head.seq, head.ts_ms);
         let entry = Entry {
