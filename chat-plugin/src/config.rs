@@ -12,7 +12,7 @@ pub struct Config {
     pub json_depth_max: u32,
     /// Members of a group.
     pub group_members_max: u32,
-    /// Conversations of one user.
+    /// Conversations of one user: groups, and the direct ones that the user began.
     pub conversations_per_user_max: u32,
     /// Devices of one user: sessions that are kept.
     pub devices_per_user_max: u32,
@@ -58,6 +58,10 @@ pub struct Config {
     pub user_messages_per_s: u32,
     /// How many a user who has rested may send at once.
     pub user_messages_burst: u32,
+    /// Groups made and calls that add members, per minute of one user; 0: no limit. Others cannot refuse to be added.
+    pub user_invitations_per_min: u32,
+    /// How many of them at once.
+    pub user_invitations_burst: u32,
     /// Conversations, and names of users, kept in memory beside those in use.
     pub conversation_cache_max: u32,
     /// Newest entries of a conversation kept in memory for live delivery.
@@ -97,6 +101,8 @@ impl Default for Config {
             device_messages_burst: 100_000,
             user_messages_per_s: 20_000,
             user_messages_burst: 100_000,
+            user_invitations_per_min: 30,
+            user_invitations_burst: 200,
             conversation_cache_max: 10_000,
             ring_entries_max: 64,
             ring_bytes_max: 131_072,

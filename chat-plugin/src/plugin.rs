@@ -27,7 +27,7 @@ use broker::hooks::{
     Ticket,
 };
 use broker::scram::Credential;
-use proto::ids::{DeviceId, MessageId, UserId};
+use proto::ids::{DeviceId, UserId};
 use proto::payload;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,6 +49,7 @@ use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
 use crate::rate::{Bucket, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
+use crate::service::invitations::Invitations;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 use crate::typing::{Typing, TypingLimits};
@@ -145,6 +146,7 @@ impl ChatPlugin {
             conversations,
             names,
             delivery: Arc::clone(&delivery),
+            invitations: Invitations::new(&config),
             config,
         };
         let plugin = Arc::new_cyclic(|me| Self {
@@ -226,6 +228,10 @@ impl ChatPlugin {
                 if let Err(error) = self.judge_watchers(user).await {
                     tracing::error!(%error, "watchers of a removed user could not be judged");
                 }
+                if let Some(plugin) = self.me.upgrade() {
+                    self.tracker
+                        .spawn(async move { plugin.see_off(user).await });
+                }
             }
             // Noted first: who is on the way in finds it, and who is in already is found here.
             self.logins.changed(user, at);
@@ -240,6 +246,9 @@ impl ChatPlugin {
     async fn maintain(&self, stop: CancellationToken) {
         const HOUR: Duration = Duration::from_hours(1);
         loop {
+            if let Err(error) = self.see_off_removed().await {
+                tracing::error!(%error, "removed users could not be looked for");
+            }
             tokio::select! {
                 () = tokio::time::sleep(HOUR) => {}
                 () = stop.cancelled() => return,
@@ -251,6 +260,35 @@ impl ChatPlugin {
             if let Err(error) = self.service.store.maintain(now_ms, oldest_ms).await {
                 tracing::error!(%error, "the hourly upkeep of the store failed");
             }
+        }
+    }
+
+    /// Users who were removed while the server did not run, or whose departure was cut off.
+    async fn see_off_removed(&self) -> Result<(), StoreError> {
+        const PAGE: usize = 256;
+        let mut after = None;
+        loop {
+            let users = self.service.store.users(after, PAGE).await?;
+            let Some(last) = users.last() else {
+                return Ok(());
+            };
+            after = Some(last.id);
+            for user in users.iter().filter(|user| user.removed_ms.is_some()) {
+                self.see_off(user.id).await;
+            }
+        }
+    }
+
+    /// Takes a removed user out of all groups; what fails is tried again within the hour.
+    async fn see_off(&self, user: UserId) {
+        let departed = tokio::select! {
+            departed = self.service.depart(user) => departed,
+            () = self.stop.cancelled() => return,
+        };
+        match departed {
+            Ok(0) => {}
+            Ok(groups) => tracing::info!(%user, groups, "a removed user has left the groups"),
+            Err(error) => tracing::error!(%user, %error, "a removed user is still in groups"),
         }
     }
 
@@ -323,20 +361,6 @@ impl ChatPlugin {
         let bucket = Arc::new(Mutex::new(Bucket::new(rate)));
         buckets.of.insert(user, Arc::downgrade(&bucket));
         bucket
-    }
-
-    /// A message id for a sender who chose none: a version 7 UUID.
-    fn new_mid() -> Result<MessageId, crate::service::Refusal> {
-        let ms = crate::clock::now_ms();
-        let mut random = [0; 10];
-        getrandom::fill(&mut random)
-            .map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
-        let text = uuid::Builder::from_unix_timestamp_millis(ms, &random)
-            .into_uuid()
-            .hyphenated()
-            .to_string();
-        text.parse()
-            .map_err(|error| crate::service::Refusal::format(format!("{error}")))
     }
 
     async fn open(
@@ -548,19 +572,12 @@ impl ChatPlugin {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a device is connected. A store without room for that serves it all the same.
+    /// Notes that a device is connected.
     async fn put_connected(&self, device: &Device) -> Result<(), StoreError> {
-        let put =
-            self.service
-                .store
-                .put_device(device.clone(), Some(Vec::new()), Durability::Relaxed);
-        match put.await {
-            Err(StoreError::ReadOnly(why)) => {
-                tracing::warn!(user = %device.user, why, "a connection of a device could not be noted");
-                Ok(())
-            }
-            other => other,
-        }
+        self.service
+            .store
+            .put_device(device.clone(), Some(Vec::new()), Durability::Relaxed)
+            .await
     }
 
     fn depart(&self, peer: &Peer, record: Record, end: &SessionEnd) {

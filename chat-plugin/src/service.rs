@@ -1,6 +1,8 @@
 //! The use cases of chat, one function each: domain and store, no MQTT.
 
+pub mod departure;
 pub mod history;
+pub(crate) mod invitations;
 pub mod marks;
 pub mod membership;
 pub mod people;
@@ -12,8 +14,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use proto::error::ErrorName;
-use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
+use self::invitations::Invitations;
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
@@ -26,6 +29,7 @@ pub struct Service {
     pub(crate) conversations: Arc<Conversations>,
     pub(crate) names: Arc<Names>,
     pub(crate) delivery: Arc<Delivery>,
+    pub(crate) invitations: Invitations,
     pub(crate) config: Config,
 }
 
@@ -109,6 +113,20 @@ pub struct Placed {
     pub ts_ms: u64,
     /// It had been stored before.
     pub duplicate: bool,
+}
+
+/// A message id for a sender who chose none: a version 7 UUID.
+pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
+    let ms = crate::clock::now_ms();
+    let mut random = [0; 10];
+    getrandom::fill(&mut random)
+        .map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
+    let text = uuid::Builder::from_unix_timestamp_millis(ms, &random)
+        .into_uuid()
+        .hyphenated()
+        .to_string();
+    text.parse()
+        .map_err(|error| Refusal::format(format!("{error}")))
 }
 
 /// No conversation, or none for this user.

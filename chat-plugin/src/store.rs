@@ -83,14 +83,17 @@ pub trait ChatStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<ConversationId>, StoreError>;
 
-    /// Conversations in which a user is a member now, in the order of their ids, at most `limit` after `after`. (Those
-    /// left before the store could tell are among them.)
+    /// Conversations in which a user is a member now, in the order of their ids, at most `limit` after `after`.
     async fn memberships_of(
         &self,
         user: UserId,
         after: Option<ConversationId>,
         limit: usize,
     ) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// How many conversations count against the limit of a user: those in which the user is a member now, but not the
+    /// direct ones that the other one began. O(1).
+    async fn conversation_count(&self, user: UserId) -> Result<u64, StoreError>;
 
     /// How many countable entries a conversation has up to `seq`, and how many of them are the user's own. O(log n).
     async fn count_up_to(

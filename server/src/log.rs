@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proto::quote::quoted;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::reload::Handle;
 
 use crate::Failure;
@@ -52,6 +53,18 @@ impl LogConfig {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, String> {
+    // Alone, a misspelt level would be taken for the name of a module, of which everything is told, and of the rest nothing.
+    let alone = filter.split(',').find(|directive| {
+        !directive.is_empty()
+            && !directive.contains('=')
+            && directive.parse::<LevelFilter>().is_err()
+    });
+    if let Some(directive) = alone {
+        return Err(format!(
+            "filter: {} is no level; a module needs one, as in broker=debug",
+            quoted(directive)
+        ));
+    }
     EnvFilter::try_new(filter).map_err(|error| {
         // It says what is wrong, but not where.
         let mut directives = filter.split(',');
@@ -129,4 +142,29 @@ pub(crate) fn start(config: &LogConfig) -> Result<LogFilter, Failure> {
     };
     started.map_err(|error| Failure::Usage(format!("the log cannot be started: {error}")))?;
     Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_an_error_and_a_module_needs_one() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,broker=debug",
+            "info,chat_plugin::store=trace",
+            "info,strange_crate=off",
+            "",
+        ] {
+            assert!(parse(good).is_ok(), "{good}: {:?}", parse(good).err());
+        }
+        for bad in ["inof", "info,broker", "broker", "info,broker=loud"] {
+            let error = parse(bad).err().unwrap();
+            let culprit = bad.rsplit(',').next().unwrap();
+            assert!(error.contains(culprit), "{bad}: {error}");
+        }
+    }
 }

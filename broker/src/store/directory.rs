@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::kv::EngineError;
+use super::kv::{EngineError, Table};
 use super::watermark::Watermark;
 
 const LOCK: &str = "LOCK";
@@ -28,6 +28,8 @@ pub struct Directory {
     format: Format,
     engine: &'static str,
     is_ready: bool,
+    /// Names of the tables that the engine has.
+    tables: Vec<String>,
     _lock: File,
 }
 
@@ -51,6 +53,7 @@ impl Directory {
             format,
             engine,
             is_ready: false,
+            tables: Vec::new(),
             _lock: lock,
         };
         match std::fs::read_to_string(path.join(format.marker)) {
@@ -81,8 +84,7 @@ impl Directory {
             }
             Err(error) => return Err(unavailable(path, &error)),
         };
-        let (engine, _) = parse_marker(path, format, &text)?;
-        Ok(engine.to_owned())
+        Ok(parse_marker(path, format, &text)?.engine.to_owned())
     }
 
     /// Where the engine has its files.
@@ -98,21 +100,33 @@ impl Directory {
         Watermark::open(&self.path.join(WATERMARK), self.format.watermark)
     }
 
-    /// The first commit is durable.
+    /// The engine was ready with this table: its files must be there.
+    pub fn has(&self, table: Table) -> bool {
+        self.tables.iter().any(|name| name == table.name())
+    }
+
+    /// The first commit is durable, and the engine has these tables.
     ///
     /// # Errors
     /// [`EngineError::Io`] if that cannot be written.
-    pub fn set_ready(&mut self) -> Result<(), EngineError> {
-        if !self.is_ready {
-            sync_directory(&self.path)?;
-            self.write_marker("ready")?;
-            self.is_ready = true;
+    pub fn set_ready(&mut self, tables: &[Table]) -> Result<(), EngineError> {
+        if self.is_ready && tables.iter().all(|table| self.has(*table)) {
+            return Ok(());
         }
+        let names: Vec<_> = tables.iter().map(|table| table.name().to_owned()).collect();
+        sync_directory(&self.path)?;
+        self.write_marker(&format!("ready\ntables {}", names.join(" ")))?;
+        self.is_ready = true;
+        self.tables = names;
         Ok(())
     }
 
     fn read_marker(&mut self, text: &str) -> Result<(), EngineError> {
-        let (engine, state) = parse_marker(&self.path, self.format, text)?;
+        let Marker {
+            engine,
+            state,
+            tables,
+        } = parse_marker(&self.path, self.format, text)?;
         if engine != self.engine {
             return Err(EngineError::Corrupt(format!(
                 "{} holds data of the engine {engine}, not {} (a dump can be loaded into another engine)",
@@ -123,6 +137,7 @@ impl Directory {
         match state {
             "ready" => {
                 self.is_ready = true;
+                self.tables = tables.split(' ').map(str::to_owned).collect();
                 Ok(())
             }
             "creating" => self.empty(),
@@ -234,18 +249,29 @@ fn lock(path: &Path) -> Result<File, EngineError> {
     }
 }
 
-/// Engine and state.
-fn parse_marker<'a>(
-    path: &Path,
-    format: Format,
-    text: &'a str,
-) -> Result<(&'a str, &'a str), EngineError> {
+/// What a marker says; the tables are names with a space between, none while the state is `creating`.
+struct Marker<'a> {
+    engine: &'a str,
+    state: &'a str,
+    tables: &'a str,
+}
+
+fn parse_marker<'a>(path: &Path, format: Format, text: &'a str) -> Result<Marker<'a>, EngineError> {
     let mut lines = text.lines();
     let title = lines.next();
     let engine = lines.next().and_then(|line| line.strip_prefix("engine "));
     let state = lines.next().and_then(|line| line.strip_prefix("state "));
+    let tables = lines.next().and_then(|line| line.strip_prefix("tables "));
     match (title, engine, state) {
-        (Some(title), Some(engine), Some(state)) if title == format.title => Ok((engine, state)),
+        (Some(title), Some(engine), Some(state))
+            if title == format.title && (state != "ready" || tables.is_some()) =>
+        {
+            Ok(Marker {
+                engine,
+                state,
+                tables: tables.unwrap_or_default(),
+            })
+        }
         _ => Err(EngineError::Corrupt(format!(
             "{} is not the marker of a store that this program knows",
             path.join(format.marker).display()

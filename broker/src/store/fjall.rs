@@ -2,6 +2,8 @@
 //!
 //! One keyspace per table, one batch per commit with `SyncData` (`fdatasync` of the journal before it returns).
 
+mod journal;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -44,15 +46,33 @@ impl FjallEngine {
                 path.display()
             )));
         }
-        super::kv::guarded(|| Self::open_at(path, options))
+        if path.exists() {
+            journal::cut_torn_end(&path)?;
+        }
+        let required = |table| !options.accept_loss && directory.has(table);
+        super::kv::guarded(|| Self::open_at(path.clone(), options, required))
+            .map_err(|error| error.at(&path))
     }
 
-    fn open_at(path: PathBuf, options: &OpenOptions) -> Result<Self, EngineError> {
+    fn open_at(
+        path: PathBuf,
+        options: &OpenOptions,
+        required: impl Fn(Table) -> bool,
+    ) -> Result<Self, EngineError> {
         let database = Database::builder(&path)
             .cache_size(options.memory_bytes / 2)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(WORKER_THREADS)
             .open()?;
+        // Opening a table makes it: one whose files are gone would be an empty one.
+        for table in options.tables {
+            if required(*table) && !database.keyspace_exists(table.name()) {
+                return Err(EngineError::Corrupt(format!(
+                    "the table {} is missing",
+                    table.name()
+                )));
+            }
+        }
         let tables = options
             .tables
             .iter()
@@ -84,8 +104,8 @@ impl FjallEngine {
                 None => rows.remove(table, key),
             }
         }
-        rows.commit()?;
-        Ok(())
+        rows.commit()
+            .map_err(|error| EngineError::from(error).at(&self.path))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Only the writer thread of a store writes; any thread reads. The rows are drawn in `docs/storage.md`.
 
 use std::ops::{Bound, ControlFlow};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A table: the number and the name that it has at rest.
@@ -257,6 +258,19 @@ pub enum EngineError {
         /// Last commit known to have been acknowledged.
         known: u64,
     },
+}
+
+impl EngineError {
+    /// With the files that it is about.
+    #[must_use]
+    pub fn at(self, path: &Path) -> Self {
+        let located = |reason: String| format!("{}: {reason}", path.display());
+        match self {
+            Self::Io(reason) => Self::Io(located(reason)),
+            Self::Corrupt(reason) => Self::Corrupt(located(reason)),
+            other => other,
+        }
+    }
 }
 
 impl From<std::io::Error> for EngineError {

@@ -192,7 +192,7 @@ impl Place {
         }
         work.on(&engine, &mut watermark)?;
         drop(engine);
-        Ok(directory.set_ready()?)
+        Ok(directory.set_ready(self.options.tables)?)
     }
 
     /// Reads a whole dump and checks its end.

@@ -18,6 +18,8 @@ pub(crate) struct Progress {
     store: Arc<dyn ChatStore>,
     pending: Mutex<Pending>,
     notify: Notify,
+    /// What failed last, if nothing has succeeded since.
+    failing: Mutex<Option<StoreError>>,
 }
 
 #[derive(Default)]
@@ -51,6 +53,7 @@ impl Progress {
             store,
             pending: Mutex::default(),
             notify: Notify::new(),
+            failing: Mutex::default(),
         }
     }
 
@@ -126,30 +129,37 @@ impl Progress {
         };
         if !taken.moves.is_empty() {
             let moves = taken.moves.into_values().collect();
-            report(self.store.advance(moves, Durability::Relaxed).await);
+            self.report(self.store.advance(moves, Durability::Relaxed).await);
         }
         for departed in taken.departed.into_values() {
             let user = departed.device.user;
             for position in departed.positions {
-                report(self.store.remove_device(user, position).await);
+                self.report(self.store.remove_device(user, position).await);
             }
             let (device, inflight) = (departed.device, Some(departed.inflight));
             let put = self.store.put_device(device, inflight, Durability::Relaxed);
-            report(put.await);
+            self.report(put.await);
         }
         for barrier in taken.barriers {
             let _gone = barrier.send(());
         }
     }
 
+    /// Tells of a failure once, not for each of the acks that meet it.
+    fn report(&self, stored: Result<(), StoreError>) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match stored {
+            Ok(()) => *failing = None,
+            Err(error) if failing.as_ref() == Some(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "cursors and marks could not be stored");
+                *failing = Some(error);
+            }
+        }
+    }
+
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn report(stored: Result<(), StoreError>) {
-    if let Err(error) = stored {
-        tracing::error!(%error, "cursors and marks could not be stored");
     }
 }
 

@@ -21,7 +21,7 @@ use super::{ChatPlugin, answer};
 use crate::domain::entry::BodyFormat;
 use crate::service::marks::ReadMark;
 use crate::service::send::{Judged, Message};
-use crate::service::{Placed, Refusal};
+use crate::service::{Placed, Refusal, new_mid};
 
 /// Messages appended at once for one connection.
 const BATCH_MAX: usize = 256;
@@ -211,7 +211,7 @@ impl ChatPlugin {
         waiting.mid_is_ours = mid.is_none();
         let mid = match mid {
             Some(mid) => mid,
-            None => Self::new_mid()?,
+            None => new_mid()?,
         };
         waiting.mid = Some(mid.clone());
         let is_exchange = publish.qos == Qos::ExactlyOnce && peer.sessions.exchanges;

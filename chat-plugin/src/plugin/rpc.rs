@@ -28,8 +28,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::ChatPlugin;
 use super::answer::{json_bytes, server_publish};
 use super::peer::Peer;
-use crate::service::Refusal;
 use crate::service::membership::Request;
+use crate::service::{Refusal, new_mid};
 
 /// Entries or members in a reply that cost as much as one message.
 const LISTED_PER_TOKEN: usize = 16;
@@ -181,7 +181,7 @@ impl ChatPlugin {
             .unwrap_or_default();
         let req = req.map_or(response, RequestId::as_str);
         if req.is_empty() && correlation.is_empty() {
-            return Self::new_mid();
+            return new_mid();
         }
         let digest = digest16(&[method.as_bytes(), req.as_bytes(), correlation]);
         format!("rpc:{}", UserId::from_bytes(digest))

@@ -29,6 +29,14 @@ pub struct Request {
     pub digest: [u8; 16],
 }
 
+impl Request {
+    /// The group that this request makes, or made.
+    pub fn group(&self) -> ConversationId {
+        let id = self.id.as_str().as_bytes();
+        ConversationId::requested(ConversationKind::Group, self.actor.user, id)
+    }
+}
+
 /// New values of settings; absent ones stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SettingsChange {
@@ -68,16 +76,13 @@ impl Service {
         if members.iter().any(|(_, role)| *role == Role::Owner) {
             return Err(Refusal::format("a group is made with one owner: its maker"));
         }
+        self.invitations.take(owner)?;
         self.check_joinable(std::iter::once(&owner).chain(members.iter().map(|(user, _)| user)))
             .await?;
         let all: Vec<(UserId, Role)> = std::iter::once((owner, Role::Owner))
             .chain(members)
             .collect();
-        let conversation = ConversationId::requested(
-            ConversationKind::Group,
-            owner,
-            request.id.as_str().as_bytes(),
-        );
+        let conversation = request.group();
         let listed: Vec<_> = all
             .iter()
             .map(|(user, role)| json!({"uid": user, "role": role}))
@@ -127,6 +132,7 @@ impl Service {
         if users.is_empty() {
             return Err(Refusal::format("nobody to add"));
         }
+        self.invitations.take(request.actor.user)?;
         self.check_joinable(users.iter().map(|(user, _)| user))
             .await?;
         self.change(&request, id, |sight, members, settings| {
@@ -203,6 +209,16 @@ impl Service {
         id: ConversationId,
         heir: Option<UserId>,
     ) -> Result<Placed, Refusal> {
+        self.leave_to(request, id, |_| heir).await
+    }
+
+    /// Leaves; `heir` says to whom the last owner hands over.
+    pub(super) async fn leave_to(
+        &self,
+        request: Request,
+        id: ConversationId,
+        heir: impl Fn(&[Member]) -> Option<UserId>,
+    ) -> Result<Placed, Refusal> {
         let user = request.actor.user;
         self.change(&request, id, |sight, members, _| {
             permit(id, sight, Action::Leave)?;
@@ -214,7 +230,7 @@ impl Service {
             let is_last_owner = sight.member.role == Role::Owner
                 && !others.clone().any(|member| member.role == Role::Owner);
             if is_last_owner && others.clone().next().is_some() {
-                let heir = heir
+                let heir = heir(members)
                     .filter(|heir| *heir != user)
                     .ok_or(Refusal::LastOwner)?;
                 present(members, heir)?;
@@ -323,20 +339,8 @@ impl Service {
         let _turn = live.turn_to_change().await;
         for _ in 0..TRIES {
             let (live, sight) = self.seen(request.actor.user, id).await?;
-            if let Some(place) = self
-                .store
-                .place_of(id, request.actor.user, &request.id)
-                .await?
-            {
-                if place.digest != request.digest {
-                    return Err(Refusal::IdempotencyConflict);
-                }
-                return Ok(Placed {
-                    conversation: id,
-                    seq: place.seq,
-                    ts_ms: place.ts_ms,
-                    duplicate: true,
-                });
+            if let Some(place) = self.done_before(request, id).await? {
+                return Ok(place);
             }
             if !sight.member.is_present() {
                 return Err(super::UNSEEN); // who is in now is not for those who left
@@ -371,6 +375,33 @@ impl Service {
         Err(Refusal::BUSY)
     }
 
+    /// Where a request to change this conversation was stored before, whatever it would be answered today.
+    ///
+    /// # Errors
+    /// [`Refusal::IdempotencyConflict`] if its id was used for something else.
+    pub async fn done_before(
+        &self,
+        request: &Request,
+        id: ConversationId,
+    ) -> Result<Option<Placed>, Refusal> {
+        let place = self
+            .store
+            .place_of(id, request.actor.user, &request.id)
+            .await?;
+        let Some(place) = place else {
+            return Ok(None);
+        };
+        if place.digest != request.digest {
+            return Err(Refusal::IdempotencyConflict);
+        }
+        Ok(Some(Placed {
+            conversation: id,
+            seq: place.seq,
+            ts_ms: place.ts_ms,
+            duplicate: true,
+        }))
+    }
+
     async fn append_change(&self, draft: &Draft) -> Result<Option<Outcome>, Refusal> {
         match self.store.append(vec![draft.clone()]).await {
             Ok(mut outcomes) => Ok(outcomes.pop()),
@@ -398,10 +429,11 @@ impl Service {
         Ok(())
     }
 
-    /// Has this user room for one more conversation? Those that the user has left do not count.
+    /// Has this user room for one more conversation? Those that the user has left, and direct ones that others began, do
+    /// not count.
     pub(super) async fn check_conversations(&self, user: UserId) -> Result<(), Refusal> {
-        let limit = usize::try_from(self.config.conversations_per_user_max).unwrap_or(usize::MAX);
-        if self.store.memberships_of(user, None, limit).await?.len() >= limit {
+        let limit = u64::from(self.config.conversations_per_user_max);
+        if self.store.conversation_count(user).await? >= limit {
             return Err(Refusal::Limit("too many conversations"));
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! People: who is meant by a name, and the own profile.
 
-use proto::ids::UserId;
+use proto::ids::{ConversationId, UserId};
 use proto::topics::Target;
 use std::borrow::Cow;
 
@@ -30,6 +30,32 @@ impl Service {
             Target::Handle(handle) => self.names.user(handle).await?.ok_or_else(nobody),
             Target::Conversation(_) => Err(Refusal::format("a user is wanted, not a conversation")),
         }
+    }
+
+    /// The member of a conversation, present or former, that a target names: one who was removed from the server, too, as
+    /// the handle is not given to anybody else meanwhile.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if there is no such user, or no conversation that the actor can see.
+    pub async fn member_of(
+        &self,
+        actor: Actor,
+        conversation: ConversationId,
+        target: &Target,
+    ) -> Result<UserId, Refusal> {
+        let (live, _) = self.seen(actor.user, conversation).await?;
+        match target {
+            Target::User(user) if live.sight(*user).is_some() => return Ok(*user),
+            Target::Handle(handle) if self.names.user(handle).await?.is_none() => {
+                for (member, _) in live.members() {
+                    if self.names.handle(member.user).await?.as_ref() == Some(handle) {
+                        return Ok(member.user);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.user_of(actor, target).await
     }
 
     /// The own profile.

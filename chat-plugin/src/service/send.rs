@@ -194,7 +194,6 @@ impl Service {
             return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
         }
         self.check_conversations(user).await?;
-        self.check_conversations(other).await?;
         Ok((id, Basis::Create, direct_members(user, other)))
     }
 

@@ -125,7 +125,7 @@ impl<K: KvEngine> EmbeddedStore<K> {
             options.accept_loss,
         )?;
         if let Some(directory) = &mut directory {
-            directory.set_ready()?;
+            directory.set_ready(tables::ALL)?;
         }
         let heads_max = heads_max(options.memory_bytes);
         let shared = Arc::new(Shared {
@@ -341,6 +341,16 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
+    async fn conversation_count(&self, user: UserId) -> Result<u64, StoreError> {
+        let table = tables::CONVERSATION_COUNT;
+        let count = self
+            .read_row(table, *user.as_bytes(), move |row| {
+                values::read_number(table.name(), row)
+            })
+            .await?;
+        Ok(count.unwrap_or_default())
+    }
+
     async fn count_up_to(
         &self,
         conversation: ConversationId,
@@ -384,7 +394,9 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn advance(&self, moves: Vec<Move>, durability: Durability) -> Result<(), StoreError> {
-        self.shared.condition.may_grow()?;
+        if let Some(error) = self.shared.condition.refusal() {
+            return Err(error);
+        }
         if self.shared.overlay.len() >= OVERLAY_MAX {
             self.flush().await?;
         }
@@ -514,7 +526,12 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         inflight: Option<Vec<Inflight>>,
         durability: Durability,
     ) -> Result<(), StoreError> {
-        self.ask_to_write(|reply| Job::PutDevice(Box::new(device), inflight, durability, reply))
+        if let Err(full) = self.shared.condition.may_grow()
+            && self.device(device.user, device.id).await?.is_none()
+        {
+            return Err(full.into());
+        }
+        self.ask(|reply| Job::PutDevice(Box::new(device), inflight, durability, reply))
             .await
     }
 
@@ -573,9 +590,6 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn update_user(&self, user: User) -> Result<(), StoreError> {
-        if user.removed_ms.is_none() {
-            self.shared.condition.may_grow()?;
-        }
         self.ask(|reply| Job::UpdateUser(Box::new(user), reply))
             .await
     }
@@ -652,7 +666,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn put_token(&self, token: Token) -> Result<(), StoreError> {
-        self.ask_to_write(|reply| Job::PutToken(Box::new(token), reply))
+        self.ask(|reply| Job::PutToken(Box::new(token), reply))
             .await
     }
 

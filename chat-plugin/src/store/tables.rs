@@ -1,7 +1,6 @@
 //! The tables of the store, as `docs/storage.md` draws them. Numbers and names are those at rest.
 
 use broker::store::kv::Table;
-#[cfg(any(feature = "fjall", feature = "sled"))]
 use broker::store::recover::META;
 
 /// Entries.
@@ -51,8 +50,10 @@ pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
 /// How users want to be seen, and when they were seen last.
 pub(super) const PRESENCE: Table = Table::new(0x34, "presence");
 
+/// Number of conversations that count against the limit of a user.
+pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_count");
+
 /// All tables, in the order of their numbers.
-#[cfg(any(feature = "fjall", feature = "sled"))]
 pub(super) const ALL: &[Table] = &[
     META,
     MESSAGE,
@@ -78,4 +79,5 @@ pub(super) const ALL: &[Table] = &[
     CHANGED,
     PROFILE,
     PRESENCE,
+    CONVERSATION_COUNT,
 ];

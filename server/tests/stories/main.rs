@@ -15,6 +15,7 @@ mod campaign;
 mod clients;
 mod crash;
 mod delivery;
+mod departures;
 mod edges;
 mod group;
 mod harness;

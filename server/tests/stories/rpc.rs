@@ -161,6 +161,88 @@ fn same_request_changes_something_once() {
 }
 
 #[test]
+fn a_retry_finds_what_was_done_although_it_would_be_refused_today() {
+    let mut server = Server::in_new_directory(|launch| {
+        let launch = launch.dev();
+        launch.variable("MQCHAT_CHAT__CONVERSATIONS_PER_USER_MAX", "2")
+    });
+    for user in ["bob", "carol"] {
+        Login::new(user).connect(server.address()).disconnect();
+    }
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.subscribe("chat/me/rpc/+");
+    let with_bob = json!({"title": "with bob", "members": ["@bob"]});
+    let first = alice.call_as("a", "conv.create", &with_bob).unwrap();
+    let second = alice.call_as("b", "conv.create", &with_bob).unwrap();
+    assert!(alice.call_as("c", "conv.create", &with_bob).is_err());
+    let again = alice.call_as("b", "conv.create", &with_bob).unwrap();
+    assert_eq!(again["cid"], second["cid"]);
+
+    let carol = json!({"cid": first["cid"], "members": ["@carol"]});
+    let added = alice.call_as("d", "conv.add", &carol).unwrap()["seq"].clone();
+    assert!(
+        server
+            .command(&["user", "remove", "carol"], "")
+            .status
+            .success()
+    );
+    assert_eq!(
+        alice.call_as("d", "conv.add", &carol).unwrap()["seq"],
+        added
+    );
+    let other = alice.call_as(
+        "d",
+        "conv.add",
+        &json!({"cid": first["cid"], "members": ["@bob"]}),
+    );
+    assert_eq!(other.unwrap_err(), "idempotency_conflict");
+
+    server.restart();
+    let mut alice = Login::new("alice").connect(server.address());
+    alice.subscribe("chat/me/rpc/+");
+    assert_eq!(
+        alice.call_as("d", "conv.add", &carol).unwrap()["seq"],
+        added
+    );
+}
+
+#[test]
+fn nobody_uses_up_the_conversations_of_another_one() {
+    let server = Server::in_new_directory(|launch| {
+        let launch = launch.dev();
+        let launch = launch.variable("MQCHAT_CHAT__CONVERSATIONS_PER_USER_MAX", "2");
+        let launch = launch.variable("MQCHAT_CHAT__USER_INVITATIONS_PER_MIN", "1");
+        launch.variable("MQCHAT_CHAT__USER_INVITATIONS_BURST", "2")
+    });
+    let login = |user| {
+        let mut client = Login::new(user).connect(server.address());
+        client.subscribe("chat/me/rpc/+");
+        client
+    };
+    let (mut alice, mut bob, mut eve) = (login("alice"), login("bob"), login("eve"));
+    let with_bob = json!({"title": "join us", "members": ["@bob"]});
+    let first = eve.call_as("1", "conv.create", &with_bob).unwrap();
+    eve.call_as("2", "conv.create", &with_bob).unwrap();
+    let mut eve = login("eve");
+    let more = json!({"cid": first["cid"], "members": ["@alice"]});
+    let refused = eve.call_as("3", "conv.add", &more).unwrap_err();
+    assert_eq!(refused, "rate", "another connection has no other rate");
+    let again = eve.call_as("1", "conv.create", &with_bob).unwrap();
+    assert_eq!(again["cid"], first["cid"], "a retry costs nothing");
+
+    let refused = alice.call("conv.create", &with_bob).unwrap_err();
+    assert_eq!(refused, "limit", "bob is in two groups");
+    let reached = alice.publish("chat/to/@bob", "hello");
+    assert_eq!(reached.seq(), 1);
+    for stranger in ["mallory", "trent", "walter"] {
+        login(stranger).publish("chat/to/@alice", "buy this").seq();
+    }
+    alice.publish("chat/to/me", "her second one").seq();
+    let own = bob.publish("chat/to/@eve", "his third one");
+    assert_eq!(own.get("error"), Some("limit"));
+}
+
+#[test]
 fn history_pages_in_both_directions() {
     let server = Server::dev();
     let mut alice = Login::new("alice").connect(server.address());

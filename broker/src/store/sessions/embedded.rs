@@ -77,7 +77,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
             .is_none_or(|directory| directory.is_new() || accept_loss);
         let last = recover(&engine, SCHEMA, watermark.as_mut(), is_new, accept_loss)?;
         if let Some(directory) = &mut directory {
-            directory.set_ready()?;
+            directory.set_ready(super::rows::TABLES)?;
         }
         Ok(Self {
             engine,

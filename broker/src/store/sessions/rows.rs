@@ -24,10 +24,6 @@ pub(super) const RETAINED: Table = Table::new(0x15, "retained");
 pub(super) const EXCHANGE: Table = Table::new(0x16, "exchange");
 
 /// All tables, in the order of their numbers.
-#[cfg_attr(
-    not(any(feature = "fjall", feature = "sled")),
-    expect(dead_code, reason = "engines on a disk open them by name")
-)]
 pub(super) const TABLES: &[Table] = &[
     META,
     SESSION,

@@ -1,7 +1,6 @@
 //! Calls that make a conversation or change who and what it is.
 
 use proto::ids::{ConversationId, UserId};
-use proto::topics::Target;
 
 use super::wire::{
     Add, ChangeRole, ChangeSettings, Changed, Conversation, Create, Kind, Leave, Remove, UserAsked,
@@ -49,6 +48,10 @@ impl ChatPlugin {
             }
             Kind::Group => {
                 const STRANGER: &str = "a role for somebody who is not among the members";
+                let made = request.group();
+                if self.service.done_before(&request, made).await?.is_some() {
+                    return self.conversation(peer, made).await;
+                }
                 if roles.len() > members.len() {
                     return Err(Refusal::format(STRANGER));
                 }
@@ -91,6 +94,9 @@ impl ChatPlugin {
         asked: Add,
     ) -> Result<Changed, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
+        if let Some(place) = self.service.done_before(&request, cid).await? {
+            return Ok(place.into());
+        }
         let users = self.users(peer, &asked.members).await?;
         let members = users.into_iter().map(|user| (user, asked.role)).collect();
         changed(self.service.add_members(request, cid, members)).await
@@ -102,7 +108,8 @@ impl ChatPlugin {
         request: Request,
         asked: Remove,
     ) -> Result<Changed, Refusal> {
-        let (cid, user) = self.member(peer, &asked.cid, &asked.member).await?;
+        let cid = self.cid(peer, &asked.cid).await?;
+        let user = self.member(peer, cid, &asked.member).await?;
         changed(self.service.remove_member(request, cid, user)).await
     }
 
@@ -114,7 +121,7 @@ impl ChatPlugin {
     ) -> Result<Changed, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
         let heir = match &asked.owner {
-            Some(heir) => Some(self.service.user_of(peer.actor, &heir.0).await?),
+            Some(heir) => Some(self.member(peer, cid, heir).await?),
             None => None,
         };
         changed(self.service.leave(request, cid, heir)).await
@@ -126,7 +133,8 @@ impl ChatPlugin {
         request: Request,
         asked: ChangeRole,
     ) -> Result<Changed, Refusal> {
-        let (cid, user) = self.member(peer, &asked.cid, &asked.member).await?;
+        let cid = self.cid(peer, &asked.cid).await?;
+        let user = self.member(peer, cid, &asked.member).await?;
         changed(self.service.set_role(request, cid, user, asked.role)).await
     }
 
@@ -148,12 +156,10 @@ impl ChatPlugin {
     async fn member(
         &self,
         peer: &Peer,
-        cid: &Target,
+        cid: ConversationId,
         member: &UserAsked,
-    ) -> Result<(ConversationId, UserId), Refusal> {
-        let cid = self.cid(peer, cid).await?;
-        let user = self.service.user_of(peer.actor, &member.0).await?;
-        Ok((cid, user))
+    ) -> Result<UserId, Refusal> {
+        self.service.member_of(peer.actor, cid, &member.0).await
     }
 }
 

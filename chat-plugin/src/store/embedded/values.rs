@@ -167,10 +167,10 @@ pub(super) fn write_changed(changed: &Changed) -> Vec<u8> {
 
 /// A user is a member of a conversation.
 pub(super) const USER_CONVERSATION: &[u8] = &[FORMAT];
-/// A user was one. Not written by the first versions, which left the row as it was.
+/// A user was one.
 pub(super) const LEFT_CONVERSATION: &[u8] = &[FORMAT, 1];
 
-/// A number or place alone: tables own and cursor.
+/// A number or place alone: tables own, cursor and conversation count.
 pub(super) fn write_number(number: u64) -> [u8; 9] {
     keys::join(&[&[FORMAT], &number.to_be_bytes()])
 }

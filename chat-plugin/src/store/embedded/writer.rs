@@ -56,7 +56,7 @@ pub(super) struct Writer<K> {
     /// Uptime saved before this start, less the clock at this start.
     uptime_base: Duration,
     clock_start: Duration,
-    /// Number of own countable entries by `cid uid`.
+    /// Number of own countable entries by `cid uid`, as far as the engine has them.
     owns: Cache<[u8; 33], u64>,
     /// For whom a conversation is clean.
     cleans: Cache<ConversationId, Arc<HashSet<UserId>>>,
@@ -78,6 +78,8 @@ struct Group {
     conversations: HashMap<ConversationId, Pending>,
     /// Idempotency keys of the batch, with week zero.
     mids: HashMap<Vec<u8>, First>,
+    /// Numbers of own countable entries in the batch: a cache may forget what the engine does not know yet.
+    owns: HashMap<[u8; 33], u64>,
     committed: Vec<Committed>,
     folded: Vec<Waiting>,
     done: Vec<Done>,
@@ -479,7 +481,7 @@ impl<K: KvEngine> Writer<K> {
     /// Number of own countable entries of a user.
     fn own_count(&mut self, conversation: ConversationId, user: UserId) -> Result<u64, StoreError> {
         let key = keys::member(conversation, user);
-        if let Some(count) = self.owns.get(&key) {
+        if let Some(count) = self.group.owns.get(&key).or_else(|| self.owns.get(&key)) {
             return Ok(*count);
         }
         super::reads::own_before(self.engine(), conversation, user, Seq::MAX)
@@ -523,6 +525,9 @@ impl<K: KvEngine> Writer<K> {
             {
                 self.shared.heads.publish(id, known);
             }
+        }
+        for (key, count) in self.group.owns.drain() {
+            self.owns.insert(key, count);
         }
         self.feed();
         self.shared.overlay.settle(&self.group.folded);
@@ -711,6 +716,7 @@ impl Group {
         self.has_rows = false;
         self.conversations.clear();
         self.mids.clear();
+        self.owns.clear();
         self.committed.clear();
         self.folded.clear();
         self.done.clear();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::world::*;
 use crate::domain::entry::{Basis, Draft, EntryKind, Outcome};
 use crate::store::StoreError;
-use proto::ids::{ConversationId, ConversationKind, Seq, digest16};
+use proto::ids::{ConversationId, ConversationKind, Seq, UserId, digest16};
 
 super::stories![
     concurrent_appends_are_dense_and_in_each_senders_order,
@@ -26,6 +26,7 @@ super::stories![
     ids_of_the_wrong_kind_find_nothing,
     a_body_that_is_too_large_is_refused,
     appending_nothing_is_nothing,
+    own_entries_of_one_batch_are_counted_whatever_the_cache_holds,
 ];
 
 async fn concurrent_appends_are_dense_and_in_each_senders_order(world: World) {
@@ -372,4 +373,34 @@ async fn exchanges_that_nobody_came_back_for_end_in_time(world: World) {
     let store = world.reopen(store).await;
     assert!(!store.end_exchange(dev(1), OLD).await.unwrap());
     assert!(store.end_exchange(dev(2), 1).await.unwrap());
+}
+
+async fn own_entries_of_one_batch_are_counted_whatever_the_cache_holds(mut world: World) {
+    const ROUNDS: u16 = 60;
+    if world.is_on_disk() {
+        return; // the counting is above the engine
+    }
+    world.options.memory_bytes = 8 * 1024 * 1024; // the smallest cache
+    let store = world.open();
+    let user = |number: u16| {
+        let mut bytes = [0; 16];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        UserId::from_bytes(bytes)
+    };
+    let message = |from: u16, mid: String| Draft {
+        from: user(from),
+        ..draft(cid(1), 1, &mid, 1)
+    };
+    make_group(&*store, cid(1), &[1]).await;
+    // The cache is full after the first rounds, and what is new may be the first to go.
+    for round in 0..ROUNDS {
+        let sender = 1 + round;
+        let mut batch = vec![message(sender, format!("first-{round}"))];
+        let others = (0..500).map(|number| 100 + (round * 500 + number) % 12_000);
+        batch.extend(others.map(|from| message(from, format!("other-{round}"))));
+        batch.push(message(sender, format!("second-{round}")));
+        store.append(batch).await.unwrap();
+        let counts = store.count_up_to(cid(1), user(sender), Seq::MAX);
+        assert_eq!(counts.await.unwrap().own, 2, "round {round}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Cursors and marks, devices, users, handles, tokens.
 
 use super::world::*;
-use crate::domain::device::{Device, Inflight, Subscription};
+use crate::domain::device::Inflight;
 use crate::domain::entry::Draft;
 use crate::domain::member::Marks;
 use crate::domain::presence::{PresenceChange, Standing};
@@ -200,29 +200,6 @@ async fn receipts_due_come_newest_first_and_are_dropped_after_30_days(world: Wor
     let found = store.receipts_due(uid(1), 0, 10).await.unwrap();
     assert_eq!(found, [cid(1), cid(2)]);
     assert!(store.receipts_due(uid(2), 0, 10).await.unwrap().is_empty());
-}
-
-fn device(user: u8, number: u8) -> Device {
-    Device {
-        id: dev(number),
-        user: uid(user),
-        client_id: format!("phone-{number}"),
-        subscriptions: vec![Subscription {
-            filter: "chat/me/in/+".to_owned(),
-            qos: 1,
-            no_local: false,
-            retain_as_published: true,
-            identifier: None,
-            slot: 0,
-            made_ms: 11,
-        }],
-        session_expiry: 3_600,
-        has_inbox: true,
-        connected: false,
-        receipts_ms: 10,
-        account: 3,
-        last_seen_ms: 12,
-    }
 }
 
 fn inflight(count: u16) -> Vec<Inflight> {

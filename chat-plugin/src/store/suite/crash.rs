@@ -6,7 +6,9 @@ use broker::store::offline::{Compacted, Dumped};
 use sha2::Digest as _;
 
 use super::world::*;
+use crate::domain::device::Device;
 use crate::domain::entry::Draft;
+use crate::domain::user::User;
 use crate::store::{ChatStore, Durability, EngineKind, Health, Move, StoreError, StoreOptions};
 
 super::stories![
@@ -19,6 +21,7 @@ super::stories![
     another_engine_is_refused,
     an_unfinished_creation_is_begun_anew,
     missing_files_are_no_empty_store,
+    a_missing_table_is_no_empty_one,
     a_store_behind_its_watermark_is_refused,
     a_damaged_store_is_an_error,
     a_lost_watermark_is_made_anew,
@@ -233,6 +236,34 @@ async fn missing_files_are_no_empty_store(world: World) {
     assert!(all(&*accepting.open(), cid(1)).await.is_empty());
 }
 
+async fn a_missing_table_is_no_empty_one(world: World) {
+    if world.options.engine != EngineKind::Fjall {
+        return; // the others have all tables in one
+    }
+    let store = world.open();
+    fill(&*store).await;
+    store.close().await.unwrap();
+    drop(store);
+    let whole = world.killed();
+    let tables = world.options.directory.join("fjall/keyspaces");
+    let mut names: Vec<_> = std::fs::read_dir(&tables)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    for name in names {
+        let damaged = whole.killed();
+        let tables = damaged.options.directory.join("fjall/keyspaces");
+        std::fs::remove_dir_all(tables.join(&name)).unwrap();
+        let error = damaged.try_open().err().unwrap();
+        assert!(
+            matches!(error, StoreError::Corrupt(_) | StoreError::Unavailable(_)),
+            "{name:?}: {error}"
+        );
+    }
+    check(&*whole.open()).await;
+}
+
 async fn a_store_behind_its_watermark_is_refused(world: World) {
     if !world.is_on_disk() {
         return;
@@ -341,6 +372,12 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
     let store = world.open();
     make_group(&*store, cid(1), &[1]).await;
     store.put_token(token(1, "t1")).await.unwrap();
+    store.create_user(user(1, "alice")).await.unwrap();
+    let known = device(1, 1);
+    store
+        .put_device(known.clone(), None, Durability::Durable)
+        .await
+        .unwrap();
     store.close().await.unwrap();
     drop(store);
     world.options.max_disk_bytes = 1;
@@ -357,11 +394,46 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
         store.remove_token(uid(1), "t1").await.unwrap(),
         "removals, too"
     );
+    let cursor = Move::Cursor {
+        device: dev(1),
+        conversation: cid(1),
+        seq: seq(1),
+    };
+    for durability in [Durability::Relaxed, Durability::Durable] {
+        store.advance(vec![cursor], durability).await.unwrap();
+    }
+    let gone = Device {
+        connected: false,
+        ..known.clone()
+    };
+    store
+        .put_device(gone.clone(), None, Durability::Relaxed)
+        .await
+        .unwrap();
+    let another = Device {
+        id: dev(2),
+        ..known
+    };
+    let refused = store.put_device(another, None, Durability::Relaxed).await;
+    assert!(matches!(refused, Err(StoreError::ReadOnly(_))));
+    let renamed = User {
+        password_hash: None,
+        ..user(1, "alice")
+    };
+    store.update_user(renamed.clone()).await.unwrap();
+    let refused = store.create_user(user(2, "bob")).await;
+    assert!(matches!(refused, Err(StoreError::ReadOnly(_))));
+    store.put_token(token(1, "t2")).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     world.options.max_disk_bytes = 1 << 40;
     let store = world.open();
     assert_eq!(say(&*store, cid(1), 1, "a").await, seq(2));
+    let cursors = store.cursors(dev(1), None).await.unwrap();
+    assert_eq!(cursors, [(cid(1), seq(1))], "acks are not forgotten");
+    assert_eq!(store.devices(uid(1)).await.unwrap(), [gone]);
+    assert_eq!(store.user(uid(1)).await.unwrap(), Some(renamed));
+    assert_eq!(store.tokens(uid(1)).await.unwrap(), [token(1, "t2")]);
 }
 
 fn dump(options: &StoreOptions, file: &Path) -> Result<Dumped, StoreError> {

@@ -17,6 +17,7 @@ super::stories![
     intervals_follow_joining_and_leaving,
     members_come_in_pages,
     conversations_of_a_user_come_in_pages,
+    a_direct_conversation_counts_for_who_began_it,
     memberships_end_with_leaving_and_begin_again_with_joining,
     several_changes_of_one_draft_add_up,
 ];
@@ -254,6 +255,36 @@ async fn memberships_end_with_leaving_and_begin_again_with_joining(world: World)
     };
     append(&*store, change("again", 2, EntryKind::Added, join)).await;
     assert_eq!(of(None, 10).await, [cid(1), cid(2), cid(3)]);
+}
+
+async fn a_direct_conversation_counts_for_who_began_it(world: World) {
+    let store = world.open();
+    let counts = async |store: &dyn ChatStore| {
+        let mut counts = Vec::new();
+        for user in 1..=3 {
+            counts.push(store.conversation_count(uid(user)).await.unwrap());
+        }
+        counts
+    };
+    let first = Draft {
+        basis: Basis::Create,
+        changes: vec![join(1), join(2)],
+        ..draft(ConversationId::direct(uid(1), uid(2)), 1, "hello", 0)
+    };
+    append(&*store, first).await;
+    assert_eq!(counts(&*store).await, [1, 0, 0]);
+    let group = |number, users: &[u8]| created(cid(number), users);
+    let batch = vec![group(1, &[1, 2]), group(2, &[2, 1, 3])];
+    store.append(batch).await.unwrap();
+    assert_eq!(counts(&*store).await, [3, 2, 1]);
+    let leave = Change::Leave { user: uid(2) };
+    append(&*store, change("leave", 1, EntryKind::Left, leave)).await;
+    let store = world.reopen(store).await;
+    assert_eq!(counts(&*store).await, [3, 1, 1]);
+    append(&*store, change("again", 2, EntryKind::Added, join(2))).await;
+    assert_eq!(counts(&*store).await, [3, 2, 1]);
+    append(&*store, change("twice", 3, EntryKind::Added, join(2))).await;
+    assert_eq!(counts(&*store).await, [3, 2, 1], "he was in already");
 }
 
 async fn conversations_of_a_user_come_in_pages(world: World) {

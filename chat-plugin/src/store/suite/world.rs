@@ -9,6 +9,7 @@ use bytes::Bytes;
 use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId, digest16};
 use tempfile::TempDir;
 
+use crate::domain::device::{Device, Subscription};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, Entry, EntryKind, Outcome};
 use crate::domain::member::Role;
 use crate::domain::user::{Token, User};
@@ -261,5 +262,29 @@ pub(super) fn token(user: u8, id: &str) -> Token {
         user: uid(user),
         label: "laptop".to_owned(),
         created_ms: 7,
+    }
+}
+
+/// A device of a user with one subscription.
+pub(super) fn device(user: u8, number: u8) -> Device {
+    Device {
+        id: dev(number),
+        user: uid(user),
+        client_id: format!("phone-{number}"),
+        subscriptions: vec![Subscription {
+            filter: "chat/me/in/+".to_owned(),
+            qos: 1,
+            no_local: false,
+            retain_as_published: true,
+            identifier: None,
+            slot: 0,
+            made_ms: 11,
+        }],
+        session_expiry: 3_600,
+        has_inbox: true,
+        connected: false,
+        receipts_ms: 10,
+        account: 3,
+        last_seen_ms: 12,
     }
 }

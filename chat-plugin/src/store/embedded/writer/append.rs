@@ -23,6 +23,8 @@ struct Place {
     head: Head,
     settings: Option<Arc<Settings>>,
     members: BTreeMap<UserId, (Member, bool)>,
+    /// New numbers of conversations that count against the limits of users.
+    counts: Vec<(UserId, u64)>,
     own: Option<u64>,
 }
 
@@ -151,12 +153,30 @@ impl<K: KvEngine> Writer<K> {
             head,
             settings: None,
             members: BTreeMap::new(),
+            counts: Vec::new(),
             own,
         };
         for change in changes {
             self.plan(draft.conversation, change, creates, &mut place)?;
         }
+        for (user, (member, moved)) in &place.members {
+            if *moved && counts(draft, *user) {
+                let before = self.conversation_count(*user)?;
+                let now = if member.is_present() {
+                    before + 1
+                } else {
+                    before.saturating_sub(1)
+                };
+                place.counts.push((*user, now));
+            }
+        }
         Ok(place)
+    }
+
+    fn conversation_count(&self, user: UserId) -> Result<u64, StoreError> {
+        let table = tables::CONVERSATION_COUNT;
+        let row = self.row(table, user.as_bytes())?;
+        row.map_or(Ok(0), |row| values::read_number(table.name(), &row))
     }
 
     /// The devices of those whom this entry concerns have to look again.
@@ -241,6 +261,7 @@ impl<K: KvEngine> Writer<K> {
             head,
             settings,
             members,
+            counts,
             own,
         } = place;
         let members_changed = !members.is_empty() || settings.is_some();
@@ -256,6 +277,10 @@ impl<K: KvEngine> Writer<K> {
                 };
                 self.group.batch.put(tables::USER_CONVERSATION, &key, row);
             }
+        }
+        for (user, count) in counts {
+            let value = values::write_number(count).to_vec();
+            self.put(tables::CONVERSATION_COUNT, user.as_bytes(), value);
         }
         let first = First {
             seq: head.seq,
@@ -273,8 +298,8 @@ impl<K: KvEngine> Writer<K> {
         if let Some(count) = own {
             let key = keys::own(draft.conversation, draft.from, head.seq);
             batch.put(tables::OWN, &key, &values::write_number(count));
-            self.owns
-                .insert(keys::member(draft.conversation, draft.from), count);
+            let key = keys::member(draft.conversation, draft.from);
+            self.group.owns.insert(key, count);
         }
         self.put_exchange(&draft, head.seq, head.ts_ms);
         let entry = Entry {
@@ -344,6 +369,12 @@ impl<K: KvEngine> Writer<K> {
         });
         self.put(tables::EXCHANGE, &keys::exchange(device, packet_id), value);
     }
+}
+
+/// Does this conversation count against the limit of this user? A direct one does for who begins it only: otherwise
+/// strangers could use up somebody's limit.
+fn counts(draft: &Draft, user: UserId) -> bool {
+    draft.conversation.kind() != ConversationKind::Direct || user == draft.from
 }
 
 /// Opens an interval at `from`, joined with those that it touches or overlaps.
