@@ -7,7 +7,7 @@ use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
 use serde_json::{Value, json};
 
-use super::harness::{Client, Login, Server, Stopwatch, VERSIONS};
+use super::harness::{Client, Login, Server, Stopwatch, VERSIONS, eventually};
 
 fn send_numbers(client: &mut Client, to: &str, numbers: std::ops::RangeInclusive<u32>) {
     let count = numbers.clone().count();
@@ -394,4 +394,60 @@ fn bytes_below(folder: &std::path::Path) -> u64 {
             }
         })
         .sum()
+}
+
+#[test]
+fn a_store_without_room_still_hands_out_what_waits() {
+    for version in VERSIONS {
+        let mut server = Server::dev();
+        let bob = Login::new("bob").version(version);
+        let phone = bob.clone().device("phone");
+        let mut client = phone.connect(server.address());
+        client.subscribe("chat/me/in/+");
+        client.subscribe("chat/me/err/+");
+        client.disconnect();
+        let mut alice = Login::new("alice").connect(server.address());
+        send_numbers(&mut alice, "chat/to/@bob", 1..=9);
+        server.restart_as(|launch| launch.variable("MQCHAT_STORE__MAX_DISK_BYTES", "1"));
+
+        let no_room = if version == Version::V5 {
+            ReasonCode::QuotaExceeded
+        } else {
+            ReasonCode::UnspecifiedError
+        };
+        let laptop = Login::new("alice").version(version).device("laptop");
+        let mut alice = laptop.connect(server.address());
+        let mut qos = [Qos::AtMostOnce, Qos::AtLeastOnce].into_iter().cycle();
+        eventually("no room for what has changed", || {
+            let reason = alice.try_subscribe("chat/me/rcpt/+", qos.next()?);
+            (reason == no_room).then_some(())
+        });
+
+        // As apps do it: the same SUBSCRIBE at each connection.
+        let mut client = phone.connect(server.address());
+        assert!(client.session_present);
+        client.subscribe("chat/me/in/+");
+        assert_eq!(read(&mut client, 9).len(), 9);
+        let reasons = client.subscribe_all(&[
+            ("chat/me/txt/+", Qos::AtLeastOnce, false),
+            ("chat/me/err/+", Qos::AtLeastOnce, false),
+            ("chat/me/in/+", Qos::AtMostOnce, false),
+        ]);
+        assert_eq!(reasons, [no_room, ReasonCode::GrantedQos1, no_room]);
+        client.unsubscribe("chat/me/in/+");
+        client.settle();
+        assert_eq!(
+            client.try_subscribe("chat/me/in/+", Qos::AtLeastOnce),
+            no_room,
+            "it was let go"
+        );
+
+        let tablet = bob.clone().device("tablet");
+        let mut tablet = tablet.connect(server.address());
+        let refused = tablet.try_subscribe("chat/me/in/+", Qos::AtLeastOnce);
+        assert_eq!(refused, no_room, "it would not be there any more next time");
+        let mut guest = bob.connect(server.address());
+        guest.subscribe("chat/me/in/+");
+        assert_eq!(read(&mut guest, 9).len(), 9);
+    }
 }

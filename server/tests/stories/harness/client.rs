@@ -10,7 +10,7 @@ use broker::codec::decode::Decoder;
 use broker::codec::encode::encode;
 use broker::codec::packet::{
     Ack, Connect, Disconnect, Packet, PacketId, Publish, Qos, RetainHandling, Subscribe,
-    SubscribeFilter, Version, Will,
+    SubscribeFilter, Unsubscribe, Version, Will,
 };
 use broker::codec::properties::{
     ConnectProperties, DisconnectProperties, PublishProperties, SubscribeProperties, WillProperties,
@@ -447,6 +447,19 @@ impl Client {
         };
         let reasons = self.send_subscribe(&[(filter, Qos::AtLeastOnce, false)], properties);
         assert_eq!(reasons, [ReasonCode::GrantedQos1], "{filter}");
+    }
+
+    /// Unsubscribes and waits for UNSUBACK.
+    pub(crate) fn unsubscribe(&mut self, filter: &str) {
+        let packet_id = self.new_packet_id();
+        self.send(&Packet::Unsubscribe(Unsubscribe {
+            packet_id,
+            properties: SubscribeProperties::default(),
+            filters: vec![TopicFilter::parse(filter.into()).unwrap()],
+        }));
+        self.wait_for(
+            |packet| matches!(packet, Packet::UnsubAck(ack) if ack.packet_id == packet_id),
+        );
     }
 
     fn send_subscribe(
