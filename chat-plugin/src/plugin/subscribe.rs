@@ -12,7 +12,6 @@ use proto::topics::{FilterTopic, Form, LogStart, Names, Scope};
 use super::ChatPlugin;
 use super::peer::{Peer, Record};
 use crate::conversations::Live;
-use crate::delivery::first_place;
 use crate::delivery::reader::{LogSubscription, Missing, Reader};
 use crate::delivery::subscriptions::Options;
 use crate::domain::device::{Device, Subscription};
@@ -306,7 +305,7 @@ impl ChatPlugin {
             .member
             .intervals
             .first()
-            .map_or_else(|| first_place(&sight), |interval| interval.from);
+            .map_or_else(|| sight.member.first_place(), |interval| interval.from);
         let after = after.max(first.previous());
         let (Start::New { kept } | Start::Resumed { kept, .. }) = start;
         if kept && stored.is_none() {
