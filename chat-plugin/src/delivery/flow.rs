@@ -91,14 +91,12 @@ impl Flow {
     }
 
     /// A copy that an earlier connection handed out and that is still unacknowledged.
-    pub(crate) fn restore(&mut self, form: usize, seq: Seq) {
+    pub(crate) fn restore(&mut self, seq: Seq) {
         self.hand_out(seq);
         for sent in self.sent.iter_mut().flatten() {
             *sent = (*sent).max(seq);
         }
-        if let Some(sent @ None) = self.sent.get_mut(form) {
-            *sent = Some(seq); // its subscription is gone, the exchange is not
-        }
+        self.handed = self.handed.max(seq); // also if the subscription is gone: the exchange is not
     }
 
     /// The next entry to hand out.
@@ -365,8 +363,8 @@ mod tests {
     #[test]
     fn restored_references_are_not_handed_out_again() {
         let mut flow = flow(10, 20, &[IN]);
-        flow.restore(IN, Seq::new(11));
-        flow.restore(IN, Seq::new(13));
+        flow.restore(Seq::new(11));
+        flow.restore(Seq::new(13));
         assert_eq!(flow.next(), Some(Seq::new(14)));
         flow.settle(Seq::new(11), true);
         assert_eq!(
@@ -376,6 +374,19 @@ mod tests {
         );
         flow.settle(Seq::new(13), true);
         assert_eq!(flow.advance().unwrap().cursor, Seq::new(13));
+    }
+
+    #[test]
+    fn a_restored_reference_does_not_bring_its_subscription_back() {
+        let mut flow = flow(0, 8, &[]);
+        flow.restore(Seq::new(1));
+        flow.restore(Seq::new(3));
+        assert_eq!(flow.next(), None, "nobody wants more");
+        flow.settle(Seq::new(1), true);
+        flow.settle(Seq::new(3), true);
+        assert_eq!(flow.advance().unwrap().cursor, Seq::new(3));
+        flow.want(IN, true);
+        assert_eq!(flow.next(), Some(Seq::new(4)));
     }
 
     #[test]

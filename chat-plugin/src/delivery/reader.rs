@@ -375,10 +375,10 @@ impl Reader {
             };
             if slot >= LOG_SLOT {
                 if let Some(log) = state.log_mut(slot, generation) {
-                    log.flow.restore(0, seq);
+                    log.flow.restore(seq);
                 }
             } else if let Some(flow) = state.flows.get_mut(&conversation) {
-                flow.restore(usize::from(slot), seq);
+                flow.restore(seq);
             }
         }
         state.resend.waiting = inflight.into();
