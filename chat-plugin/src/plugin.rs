@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use broker::acl::Who;
 use broker::codec::packet::{PacketId, Publish, SubscribeFilter};
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
@@ -24,6 +25,7 @@ use broker::hooks::{
     DeliveryRef, Hooks, Identity, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored,
     Ticket,
 };
+use broker::scram::Credential;
 use proto::ids::{DeviceId, MessageId, UserId};
 use proto::payload;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +42,7 @@ use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
+use crate::domain::user::User;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::rate::{Bucket, Rate};
@@ -217,7 +220,8 @@ impl ChatPlugin {
             if let Err(error) = self.drop_old_devices().await {
                 tracing::error!(%error, "old devices could not be dropped");
             }
-            if let Err(error) = self.service.store.maintain(crate::clock::now_ms()).await {
+            let (now_ms, oldest_ms) = (crate::clock::now_ms(), self.oldest_ms());
+            if let Err(error) = self.service.store.maintain(now_ms, oldest_ms).await {
                 tracing::error!(%error, "the hourly upkeep of the store failed");
             }
         }
@@ -227,8 +231,7 @@ impl ChatPlugin {
     async fn drop_old_devices(&self) -> Result<(), StoreError> {
         const PAGE: usize = 256;
         let store = &self.service.store;
-        let kept_ms = u64::from(self.service.config.cursor_days) * 24 * 3_600 * 1_000;
-        let oldest_ms = crate::clock::now_ms().saturating_sub(kept_ms);
+        let oldest_ms = self.oldest_ms();
         let mut after = None;
         loop {
             let users = store.users(after, PAGE).await?;
@@ -251,6 +254,12 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// Who has not been seen since then is not waited for any longer.
+    fn oldest_ms(&self) -> u64 {
+        let kept_ms = u64::from(self.service.config.cursor_days) * 24 * 3_600 * 1_000;
+        crate::clock::now_ms().saturating_sub(kept_ms)
     }
 
     /// When a device that is not connected was seen last. One that was when the server was killed is noted as connected,
@@ -359,6 +368,7 @@ impl ChatPlugin {
                 if kept && !device.subscriptions.is_empty() {
                     let start = Start::Resumed {
                         seen_ms,
+                        account: device.account,
                         kept: persistent,
                     };
                     restored = self.restore(&reader, &device, start, inflight).await?;
@@ -536,12 +546,13 @@ impl ChatPlugin {
                 .iter()
                 .filter_map(|(_, reference)| match Reference::decode(reference)? {
                     Reference::State { ts_ms } => Some(ts_ms),
-                    Reference::Entry { .. } => None,
+                    Reference::Entry { .. } | Reference::Account { .. } => None,
                 });
         let now_ms = crate::clock::now_ms();
         let unsure = unsure.chain(peer.reader.receipts_wait_since());
         let mut device = Device {
             receipts_ms: unsure.fold(now_ms, u64::min),
+            account: peer.reader.account().acknowledged(),
             last_seen_ms: now_ms,
             session_expiry: end.session_expiry,
             connected: false,
@@ -576,6 +587,7 @@ fn new_device(
         has_inbox: false,
         connected: true,
         receipts_ms: now_ms,
+        account: 0,
         last_seen_ms: now_ms,
     }
 }
@@ -594,7 +606,7 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
             seq,
             form: slot,
         }),
-        Reference::State { .. } => None,
+        Reference::State { .. } | Reference::Account { .. } => None,
     });
     at_rest.collect()
 }
@@ -603,6 +615,27 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
 fn is_expired(session_expiry: u32, seen_ms: u64, now_ms: u64) -> bool {
     let lasts_ms = u64::from(session_expiry) * 1_000;
     session_expiry != u32::MAX && now_ms > seen_ms.saturating_add(lasts_ms)
+}
+
+/// Who an account is to the broker.
+fn identity(user: &User) -> Identity {
+    Identity {
+        user: user.id.to_string().into(),
+        name: user.handle.as_str().into(),
+    }
+}
+
+/// What CONNACK says of a login that failed; `unproved` if the client proved to be nobody.
+fn refusal(error: &AuthError, unproved: ReasonCode) -> ReasonCode {
+    match error {
+        AuthError::Incomplete | AuthError::BadCredentials => unproved,
+        AuthError::Throttled { .. } => ReasonCode::ConnectionRateExceeded,
+        AuthError::Busy => ReasonCode::ServerBusy,
+        error => {
+            tracing::error!(%error, "a login could not be checked");
+            ReasonCode::ServerUnavailable
+        }
+    }
 }
 
 fn size(number: impl TryInto<usize>) -> usize {
@@ -619,27 +652,38 @@ impl Hooks for ChatPlugin {
         if matches!(self.service.store.health(), Health::Poisoned(_)) {
             return Err(ReasonCode::ServerUnavailable);
         }
-        let error = match self.accounts.login(&request).await {
-            Ok(user) => {
-                return Ok(Identity {
-                    user: user.id.to_string().into(),
-                    name: user.handle.as_str().into(),
-                });
-            }
-            Err(error) => error,
-        };
-        Err(match error {
-            AuthError::Incomplete | AuthError::BadCredentials => ReasonCode::BadUserNameOrPassword,
-            AuthError::Throttled { .. } => ReasonCode::ConnectionRateExceeded,
-            AuthError::Busy => ReasonCode::ServerBusy,
-            error => {
-                tracing::error!(%error, "a login could not be checked");
-                ReasonCode::ServerUnavailable
-            }
-        })
+        let login = self.accounts.login(&request).await;
+        let user = login.map_err(|error| refusal(&error, ReasonCode::BadUserNameOrPassword))?;
+        Ok(identity(&user))
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, _topic: &str) -> bool {
+    async fn scram_credential(
+        &self,
+        name: &str,
+        request: &AuthenticateRequest,
+    ) -> Result<Option<Credential>, ReasonCode> {
+        if !self.accounts.offers_scram() {
+            return Err(ReasonCode::BadAuthenticationMethod);
+        }
+        if matches!(self.service.store.health(), Health::Poisoned(_)) {
+            return Err(ReasonCode::ServerUnavailable);
+        }
+        let found = self.accounts.scram_credential(name, request).await;
+        found.map_err(|error| refusal(&error, ReasonCode::NotAuthorized))
+    }
+
+    async fn scram_login(
+        &self,
+        name: &str,
+        request: &AuthenticateRequest,
+        proved: Option<&Credential>,
+    ) -> Result<Identity, ReasonCode> {
+        let login = self.accounts.scram_login(name, request, proved).await;
+        let user = login.map_err(|error| refusal(&error, ReasonCode::NotAuthorized))?;
+        Ok(identity(&user))
+    }
+
+    fn authorize(&self, _who: Who<'_>, _access: Access, _topic: &str) -> bool {
         self.ordinary_topics_open
     }
 

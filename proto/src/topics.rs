@@ -561,7 +561,7 @@ impl fmt::Display for FilterTopic {
         match self {
             Self::Inbox { form, scope } => write!(f, "chat/me/{}/{scope}", form.name()),
             Self::Receipts(scope) => write!(f, "chat/me/rcpt/{scope}"),
-            Self::Account => f.write_str("chat/me/ev/account"),
+            Self::Account => f.write_str(ACCOUNT_TOPIC),
             Self::Typing(scope) => write!(f, "chat/me/ev/typing/{scope}"),
             Self::Device => f.write_str("chat/me/dev"),
             Self::Rpc(names) => write!(f, "chat/me/rpc/{names}"),
@@ -581,6 +581,9 @@ pub fn in_topic(cid: ConversationId) -> String {
 pub fn txt_topic(cid: ConversationId) -> String {
     Form::Txt.topic(cid)
 }
+
+/// Where changes of the own list of conversations arrive.
+pub const ACCOUNT_TOPIC: &str = "chat/me/ev/account";
 
 /// `chat/me/pb/{cid}`: where entries arrive in protobuf.
 pub fn pb_topic(cid: ConversationId) -> String {

@@ -158,11 +158,11 @@ pub(crate) const CHANNELS: &[Channel] = &[
         "How far the others have got with what I sent; `+` for all.",
         &["Receipts"],
     ),
-    planned(received(
+    received(
         ("account", "chat/me/ev/account"),
-        "Changes of the chat list.",
+        "Changes of the list of conversations.",
         &["AccountEvent"],
-    )),
+    ),
     planned(received(
         ("typingEvents", "chat/me/ev/typing/{cid}"),
         "Who is typing; `+` for all.",

@@ -27,6 +27,8 @@ mod persistence;
 mod protobuf;
 mod refusals;
 mod rpc;
+mod scram;
 mod strangers;
+mod sync;
 mod transports;
 mod walkthrough;

@@ -6,7 +6,9 @@ use broker::codec::packet::{Publish, Qos};
 use broker::hooks::{Delivery, Room};
 use proto::ids::{ConversationId, Seq};
 
-use super::{Key, LOG_SLOT, Matched, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted};
+use super::{
+    Key, LOG_SLOT, Matched, Options, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted,
+};
 use crate::delivery::flow::form_of;
 use crate::render::Line;
 
@@ -43,6 +45,20 @@ impl Out<'_> {
             subscription_identifiers: matched.identifiers.clone(),
             message,
         });
+    }
+
+    /// The account changes that wait, if there is room.
+    pub(super) fn pull_account(&mut self) {
+        let fits = |options: Options| self.fits(options.qos);
+        let Some((message, version, options)) = self.me.account.take(fits) else {
+            return;
+        };
+        let matched = Matched {
+            qos: options.qos,
+            no_local: false,
+            identifiers: options.identifier.into_iter().collect(),
+        };
+        self.deliver(Reference::Account { version }, message, &matched);
     }
 
     fn push(&mut self, delivery: Delivery) {

@@ -190,7 +190,7 @@ async fn receipts_due_come_newest_first_and_are_dropped_after_30_days(world: Wor
         [cid(1)]
     );
     store.flush().await.unwrap();
-    store.maintain(33 * day).await.unwrap();
+    store.maintain(33 * day, 0).await.unwrap();
     let store = world.reopen(store).await;
     let found = store.receipts_due(uid(1), 0, 10).await.unwrap();
     assert_eq!(found, [cid(1), cid(2)]);
@@ -215,6 +215,7 @@ fn device(user: u8, number: u8) -> Device {
         has_inbox: true,
         connected: false,
         receipts_ms: 10,
+        account: 3,
         last_seen_ms: 12,
     }
 }
