@@ -26,6 +26,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -168,10 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Serves it until it has ended.
     pub(crate) async fn run(mut self: Box<Self>) {
         self.server.metrics.clients_connected.increment();
-        let end = match self.drive().await {
-            Ok(never) => match never {},
-            Err(end) => end,
-        };
+        let end = self.drive_to_the_end().await;
         debug!(client = ?self.client, cause = %end, "connection ends");
         self.count(&end);
         self.say_goodbye(&end);
@@ -181,10 +179,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match end {
             End::Closed => {}
             End::Lost(error) if error.kind() != io::ErrorKind::InvalidData => {}
-            End::Client { .. } => Box::pin(hang_up(&server, &mut link)).await,
+            End::Client { .. } | End::Bug => Box::pin(hang_up(&server, &mut link)).await,
             _ => Box::pin(close(&server, &mut link)).await,
         }
         link.take_traffic().count(&server.metrics);
+    }
+
+    /// A panic, ours or the plugin's, ends this connection like any other: its device may come back.
+    async fn drive_to_the_end(&mut self) -> End {
+        let mut driving = pin!(self.drive());
+        poll_fn(|cx| {
+            let poll = AssertUnwindSafe(|| driving.as_mut().poll(cx));
+            match catch_unwind(poll) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(Ok(never))) => match never {},
+                Ok(Poll::Ready(Err(end))) => Poll::Ready(end),
+                Err(_told_by_the_panic_hook) => Poll::Ready(End::Bug),
+            }
+        })
+        .await
     }
 
     async fn drive(&mut self) -> Result<Infallible, End> {

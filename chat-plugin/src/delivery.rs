@@ -404,7 +404,7 @@ impl Delivery {
         };
         let cursor = match cursor {
             Some(cursor) => cursor,
-            None if reader.is_known() => first_place(&sight).previous(),
+            None if reader.is_known() => sight.member.first_place().previous(),
             None => {
                 let new_since_ms = reader.attaching_since_ms();
                 self.unread_from(&live, &sight, new_since_ms).await?
@@ -427,7 +427,10 @@ impl Delivery {
         new_since_ms: u64,
     ) -> Result<Seq, StoreError> {
         let user = sight.member.user;
-        let start = sight.marks.own_read().max(first_place(sight).previous());
+        let start = sight
+            .marks
+            .own_read()
+            .max(sight.member.first_place().previous());
         let head = sight.last_visible();
         if start >= head {
             return Ok(start);
@@ -561,21 +564,12 @@ impl Delivery {
                 .store
                 .cursors(reader.device, Some(conversation))
                 .await?;
-            let cursor = stored
-                .first()
-                .map_or_else(|| first_place(&sight).previous(), |(_, cursor)| *cursor);
+            let cursor = stored.first().map_or_else(
+                || sight.member.first_place().previous(),
+                |(_, cursor)| *cursor,
+            );
             flows.insert(conversation, (live, cursor));
         }
         Ok(flows.into_values().collect())
     }
-}
-
-/// The first entry that is delivered to a member: that of joining, or the first that may be seen.
-pub(crate) fn first_place(sight: &Sight) -> Seq {
-    let seen = sight
-        .member
-        .intervals
-        .first()
-        .map_or(Seq::new(1), |interval| interval.from);
-    seen.max(sight.member.joined)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::Connection;
 use super::handshake::{end_all, permit_will};
@@ -41,6 +41,8 @@ pub(super) enum End {
     WriteTimeout,
     #[error("server shuts down")]
     Shutdown,
+    #[error("a bug: its task panicked")]
+    Bug,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -72,7 +74,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Protocol(error) => error.reason_code(),
             End::Asked(reason) => *reason,
             End::Shutdown => ReasonCode::ServerShuttingDown,
-            End::Client { .. } | End::Closed | End::Lost(_) | End::WriteTimeout => return,
+            End::Client { .. } | End::Closed | End::Lost(_) | End::WriteTimeout | End::Bug => {
+                return;
+            }
         };
         if self.session.version() == Version::V311 {
             return;
@@ -98,7 +102,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         reason = "unboxed, the task would hold the connection twice"
     )]
     pub(super) fn finish(mut self: Box<Self>, end: &End) -> (Arc<Server>, Link<S>) {
-        self.report();
+        if let End::Bug = end {
+            error!(client = ?self.client, "a connection was ended by a panic");
+        } else {
+            self.report();
+        }
         let now = clock::now();
         let server = self.server;
         let ended = self.session.end();

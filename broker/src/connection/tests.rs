@@ -26,7 +26,13 @@ use crate::listener::Arrival;
 use crate::server::Server;
 
 /// A plugin that lets everybody in and has nothing to say.
-struct Silent;
+#[derive(Default)]
+struct Silent {
+    /// It panics at a publish.
+    is_broken: bool,
+    /// Cancelled when it is told of the end of a connection.
+    told: CancellationToken,
+}
 
 #[async_trait]
 impl Hooks for Silent {
@@ -58,6 +64,7 @@ impl Hooks for Silent {
         _client: &Arc<ClientInfo>,
         _batch: Vec<(Publish, Ticket<PublishAnswer>)>,
     ) -> Credit {
+        assert!(!self.is_broken, "this is the panic that the test wants");
         Credit::FULL
     }
 
@@ -91,16 +98,18 @@ impl Hooks for Silent {
     ) {
     }
 
-    fn on_disconnected(&self, _client: &Arc<ClientInfo>, _end: SessionEnd) {}
+    fn on_disconnected(&self, _client: &Arc<ClientInfo>, _end: SessionEnd) {
+        self.told.cancel();
+    }
 
     async fn on_shutdown(&self) {}
 }
 
-/// A server with this journal, and a client that is connected to it.
-async fn connected(journal: &Arc<Journal>) -> (Arc<Server>, DuplexStream) {
+/// A server with this plugin and this journal, and a client that is connected to it.
+async fn connected(plugin: Silent, journal: &Arc<Journal>) -> (Arc<Server>, DuplexStream) {
     let server = Arc::new(Server::new(
         Config::default(),
-        Arc::new(Silent),
+        Arc::new(plugin),
         Arc::default(),
         Arc::default(),
         Some(Arc::clone(journal)),
@@ -160,7 +169,7 @@ fn congest(journal: &Arc<Journal>, stop: &AtomicBool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_behind_now_and_then_leaves_no_packet_unread() {
     let journal = Arc::new(Journal::new(1));
-    let (server, mut client) = connected(&journal).await;
+    let (server, mut client) = connected(Silent::default(), &journal).await;
     let stop = Arc::new(AtomicBool::new(false));
     let congesting = thread::spawn({
         let (journal, stop) = (Arc::clone(&journal), Arc::clone(&stop));
@@ -184,6 +193,25 @@ async fn a_store_that_is_behind_now_and_then_leaves_no_packet_unread() {
     drop(client);
     server.tasks.wait().await;
     assert_eq!(answered, ROUNDS);
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_connection_as_any_other_end_does() {
+    let told = CancellationToken::new();
+    let plugin = Silent {
+        is_broken: true,
+        told: told.clone(),
+    };
+    let (server, mut client) = connected(plugin, &Arc::new(Journal::new(1))).await;
+    let publish = b"\x32\x0b\x00\x06plug/x\x00\x01!";
+    client.write_all(publish).await.unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty(), "closed without a word: {rest:?}");
+    server.tasks.close();
+    server.tasks.wait().await;
+    assert!(told.is_cancelled(), "the plugin waits for this");
+    assert_eq!(server.metrics.clients_connected.value(), 0);
 }
 
 const ROUNDS: usize = 2_000;

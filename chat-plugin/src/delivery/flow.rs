@@ -3,7 +3,7 @@
 //! `cursor` ≤ `sent` ≤ `head`. What lies between cursor and sent has been handed out and is not settled yet; an entry is
 //! settled when every copy of it has been acknowledged. The cursor moves over settled entries only, in order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use proto::ids::Seq;
@@ -43,8 +43,9 @@ pub(crate) struct Flow {
     sent: [Option<Seq>; FORMS],
     /// How far all forms had been handed out when the last one was no longer wanted.
     handed: Seq,
-    /// State of the entries after the cursor.
-    pending: VecDeque<Pending>,
+    /// Of the entries after the cursor: those with open copies, and where acks are to be told of. Bounded by what is in
+    /// flight, however many entries lie between.
+    pending: BTreeMap<Seq, Pending>,
     /// Entries read ahead from the store, ascending.
     page: VecDeque<Arc<Line>>,
     pub(crate) loading: bool,
@@ -57,7 +58,8 @@ pub(crate) struct Flow {
 
 #[derive(Clone, Copy, Default)]
 struct Pending {
-    copies: u8,
+    /// As many as there are Packet Identifiers.
+    copies: u16,
     acknowledged: bool,
 }
 
@@ -78,7 +80,7 @@ impl Flow {
             head,
             sent: [None; FORMS],
             handed: cursor,
-            pending: VecDeque::new(),
+            pending: BTreeMap::new(),
             page: VecDeque::new(),
             loading: false,
             queued: false,
@@ -105,16 +107,12 @@ impl Flow {
     }
 
     /// A copy that an earlier connection handed out and that is still unacknowledged.
-    pub(crate) fn restore(&mut self, form: usize, seq: Seq) {
-        if let Some(pending) = self.pending_at(seq) {
-            pending.copies += 1;
-        }
+    pub(crate) fn restore(&mut self, seq: Seq) {
+        self.hand_out(seq);
         for sent in self.sent.iter_mut().flatten() {
             *sent = (*sent).max(seq);
         }
-        if let Some(sent @ None) = self.sent.get_mut(form) {
-            *sent = Some(seq); // its subscription is gone, the exchange is not
-        }
+        self.handed = self.handed.max(seq); // also if the subscription is gone: the exchange is not
     }
 
     /// The next entry to hand out.
@@ -137,25 +135,49 @@ impl Flow {
         if let Some(sent) = self.sent.get_mut(form) {
             *sent = sent.map(|sent| sent.max(seq));
         }
-        if let Some(pending) = self.pending_at(seq) {
-            pending.copies += u8::from(copy);
+        if copy {
+            self.hand_out(seq);
         }
     }
 
     /// A copy of the entry at `seq` is settled.
     pub(crate) fn settle(&mut self, seq: Seq, acknowledged: bool) {
-        if let Some(pending) = self.pending_at(seq) {
-            pending.copies = pending.copies.saturating_sub(1);
-            pending.acknowledged |= acknowledged;
+        let Some(pending) = self.pending.get_mut(&seq) else {
+            return;
+        };
+        pending.copies = pending.copies.saturating_sub(1);
+        pending.acknowledged |= acknowledged;
+        match *pending {
+            Pending {
+                copies: 0,
+                acknowledged: false,
+            } => {
+                self.pending.remove(&seq);
+            }
+            Pending {
+                copies: 0,
+                acknowledged: true,
+            } => self.forget_acks_before(seq),
+            Pending { .. } => {}
+        }
+    }
+
+    /// Only the last of several acks in a row is told of. What some form has still to hand out may open again.
+    fn forget_acks_before(&mut self, seq: Seq) {
+        if seq > self.complete_up_to() {
+            return;
+        }
+        while let Some((before, Pending { copies: 0, .. })) = self.pending.range(..seq).next_back()
+        {
+            let before = *before;
+            self.pending.remove(&before);
         }
     }
 
     /// Everything up to `seq` is settled, whatever was handed out.
     pub(crate) fn settle_up_to(&mut self, seq: Seq) {
-        while self.cursor < seq {
-            self.pending.pop_front();
-            self.cursor = self.cursor.next();
-        }
+        self.cursor = self.cursor.max(seq);
+        self.pending = self.pending.split_off(&self.cursor.next());
         for sent in self.sent.iter_mut().flatten() {
             *sent = (*sent).max(seq);
         }
@@ -174,23 +196,20 @@ impl Flow {
 
     /// Moves the cursor over what is settled.
     pub(crate) fn advance(&mut self) -> Option<Advance> {
-        let sent = self.complete_up_to();
         let before = self.cursor;
+        let mut end = self.complete_up_to();
         let mut acknowledged = None;
-        while self.cursor < sent {
-            let Some(Pending {
-                copies: 0,
-                acknowledged: by_ack,
-            }) = self.pending.front().copied()
-            else {
+        while let Some(first) = self.pending.first_entry()
+            && *first.key() <= end
+        {
+            if first.get().copies > 0 {
+                end = first.key().previous();
                 break;
-            };
-            self.pending.pop_front();
-            self.cursor = self.cursor.next();
-            if by_ack {
-                acknowledged = Some(self.cursor);
             }
+            acknowledged = Some(*first.key());
+            first.remove();
         }
+        self.cursor = before.max(end);
         (self.cursor > before).then_some(Advance {
             cursor: self.cursor,
             acknowledged,
@@ -241,13 +260,11 @@ impl Flow {
         self.page = VecDeque::new();
     }
 
-    fn pending_at(&mut self, seq: Seq) -> Option<&mut Pending> {
-        let index = seq.get().checked_sub(self.cursor.get())?.checked_sub(1)?;
-        let index = usize::try_from(index).ok()?;
-        while self.pending.len() <= index {
-            self.pending.push_back(Pending::default());
+    fn hand_out(&mut self, seq: Seq) {
+        if seq > self.cursor {
+            let pending = self.pending.entry(seq).or_default();
+            pending.copies = pending.copies.saturating_add(1);
         }
-        self.pending.get_mut(index)
     }
 }
 
@@ -372,8 +389,8 @@ mod tests {
     #[test]
     fn restored_references_are_not_handed_out_again() {
         let mut flow = flow(10, 20, &[IN]);
-        flow.restore(IN, Seq::new(11));
-        flow.restore(IN, Seq::new(13));
+        flow.restore(Seq::new(11));
+        flow.restore(Seq::new(13));
         assert_eq!(flow.next(), Some(Seq::new(14)));
         flow.settle(Seq::new(11), true);
         assert_eq!(
@@ -383,6 +400,61 @@ mod tests {
         );
         flow.settle(Seq::new(13), true);
         assert_eq!(flow.advance().unwrap().cursor, Seq::new(13));
+    }
+
+    #[test]
+    fn a_restored_reference_does_not_bring_its_subscription_back() {
+        let mut flow = flow(0, 8, &[]);
+        flow.restore(Seq::new(1));
+        flow.restore(Seq::new(3));
+        assert_eq!(flow.next(), None, "nobody wants more");
+        flow.settle(Seq::new(1), true);
+        flow.settle(Seq::new(3), true);
+        assert_eq!(flow.advance().unwrap().cursor, Seq::new(3));
+        flow.want(IN, true);
+        assert_eq!(flow.next(), Some(Seq::new(4)));
+    }
+
+    #[test]
+    fn as_many_copies_of_one_entry_may_be_open_as_there_are_packet_ids() {
+        let mut flow = flow(0, 1, &[IN]);
+        hand_out(&mut flow, &[IN]);
+        for _ in 1..u16::MAX {
+            flow.want(IN, false);
+            flow.want(IN, true);
+            hand_out(&mut flow, &[IN]);
+        }
+        for _ in 1..u16::MAX {
+            flow.settle(Seq::new(1), true);
+            assert_eq!(flow.advance(), None);
+        }
+        flow.settle(Seq::new(1), true);
+        assert_eq!(flow.advance().unwrap().cursor, Seq::new(1));
+    }
+
+    #[test]
+    fn an_old_copy_that_stays_open_costs_no_memory_for_those_behind_it() {
+        let mut flow = flow(0, 100_000, &[IN, TXT]);
+        hand_out(&mut flow, &[IN, TXT]);
+        flow.settle(Seq::new(1), true);
+        for seq in 2..=99_999 {
+            let seq = Seq::new(seq);
+            // Every third one is shown and acked, every third one shown at QoS 0.
+            for form in [IN, TXT] {
+                flow.passed(form, seq, form == IN && !seq.get().is_multiple_of(3));
+            }
+            flow.settle(seq, seq.get() % 3 == 1);
+            assert_eq!(flow.advance(), None);
+            assert!(flow.pending.len() <= 2, "{}", flow.pending.len());
+        }
+        flow.settle(Seq::new(1), true);
+        assert_eq!(
+            flow.advance(),
+            Some(Advance {
+                cursor: Seq::new(99_999),
+                acknowledged: Some(Seq::new(99_997))
+            })
+        );
     }
 
     #[test]

@@ -389,10 +389,10 @@ impl Reader {
             };
             if slot >= LOG_SLOT {
                 if let Some(log) = state.log_mut(slot, generation) {
-                    log.flow.restore(0, seq);
+                    log.flow.restore(seq);
                 }
             } else if let Some(flow) = state.flows.get_mut(&conversation) {
-                flow.restore(usize::from(slot), seq);
+                flow.restore(seq);
             }
         }
         state.resend.waiting = inflight.into();
@@ -422,35 +422,7 @@ impl Reader {
 
     /// The conversations have been looked up.
     pub(crate) fn finish_attach(&self, attached: Attached) {
-        let mut state = self.state();
-        let attach = std::mem::replace(&mut state.attach, Attach::Attached);
-        let Attach::Attaching { woken, .. } = attach else {
-            return;
-        };
-        for (live, cursor) in attached.behind {
-            let (id, head) = (live.id(), live.head());
-            if !state.wants(id) {
-                continue;
-            }
-            if let Some(flow) = state.flows.get_mut(&id) {
-                flow.announce(head);
-            } else {
-                // What this connection has settled may not have been in the store when it was looked up.
-                let settled = state.settled.get(&id).copied().unwrap_or_default();
-                state.insert_flow(Flow::new(live, cursor.max(settled), head));
-            }
-            state.enqueue(Key::Inbox(id));
-        }
-        for (id, cursor) in attached.settled {
-            if !state.flows.contains_key(&id) {
-                let settled = state.settled.entry(id).or_default();
-                *settled = (*settled).max(cursor);
-            }
-        }
-        for (_, (live, before, head)) in woken {
-            state.announce_inbox(&live, before, head);
-        }
-        drop(state);
+        self.state().finish_attach(attached);
         self.client.wake();
     }
 
@@ -590,12 +562,7 @@ impl Reader {
 
     /// The client says that it has everything up to `seq`.
     pub(crate) fn received(&self, conversation: ConversationId, seq: Seq) {
-        let mut state = self.state();
-        if let Some(flow) = state.flows.get_mut(&conversation) {
-            flow.settle_up_to(seq.max(flow.cursor()));
-        } else if let Some(settled) = state.settled.get_mut(&conversation) {
-            *settled = (*settled).max(seq);
-        }
+        self.state().received(conversation, seq);
     }
 
     /// Takes what there is room for.
@@ -734,6 +701,48 @@ impl State {
         }
     }
 
+    fn finish_attach(&mut self, attached: Attached) {
+        let attach = std::mem::replace(&mut self.attach, Attach::Attached);
+        let Attach::Attaching { woken, .. } = attach else {
+            return;
+        };
+        for (live, cursor) in attached.behind {
+            let (id, head) = (live.id(), live.head());
+            if !self.wants(id) {
+                continue;
+            }
+            if let Some(flow) = self.flows.get_mut(&id) {
+                flow.announce(head);
+            } else {
+                // What this connection has settled may not have been in the store when it was looked up.
+                let settled = self.settled.get(&id).copied().unwrap_or_default();
+                self.insert_flow(Flow::new(live, cursor.max(settled), head));
+            }
+            self.enqueue(Key::Inbox(id));
+        }
+        for (id, cursor) in attached.settled {
+            if !self.flows.contains_key(&id) {
+                let settled = self.settled.entry(id).or_default();
+                *settled = (*settled).max(cursor);
+            }
+        }
+        for (_, (live, before, head)) in woken {
+            self.announce_inbox(&live, before, head);
+        }
+    }
+
+    fn received(&mut self, conversation: ConversationId, seq: Seq) {
+        if let Some(flow) = self.flows.get_mut(&conversation) {
+            flow.settle_up_to(seq.max(flow.cursor()));
+        } else if matches!(self.attach, Attach::Attaching { .. }) {
+            // The look-up may have read the cursor before.
+            let settled = self.settled.entry(conversation).or_default();
+            *settled = (*settled).max(seq);
+        } else if let Some(settled) = self.settled.get_mut(&conversation) {
+            *settled = (*settled).max(seq);
+        }
+    }
+
     fn insert_flow(&mut self, mut flow: Flow) {
         let id = flow.live.id();
         for (form, filters) in self.inbox.iter().enumerate() {
@@ -827,5 +836,37 @@ impl State {
             }
         };
         Some(progressed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::ids::ConversationKind;
+
+    use super::*;
+
+    #[test]
+    fn what_is_received_during_a_look_up_counts() {
+        let id = ConversationId::from_parts(ConversationKind::Group, [7; 16]);
+        let live = Arc::new(Live::new(id, Arc::default()));
+        let mut state = State {
+            attach: Attach::Attaching {
+                since_ms: 0,
+                woken: HashMap::new(),
+            },
+            ..State::default()
+        };
+        let options = Options {
+            qos: Qos::AtLeastOnce,
+            no_local: false,
+            identifier: None,
+        };
+        state.inbox[0].insert(None, options);
+        state.received(id, Seq::new(5));
+        state.finish_attach(Attached {
+            behind: vec![(live, Seq::new(2))],
+            settled: HashMap::new(),
+        });
+        assert_eq!(state.flows[&id].cursor(), Seq::new(5));
     }
 }

@@ -55,7 +55,7 @@ pub struct Member {
     pub user: UserId,
     /// The role; of a former member the last one.
     pub role: Role,
-    /// The entry of the last joining; zero for those with whom a direct conversation was made.
+    /// The entry of the first joining; zero for those with whom a direct conversation was made.
     pub joined: Seq,
     /// What the member may see, ascending and disjoint; the last one is open while a member.
     pub intervals: Vec<Interval>,
@@ -67,6 +67,33 @@ impl Member {
         self.intervals
             .last()
             .is_some_and(|last| last.to == Seq::MAX)
+    }
+
+    /// What waits for this member: what may be seen, but for the history from before the first joining.
+    pub fn stretches(&self) -> impl Iterator<Item = Interval> {
+        let since_joining = |interval: &Interval| Interval {
+            from: interval.from.max(self.joined),
+            to: interval.to,
+        };
+        let stretches = self.intervals.iter().map(since_joining);
+        stretches.filter(|stretch| stretch.from <= stretch.to)
+    }
+
+    /// Did, or does, the entry at `seq` wait for this member?
+    pub fn awaits(&self, seq: Seq) -> bool {
+        self.joined <= seq && self.sees(seq)
+    }
+
+    /// The first entry that waits for this member.
+    pub fn first_place(&self) -> Seq {
+        let first = self.stretches().next();
+        first.map_or_else(|| self.joined.max(Seq::new(1)), |first| first.from)
+    }
+
+    /// With a mark at `mark`: nothing up to here waits for this member any more.
+    pub fn reached(&self, mark: Seq) -> Seq {
+        let next = self.stretches().find(|stretch| mark < stretch.to);
+        next.map_or(Seq::MAX, |next| next.from.previous().max(mark))
     }
 
     /// May this member see the entry at `seq`?
@@ -122,5 +149,35 @@ impl Marks {
     /// Read as the own unread count sees it.
     pub fn own_read(&self) -> Seq {
         self.read.max(self.private_read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_while_a_member_was_out_does_not_wait_for_that_member() {
+        let interval = |from, to| Interval {
+            from: Seq::new(from),
+            to: Seq::new(to),
+        };
+        let member = Member {
+            user: UserId::new(0, [1; 10]),
+            role: Role::Member,
+            joined: Seq::new(5),
+            intervals: vec![interval(2, 8), interval(12, u64::MAX)],
+        };
+        assert!(
+            member.sees(Seq::new(2)) && !member.awaits(Seq::new(2)),
+            "history"
+        );
+        let waits: Vec<u64> = (1..=14)
+            .filter(|seq| member.awaits(Seq::new(*seq)))
+            .collect();
+        assert_eq!(waits, [5, 6, 7, 8, 12, 13, 14]);
+        assert_eq!(member.first_place(), Seq::new(5));
+        let reached = |mark| member.reached(Seq::new(mark)).get();
+        assert_eq!([0, 4, 6, 8, 10, 13].map(reached), [4, 4, 6, 11, 11, 13]);
     }
 }

@@ -1,6 +1,5 @@
 //! SUBSCRIBE and UNSUBSCRIBE below `chat/`. Those of a persistent session are durable before their SUBACK.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use broker::codec::packet::{Qos, RetainHandling, SubscribeFilter};
@@ -13,7 +12,6 @@ use proto::topics::{FilterTopic, LogStart, Names, Scope};
 use super::ChatPlugin;
 use super::peer::{Peer, Record};
 use crate::conversations::Live;
-use crate::delivery::first_place;
 use crate::delivery::reader::{LogSubscription, Missing, Reader};
 use crate::delivery::subscriptions::Options;
 use crate::domain::device::{Device, Subscription};
@@ -42,82 +40,71 @@ impl ChatPlugin {
         let mut wanted = record.clone();
         let mut reasons = Vec::with_capacity(filters.len());
         let mut granted = Vec::new();
-        let mut replaced = Vec::new();
-        let mut untold = HashSet::new();
         for filter in &filters {
-            let judged = self.judge_filter(peer, filter, &wanted.device).await?;
-            reasons.push(match &judged {
-                Ok((_, qos)) if *qos == Qos::AtMostOnce => ReasonCode::Success,
-                Ok(_) => ReasonCode::GrantedQos1,
-                Err(reason) => *reason,
-            });
-            let Ok((parsed, qos)) = judged else { continue };
-            let subscription = Subscription {
-                filter: filter.filter.as_str().to_owned(),
-                qos: qos as u8,
-                no_local: filter.no_local,
-                retain_as_published: filter.retain_as_published,
-                identifier,
-                slot: wanted.device.slot_for(filter.filter.as_str(), &parsed),
-                made_ms: crate::clock::now_ms(),
-            };
-            let held = wanted.device.subscriptions.iter();
-            let held: Vec<_> = held
-                .filter(|held| held.filter == subscription.filter)
-                .cloned()
-                .collect();
-            // Later than the one that it replaces, also within one millisecond: their positions differ.
-            let after = held.iter().map(|held| held.made_ms + 1).max();
-            let subscription = Subscription {
-                made_ms: subscription.made_ms.max(after.unwrap_or_default()),
-                ..subscription
-            };
-            let is_told = match filter.retain_handling {
-                RetainHandling::Always => true,
-                RetainHandling::IfNew => held.is_empty(),
-                RetainHandling::Never => false,
-            };
-            if !is_told {
-                untold.insert(subscription.filter.clone());
+            match self.judge_filter(peer, filter, &wanted.device).await? {
+                Ok((parsed, qos)) => {
+                    let subscription = subscription(filter, (&parsed, qos), identifier, &wanted);
+                    let replaced = wanted.device.take(&subscription.filter);
+                    granted.push(Granted {
+                        at: reasons.len(),
+                        is_new: !is_held(&record, &subscription),
+                        is_told: match filter.retain_handling {
+                            RetainHandling::Always => true,
+                            RetainHandling::IfNew => replaced.is_none(),
+                            RetainHandling::Never => false,
+                        },
+                        replaced,
+                        subscription: subscription.clone(),
+                        parsed,
+                    });
+                    wanted.device.subscriptions.push(subscription);
+                    reasons.push(match qos {
+                        Qos::AtMostOnce => ReasonCode::Success,
+                        _ => ReasonCode::GrantedQos1,
+                    });
+                }
+                Err(reason) => reasons.push(reason),
             }
-            replaced.extend(held);
-            wanted
-                .device
-                .subscriptions
-                .retain(|other| other.filter != subscription.filter);
-            wanted.device.subscriptions.push(subscription.clone());
-            granted.push((parsed, subscription));
         }
-        if !granted.is_empty()
-            && peer.sessions.persistent
-            && !self.put(peer, &mut wanted, &granted).await?
-        {
-            return Ok(vec![ReasonCode::QuotaExceeded; filters.len()]);
+        // What is at rest already is not written again, so that it goes on when nothing can be written.
+        if peer.sessions.persistent && granted.iter().any(|one| one.is_new) {
+            let stored = match self.put(peer, &mut wanted, &granted).await {
+                Err(StoreError::ReadOnly(_)) => false,
+                other => other?,
+            };
+            if !stored {
+                for refused in granted.extract_if(.., |one| one.is_new) {
+                    if let Some(reason) = reasons.get_mut(refused.at) {
+                        *reason = ReasonCode::QuotaExceeded;
+                    }
+                }
+                wanted = record.clone();
+            }
         }
         *record = wanted;
         drop(record);
-        let is_inbox =
-            |(parsed, _): &(FilterTopic, Subscription)| matches!(parsed, FilterTopic::Inbox { .. });
-        let look_up = granted.iter().any(is_inbox) && peer.reader.begin_attach();
-        for (parsed, subscription) in &granted {
+        let look_up = granted.iter().any(Granted::is_inbox) && peer.reader.begin_attach();
+        for one in &granted {
             let start = Start::New {
                 kept: peer.sessions.persistent,
             };
-            self.activate(&peer.reader, parsed, subscription, start)
+            self.activate(&peer.reader, &one.parsed, &one.subscription, start)
                 .await?;
-            if let FilterTopic::Presence(target) = parsed {
-                let is_told = !untold.contains(&subscription.filter);
-                self.watch(&peer.reader, (target, subscription), is_told)
+            if let FilterTopic::Presence(target) = &one.parsed {
+                self.watch(&peer.reader, (target, &one.subscription), one.is_told)
                     .await?;
             }
         }
         self.catch_up_receipts(&peer.reader);
         if peer.sessions.persistent {
             let (user, device) = (peer.actor.user, peer.actor.device);
+            let replaced = granted.iter().filter_map(|one| one.replaced.clone());
+            let replaced: Vec<_> = replaced.collect();
             self.forget_positions(user, device, &replaced).await?;
         }
         // A look-up that was under way before may have ended before the filters took effect.
-        let look_up = look_up || (granted.iter().any(is_inbox) && peer.reader.begin_attach());
+        let look_up =
+            look_up || (granted.iter().any(Granted::is_inbox) && peer.reader.begin_attach());
         if look_up {
             self.delivery.attach(&peer.reader);
         }
@@ -129,7 +116,7 @@ impl ChatPlugin {
         &self,
         peer: &Peer,
         wanted: &mut Record,
-        granted: &[(FilterTopic, Subscription)],
+        granted: &[Granted],
     ) -> Result<bool, StoreError> {
         let store = &self.service.store;
         if !wanted.stored {
@@ -139,10 +126,7 @@ impl ChatPlugin {
                 return Ok(false);
             }
         }
-        let is_inbox = granted
-            .iter()
-            .any(|(parsed, _)| matches!(parsed, FilterTopic::Inbox { .. }));
-        if is_inbox && !wanted.device.has_inbox {
+        if granted.iter().any(Granted::is_inbox) && !wanted.device.has_inbox {
             let cursors = self.delivery.first_cursors(&peer.reader).await?;
             store.advance(cursors, Durability::Durable).await?;
             wanted.device.has_inbox = true;
@@ -347,7 +331,7 @@ impl ChatPlugin {
             .member
             .intervals
             .first()
-            .map_or_else(|| first_place(&sight), |interval| interval.from);
+            .map_or_else(|| sight.member.first_place(), |interval| interval.from);
         let after = after.max(first.previous());
         let (Start::New { kept } | Start::Resumed { kept, .. }) = start;
         if kept && stored.is_none() {
@@ -358,10 +342,10 @@ impl ChatPlugin {
                 seq: after,
             };
             let moves = vec![beginning];
-            self.service
-                .store
-                .advance(moves, Durability::Durable)
-                .await?;
+            match self.service.store.advance(moves, Durability::Durable).await {
+                Err(StoreError::ReadOnly(_)) => {} // then it begins anew, as far as it has acknowledged nothing
+                other => other?,
+            }
         }
         let log = LogSubscription {
             slot: subscription.slot,
@@ -457,10 +441,14 @@ impl ChatPlugin {
             });
         }
         if record.stored && !gone.is_empty() {
-            self.service
+            let put = self
+                .service
                 .store
-                .put_device(device.clone(), None, Durability::Durable)
-                .await?;
+                .put_device(device.clone(), None, Durability::Durable);
+            match put.await {
+                Err(StoreError::ReadOnly(_)) => {} // it is gone for this connection, and goes to rest with its end
+                other => other?,
+            }
         }
         let stored = record.stored;
         record.device = device;
@@ -478,6 +466,62 @@ impl ChatPlugin {
     }
 }
 
+/// A filter of a SUBSCRIBE that is granted.
+struct Granted {
+    /// Which of the filters.
+    at: usize,
+    parsed: FilterTopic,
+    subscription: Subscription,
+    /// The session does not have it like this.
+    is_new: bool,
+    /// The state of now goes out, where there is one.
+    is_told: bool,
+    /// What the session had under this filter.
+    replaced: Option<Subscription>,
+}
+
+impl Granted {
+    fn is_inbox(&self) -> bool {
+        matches!(self.parsed, FilterTopic::Inbox { .. })
+    }
+}
+
+/// The subscription that a filter makes in this session.
+fn subscription(
+    filter: &SubscribeFilter,
+    (parsed, qos): (&FilterTopic, Qos),
+    identifier: Option<u32>,
+    session: &Record,
+) -> Subscription {
+    let name = filter.filter.as_str();
+    let held = session.device.subscription(name);
+    // Later than the one that it replaces, also within one millisecond: their positions differ.
+    let after = held.map_or(0, |held| held.made_ms + 1);
+    Subscription {
+        filter: name.to_owned(),
+        qos: qos as u8,
+        no_local: filter.no_local,
+        retain_as_published: filter.retain_as_published,
+        identifier,
+        slot: session.device.slot_for(name, parsed),
+        made_ms: crate::clock::now_ms().max(after),
+    }
+}
+
+/// Does this session have this very subscription? A `…/log` begins anew each time.
+fn is_held(session: &Record, subscription: &Subscription) -> bool {
+    let held = session.device.subscription(&subscription.filter);
+    session.stored
+        && !is_log(&subscription.filter)
+        && held.is_some_and(|held| {
+            *held
+                == Subscription {
+                    made_ms: held.made_ms,
+                    ..subscription.clone()
+                }
+        })
+}
+
 /// How a subscription begins. `kept`: in a session that outlives the connection.
 #[derive(Clone, Copy)]
 pub(super) enum Start {
@@ -493,12 +537,23 @@ pub(super) enum Start {
 }
 
 impl Device {
+    fn subscription(&self, filter: &str) -> Option<&Subscription> {
+        let mut held = self.subscriptions.iter();
+        held.find(|held| held.filter == filter)
+    }
+
+    fn take(&mut self, filter: &str) -> Option<Subscription> {
+        let mut held = self.subscriptions.iter();
+        let at = held.position(|held| held.filter == filter)?;
+        Some(self.subscriptions.remove(at))
+    }
+
     /// The slot of a `…/log` subscription: the one it has, or the lowest free one.
     fn slot_for(&self, filter: &str, parsed: &FilterTopic) -> u8 {
         if !matches!(parsed, FilterTopic::Log { .. }) {
             return 0;
         }
-        if let Some(held) = self.subscriptions.iter().find(|held| held.filter == filter) {
+        if let Some(held) = self.subscription(filter) {
             return held.slot;
         }
         let taken = |slot: &u8| {

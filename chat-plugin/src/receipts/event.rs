@@ -9,7 +9,7 @@ use proto::topics::rcpt_topic;
 
 use super::ReceiptLimits;
 use crate::conversations::Live;
-use crate::domain::member::{Marks, Member};
+use crate::domain::member::{Interval, Marks, Member};
 use crate::plugin::json_publish;
 
 /// One event for one receiver; also what waits for a slow one.
@@ -129,62 +129,90 @@ impl Event {
     }
 }
 
-/// The marks of all present members but one, sorted, so that a message is counted in O(log members).
+/// What waited for all present members but one, and how far they have got, so that a message is counted in O(log members).
+#[derive(Default)]
 pub(crate) struct Others {
-    joined: Vec<Seq>,
-    delivered: Vec<Seq>,
-    read: Vec<Seq>,
+    there: Stretches,
+    delivered: Stretches,
+    read: Stretches,
+    delivered_all: Option<Seq>,
+    read_all: Option<Seq>,
 }
 
 impl Others {
     pub(crate) fn new(members: &[(Member, Marks)], receiver: UserId) -> Self {
-        let mut others = Self {
-            joined: Vec::new(),
-            delivered: Vec::new(),
-            read: Vec::new(),
-        };
+        let mut others = Self::default();
         for (member, marks) in members {
             if member.is_present() && member.user != receiver {
-                // What was written before somebody joined is not waiting for that member.
-                let before = member.joined.previous();
-                others.joined.push(member.joined);
-                others.delivered.push(marks.delivered().max(before));
-                others.read.push(marks.read.max(before));
+                others.add(member, marks);
             }
         }
-        others.joined.sort_unstable();
-        others.delivered.sort_unstable();
-        others.read.sort_unstable();
+        for stretches in [&mut others.there, &mut others.delivered, &mut others.read] {
+            stretches.sort();
+        }
         others
     }
 
+    fn add(&mut self, member: &Member, marks: &Marks) {
+        let (delivered, read) = (marks.delivered(), marks.read);
+        for Interval { from, to } in member.stretches() {
+            self.there.push(from, to);
+            self.delivered.push(from, to.min(delivered));
+            self.read.push(from, to.min(read));
+        }
+        let least = |all: Option<Seq>, mark| {
+            let reached = member.reached(mark);
+            Some(all.map_or(reached, |all| all.min(reached)))
+        };
+        self.delivered_all = least(self.delivered_all, delivered);
+        self.read_all = least(self.read_all, read);
+    }
+
     fn delivered_all(&self) -> Seq {
-        self.delivered.first().copied().unwrap_or_default()
+        self.delivered_all.unwrap_or_default()
     }
 
     fn read_all(&self) -> Seq {
-        self.read.first().copied().unwrap_or_default()
+        self.read_all.unwrap_or_default()
     }
 
     /// How many of those who were there have the message at `seq`, and how many have read it.
     pub(crate) fn count(&self, seq: Seq) -> (u32, u32) {
-        let later = self.joined.len() - self.joined.partition_point(|joined| *joined <= seq);
-        let at_least =
-            |marks: &[Seq]| marks.len() - marks.partition_point(|mark| *mark < seq) - later;
-        (
-            number(at_least(&self.delivered)),
-            number(at_least(&self.read)),
-        )
+        (self.delivered.count(seq), self.read.count(seq))
     }
 
     /// How many were there when the message at `seq` was written.
     pub(crate) fn of(&self, seq: Seq) -> u32 {
-        number(self.joined.partition_point(|joined| *joined <= seq))
+        self.there.count(seq)
     }
 }
 
-fn number(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
+/// Stretches of the log, of which those of one member do not overlap.
+#[derive(Default)]
+struct Stretches {
+    from: Vec<Seq>,
+    to: Vec<Seq>,
+}
+
+impl Stretches {
+    fn push(&mut self, from: Seq, to: Seq) {
+        if from <= to {
+            self.from.push(from);
+            self.to.push(to);
+        }
+    }
+
+    fn sort(&mut self) {
+        self.from.sort_unstable();
+        self.to.sort_unstable();
+    }
+
+    /// How many cover the entry at `seq`: those that have begun less those that have ended.
+    fn count(&self, seq: Seq) -> u32 {
+        let begun = self.from.partition_point(|from| *from <= seq);
+        let ended = self.to.partition_point(|to| *to < seq);
+        u32::try_from(begun - ended).unwrap_or(u32::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -225,6 +253,51 @@ mod tests {
         assert_eq!(
             whole.clone().publish_within(None).payload,
             whole.publish().payload
+        );
+    }
+
+    #[test]
+    fn a_member_who_was_out_is_counted_where_he_was_in() {
+        let user = |number| UserId::new(0, [number; 10]);
+        let member = |number, joined, intervals: &[(u64, u64)]| {
+            let interval = |(from, to): &(u64, u64)| Interval {
+                from: Seq::new(*from),
+                to: Seq::new(*to),
+            };
+            Member {
+                user: user(number),
+                role: crate::domain::member::Role::Member,
+                joined: Seq::new(joined),
+                intervals: intervals.iter().map(interval).collect(),
+            }
+        };
+        let at = |delivered, read| Marks {
+            delivered: Seq::new(delivered),
+            read: Seq::new(read),
+            ..Marks::default()
+        };
+        let in_and_out = member(1, 2, &[(2, 4), (8, u64::MAX)]);
+        let always = member(2, 1, &[(1, u64::MAX)]);
+        let late = member(3, 9, &[(1, u64::MAX)]);
+        let sender = member(0, 1, &[(1, u64::MAX)]);
+        let members = [
+            (in_and_out, at(4, 3)),
+            (always, at(9, 9)),
+            (late, Marks::default()),
+            (sender, Marks::default()),
+        ];
+        let others = Others::new(&members, user(0));
+        let of = |seq| others.of(Seq::new(seq));
+        assert_eq!([1, 2, 4, 5, 7, 8, 9].map(of), [1, 2, 2, 1, 1, 2, 3]);
+        let count = |seq| others.count(Seq::new(seq));
+        assert_eq!(
+            [1, 3, 4, 6, 8, 9].map(count),
+            [(1, 1), (2, 2), (2, 1), (1, 1), (1, 1), (1, 1)]
+        );
+        assert_eq!(
+            (others.delivered_all(), others.read_all()),
+            (Seq::new(7), Seq::new(3)),
+            "5 to 7 wait for nobody"
         );
     }
 }

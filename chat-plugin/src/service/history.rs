@@ -7,7 +7,6 @@ use proto::ids::{ConversationId, Handle, Seq, UserId};
 
 use super::{Actor, Refusal, Service};
 use crate::conversations::{Live, Sight};
-use crate::delivery::first_place;
 use crate::domain::account::Preferences;
 use crate::domain::conversation::Conversation;
 use crate::domain::entry::Entry;
@@ -212,7 +211,7 @@ impl Service {
         let others = Others::new(&members, entry.from);
         let (delivered, read) = others.count(seq);
         let there = members.iter().filter(|(member, _)| {
-            member.is_present() && member.user != entry.from && member.joined <= seq
+            member.is_present() && member.user != entry.from && member.awaits(seq)
         });
         let mut named = Vec::new();
         for (member, marks) in there.take(MEMBERS_MAX) {
@@ -305,17 +304,22 @@ impl Service {
         })
     }
 
-    /// `mseq(head) − mseq(read) − own countable entries after it`, through indexes.
+    /// `mseq(to) − mseq(read) − own countable entries after it`, through indexes, for each stretch that waits for this user.
     pub(super) async fn count_unread(&self, live: &Live, sight: &Sight) -> Result<u64, Refusal> {
         let user = sight.member.user;
-        let last = sight.last_visible();
-        let read = sight.marks.own_read().max(first_place(sight).previous());
-        if read >= last {
-            return Ok(0);
+        let (read, last) = (sight.marks.own_read(), sight.last_visible());
+        let mut unread = 0;
+        for stretch in sight.member.stretches() {
+            let read = read.max(stretch.from.previous());
+            let last = last.min(stretch.to);
+            if read >= last {
+                continue;
+            }
+            let to = self.store.count_up_to(live.id(), user, last).await?;
+            let from = self.store.count_up_to(live.id(), user, read).await?;
+            unread += (to.all - from.all).saturating_sub(to.own - from.own);
         }
-        let to = self.store.count_up_to(live.id(), user, last).await?;
-        let from = self.store.count_up_to(live.id(), user, read).await?;
-        Ok((to.all - from.all).saturating_sub(to.own - from.own))
+        Ok(unread)
     }
 
     async fn peer(

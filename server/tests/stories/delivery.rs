@@ -7,7 +7,7 @@ use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
 use serde_json::{Value, json};
 
-use super::harness::{Client, Login, Server, Stopwatch, VERSIONS};
+use super::harness::{Client, Login, Server, Stopwatch, VERSIONS, eventually};
 
 fn send_numbers(client: &mut Client, to: &str, numbers: std::ops::RangeInclusive<u32>) {
     let count = numbers.clone().count();
@@ -394,4 +394,47 @@ fn bytes_below(folder: &std::path::Path) -> u64 {
             }
         })
         .sum()
+}
+
+#[test]
+fn a_store_without_room_still_hands_out_what_waits() {
+    for version in VERSIONS {
+        let mut server = Server::dev();
+        let bob = Login::new("bob").version(version);
+        let phone = bob.clone().device("phone");
+        let mut client = phone.connect(server.address());
+        client.subscribe("chat/me/in/+");
+        client.subscribe("chat/me/err/+");
+        client.disconnect();
+        let mut alice = Login::new("alice").connect(server.address());
+        send_numbers(&mut alice, "chat/to/@bob", 1..=9);
+        server.restart_as(|launch| launch.variable("MQCHAT_STORE__MAX_DISK_BYTES", "1"));
+
+        eventually("no room for one more message", || {
+            let mut alice = Login::new("alice").connect(server.address());
+            alice.send_publish("chat/to/me", "more", PublishProperties::default());
+            alice.next_answer().err()
+        });
+
+        // As apps do it: the same SUBSCRIBE at each connection.
+        let mut client = phone.connect(server.address());
+        assert!(client.session_present);
+        client.subscribe("chat/me/in/+");
+        assert_eq!(read(&mut client, 9).len(), 9);
+        client.unsubscribe("chat/me/err/+");
+        client.settle();
+
+        let no_room = if version == Version::V5 {
+            ReasonCode::QuotaExceeded
+        } else {
+            ReasonCode::UnspecifiedError
+        };
+        let tablet = bob.clone().device("tablet");
+        let mut tablet = tablet.connect(server.address());
+        let refused = tablet.try_subscribe("chat/me/in/+", Qos::AtLeastOnce);
+        assert_eq!(refused, no_room, "it would not be there any more next time");
+        let mut guest = bob.connect(server.address());
+        guest.subscribe("chat/me/in/+");
+        assert_eq!(read(&mut guest, 9).len(), 9);
+    }
 }

@@ -178,3 +178,68 @@ fn a_removed_member_gets_the_removal_last() {
         );
     }
 }
+
+#[test]
+fn who_comes_back_to_a_group_gets_what_came_before_the_leaving() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        let bob = Login::new("bob").version(version);
+        let phone = bob.clone().device("phone");
+        let mut client = phone.connect(server.address());
+        client.subscribe("chat/me/in/+");
+        client.disconnect();
+        let mut alice = Login::new("alice")
+            .version(version)
+            .connect(server.address());
+        alice.subscribe("chat/me/rcpt/+");
+        let request = json!({"title": "two", "members": ["@bob"]});
+        let group = alice.call("conv.create", &request).unwrap();
+        let cid = group["cid"].as_str().unwrap();
+        let to = format!("chat/to/{cid}");
+        for text in ["2", "3", "4"] {
+            alice.publish(&to, text);
+        }
+        let member = json!({"cid": cid, "member": "@bob"});
+        alice.call("conv.remove", &member).unwrap();
+        alice.publish(&to, "behind his back");
+        let members = json!({"cid": cid, "members": ["@bob"]});
+        alice.call("conv.add", &members).unwrap();
+        alice.publish(&to, "8");
+
+        let status = |client: &mut Client, seq: u64| {
+            let message = json!({"cid": cid, "seq": seq});
+            let status = client.call("msg.status", &message).unwrap();
+            ["delivered", "read", "of"].map(|what| status[what].as_u64().unwrap())
+        };
+        assert_eq!(status(&mut alice, 3), [0, 0, 1]);
+        assert_eq!(status(&mut alice, 6), [0, 0, 0], "he was not there");
+
+        let mut guest = bob.connect(server.address());
+        guest.subscribe("chat/me/in/+");
+        let seqs = |client: &mut Client| -> Vec<u64> {
+            (0..7)
+                .map(|_| client.next_json()["seq"].as_u64().unwrap())
+                .collect()
+        };
+        assert_eq!(seqs(&mut guest), [1, 2, 3, 4, 5, 7, 8]);
+        let unread = |client: &mut Client| {
+            let found = client.call("conv.get", &json!({"cid": cid})).unwrap();
+            found["unread"].as_u64().unwrap()
+        };
+        assert_eq!(unread(&mut guest), 4, "2, 3, 4 and 8");
+        guest.publish(&format!("chat/c/{cid}/read"), "3");
+        assert_eq!(unread(&mut guest), 2);
+
+        let mut client = phone.connect(server.address());
+        assert_eq!(seqs(&mut client), [1, 2, 3, 4, 5, 7, 8], "a device, too");
+        client.settle();
+        client.publish(&format!("chat/c/{cid}/read"), "5");
+        loop {
+            let receipt = alice.next_on(&format!("chat/me/rcpt/{cid}"));
+            let receipt: Value = serde_json::from_slice(&receipt.payload).unwrap();
+            if receipt["delivered_all"] == 8 && receipt["read_all"] == 6 {
+                break; // 6 was not for him
+            }
+        }
+    }
+}

@@ -500,10 +500,12 @@ impl Client {
         let packet_id = self.new_packet_id();
         self.send(&Packet::Unsubscribe(Unsubscribe {
             packet_id,
-            filters: vec![TopicFilter::parse(filter.into()).unwrap()],
             properties: SubscribeProperties::default(),
+            filters: vec![TopicFilter::parse(filter.into()).unwrap()],
         }));
-        self.wait_for(|packet| matches!(packet, Packet::UnsubAck(_)));
+        self.wait_for(
+            |packet| matches!(packet, Packet::UnsubAck(ack) if ack.packet_id == packet_id),
+        );
     }
 
     fn send_subscribe(

@@ -218,16 +218,15 @@ impl<K: KvEngine> Writer<K> {
             Change::Join {
                 role, history_from, ..
             } => {
+                let is_direct = creates && conversation.kind() == ConversationKind::Direct;
                 let member = member.get_or_insert_with(|| Member {
                     user,
                     role: *role,
-                    joined: Seq::ZERO,
+                    joined: if is_direct { Seq::ZERO } else { seq },
                     intervals: Vec::new(),
                 });
                 member.role = *role;
                 if !member.is_present() {
-                    let is_direct = creates && conversation.kind() == ConversationKind::Direct;
-                    member.joined = if is_direct { Seq::ZERO } else { seq };
                     open_interval(&mut member.intervals, history_from.unwrap_or(seq).min(seq));
                     moved = true;
                 }
