@@ -84,8 +84,12 @@ pub struct Config {
     /// Bytes of ordinary messages that wait for one session; then new ones are dropped and counted. As many may be in flight
     /// beside them. Default 16,777,216.
     pub queue_bytes_max: usize,
-    /// Sessions kept for clients that are away; then the one that expires first goes. Default 100,000.
+    /// Sessions kept for clients that are away; then one of the user who has the most goes, the one that expires first.
+    /// Default 100,000.
     pub sessions_kept_max: usize,
+    /// Of them, those of one user; then the user's session that expires first goes. Default 10,000: a fleet may share a
+    /// user.
+    pub sessions_per_user_max: usize,
     /// Retained messages. A further topic is refused (5.0) or not retained (3.1.1), and counted. Default 100,000.
     pub retained_messages_max: usize,
     /// Bytes of all retained messages. Default 268,435,456.
@@ -166,6 +170,7 @@ impl Default for Config {
             queue_messages_max: 10_000,
             queue_bytes_max: 16 * 1024 * 1024,
             sessions_kept_max: 100_000,
+            sessions_per_user_max: 10_000,
             retained_messages_max: 100_000,
             retained_bytes_max: 256 * 1024 * 1024,
             persistence: Persistence::Always,

@@ -54,7 +54,10 @@ impl Server {
         Self {
             router: Router::new(&config).with_journal(journal.clone()),
             journal,
-            registry: Arc::new(Registry::new(config.sessions_kept_max)),
+            registry: Arc::new(Registry::new(
+                config.sessions_kept_max,
+                config.sessions_per_user_max,
+            )),
             rules,
             arrivals: Arrivals::new(Rate::new(
                 config.address_connects_per_s,
