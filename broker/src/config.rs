@@ -77,6 +77,10 @@ pub struct Config {
     pub address_connects_burst: u32,
     /// Subscriptions of one session to ordinary topics. Default 1,000.
     pub subscriptions_max: usize,
+    /// Bytes of their filters, and 100 for each level of one. Default 1,048,576: a thousand filters of seven levels.
+    pub subscription_bytes_max: usize,
+    /// The same, of all sessions together; no session gets more of it than it leaves. Default 268,435,456.
+    pub subscription_bytes_total_max: usize,
     /// Levels of an ordinary topic filter. Default 200.
     pub filter_levels_max: usize,
     /// Ordinary messages that wait for one session; then new ones are dropped and counted. Default 10,000.
@@ -84,6 +88,10 @@ pub struct Config {
     /// Bytes of ordinary messages that wait for one session; then new ones are dropped and counted. As many may be in flight
     /// beside them. Default 16,777,216.
     pub queue_bytes_max: usize,
+    /// Bytes of ordinary messages that wait for all sessions, or are in flight to their clients. No session gets more of it
+    /// than it leaves for others, so that the largest queues begin to drop first; 16 KiB of each, for a connected client, do
+    /// not count. A message counts in each queue that it waits in. Default 1,073,741,824.
+    pub queue_bytes_total_max: usize,
     /// Sessions kept for clients that are away; then one of the user who has the most goes, the one that expires first.
     /// Default 100,000.
     pub sessions_kept_max: usize,
@@ -166,9 +174,12 @@ impl Default for Config {
             address_connects_per_s: 0,
             address_connects_burst: 0,
             subscriptions_max: 1_000,
+            subscription_bytes_max: 1024 * 1024,
+            subscription_bytes_total_max: 256 * 1024 * 1024,
             filter_levels_max: 200,
             queue_messages_max: 10_000,
             queue_bytes_max: 16 * 1024 * 1024,
+            queue_bytes_total_max: 1024 * 1024 * 1024,
             sessions_kept_max: 100_000,
             sessions_per_user_max: 10_000,
             retained_messages_max: 100_000,

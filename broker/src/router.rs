@@ -26,6 +26,7 @@ pub(crate) use self::retained::Message;
 use self::retained::Retained;
 pub(crate) use self::subscriber::{Asked, Subscriber};
 use self::subscriptions::Table;
+use crate::budget::{Budget, Share};
 use crate::codec::packet::{Publish, Qos};
 use crate::config::Config;
 use crate::journal::{Entry as Journaled, Journal};
@@ -44,6 +45,10 @@ pub(crate) struct Router {
     /// The next queue or group.
     next_number: AtomicU64,
     limits: Limits,
+    /// For all queues, and for what is in flight.
+    queued: Arc<Budget>,
+    /// For all filters.
+    filters: Arc<Budget>,
     /// What is to be at rest goes there.
     journal: Option<Arc<Journal>>,
 }
@@ -61,6 +66,7 @@ pub(crate) struct Counts {
 #[expect(clippy::struct_field_names, reason = "the names of the options")]
 struct Limits {
     subscriptions_max: usize,
+    subscription_bytes_max: usize,
     filter_levels_max: usize,
     queue_messages_max: usize,
     queue_bytes_max: usize,
@@ -91,10 +97,13 @@ impl Router {
             next_number: AtomicU64::new(1),
             limits: Limits {
                 subscriptions_max: config.subscriptions_max,
+                subscription_bytes_max: config.subscription_bytes_max,
                 filter_levels_max: config.filter_levels_max,
                 queue_messages_max: config.queue_messages_max,
                 queue_bytes_max: config.queue_bytes_max,
             },
+            queued: Budget::new(config.queue_bytes_total_max),
+            filters: Budget::new(config.subscription_bytes_total_max),
             journal: None,
         }
     }
@@ -178,6 +187,11 @@ impl Router {
             *entry = shared.entry;
         }
         full
+    }
+
+    /// Of the bytes for all queues, and for what is in flight: for a client that is away.
+    pub(crate) fn queue_share(&self) -> Share {
+        Share::new(Arc::clone(&self.queued), 0)
     }
 
     /// A place in the order of what is to be at rest, if anything is.

@@ -234,7 +234,11 @@ impl Server {
                 session.next_place,
             );
             let kept = KeptSession {
-                state: SessionState::restored(session.inflight, session.received),
+                state: SessionState::restored(
+                    session.inflight,
+                    session.received,
+                    self.router.queue_share(),
+                ),
                 subscriber,
                 will: session.will,
                 expires_at: session.expires_at,

@@ -333,6 +333,10 @@ async fn resume_or_discard(
     clean_start: bool,
     now: Instant,
 ) -> (SessionState, Subscriber) {
+    let fresh = || {
+        let state = SessionState::new(server.router.queue_share());
+        (state, Subscriber::default())
+    };
     match kept {
         Some(session) if clean_start => {
             let (gone, is_gone) = oneshot::channel();
@@ -341,11 +345,11 @@ async fn resume_or_discard(
             if at_rest && is_gone.await.is_err() {
                 debug!("a session was discarded, but not at rest: the store has failed");
             }
-            Default::default()
+            fresh()
         }
         // Its will is not published any more: the client is back [MQTT-3.1.3-9].
         Some(session) => (session.state, session.subscriber),
-        None => Default::default(),
+        None => fresh(),
     }
 }
 

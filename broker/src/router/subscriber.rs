@@ -8,6 +8,7 @@ use super::Router;
 use super::retained::Message;
 use super::subscriptions::Subscription;
 use super::trie::Trie;
+use crate::budget::Share;
 use crate::codec::packet::{Qos, RetainHandling, SubscribeFilter};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
@@ -25,6 +26,10 @@ pub(crate) struct Subscriber {
     queue: Option<Arc<Queue>>,
     /// With their numbers at rest; 0 without.
     filters: HashMap<TopicFilter, u64>,
+    /// What the filters count.
+    filter_bytes: usize,
+    /// Of the bytes for all filters.
+    share: Share,
 }
 
 impl Subscriber {
@@ -53,6 +58,7 @@ impl Subscriber {
         queue.restore(messages, next_place);
         for row in subscriptions {
             subscriber.filters.insert(row.filter.clone(), row.number);
+            subscriber.filter_bytes += filter_bytes(&row.filter);
             let subscription = Subscription {
                 queue: Arc::clone(&queue),
                 qos: row.qos,
@@ -62,6 +68,7 @@ impl Subscriber {
             };
             router.subscribe(&row.filter, subscription);
         }
+        subscriber.share.hold(subscriber.filter_bytes);
         subscriber
     }
 
@@ -100,6 +107,9 @@ impl Subscriber {
             return Err(ReasonCode::QuotaExceeded);
         }
         let queue = self.queue_or_new(router);
+        if known.is_none() {
+            self.make_room(router, &filter)?;
+        }
         let subscription = Subscription {
             queue: Arc::clone(&queue),
             qos,
@@ -147,6 +157,16 @@ impl Subscriber {
         }
     }
 
+    /// Counts the bytes of a filter that comes.
+    fn make_room(&mut self, router: &Router, filter: &TopicFilter) -> Result<(), ReasonCode> {
+        let bytes = self.filter_bytes + filter_bytes(filter);
+        if bytes > router.limits.subscription_bytes_max || !self.share.try_hold(bytes) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        self.filter_bytes = bytes;
+        Ok(())
+    }
+
     /// Notes a subscription at rest; returns its number.
     fn note(
         &self,
@@ -182,6 +202,8 @@ impl Subscriber {
         let Some((queue, number)) = self.queue.as_ref().zip(self.filters.remove(filter)) else {
             return (ReasonCode::NoSubscriptionExisted, Vec::new());
         };
+        self.filter_bytes -= filter_bytes(filter);
+        self.share.hold(self.filter_bytes);
         let left = if remove(router, filter, queue.number()) {
             queue.take_share(filter.as_str())
         } else {
@@ -202,6 +224,8 @@ impl Subscriber {
         for filter in std::mem::take(&mut self.filters).into_keys() {
             remove(router, &filter, queue.number());
         }
+        self.filter_bytes = 0;
+        self.share.hold(0);
         queue.end()
     }
 
@@ -235,17 +259,21 @@ impl Subscriber {
     }
 
     fn queue_or_new(&mut self, router: &Router) -> Arc<Queue> {
-        let (number, durable) = (self.number, self.durable);
-        let queue = self.queue.get_or_insert_with(|| {
-            let queue = Queue::new(
-                number.unwrap_or_else(|| router.next_number()),
-                router.limits.queue_messages_max,
-                router.limits.queue_bytes_max,
-            );
-            queue.set_durable(durable);
-            Arc::new(queue)
-        });
-        Arc::clone(queue)
+        if let Some(queue) = &self.queue {
+            return Arc::clone(queue);
+        }
+        let queue = Queue::new(
+            self.number.unwrap_or_else(|| router.next_number()),
+            router.limits.queue_messages_max,
+            router.limits.queue_bytes_max,
+            router.queue_share(),
+        );
+        queue.connect();
+        queue.set_durable(self.durable);
+        let queue = Arc::new(queue);
+        self.queue = Some(Arc::clone(&queue));
+        self.share = Share::new(Arc::clone(&router.filters), 0);
+        queue
     }
 }
 
@@ -293,6 +321,12 @@ impl Coverage<'_> {
     }
 }
 
+/// What a subscription counts in bytes: the text of its filter, and what each level takes in the trie.
+fn filter_bytes(filter: &TopicFilter) -> usize {
+    let filter = filter.as_str();
+    filter.len() + filter.split('/').count() * LEVEL_BYTES
+}
+
 /// Ends one subscription of a session. True if others share it.
 fn remove(router: &Router, filter: &TopicFilter, subscriber: u64) -> bool {
     if filter.split_share().0.is_some() {
@@ -301,6 +335,9 @@ fn remove(router: &Router, filter: &TopicFilter, subscriber: u64) -> bool {
     router.remove(filter.as_str(), subscriber);
     false
 }
+
+/// About what the trie takes for a level.
+const LEVEL_BYTES: usize = 100;
 
 const fn granted(qos: Qos) -> ReasonCode {
     match qos {

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::queue::{self, Queued, Stored};
+use crate::budget::{CONNECTED_BYTES, Share};
 use crate::codec::packet::{PacketId, Publish, Qos};
 use crate::hooks::DeliveryRef;
 
@@ -24,6 +25,8 @@ pub(crate) struct Inflight {
     unsent: usize,
     /// Size of the messages.
     bytes: usize,
+    /// Of the bytes for all sessions.
+    share: Share,
     /// Messages that wait to be sent, in order.
     line: VecDeque<PacketId>,
     /// Released entries that have waited long enough.
@@ -116,9 +119,19 @@ impl Content {
 }
 
 impl Inflight {
+    pub(crate) fn new(share: Share) -> Self {
+        Self {
+            share,
+            ..Self::default()
+        }
+    }
+
     /// Deliveries that were found at rest, in their order: their client is away. Identifiers that are taken are left out.
-    pub(crate) fn restored(deliveries: impl IntoIterator<Item = (PacketId, Content)>) -> Self {
-        let mut inflight = Self::default();
+    pub(crate) fn restored(
+        deliveries: impl IntoIterator<Item = (PacketId, Content)>,
+        share: Share,
+    ) -> Self {
+        let mut inflight = Self::new(share);
         for (packet_id, content) in deliveries {
             if inflight.position(packet_id).is_none() {
                 inflight.bytes += content.bytes();
@@ -133,6 +146,7 @@ impl Inflight {
             }
         }
         inflight.unsent = inflight.entries.len();
+        inflight.share.hold(inflight.bytes);
         inflight
     }
 
@@ -141,6 +155,7 @@ impl Inflight {
         let packet_id = self.allocate()?;
         let waits = content.must_rest();
         self.bytes += content.bytes();
+        self.share.hold(self.bytes);
         self.entries.push_back(Entry {
             packet_id,
             sent: true,
@@ -295,6 +310,7 @@ impl Inflight {
             entry.at_rest = false;
         }
         self.bytes -= message.bytes();
+        self.share.hold(self.bytes);
         stored
     }
 
@@ -303,6 +319,7 @@ impl Inflight {
         let place = self.position(packet_id)?;
         let entry = self.entries.remove(place)?;
         self.bytes -= entry.content.bytes();
+        self.share.hold(self.bytes);
         self.sent -= usize::from(entry.sent);
         self.unsent -= usize::from(entry.is_unsent());
         if self.entries.is_empty() && self.entries.capacity() > IDLE_CAPACITY {
@@ -316,9 +333,10 @@ impl Inflight {
         self.sent
     }
 
-    /// Size of the messages.
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
+    /// How many bytes more may be in flight, if this is the most.
+    pub(crate) fn room(&self, bytes_max: usize) -> usize {
+        let room = bytes_max.saturating_sub(self.bytes);
+        room.min(self.share.room(self.bytes))
     }
 
     /// Are there ordinary entries that are still to be sent on this connection?
@@ -332,6 +350,11 @@ impl Inflight {
         let first = self.line.front().map(|packet_id| self.position(*packet_id));
         let first = first.map(|place| place.and_then(|place| self.entries.get(place)));
         !self.ready.is_empty() || first.is_some_and(|entry| !entry.is_some_and(waits))
+    }
+
+    /// A connection has come.
+    pub(crate) fn connect(&mut self) {
+        self.share.set_free(CONNECTED_BYTES, self.bytes);
     }
 
     /// The connection has ended: takes out what the plugin keeps; the rest is unsent again.
@@ -353,6 +376,7 @@ impl Inflight {
         self.line = VecDeque::new();
         self.unsent = self.entries.len();
         self.entries.shrink_to_fit();
+        self.share.set_free(0, self.bytes);
         plugin
     }
 
@@ -422,6 +446,8 @@ const IDLE_CAPACITY: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
+    use crate::codec::properties::PublishProperties;
     use proptest::prelude::*;
     use std::collections::HashSet;
 
@@ -470,6 +496,41 @@ mod tests {
         assert_eq!(inflight.insert(Content::Released(None)), None);
         inflight.remove(id(9));
         assert_eq!(inflight.insert(Content::Released(None)), Some(id(9)));
+    }
+
+    #[test]
+    fn what_is_in_flight_counts_against_what_all_sessions_may_hold() {
+        let budget = Budget::new(100_000);
+        let share = || Share::new(Arc::clone(&budget), 0);
+        let other = Inflight::new(share());
+        let mut inflight = Inflight::new(share());
+        inflight.connect();
+        assert_eq!(inflight.room(usize::MAX), CONNECTED_BYTES + 50_000);
+        let packet_id = inflight.insert(message(80_000)).unwrap();
+        assert_eq!(inflight.room(usize::MAX), 0);
+        assert!(other.room(usize::MAX) < 20_000);
+        inflight.remove(packet_id);
+        assert_eq!(other.room(usize::MAX), 50_000);
+    }
+
+    fn message(bytes: usize) -> Content {
+        Content::Message(Queued {
+            publish: Arc::new(Publish {
+                dup: false,
+                qos: Qos::AtLeastOnce,
+                retain: false,
+                topic: "t".into(),
+                packet_id: None,
+                payload: vec![0; bytes].into(),
+                properties: PublishProperties::default(),
+            }),
+            expires_at: None,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            subscription_identifiers: Vec::new(),
+            share: None,
+            stored: None,
+        })
     }
 
     #[test]

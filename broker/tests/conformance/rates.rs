@@ -209,3 +209,24 @@ async fn a_subscription_too_many_is_refused_and_counted() {
     );
     assert_eq!(world.metrics.subscriptions_over_limit.value(), 1);
 }
+
+#[tokio::test]
+async fn filters_that_are_too_long_together_are_refused_and_make_room_again() {
+    for change in [
+        |config: &mut broker::Config| config.subscription_bytes_max = 1_000,
+        |config: &mut broker::Config| config.subscription_bytes_total_max = 2_000,
+    ] {
+        let world = World::with(change);
+        let mut client = world.connect(V5, "a").await;
+        let [long, other] = ["x", "y"].map(|text| &*text.repeat(800).leak());
+        let granted = [ReasonCode::Success];
+        let ask = |filter| [(filter, Qos::AtMostOnce)];
+        assert_eq!(client.subscribe(&ask(long)).await.reasons, granted);
+        // The same one again takes no more.
+        assert_eq!(client.subscribe(&ask(long)).await.reasons, granted);
+        let ack = client.subscribe(&ask(other)).await;
+        assert_eq!(ack.reasons, [ReasonCode::QuotaExceeded]);
+        client.unsubscribe(&[long]).await;
+        assert_eq!(client.subscribe(&ask(other)).await.reasons, granted);
+    }
+}
