@@ -1,20 +1,41 @@
-//! Bytes that all sessions share, so that no number of them takes more memory than the operator allows.
+//! Bytes that all sessions share, so that no number of them takes more memory than the operator allows, and no user the
+//! room of all.
 //!
-//! 1. Each holder (a queue, what is in flight, the filters of a session) has a [`Share`] of one [`Budget`]. It holds some
-//!    bytes for nothing and takes the rest in pieces, so that the budget, which everybody touches, is left alone while
-//!    messages come and go.
-//! 2. No share grows beyond what is left for all. So the largest stop growing first, and whoever has little finds room:
-//!    with n large ones, each gets the n+1st part.
+//! 1. [`Budgets`] are one for all and, within it, one for each user. Each holder (a queue, what is in flight, the filters
+//!    of a session) has a [`Share`] of its user's.
+//! 2. A share holds some bytes for nothing and takes the rest in pieces, so that what everybody touches is left alone
+//!    while messages come and go.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// What is left for all.
+/// What there is for all, and what of it for each user.
 #[derive(Debug)]
-pub(crate) struct Budget {
-    /// Negative after more was held than there was.
-    left: AtomicIsize,
+pub(crate) struct Budgets {
+    all: Arc<Left>,
+    per_user: usize,
+    users: Mutex<Users>,
 }
+
+#[derive(Debug, Default)]
+struct Users {
+    /// Of those who hold something, and of some who do not any more.
+    budgets: HashMap<Arc<str>, Weak<Budget>>,
+    /// So many of them make it worth to look for the latter.
+    sweep_at: usize,
+}
+
+/// What one user may hold.
+#[derive(Debug)]
+struct Budget {
+    own: Left,
+    all: Arc<Left>,
+}
+
+/// Bytes that are left: fewer than none after more was held than there was.
+#[derive(Debug)]
+struct Left(AtomicIsize);
 
 /// What one holder has. Given back when it is dropped. The default is without limit.
 #[derive(Debug, Default)]
@@ -25,56 +46,114 @@ pub(crate) struct Share {
     granted: usize,
 }
 
-impl Budget {
-    pub(crate) fn new(total: usize) -> Arc<Self> {
-        let left = AtomicIsize::new(signed(total));
-        Arc::new(Self { left })
+impl Budgets {
+    pub(crate) fn new(total: usize, per_user: usize) -> Self {
+        Self {
+            all: Arc::new(Left::new(total)),
+            per_user,
+            users: Mutex::default(),
+        }
     }
 
+    /// A share for this user.
+    pub(crate) fn share(&self, user: &Arc<str>) -> Share {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = users.budgets.get(user).and_then(Weak::upgrade);
+        let budget = known.unwrap_or_else(|| {
+            let budget = Arc::new(Budget {
+                own: Left::new(self.per_user),
+                all: Arc::clone(&self.all),
+            });
+            users.insert(user, &budget);
+            budget
+        });
+        Share {
+            budget: Some(budget),
+            ..Share::default()
+        }
+    }
+
+    #[cfg(test)]
     pub(crate) fn left(&self) -> usize {
-        let left = self.left.load(Ordering::Relaxed);
-        usize::try_from(left).unwrap_or(0)
+        self.all.now()
+    }
+}
+
+impl Users {
+    fn insert(&mut self, user: &Arc<str>, budget: &Arc<Budget>) {
+        if self.budgets.len() >= self.sweep_at {
+            self.budgets.retain(|_, budget| budget.strong_count() > 0);
+            self.sweep_at = (2 * self.budgets.len()).max(SWEEP_FROM);
+        }
+        self.budgets
+            .insert(Arc::clone(user), Arc::downgrade(budget));
+    }
+}
+
+impl Budget {
+    fn left(&self) -> usize {
+        self.own.now().min(self.all.now())
     }
 
-    /// Takes so many bytes, and tells what is left then.
-    fn take(&self, bytes: usize) -> isize {
-        let bytes = signed(bytes);
-        self.left.fetch_sub(bytes, Ordering::Relaxed) - bytes
+    /// Takes so many bytes. True if there were so many.
+    fn take(&self, bytes: usize) -> bool {
+        let of_own = self.own.take(bytes);
+        self.all.take(bytes) && of_own
     }
 
     fn give_back(&self, bytes: usize) {
-        self.left.fetch_add(signed(bytes), Ordering::Relaxed);
+        self.own.give_back(bytes);
+        self.all.give_back(bytes);
+    }
+}
+
+impl Left {
+    fn new(bytes: usize) -> Self {
+        Self(AtomicIsize::new(signed(bytes)))
+    }
+
+    fn now(&self) -> usize {
+        usize::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let bytes = signed(bytes);
+        self.0.fetch_sub(bytes, Ordering::Relaxed) >= bytes
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(signed(bytes), Ordering::Relaxed);
     }
 }
 
 impl Share {
-    /// A share of which `free` bytes need no budget.
-    pub(crate) const fn new(budget: Arc<Budget>, free: usize) -> Self {
-        Self {
-            budget: Some(budget),
-            free,
-            granted: 0,
-        }
-    }
-
-    /// Holds so many bytes now, if there is room for them and the share is not too large.
+    /// Holds so many bytes now, if there is room for them.
     pub(crate) fn try_hold(&mut self, bytes: usize) -> bool {
-        self.try_hold_beside(bytes, true)
-    }
-
-    /// Holds so many bytes now, if there is room for them, however large the share is.
-    pub(crate) fn try_hold_all(&mut self, bytes: usize) -> bool {
-        self.try_hold_beside(bytes, false)
+        let Some(needed) = self.missing(bytes) else {
+            self.shrink(bytes);
+            return true;
+        };
+        let Some(budget) = &self.budget else {
+            return true;
+        };
+        for more in [needed + (bytes / 4).min(PIECE_BYTES), needed] {
+            if budget.take(more) {
+                self.granted += more;
+                return true;
+            }
+            budget.give_back(more);
+        }
+        false
     }
 
     /// Holds so many bytes now, with or without room.
     pub(crate) fn hold(&mut self, bytes: usize) {
-        if bytes <= self.free + self.granted {
-            self.shrink(bytes);
-        } else if let Some(budget) = &self.budget {
-            let more = bytes - self.free - self.granted;
-            budget.take(more);
-            self.granted += more;
+        let Some(needed) = self.missing(bytes) else {
+            return self.shrink(bytes);
+        };
+        if let Some(budget) = &self.budget {
+            budget.take(needed);
+            self.granted += needed;
         }
     }
 
@@ -84,10 +163,10 @@ impl Share {
             return usize::MAX;
         };
         let own = (self.free + self.granted).saturating_sub(held);
-        own + budget.left().saturating_sub(self.granted) / 2
+        own + budget.left()
     }
 
-    /// From now on so many bytes need no budget.
+    /// From now on so many bytes are held for nothing.
     pub(crate) fn set_free(&mut self, free: usize, held: usize) {
         if self.budget.is_some() {
             self.free = free;
@@ -97,26 +176,10 @@ impl Share {
         }
     }
 
-    /// If it is to be fair, as much must be left for others as the share has then.
-    fn try_hold_beside(&mut self, bytes: usize, fair: bool) -> bool {
-        if bytes <= self.free + self.granted {
-            self.shrink(bytes);
-            return true;
-        }
-        let Some(budget) = &self.budget else {
-            return true;
-        };
-        let needed = bytes - self.free - self.granted;
-        for piece in [(bytes / 4).min(PIECE_BYTES), 0] {
-            let more = needed + piece;
-            let for_others = if fair { self.granted + more } else { 0 };
-            if budget.take(more) >= signed(for_others) {
-                self.granted += more;
-                return true;
-            }
-            budget.give_back(more);
-        }
-        false
+    /// How many bytes it takes to hold so many; `None`: none.
+    fn missing(&self, bytes: usize) -> Option<usize> {
+        let missing = bytes.checked_sub(self.free + self.granted)?;
+        (missing > 0).then_some(missing)
     }
 
     /// Gives back what is not needed, if it is worth it: what goes up and down stays.
@@ -157,59 +220,75 @@ fn signed(bytes: usize) -> isize {
 pub(crate) const CONNECTED_BYTES: usize = 16 * 1024;
 /// Most that is taken at once beyond what is needed.
 const PIECE_BYTES: usize = 64 * 1024;
+/// Fewer users are not worth looking through.
+const SWEEP_FROM: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn share(budgets: &Budgets, free: usize) -> Share {
+        let mut share = budgets.share(&"alice".into());
+        share.set_free(free, 0);
+        share
+    }
+
     #[test]
     fn a_few_bytes_touch_nothing() {
-        let budget = Budget::new(1_000);
-        let mut share = Share::new(Arc::clone(&budget), 100);
+        let budgets = Budgets::new(1_000, 1_000);
+        assert!(share(&budgets, 100).try_hold(100));
+        let mut share = share(&budgets, 100);
         assert!(share.try_hold(100));
-        assert_eq!(budget.left(), 1_000);
+        assert_eq!(budgets.left(), 1_000);
     }
 
     #[test]
     fn what_goes_up_and_down_touches_the_budget_once() {
-        let budget = Budget::new(1 << 20);
-        let mut share = Share::new(Arc::clone(&budget), 1_000);
+        let budgets = Budgets::new(1 << 20, 1 << 20);
+        let mut share = share(&budgets, 1_000);
         assert!(share.try_hold(2_000));
-        let left = budget.left();
+        let left = budgets.left();
         for _ in 0..10 {
             share.hold(1_000);
             assert!(share.try_hold(2_000));
         }
-        assert_eq!(budget.left(), left);
+        assert_eq!(budgets.left(), left);
         share.hold(0);
-        assert_eq!(budget.left(), 1 << 20);
+        assert_eq!(budgets.left(), 1 << 20);
     }
 
     #[test]
-    fn the_large_stop_growing_first() {
-        let budget = Budget::new(1_000);
-        let share = || Share::new(Arc::clone(&budget), 0);
-        let (mut large, mut small) = (share(), share());
-        assert!(large.try_hold(500));
-        assert!(!large.try_hold(501));
-        assert_eq!(large.room(500), 0);
-        assert!(small.try_hold(250));
-        assert!(!small.try_hold(251));
-        assert!(share().try_hold(125));
-        drop(large);
-        assert!(small.try_hold(500));
+    fn a_user_takes_no_more_than_its_part_with_any_number_of_holders() {
+        let budgets = Budgets::new(1_000, 600);
+        let (mut one, mut two) = (share(&budgets, 0), share(&budgets, 0));
+        assert!(one.try_hold(500) && !two.try_hold(101) && two.try_hold(100));
+        let mut other = budgets.share(&"bob".into());
+        assert!(!other.try_hold(401) && other.try_hold(400));
+        drop(one);
+        assert!(other.try_hold(600) && !other.try_hold(601));
+        assert!(two.try_hold(400) && !two.try_hold(401));
     }
 
     #[test]
     fn what_must_be_held_is_held_and_others_wait() {
-        let budget = Budget::new(100);
-        let mut share = Share::new(Arc::clone(&budget), 0);
-        share.hold(300);
-        let mut other = Share::new(Arc::clone(&budget), 10);
-        assert_eq!((other.room(0), other.try_hold(11)), (10, false));
-        share.hold(0);
-        assert_eq!(budget.left(), 100);
+        let budgets = Budgets::new(100, 100);
+        let mut large = share(&budgets, 0);
+        large.hold(300);
+        let mut small = share(&budgets, 10);
+        assert_eq!((small.room(0), small.try_hold(11)), (10, false));
+        large.hold(0);
+        assert_eq!(budgets.left(), 100);
+    }
+
+    #[test]
+    fn users_who_hold_nothing_are_forgotten() {
+        let budgets = Budgets::new(100, 100);
+        for number in 0..10 * SWEEP_FROM {
+            budgets.share(&number.to_string().into());
+        }
+        let users = budgets.users.lock().unwrap();
+        assert!(users.budgets.len() <= SWEEP_FROM);
     }
 
     proptest! {
@@ -218,10 +297,8 @@ mod tests {
             steps in prop::collection::vec((0..4_usize, 0..2_000_000_usize), 0..100),
         ) {
             const TOTAL: usize = 3_000_000;
-            let budget = Budget::new(TOTAL);
-            let mut shares: Vec<(Share, usize)> = (0..4)
-                .map(|free| (Share::new(Arc::clone(&budget), free * 1_000), 0))
-                .collect();
+            let budgets = Budgets::new(TOTAL, TOTAL);
+            let mut shares: Vec<_> = (0..4).map(|free| (share(&budgets, free * 1_000), 0)).collect();
             for (which, bytes) in steps {
                 let (share, held) = &mut shares[which];
                 if bytes < *held {
@@ -230,11 +307,11 @@ mod tests {
                 } else if share.try_hold(bytes) {
                     *held = bytes;
                 }
-                let needed: usize = shares.iter().map(|(share, held)| held.saturating_sub(share.free)).sum();
-                prop_assert!(needed + budget.left() <= TOTAL);
+                let needed = shares.iter().map(|(share, held)| held.saturating_sub(share.free));
+                prop_assert!(needed.sum::<usize>() + budgets.left() <= TOTAL);
             }
             drop(shares);
-            prop_assert_eq!(budget.left(), TOTAL);
+            prop_assert_eq!(budgets.left(), TOTAL);
         }
     }
 }

@@ -79,8 +79,10 @@ pub struct Config {
     pub subscriptions_max: usize,
     /// Bytes of their filters, and 100 for each level of one. Default 1,048,576: a thousand filters of seven levels.
     pub subscription_bytes_max: usize,
-    /// The same, of all sessions together; no session gets more of it than it leaves. Default 268,435,456.
+    /// The same, of all sessions together. Default 268,435,456.
     pub subscription_bytes_total_max: usize,
+    /// The same, of all sessions of one user. Default 67,108,864: one user does not take the room of all.
+    pub subscription_bytes_per_user_max: usize,
     /// Levels of an ordinary topic filter. Default 200.
     pub filter_levels_max: usize,
     /// Ordinary messages that wait for one session; then new ones are dropped and counted. Default 10,000.
@@ -88,10 +90,12 @@ pub struct Config {
     /// Bytes of ordinary messages that wait for one session; then new ones are dropped and counted. As many may be in flight
     /// beside them. Default 16,777,216.
     pub queue_bytes_max: usize,
-    /// Bytes of ordinary messages that wait for all sessions, or are in flight to their clients. No session gets more of it
-    /// than it leaves for others, so that the largest queues begin to drop first; 16 KiB of each, for a connected client, do
-    /// not count. A message counts in each queue that it waits in. Default 1,073,741,824.
+    /// Bytes of ordinary messages that wait for all sessions, or are in flight to their clients; then new ones are dropped and
+    /// counted. While a client is connected, 16 KiB of its queue and of what is in flight to it do not count. A message
+    /// counts in each queue that it waits in. Default 1,073,741,824.
     pub queue_bytes_total_max: usize,
+    /// The same, of all sessions of one user. Default 268,435,456: one user does not take the room of all.
+    pub queue_bytes_per_user_max: usize,
     /// Sessions kept for clients that are away; then one of the user who has the most goes, the one that expires first.
     /// Default 100,000.
     pub sessions_kept_max: usize,
@@ -102,6 +106,11 @@ pub struct Config {
     pub retained_messages_max: usize,
     /// Bytes of all retained messages. Default 268,435,456.
     pub retained_bytes_max: usize,
+    /// Retained messages that one user published last. Default 25,000: one user, or a fleet that shares one, does not fill
+    /// the room of all.
+    pub retained_messages_per_user_max: usize,
+    /// Their bytes. Default 67,108,864.
+    pub retained_bytes_per_user_max: usize,
     /// What outlives the process, and what PUBACK means for it. Default `always`.
     pub persistence: Persistence,
     /// Seconds between two looks at the statistics in `$SYS/broker/…`; 0: there are none. Default 10.
@@ -176,14 +185,18 @@ impl Default for Config {
             subscriptions_max: 1_000,
             subscription_bytes_max: 1024 * 1024,
             subscription_bytes_total_max: 256 * 1024 * 1024,
+            subscription_bytes_per_user_max: 64 * 1024 * 1024,
             filter_levels_max: 200,
             queue_messages_max: 10_000,
             queue_bytes_max: 16 * 1024 * 1024,
             queue_bytes_total_max: 1024 * 1024 * 1024,
+            queue_bytes_per_user_max: 256 * 1024 * 1024,
             sessions_kept_max: 100_000,
             sessions_per_user_max: 10_000,
             retained_messages_max: 100_000,
             retained_bytes_max: 256 * 1024 * 1024,
+            retained_messages_per_user_max: 25_000,
+            retained_bytes_per_user_max: 64 * 1024 * 1024,
             persistence: Persistence::Always,
             sys_interval_s: 10,
             write_timeout_ms: 30_000,

@@ -140,13 +140,14 @@ thread_local! {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(server: Arc<Server>, link: Link<S>, opened: Opened) -> Self {
         let now = clock::now();
+        let is_told = opened.session.version() == Version::V5;
         Self {
             meter: Meter::new(&server.config, now),
             paused_until: None,
             server,
             link,
+            publisher: Publisher::new(&opened.client.identity.user, is_told),
             client: opened.client,
-            publisher: Publisher::new(opened.session.version() == Version::V5),
             session: opened.session,
             subscriber: opened.subscriber,
             permit: None,

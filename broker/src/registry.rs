@@ -80,7 +80,9 @@ pub(crate) struct PendingWill {
     /// When it is to be published.
     pub(crate) due: Instant,
     pub(crate) publish: Publish,
-    /// Name of the user whose will it is: the rules are asked again then.
+    /// The key of the user whose will it is.
+    pub(crate) user: Arc<str>,
+    /// The user's name: the rules are asked again then.
     pub(crate) name: Arc<str>,
     pub(crate) client_id: ByteString,
 }

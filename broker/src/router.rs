@@ -26,7 +26,7 @@ pub(crate) use self::retained::Message;
 use self::retained::Retained;
 pub(crate) use self::subscriber::{Asked, Subscriber};
 use self::subscriptions::Table;
-use crate::budget::{Budget, Share};
+use crate::budget::{Budgets, Share};
 use crate::codec::packet::{Publish, Qos};
 use crate::config::Config;
 use crate::journal::{Entry as Journaled, Journal};
@@ -46,9 +46,9 @@ pub(crate) struct Router {
     next_number: AtomicU64,
     limits: Limits,
     /// For all queues, and for what is in flight.
-    queued: Arc<Budget>,
+    queued: Budgets,
     /// For all filters.
-    filters: Arc<Budget>,
+    filters: Budgets,
     /// What is to be at rest goes there.
     journal: Option<Arc<Journal>>,
 }
@@ -89,10 +89,7 @@ impl Router {
             table: RwLock::default(),
             generation: AtomicU64::new(1),
             large: RwLock::default(),
-            retained: RwLock::new(Retained::new(
-                config.retained_messages_max,
-                config.retained_bytes_max,
-            )),
+            retained: RwLock::new(Retained::of_clients(config)),
             statistics: RwLock::new(Retained::new(usize::MAX, usize::MAX)),
             next_number: AtomicU64::new(1),
             limits: Limits {
@@ -102,8 +99,14 @@ impl Router {
                 queue_messages_max: config.queue_messages_max,
                 queue_bytes_max: config.queue_bytes_max,
             },
-            queued: Budget::new(config.queue_bytes_total_max),
-            filters: Budget::new(config.subscription_bytes_total_max),
+            queued: Budgets::new(
+                config.queue_bytes_total_max,
+                config.queue_bytes_per_user_max,
+            ),
+            filters: Budgets::new(
+                config.subscription_bytes_total_max,
+                config.subscription_bytes_per_user_max,
+            ),
             journal: None,
         }
     }
@@ -131,7 +134,9 @@ impl Router {
             .message_expiry_interval
             .and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
         let mut shared = Shared::new(publish, expires_at);
-        let retained_refused = shared.live().retain && self.retain(&mut shared, now).is_err();
+        let owner = publisher.user.as_ref();
+        let retained_refused =
+            shared.live().retain && self.retain(&mut shared, owner, now).is_err();
         if retained_refused && publisher.is_told && shared.live().qos > Qos::AtMostOnce {
             // It will try again: nobody is to have it twice.
             return Routed {
@@ -189,9 +194,9 @@ impl Router {
         full
     }
 
-    /// Of the bytes for all queues, and for what is in flight: for a client that is away.
-    pub(crate) fn queue_share(&self) -> Share {
-        Share::new(Arc::clone(&self.queued), 0)
+    /// Of the bytes for all queues, and for what is in flight: for a client of this user that is away.
+    pub(crate) fn queue_share(&self, user: &Arc<str>) -> Share {
+        self.queued.share(user)
     }
 
     /// A place in the order of what is to be at rest, if anything is.

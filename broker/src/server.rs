@@ -103,9 +103,15 @@ impl Server {
         routed
     }
 
-    /// Publishes a will: nobody waits for the result. `session` had it at rest, and has it no more.
-    pub(crate) fn publish_will(&self, will: Publish, session: Option<u64>, now: Instant) {
-        let routed = self.route(Arc::new(will), &mut Publisher::default(), now);
+    /// Publishes the will of a user: nobody waits for the result. `session` had it at rest, and has it no more.
+    pub(crate) fn publish_will(
+        &self,
+        will: Publish,
+        user: &Arc<str>,
+        session: Option<u64>,
+        now: Instant,
+    ) {
+        let routed = self.route(Arc::new(will), &mut Publisher::new(user, false), now);
         if let Some(number) = session
             && let Some(mut entry) = routed.entry.or_else(|| self.router.open())
         {
@@ -129,7 +135,7 @@ impl Server {
             }
             return;
         }
-        self.publish_will(will.publish, session, now);
+        self.publish_will(will.publish, &will.user, session, now);
     }
 
     /// Gives what a session left behind to the others of its shared subscriptions.
@@ -189,7 +195,7 @@ impl Server {
         if known.is_some() || session_expiry > 0 || will.is_some() {
             let number = known.unwrap_or_else(|| {
                 let number = self.router.next_number();
-                *subscriber = Subscriber::at_rest(number);
+                subscriber.set_number(number);
                 number
             });
             entry.push(session_row(client, number, session_expiry, None));
@@ -228,6 +234,7 @@ impl Server {
             let key = Arc::new((session.user, session.client_id));
             let subscriber = Subscriber::restored(
                 &self.router,
+                &key.0,
                 session.number,
                 session.subscriptions,
                 session.queue,
@@ -237,7 +244,7 @@ impl Server {
                 state: SessionState::restored(
                     session.inflight,
                     session.received,
-                    self.router.queue_share(),
+                    self.router.queue_share(&key.0),
                 ),
                 subscriber,
                 will: session.will,

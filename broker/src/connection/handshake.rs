@@ -285,7 +285,9 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let now = clock::now();
-    let (state, mut subscriber) = resume_or_discard(server, kept, connect.clean_start, now).await;
+    let user = &client.identity.user;
+    let (state, mut subscriber) =
+        resume_or_discard(server, user, kept, connect.clean_start, now).await;
     terms.durable = server.journal.is_some() && terms.session_expiry > 0;
     let is_noted = server.note_session(
         &client,
@@ -329,13 +331,14 @@ fn connack(session_present: bool, properties: ConnAckProperties) -> Packet {
 /// What the new connection begins with. What is discarded is gone for good before the client is told so.
 async fn resume_or_discard(
     server: &Server,
+    user: &Arc<str>,
     kept: Option<KeptSession>,
     clean_start: bool,
     now: Instant,
 ) -> (SessionState, Subscriber) {
     let fresh = || {
-        let state = SessionState::new(server.router.queue_share());
-        (state, Subscriber::default())
+        let state = SessionState::new(server.router.queue_share(user));
+        (state, Subscriber::new(user))
     };
     match kept {
         Some(session) if clean_start => {

@@ -19,6 +19,8 @@ use crate::session::queue::{Queue, Queued, Stored};
 /// memory before the first subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriber {
+    /// The user's key.
+    user: Arc<str>,
     /// Of the session at rest.
     number: Option<u64>,
     /// Subscriptions and messages are at rest, too.
@@ -33,23 +35,30 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    /// The subscriber of a session that has a row at rest.
-    pub(crate) fn at_rest(number: u64) -> Self {
+    /// The subscriber of a new session of this user.
+    pub(crate) fn new(user: &Arc<str>) -> Self {
         Self {
-            number: Some(number),
+            user: Arc::clone(user),
             ..Self::default()
         }
+    }
+
+    /// The session has a row at rest from now on.
+    pub(crate) const fn set_number(&mut self, number: u64) {
+        self.number = Some(number);
     }
 
     /// As it was found at rest: the client is away.
     pub(crate) fn restored(
         router: &Router,
+        user: &Arc<str>,
         number: u64,
         subscriptions: Vec<SubscriptionRow>,
         messages: VecDeque<Queued>,
         next_place: u64,
     ) -> Self {
-        let mut subscriber = Self::at_rest(number);
+        let mut subscriber = Self::new(user);
+        subscriber.set_number(number);
         subscriber.durable = true;
         if subscriptions.is_empty() && messages.is_empty() && next_place == 0 {
             return subscriber;
@@ -266,13 +275,13 @@ impl Subscriber {
             self.number.unwrap_or_else(|| router.next_number()),
             router.limits.queue_messages_max,
             router.limits.queue_bytes_max,
-            router.queue_share(),
+            router.queue_share(&self.user),
         );
         queue.connect();
         queue.set_durable(self.durable);
         let queue = Arc::new(queue);
         self.queue = Some(Arc::clone(&queue));
-        self.share = Share::new(Arc::clone(&router.filters), 0);
+        self.share = router.filters.share(&self.user);
         queue
     }
 }

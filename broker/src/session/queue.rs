@@ -1,7 +1,7 @@
 //! Ordinary messages that wait for one session: filled by publishers, emptied by the session's connection.
 //!
-//! While nobody is connected only QoS 1 and 2 are kept. A full queue drops what comes, and says so; it is also full when it
-//! is large and little is left for all queues together ([`budget`](crate::budget)). What has a place at
+//! While nobody is connected only QoS 1 and 2 are kept. A full queue drops what comes, and says so; it is also full when
+//! nothing is left for all queues, or those of its user, together ([`budget`](crate::budget)). What has a place at
 //! rest got it under the lock of the queue, so that places are in order.
 
 mod message;
@@ -166,7 +166,7 @@ impl Queue {
             }
             let bytes: usize = messages.iter().map(|queued| size(&queued.publish)).sum();
             let total = inner.bytes + bytes;
-            if inner.messages.len() >= self.messages_max || !inner.share.try_hold_all(total) {
+            if inner.messages.len() >= self.messages_max || !inner.share.try_hold(total) {
                 inner.dropped += messages.len() as u64;
                 return Pushed::Full;
             }
@@ -383,7 +383,7 @@ const IDLE_CAPACITY: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
+    use crate::budget::Budgets;
     use bytes::Bytes;
 
     use crate::codec::properties::PublishProperties;
@@ -463,23 +463,24 @@ mod tests {
     #[test]
     fn queues_share_what_they_may_hold() {
         let one = size_of::<Publish>() + 3;
-        let budget = Budget::new(one * 100);
-        let queue = || {
-            let share = Share::new(Arc::clone(&budget), 0);
+        let budgets = Budgets::new(one * 100, one * 75);
+        let queue = |user: &str| {
+            let share = budgets.share(&user.into());
             Queue::new(1, 1_000, usize::MAX, share)
         };
         let fill =
             |queue: &Queue| (0..1_000).find(|_| push(queue, Qos::AtLeastOnce) == Pushed::Full);
-        let (first, second, third) = (queue(), queue(), queue());
-        assert_eq!(fill(&first), Some(50));
-        assert_eq!(fill(&second), Some(25));
-        assert!(fill(&third) > Some(0));
+        let (first, second, third) = (queue("alice"), queue("alice"), queue("bob"));
+        assert_eq!(fill(&first), Some(75));
+        assert_eq!(fill(&second), Some(0));
+        assert_eq!(fill(&third), Some(25));
         first.end();
-        second.leave();
+        assert_eq!(fill(&second), Some(75));
         third.take(usize::MAX, usize::MAX, &mut Vec::new());
-        assert_eq!(budget.left(), one * 75);
+        second.leave();
+        assert_eq!(budgets.left(), one * 25);
         drop(second);
-        assert_eq!(budget.left(), one * 100);
+        assert_eq!(budgets.left(), one * 100);
     }
 
     #[test]

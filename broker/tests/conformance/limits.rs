@@ -42,9 +42,17 @@ async fn a_large_packet_before_authentication_is_refused() {
 
 #[tokio::test]
 async fn who_fills_all_queues_keeps_nobody_else_from_having_one() {
-    let world = World::with(|config| config.queue_bytes_total_max = 1_000_000);
+    let world = World::with(|config| {
+        config.queue_bytes_total_max = 1_000_000;
+        config.queue_bytes_per_user_max = 500_000;
+    });
+    let asked = |client_id: &'static str| {
+        let mut asked = connect_persistent(V5, client_id);
+        asked.user_name = client_id.split('-').next().map(Into::into);
+        asked
+    };
     for client_id in ["hoard-1", "hoard-2", "hoard-3", "modest"] {
-        let (mut client, _) = world.connect_persistent(V5, client_id).await;
+        let (mut client, _) = world.connect_with(asked(client_id)).await;
         client.subscribe(&[(client_id, Qos::AtLeastOnce)]).await;
         client.disconnect().await;
         world.plugin.disconnected().await;
@@ -61,10 +69,12 @@ async fn who_fills_all_queues_keeps_nobody_else_from_having_one() {
     assert!(dropped >= 100, "only {dropped} of 3 MB");
     sender.send(&qos1("modest", 1, &payload)).await;
     assert_eq!(sender.receive().await, puback(1));
-    let (mut modest, _) = world.connect_persistent(V5, "modest").await;
+    let (mut modest, _) = world.connect_with(asked("modest")).await;
     assert_eq!(modest.receive_publish().await.payload, payload);
     // Who leaves gives back what it had.
-    world.connect(V5, "hoard-1").await;
+    let mut leaves = asked("hoard-1");
+    leaves.clean_start = true;
+    world.connect_with(leaves).await;
     for number in 1..=10 {
         sender.send(&qos1("hoard-3", number, &payload)).await;
         assert_eq!(sender.receive().await, puback(number));

@@ -214,7 +214,8 @@ async fn a_subscription_too_many_is_refused_and_counted() {
 async fn filters_that_are_too_long_together_are_refused_and_make_room_again() {
     for change in [
         |config: &mut broker::Config| config.subscription_bytes_max = 1_000,
-        |config: &mut broker::Config| config.subscription_bytes_total_max = 2_000,
+        |config: &mut broker::Config| config.subscription_bytes_per_user_max = 1_000,
+        |config: &mut broker::Config| config.subscription_bytes_total_max = 1_000,
     ] {
         let world = World::with(change);
         let mut client = world.connect(V5, "a").await;

@@ -130,10 +130,12 @@ impl<K: KvEngine> EmbeddedSessions<K> {
             Change::Queued(row) => self.put(row, true),
             Change::Moved(row) => self.put(row, false),
             Change::Settled { session, at } => self.settle(session, at),
-            Change::Retained(message) => {
-                self.refer(message);
+            Change::Retained { number, owner } => {
+                self.refer(number);
                 let batch = &mut self.group.batch;
-                batch.put(RETAINED, &rows::key(message), &[rows::FORMAT]);
+                batch.put_with(RETAINED, &rows::key(number), |out| {
+                    rows::write_retained(out, owner.as_deref());
+                });
             }
             Change::Cleared(message) => {
                 self.release(message);
