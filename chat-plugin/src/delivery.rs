@@ -221,6 +221,13 @@ impl Delivery {
         }
     }
 
+    /// Something that only this user's own devices are told of has changed, and is durable.
+    pub(crate) fn account_changed(&self, user: UserId) {
+        for reader in self.online.of(user) {
+            reader.account().changed();
+        }
+    }
+
     /// Marks have moved in memory and in the store: tells the receipts.
     pub(crate) fn marks_moved(&self, live: &Arc<Live>, user: UserId, moved: MarksMoved) {
         self.receipts.moved(live, user, moved);

@@ -1,5 +1,6 @@
 //! Pure values and rules of chat. No I/O, no clock, no tasks.
 
+pub mod account;
 pub mod conversation;
 pub mod device;
 pub mod entry;

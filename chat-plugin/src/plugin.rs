@@ -359,6 +359,7 @@ impl ChatPlugin {
                 if kept && !device.subscriptions.is_empty() {
                     let start = Start::Resumed {
                         seen_ms,
+                        account: device.account,
                         kept: persistent,
                     };
                     restored = self.restore(&reader, &device, start, inflight).await?;
@@ -536,12 +537,13 @@ impl ChatPlugin {
                 .iter()
                 .filter_map(|(_, reference)| match Reference::decode(reference)? {
                     Reference::State { ts_ms } => Some(ts_ms),
-                    Reference::Entry { .. } => None,
+                    Reference::Entry { .. } | Reference::Account { .. } => None,
                 });
         let now_ms = crate::clock::now_ms();
         let unsure = unsure.chain(peer.reader.receipts_wait_since());
         let mut device = Device {
             receipts_ms: unsure.fold(now_ms, u64::min),
+            account: peer.reader.account().acknowledged(),
             last_seen_ms: now_ms,
             session_expiry: end.session_expiry,
             connected: false,
@@ -576,6 +578,7 @@ fn new_device(
         has_inbox: false,
         connected: true,
         receipts_ms: now_ms,
+        account: 0,
         last_seen_ms: now_ms,
     }
 }
@@ -594,7 +597,7 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
             seq,
             form: slot,
         }),
-        Reference::State { .. } => None,
+        Reference::State { .. } | Reference::Account { .. } => None,
     });
     at_rest.collect()
 }

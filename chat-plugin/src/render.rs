@@ -7,47 +7,11 @@ use broker::codec::properties::PublishProperties;
 use bytes::Bytes;
 use bytestring::ByteString;
 use proto::ids::Handle;
-use proto::payload::{EntryBody, LogEntry, escape_line};
-use proto::topics;
-use serde::Deserialize;
+use proto::payload::{self, EntryBody, LogEntry, escape_line};
+use proto::topics::{self, Form};
 
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
 use crate::plugin::pair;
-
-/// The forms of the inbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// JSON `LogEntry`.
-    In,
-    /// One line of text.
-    Txt,
-}
-
-impl Form {
-    /// The form that this server offers for a form of the protocol.
-    pub fn of(form: topics::Form) -> Option<Self> {
-        match form {
-            topics::Form::In => Some(Self::In),
-            topics::Form::Txt => Some(Self::Txt),
-            topics::Form::Pb => None,
-        }
-    }
-
-    pub(crate) fn slot(self) -> usize {
-        match self {
-            Self::In => 0,
-            Self::Txt => 1,
-        }
-    }
-
-    pub(crate) fn from_slot(slot: u8) -> Option<Self> {
-        match slot {
-            0 => Some(Self::In),
-            1 => Some(Self::Txt),
-            _ => None,
-        }
-    }
-}
 
 /// An entry with the name of its sender, and what has been made of it.
 pub struct Line {
@@ -56,6 +20,7 @@ pub struct Line {
     handle: Option<Handle>,
     json: OnceLock<Arc<Publish>>,
     text: OnceLock<Option<Arc<Publish>>>,
+    protobuf: OnceLock<Arc<Publish>>,
 }
 
 impl Line {
@@ -66,6 +31,7 @@ impl Line {
             handle,
             json: OnceLock::new(),
             text: OnceLock::new(),
+            protobuf: OnceLock::new(),
         }
     }
 
@@ -83,6 +49,9 @@ impl Line {
                 .text
                 .get_or_init(|| self.make_text().map(Arc::new))
                 .clone(),
+            Form::Pb => Some(Arc::clone(
+                self.protobuf.get_or_init(|| Arc::new(self.make_protobuf())),
+            )),
         }
     }
 
@@ -90,11 +59,7 @@ impl Line {
     pub fn json(&self) -> Arc<Publish> {
         let make = || {
             let topic = topics::in_topic(self.entry.conversation);
-            Arc::new(self.make(
-                topic.into(),
-                Bytes::from(self.to_json()),
-                "application/json",
-            ))
+            Arc::new(self.make(topic.into(), Bytes::from(self.to_json()), payload::JSON))
         };
         Arc::clone(self.json.get_or_init(make))
     }
@@ -115,14 +80,24 @@ impl Line {
 
     /// The entry as one line of JSON.
     pub fn to_json(&self) -> String {
+        self.log_entry().to_json()
+    }
+
+    /// The entry as a protobuf `LogEntry`.
+    pub fn to_protobuf(&self) -> Vec<u8> {
+        self.log_entry().to_protobuf()
+    }
+
+    fn log_entry(&self) -> LogEntry<'_> {
         let entry = &*self.entry;
-        let body = std::str::from_utf8(&entry.body).unwrap_or_default();
+        let text = || std::str::from_utf8(&entry.body).unwrap_or_default();
         let body = match (entry.kind, entry.format) {
-            (EntryKind::Message, BodyFormat::Json) => EntryBody::Json(body),
-            (EntryKind::Message, _) => EntryBody::Text(body),
-            _ => EntryBody::System(body),
+            (EntryKind::Message, BodyFormat::Text) => EntryBody::Text(text()),
+            (EntryKind::Message, BodyFormat::Json) => EntryBody::Json(text()),
+            (EntryKind::Message, BodyFormat::Protobuf) => EntryBody::Protobuf(&entry.body),
+            _ => EntryBody::System(text()),
         };
-        let entry = LogEntry {
+        LogEntry {
             cid: entry.conversation,
             seq: entry.seq,
             mseq: entry.mseq,
@@ -132,8 +107,7 @@ impl Line {
             handle: self.handle(),
             mid: &entry.mid,
             body,
-        };
-        entry.to_json()
+        }
     }
 
     fn handle(&self) -> &str {
@@ -141,22 +115,15 @@ impl Line {
     }
 
     fn make_text(&self) -> Option<Publish> {
-        #[derive(Deserialize)]
-        struct Shown {
-            t: String,
-        }
-        if self.entry.kind != EntryKind::Message {
-            return None;
-        }
-        let line = match self.entry.format {
-            BodyFormat::Json => {
-                let shown: Shown = serde_json::from_slice(&self.entry.body).ok()?;
-                escape_line(self.handle(), &shown.t)
-            }
-            _ => escape_line(self.handle(), std::str::from_utf8(&self.entry.body).ok()?),
-        };
+        let line = escape_line(self.handle(), &self.log_entry().body.shown()?);
         let topic = topics::txt_topic(self.entry.conversation);
-        Some(self.make(topic.into(), Bytes::from(line), "text/plain"))
+        Some(self.make(topic.into(), Bytes::from(line), payload::TEXT))
+    }
+
+    fn make_protobuf(&self) -> Publish {
+        let topic = topics::pb_topic(self.entry.conversation);
+        let payload = Bytes::from(self.to_protobuf());
+        self.make(topic.into(), payload, payload::PROTOBUF)
     }
 
     fn make(&self, topic: ByteString, payload: Bytes, content_type: &'static str) -> Publish {
@@ -177,7 +144,7 @@ impl Line {
             packet_id: None,
             payload,
             properties: PublishProperties {
-                payload_format_indicator: Some(true),
+                payload_format_indicator: (content_type != payload::PROTOBUF).then_some(true),
                 content_type: Some(ByteString::from_static(content_type)),
                 user_properties,
                 ..PublishProperties::default()

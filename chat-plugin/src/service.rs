@@ -5,6 +5,7 @@ pub mod marks;
 pub mod membership;
 pub mod people;
 pub mod send;
+pub mod sync;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -22,6 +22,7 @@ pub use broker::store::Health;
 use broker::store::kv::EngineError;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 
+use crate::domain::account::{Changes, Preferences};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
@@ -117,6 +118,33 @@ pub trait ChatStore: Send + Sync + 'static {
         device: DeviceId,
         conversation: Option<ConversationId>,
     ) -> Result<Vec<(ConversationId, Seq)>, StoreError>;
+
+    /// Conversations that changed for `user` after the account version `since`, in the order of their changes, at most
+    /// `limit`. Version 0 with nothing: [`ChatStore::hand_out`] was never called for this user.
+    async fn changes(&self, user: UserId, since: u64, limit: usize) -> Result<Changes, StoreError>;
+
+    /// The devices of `user` are told of these conversations as they are when this returns, or later: the next change of
+    /// each moves the account version. Returns the version. Durable.
+    async fn hand_out(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<u64, StoreError>;
+
+    /// What a user has decided about each of these conversations.
+    async fn preferences(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<Vec<Preferences>, StoreError>;
+
+    /// Replaces what a user has decided about a conversation. Durable.
+    async fn set_preferences(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        preferences: Preferences,
+    ) -> Result<(), StoreError>;
 
     /// Conversations in which receipts for `user` moved at or after `since_ms`, at most `limit`, newest first.
     async fn receipts_due(

@@ -326,6 +326,9 @@ pub enum Form {
 }
 
 impl Form {
+    /// Every form.
+    pub const ALL: [Self; 3] = [Self::In, Self::Txt, Self::Pb];
+
     /// The third level of the topic.
     pub const fn name(self) -> &'static str {
         match self {
@@ -558,7 +561,7 @@ impl fmt::Display for FilterTopic {
         match self {
             Self::Inbox { form, scope } => write!(f, "chat/me/{}/{scope}", form.name()),
             Self::Receipts(scope) => write!(f, "chat/me/rcpt/{scope}"),
-            Self::Account => f.write_str("chat/me/ev/account"),
+            Self::Account => f.write_str(ACCOUNT_TOPIC),
             Self::Typing(scope) => write!(f, "chat/me/ev/typing/{scope}"),
             Self::Device => f.write_str("chat/me/dev"),
             Self::Rpc(names) => write!(f, "chat/me/rpc/{names}"),
@@ -577,6 +580,14 @@ pub fn in_topic(cid: ConversationId) -> String {
 /// `chat/me/txt/{cid}`: where messages arrive as lines of text.
 pub fn txt_topic(cid: ConversationId) -> String {
     Form::Txt.topic(cid)
+}
+
+/// Where changes of the own list of conversations arrive.
+pub const ACCOUNT_TOPIC: &str = "chat/me/ev/account";
+
+/// `chat/me/pb/{cid}`: where entries arrive in protobuf.
+pub fn pb_topic(cid: ConversationId) -> String {
+    Form::Pb.topic(cid)
 }
 
 /// `chat/me/rcpt/{cid}`: where receipts arrive.

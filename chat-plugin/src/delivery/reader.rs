@@ -1,9 +1,10 @@
 //! One connection as a reader: its subscriptions, its windows over the logs, and what else waits for it. No I/O: what has
 //! to be read from the store is named, and brought by [`Reader::arrived`].
 //!
-//! Order of a pull: deliveries that an earlier connection left unacknowledged, then replies, then receipts, then the
-//! conversations by turns of so many entries each.
+//! Order of a pull: deliveries that an earlier connection left unacknowledged, then replies, receipts and account changes,
+//! then the conversations by turns of so many entries each.
 
+mod account;
 mod pull;
 mod reference;
 
@@ -16,14 +17,16 @@ use broker::codec::packet::{PacketId, Publish, Qos};
 use broker::hooks::{ClientInfo, Delivery, DeliveryOutcome, DeliveryRef, Room};
 use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+use proto::topics::Form;
 
+pub(crate) use self::account::Account;
 use self::pull::Out;
 pub(crate) use self::reference::Reference;
-use super::flow::{FORMS, Flow};
+use super::flow::{self, FORMS, Flow};
 use super::subscriptions::{Filters, Matched, Options};
 use crate::conversations::Live;
 use crate::receipts::Event;
-use crate::render::{Form, Line};
+use crate::render::Line;
 
 /// `…/log` subscriptions have slots from here; below are the forms of the inbox.
 pub(crate) const LOG_SLOT: u8 = 128;
@@ -44,6 +47,7 @@ pub(crate) struct Reader {
     pub(crate) device: DeviceId,
     limits: ReaderLimits,
     ended: AtomicBool,
+    account: Account,
     state: Mutex<State>,
 }
 
@@ -218,6 +222,7 @@ impl Reader {
             device,
             limits,
             ended: AtomicBool::new(false),
+            account: Account::default(),
             state: Mutex::default(),
         }
     }
@@ -225,6 +230,12 @@ impl Reader {
     /// The connection has ended: nothing more is looked up for it.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        self.account.end();
+    }
+
+    /// The subscription to changes of the own list of conversations.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -248,7 +259,7 @@ impl Reader {
         options: Options,
     ) {
         let mut state = self.state();
-        if let Some(filters) = state.inbox.get_mut(form.slot()) {
+        if let Some(filters) = state.inbox.get_mut(flow::slot(form)) {
             filters.insert(conversation, options);
         }
         state.rewant();
@@ -262,7 +273,7 @@ impl Reader {
         let mut state = self.state();
         let existed = state
             .inbox
-            .get_mut(form.slot())
+            .get_mut(flow::slot(form))
             .is_some_and(|filters| filters.remove(conversation.as_ref()));
         state.rewant();
         drop(state);
@@ -442,6 +453,7 @@ impl Reader {
 
     /// An entry that this user may see has been committed.
     pub(crate) fn announce(&self, live: &Arc<Live>, seq: Seq) {
+        self.account.changed();
         let mut state = self.state();
         let mut woken = state.announce_inbox(live, seq.previous(), seq);
         let slots = state
@@ -594,6 +606,7 @@ impl Reader {
         if state.pull_resend(&mut out) {
             state.pull_replies(&mut out);
             state.pull_receipts(&mut out);
+            out.pull_account();
             state.pull_turns(&mut out, self.limits.turn_entries);
         }
         out.pulled
@@ -604,14 +617,21 @@ impl Reader {
         let mut state = self.state();
         let mut touched = HashSet::new();
         for (reference, outcome) in outcomes {
-            let Some(Reference::Entry {
-                slot,
-                conversation,
-                seq,
-                generation,
-            }) = Reference::decode(reference)
-            else {
-                continue;
+            let (slot, conversation, seq, generation) = match Reference::decode(reference) {
+                Some(Reference::Entry {
+                    slot,
+                    conversation,
+                    seq,
+                    generation,
+                }) => (slot, conversation, seq, generation),
+                Some(Reference::Account { version }) => {
+                    let arrived = [DeliveryOutcome::Acknowledged, DeliveryOutcome::HandedOver];
+                    if arrived.contains(outcome) {
+                        self.account.acknowledge(version);
+                    }
+                    continue;
+                }
+                Some(Reference::State { .. }) | None => continue,
             };
             let acknowledged = *outcome == DeliveryOutcome::Acknowledged;
             let key = if slot >= LOG_SLOT {
@@ -667,7 +687,7 @@ impl Reader {
             .filter_map(|(id, reference)| Some((*id, Reference::decode(reference)?)));
         decoded
             .filter(|(_, reference)| match reference {
-                Reference::State { .. } => false,
+                Reference::State { .. } | Reference::Account { .. } => false,
                 Reference::Entry {
                     slot, generation, ..
                 } if *slot >= LOG_SLOT => state

@@ -200,12 +200,12 @@ impl ChatPlugin {
         let content_type = publish.properties.content_type.as_deref();
         let body = payload::classify(content_type, &publish.payload, &self.payload_limits)
             .map_err(|error| Refusal::format(error.to_string()))?;
-        let (format, in_body) = match body {
-            payload::Body::Text => (BodyFormat::Text, None),
-            payload::Body::Json(message) => (BodyFormat::Json, message.mid),
-            _ => return Err(Refusal::format("not offered by this server")),
+        let format = match body {
+            payload::Body::Text(_) => BodyFormat::Text,
+            payload::Body::Json(..) => BodyFormat::Json,
+            payload::Body::Protobuf(..) => BodyFormat::Protobuf,
         };
-        let mid = one_mid([in_topic, in_property, in_body])?;
+        let mid = one_mid([in_topic, in_property, body.mid()])?;
         waiting.mid_is_ours = mid.is_none();
         let mid = match mid {
             Some(mid) => mid,
@@ -219,7 +219,7 @@ impl ChatPlugin {
             has_own_mid: !waiting.mid_is_ours,
             format,
             // In memory of its own: a slice would keep the whole buffer that it was read into.
-            body: Bytes::copy_from_slice(&publish.payload),
+            body: Bytes::copy_from_slice(body.bytes()),
             exchange,
         })
     }

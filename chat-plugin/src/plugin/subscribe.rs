@@ -7,7 +7,7 @@ use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, digest16};
-use proto::topics::{FilterTopic, Form, LogStart, Names, Scope};
+use proto::topics::{FilterTopic, LogStart, Names, Scope};
 
 use super::ChatPlugin;
 use super::peer::{Peer, Record};
@@ -183,11 +183,9 @@ impl ChatPlugin {
             return Ok(Err(ReasonCode::QuotaExceeded));
         }
         let conversation = match &parsed {
-            FilterTopic::Inbox { form: Form::Pb, .. }
-            | FilterTopic::Account
-            | FilterTopic::Typing(_)
-            | FilterTopic::Device
-            | FilterTopic::Presence(_) => return Ok(Err(ReasonCode::ImplementationSpecificError)),
+            FilterTopic::Typing(_) | FilterTopic::Device | FilterTopic::Presence(_) => {
+                return Ok(Err(ReasonCode::ImplementationSpecificError));
+            }
             FilterTopic::Inbox {
                 scope: Scope::One(cid),
                 ..
@@ -257,9 +255,7 @@ impl ChatPlugin {
         };
         match parsed {
             FilterTopic::Inbox { form, scope } => {
-                if let Some(form) = crate::render::Form::of(*form) {
-                    reader.subscribe_inbox(form, one(*scope), options);
-                }
+                reader.subscribe_inbox(*form, one(*scope), options);
             }
             FilterTopic::Receipts(scope) => {
                 reader.subscribe_receipts(one(*scope), options);
@@ -272,6 +268,16 @@ impl ChatPlugin {
             }
             FilterTopic::Rpc(names) => reader.subscribe_replies(name(names).as_deref(), options),
             FilterTopic::Errors(names) => reader.subscribe_errors(name(names).as_deref(), options),
+            FilterTopic::Account => {
+                // State like receipts: who subscribes gets all of it, who comes back what changed meanwhile.
+                let since = match start {
+                    Start::New { .. } => 0,
+                    Start::Resumed { account, .. } => account,
+                };
+                if reader.account().subscribe(options, since) {
+                    self.watch_account(reader);
+                }
+            }
             FilterTopic::Log { cid, start: from } => {
                 self.activate_log(reader, (*cid, *from), (subscription, options), start)
                     .await?;
@@ -452,7 +458,12 @@ pub(super) enum Start {
     /// By SUBSCRIBE.
     New { kept: bool },
     /// With a session that was kept; the connection before was last seen then.
-    Resumed { seen_ms: u64, kept: bool },
+    Resumed {
+        seen_ms: u64,
+        /// The account version that the device knows.
+        account: u64,
+        kept: bool,
+    },
 }
 
 impl Device {
@@ -478,9 +489,9 @@ fn deactivate(reader: &Reader, subscription: &Subscription) {
         return;
     };
     let existed = match &parsed {
-        FilterTopic::Inbox { form, scope } => crate::render::Form::of(*form)
-            .is_some_and(|form| reader.unsubscribe_inbox(form, one(*scope))),
+        FilterTopic::Inbox { form, scope } => reader.unsubscribe_inbox(*form, one(*scope)),
         FilterTopic::Receipts(scope) => reader.unsubscribe_receipts(one(*scope)),
+        FilterTopic::Account => reader.account().unsubscribe(),
         FilterTopic::Rpc(names) => reader.unsubscribe_replies(name(names).as_deref()),
         FilterTopic::Errors(names) => reader.unsubscribe_errors(name(names).as_deref()),
         FilterTopic::Log { .. } => reader.unsubscribe_log(subscription.slot),

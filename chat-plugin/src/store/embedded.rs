@@ -32,7 +32,8 @@ use self::heads::Heads;
 use self::overlay::{Overlay, OverlayKey};
 use self::queue::{Job, Queue, Reply, Size, draft_size};
 use self::reads::{
-    all_cursors, bad_key, hole, members, own_before, page, read_seq, tail_cid, visit, visit_user,
+    all_cursors, bad_key, changes, hole, members, own_before, page, read_seq, tail_cid, visit,
+    visit_user,
 };
 use self::upkeep::DiskGuard;
 use self::writer::Writer;
@@ -41,6 +42,7 @@ use super::{
     ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place, StoreError,
     StoreMetrics, StoreOptions, tables,
 };
+use crate::domain::account::{Changes, Preferences};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
@@ -411,6 +413,46 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             Ok(seq.map(|seq| (conversation, seq)).into_iter().collect())
         })
         .await
+    }
+
+    async fn changes(&self, user: UserId, since: u64, limit: usize) -> Result<Changes, StoreError> {
+        self.read(move |engine, _| changes(engine, user, since, limit))
+            .await
+    }
+
+    async fn hand_out(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::HandOut(user, conversations, reply))
+            .await
+    }
+
+    async fn preferences(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<Vec<Preferences>, StoreError> {
+        self.read(move |engine, _| {
+            let read = |id: &ConversationId| {
+                let row = engine.get(tables::CHANGED, &keys::user_conversation(user, *id))?;
+                let row = row.map(|row| values::read_changed(&row)).transpose()?;
+                Ok(row.unwrap_or_default().preferences)
+            };
+            conversations.iter().map(read).collect()
+        })
+        .await
+    }
+
+    async fn set_preferences(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        preferences: Preferences,
+    ) -> Result<(), StoreError> {
+        self.ask_to_write(|reply| Job::SetPreferences(user, conversation, preferences, reply))
+            .await
     }
 
     async fn receipts_due(

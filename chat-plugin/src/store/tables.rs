@@ -39,6 +39,15 @@ pub(super) const TOKEN: Table = Table::new(0x1F, "token");
 /// Tokens by user.
 pub(super) const USER_TOKEN: Table = Table::new(0x20, "user_token");
 
+/// Users whose devices know a conversation as it is now.
+pub(super) const CLEAN: Table = Table::new(0x29, "clean");
+/// Account versions.
+pub(super) const ACCOUNT: Table = Table::new(0x2A, "account");
+/// Conversations by the account version of their last change.
+pub(super) const CHANGE: Table = Table::new(0x2B, "change");
+/// What a user has decided about a conversation, and the account version of its last change.
+pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
+
 /// All tables, in the order of their numbers.
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub(super) const ALL: &[Table] = &[
@@ -60,6 +69,10 @@ pub(super) const ALL: &[Table] = &[
     HANDLE,
     TOKEN,
     USER_TOKEN,
+    CLEAN,
+    ACCOUNT,
+    CHANGE,
+    CHANGED,
 ];
 
 /// The table of a number.

@@ -1,11 +1,15 @@
-//! Entries and receipts as the server writes them in JSON.
+//! Entries as the server writes them, in JSON and in protobuf, and receipts.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
+use prost::Message;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::ids::{ConversationId, MessageId, Seq, UserId};
+use crate::schema::{Change, ClientMessage};
+use crate::wire::Wire;
 
 /// One entry as JSON, in this order: `cid`, `seq`, `mseq`, `ts`, `kind`, `from`, `mid`, `format`, and the body, whose
 /// key tells its kind. Always one line: line breaks between the tokens of a JSON body, the only bytes of it that change,
@@ -43,6 +47,9 @@ pub enum EntryBody<'a> {
     Text(&'a str),
     /// A message in JSON, as the sender wrote it: `"format":"json","m":{…}`. It must be JSON.
     Json(&'a str),
+    /// A message in protobuf, as the sender wrote it: in JSON `"format":"protobuf","m":{…}`, the fields that the schema
+    /// knows. It must be a `ClientMessage`.
+    Protobuf(&'a [u8]),
     /// What the server says of a change: `"format":"system","data":{…}`. It must be JSON.
     System(&'a str),
     /// Nothing more to be seen: `"format":"none","reason":"…"`, with the kind `gone`.
@@ -79,10 +86,7 @@ impl GoneReason {
 impl LogEntry<'_> {
     /// The entry as one line of JSON.
     pub fn to_json(&self) -> String {
-        let body_bytes = match self.body {
-            EntryBody::Text(text) | EntryBody::Json(text) | EntryBody::System(text) => text.len(),
-            EntryBody::Gone(_) => 0,
-        };
+        let body_bytes = self.body.len();
         let mut out = String::with_capacity(320 + body_bytes + body_bytes / 8);
         // Ids, kinds and handles have no character that JSON would escape.
         write!(
@@ -100,6 +104,10 @@ impl LogEntry<'_> {
                 out.push_str(r#""format":"json","m":"#);
                 push_one_line(&mut out, json);
             }
+            EntryBody::Protobuf(message) => {
+                out.push_str(r#""format":"protobuf","m":"#);
+                out.push_str(&json_of(message));
+            }
             EntryBody::System(json) => {
                 out.push_str(r#""format":"system","data":"#);
                 push_one_line(&mut out, json);
@@ -113,6 +121,85 @@ impl LogEntry<'_> {
         out.push('}');
         out
     }
+
+    /// The entry as a protobuf `LogEntry`. A body in protobuf is in it as the sender wrote it, unknown fields included; of
+    /// a body in JSON the known fields, and beside them the text itself.
+    pub fn to_protobuf(&self) -> Vec<u8> {
+        let mut out = Wire::with_capacity(192 + 2 * self.body.len());
+        out.text(1, &self.cid.to_string());
+        out.number(2, self.seq.get());
+        out.number(3, self.mseq);
+        out.number(4, self.ts);
+        out.text(5, self.kind);
+        let mut from = Wire::with_capacity(32 + self.handle.len());
+        from.text(1, &self.from.to_string());
+        from.text(2, self.handle);
+        out.bytes(6, &from.into_bytes());
+        out.text(7, self.mid.as_str());
+        match self.body {
+            EntryBody::Text(text) => {
+                out.text(8, "text");
+                out.text(9, text);
+            }
+            EntryBody::Json(json) => {
+                out.text(8, "json");
+                out.bytes(10, &protobuf_of::<ClientMessage>(json));
+                out.text(11, json);
+            }
+            EntryBody::Protobuf(message) => {
+                out.text(8, "protobuf");
+                out.bytes(10, message);
+            }
+            EntryBody::System(json) => {
+                out.text(8, "system");
+                out.bytes(12, &protobuf_of::<Change>(json));
+            }
+            EntryBody::Gone(reason) => {
+                out.text(8, "none");
+                out.text(13, reason.name());
+            }
+        }
+        out.into_bytes()
+    }
+}
+
+impl<'a> EntryBody<'a> {
+    /// The text that people see; `None`: there is nothing to be seen.
+    pub fn shown(&self) -> Option<Cow<'a, str>> {
+        #[derive(Deserialize)]
+        struct Shown<'b> {
+            #[serde(borrow)]
+            t: Cow<'b, str>,
+        }
+        match *self {
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Json(json) => serde_json::from_str(json).ok().map(|Shown { t }| t),
+            Self::Protobuf(message) => ClientMessage::decode(message)
+                .ok()
+                .map(|message| Cow::Owned(message.t)),
+            Self::System(_) | Self::Gone(_) => None,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Json(text) | Self::System(text) => text.len(),
+            Self::Protobuf(message) => message.len(),
+            Self::Gone(_) => 0,
+        }
+    }
+}
+
+/// What the schema knows of a body in JSON; nothing, if it is none of its messages.
+fn protobuf_of<T: Message + Default + for<'de> Deserialize<'de>>(json: &str) -> Vec<u8> {
+    let message: T = serde_json::from_str(json).unwrap_or_default();
+    message.encode_to_vec()
+}
+
+/// What the schema knows of a body in protobuf; nothing, if it is no message.
+fn json_of(message: &[u8]) -> String {
+    let message = ClientMessage::decode(message).unwrap_or_default();
+    serde_json::to_string(&message).unwrap_or_else(|_| "{}".to_owned())
 }
 
 /// As [`LogEntry::to_json`], inside of a larger JSON text. Fails if a body that must be JSON is not.
@@ -198,6 +285,7 @@ mod tests {
 
     use super::*;
     use crate::ids::ConversationKind;
+    use crate::schema;
 
     fn entry<'a>(mid: &'a MessageId, body: EntryBody<'a>) -> LogEntry<'a> {
         LogEntry {
@@ -242,6 +330,71 @@ mod tests {
         assert!(serde_json::to_string(&entry(&mid, EntryBody::Json("{"))).is_err());
     }
 
+    fn bodies<'a>(message: &'a [u8], json: &'a str) -> [EntryBody<'a>; 5] {
+        let change = r#"{"title":"a","history":{"last":3},"members":[{"uid":"u","role":"owner"}]}"#;
+        [
+            EntryBody::Text("hello\n"),
+            EntryBody::Json(json),
+            EntryBody::Protobuf(message),
+            EntryBody::System(change),
+            EntryBody::Gone(GoneReason::Expired),
+        ]
+    }
+
+    #[test]
+    fn an_entry_is_the_same_in_json_and_in_protobuf() {
+        let mid = "m-1".parse().unwrap();
+        let json = r#"{"t":"hi","kind":"image","media":[{"id":"x","w":3}],"opaque":"AAE="}"#;
+        let message: ClientMessage = serde_json::from_str(json).unwrap();
+        for body in bodies(&message.encode_to_vec(), json) {
+            let entry = entry(&mid, body);
+            let from_json: schema::LogEntry = serde_json::from_str(&entry.to_json()).unwrap();
+            let mut from_protobuf = schema::LogEntry::decode(&*entry.to_protobuf()).unwrap();
+            let verbatim = std::mem::take(&mut from_protobuf.json);
+            assert_eq!(from_protobuf, from_json);
+            let is_json = matches!(body, EntryBody::Json(_));
+            assert_eq!(verbatim, if is_json { json } else { "" });
+            let value: Value = serde_json::from_str(&entry.to_json()).unwrap();
+            assert_eq!(
+                serde_json::to_value(&from_json).unwrap(),
+                value,
+                "no key is lost"
+            );
+        }
+    }
+
+    #[test]
+    fn people_see_the_text() {
+        let json = r#"{"x":1,"t":"a\u0021\n","kind":"image"}"#;
+        let message = b"\x0a\x02b!";
+        let shown = bodies(message, json).map(|body| body.shown());
+        let shown = shown.each_ref().map(Option::as_deref);
+        assert_eq!(
+            shown,
+            [Some("hello\n"), Some("a!\n"), Some("b!"), None, None]
+        );
+    }
+
+    #[test]
+    fn unknown_fields_of_a_body_survive_in_its_own_form() {
+        let mid = "m-1".parse().unwrap();
+        let mut message = b"\x0a\x02hi".to_vec();
+        message.extend(b"\xa2\x3f\x03new"); // field 1012
+        let in_protobuf = entry(&mid, EntryBody::Protobuf(&message)).to_protobuf();
+        assert!(
+            in_protobuf
+                .windows(message.len())
+                .any(|part| part == message)
+        );
+        let json = r#"{"t":"hi","ext":[1,2.50]}"#;
+        let in_protobuf = entry(&mid, EntryBody::Json(json)).to_protobuf();
+        let decoded = schema::LogEntry::decode(&*in_protobuf).unwrap();
+        assert_eq!(
+            (decoded.m.unwrap().t.as_str(), decoded.json.as_str()),
+            ("hi", json)
+        );
+    }
+
     #[test]
     fn gone_entry_says_why() {
         let mid = "m-1".parse().unwrap();
@@ -273,6 +426,8 @@ mod tests {
             )
         );
         assert_eq!(serde_json::from_str::<Receipts>(&json).unwrap(), receipts);
+        let in_schema: schema::Receipts = serde_json::from_str(&json).unwrap();
+        assert_eq!((in_schema.read_all, in_schema.moves[0].d), (1, 2));
     }
 
     proptest! {
@@ -283,6 +438,14 @@ mod tests {
             prop_assert!(!line.contains(['\n', '\r']));
             let value: Value = serde_json::from_str(&line).unwrap();
             prop_assert_eq!(value["t"].as_str(), Some(text.as_str()));
+        }
+
+        #[test]
+        fn every_text_survives_protobuf(text in "(?s).{0,300}", mseq: u64) {
+            let mid = "m-1".parse().unwrap();
+            let entry = LogEntry { mseq, ..entry(&mid, EntryBody::Text(&text)) };
+            let decoded = schema::LogEntry::decode(&*entry.to_protobuf()).unwrap();
+            prop_assert_eq!((decoded.t, decoded.mseq), (text, mseq));
         }
 
         #[test]

@@ -10,6 +10,7 @@
 )]
 
 mod acl;
+mod asyncapi;
 mod campaign;
 mod clients;
 mod crash;
@@ -23,8 +24,10 @@ mod login;
 mod monitor;
 mod operation;
 mod persistence;
+mod protobuf;
 mod refusals;
 mod rpc;
 mod strangers;
+mod sync;
 mod transports;
 mod walkthrough;

@@ -6,8 +6,11 @@ use broker::codec::packet::{Publish, Qos};
 use broker::hooks::{Delivery, Room};
 use proto::ids::{ConversationId, Seq};
 
-use super::{Key, LOG_SLOT, Matched, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted};
-use crate::render::{Form, Line};
+use super::{
+    Key, LOG_SLOT, Matched, Options, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted,
+};
+use crate::delivery::flow::form_of;
+use crate::render::Line;
 
 /// A pull under way.
 pub(super) struct Out<'a> {
@@ -42,6 +45,20 @@ impl Out<'_> {
             subscription_identifiers: matched.identifiers.clone(),
             message,
         });
+    }
+
+    /// The account changes that wait, if there is room.
+    pub(super) fn pull_account(&mut self) {
+        let fits = |options: Options| self.fits(options.qos);
+        let Some((message, version, options)) = self.me.account.take(fits) else {
+            return;
+        };
+        let matched = Matched {
+            qos: options.qos,
+            no_local: false,
+            identifiers: options.identifier.into_iter().collect(),
+        };
+        self.deliver(Reference::Account { version }, message, &matched);
     }
 
     fn push(&mut self, delivery: Delivery) {
@@ -103,7 +120,7 @@ impl State {
                 None => (line.log(&line.log_topic()), Vec::new()),
             };
         }
-        let message = Form::from_slot(slot).and_then(|form| line.publish(form));
+        let message = form_of(slot).and_then(|form| line.publish(form));
         let filters = self.inbox.get(usize::from(slot));
         let matched = filters.and_then(|filters| filters.matched(&conversation));
         (
@@ -307,7 +324,7 @@ impl State {
             let shown = filters
                 .matched(&id)
                 .filter(|matched| !(matched.no_local && line.entry.device == out.me.device));
-            let form = u8::try_from(slot).ok().and_then(Form::from_slot);
+            let form = u8::try_from(slot).ok().and_then(form_of);
             let copy = shown.zip(form.and_then(|form| line.publish(form)));
             let Some((matched, message)) = copy else {
                 flow.passed(slot, seq, false);

@@ -24,13 +24,13 @@ impl ChatPlugin {
     }
 
     async fn profile(&self, peer: &Peer, user: User) -> Result<Me, Refusal> {
-        let (unread, looked_at) = self.service.unread_in_all(peer.actor).await?;
+        let (unread, looked_at) = self.service.unread_by_conversation(peer.actor).await?;
         Self::charge(peer, looked_at);
         Ok(Me {
             uid: user.id,
             handle: user.handle,
             name: user.name,
-            unread,
+            unread: unread.values().sum(),
         })
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proto::ids::{ConversationId, Seq, UserId};
+use proto::rpc::protobuf::history_reply;
 use serde_json::value::RawValue;
 
 use super::wire::{
@@ -10,6 +11,7 @@ use super::wire::{
     MemberReply, StatusReply,
 };
 use super::{LISTED_PER_TOKEN, room_of};
+use crate::domain::account::Preferences;
 use crate::domain::conversation::HistoryPolicy;
 use crate::domain::member::{Marks, Member, Role};
 use crate::plugin::ChatPlugin;
@@ -20,6 +22,13 @@ use crate::service::history::Window;
 
 /// Members that `conv.get` lists.
 const MEMBERS_LISTED_MAX: usize = 1_024;
+
+/// A part of a log, before it has a form.
+struct Page {
+    lines: Vec<Line>,
+    more: bool,
+    head: Seq,
+}
 
 impl ChatPlugin {
     pub(super) async fn conv_get(&self, peer: &Peer, asked: Get) -> Result<Conversation, Refusal> {
@@ -86,6 +95,7 @@ impl ChatPlugin {
             delivered: Seq::ZERO,
             unread: 0,
             unread_flag: false,
+            preferences: Preferences::default(),
             peer: Some(self.named(other).await?),
             members: Some(members),
         })
@@ -107,6 +117,31 @@ impl ChatPlugin {
         peer: &Peer,
         asked: AskHistory,
     ) -> Result<HistoryPage, Refusal> {
+        let page = self.page(peer, asked).await?;
+        let mut entries = Vec::with_capacity(page.lines.len());
+        for line in page.lines {
+            let json = RawValue::from_string(line.to_json());
+            entries.push(json.map_err(|error| Refusal::format(error.to_string()))?);
+        }
+        Ok(HistoryPage {
+            entries,
+            more: page.more,
+            head: page.head,
+        })
+    }
+
+    /// The reply to `msg.history` in protobuf.
+    pub(super) async fn msg_history_in_protobuf(
+        &self,
+        peer: &Peer,
+        asked: AskHistory,
+    ) -> Result<Vec<u8>, Refusal> {
+        let page = self.page(peer, asked).await?;
+        let entries: Vec<_> = page.lines.iter().map(Line::to_protobuf).collect();
+        Ok(history_reply(&entries, page.more, page.head))
+    }
+
+    async fn page(&self, peer: &Peer, asked: AskHistory) -> Result<Page, Refusal> {
         let window = match (asked.before, asked.after) {
             (Some(_), Some(_)) => return Err(Refusal::format("before or after, not both")),
             (Some(seq), None) => Window::Before(seq),
@@ -114,7 +149,7 @@ impl ChatPlugin {
             (None, None) => Window::Before(Seq::MAX),
         };
         let cid = self.cid(peer, &asked.cid).await?;
-        // A quarter of the room for bodies, which JSON may lengthen; each entry takes some 400 bytes beside.
+        // A quarter of the room for bodies, which JSON may lengthen and protobuf may double; each entry takes some 400 bytes beside.
         let half = room_of(peer) / 2;
         let limit = asked.limit.unwrap_or(50).min(half / 400);
         let history = self
@@ -122,15 +157,11 @@ impl ChatPlugin {
             .history(peer.actor, cid, window, (limit, half / 2))
             .await?;
         Self::charge(peer, history.entries.len() / LISTED_PER_TOKEN);
-        let mut entries = Vec::with_capacity(history.entries.len());
-        for (entry, handle) in history.entries {
-            let json = Line::new(Arc::new(entry), handle).to_json();
-            entries.push(
-                RawValue::from_string(json).map_err(|error| Refusal::format(error.to_string()))?,
-            );
-        }
-        Ok(HistoryPage {
-            entries,
+        let lines = history.entries.into_iter();
+        Ok(Page {
+            lines: lines
+                .map(|(entry, handle)| Line::new(Arc::new(entry), handle))
+                .collect(),
             more: history.more,
             head: history.head,
         })

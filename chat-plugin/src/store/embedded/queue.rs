@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, oneshot};
 use proto::ids::{ConversationId, DeviceId, MessageId, UserId};
 
 use super::overlay::OverlayKey;
+use crate::domain::account::Preferences;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
 use crate::domain::user::{Token, User};
@@ -26,6 +27,8 @@ pub(super) enum Job {
     RemoveDevice(UserId, DeviceId, Reply<()>),
     EndExchange(DeviceId, u16, Reply<bool>),
     EndExchanges(DeviceId, Reply<()>),
+    HandOut(UserId, Vec<ConversationId>, Reply<u64>),
+    SetPreferences(UserId, ConversationId, Preferences, Reply<()>),
     Place(ConversationId, UserId, MessageId, Reply<Option<Place>>),
     CreateUser(Box<User>, Reply<()>),
     UpdateUser(Box<User>, Reply<()>),
@@ -43,6 +46,7 @@ impl Job {
         let _gone = match self {
             Self::Append(_, reply) => reply.send(Err(error)).is_err(),
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
+            Self::HandOut(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply) | Self::RemoveToken(_, _, reply) => {
                 reply.send(Err(error)).is_err()
@@ -51,6 +55,7 @@ impl Job {
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
             | Self::EndExchanges(_, reply)
+            | Self::SetPreferences(_, _, _, reply)
             | Self::CreateUser(_, reply)
             | Self::UpdateUser(_, reply)
             | Self::PutToken(_, reply)
@@ -67,6 +72,10 @@ impl Job {
                 .iter()
                 .map(draft_size)
                 .fold(Size::default(), Size::and),
+            Self::HandOut(_, conversations, _) => Size {
+                items: conversations.len().max(1),
+                bytes: conversations.len().max(1) * ROW_BYTES,
+            },
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,

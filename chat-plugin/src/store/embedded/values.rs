@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 
 use super::keys;
+use crate::domain::account::Preferences;
 use crate::domain::conversation::Settings;
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
@@ -49,6 +50,14 @@ pub(super) struct HandleRow {
     pub(super) user: UserId,
     /// When it was freed; 0: in use.
     pub(super) freed_ms: u64,
+}
+
+/// What a user has decided about a conversation, and the account version of its last change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changed {
+    /// 0: none yet.
+    pub(super) version: u64,
+    pub(super) preferences: Preferences,
 }
 
 // -- writing
@@ -135,6 +144,24 @@ pub(super) fn write_marks(marks: &Marks) -> Vec<u8> {
     out
 }
 
+/// A row that says all by being there.
+pub(super) const EMPTY: &[u8] = &[FORMAT];
+
+pub(super) fn write_conversation_id(conversation: ConversationId) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&keys::cid(conversation));
+    out
+}
+
+pub(super) fn write_changed(changed: &Changed) -> Vec<u8> {
+    let preferences = changed.preferences;
+    let mut out = vec![FORMAT];
+    long(&mut out, changed.version);
+    time(&mut out, preferences.muted_until);
+    out.push(u8::from(preferences.archived) | u8::from(preferences.pinned) << 1);
+    out
+}
+
 /// A user is a member of a conversation.
 pub(super) const USER_CONVERSATION: &[u8] = &[FORMAT];
 /// A user was one. Not written by the first versions, which left the row as it was.
@@ -157,6 +184,7 @@ pub(super) fn write_device(device: &Device) -> Vec<u8> {
     out.push(u8::from(device.has_inbox) | u8::from(device.connected) << 1);
     time(&mut out, device.receipts_ms);
     time(&mut out, device.last_seen_ms);
+    long(&mut out, device.account);
     text(&mut out, &device.client_id);
     let count = u16::try_from(device.subscriptions.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&count.to_be_bytes());
@@ -440,6 +468,29 @@ pub(super) fn read_number(table: &'static str, value: &[u8]) -> Read<u64> {
     Ok(number)
 }
 
+pub(super) fn read_conversation_id(table: &'static str, value: &[u8]) -> Read<ConversationId> {
+    let mut reader = Reader::new(table, value)?;
+    let id = reader.cid()?;
+    reader.end()?;
+    Ok(id)
+}
+
+pub(super) fn read_changed(value: &[u8]) -> Read<Changed> {
+    let mut reader = Reader::new("changed", value)?;
+    let version = reader.long()?;
+    let muted_until = reader.time()?;
+    let flags = reader.byte()?;
+    reader.end()?;
+    Ok(Changed {
+        version,
+        preferences: Preferences {
+            muted_until,
+            archived: flags & 1 != 0,
+            pinned: flags & 2 != 0,
+        },
+    })
+}
+
 pub(super) fn read_time(table: &'static str, value: &[u8]) -> Read<u64> {
     let mut reader = Reader::new(table, value)?;
     let ms = reader.time()?;
@@ -453,6 +504,7 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
     let flags = reader.byte()?;
     let receipts_ms = reader.time()?;
     let last_seen_ms = reader.time()?;
+    let account = reader.long()?;
     let client_id = reader.text()?.to_owned();
     let count = reader.short()?;
     let mut subscriptions = Vec::new();
@@ -481,6 +533,7 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
         has_inbox: flags & 1 != 0,
         connected: flags & 2 != 0,
         receipts_ms,
+        account,
         last_seen_ms,
     })
 }
@@ -617,6 +670,7 @@ mod tests {
             has_inbox: true,
             connected: true,
             receipts_ms: 4,
+            account: 6,
             last_seen_ms: 5,
         }
     }

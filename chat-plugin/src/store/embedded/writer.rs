@@ -3,10 +3,11 @@
 //! Nothing is rolled back here: what was changed in memory before a commit that failed is never looked at again, because
 //! that failure poisons the store. What readers see (`heads`, the engine) changes only by a commit.
 
+mod account;
 mod append;
 mod control;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub(super) struct Writer<K> {
     clock_start: Duration,
     /// Number of own countable entries by `cid uid`.
     owns: Cache<[u8; 33], u64>,
+    /// For whom a conversation is clean.
+    cleans: Cache<ConversationId, Arc<HashSet<UserId>>>,
     /// Since when something relaxed waits to become durable.
     relaxed_since: Option<Duration>,
     /// Relaxed commits that no durable one has followed.
@@ -96,6 +99,7 @@ enum Done {
     Append(Reply<Vec<Outcome>>, Vec<Outcome>),
     Unit(Reply<()>),
     Flag(Reply<bool>, bool),
+    Number(Reply<u64>, u64),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
 }
@@ -106,6 +110,7 @@ impl Done {
         let _gone = match self {
             Self::Append(reply, outcomes) => reply.send(result.map(|()| outcomes)).is_err(),
             Self::Unit(reply) => reply.send(result).is_err(),
+            Self::Number(reply, number) => reply.send(result.map(|()| number)).is_err(),
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
@@ -138,6 +143,7 @@ impl<K: KvEngine> Writer<K> {
             last,
             clock_start,
             owns: Cache::new(owns_max),
+            cleans: Cache::new(owns_max / 2),
             relaxed_since: None,
             relaxed_rows: false,
             closing: None,
@@ -256,6 +262,16 @@ impl<K: KvEngine> Writer<K> {
             Job::EndExchange(device, packet_id, reply) => {
                 let had = self.end_exchange(device, packet_id);
                 self.answer(had, reply, Durability::Durable, Done::Flag);
+            }
+            Job::HandOut(user, conversations, reply) => {
+                let version = self.hand_out(user, &conversations);
+                self.answer(version, reply, Durability::Durable, Done::Number);
+            }
+            Job::SetPreferences(user, conversation, preferences, reply) => {
+                let result = self.set_preferences(user, conversation, preferences);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
             }
             Job::Place(conversation, user, mid, reply) => {
                 let place = self.place_of(conversation, user, &mid);

@@ -215,6 +215,7 @@ fn device(user: u8, number: u8) -> Device {
         has_inbox: true,
         connected: false,
         receipts_ms: 10,
+        account: 3,
         last_seen_ms: 12,
     }
 }

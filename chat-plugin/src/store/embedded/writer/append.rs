@@ -77,6 +77,7 @@ impl<K: KvEngine> Writer<K> {
             }
         };
         let place = self.place(&draft, current, creates)?;
+        self.tell_accounts(draft.conversation, &place)?;
         Ok(self.store(draft, place, mid_key))
     }
 
@@ -156,6 +157,20 @@ impl<K: KvEngine> Writer<K> {
             self.plan(draft.conversation, change, creates, &mut place)?;
         }
         Ok(place)
+    }
+
+    /// The devices of those whom this entry concerns have to look again.
+    fn tell_accounts(
+        &mut self,
+        conversation: ConversationId,
+        place: &Place,
+    ) -> Result<(), StoreError> {
+        for (user, (_, moved)) in &place.members {
+            if *moved {
+                self.changed(*user, conversation)?;
+            }
+        }
+        self.changed_for_all(conversation)
     }
 
     /// Applies one change to the planned rows.

@@ -135,13 +135,14 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
-    /// Removes the tokens and devices of a user.
+    /// Removes the tokens, the devices and the account version of a user.
     fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
         for (key, value) in self.rows_of(tables::USER_TOKEN, user)? {
             let hash = values::read_hash(&value)?;
             self.remove(tables::TOKEN, &hash);
             self.remove(tables::USER_TOKEN, &key);
         }
+        self.remove_account(user)?;
         for (key, _) in self.rows_of(tables::DEVICE, user)? {
             if let Some(device) = key.get(16..).and_then(|id| id.try_into().ok()) {
                 self.remove_device_rows(user, DeviceId::from_bytes(device))?;
@@ -219,8 +220,15 @@ impl<K: KvEngine> Writer<K> {
                 let before = row.map(|row| values::read_marks(&row)).transpose()?;
                 let mut marks = before.unwrap_or_default();
                 step.fold_into(&mut marks);
-                if before.unwrap_or_default() != marks {
+                let before = before.unwrap_or_default();
+                if before != marks {
                     self.put(tables::MARKS, &key, values::write_marks(&marks));
+                }
+                let is_shown = before.own_read() != marks.own_read()
+                    || before.read != marks.read
+                    || before.unread_flag != marks.unread_flag;
+                if is_shown {
+                    self.changed_for(user, conversation)?;
                 }
             }
             Waiting::ReceiptDue(user, conversation, ts_ms) => {
