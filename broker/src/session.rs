@@ -394,6 +394,11 @@ impl Session {
         self.state.inflight.sent()
     }
 
+    /// Takes out what is in flight and over, and was never sent.
+    pub(crate) fn take_unbegun(&mut self, over: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        self.state.inflight.take_unbegun(over)
+    }
+
     /// Free places for ordinary messages at QoS 1 and 2: none while too many bytes are in flight, or what is to be sent
     /// again is not yet.
     pub(crate) fn queue_window(&self) -> usize {

@@ -26,8 +26,7 @@ pub(crate) struct Subscriber {
     /// Subscriptions and messages are at rest, too.
     durable: bool,
     queue: Option<Arc<Queue>>,
-    /// With their numbers at rest; 0 without.
-    filters: HashMap<TopicFilter, u64>,
+    filters: HashMap<TopicFilter, Held>,
     /// What the filters count.
     filter_bytes: usize,
     /// Of the bytes for all filters.
@@ -66,7 +65,11 @@ impl Subscriber {
         let queue = subscriber.queue_or_new(router);
         queue.restore(messages, next_place);
         for row in subscriptions {
-            subscriber.filters.insert(row.filter.clone(), row.number);
+            let held = Held {
+                number: row.number,
+                qos: row.qos,
+            };
+            subscriber.filters.insert(row.filter.clone(), held);
             subscriber.filter_bytes += filter_bytes(&row.filter);
             let subscription = Subscription {
                 queue: Arc::clone(&queue),
@@ -126,7 +129,7 @@ impl Subscriber {
             retain_as_published: wanted.retain_as_published,
             identifier,
         };
-        let number = self.note(known, &filter, &subscription, entry);
+        let number = self.note(known.map(|it| it.number), &filter, &subscription, entry);
         let new = router.subscribe(&filter, subscription);
         let send_retained = share.is_none()
             && match wanted.retain_handling {
@@ -141,7 +144,7 @@ impl Subscriber {
                 identifier,
             });
         }
-        self.filters.insert(filter, number);
+        self.filters.insert(filter, Held { number, qos });
         Ok(granted(qos))
     }
 
@@ -208,7 +211,7 @@ impl Subscriber {
         filter: &TopicFilter,
         entry: &mut Option<Journaled>,
     ) -> (ReasonCode, Vec<Queued>) {
-        let Some((queue, number)) = self.queue.as_ref().zip(self.filters.remove(filter)) else {
+        let Some((queue, held)) = self.queue.as_ref().zip(self.filters.remove(filter)) else {
             return (ReasonCode::NoSubscriptionExisted, Vec::new());
         };
         self.filter_bytes -= filter_bytes(filter);
@@ -219,6 +222,7 @@ impl Subscriber {
             Vec::new()
         };
         if let (Some(entry), Some(session)) = (entry, self.number) {
+            let number = held.number;
             entry.push(Change::Unsubscribed { session, number });
         }
         (ReasonCode::Success, left)
@@ -236,6 +240,29 @@ impl Subscriber {
         self.filter_bytes = 0;
         self.share.hold(0);
         queue.end()
+    }
+
+    /// Lowers the QoS of a subscription; what waits already keeps its own.
+    pub(crate) fn lower(
+        &mut self,
+        router: &Router,
+        filter: &TopicFilter,
+        qos: Qos,
+        entry: &mut Option<Journaled>,
+    ) {
+        let Some((queue, held)) = self.queue.as_ref().zip(self.filters.get_mut(filter)) else {
+            return;
+        };
+        held.qos = qos;
+        let number = held.number;
+        if let Some(subscription) = router.lower(filter, queue.number(), qos) {
+            self.note(Some(number), filter, &subscription, entry);
+        }
+    }
+
+    /// Its filters with what was granted, in no order.
+    pub(crate) fn granted(&self) -> impl Iterator<Item = (&TopicFilter, Qos)> {
+        self.filters.iter().map(|(filter, held)| (filter, held.qos))
     }
 
     /// Its filters, in no order.
@@ -284,6 +311,14 @@ impl Subscriber {
         self.share = router.filters.share(&self.user);
         queue
     }
+}
+
+/// What is known of a subscription beside its filter.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// At rest; 0: it is not.
+    number: u64,
+    qos: Qos,
 }
 
 /// A subscription that asks for retained messages.

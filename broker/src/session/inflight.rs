@@ -328,6 +328,26 @@ impl Inflight {
         Some(entry.content)
     }
 
+    /// Takes out the messages that are over and were never sent, on whatever connection.
+    pub(crate) fn take_unbegun(&mut self, over: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let is_over = |entry: &Entry| match &entry.content {
+            Content::Message(message) if !entry.begun => over(message),
+            _ => false,
+        };
+        let ids = self.entries.iter().filter(|entry| is_over(entry));
+        let ids: Vec<PacketId> = ids.map(|entry| entry.packet_id).collect();
+        self.line.retain(|packet_id| !ids.contains(packet_id));
+        let taken = ids
+            .into_iter()
+            .filter_map(|packet_id| self.remove(packet_id));
+        taken
+            .filter_map(|content| match content {
+                Content::Message(message) => Some(message),
+                Content::Plugin(_) | Content::Released(_) => None,
+            })
+            .collect()
+    }
+
     /// Number of entries sent on this connection.
     pub(crate) const fn sent(&self) -> usize {
         self.sent
@@ -531,6 +551,23 @@ mod tests {
             share: None,
             stored: None,
         })
+    }
+
+    #[test]
+    fn what_was_never_sent_can_be_taken_out() {
+        let mut inflight = Inflight::default();
+        let ids = [1, 2, 3].map(|bytes| inflight.insert(message(bytes)).unwrap());
+        inflight.begin(ids[0]);
+        inflight.disconnect();
+        let is_short = |queued: &Queued| queued.publish.payload.len() < 3;
+        let taken = inflight.take_unbegun(is_short);
+        let lengths: Vec<_> = taken.iter().map(|it| it.publish.payload.len()).collect();
+        assert_eq!(lengths, [2]);
+        let mut left = Vec::new();
+        while let Some(unsent) = inflight.next_unsent() {
+            left.push(unsent.packet_id);
+        }
+        assert_eq!((left, inflight.sent()), (vec![ids[0], ids[2]], 2));
     }
 
     #[test]
