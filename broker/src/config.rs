@@ -41,9 +41,12 @@ pub struct Config {
     /// What a 5.0 client that asks for Response Information is told: where topics for answers begin, by agreement with the
     /// access rules. Default empty: nothing.
     pub response_information: String,
-    /// Longest Keep Alive in seconds; a 5.0 client that asks for more is told this one. Turning the mechanism off (0)
-    /// remains possible. Default 3,600.
+    /// Longest Keep Alive in seconds; a 5.0 client that asks for more, or for none (0), is told this one. A 3.1.1 client
+    /// cannot be told: its own holds, and 0 turns it off. Default 3,600.
     pub keep_alive_max_s: u16,
+    /// Seconds of silence after which the system asks the peer of a TCP connection whether it is still there; 0: never. This
+    /// is how a 3.1.1 client without Keep Alive is noticed when it is gone. Default 600.
+    pub tcp_keep_alive_s: u32,
     /// Longest Session Expiry Interval in seconds, and that of 3.1.1 sessions without Clean Session; 4,294,967,295 means
     /// for ever. Default 7,776,000 (90 days).
     pub session_expiry_max_s: u32,
@@ -71,7 +74,7 @@ pub struct Config {
     /// What happens to a connection that sends more. Default: slow.
     pub over_rate: OverRate,
     /// Connections per second of one address (IPv6: of one /64 network); a further CONNECT is refused with 0x9F (3.1.1:
-    /// code 3). 0, the default: no limit. After a restart all clients behind one address come back at once.
+    /// code 3). Of TLS and WebSocket it is closed before the handshake. 0, the default: no limit. After a restart all clients behind one address come back at once.
     pub address_connects_per_s: u32,
     /// Connections of one address at once after a rest; 0, the default: those of one second.
     pub address_connects_burst: u32,
@@ -168,6 +171,7 @@ impl Default for Config {
             mqtt31: false,
             response_information: String::new(),
             keep_alive_max_s: 3_600,
+            tcp_keep_alive_s: 600,
             session_expiry_max_s: 90 * 24 * 3_600,
             receive_maximum: 256,
             inflight_max: 256,
@@ -296,6 +300,10 @@ impl Config {
 
     pub(crate) fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) fn tcp_keep_alive(&self) -> Option<Duration> {
+        (self.tcp_keep_alive_s > 0).then(|| Duration::from_secs(self.tcp_keep_alive_s.into()))
     }
 
     pub(crate) fn sys_interval(&self) -> Option<Duration> {

@@ -180,9 +180,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (server, mut link) = self.finish(&end);
         server.metrics.clients_connected.decrement();
         match end {
-            End::Closed => {}
             End::Lost(error) if error.kind() != io::ErrorKind::InvalidData => {}
-            End::Client { .. } => Box::pin(hang_up(&server, &mut link)).await,
+            // It may read on, and TLS and WebSocket have a last word.
+            End::Client { .. } | End::Closed => Box::pin(hang_up(&server, &mut link)).await,
             _ => Box::pin(close(&server, &mut link)).await,
         }
         link.take_traffic().count(&server.metrics);

@@ -13,8 +13,9 @@ use crate::acl::{Request, Rules, Verdict, Who};
 use crate::clock;
 use crate::codec::packet::{Publish, Will};
 use crate::config::Config;
-use crate::hooks::{ClientInfo, Hooks};
+use crate::hooks::{ClientInfo, Hooks, Peer};
 use crate::journal::{Change, Entry, Journal, SessionRow, Waiter, WillRow};
+use crate::listener;
 use crate::metrics::Metrics;
 use crate::rate::{Arrivals, Rate};
 use crate::registry::{Due, KeptSession, PAGE, PendingWill, Registry};
@@ -86,6 +87,12 @@ impl Server {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         Ok(*self.scram_secret.get_or_init(|| secret))
+    }
+
+    /// Counts a connection of this peer. False if its address connects too often; who has none is always let in.
+    pub(crate) fn admits(&self, peer: Peer) -> bool {
+        let address = peer.ip().map(listener::network);
+        address.is_none_or(|address| self.arrivals.admit(address, clock::now()))
     }
 
     /// Routes an ordinary publish, and counts what became of it.

@@ -27,7 +27,7 @@ use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{AuthenticateRequest, ClientInfo, Peer, SessionOpen};
 use crate::journal::Waiter;
-use crate::listener::{self, Arrival};
+use crate::listener::Arrival;
 use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
 use crate::server::Server;
@@ -149,8 +149,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(Refused::silently(Cause::AnswerTooLarge));
     }
     let refuse = |reason| Refused::with(version, reason);
-    let address = peer.ip().map(listener::network);
-    if address.is_some_and(|address| !server.arrivals.admit(address, clock::now())) {
+    if !arrival.is_counted && !server.admits(peer) {
         server.metrics.connects_over_rate.increment();
         return Err(refuse(ReasonCode::ConnectionRateExceeded));
     }

@@ -107,6 +107,7 @@ async fn connected(journal: &Arc<Journal>) -> (Arc<Server>, DuplexStream) {
     ));
     let (mut client, stream) = duplex(64 * 1024);
     let arrival = Arrival {
+        is_counted: false,
         peer: Peer::Local {
             user: 0,
             process: None,
