@@ -41,9 +41,12 @@ pub struct Config {
     /// What a 5.0 client that asks for Response Information is told: where topics for answers begin, by agreement with the
     /// access rules. Default empty: nothing.
     pub response_information: String,
-    /// Longest Keep Alive in seconds; a 5.0 client that asks for more is told this one. Turning the mechanism off (0)
-    /// remains possible. Default 3,600.
+    /// Longest Keep Alive in seconds; a 5.0 client that asks for more, or for none (0), is told this one. A 3.1.1 client
+    /// cannot be told: its own holds, and 0 turns it off. Default 3,600.
     pub keep_alive_max_s: u16,
+    /// Seconds of silence after which the system asks the peer of a TCP connection whether it is still there; 0: never. This
+    /// is how a 3.1.1 client without Keep Alive is noticed when it is gone. Default 600.
+    pub tcp_keep_alive_s: u32,
     /// Longest Session Expiry Interval in seconds, and that of 3.1.1 sessions without Clean Session; 4,294,967,295 means
     /// for ever. Default 7,776,000 (90 days).
     pub session_expiry_max_s: u32,
@@ -71,12 +74,18 @@ pub struct Config {
     /// What happens to a connection that sends more. Default: slow.
     pub over_rate: OverRate,
     /// Connections per second of one address (IPv6: of one /64 network); a further CONNECT is refused with 0x9F (3.1.1:
-    /// code 3). 0, the default: no limit. After a restart all clients behind one address come back at once.
+    /// code 3). Of TLS and WebSocket it is closed before the handshake. 0, the default: no limit. After a restart all clients behind one address come back at once.
     pub address_connects_per_s: u32,
     /// Connections of one address at once after a rest; 0, the default: those of one second.
     pub address_connects_burst: u32,
     /// Subscriptions of one session to ordinary topics. Default 1,000.
     pub subscriptions_max: usize,
+    /// Bytes of their filters, and 100 for each level of one. Default 1,048,576: a thousand filters of seven levels.
+    pub subscription_bytes_max: usize,
+    /// The same, of all sessions together. Default 268,435,456.
+    pub subscription_bytes_total_max: usize,
+    /// The same, of all sessions of one user. Default 67,108,864: one user does not take the room of all.
+    pub subscription_bytes_per_user_max: usize,
     /// Levels of an ordinary topic filter. Default 200.
     pub filter_levels_max: usize,
     /// Ordinary messages that wait for one session; then new ones are dropped and counted. Default 10,000.
@@ -84,12 +93,27 @@ pub struct Config {
     /// Bytes of ordinary messages that wait for one session; then new ones are dropped and counted. As many may be in flight
     /// beside them. Default 16,777,216.
     pub queue_bytes_max: usize,
-    /// Sessions kept for clients that are away; then the one that expires first goes. Default 100,000.
+    /// Bytes of ordinary messages that wait for all sessions, or are in flight to their clients; then new ones are dropped and
+    /// counted. While a client is connected, 16 KiB of its queue and of what is in flight to it do not count. A message
+    /// counts in each queue that it waits in. Default 1,073,741,824.
+    pub queue_bytes_total_max: usize,
+    /// The same, of all sessions of one user. Default 268,435,456: one user does not take the room of all.
+    pub queue_bytes_per_user_max: usize,
+    /// Sessions kept for clients that are away; then one of the user who has the most goes, the one that expires first.
+    /// Default 100,000.
     pub sessions_kept_max: usize,
+    /// Of them, those of one user; then the user's session that expires first goes. Default 10,000: a fleet may share a
+    /// user.
+    pub sessions_per_user_max: usize,
     /// Retained messages. A further topic is refused (5.0) or not retained (3.1.1), and counted. Default 100,000.
     pub retained_messages_max: usize,
     /// Bytes of all retained messages. Default 268,435,456.
     pub retained_bytes_max: usize,
+    /// Retained messages that one user published last. Default 25,000: one user, or a fleet that shares one, does not fill
+    /// the room of all.
+    pub retained_messages_per_user_max: usize,
+    /// Their bytes. Default 67,108,864.
+    pub retained_bytes_per_user_max: usize,
     /// What outlives the process, and what PUBACK means for it. Default `always`.
     pub persistence: Persistence,
     /// No further messages are kept for persistent sessions, or retained, when the files of the sessions occupy so many
@@ -150,6 +174,7 @@ impl Default for Config {
             mqtt31: false,
             response_information: String::new(),
             keep_alive_max_s: 3_600,
+            tcp_keep_alive_s: 600,
             session_expiry_max_s: 90 * 24 * 3_600,
             receive_maximum: 256,
             inflight_max: 256,
@@ -165,12 +190,20 @@ impl Default for Config {
             address_connects_per_s: 0,
             address_connects_burst: 0,
             subscriptions_max: 1_000,
+            subscription_bytes_max: 1024 * 1024,
+            subscription_bytes_total_max: 256 * 1024 * 1024,
+            subscription_bytes_per_user_max: 64 * 1024 * 1024,
             filter_levels_max: 200,
             queue_messages_max: 10_000,
             queue_bytes_max: 16 * 1024 * 1024,
+            queue_bytes_total_max: 1024 * 1024 * 1024,
+            queue_bytes_per_user_max: 256 * 1024 * 1024,
             sessions_kept_max: 100_000,
+            sessions_per_user_max: 10_000,
             retained_messages_max: 100_000,
             retained_bytes_max: 256 * 1024 * 1024,
+            retained_messages_per_user_max: 25_000,
+            retained_bytes_per_user_max: 64 * 1024 * 1024,
             persistence: Persistence::Always,
             sessions_disk_bytes_max: 0,
             sys_interval_s: 10,
@@ -271,6 +304,10 @@ impl Config {
 
     pub(crate) fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) fn tcp_keep_alive(&self) -> Option<Duration> {
+        (self.tcp_keep_alive_s > 0).then(|| Duration::from_secs(self.tcp_keep_alive_s.into()))
     }
 
     pub(crate) fn sys_interval(&self) -> Option<Duration> {

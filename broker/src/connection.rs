@@ -141,13 +141,14 @@ thread_local! {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(server: Arc<Server>, link: Link<S>, opened: Opened) -> Self {
         let now = clock::now();
+        let is_told = opened.session.version() == Version::V5;
         Self {
             meter: Meter::new(&server.config, now),
             paused_until: None,
             server,
             link,
+            publisher: Publisher::new(&opened.client.identity.user, is_told),
             client: opened.client,
-            publisher: Publisher::new(opened.session.version() == Version::V5),
             session: opened.session,
             subscriber: opened.subscriber,
             permit: None,
@@ -177,9 +178,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (server, mut link) = self.finish(&end);
         server.metrics.clients_connected.decrement();
         match end {
-            End::Closed => {}
             End::Lost(error) if error.kind() != io::ErrorKind::InvalidData => {}
-            End::Client { .. } | End::Bug => Box::pin(hang_up(&server, &mut link)).await,
+            // It may read on, and TLS and WebSocket have a last word.
+            End::Client { .. } | End::Closed | End::Bug => {
+                Box::pin(hang_up(&server, &mut link)).await
+            }
             _ => Box::pin(close(&server, &mut link)).await,
         }
         link.take_traffic().count(&server.metrics);

@@ -11,6 +11,7 @@
 //!
 
 pub mod acl;
+mod budget;
 mod clock;
 pub mod codec;
 pub mod config;

@@ -4,7 +4,7 @@
 //! 2. It becomes a task. Nothing of what follows holds up the next accept, and all of it together, CONNECT included, has
 //!    until the connect timeout.
 //! 3. With `proxy_protocol`: the balancer's header is read ([`proxy`]), and the connection counts for the address in it.
-//! 4. With TLS: the handshake, perhaps with a client certificate that names a user ([`tls`]).
+//! 4. With TLS or WebSocket: an address that connects too often is turned away before the handshake. With TLS: the handshake, perhaps with a client certificate that names a user ([`tls`]).
 //! 5. With WebSocket: the handshake, and frames from then on ([`websocket`]).
 //! 6. [`connection::open`] takes the [`Stream`].
 //!
@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use self::doorkeeper::Place;
@@ -50,6 +51,8 @@ use crate::{clock, connection};
 pub(crate) struct Arrival {
     pub(crate) peer: Peer,
     pub(crate) certificate: Option<CertificateIdentity>,
+    /// It counts already among the connections of its address in this second.
+    pub(crate) is_counted: bool,
     /// When CONNECT has to be answered.
     pub(crate) deadline: Option<Instant>,
 }
@@ -113,10 +116,11 @@ pub(crate) fn bind(
     config: &Config,
     metrics: &Arc<Metrics>,
 ) -> Result<(Vec<Listener>, Certificates), Error> {
+    let keep_alive = config.tcp_keep_alive();
     let mut listeners = Vec::new();
     let mut certificates = Vec::new();
     for config in config.all_listeners() {
-        let listener = Listener::bind(&config)?;
+        let listener = Listener::bind(&config, keep_alive)?;
         certificates.extend(listener.welcome.tls.clone());
         listeners.push(listener);
     }
@@ -127,7 +131,7 @@ pub(crate) fn bind(
 }
 
 impl Listener {
-    fn bind(config: &ListenerConfig) -> Result<Self, Error> {
+    fn bind(config: &ListenerConfig, keep_alive: Option<Duration>) -> Result<Self, Error> {
         let protocol = config.protocol;
         let tls = match tls::Files::of(config) {
             Some(files) => Some(Arc::new(Tls::load(files)?)),
@@ -144,7 +148,7 @@ impl Listener {
                     address: address.to_string(),
                     source,
                 };
-                let listener = tcp::bind(address).map_err(failed)?;
+                let listener = tcp::bind(address, keep_alive).map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
                 (Door::Tcp(listener), AddressPlace::Network(address))
             }
@@ -230,6 +234,7 @@ impl Listener {
         let arrival = Arrival {
             peer,
             certificate: None,
+            is_counted: false,
             deadline: clock::now().checked_add(server.config.connect_timeout()),
         };
         let (server, welcome) = (Arc::clone(server), Arc::clone(&self.welcome));
@@ -267,6 +272,9 @@ impl Door {
     }
 }
 
+/// A connection that did not come as far as MQTT, and its stream, if what was written on it last is worth reading.
+type TurnedAway = (Unwelcome, Option<Stream>);
+
 /// Why a connection did not come as far as MQTT.
 #[derive(Debug, thiserror::Error)]
 enum Unwelcome {
@@ -278,6 +286,8 @@ enum Unwelcome {
     Proxy(#[from] ProxyError),
     #[error("too many connections of that address")]
     OverLimit,
+    #[error("that address connects too often")]
+    OverRate,
     #[error("TLS: {0}")]
     Tls(io::Error),
     #[error("WebSocket: {0}")]
@@ -303,19 +313,23 @@ impl Welcome {
         let deadline = clock::sleep_until(arrival.deadline);
         let received = tokio::select! {
             biased;
-            () = server.stop.cancelled() => Err(Unwelcome::Shutdown),
+            () = server.stop.cancelled() => Err((Unwelcome::Shutdown, None)),
             received = self.shake_hands(server, socket, &mut arrival, &mut place) => received,
-            () = deadline => Err(Unwelcome::Timeout),
+            () = deadline => Err((Unwelcome::Timeout, None)),
         };
         match received {
             Ok(stream) => Some((stream, arrival, place)),
-            Err(cause) => {
+            Err((cause, stream)) => {
                 let metrics = &server.metrics;
                 match cause {
                     Unwelcome::OverLimit => metrics.connections_over_limit.increment(),
+                    Unwelcome::OverRate => metrics.connects_over_rate.increment(),
                     _ => metrics.handshakes_failed.increment(),
                 }
                 debug!(peer = %arrival.peer, %cause, "connection ended before CONNECT");
+                if let Some(stream) = stream {
+                    linger(stream, server.config.close_timeout()).await;
+                }
                 None
             }
         }
@@ -327,19 +341,32 @@ impl Welcome {
         mut socket: Socket,
         arrival: &mut Arrival,
         place: &mut Place,
-    ) -> Result<Stream, Unwelcome> {
+    ) -> Result<Stream, TurnedAway> {
         if self.balancers.is_some() {
-            if let Source::Client(address) = proxy::read(&mut socket).await? {
-                arrival.peer = Peer::Network(address);
+            match proxy::read(&mut socket).await {
+                Ok(Source::Client(address)) => arrival.peer = Peer::Network(address),
+                Ok(Source::Balancer) => {}
+                Err(error) => return Err((error.into(), Some(Stream::Plain(socket)))),
             }
             if !place.relocate(arrival.peer.ip()) {
-                return Err(Unwelcome::OverLimit);
+                return Err((Unwelcome::OverLimit, None));
+            }
+        }
+        // A handshake costs more than a CONNECT.
+        if self.tls.is_some() || self.websocket.is_some() {
+            arrival.is_counted = true;
+            if !server.admits(arrival.peer) {
+                return Err((Unwelcome::OverRate, None));
             }
         }
         let mut stream = match &self.tls {
             None => Stream::Plain(socket),
             Some(tls) => {
-                let (stream, certificate) = tls.accept(socket).await.map_err(Unwelcome::Tls)?;
+                let accepted = tls.accept(socket).await;
+                let (stream, certificate) = accepted.map_err(|(error, socket)| {
+                    let stream = Stream::Plain(socket);
+                    (Unwelcome::Tls(error), Some(stream))
+                })?;
                 arrival.certificate = certificate;
                 Stream::Tls(Box::new(stream))
             }
@@ -348,12 +375,24 @@ impl Welcome {
             return Ok(stream);
         };
         if let Err(error) = websocket::accept(&mut stream, terms).await {
-            // The answer says what was wrong; how the connection ends changes nothing any more.
-            let _ended = stream.shutdown().await;
-            return Err(error.into());
+            return Err((error.into(), Some(stream)));
         }
         let websocket = WebSocket::new(stream, server.stop.clone());
         Ok(Stream::WebSocket(Box::new(websocket)))
+    }
+}
+
+/// Closes the sending side and reads on until the peer closes too, for a bounded time: with unread input the system would
+/// reset the connection, and the peer might never read what was written last.
+async fn linger(mut stream: Stream, patience: Duration) {
+    let ending = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    match timeout(patience, ending).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => debug!(%error, "connection ended while it was closed"),
+        Err(_) => debug!("peer did not close in time"),
     }
 }
 

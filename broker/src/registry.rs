@@ -8,6 +8,8 @@
 //!
 //! A lock guards the table for a few instructions; waiting happens on the permit of one session only.
 
+mod agenda;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use self::agenda::{Agenda, Deadline, Place};
 use crate::codec::packet::Publish;
 use crate::codec::reason::ReasonCode;
 use crate::hooks::ClientInfo;
@@ -32,6 +35,7 @@ pub(crate) type SessionKey = Arc<(Arc<str>, ByteString)>;
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
     kept_max: usize,
+    per_user_max: usize,
     /// There may be an earlier deadline than before.
     changed: Notify,
 }
@@ -40,11 +44,7 @@ pub(crate) struct Registry {
 struct Inner {
     /// In order, so that they can be listed in pages.
     slots: BTreeMap<SessionKey, Slot>,
-    /// What is to happen to kept sessions, in the order of time.
-    deadlines: BTreeMap<(Instant, u64), (SessionKey, Deadline)>,
-    kept: usize,
-    /// Makes deadlines different.
-    next: u64,
+    agenda: Agenda,
 }
 
 #[derive(Debug)]
@@ -59,14 +59,8 @@ struct Slot {
 #[derive(Debug)]
 struct Kept {
     session: KeptSession,
-    expiry: (Instant, u64),
-    will: Option<(Instant, u64)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Deadline {
-    Expiry,
-    Will,
+    expiry: Place,
+    will: Option<Place>,
 }
 
 /// A session without a connection.
@@ -86,7 +80,9 @@ pub(crate) struct PendingWill {
     /// When it is to be published.
     pub(crate) due: Instant,
     pub(crate) publish: Publish,
-    /// Name of the user whose will it is: the rules are asked again then.
+    /// The key of the user whose will it is.
+    pub(crate) user: Arc<str>,
+    /// The user's name: the rules are asked again then.
     pub(crate) name: Arc<str>,
     pub(crate) client_id: ByteString,
 }
@@ -141,10 +137,12 @@ pub(crate) struct Claim {
 }
 
 impl Registry {
-    pub(crate) fn new(kept_max: usize) -> Self {
+    /// At most so many sessions are kept, and so many of one user.
+    pub(crate) fn new(kept_max: usize, per_user_max: usize) -> Self {
         Self {
             inner: Mutex::default(),
             kept_max,
+            per_user_max,
             changed: Notify::new(),
         }
     }
@@ -176,22 +174,17 @@ impl Registry {
     pub(crate) fn due(&self, now: Instant) -> (Vec<Due>, Option<Instant>) {
         let mut inner = self.lock();
         let mut due = Vec::new();
-        while let Some(entry) = inner.deadlines.first_entry() {
-            if entry.key().0 > now {
-                let next = entry.key().0;
-                return (due, Some(next));
-            }
-            let (key, deadline) = entry.remove();
+        while let Some(deadline) = inner.agenda.take_due(now) {
             due.extend(match deadline {
-                Deadline::Expiry => inner
+                Deadline::Expiry(key) => inner
                     .take_kept(&key)
                     .map(|session| Due::Expired(Box::new(session))),
-                Deadline::Will => inner
+                Deadline::Will(key) => inner
                     .take_will(&key)
                     .map(|(will, session)| Due::Will(will, session)),
             });
         }
-        (due, None)
+        (due, inner.agenda.next())
     }
 
     /// Keeps a session that was found at rest, before any connection.
@@ -242,7 +235,7 @@ impl Registry {
 
     /// Number of kept sessions.
     pub(crate) fn kept(&self) -> usize {
-        self.lock().kept
+        self.lock().agenda.kept()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -281,23 +274,16 @@ impl Inner {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
-        let mut deadline = |at: Instant, what| {
-            self.next += 1;
-            let place = (at, self.next);
-            self.deadlines.insert(place, (Arc::clone(key), what));
-            place
-        };
         let will = session
             .will
             .as_ref()
-            .map(|will| deadline(will.due, Deadline::Will));
-        let expiry = deadline(session.expires_at, Deadline::Expiry);
+            .map(|will| self.agenda.add_will(will.due, key));
+        let expiry = self.agenda.add_expiry(session.expires_at, key);
         slot.kept = Some(Kept {
             session,
             expiry,
             will,
         });
-        self.kept += 1;
     }
 
     fn take_kept(&mut self, key: &SessionKey) -> Option<KeptSession> {
@@ -306,11 +292,7 @@ impl Inner {
         if slot.claims.is_empty() {
             self.slots.remove(key);
         }
-        self.kept -= 1;
-        self.deadlines.remove(&kept.expiry);
-        if let Some(will) = kept.will {
-            self.deadlines.remove(&will);
-        }
+        self.agenda.remove(kept.expiry, kept.will);
         Some(kept.session)
     }
 
@@ -321,14 +303,22 @@ impl Inner {
         Some((will, kept.session.subscriber.number()))
     }
 
-    /// The kept session that expires first.
-    fn evict(&mut self) -> Option<KeptSession> {
-        let key = self
-            .deadlines
-            .values()
-            .find(|(_, what)| matches!(what, Deadline::Expiry))
-            .map(|(key, _)| Arc::clone(key))?;
-        self.take_kept(&key)
+    /// Takes those that are too many: of this user, and in all. One user with many sessions makes room for the others.
+    fn evict(&mut self, user: &Arc<str>, kept_max: usize, per_user_max: usize) -> Vec<KeptSession> {
+        let mut evicted = Vec::new();
+        loop {
+            let next = if self.agenda.kept_of(user) > per_user_max {
+                self.agenda.first_of(user)
+            } else if self.agenda.kept() > kept_max {
+                self.agenda.first_of_most()
+            } else {
+                None
+            };
+            let Some(session) = next.and_then(|key| self.take_kept(&key)) else {
+                return evicted;
+            };
+            evicted.push(session);
+        }
     }
 }
 
@@ -369,13 +359,12 @@ impl Claim {
         let evicted = {
             let mut inner = self.registry.lock();
             inner.keep(&self.key, session);
-            let mut evicted = Vec::new();
-            while inner.kept > self.registry.kept_max
-                && let Some(session) = inner.evict()
-            {
-                evicted.push(session);
-            }
-            evicted
+            let Registry {
+                kept_max,
+                per_user_max,
+                ..
+            } = *self.registry;
+            inner.evict(&self.key.0, kept_max, per_user_max)
         };
         self.registry.changed.notify_one();
         evicted
@@ -419,7 +408,11 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     fn key(client_id: &'static str) -> SessionKey {
-        Arc::new(("user".into(), client_id.into()))
+        key_of("user", client_id)
+    }
+
+    fn key_of(user: &'static str, client_id: &'static str) -> SessionKey {
+        Arc::new((user.into(), client_id.into()))
     }
 
     fn session(expires_at: Instant) -> KeptSession {
@@ -436,8 +429,12 @@ mod tests {
     }
 
     fn claimed(registry: &Arc<Registry>, id: &'static str, connection: u64) -> Claim {
+        claimed_key(registry, key(id), connection)
+    }
+
+    fn claimed_key(registry: &Arc<Registry>, key: SessionKey, connection: u64) -> Claim {
         let mailbox = Arc::default();
-        match poll(pin!(registry.claim(key(id), connection, &mailbox))) {
+        match poll(pin!(registry.claim(key, connection, &mailbox))) {
             Poll::Ready((claim, _)) => claim,
             Poll::Pending => panic!("somebody else has the turn"),
         }
@@ -445,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_later_claim_closes_the_earlier_ones_and_waits_for_them() {
-        let registry = Arc::new(Registry::new(10));
+        let registry = Arc::new(Registry::new(10, 10));
         let mailboxes: [Arc<Mailbox>; 3] = Default::default();
         let mut first = pin!(registry.claim(key("a"), 1, &mailboxes[0]));
         let Poll::Ready((first, 0)) = poll(first.as_mut()) else {
@@ -471,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_claim_that_gives_up_leaves_nothing_behind() {
-        let registry = Arc::new(Registry::new(10));
+        let registry = Arc::new(Registry::new(10, 10));
         let first = claimed(&registry, "a", 1);
         {
             let mailbox = Arc::default();
@@ -484,7 +481,7 @@ mod tests {
 
     #[test]
     fn sessions_end_when_they_expire() {
-        let registry = Arc::new(Registry::new(10));
+        let registry = Arc::new(Registry::new(10, 10));
         let now = clock::now();
         let end = now + Duration::from_secs(5);
         claimed(&registry, "a", 1).keep(session(end));
@@ -499,7 +496,7 @@ mod tests {
 
     #[test]
     fn too_many_sessions_push_out_the_one_that_expires_first() {
-        let registry = Arc::new(Registry::new(1));
+        let registry = Arc::new(Registry::new(1, 10));
         let now = clock::now();
         let (soon, late) = (now + Duration::from_secs(1), now + Duration::from_secs(9));
         assert!(claimed(&registry, "a", 1).keep(session(late)).is_empty());
@@ -510,8 +507,38 @@ mod tests {
     }
 
     #[test]
+    fn a_user_with_many_sessions_pushes_out_none_of_another() {
+        let registry = Arc::new(Registry::new(4, 10));
+        let now = clock::now();
+        let (soon, late) = (now + Duration::from_secs(1), now + Duration::from_secs(9));
+        let victim = claimed_key(&registry, key_of("victim", "a"), 1);
+        assert!(victim.keep(session(soon)).is_empty());
+        for id in ["a", "b", "c"] {
+            let claim = claimed_key(&registry, key_of("mallory", id), 2);
+            assert!(claim.keep(session(late)).is_empty());
+        }
+        let evicted = claimed_key(&registry, key_of("mallory", "d"), 2).keep(session(late));
+        assert_eq!(evicted.len(), 1);
+        assert_eq!(evicted[0].expires_at, late);
+        let victim = claimed_key(&registry, key_of("victim", "a"), 3);
+        assert!(victim.take_kept().is_some());
+    }
+
+    #[test]
+    fn the_sessions_of_one_user_are_limited() {
+        let registry = Arc::new(Registry::new(10, 1));
+        let end = clock::now() + Duration::from_secs(9);
+        for user in ["alice", "bob"] {
+            let claim = claimed_key(&registry, key_of(user, "a"), 1);
+            assert!(claim.keep(session(end)).is_empty());
+        }
+        let evicted = claimed_key(&registry, key_of("bob", "b"), 1).keep(session(end));
+        assert_eq!((evicted.len(), registry.kept()), (1, 2));
+    }
+
+    #[test]
     fn sessions_are_listed_in_pages() {
-        let registry = Arc::new(Registry::new(10));
+        let registry = Arc::new(Registry::new(10, 10));
         let end = clock::now() + Duration::from_secs(5);
         for id in ["c", "a", "b"] {
             claimed(&registry, id, 1).keep(session(end));

@@ -26,6 +26,7 @@ pub(crate) use self::retained::Message;
 use self::retained::Retained;
 pub(crate) use self::subscriber::{Asked, Subscriber};
 use self::subscriptions::Table;
+use crate::budget::{Budgets, Share};
 use crate::codec::packet::{Publish, Qos};
 use crate::config::Config;
 use crate::journal::{Entry as Journaled, Journal};
@@ -44,6 +45,10 @@ pub(crate) struct Router {
     /// The next queue or group.
     next_number: AtomicU64,
     limits: Limits,
+    /// For all queues, and for what is in flight.
+    queued: Budgets,
+    /// For all filters.
+    filters: Budgets,
     /// What is to be at rest goes there.
     journal: Option<Arc<Journal>>,
 }
@@ -61,6 +66,7 @@ pub(crate) struct Counts {
 #[expect(clippy::struct_field_names, reason = "the names of the options")]
 struct Limits {
     subscriptions_max: usize,
+    subscription_bytes_max: usize,
     filter_levels_max: usize,
     queue_messages_max: usize,
     queue_bytes_max: usize,
@@ -85,18 +91,24 @@ impl Router {
             table: RwLock::default(),
             generation: AtomicU64::new(1),
             large: RwLock::default(),
-            retained: RwLock::new(Retained::new(
-                config.retained_messages_max,
-                config.retained_bytes_max,
-            )),
+            retained: RwLock::new(Retained::of_clients(config)),
             statistics: RwLock::new(Retained::new(usize::MAX, usize::MAX)),
             next_number: AtomicU64::new(1),
             limits: Limits {
                 subscriptions_max: config.subscriptions_max,
+                subscription_bytes_max: config.subscription_bytes_max,
                 filter_levels_max: config.filter_levels_max,
                 queue_messages_max: config.queue_messages_max,
                 queue_bytes_max: config.queue_bytes_max,
             },
+            queued: Budgets::new(
+                config.queue_bytes_total_max,
+                config.queue_bytes_per_user_max,
+            ),
+            filters: Budgets::new(
+                config.subscription_bytes_total_max,
+                config.subscription_bytes_per_user_max,
+            ),
             journal: None,
         }
     }
@@ -124,7 +136,9 @@ impl Router {
             .message_expiry_interval
             .and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
         let mut shared = Shared::new(publish, expires_at);
-        let retained_refused = shared.live().retain && self.retain(&mut shared, now).is_err();
+        let owner = publisher.user.as_ref();
+        let retained_refused =
+            shared.live().retain && self.retain(&mut shared, owner, now).is_err();
         if retained_refused && publisher.is_told && shared.live().qos > Qos::AtMostOnce {
             // It will try again: nobody is to have it twice.
             return Routed {
@@ -195,6 +209,11 @@ impl Router {
         self.journal
             .as_ref()
             .is_some_and(|journal| journal.is_full())
+    }
+
+    /// Of the bytes for all queues, and for what is in flight: for a client of this user that is away.
+    pub(crate) fn queue_share(&self, user: &Arc<str>) -> Share {
+        self.queued.share(user)
     }
 
     /// A place in the order of what is to be at rest, if anything is.

@@ -13,8 +13,9 @@ use crate::acl::{self, Rules, Who};
 use crate::clock;
 use crate::codec::packet::{Publish, Will};
 use crate::config::Config;
-use crate::hooks::{ClientInfo, Hooks};
+use crate::hooks::{ClientInfo, Hooks, Peer};
 use crate::journal::{Change, Entry, Journal, SessionRow, Waiter, WillRow};
+use crate::listener;
 use crate::metrics::Metrics;
 use crate::rate::{Arrivals, Rate};
 use crate::registry::{Due, KeptSession, PAGE, PendingWill, Registry};
@@ -54,7 +55,10 @@ impl Server {
         Self {
             router: Router::new(&config).with_journal(journal.clone()),
             journal,
-            registry: Arc::new(Registry::new(config.sessions_kept_max)),
+            registry: Arc::new(Registry::new(
+                config.sessions_kept_max,
+                config.sessions_per_user_max,
+            )),
             rules,
             arrivals: Arrivals::new(Rate::new(
                 config.address_connects_per_s,
@@ -85,6 +89,12 @@ impl Server {
         Ok(*self.scram_secret.get_or_init(|| secret))
     }
 
+    /// Counts a connection of this peer. False if its address connects too often; who has none is always let in.
+    pub(crate) fn admits(&self, peer: Peer) -> bool {
+        let address = peer.ip().map(listener::network);
+        address.is_none_or(|address| self.arrivals.admit(address, clock::now()))
+    }
+
     /// Routes an ordinary publish, and counts what became of it.
     pub(crate) fn route(
         &self,
@@ -100,9 +110,15 @@ impl Server {
         routed
     }
 
-    /// Publishes a will: nobody waits for the result. `session` had it at rest, and has it no more.
-    pub(crate) fn publish_will(&self, will: Publish, session: Option<u64>, now: Instant) {
-        let routed = self.route(Arc::new(will), &mut Publisher::default(), now);
+    /// Publishes the will of a user: nobody waits for the result. `session` had it at rest, and has it no more.
+    pub(crate) fn publish_will(
+        &self,
+        will: Publish,
+        user: &Arc<str>,
+        session: Option<u64>,
+        now: Instant,
+    ) {
+        let routed = self.route(Arc::new(will), &mut Publisher::new(user, false), now);
         if let Some(number) = session
             && let Some(mut entry) = routed.entry.or_else(|| self.router.open())
         {
@@ -124,7 +140,7 @@ impl Server {
             }
             return;
         }
-        self.publish_will(will.publish, session, now);
+        self.publish_will(will.publish, &will.user, session, now);
     }
 
     /// Gives what a session left behind to the others of its shared subscriptions.
@@ -184,7 +200,7 @@ impl Server {
         if known.is_some() || session_expiry > 0 || will.is_some() {
             let number = known.unwrap_or_else(|| {
                 let number = self.router.next_number();
-                *subscriber = Subscriber::at_rest(number);
+                subscriber.set_number(number);
                 number
             });
             entry.push(session_row(client, number, session_expiry, None));
@@ -223,13 +239,18 @@ impl Server {
             let key = Arc::new((session.user, session.client_id));
             let subscriber = Subscriber::restored(
                 &self.router,
+                &key.0,
                 session.number,
                 session.subscriptions,
                 session.queue,
                 session.next_place,
             );
             let kept = KeptSession {
-                state: SessionState::restored(session.inflight, session.received),
+                state: SessionState::restored(
+                    session.inflight,
+                    session.received,
+                    self.router.queue_share(&key.0),
+                ),
                 subscriber,
                 will: session.will,
                 expires_at: session.expires_at,

@@ -43,6 +43,7 @@ pub(crate) use self::received::{Came, Owner};
 use self::received::{Due, Pending, Received};
 use self::requests::Request;
 pub(crate) use self::terms::Terms;
+use crate::budget::Share;
 use crate::codec::packet::{Ack, Packet, PacketId, Publish, Qos, Version};
 use crate::hooks::{Credit, Delivery, DeliveryOutcome, DeliveryRef, PublishAnswer};
 use crate::mailbox::Answer;
@@ -55,13 +56,22 @@ pub(crate) struct SessionState {
 }
 
 impl SessionState {
+    /// Of a new session. What is in flight counts against this share.
+    pub(crate) fn new(share: Share) -> Self {
+        Self {
+            inflight: Inflight::new(share),
+            received: Received::default(),
+        }
+    }
+
     /// As it was found at rest.
     pub(crate) fn restored(
         inflight: impl IntoIterator<Item = (PacketId, Content)>,
         received: impl IntoIterator<Item = PacketId>,
+        share: Share,
     ) -> Self {
         Self {
-            inflight: Inflight::restored(inflight),
+            inflight: Inflight::restored(inflight, share),
             received: Received::restored(received),
         }
     }
@@ -123,7 +133,8 @@ pub(crate) struct Ended {
 
 impl Session {
     /// A session on a connection whose CONNECT has just been accepted.
-    pub(crate) fn new(terms: Terms, state: SessionState, now: Instant) -> Self {
+    pub(crate) fn new(terms: Terms, mut state: SessionState, now: Instant) -> Self {
+        state.inflight.connect();
         let aliases_out = Aliases::new(terms.topic_alias_out_max);
         Self {
             terms,
@@ -383,6 +394,11 @@ impl Session {
         self.state.inflight.sent()
     }
 
+    /// Takes out what is in flight and over, and was never sent.
+    pub(crate) fn take_unbegun(&mut self, over: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        self.state.inflight.take_unbegun(over)
+    }
+
     /// Free places for ordinary messages at QoS 1 and 2: none while too many bytes are in flight, or what is to be sent
     /// again is not yet.
     pub(crate) fn queue_window(&self) -> usize {
@@ -395,8 +411,7 @@ impl Session {
 
     /// How many bytes of ordinary messages may still be in flight.
     pub(crate) fn queue_bytes(&self) -> usize {
-        let max = self.terms.inflight_bytes_max;
-        max.saturating_sub(self.state.inflight.bytes())
+        self.state.inflight.room(self.terms.inflight_bytes_max)
     }
 
     /// The plugin gave more than it was told: nothing is to be pulled.

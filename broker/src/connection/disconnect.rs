@@ -132,16 +132,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(will) = self.will.filter(|will| !goodbye && allowed(will)) {
             let due = will::due_at(&will, ended.session_expiry, now);
             let publish = will::into_publish(*will);
-            match due {
-                Some(due) => {
-                    pending_will = Some(Box::new(PendingWill {
-                        due,
-                        publish,
-                        name: Arc::clone(&self.client.identity.name),
-                        client_id: self.client.client_id.clone(),
-                    }));
-                }
-                None => server.publish_will(publish, self.subscriber.number(), now),
+            let user = &self.client.identity.user;
+            if let Some(due) = due {
+                pending_will = Some(Box::new(PendingWill {
+                    due,
+                    publish,
+                    user: Arc::clone(user),
+                    name: Arc::clone(&self.client.identity.name),
+                    client_id: self.client.client_id.clone(),
+                }));
+            } else {
+                server.publish_will(publish, user, self.subscriber.number(), now);
             }
         }
         if discarded {

@@ -27,7 +27,7 @@ use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
 use crate::hooks::{AuthenticateRequest, ClientInfo, Peer, SessionOpen};
 use crate::journal::Waiter;
-use crate::listener::{self, Arrival};
+use crate::listener::Arrival;
 use crate::registry::{Claim, KeptSession};
 use crate::router::Subscriber;
 use crate::server::Server;
@@ -163,8 +163,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(Refused::silently(Cause::AnswerTooLarge));
     }
     let refuse = |reason| Refused::with(version, reason);
-    let address = peer.ip().map(listener::network);
-    if address.is_some_and(|address| !server.arrivals.admit(address, clock::now())) {
+    if !arrival.is_counted && !server.admits(peer) {
         server.metrics.connects_over_rate.increment();
         return Err(refuse(ReasonCode::ConnectionRateExceeded));
     }
@@ -302,7 +301,9 @@ async fn open_session<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let now = clock::now();
-    let (state, mut subscriber) = resume_or_discard(server, kept, connect.clean_start, now).await;
+    let user = &client.identity.user;
+    let (state, mut subscriber) =
+        resume_or_discard(server, user, kept, connect.clean_start, now).await;
     terms.durable = server.journal.is_some() && terms.session_expiry > 0;
     let is_noted = server.note_session(
         &client,
@@ -346,10 +347,15 @@ fn connack(session_present: bool, properties: ConnAckProperties) -> Packet {
 /// What the new connection begins with. What is discarded is gone for good before the client is told so.
 async fn resume_or_discard(
     server: &Server,
+    user: &Arc<str>,
     kept: Option<KeptSession>,
     clean_start: bool,
     now: Instant,
 ) -> (SessionState, Subscriber) {
+    let fresh = || {
+        let state = SessionState::new(server.router.queue_share(user));
+        (state, Subscriber::new(user))
+    };
     match kept {
         Some(session) if clean_start => {
             let (gone, is_gone) = oneshot::channel();
@@ -358,11 +364,11 @@ async fn resume_or_discard(
             if at_rest && is_gone.await.is_err() {
                 debug!("a session was discarded, but not at rest: the store has failed");
             }
-            Default::default()
+            fresh()
         }
         // Its will is not published any more: the client is back [MQTT-3.1.3-9].
         Some(session) => (session.state, session.subscriber),
-        None => Default::default(),
+        None => fresh(),
     }
 }
 

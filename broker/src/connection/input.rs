@@ -72,7 +72,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             packet => self.session.handle_packet(now, packet, actions)?,
         }
         meter.charge(is_publish, bytes);
-        if !refuses || (is_early && is_publish) {
+        // What cannot be refused is slowed down.
+        if !refuses || is_early {
             let wait = meter.wait(now);
             self.paused_until = wait.and_then(|wait| now.checked_add(wait));
             let paused = usize::from(self.paused_until.is_some());

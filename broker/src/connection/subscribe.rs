@@ -87,16 +87,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         acl::permit(&*self.server.hooks, &self.client, request)
     }
 
-    /// Ends the subscriptions that are no longer allowed: when the rules were replaced, and when a session resumes.
+    /// Ends the subscriptions that are no longer allowed, and lowers those that are allowed less: when the rules were
+    /// replaced, and when a session resumes. What was sent to the client is finished, so that its exchange ends.
     pub(super) fn judge_subscriptions(&mut self) {
         let generation = self.server.rules.generation();
         if self.judged_by == Some(generation) {
             return;
         }
         self.judged_by = Some(generation);
-        let filters = self.subscriber.filters();
-        let over = filters.filter(|filter| self.permit_subscription(filter).is_err());
-        let over: Vec<TopicFilter> = over.cloned().collect();
+        let (mut over, mut lower) = (Vec::new(), Vec::new());
+        for (filter, qos) in self.subscriber.granted() {
+            match self.permit_subscription(filter) {
+                Ok(qos_max) if qos_max < qos => lower.push((filter.clone(), qos_max)),
+                Ok(_) => {}
+                Err(_) => over.push(filter.clone()),
+            }
+        }
+        if !lower.is_empty() {
+            info!(client = ?self.client, count = lower.len(), "subscriptions get a lower QoS: no longer allowed");
+            let mut entry = self.open_if_durable();
+            for (filter, qos) in lower {
+                let router = &self.server.router;
+                self.subscriber.lower(router, &filter, qos, &mut entry);
+            }
+        }
         if over.is_empty() {
             return;
         }
@@ -113,7 +127,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 acl::permit(&*self.server.hooks, &self.client, request).is_err()
                     && !left.brings(queued)
             };
-            let dropped = queue.take_if(forbidden);
+            let mut dropped = self.session.take_unbegun(forbidden);
+            dropped.extend(queue.take_if(forbidden));
             let metrics = &self.server.metrics;
             metrics.messages_dropped_not_allowed.add(dropped.len());
             queue.settle(&dropped, entry.as_mut());

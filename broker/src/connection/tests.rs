@@ -117,6 +117,7 @@ async fn connected(plugin: Silent, journal: &Arc<Journal>) -> (Arc<Server>, Dupl
     ));
     let (mut client, stream) = duplex(64 * 1024);
     let arrival = Arrival {
+        is_counted: false,
         peer: Peer::Local {
             user: 0,
             process: None,

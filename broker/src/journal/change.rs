@@ -32,8 +32,11 @@ pub(crate) enum Change {
     Moved(Box<QueueRow>),
     /// It is done with.
     Settled { session: u64, at: Stored },
-    /// The message is the retained one of its topic.
-    Retained(u64),
+    /// The message is the retained one of its topic, by this user.
+    Retained {
+        number: u64,
+        owner: Option<Arc<str>>,
+    },
     /// It is not any more.
     Cleared(u64),
     /// A QoS 2 publish of this session was accepted.

@@ -15,7 +15,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
@@ -23,7 +23,6 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
-use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -214,6 +213,8 @@ fn content(file: &Path, problem: &dyn ToString) -> TlsError {
 pub(super) struct Tls {
     files: Files,
     current: RwLock<Current>,
+    /// Of who looks at the files: one after the other, so that none puts back what the other has replaced.
+    looking: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -238,26 +239,21 @@ impl Tls {
         Ok(Self {
             files,
             current: RwLock::new(Current { config, seen }),
+            looking: Mutex::default(),
         })
     }
 
-    /// Shakes hands. Whoever comes with a certificate has been verified.
+    /// Shakes hands. Whoever comes with a certificate has been verified. On an error, the alert that says why has been
+    /// written on the socket.
     pub(super) async fn accept(
         &self,
         socket: Socket,
-    ) -> io::Result<(TlsStream<Socket>, Option<CertificateIdentity>)> {
+    ) -> Result<(TlsStream<Socket>, Option<CertificateIdentity>), (io::Error, Socket)> {
         let accepting = TlsAcceptor::from(self.config()).accept_with(socket, |connection| {
             // What a stalled client leaves here counts as written: little of it, then.
             connection.set_buffer_limit(Some(BUFFER_BYTES_MAX));
         });
-        let stream = match accepting.into_fallible().await {
-            Ok(stream) => stream,
-            Err((error, mut socket)) => {
-                // The alert that says why has been written; how the connection ends changes nothing any more.
-                let _ended = socket.shutdown().await;
-                return Err(error);
-            }
-        };
+        let stream = accepting.into_fallible().await?;
         let identity = self.files.clients.as_ref().and_then(|clients| {
             let certificate = stream.get_ref().1.peer_certificates()?.first()?;
             identity::of(certificate, clients.user)
@@ -272,6 +268,7 @@ impl Tls {
 
     /// Reads the files, and uses what is in them if it is new, or `again`.
     fn look(&self, again: bool) -> Look {
+        let _alone = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let contents = self.files.read();
         let seen = fingerprint(&contents);
         let before = {

@@ -65,6 +65,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
+    /// Is there an answer that found no room?
+    fn owes_answer(&self) -> bool {
+        !self.writer.control.is_empty() || self.reader.has_ping()
+    }
+
     /// Writes the control frames that wait, unless a data frame is under way.
     fn poll_control(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.writer.is_between_frames() {
@@ -132,6 +137,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.owes_answer() {
+            this.answer(cx);
+        }
         let start = buf.filled().len();
         loop {
             match this.reader.end() {
@@ -297,6 +305,26 @@ mod tests {
         let ((), (found, last, code)) = tokio::join!(write, read);
         assert!(found == data, "other bytes");
         assert_eq!((last, code), (CLOSE, vec![0x03, 0xE8]));
+    }
+
+    #[tokio::test]
+    async fn a_pong_that_found_no_room_is_sent_when_there_is() {
+        let (mut server, mut peer, _) = pair(40);
+        // A head of 2 bytes and 36 of data: 2 bytes of room are left.
+        server.write_all(&[1; 36]).await.unwrap();
+        server.flush().await.unwrap();
+        peer.write_all(&masked(PING, b"hey")).await.unwrap();
+        let mut data = [0; 1];
+        let mut reading = std::pin::pin!(server.read(&mut data));
+        let frames = async {
+            assert_eq!(next_frame(&mut peer).await.0, BINARY);
+            next_frame(&mut peer).await
+        };
+        tokio::select! {
+            biased;
+            read = reading.as_mut() => panic!("nothing was sent: {read:?}"),
+            pong = frames => assert_eq!(pong, (0x8A, b"hey".to_vec())),
+        }
     }
 
     #[tokio::test]

@@ -49,6 +49,8 @@ enum Own {
 /// What a publisher remembers of the router: the receivers of its last topics.
 #[derive(Debug, Default)]
 pub(crate) struct Publisher {
+    /// The key of the user who publishes: what is retained counts for it.
+    pub(super) user: Option<Arc<str>>,
     /// The queue of the publisher's own session, if it has one: for No Local.
     pub(super) number: u64,
     /// It is told what was refused, and then nobody gets it; otherwise what is not retained is delivered all the same.
@@ -149,9 +151,10 @@ impl Terms {
 }
 
 impl Publisher {
-    /// One that is told what was refused, or not: 3.1.1 has no words for it.
-    pub(crate) fn new(is_told: bool) -> Self {
+    /// A user who is told what was refused, or not: 3.1.1 has no words for it.
+    pub(crate) fn new(user: &Arc<str>, is_told: bool) -> Self {
         Self {
+            user: Some(Arc::clone(user)),
             is_told,
             ..Self::default()
         }

@@ -1,21 +1,24 @@
 //! Retained messages (MQTT 5.0 §3.3.1.3), in memory: the last one of each topic, until it is cleared or expires. What the
 //! router changes of them it notes at rest.
 
+mod owners;
 mod search;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
 use bytestring::ByteString;
 
+use self::owners::{Held, Owners};
 use self::search::{Search, literal_prefix};
 use super::Router;
 use super::subscriber::Asked;
 use super::trie::Trie;
 use crate::acl;
 use crate::codec::packet::Publish;
+use crate::config::Config;
 use crate::journal::{Change, Entry as Journaled};
 use crate::session::queue::{Shared, size};
 use crate::sys;
@@ -24,6 +27,9 @@ use crate::sys;
 #[derive(Debug)]
 pub(crate) struct Retained {
     messages: BTreeMap<ByteString, Message>,
+    /// Those that expire, in the order in which they do.
+    expiring: BTreeSet<(Instant, ByteString)>,
+    owners: Owners,
     bytes: usize,
     messages_max: usize,
     bytes_max: usize,
@@ -36,6 +42,8 @@ pub(crate) struct Message {
     pub(crate) expires_at: Option<Instant>,
     /// Its number at rest.
     pub(crate) number: Option<u64>,
+    /// The key of the user who published it last.
+    pub(crate) owner: Option<Arc<str>>,
 }
 
 /// The limit is reached.
@@ -43,9 +51,24 @@ pub(crate) struct Message {
 pub(crate) struct Full;
 
 impl Retained {
-    pub(crate) const fn new(messages_max: usize, bytes_max: usize) -> Self {
+    /// For the messages of clients.
+    pub(super) fn of_clients(config: &Config) -> Self {
+        let max = Held {
+            messages: config.retained_messages_per_user_max,
+            bytes: config.retained_bytes_per_user_max,
+        };
+        Self {
+            owners: Owners::new(max),
+            ..Self::new(config.retained_messages_max, config.retained_bytes_max)
+        }
+    }
+
+    /// For messages that nobody owns.
+    pub(super) fn new(messages_max: usize, bytes_max: usize) -> Self {
         Self {
             messages: BTreeMap::new(),
+            expiring: BTreeSet::new(),
+            owners: Owners::new(Held::default()),
             bytes: 0,
             messages_max,
             bytes_max,
@@ -58,14 +81,24 @@ impl Retained {
         if message.publish.payload.is_empty() {
             return Ok(self.remove(&topic.clone()));
         }
-        let old = self.messages.get(topic).map(|old| size(&old.publish));
-        let bytes = self.bytes - old.unwrap_or(0) + size(&message.publish);
+        let bytes = size(&message.publish);
+        let old = self.messages.get(topic);
+        let old = old.map(|old| (old.owner.as_ref(), size(&old.publish)));
+        let total = self.bytes - old.map_or(0, |(_, bytes)| bytes) + bytes;
         let full = old.is_none() && self.messages.len() >= self.messages_max;
-        if full || bytes > self.bytes_max {
+        let has_room = self.owners.has_room(message.owner.as_ref(), bytes, old);
+        if full || total > self.bytes_max || !has_room {
             return Err(Full);
         }
-        self.bytes = bytes;
-        Ok(self.messages.insert(topic.clone(), message))
+        let topic = topic.clone();
+        let replaced = self.remove(&topic);
+        self.bytes += bytes;
+        self.owners.add(message.owner.as_ref(), bytes);
+        if let Some(at) = message.expires_at {
+            self.expiring.insert((at, topic.clone()));
+        }
+        self.messages.insert(topic, message);
+        Ok(replaced)
     }
 
     /// Messages whose topics match a filter and come after `after`, expired ones included; at most `max` are looked at.
@@ -98,21 +131,23 @@ impl Retained {
 
     /// Forgets what has expired, and returns it.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Message> {
-        let over = |message: &Message| message.expires_at.is_some_and(|at| at <= now);
-        let expired: Vec<_> = self
-            .messages
-            .extract_if(.., |_, message| over(message))
-            .collect();
-        for (_, message) in &expired {
-            self.bytes -= size(&message.publish);
+        let mut expired = Vec::new();
+        while let Some((_, topic)) = self.expiring.first().filter(|(at, _)| *at <= now) {
+            let topic = topic.clone();
+            expired.extend(self.remove(&topic));
         }
-        expired.into_iter().map(|(_, message)| message).collect()
+        expired
     }
 
     /// Removes the message of a topic.
     pub(crate) fn remove(&mut self, topic: &str) -> Option<Message> {
-        let old = self.messages.remove(topic)?;
-        self.bytes -= size(&old.publish);
+        let (topic, old) = self.messages.remove_entry(topic)?;
+        let bytes = size(&old.publish);
+        self.bytes -= bytes;
+        self.owners.remove(old.owner.as_ref(), bytes);
+        if let Some(at) = old.expires_at {
+            self.expiring.remove(&(at, topic));
+        }
         Some(old)
     }
 }
@@ -139,7 +174,13 @@ impl Router {
         refused
     }
 
-    pub(super) fn retain(&self, shared: &mut Shared, now: Instant) -> Result<(), Full> {
+    /// Retains a message of this user, who may be nobody.
+    pub(super) fn retain(
+        &self,
+        shared: &mut Shared,
+        owner: Option<&Arc<str>>,
+        now: Instant,
+    ) -> Result<(), Full> {
         let topic = &shared.live().topic;
         let mut retained = self
             .retained(topic)
@@ -157,6 +198,7 @@ impl Router {
             publish: Arc::clone(shared.compact()),
             expires_at: shared.expires_at,
             number: if clears { None } else { shared.store() },
+            owner: owner.cloned(),
         };
         let number = message.number;
         let mut gone = Vec::new();
@@ -169,7 +211,8 @@ impl Router {
         }
         if let Some(entry) = &mut shared.entry {
             if let (Some(number), Ok(_)) = (number, &replaced) {
-                entry.push(Change::Retained(number));
+                let owner = owner.cloned();
+                entry.push(Change::Retained { number, owner });
             }
             let gone = gone.iter().filter_map(|message| message.number);
             gone.for_each(|number| entry.push(Change::Cleared(number)));
@@ -282,6 +325,7 @@ mod tests {
             }),
             expires_at: None,
             number: None,
+            owner: None,
         }
     }
 
@@ -374,6 +418,36 @@ mod tests {
     }
 
     #[test]
+    fn one_user_cannot_take_the_room_of_all() {
+        let one = size(&message("a", b"1").publish);
+        for max in [(2, usize::MAX), (usize::MAX, 2 * one)] {
+            let (messages, bytes) = max;
+            let mut retained = Retained {
+                owners: Owners::new(Held { messages, bytes }),
+                ..Retained::new(10, usize::MAX)
+            };
+            let mut set = |topic, payload, owner: &str| {
+                let owner = Some(owner.into());
+                let message = Message {
+                    owner,
+                    ..message(topic, payload)
+                };
+                retained.set(message).is_ok()
+            };
+            assert!(set("a", b"1", "alice") && set("b", b"1", "alice"));
+            assert!(!set("c", b"1", "alice"));
+            assert!(set("b", b"2", "alice"), "the same again");
+            assert!(set("c", b"1", "bob"));
+            assert!(!set("c", b"1", "alice"), "in the place of another's");
+            assert!(set("a", b"2", "bob") && set("c", b"1", "alice"));
+            for topic in ["a", "b", "c"] {
+                assert!(set(topic, b"", "bob"));
+            }
+            assert!(retained.owners.is_empty());
+        }
+    }
+
+    #[test]
     fn a_full_store_refuses_new_topics_and_replaces_old_ones() {
         let mut retained = Retained::new(1, usize::MAX);
         retained.set(message("a", b"1")).unwrap();
@@ -397,5 +471,6 @@ mod tests {
         );
         retained.expire(later);
         assert_eq!((retained.messages.len(), retained.bytes), (0, 0));
+        assert!(retained.expiring.is_empty());
     }
 }

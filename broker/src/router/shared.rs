@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::subscriptions::Subscription;
 use crate::codec::packet::Qos;
 use crate::session::queue::{Pushed, Queue, Queued, Shared};
 
@@ -59,6 +60,23 @@ impl Group {
         }
         members.list.push(member);
         true
+    }
+
+    /// Lowers the QoS of a member. Returns its terms as they are then.
+    pub(super) fn lower(&self, subscriber: u64, qos: Qos) -> Option<Subscription> {
+        let mut members = self.lock();
+        let member = members
+            .list
+            .iter_mut()
+            .find(|it| it.number() == subscriber)?;
+        member.qos = qos;
+        Some(Subscription {
+            queue: Arc::clone(&member.queue),
+            qos,
+            no_local: false,
+            retain_as_published: member.retain_as_published,
+            identifier: member.identifier,
+        })
     }
 
     /// Removes a member; returns how many are left. It gets nothing from the group any more.

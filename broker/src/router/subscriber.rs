@@ -8,6 +8,7 @@ use super::Router;
 use super::retained::Message;
 use super::subscriptions::Subscription;
 use super::trie::Trie;
+use crate::budget::Share;
 use crate::codec::packet::{Qos, RetainHandling, SubscribeFilter};
 use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
@@ -18,33 +19,45 @@ use crate::session::queue::{Queue, Queued, Stored};
 /// memory before the first subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriber {
+    /// The user's key.
+    user: Arc<str>,
     /// Of the session at rest.
     number: Option<u64>,
     /// Subscriptions and messages are at rest, too.
     durable: bool,
     queue: Option<Arc<Queue>>,
-    /// With their numbers at rest; 0 without.
-    filters: HashMap<TopicFilter, u64>,
+    filters: HashMap<TopicFilter, Held>,
+    /// What the filters count.
+    filter_bytes: usize,
+    /// Of the bytes for all filters.
+    share: Share,
 }
 
 impl Subscriber {
-    /// The subscriber of a session that has a row at rest.
-    pub(crate) fn at_rest(number: u64) -> Self {
+    /// The subscriber of a new session of this user.
+    pub(crate) fn new(user: &Arc<str>) -> Self {
         Self {
-            number: Some(number),
+            user: Arc::clone(user),
             ..Self::default()
         }
+    }
+
+    /// The session has a row at rest from now on.
+    pub(crate) const fn set_number(&mut self, number: u64) {
+        self.number = Some(number);
     }
 
     /// As it was found at rest: the client is away.
     pub(crate) fn restored(
         router: &Router,
+        user: &Arc<str>,
         number: u64,
         subscriptions: Vec<SubscriptionRow>,
         messages: VecDeque<Queued>,
         next_place: u64,
     ) -> Self {
-        let mut subscriber = Self::at_rest(number);
+        let mut subscriber = Self::new(user);
+        subscriber.set_number(number);
         subscriber.durable = true;
         if subscriptions.is_empty() && messages.is_empty() && next_place == 0 {
             return subscriber;
@@ -52,7 +65,12 @@ impl Subscriber {
         let queue = subscriber.queue_or_new(router);
         queue.restore(messages, next_place);
         for row in subscriptions {
-            subscriber.filters.insert(row.filter.clone(), row.number);
+            let held = Held {
+                number: row.number,
+                qos: row.qos,
+            };
+            subscriber.filters.insert(row.filter.clone(), held);
+            subscriber.filter_bytes += filter_bytes(&row.filter);
             let subscription = Subscription {
                 queue: Arc::clone(&queue),
                 qos: row.qos,
@@ -62,6 +80,7 @@ impl Subscriber {
             };
             router.subscribe(&row.filter, subscription);
         }
+        subscriber.share.hold(subscriber.filter_bytes);
         subscriber
     }
 
@@ -100,6 +119,9 @@ impl Subscriber {
             return Err(ReasonCode::QuotaExceeded);
         }
         let queue = self.queue_or_new(router);
+        if known.is_none() {
+            self.make_room(router, &filter)?;
+        }
         let subscription = Subscription {
             queue: Arc::clone(&queue),
             qos,
@@ -107,7 +129,7 @@ impl Subscriber {
             retain_as_published: wanted.retain_as_published,
             identifier,
         };
-        let number = self.note(known, &filter, &subscription, entry);
+        let number = self.note(known.map(|it| it.number), &filter, &subscription, entry);
         let new = router.subscribe(&filter, subscription);
         let send_retained = share.is_none()
             && match wanted.retain_handling {
@@ -122,7 +144,7 @@ impl Subscriber {
                 identifier,
             });
         }
-        self.filters.insert(filter, number);
+        self.filters.insert(filter, Held { number, qos });
         Ok(granted(qos))
     }
 
@@ -145,6 +167,16 @@ impl Subscriber {
             let messages = found.into_iter().map(|message| asked.queued(message));
             queue.push_retained(messages.collect(), entry);
         }
+    }
+
+    /// Counts the bytes of a filter that comes.
+    fn make_room(&mut self, router: &Router, filter: &TopicFilter) -> Result<(), ReasonCode> {
+        let bytes = self.filter_bytes + filter_bytes(filter);
+        if bytes > router.limits.subscription_bytes_max || !self.share.try_hold(bytes) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        self.filter_bytes = bytes;
+        Ok(())
     }
 
     /// Notes a subscription at rest; returns its number.
@@ -179,15 +211,18 @@ impl Subscriber {
         filter: &TopicFilter,
         entry: &mut Option<Journaled>,
     ) -> (ReasonCode, Vec<Queued>) {
-        let Some((queue, number)) = self.queue.as_ref().zip(self.filters.remove(filter)) else {
+        let Some((queue, held)) = self.queue.as_ref().zip(self.filters.remove(filter)) else {
             return (ReasonCode::NoSubscriptionExisted, Vec::new());
         };
+        self.filter_bytes -= filter_bytes(filter);
+        self.share.hold(self.filter_bytes);
         let left = if remove(router, filter, queue.number()) {
             queue.take_share(filter.as_str())
         } else {
             Vec::new()
         };
         if let (Some(entry), Some(session)) = (entry, self.number) {
+            let number = held.number;
             entry.push(Change::Unsubscribed { session, number });
         }
         (ReasonCode::Success, left)
@@ -202,7 +237,32 @@ impl Subscriber {
         for filter in std::mem::take(&mut self.filters).into_keys() {
             remove(router, &filter, queue.number());
         }
+        self.filter_bytes = 0;
+        self.share.hold(0);
         queue.end()
+    }
+
+    /// Lowers the QoS of a subscription; what waits already keeps its own.
+    pub(crate) fn lower(
+        &mut self,
+        router: &Router,
+        filter: &TopicFilter,
+        qos: Qos,
+        entry: &mut Option<Journaled>,
+    ) {
+        let Some((queue, held)) = self.queue.as_ref().zip(self.filters.get_mut(filter)) else {
+            return;
+        };
+        held.qos = qos;
+        let number = held.number;
+        if let Some(subscription) = router.lower(filter, queue.number(), qos) {
+            self.note(Some(number), filter, &subscription, entry);
+        }
+    }
+
+    /// Its filters with what was granted, in no order.
+    pub(crate) fn granted(&self) -> impl Iterator<Item = (&TopicFilter, Qos)> {
+        self.filters.iter().map(|(filter, held)| (filter, held.qos))
     }
 
     /// Its filters, in no order.
@@ -235,18 +295,30 @@ impl Subscriber {
     }
 
     fn queue_or_new(&mut self, router: &Router) -> Arc<Queue> {
-        let (number, durable) = (self.number, self.durable);
-        let queue = self.queue.get_or_insert_with(|| {
-            let queue = Queue::new(
-                number.unwrap_or_else(|| router.next_number()),
-                router.limits.queue_messages_max,
-                router.limits.queue_bytes_max,
-            );
-            queue.set_durable(durable);
-            Arc::new(queue)
-        });
-        Arc::clone(queue)
+        if let Some(queue) = &self.queue {
+            return Arc::clone(queue);
+        }
+        let queue = Queue::new(
+            self.number.unwrap_or_else(|| router.next_number()),
+            router.limits.queue_messages_max,
+            router.limits.queue_bytes_max,
+            router.queue_share(&self.user),
+        );
+        queue.connect();
+        queue.set_durable(self.durable);
+        let queue = Arc::new(queue);
+        self.queue = Some(Arc::clone(&queue));
+        self.share = router.filters.share(&self.user);
+        queue
     }
+}
+
+/// What is known of a subscription beside its filter.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// At rest; 0: it is not.
+    number: u64,
+    qos: Qos,
 }
 
 /// A subscription that asks for retained messages.
@@ -293,6 +365,12 @@ impl Coverage<'_> {
     }
 }
 
+/// What a subscription counts in bytes: the text of its filter, and what each level takes in the trie.
+fn filter_bytes(filter: &TopicFilter) -> usize {
+    let filter = filter.as_str();
+    filter.len() + filter.split('/').count() * LEVEL_BYTES
+}
+
 /// Ends one subscription of a session. True if others share it.
 fn remove(router: &Router, filter: &TopicFilter, subscriber: u64) -> bool {
     if filter.split_share().0.is_some() {
@@ -301,6 +379,9 @@ fn remove(router: &Router, filter: &TopicFilter, subscriber: u64) -> bool {
     router.remove(filter.as_str(), subscriber);
     false
 }
+
+/// About what the trie takes for a level.
+const LEVEL_BYTES: usize = 100;
 
 const fn granted(qos: Qos) -> ReasonCode {
     match qos {

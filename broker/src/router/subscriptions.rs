@@ -65,6 +65,30 @@ impl Router {
         new
     }
 
+    /// Lowers the QoS of a subscription. Returns its terms as they are then; `None`: there is none.
+    pub(super) fn lower(
+        &self,
+        filter: &TopicFilter,
+        subscriber: u64,
+        qos: Qos,
+    ) -> Option<Subscription> {
+        let mut table = self.write();
+        let (share, text) = filter.split_share();
+        let lowered = if share.is_some() {
+            table.groups.get(filter.as_str())?.lower(subscriber, qos)?
+        } else {
+            let Entry::Session(mut subscription) = table.trie.remove(text, subscriber)? else {
+                return None;
+            };
+            subscription.qos = qos;
+            let entry = Entry::Session(subscription.clone());
+            table.trie.insert(text, subscriber, entry);
+            subscription
+        };
+        self.generation.fetch_add(1, Ordering::Release);
+        Some(lowered)
+    }
+
     pub(super) fn remove(&self, filter: &str, subscriber: u64) {
         let mut table = self.write();
         let removed = table.trie.remove(filter, subscriber).is_some();

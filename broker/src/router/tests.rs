@@ -223,6 +223,7 @@ fn at_rest(topic: &'static str, number: u64) -> Message {
     Message {
         publish: Arc::new(publish(topic, Qos::AtLeastOnce)),
         expires_at: None,
+        owner: None,
         number: Some(number),
     }
 }
@@ -251,7 +252,8 @@ fn retained_messages_that_find_no_room_again_are_cleared_at_rest() {
 fn where_nothing_has_expired_nothing_is_journaled() {
     let (router, journal) = journaled(&Config::default());
     router.restore_retained(vec![at_rest("a", 1)]);
-    let mut subscriber = Subscriber::at_rest(1);
+    let mut subscriber = Subscriber::default();
+    subscriber.set_number(1);
     subscriber.set_durable(true);
     subscribe(
         &mut subscriber,

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::queue::{self, Queued, Stored};
+use crate::budget::{CONNECTED_BYTES, Share};
 use crate::codec::packet::{PacketId, Publish, Qos};
 use crate::hooks::DeliveryRef;
 
@@ -24,6 +25,8 @@ pub(crate) struct Inflight {
     unsent: usize,
     /// Size of the messages.
     bytes: usize,
+    /// Of the bytes for all sessions.
+    share: Share,
     /// Messages that wait to be sent, in order.
     line: VecDeque<PacketId>,
     /// Released entries that have waited long enough.
@@ -116,9 +119,19 @@ impl Content {
 }
 
 impl Inflight {
+    pub(crate) fn new(share: Share) -> Self {
+        Self {
+            share,
+            ..Self::default()
+        }
+    }
+
     /// Deliveries that were found at rest, in their order: their client is away. Identifiers that are taken are left out.
-    pub(crate) fn restored(deliveries: impl IntoIterator<Item = (PacketId, Content)>) -> Self {
-        let mut inflight = Self::default();
+    pub(crate) fn restored(
+        deliveries: impl IntoIterator<Item = (PacketId, Content)>,
+        share: Share,
+    ) -> Self {
+        let mut inflight = Self::new(share);
         for (packet_id, content) in deliveries {
             if inflight.position(packet_id).is_none() {
                 inflight.bytes += content.bytes();
@@ -133,6 +146,7 @@ impl Inflight {
             }
         }
         inflight.unsent = inflight.entries.len();
+        inflight.share.hold(inflight.bytes);
         inflight
     }
 
@@ -141,6 +155,7 @@ impl Inflight {
         let packet_id = self.allocate()?;
         let waits = content.must_rest();
         self.bytes += content.bytes();
+        self.share.hold(self.bytes);
         self.entries.push_back(Entry {
             packet_id,
             sent: true,
@@ -295,6 +310,7 @@ impl Inflight {
             entry.at_rest = false;
         }
         self.bytes -= message.bytes();
+        self.share.hold(self.bytes);
         stored
     }
 
@@ -303,6 +319,7 @@ impl Inflight {
         let place = self.position(packet_id)?;
         let entry = self.entries.remove(place)?;
         self.bytes -= entry.content.bytes();
+        self.share.hold(self.bytes);
         self.sent -= usize::from(entry.sent);
         self.unsent -= usize::from(entry.is_unsent());
         if self.entries.is_empty() && self.entries.capacity() > IDLE_CAPACITY {
@@ -311,14 +328,35 @@ impl Inflight {
         Some(entry.content)
     }
 
+    /// Takes out the messages that are over and were never sent, on whatever connection.
+    pub(crate) fn take_unbegun(&mut self, over: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let is_over = |entry: &Entry| match &entry.content {
+            Content::Message(message) if !entry.begun => over(message),
+            _ => false,
+        };
+        let ids = self.entries.iter().filter(|entry| is_over(entry));
+        let ids: Vec<PacketId> = ids.map(|entry| entry.packet_id).collect();
+        self.line.retain(|packet_id| !ids.contains(packet_id));
+        let taken = ids
+            .into_iter()
+            .filter_map(|packet_id| self.remove(packet_id));
+        taken
+            .filter_map(|content| match content {
+                Content::Message(message) => Some(message),
+                Content::Plugin(_) | Content::Released(_) => None,
+            })
+            .collect()
+    }
+
     /// Number of entries sent on this connection.
     pub(crate) const fn sent(&self) -> usize {
         self.sent
     }
 
-    /// Size of the messages.
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
+    /// How many bytes more may be in flight, if this is the most.
+    pub(crate) fn room(&self, bytes_max: usize) -> usize {
+        let room = bytes_max.saturating_sub(self.bytes);
+        room.min(self.share.room(self.bytes))
     }
 
     /// Are there ordinary entries that are still to be sent on this connection?
@@ -332,6 +370,11 @@ impl Inflight {
         let first = self.line.front().map(|packet_id| self.position(*packet_id));
         let first = first.map(|place| place.and_then(|place| self.entries.get(place)));
         !self.ready.is_empty() || first.is_some_and(|entry| !entry.is_some_and(waits))
+    }
+
+    /// A connection has come.
+    pub(crate) fn connect(&mut self) {
+        self.share.set_free(CONNECTED_BYTES, self.bytes);
     }
 
     /// The connection has ended: takes out what the plugin keeps; the rest is unsent again.
@@ -353,6 +396,7 @@ impl Inflight {
         self.line = VecDeque::new();
         self.unsent = self.entries.len();
         self.entries.shrink_to_fit();
+        self.share.set_free(0, self.bytes);
         plugin
     }
 
@@ -422,6 +466,8 @@ const IDLE_CAPACITY: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budgets;
+    use crate::codec::properties::PublishProperties;
     use proptest::prelude::*;
     use std::collections::HashSet;
 
@@ -470,6 +516,58 @@ mod tests {
         assert_eq!(inflight.insert(Content::Released(None)), None);
         inflight.remove(id(9));
         assert_eq!(inflight.insert(Content::Released(None)), Some(id(9)));
+    }
+
+    #[test]
+    fn what_is_in_flight_counts_against_what_all_sessions_may_hold() {
+        let budgets = Budgets::new(100_000, 50_000);
+        let share = || budgets.share(&"alice".into());
+        let other = Inflight::new(share());
+        let mut inflight = Inflight::new(share());
+        inflight.connect();
+        assert_eq!(inflight.room(usize::MAX), CONNECTED_BYTES + 50_000);
+        let packet_id = inflight.insert(message(80_000)).unwrap();
+        assert_eq!(inflight.room(usize::MAX), 0);
+        assert_eq!(other.room(usize::MAX), 0);
+        inflight.remove(packet_id);
+        assert_eq!(other.room(usize::MAX), 50_000);
+    }
+
+    fn message(bytes: usize) -> Content {
+        Content::Message(Queued {
+            publish: Arc::new(Publish {
+                dup: false,
+                qos: Qos::AtLeastOnce,
+                retain: false,
+                topic: "t".into(),
+                packet_id: None,
+                payload: vec![0; bytes].into(),
+                properties: PublishProperties::default(),
+            }),
+            expires_at: None,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            subscription_identifiers: Vec::new(),
+            share: None,
+            stored: None,
+        })
+    }
+
+    #[test]
+    fn what_was_never_sent_can_be_taken_out() {
+        let mut inflight = Inflight::default();
+        let ids = [1, 2, 3].map(|bytes| inflight.insert(message(bytes)).unwrap());
+        inflight.begin(ids[0]);
+        inflight.disconnect();
+        let is_short = |queued: &Queued| queued.publish.payload.len() < 3;
+        let taken = inflight.take_unbegun(is_short);
+        let lengths: Vec<_> = taken.iter().map(|it| it.publish.payload.len()).collect();
+        assert_eq!(lengths, [2]);
+        let mut left = Vec::new();
+        while let Some(unsent) = inflight.next_unsent() {
+            left.push(unsent.packet_id);
+        }
+        assert_eq!((left, inflight.sent()), (vec![ids[0], ids[2]], 2));
     }
 
     #[test]

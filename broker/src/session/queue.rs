@@ -1,6 +1,7 @@
 //! Ordinary messages that wait for one session: filled by publishers, emptied by the session's connection.
 //!
-//! While nobody is connected only QoS 1 and 2 are kept. A full queue drops what comes, and says so. What has a place at
+//! While nobody is connected only QoS 1 and 2 are kept. A full queue drops what comes, and says so; it is also full when
+//! nothing is left for all queues, or those of its user, together ([`budget`](crate::budget)). What has a place at
 //! rest got it under the lock of the queue, so that places are in order.
 
 mod message;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 pub(crate) use self::message::{Queued, Shared, Stored, copy, size};
+use crate::budget::{CONNECTED_BYTES, Share};
 use crate::codec::packet::{Publish, Qos};
 use crate::journal::{Change, Entry};
 
@@ -29,6 +31,8 @@ pub(crate) struct Queue {
 struct Inner {
     messages: VecDeque<Queued>,
     bytes: usize,
+    /// Of the bytes for all queues.
+    share: Share,
     state: State,
     /// The next place at rest.
     next_place: u64,
@@ -74,13 +78,17 @@ pub(crate) struct Load {
 }
 
 impl Queue {
-    pub(crate) fn new(number: u64, messages_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn new(number: u64, messages_max: usize, bytes_max: usize, share: Share) -> Self {
+        let inner = Inner {
+            share,
+            ..Inner::default()
+        };
         Self {
             number,
             durable: AtomicBool::new(false),
             messages_max,
             bytes_max,
-            inner: Mutex::default(),
+            inner: Mutex::new(inner),
         }
     }
 
@@ -92,8 +100,8 @@ impl Queue {
     pub(crate) fn restore(&self, messages: VecDeque<Queued>, next_place: u64) {
         let mut inner = self.lock();
         inner.state = State::Away;
-        inner.bytes = messages.iter().map(|queued| size(&queued.publish)).sum();
         inner.messages = messages;
+        inner.count_again(0);
         inner.next_place = next_place;
     }
 
@@ -120,7 +128,11 @@ impl Queue {
                 return Pushed::Nobody;
             }
             let bytes = size(shared.live());
-            if inner.messages.len() >= self.messages_max || inner.bytes + bytes > self.bytes_max {
+            let total = inner.bytes + bytes;
+            if inner.messages.len() >= self.messages_max
+                || total > self.bytes_max
+                || !inner.share.try_hold(total)
+            {
                 inner.dropped += 1;
                 return Pushed::Full;
             }
@@ -139,7 +151,7 @@ impl Queue {
                 shared.note(self.number, inner.next_place, &mut queued);
                 inner.next_place += 1;
             }
-            inner.bytes += bytes;
+            inner.bytes = total;
             inner.messages.push_back(queued);
             inner.waker.take()
         };
@@ -148,14 +160,17 @@ impl Queue {
     }
 
     /// Adds the retained messages of one subscription, all or none: they are shared with the retained store, so that
-    /// only their number counts, and one SUBSCRIBE may exceed the limit.
+    /// only their number counts, and one SUBSCRIBE may exceed the limit of this queue. It takes from what all queues may hold:
+    /// what is retained may be replaced while it waits.
     pub(crate) fn push_retained(&self, messages: Vec<Queued>, entry: &mut Option<Entry>) -> Pushed {
         let waker = {
             let mut inner = self.lock();
             if inner.state == State::Ended {
                 return Pushed::Nobody;
             }
-            if inner.messages.len() >= self.messages_max {
+            let bytes: usize = messages.iter().map(|queued| size(&queued.publish)).sum();
+            let total = inner.bytes + bytes;
+            if inner.messages.len() >= self.messages_max || !inner.share.try_hold(total) {
                 inner.dropped += messages.len() as u64;
                 return Pushed::Full;
             }
@@ -169,9 +184,9 @@ impl Queue {
                 } else {
                     queued.stored = None;
                 }
-                inner.bytes += size(&queued.publish);
                 inner.messages.push_back(queued);
             }
+            inner.bytes = total;
             inner.waker.take()
         };
         wake(waker);
@@ -200,6 +215,7 @@ impl Queue {
             taken += bytes;
             into.push(queued);
         }
+        inner.hold();
         if inner.messages.is_empty() && inner.messages.capacity() > IDLE_CAPACITY {
             inner.messages = VecDeque::new();
         }
@@ -224,7 +240,10 @@ impl Queue {
 
     /// A connection has come.
     pub(crate) fn connect(&self) {
-        self.lock().state = State::Connected;
+        let mut inner = self.lock();
+        inner.state = State::Connected;
+        let bytes = inner.bytes;
+        inner.share.set_free(CONNECTED_BYTES, bytes);
     }
 
     /// The connection has gone; the session goes on.
@@ -235,11 +254,7 @@ impl Queue {
         inner
             .messages
             .retain(|queued| queued.qos != Qos::AtMostOnce);
-        inner.bytes = inner
-            .messages
-            .iter()
-            .map(|queued| size(&queued.publish))
-            .sum();
+        inner.count_again(0);
         for queued in inner.messages.iter_mut().filter(|it| it.stored.is_none()) {
             queued.publish = Arc::new(copy(&queued.publish));
         }
@@ -280,6 +295,7 @@ impl Queue {
                 inner.messages.push_back(queued);
             }
         }
+        inner.hold();
         taken
     }
 
@@ -302,6 +318,7 @@ impl Queue {
         inner.messages = left;
         let bytes: usize = taken.iter().map(|queued| size(&queued.publish)).sum();
         inner.bytes = inner.bytes.saturating_sub(bytes);
+        inner.hold();
         taken
     }
 
@@ -333,6 +350,18 @@ impl Queue {
 }
 
 impl Inner {
+    /// Gives back what is not held any more.
+    fn hold(&mut self) {
+        self.share.hold(self.bytes);
+    }
+
+    /// Counts the bytes again, of which so many need no budget from now on.
+    fn count_again(&mut self, free: usize) {
+        let bytes = self.messages.iter().map(|queued| size(&queued.publish));
+        self.bytes = bytes.sum();
+        self.share.set_free(free, self.bytes);
+    }
+
     fn load(&self) -> Load {
         let dropped_lately = self.dropped - self.looked_at;
         Load {
@@ -358,6 +387,7 @@ const IDLE_CAPACITY: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budgets;
     use bytes::Bytes;
 
     use crate::codec::properties::PublishProperties;
@@ -378,6 +408,10 @@ mod tests {
         )
     }
 
+    fn queue(messages_max: usize, bytes_max: usize) -> Queue {
+        Queue::new(1, messages_max, bytes_max, Share::default())
+    }
+
     fn push(queue: &Queue, qos: Qos) -> Pushed {
         push_shared(queue, &mut publish(qos), qos)
     }
@@ -396,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_what_comes() {
-        let queue = Queue::new(1, 2, usize::MAX);
+        let queue = queue(2, usize::MAX);
         assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Waits);
         assert_eq!(push(&queue, Qos::AtMostOnce), Pushed::Waits);
         assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Full);
@@ -404,7 +438,7 @@ mod tests {
 
     #[test]
     fn it_begins_to_drop_once_until_it_has_stopped() {
-        let queue = Queue::new(1, 1, usize::MAX);
+        let queue = queue(1, usize::MAX);
         let begins = || {
             let load = queue.look();
             (load.dropped, load.begins_to_drop)
@@ -422,7 +456,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_too() {
-        let queue = Queue::new(1, 100, size_of::<Publish>() * 2);
+        let queue = queue(100, size_of::<Publish>() * 2);
         assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Waits);
         assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Full);
         let mut taken = Vec::new();
@@ -431,8 +465,31 @@ mod tests {
     }
 
     #[test]
+    fn queues_share_what_they_may_hold() {
+        let one = size_of::<Publish>() + 3;
+        let budgets = Budgets::new(one * 100, one * 75);
+        let queue = |user: &str| {
+            let share = budgets.share(&user.into());
+            Queue::new(1, 1_000, usize::MAX, share)
+        };
+        let fill =
+            |queue: &Queue| (0..1_000).find(|_| push(queue, Qos::AtLeastOnce) == Pushed::Full);
+        let (first, second, third) = (queue("alice"), queue("alice"), queue("bob"));
+        assert_eq!(fill(&first), Some(75));
+        assert_eq!(fill(&second), Some(0));
+        assert_eq!(fill(&third), Some(25));
+        first.end();
+        assert_eq!(fill(&second), Some(75));
+        third.take(usize::MAX, usize::MAX, &mut Vec::new());
+        second.leave();
+        assert_eq!(budgets.left(), one * 25);
+        drop(second);
+        assert_eq!(budgets.left(), one * 100);
+    }
+
+    #[test]
     fn qos0_is_not_kept_for_a_client_that_is_away() {
-        let queue = Queue::new(1, 10, usize::MAX);
+        let queue = queue(10, usize::MAX);
         push(&queue, Qos::AtMostOnce);
         push(&queue, Qos::AtLeastOnce);
         queue.leave();
@@ -446,7 +503,7 @@ mod tests {
 
     #[test]
     fn the_order_is_kept_when_the_window_is_closed() {
-        let queue = Queue::new(1, 10, usize::MAX);
+        let queue = queue(10, usize::MAX);
         push(&queue, Qos::AtMostOnce);
         push(&queue, Qos::AtLeastOnce);
         push(&queue, Qos::AtMostOnce);
@@ -459,7 +516,7 @@ mod tests {
 
     #[test]
     fn sessions_at_rest_share_a_message_also_when_they_are_left() {
-        let queues = [1, 2].map(|number| Queue::new(number, 10, usize::MAX));
+        let queues = [1, 2].map(|number| Queue::new(number, 10, usize::MAX, Share::default()));
         let mut shared = publish(Qos::AtLeastOnce);
         shared.entry = Some(Arc::new(Journal::new(1)).open());
         for queue in &queues {
@@ -474,7 +531,7 @@ mod tests {
 
     #[test]
     fn an_ended_session_takes_nothing() {
-        let queue = Queue::new(1, 10, usize::MAX);
+        let queue = queue(10, usize::MAX);
         queue.end();
         assert_eq!(push(&queue, Qos::AtLeastOnce), Pushed::Nobody);
     }

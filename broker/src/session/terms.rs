@@ -61,6 +61,8 @@ impl Terms {
             Version::V311 => config.session_expiry_max_s,
         };
         let keep_alive = match connect.version {
+            // None at all is longer than the longest: a client that is gone has to be noticed.
+            Version::V5 if connect.keep_alive == 0 => config.keep_alive_max_s,
             Version::V5 => connect.keep_alive.min(config.keep_alive_max_s),
             // A 3.1.1 client cannot be told another value.
             Version::V311 => connect.keep_alive,
@@ -140,15 +142,18 @@ mod tests {
     }
 
     #[test]
-    fn keep_alive_is_capped_in_5_0_only_and_may_be_off() {
+    fn keep_alive_is_capped_in_5_0_only_and_may_be_off_in_3_1_1_only() {
         let mut asked = connect(Version::V5);
-        assert_eq!(agree(&asked).0.silence_max, None);
-        asked.keep_alive = 120;
-        let (terms, properties) = agree(&asked);
-        assert_eq!(terms.silence_max, Some(Duration::from_secs(90)));
-        assert_eq!(properties.server_keep_alive, Some(60));
+        for keep_alive in [0, 120] {
+            asked.keep_alive = keep_alive;
+            let (terms, properties) = agree(&asked);
+            assert_eq!(terms.silence_max, Some(Duration::from_secs(90)));
+            assert_eq!(properties.server_keep_alive, Some(60));
+        }
         asked.version = Version::V311;
         assert_eq!(agree(&asked).0.silence_max, Some(Duration::from_mins(3)));
+        asked.keep_alive = 0;
+        assert_eq!(agree(&asked).0.silence_max, None);
     }
 
     #[test]

@@ -216,6 +216,25 @@ async fn replaced_rules_count_for_the_next_publish_and_end_subscriptions() {
 }
 
 #[tokio::test]
+async fn replaced_rules_lower_the_qos_of_subscriptions() {
+    let world = World::start();
+    let mut sender = world.connect(V5, "sender").await;
+    let filters = [("a", Qos::AtLeastOnce), ("$share/g/b", Qos::AtLeastOnce)];
+    let (mut subscriber, _) = world.connect_persistent(V5, "subscriber").await;
+    subscriber.subscribe(&filters).await;
+    world.rule(&json!([
+        {"allow": ["subscribe"], "topics": ["a", "b"], "qos_max": 0},
+    ]));
+    // Who has an answer to what it sent after the rules were replaced has been judged.
+    subscriber.publish_qos1("c", 1).await;
+    for topic in ["a", "b"] {
+        sender.publish_qos1(topic, 2).await;
+        assert_eq!(subscriber.receive_publish().await.qos, Qos::AtMostOnce);
+    }
+    assert_eq!(world.metrics.subscriptions_revoked.value(), 0);
+}
+
+#[tokio::test]
 async fn a_session_that_resumes_finds_its_subscriptions_judged_and_nothing_secret_in_its_queue() {
     let world = World::start();
     for version in [V5, V311] {

@@ -185,9 +185,12 @@ async fn an_empty_client_id_without_clean_session_is_refused_in_3_1_1() {
 async fn keep_alive_is_capped_by_the_server() {
     let world = World::with(|config| config.keep_alive_max_s = 60);
     let mut asked = connect(V5, "a");
-    asked.keep_alive = 120;
-    let (_client, ack) = world.connect_with(asked).await;
-    assert_eq!(ack.properties.server_keep_alive, Some(60));
+    // Without one, a client that is gone would never be noticed.
+    for keep_alive in [120, 0] {
+        asked.keep_alive = keep_alive;
+        let (_client, ack) = world.connect_with(asked.clone()).await;
+        assert_eq!(ack.properties.server_keep_alive, Some(60));
+    }
 }
 
 #[tokio::test]

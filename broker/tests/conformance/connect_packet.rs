@@ -349,6 +349,7 @@ async fn connack_has_nothing_that_was_not_asked_for() {
     let world = World::start();
     for wanted in [None, Some(false)] {
         let mut asked = connect(V5, "a");
+        asked.keep_alive = 60;
         asked.properties.request_response_information = wanted;
         let (_client, ack) = world.connect_with(asked).await;
         assert_eq!(ack.properties.response_information, None);

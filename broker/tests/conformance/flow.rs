@@ -167,7 +167,7 @@ fn now() -> Instant {
 #[tokio::test]
 async fn any_packet_keeps_a_client_alive_and_keep_alive_0_is_for_ever() {
     let world = World::start();
-    let mut forever = world.connect(V5, "forever").await;
+    let mut forever = world.connect(V311, "forever").await;
     let mut asked = connect(V5, "a");
     asked.keep_alive = 1;
     let (mut client, _) = world.connect_with(asked).await;

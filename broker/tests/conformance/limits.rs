@@ -40,6 +40,49 @@ async fn a_large_packet_before_authentication_is_refused() {
     assert_eq!(client.receive().await, puback(1));
 }
 
+#[tokio::test]
+async fn who_fills_all_queues_keeps_nobody_else_from_having_one() {
+    let world = World::with(|config| {
+        config.queue_bytes_total_max = 1_000_000;
+        config.queue_bytes_per_user_max = 500_000;
+    });
+    let asked = |client_id: &'static str| {
+        let mut asked = connect_persistent(V5, client_id);
+        asked.user_name = client_id.split('-').next().map(Into::into);
+        asked
+    };
+    for client_id in ["hoard-1", "hoard-2", "hoard-3", "modest"] {
+        let (mut client, _) = world.connect_with(asked(client_id)).await;
+        client.subscribe(&[(client_id, Qos::AtLeastOnce)]).await;
+        client.disconnect().await;
+        world.plugin.disconnected().await;
+    }
+    let mut sender = world.connect(V5, "sender").await;
+    let payload = "x".repeat(20_000);
+    for topic in ["hoard-1", "hoard-2", "hoard-3"] {
+        for number in 1..=50 {
+            sender.send(&qos1(topic, number, &payload)).await;
+            assert_eq!(sender.receive().await, puback(number));
+        }
+    }
+    let dropped = world.metrics.messages_dropped_queue_full.value();
+    assert!(dropped >= 100, "only {dropped} of 3 MB");
+    sender.send(&qos1("modest", 1, &payload)).await;
+    assert_eq!(sender.receive().await, puback(1));
+    let (mut modest, _) = world.connect_with(asked("modest")).await;
+    assert_eq!(modest.receive_publish().await.payload, payload);
+    // Who leaves gives back what it had.
+    let mut leaves = asked("hoard-1");
+    leaves.clean_start = true;
+    world.connect_with(leaves).await;
+    for number in 1..=10 {
+        sender.send(&qos1("hoard-3", number, &payload)).await;
+        assert_eq!(sender.receive().await, puback(number));
+    }
+    let now_dropped = world.metrics.messages_dropped_queue_full.value();
+    assert_eq!(now_dropped, dropped);
+}
+
 /// Fills everything between the server and a client that does not read.
 async fn flood(world: &World) {
     let mut sender = world.connect(V5, "sender").await;

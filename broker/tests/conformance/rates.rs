@@ -165,6 +165,22 @@ async fn the_plugins_publishes_are_slowed_down_and_never_refused() {
     assert!(world.metrics.rate_pauses.value() > 0);
 }
 
+#[tokio::test]
+async fn what_cannot_be_refused_is_slowed_down() {
+    let world = World::with(|config| {
+        config.connection_bytes_per_s = 1_000;
+        config.connection_bytes_burst = 20;
+        config.over_rate = OverRate::Refuse;
+    });
+    let mut client = world.connect(V5, "a").await;
+    let packets: Vec<Packet> = (0..50).map(|_| Packet::PingReq).collect();
+    client.send_all(&packets).await;
+    for _ in 0..50 {
+        assert_eq!(client.receive().await, Packet::PingResp);
+    }
+    assert!(world.metrics.rate_pauses.value() > 10);
+}
+
 /// 5.0 §3.2.2.2, 3.1.1 §3.2.2.3.
 #[tokio::test]
 async fn an_address_that_connects_too_often_is_refused() {
@@ -198,6 +214,30 @@ async fn an_address_that_connects_too_often_is_refused() {
 }
 
 #[tokio::test]
+async fn an_address_that_connects_too_often_gets_no_handshake() {
+    let world = World::with(|config| {
+        config.address_connects_per_s = 1;
+        config.address_connects_burst = 1;
+        config.listeners.push(broker::config::ListenerConfig {
+            address: Some(([127, 0, 0, 1], 0).into()),
+            ..broker::config::ListenerConfig::new(broker::config::Protocol::Ws)
+        });
+    });
+    let broker::AddressPlace::Network(address) = world.addresses[1].place.clone() else {
+        panic!("no address")
+    };
+    // The first may wait; those that follow it are closed before they say anything.
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        streams.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    while world.metrics.connects_over_rate.value() < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.metrics.handshakes_failed.value(), 0);
+}
+
+#[tokio::test]
 async fn a_subscription_too_many_is_refused_and_counted() {
     let world = World::with(|config| config.subscriptions_max = 1);
     let mut client = world.connect(V5, "a").await;
@@ -208,4 +248,26 @@ async fn a_subscription_too_many_is_refused_and_counted() {
         [ReasonCode::Success, ReasonCode::QuotaExceeded]
     );
     assert_eq!(world.metrics.subscriptions_over_limit.value(), 1);
+}
+
+#[tokio::test]
+async fn filters_that_are_too_long_together_are_refused_and_make_room_again() {
+    for change in [
+        |config: &mut broker::Config| config.subscription_bytes_max = 1_000,
+        |config: &mut broker::Config| config.subscription_bytes_per_user_max = 1_000,
+        |config: &mut broker::Config| config.subscription_bytes_total_max = 1_000,
+    ] {
+        let world = World::with(change);
+        let mut client = world.connect(V5, "a").await;
+        let [long, other] = ["x", "y"].map(|text| &*text.repeat(800).leak());
+        let granted = [ReasonCode::Success];
+        let ask = |filter| [(filter, Qos::AtMostOnce)];
+        assert_eq!(client.subscribe(&ask(long)).await.reasons, granted);
+        // The same one again takes no more.
+        assert_eq!(client.subscribe(&ask(long)).await.reasons, granted);
+        let ack = client.subscribe(&ask(other)).await;
+        assert_eq!(ack.reasons, [ReasonCode::QuotaExceeded]);
+        client.unsubscribe(&[long]).await;
+        assert_eq!(client.subscribe(&ask(other)).await.reasons, granted);
+    }
 }

@@ -3,6 +3,8 @@
 //! Each attack has a server of its own. The pair talks through an ordinary topic and through the chat, one round after the
 //! other, before, during and after the attack; every round is checked.
 
+mod hoards;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};

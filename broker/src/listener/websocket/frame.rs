@@ -109,6 +109,11 @@ impl Reader {
         self.end
     }
 
+    /// Is there a ping that is to be answered?
+    pub(super) const fn has_ping(&self) -> bool {
+        self.ping.is_some()
+    }
+
     /// The ping that is to be answered: the last one is enough (§5.5.3).
     pub(super) fn take_ping(&mut self) -> Option<Vec<u8>> {
         self.ping.take()

@@ -1,7 +1,7 @@
 //! The opening handshake (RFC 6455 §4.2): one bounded HTTP request, one answer.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use data_encoding::BASE64;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
@@ -44,9 +44,18 @@ fn is_own(origin: &[u8], host: &[u8]) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let is_fixed = host.parse::<SocketAddr>().is_ok()
         || host.parse::<Ipv4Addr>().is_ok()
+        || is_ipv6(host)
         || name.eq_ignore_ascii_case("localhost");
     let own = ["http://", "https://"].map(|scheme| format!("{scheme}{host}"));
     is_fixed && own.iter().any(|own| is(origin, own))
+}
+
+/// Is it an address of IPv6 without a port?
+fn is_ipv6(host: &str) -> bool {
+    let address = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    address.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
 /// Why a handshake failed.
@@ -310,6 +319,8 @@ mod tests {
             ("http://127.0.0.1:8083", "127.0.0.1:8083", true),
             ("http://192.0.2.1", "192.0.2.1", true),
             ("https://[::1]:8083", "[::1]:8083", true),
+            ("http://[::1]", "[::1]", true),
+            ("http://[x]", "[x]", false),
             ("http://localhost:8083", "localhost:8083", true),
             ("http://localhost:8000", "localhost:8083", false),
             ("http://127.0.0.1:8083", "localhost:8083", false),

@@ -178,7 +178,8 @@ impl Pair {
                 (None, None) => panic!("an empty row"),
             }
         }
-        self.kept = SessionState::restored(inflight, disk.received.iter().copied());
+        self.kept =
+            SessionState::restored(inflight, disk.received.iter().copied(), Share::default());
         self.connect();
     }
 }

@@ -3,7 +3,7 @@
 //! A commit is worked out in memory first: rows of queues that come and go within it are never written, and a message is
 //! written once, however many queues refer to it, and only while one does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
 use std::time::Instant;
 
@@ -47,7 +47,9 @@ pub(super) struct EmbeddedSessions<K> {
 #[derive(Debug, Default)]
 struct Group {
     batch: KvBatch,
-    queue: HashMap<(u64, u64), Pending>,
+    queue: BTreeMap<(u64, u64), Pending>,
+    /// Keys of subscriptions and exchanges that are in the batch, by session.
+    rows: HashMap<u64, Vec<(Table, Vec<u8>)>>,
     /// Messages that are not written yet.
     messages: HashMap<u64, MessageRow>,
     /// Messages that nothing refers to, at least for the moment.
@@ -61,6 +63,14 @@ struct Pending {
     is_new: bool,
     /// `None`: removed.
     row: Option<Box<QueueRow>>,
+}
+
+impl Group {
+    /// A small row of a session is in the batch.
+    fn note(&mut self, session: u64, table: Table, key: &[u8]) {
+        let rows = self.rows.entry(session).or_default();
+        rows.push((table, key.to_vec()));
+    }
 }
 
 impl<K: KvEngine> EmbeddedSessions<K> {
@@ -121,6 +131,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
                     batch.put_with(SUBSCRIPTION, &key, |out| {
                         rows::write_subscription(out, &row);
                     });
+                    self.group.note(row.session, SUBSCRIPTION, &key);
                 }
             }
             Change::Unsubscribed { session, number } => {
@@ -134,10 +145,12 @@ impl<K: KvEngine> EmbeddedSessions<K> {
             Change::Queued(row) => self.put(row, true),
             Change::Moved(row) => self.put(row, false),
             Change::Settled { session, at } => self.settle(session, at),
-            Change::Retained(message) => {
-                self.refer(message);
+            Change::Retained { number, owner } => {
+                self.refer(number);
                 let batch = &mut self.group.batch;
-                batch.put(RETAINED, &rows::key(message), &[rows::FORMAT]);
+                batch.put_with(RETAINED, &rows::key(number), |out| {
+                    rows::write_retained(out, owner.as_deref());
+                });
             }
             Change::Cleared(message) => {
                 self.release(message);
@@ -147,6 +160,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
                 if self.sessions.contains(&session) {
                     let key = rows::exchange(session, packet_id);
                     self.group.batch.put(EXCHANGE, &key, &[rows::FORMAT]);
+                    self.group.note(session, EXCHANGE, &key);
                 }
             }
             Change::Released { session, packet_id } => {
@@ -233,7 +247,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
         let pending: Vec<_> = self
             .group
             .queue
-            .extract_if(|(owner, _), _| *owner == session)
+            .extract_if((session, 0)..=(session, u64::MAX), |_, _| true)
             .collect();
         let known: HashSet<u64> = pending.iter().map(|((_, place), _)| *place).collect();
         for (place, message) in settled {
@@ -247,6 +261,9 @@ impl<K: KvEngine> EmbeddedSessions<K> {
                 self.release(row.at.message);
             }
         }
+        for (table, key) in self.group.rows.remove(&session).unwrap_or_default() {
+            self.group.batch.remove(table, &key);
+        }
         for table in [SUBSCRIPTION, EXCHANGE] {
             for key in self.keys_of(table, session)? {
                 self.group.batch.remove(table, &key);
@@ -257,14 +274,10 @@ impl<K: KvEngine> EmbeddedSessions<K> {
         Ok(())
     }
 
-    /// The keys of a session's rows in the engine and in this commit.
+    /// The keys of a session's rows in the engine.
     fn keys_of(&self, table: Table, session: u64) -> Result<Vec<Vec<u8>>, EngineError> {
         let prefix = rows::key(session);
-        let lines = self.group.batch.lines();
-        let mut keys: Vec<Vec<u8>> = lines
-            .filter(|(of, key, value)| *of == table && value.is_some() && key.starts_with(&prefix))
-            .map(|(_, key, _)| key.to_vec())
-            .collect();
+        let mut keys = Vec::new();
         let range = KeyRange {
             from: Bound::Included(&prefix),
             to: Bound::Unbounded,
@@ -285,10 +298,11 @@ impl<K: KvEngine> EmbeddedSessions<K> {
         let Group {
             batch,
             queue,
+            rows: _,
             messages,
             loose,
         } = &mut self.group;
-        for ((session, place), pending) in queue.drain() {
+        for ((session, place), pending) in std::mem::take(queue) {
             let key = rows::pair(session, place);
             match pending.row {
                 Some(row) => batch.put_with(QUEUE, &key, |out| rows::write_queue(out, &row)),
@@ -343,6 +357,7 @@ impl<K: KvEngine> SessionStore for EmbeddedSessions<K> {
         self.engine.commit_durable(&self.group.batch)?;
         self.written += self.group.batch.bytes();
         self.group.batch.clear();
+        self.group.rows.clear();
         self.durable = row.number;
         self.last = row;
         Ok(())

@@ -141,6 +141,7 @@ impl<K: KvEngine> Loader<'_, K> {
             session.will = Some(Box::new(PendingWill {
                 due: due.min(session.expires_at),
                 publish: will.publish,
+                user: Arc::clone(&session.user),
                 name: Arc::clone(&session.name),
                 client_id: session.client_id.clone(),
             }));
@@ -215,7 +216,7 @@ impl<K: KvEngine> Loader<'_, K> {
             now,
             ..
         } = self;
-        each(self.engine, RETAINED, &mut |key, _| {
+        each(self.engine, RETAINED, &mut |key, value| {
             let [number] = rows::read_key(RETAINED, key)?;
             match messages.get(&number) {
                 Some((publish, expires_at)) if expires_at.is_none_or(|at| at > *now) => {
@@ -223,6 +224,7 @@ impl<K: KvEngine> Loader<'_, K> {
                         publish: Arc::clone(publish),
                         expires_at: *expires_at,
                         number: Some(number),
+                        owner: rows::read_retained(value)?,
                     });
                     *loaded.references.entry(number).or_default() += 1;
                 }

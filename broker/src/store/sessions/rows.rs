@@ -161,6 +161,12 @@ pub(super) fn write_queue(out: &mut Vec<u8>, row: &QueueRow) {
     out.extend_from_slice(row.share.as_deref().unwrap_or_default().as_bytes());
 }
 
+/// Whose it is; nothing, if nobody's.
+pub(super) fn write_retained(out: &mut Vec<u8>, owner: Option<&str>) {
+    out.push(FORMAT);
+    out.extend_from_slice(owner.unwrap_or_default().as_bytes());
+}
+
 fn time(out: &mut Vec<u8>, ms: u64) {
     let [_, _, low @ ..] = ms.min(TIME_MAX).to_be_bytes();
     out.extend_from_slice(&low);
@@ -281,6 +287,12 @@ pub(super) fn read_queue(session: u64, place: u64, value: &[u8]) -> Result<Queue
         share: share.map(Into::into),
         packet_id,
     })
+}
+
+/// Whose retained message it is.
+pub(super) fn read_retained(value: &[u8]) -> Result<Option<Arc<str>>, EngineError> {
+    let owner = Reader::new(RETAINED, value)?.rest()?;
+    Ok((!owner.is_empty()).then(|| owner.into()))
 }
 
 /// The number of a message that a row of a queue refers to.

@@ -177,6 +177,11 @@ fn row(session: u64, place: u64, message: u64) -> QueueRow {
     }
 }
 
+fn retained(number: u64) -> Change {
+    let owner = Some("user".into());
+    Change::Retained { number, owner }
+}
+
 fn queued(session: u64, place: u64, message: u64) -> Change {
     Change::Queued(Box::new(row(session, place, message)))
 }
@@ -267,7 +272,7 @@ fn everything_comes_back(world: &mut World) {
             message(12, None),
             queued(1, 2, 12),
             message(13, None),
-            Change::Retained(13),
+            retained(13),
             Change::Received {
                 session: 2,
                 packet_id: id(7),
@@ -301,6 +306,7 @@ fn everything_comes_back(world: &mut World) {
     let pending = PendingWill {
         due: will.due.unwrap(),
         publish: will.publish,
+        user: "user".into(),
         name: "name".into(),
         client_id: "client-1".into(),
     };
@@ -321,6 +327,8 @@ fn everything_comes_back(world: &mut World) {
     assert_eq!(queue_of(two), [(0, 10)]);
     assert_eq!(two.received, [id(7)]);
     let topics: Vec<_> = found.retained.iter().map(|it| &*it.publish.topic).collect();
+    let owners = found.retained.iter().map(|it| it.owner.as_deref());
+    assert!(owners.eq([Some("user")]));
     assert_eq!(topics, ["topic/13"]);
 }
 
@@ -403,7 +411,7 @@ fn what_expired_meanwhile_is_gone(world: &mut World) {
             queued(1, 0, 10),
             queued(1, 1, 11),
             queued(1, 2, 12),
-            Change::Retained(10),
+            retained(10),
             Change::Will(Box::new(WillRow {
                 session: 2,
                 due: None,
@@ -526,7 +534,7 @@ fn a_message_is_written_once_and_goes_with_its_last_reference() {
         message(5, None),
         queued(1, 0, 5),
         queued(2, 0, 5),
-        Change::Retained(5),
+        retained(5),
     ];
     commit(&mut store, everywhere);
     assert_eq!(messages_in(&world.memory), [5]);

@@ -64,6 +64,20 @@ async fn what_is_no_tls_is_cut() {
 }
 
 #[tokio::test]
+async fn tls_ends_with_a_goodbye_also_when_the_client_went_first() {
+    let authority = Authority::new();
+    let world = world_of(&authority.issue("localhost"));
+    let mut stream = tls(address(&world), authority.client(None)).await.unwrap();
+    let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a";
+    stream.write_all(connect).await.unwrap();
+    let mut ack = [0; 4];
+    stream.read_exact(&mut ack).await.unwrap();
+    stream.shutdown().await.unwrap();
+    // Without close_notify this is an error.
+    assert_eq!(stream.read(&mut ack).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn sessions_are_resumed_unless_clients_show_certificates() {
     let authority = Authority::new();
     let certificate = authority.issue("localhost");

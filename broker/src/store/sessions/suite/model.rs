@@ -88,7 +88,7 @@ impl Model {
                 }
                 if *retain {
                     self.retained.insert(number);
-                    changes.push(Change::Retained(number));
+                    changes.push(retained(number));
                 }
             }
             Step::Sent(pick) => {
