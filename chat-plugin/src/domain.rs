@@ -1,8 +1,11 @@
 //! Pure values and rules of chat. No I/O, no clock, no tasks.
 
+pub mod account;
 pub mod conversation;
 pub mod device;
 pub mod entry;
 pub mod member;
 pub mod permission;
+pub mod presence;
+pub mod profile;
 pub mod user;

@@ -8,6 +8,7 @@
 mod groups;
 mod people;
 mod reading;
+mod sync;
 mod wire;
 
 use std::sync::Arc;
@@ -206,8 +207,11 @@ impl ChatPlugin {
             "conv.settings" => raw(self.conv_settings(peer, request, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,
             "msg.status" => raw(self.msg_status(peer, self.parse(payload)?)).await,
+            "conv.prefs" => raw(self.conv_prefs(peer, self.parse(payload)?)).await,
+            "sync.changes" => raw(self.sync_changes(peer, self.parse(payload)?)).await,
             "me.get" => raw(self.me_get(peer, self.parse(payload)?)).await,
             "me.set" => raw(self.me_set(peer, self.parse(payload)?)).await,
+            "me.privacy" => raw(self.me_privacy(peer, self.parse(payload)?)).await,
             _ => Err(Refusal::UnknownMethod),
         }
     }

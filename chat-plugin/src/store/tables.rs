@@ -37,9 +37,20 @@ pub(super) const HANDLE: Table = Table::new(0x1E, "handle");
 pub(super) const TOKEN: Table = Table::new(0x1F, "token");
 /// Tokens by user.
 pub(super) const USER_TOKEN: Table = Table::new(0x20, "user_token");
-
 /// Number of conversations that count against the limit of a user.
 pub(super) const CONVERSATION_COUNT: Table = Table::new(0x21, "conversation_count");
+/// Users whose devices know a conversation as it is now.
+pub(super) const CLEAN: Table = Table::new(0x29, "clean");
+/// Account versions.
+pub(super) const ACCOUNT: Table = Table::new(0x2A, "account");
+/// Conversations by the account version of their last change.
+pub(super) const CHANGE: Table = Table::new(0x2B, "change");
+/// What a user has decided about a conversation, and the account version of its last change.
+pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
+/// What users decide about themselves.
+pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
+/// How users want to be seen, and when they were seen last.
+pub(super) const PRESENCE: Table = Table::new(0x34, "presence");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -62,10 +73,10 @@ pub(super) const ALL: &[Table] = &[
     TOKEN,
     USER_TOKEN,
     CONVERSATION_COUNT,
+    CLEAN,
+    ACCOUNT,
+    CHANGE,
+    CHANGED,
+    PROFILE,
+    PRESENCE,
 ];
-
-/// The table of a number.
-#[cfg(any(feature = "fjall", feature = "sled"))]
-pub(super) fn from_byte(byte: u8) -> Option<Table> {
-    ALL.iter().copied().find(|table| table.to_byte() == byte)
-}

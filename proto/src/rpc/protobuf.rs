@@ -32,10 +32,13 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ConvLeave(params) => ("conv.leave", json(params)),
         Params::ConvRole(params) => ("conv.role", json(params)),
         Params::ConvSettings(params) => ("conv.settings", json(params)),
+        Params::ConvPrefs(params) => ("conv.prefs", json(params)),
         Params::MsgHistory(params) => ("msg.history", json(params)),
         Params::MsgStatus(params) => ("msg.status", json(params)),
         Params::MeGet(params) => ("me.get", json(params)),
         Params::MeSet(params) => ("me.set", json(params)),
+        Params::MePrivacy(params) => ("me.privacy", json(params)),
+        Params::SyncChanges(params) => ("sync.changes", json(params)),
     };
     if of != method {
         return Err(format!(
@@ -53,13 +56,15 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
 /// That it is no result of this method.
 pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
     let outcome = match method {
-        "conv.create" | "conv.get" => read(json).map(Outcome::Conversation),
+        "conv.create" | "conv.get" | "conv.prefs" => read(json).map(Outcome::Conversation),
         "conv.list" => read(json).map(Outcome::Conversations),
         "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings" => {
             read(json).map(Outcome::Changed)
         }
         "msg.status" => read(json).map(Outcome::Status),
+        "sync.changes" => read(json).map(Outcome::Changes),
         "me.get" | "me.set" => read(json).map(Outcome::Me),
+        "me.privacy" => read(json).map(Outcome::Privacy),
         _ => Err(format!("{} has no reply in protobuf", quoted(method))),
     };
     outcome.map(encode)

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
+use broker::store::offline::{Compacted, Dumped};
 use sha2::Digest as _;
 
 use super::world::*;
 use crate::domain::device::Device;
 use crate::domain::entry::Draft;
 use crate::domain::user::User;
-use crate::store::{
-    ChatStore, Durability, EngineKind, Health, Move, StoreError, StoreOptions, compact, dump, load,
-};
+use crate::store::{ChatStore, Durability, EngineKind, Health, Move, StoreError, StoreOptions};
 
 super::stories![
     what_was_acknowledged_survives_a_kill,
@@ -383,7 +382,7 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
     drop(store);
     world.options.max_disk_bytes = 1;
     let store = world.open();
-    store.maintain(0).await.unwrap();
+    store.maintain(0, 0).await.unwrap();
     let refused = store.append(vec![draft(cid(1), 1, "a", 1)]).await;
     assert!(
         matches!(refused, Err(StoreError::ReadOnly(_))),
@@ -435,6 +434,18 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
     assert_eq!(store.devices(uid(1)).await.unwrap(), [gone]);
     assert_eq!(store.user(uid(1)).await.unwrap(), Some(renamed));
     assert_eq!(store.tokens(uid(1)).await.unwrap(), [token(1, "t2")]);
+}
+
+fn dump(options: &StoreOptions, file: &Path) -> Result<Dumped, StoreError> {
+    Ok(options.place().dump(file)?)
+}
+
+fn load(options: &StoreOptions, file: &Path) -> Result<Dumped, StoreError> {
+    Ok(options.place().load(file)?)
+}
+
+fn compact(options: &StoreOptions) -> Result<Compacted, StoreError> {
+    Ok(options.place().compact()?)
 }
 
 async fn a_dump_moves_between_engines(world: World) {

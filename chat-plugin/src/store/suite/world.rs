@@ -247,6 +247,7 @@ pub(super) fn user(number: u8, handle: &str) -> User {
         handle: handle.parse().unwrap(),
         name: String::new(),
         password_hash: Some("$argon2id$".to_owned()),
+        scram: None,
         created_ms: 1_000,
         removed_ms: None,
     }
@@ -283,6 +284,7 @@ pub(super) fn device(user: u8, number: u8) -> Device {
         has_inbox: true,
         connected: false,
         receipts_ms: 10,
+        account: 3,
         last_seen_ms: 12,
     }
 }

@@ -79,6 +79,7 @@ impl<K: KvEngine> Writer<K> {
             }
         };
         let place = self.place(&draft, current, creates)?;
+        self.tell_accounts(draft.conversation, &place)?;
         Ok(self.store(draft, place, mid_key))
     }
 
@@ -176,6 +177,20 @@ impl<K: KvEngine> Writer<K> {
         let table = tables::CONVERSATION_COUNT;
         let row = self.row(table, user.as_bytes())?;
         row.map_or(Ok(0), |row| values::read_number(table.name(), &row))
+    }
+
+    /// The devices of those whom this entry concerns have to look again.
+    fn tell_accounts(
+        &mut self,
+        conversation: ConversationId,
+        place: &Place,
+    ) -> Result<(), StoreError> {
+        for (user, (_, moved)) in &place.members {
+            if *moved {
+                self.changed(*user, conversation)?;
+            }
+        }
+        self.changed_for_all(conversation)
     }
 
     /// Applies one change to the planned rows.
