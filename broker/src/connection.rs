@@ -181,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Lost(error) if error.kind() != io::ErrorKind::InvalidData => {}
             // It may read on, and TLS and WebSocket have a last word.
             End::Client { .. } | End::Closed | End::Bug => {
-                Box::pin(hang_up(&server, &mut link)).await
+                Box::pin(hang_up(&server, &mut link)).await;
             }
             _ => Box::pin(close(&server, &mut link)).await,
         }
