@@ -25,7 +25,7 @@ fn flood(writer: &mut Client, topic: &str, count: usize) {
     for batch in (0..count).collect::<Vec<_>>().chunks(AT_ONCE) {
         for _ in batch {
             let none = PublishProperties::default();
-            writer.send_publish(topic, [b'x'; 60_000], none);
+            writer.send_publish(topic, vec![b'x'; 60_000], none);
         }
         for _ in batch {
             assert_eq!(writer.next_answer().unwrap().reason, ReasonCode::Success);
