@@ -342,10 +342,10 @@ impl ChatPlugin {
                 seq: after,
             };
             let moves = vec![beginning];
-            match self.service.store.advance(moves, Durability::Durable).await {
-                Err(StoreError::ReadOnly(_)) => {} // then it begins anew, as far as it has acknowledged nothing
-                other => other?,
-            }
+            self.service
+                .store
+                .advance(moves, Durability::Durable)
+                .await?;
         }
         let log = LogSubscription {
             slot: subscription.slot,
@@ -441,14 +441,10 @@ impl ChatPlugin {
             });
         }
         if record.stored && !gone.is_empty() {
-            let put = self
-                .service
+            self.service
                 .store
-                .put_device(device.clone(), None, Durability::Durable);
-            match put.await {
-                Err(StoreError::ReadOnly(_)) => {} // it is gone for this connection, and goes to rest with its end
-                other => other?,
-            }
+                .put_device(device.clone(), None, Durability::Durable)
+                .await?;
         }
         let stored = record.stored;
         record.device = device;
