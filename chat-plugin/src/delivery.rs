@@ -29,6 +29,7 @@ use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
 use crate::domain::entry::Entry;
+use crate::domain::overlay::GoneReason;
 use crate::names::Names;
 use crate::receipts::Receipts;
 use crate::render::Line;
@@ -76,6 +77,14 @@ impl Online {
         readers.get(&user).cloned().unwrap_or_default()
     }
 
+    /// These entries are not what they were, for these users.
+    fn changed(&self, users: &[UserId], live: &Live, seqs: &[Seq]) {
+        let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
+        for reader in users.iter().filter_map(|user| readers.get(user)).flatten() {
+            reader.changed(live.id(), seqs);
+        }
+    }
+
     fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
         let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
         for reader in users.iter().filter_map(|user| readers.get(user)).flatten() {
@@ -115,9 +124,12 @@ impl Delivery {
                 () = stop.cancelled() => None,
             };
             let Some(committed) = committed else { return };
-            let conversation = committed.conversation;
+            let (conversation, head) = (committed.conversation, committed.head);
             if let Err(error) = self.committed(committed).await {
                 tracing::error!(%conversation, %error, "an entry could not be announced; readers get it when they come back");
+            }
+            if let Some(live) = self.conversations.in_memory(conversation) {
+                live.has_followed(head);
             }
         }
     }
@@ -127,6 +139,7 @@ impl Delivery {
             conversation,
             head,
             entry,
+            changed,
             members_changed,
         } = committed;
         let live = match self.conversations.in_memory(conversation) {
@@ -140,9 +153,21 @@ impl Delivery {
             Some(entry) => Some(self.line(entry).await?),
             None => None,
         };
+        let is_new = entry_is_new(line.as_ref(), &changed);
+        let seqs: Vec<Seq> = changed.iter().map(|entry| entry.seq).collect();
+        let mut lines = Vec::with_capacity(changed.len());
+        for entry in changed {
+            lines.push(self.line(entry).await?);
+        }
         self.conversations
-            .committed(&live, line, head, members_changed);
+            .committed(&live, (line, lines), head, members_changed);
         live.refreshed(&self.conversations).await?;
+        if !seqs.is_empty() {
+            self.online.changed(&live.who_ever(), &live, &seqs);
+        }
+        if !is_new {
+            return Ok(());
+        }
         if members_changed {
             self.online.announce(&live.who_sees(head), &live, head);
         } else {
@@ -267,8 +292,37 @@ impl Delivery {
                 live.id()
             )));
         }
+        let entries = self.as_seen(reader.user, live, entries).await?;
         reader.arrived(key, self.lines(entries).await?);
         Ok(())
+    }
+
+    /// These entries as one user sees them: what is hidden from that user is gone.
+    pub(crate) async fn as_seen(
+        &self,
+        user: UserId,
+        live: &Live,
+        mut entries: Vec<Entry>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let last = live.hidden(user);
+        let seqs = entries.iter().map(|entry| entry.seq);
+        let seqs: Vec<Seq> = seqs.take_while(|seq| *seq <= last).collect();
+        if seqs.is_empty() {
+            return Ok(entries);
+        }
+        let hidden = self.store.hidden(live.id(), user, seqs).await?;
+        for entry in &mut entries {
+            if entry.gone.is_none() && hidden.binary_search(&entry.seq).is_ok() {
+                entry.make_gone(GoneReason::Hidden);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// An entry is hidden from one user from now on.
+    pub(crate) fn hide(&self, live: &Live, user: UserId, seq: Seq) {
+        live.hide(user, seq);
+        self.online.changed(&[user], live, &[seq]);
     }
 
     async fn fetch_resend(
@@ -291,7 +345,11 @@ impl Delivery {
                 limit: 1,
                 bytes: 1,
             };
-            let Some(entry) = self.store.page(conversation, range).await?.pop() else {
+            let mut found = self.store.page(conversation, range).await?;
+            if let Some(live) = self.conversations.load(conversation).await? {
+                found = self.as_seen(reader.user, &live, found).await?;
+            }
+            let Some(entry) = found.pop() else {
                 return Err(StoreError::Corrupt(format!(
                     "{conversation} has no entry {seq}"
                 )));
@@ -543,6 +601,11 @@ impl Delivery {
         }
         Ok(flows.into_values().collect())
     }
+}
+
+/// Is there something to announce, or did only earlier entries change?
+fn entry_is_new(line: Option<&Arc<Line>>, changed: &[Arc<Entry>]) -> bool {
+    line.is_some() || changed.is_empty()
 }
 
 /// The first entry that is delivered to a member: that of joining, or the first that may be seen.

@@ -4,5 +4,6 @@ pub mod conversation;
 pub mod device;
 pub mod entry;
 pub mod member;
+pub mod overlay;
 pub mod permission;
 pub mod user;

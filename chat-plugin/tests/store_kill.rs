@@ -61,6 +61,10 @@ fn message(from: u8, mid: &str) -> Draft {
         format: BodyFormat::Text,
         opaque: false,
         body: Bytes::from(mid.repeat(20)),
+        target: None,
+        thread: None,
+        expires_ms: None,
+        act: None,
         exchange: None,
         changes: (1..=SENDERS)
             .map(|number| Change::Join {

@@ -6,7 +6,9 @@
 mod entry;
 pub(crate) mod line;
 
-pub use entry::{EntryBody, Gap, GoneReason, LogEntry, Receipts, SenderCount, WatermarkMove};
+pub use entry::{
+    Edited, EntryBody, Gap, GoneReason, LogEntry, Receipts, SenderCount, WatermarkMove,
+};
 pub use line::escape_line;
 
 use serde::Deserialize;
@@ -106,6 +108,12 @@ pub struct ClientMessage {
     /// The message that this one quotes.
     #[serde(default)]
     pub reply_to: Option<Seq>,
+    /// The message whose thread this one is written in.
+    #[serde(default)]
+    pub thread: Option<Seq>,
+    /// Seconds that it lasts.
+    #[serde(default)]
+    pub ttl_s: Option<u32>,
 }
 
 /// Says what a body is:

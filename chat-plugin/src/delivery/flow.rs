@@ -32,6 +32,8 @@ pub(crate) struct Flow {
     /// Entries read ahead from the store, ascending.
     page: VecDeque<Arc<Line>>,
     pub(crate) loading: bool,
+    /// Something changed that is being read: it has to be read again.
+    stale: bool,
     pub(crate) queued: bool,
     /// For its turn to read ahead.
     pub(crate) waiting: bool,
@@ -65,6 +67,7 @@ impl Flow {
             pending: VecDeque::new(),
             page: VecDeque::new(),
             loading: false,
+            stale: false,
             queued: false,
             waiting: false,
             admitted: false,
@@ -196,22 +199,41 @@ impl Flow {
             .unwrap_or(self.handed)
     }
 
-    /// The entry at `seq`, from memory or from what was read ahead; `None`: it has to be read.
-    pub(crate) fn line(&mut self, seq: Seq) -> Option<Arc<Line>> {
+    /// The entry at `seq`, from what was read ahead or (unless it has to be looked up for this reader) from memory;
+    /// `None`: it has to be read.
+    pub(crate) fn line(&mut self, seq: Seq, look_up: bool) -> Option<Arc<Line>> {
         while self.page.front().is_some_and(|line| line.entry.seq < seq) {
             self.page.pop_front();
         }
         if self.page.front().is_some_and(|line| line.entry.seq == seq) {
             return self.page.front().cloned();
         }
+        if look_up {
+            return None;
+        }
         self.live
             .recent(seq, 1)
             .and_then(|lines| lines.into_iter().next())
     }
 
+    /// These entries are not what they were: what was read of them is not handed out.
+    pub(crate) fn changed(&mut self, seqs: &[Seq]) {
+        self.stale |= self.loading;
+        let (first, last) = (self.page.front(), self.page.back());
+        if let (Some(first), Some(last)) = (first, last) {
+            let held = first.entry.seq..=last.entry.seq;
+            if seqs.iter().any(|seq| held.contains(seq)) {
+                self.drop_page();
+            }
+        }
+    }
+
     /// Entries have been read ahead.
     pub(crate) fn arrived(&mut self, lines: Vec<Arc<Line>>) {
         self.loading = false;
+        if std::mem::take(&mut self.stale) {
+            return;
+        }
         self.page = lines.into();
     }
 

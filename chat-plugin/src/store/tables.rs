@@ -38,6 +38,20 @@ pub(super) const HANDLE: Table = Table::new(0x1E, "handle");
 pub(super) const TOKEN: Table = Table::new(0x1F, "token");
 /// Tokens by user.
 pub(super) const USER_TOKEN: Table = Table::new(0x20, "user_token");
+/// What happened to entries since.
+pub(super) const OVERLAY: Table = Table::new(0x21, "overlay");
+/// Reactions by user.
+pub(super) const REACTION: Table = Table::new(0x22, "reaction");
+/// Pinned messages.
+pub(super) const PIN: Table = Table::new(0x23, "pin");
+/// Entries hidden from one user.
+pub(super) const HIDDEN: Table = Table::new(0x24, "hidden");
+/// Counts of what does not count as unread.
+pub(super) const EXCLUDED: Table = Table::new(0x25, "excluded");
+/// Entries by the time at which they expire.
+pub(super) const EXPIRY: Table = Table::new(0x27, "expiry");
+/// Reports of abuse.
+pub(super) const REPORT: Table = Table::new(0x32, "report");
 
 /// All tables, in the order of their numbers.
 #[cfg(any(feature = "fjall", feature = "sled"))]
@@ -60,6 +74,13 @@ pub(super) const ALL: &[Table] = &[
     HANDLE,
     TOKEN,
     USER_TOKEN,
+    OVERLAY,
+    REACTION,
+    PIN,
+    HIDDEN,
+    EXCLUDED,
+    EXPIRY,
+    REPORT,
 ];
 
 /// The table of a number.

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use crate::ids::{ConversationId, MessageId, Seq, UserId};
 
-/// One entry as JSON, in this order: `cid`, `seq`, `mseq`, `ts`, `kind`, `from`, `mid`, `format`, and the body, whose
-/// key tells its kind. Always one line: line breaks between the tokens of a JSON body, the only bytes of it that change,
+/// One entry as JSON, in this order: `cid`, `seq`, `mseq`, `ts`, `kind`, `from`, `mid`, then what it refers to, `format`, and
+/// the body, whose key tells its kind, at last what happened to it since. Always one line: line breaks between the tokens of a JSON body, the only bytes of it that change,
 /// become blanks.
 ///
 /// ```json
@@ -32,8 +32,33 @@ pub struct LogEntry<'a> {
     pub handle: &'a str,
     /// The sender's idempotency key.
     pub mid: &'a MessageId,
+    /// Of a message: the one that it quotes.
+    pub reply_to: Option<Seq>,
+    /// Of an action: the message that it acts on.
+    pub target: Option<Seq>,
+    /// The message that began the thread.
+    pub thread: Option<Seq>,
+    /// From then on there is nothing to see any more, in ms since 1970.
+    pub expires: Option<u64>,
     /// What it says.
     pub body: EntryBody<'a>,
+    /// The edit whose body is shown.
+    pub edited: Option<Edited>,
+    /// How many users reacted, and with what: `"reactions":{"👍":{"n":2}}`.
+    pub reactions: &'a [(Box<str>, u32)],
+    /// With which of them the reader did: `"me":true`.
+    pub mine: &'a [Box<str>],
+    /// It is pinned.
+    pub pinned: bool,
+}
+
+/// The latest edit of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edited {
+    /// Its place.
+    pub seq: Seq,
+    /// Its time, in ms since 1970.
+    pub ts: u64,
 }
 
 /// The body of an entry.
@@ -62,6 +87,8 @@ pub enum GoneReason {
     Hidden,
     /// Not for this user to see.
     Unseen,
+    /// Removed by those who run the server.
+    Purged,
 }
 
 impl GoneReason {
@@ -72,6 +99,7 @@ impl GoneReason {
             Self::Expired => "expired",
             Self::Hidden => "hidden",
             Self::Unseen => "unseen",
+            Self::Purged => "purged",
         }
     }
 }
@@ -91,6 +119,17 @@ impl LogEntry<'_> {
             self.cid, self.seq, self.mseq, self.ts, self.kind, self.from, self.handle, self.mid
         )
         .expect("writing to a String cannot fail");
+        let places = [
+            ("reply_to", self.reply_to.map(Seq::get)),
+            ("target", self.target.map(Seq::get)),
+            ("thread", self.thread.map(Seq::get)),
+            ("expires", self.expires),
+        ];
+        for (name, number) in places {
+            if let Some(number) = number {
+                write!(out, r#""{name}":{number},"#).expect("writing to a String cannot fail");
+            }
+        }
         match self.body {
             EntryBody::Text(text) => {
                 out.push_str(r#""format":"text","t":"#);
@@ -110,8 +149,31 @@ impl LogEntry<'_> {
                 out.push('"');
             }
         }
+        self.push_happened(&mut out);
         out.push('}');
         out
+    }
+
+    fn push_happened(&self, out: &mut String) {
+        if let Some(Edited { seq, ts }) = self.edited {
+            write!(out, r#","edited":{{"seq":{seq},"ts":{ts}}}"#)
+                .expect("writing to a String cannot fail");
+        }
+        for (index, (emoji, count)) in self.reactions.iter().enumerate() {
+            out.push_str(if index == 0 { r#","reactions":{"# } else { "," });
+            push_json_string(out, emoji);
+            write!(out, r#":{{"n":{count}"#).expect("writing to a String cannot fail");
+            if self.mine.contains(emoji) {
+                out.push_str(r#","me":true"#);
+            }
+            out.push('}');
+        }
+        if !self.reactions.is_empty() {
+            out.push('}');
+        }
+        if self.pinned {
+            out.push_str(r#","pinned":true"#);
+        }
     }
 }
 
@@ -124,8 +186,8 @@ impl Serialize for LogEntry<'_> {
     }
 }
 
-/// A run of entries that are not to be had: `{"cid":…,"from":…,"to":…,"reason":…}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A run of entries that are not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// Of which conversation.
     pub cid: ConversationId,
@@ -135,6 +197,20 @@ pub struct Gap {
     pub to: Seq,
     /// Why.
     pub reason: GoneReason,
+}
+
+impl Gap {
+    /// `{"kind":"gap","cid":…,"from":…,"to":…,"reason":…}`.
+    pub fn to_json(&self) -> String {
+        let Self {
+            cid,
+            from,
+            to,
+            reason,
+        } = self;
+        let reason = reason.name();
+        format!(r#"{{"kind":"gap","cid":"{cid}","from":{from},"to":{to},"reason":"{reason}"}}"#)
+    }
 }
 
 /// What is published on `chat/me/rcpt/{cid}`: how far the others have got with what this user sent.
@@ -209,7 +285,15 @@ mod tests {
             from: UserId::from_bytes([0; 16]),
             handle: "bob",
             mid,
+            reply_to: None,
+            target: None,
+            thread: None,
+            expires: None,
             body,
+            edited: None,
+            reactions: &[],
+            mine: &[],
+            pinned: false,
         }
     }
 
@@ -240,6 +324,35 @@ mod tests {
             json
         );
         assert!(serde_json::to_string(&entry(&mid, EntryBody::Json("{"))).is_err());
+    }
+
+    #[test]
+    fn what_it_refers_to_comes_before_the_body_and_what_happened_behind() {
+        let mid = "m-1".parse().unwrap();
+        let reactions = [("👍".into(), 2), ("\"".into(), 1)];
+        let mine = ["👍".into()];
+        let json = LogEntry {
+            reply_to: Some(Seq::new(3)),
+            thread: Some(Seq::new(2)),
+            expires: Some(9),
+            edited: Some(Edited {
+                seq: Seq::new(8),
+                ts: 5,
+            }),
+            reactions: &reactions,
+            mine: &mine,
+            pinned: true,
+            ..entry(&mid, EntryBody::Text("a"))
+        }
+        .to_json();
+        assert!(
+            json.ends_with(concat!(
+                r#""mid":"m-1","reply_to":3,"thread":2,"expires":9,"format":"text","t":"a","#,
+                r#""edited":{"seq":8,"ts":5},"reactions":{"👍":{"n":2,"me":true},"\"":{"n":1}},"pinned":true}"#
+            )),
+            "{json}"
+        );
+        let _: Value = serde_json::from_str(&json).unwrap();
     }
 
     #[test]

@@ -25,6 +25,7 @@ impl ChatPlugin {
             title,
             description,
             history,
+            ttl_s,
             members,
             roles,
         } = asked;
@@ -74,6 +75,7 @@ impl ChatPlugin {
                     title: title.unwrap_or_default(),
                     description,
                     history,
+                    ttl_s,
                 };
                 let place = self
                     .service
@@ -141,6 +143,7 @@ impl ChatPlugin {
             title: asked.title,
             description: asked.description,
             history: asked.history,
+            ttl_s: asked.ttl_s,
         };
         changed(self.service.change_settings(request, cid, change)).await
     }

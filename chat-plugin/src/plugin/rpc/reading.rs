@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proto::ids::{ConversationId, Seq, UserId};
+use proto::payload::Gap;
 use serde_json::value::RawValue;
 
 use super::wire::{
@@ -16,7 +17,7 @@ use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
 use crate::render::Line;
 use crate::service::Refusal;
-use crate::service::history::Window;
+use crate::service::history::{Seen, Window};
 
 /// Members that `conv.get` lists.
 const MEMBERS_LISTED_MAX: usize = 1_024;
@@ -77,6 +78,7 @@ impl ChatPlugin {
             title: String::new(),
             description: String::new(),
             history: HistoryPolicy::All,
+            ttl_s: 0,
             role: Role::Member,
             head: Seq::ZERO,
             mseq: 0,
@@ -123,8 +125,22 @@ impl ChatPlugin {
             .await?;
         Self::charge(peer, history.entries.len() / LISTED_PER_TOKEN);
         let mut entries = Vec::with_capacity(history.entries.len());
-        for (entry, handle) in history.entries {
-            let json = Line::new(Arc::new(entry), handle).to_json();
+        let is_run = |a: &Seen, b: &Seen| {
+            a.entry.gone.is_some()
+                && a.entry.gone == b.entry.gone
+                && a.entry.seq.next() == b.entry.seq
+        };
+        for run in history.entries.chunk_by(is_run) {
+            let json = match run {
+                [one] => {
+                    let line = Line::new(Arc::new(one.entry.clone()), one.handle.clone());
+                    line.to_json(&one.reactions)
+                }
+                _ => match gap(cid, run) {
+                    Some(gap) => gap.to_json(),
+                    None => continue,
+                },
+            };
             entries.push(
                 RawValue::from_string(json).map_err(|error| Refusal::format(error.to_string()))?,
             );
@@ -160,4 +176,14 @@ impl ChatPlugin {
             members: members.collect(),
         })
     }
+}
+
+/// What stands for a run of entries of which there is nothing to see.
+fn gap(cid: ConversationId, run: &[Seen]) -> Option<Gap> {
+    Some(Gap {
+        cid,
+        from: run.first()?.entry.seq,
+        to: run.last()?.entry.seq,
+        reason: run.first()?.entry.gone?,
+    })
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use proto::ids::{ConversationId, DeviceId, MessageId, UserId};
+use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
 use super::overlay::OverlayKey;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
+use crate::domain::overlay::Report;
 use crate::domain::user::{Token, User};
 use crate::store::{Durability, Place, StoreError};
 
@@ -31,6 +32,9 @@ pub(super) enum Job {
     UpdateUser(Box<User>, Reply<()>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
+    Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
+    Expire(u64, Reply<usize>),
+    Report(Box<Report>, Reply<()>),
     Flush(Reply<()>),
     Maintain(u64, Reply<()>),
     Close(Reply<()>),
@@ -44,9 +48,10 @@ impl Job {
             Self::Append(_, reply) => reply.send(Err(error)).is_err(),
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
             Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
-            Self::EndExchange(_, _, reply) | Self::RemoveToken(_, _, reply) => {
-                reply.send(Err(error)).is_err()
-            }
+            Self::Expire(_, reply) => reply.send(Err(error)).is_err(),
+            Self::EndExchange(_, _, reply)
+            | Self::RemoveToken(_, _, reply)
+            | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
@@ -54,6 +59,7 @@ impl Job {
             | Self::CreateUser(_, reply)
             | Self::UpdateUser(_, reply)
             | Self::PutToken(_, reply)
+            | Self::Report(_, reply)
             | Self::Flush(reply)
             | Self::Maintain(_, reply)
             | Self::Close(reply) => reply.send(Err(error)).is_err(),

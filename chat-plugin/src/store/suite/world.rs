@@ -164,6 +164,10 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         format: BodyFormat::Text,
         opaque: false,
         body: Bytes::copy_from_slice(mid.as_bytes()),
+        target: None,
+        thread: None,
+        expires_ms: None,
+        act: None,
         exchange: None,
         changes: Vec::new(),
     }
