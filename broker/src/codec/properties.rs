@@ -1,5 +1,9 @@
 //! Properties (MQTT 5.0 §2.2.2), one struct per packet that carries some: a property that does not belong to a packet
 //! cannot be written down. Empty in 3.1.1.
+//!
+//! What belongs to which packet is written down once more at the end, in the form that it has on the wire: reading and
+//! writing are both made of that list. PUBLISH is not in it; only there do alias and identifiers differ from one receiver to
+//! the next.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -222,3 +226,75 @@ pub struct AuthProperties {
     /// Pairs of the application.
     pub user_properties: UserProperties,
 }
+
+/// Hands to a macro, for each packet but PUBLISH: its properties in the order in which they are written, each with its name,
+/// its form and its field.
+macro_rules! property_lists {
+    ($make:ident) => {
+        $make! {
+            connect ConnectProperties {
+                SessionExpiryInterval: long session_expiry_interval,
+                ReceiveMaximum: positive_short receive_maximum,
+                MaximumPacketSize: positive_long maximum_packet_size,
+                TopicAliasMaximum: short topic_alias_maximum,
+                RequestResponseInformation: flag request_response_information,
+                RequestProblemInformation: flag request_problem_information,
+                UserProperty: pairs user_properties,
+                AuthenticationMethod: text authentication_method,
+                AuthenticationData: binary authentication_data,
+            }
+            will WillProperties {
+                WillDelayInterval: long will_delay_interval,
+                PayloadFormatIndicator: flag payload_format_indicator,
+                MessageExpiryInterval: long message_expiry_interval,
+                ContentType: text content_type,
+                ResponseTopic: topic_name response_topic,
+                CorrelationData: binary correlation_data,
+                UserProperty: pairs user_properties,
+            }
+            connack ConnAckProperties {
+                SessionExpiryInterval: long session_expiry_interval,
+                ReceiveMaximum: positive_short receive_maximum,
+                MaximumQos: bit maximum_qos,
+                RetainAvailable: flag retain_available,
+                MaximumPacketSize: positive_long maximum_packet_size,
+                AssignedClientIdentifier: text assigned_client_identifier,
+                TopicAliasMaximum: short topic_alias_maximum,
+                ReasonString: text reason_string,
+                UserProperty: pairs user_properties,
+                WildcardSubscriptionAvailable: flag wildcard_subscription_available,
+                SubscriptionIdentifiersAvailable: flag subscription_identifiers_available,
+                SharedSubscriptionAvailable: flag shared_subscription_available,
+                ServerKeepAlive: short server_keep_alive,
+                ResponseInformation: text response_information,
+                ServerReference: text server_reference,
+                AuthenticationMethod: text authentication_method,
+                AuthenticationData: binary authentication_data,
+            }
+            ack AckProperties {
+                ReasonString: text reason_string,
+                UserProperty: pairs user_properties,
+            }
+            subscribe SubscribeProperties {
+                SubscriptionIdentifier: positive_varint subscription_identifier,
+                UserProperty: pairs user_properties,
+            }
+            unsubscribe SubscribeProperties {
+                UserProperty: pairs user_properties,
+            }
+            disconnect DisconnectProperties {
+                SessionExpiryInterval: long session_expiry_interval,
+                ReasonString: text reason_string,
+                UserProperty: pairs user_properties,
+                ServerReference: text server_reference,
+            }
+            auth AuthProperties {
+                AuthenticationMethod: text authentication_method,
+                AuthenticationData: binary authentication_data,
+                ReasonString: text reason_string,
+                UserProperty: pairs user_properties,
+            }
+        }
+    };
+}
+pub(super) use property_lists;

@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::Connection;
 use super::handshake::{Cause, Refused};
 use super::link::Link;
 use crate::codec::encode::encoded_len;
@@ -18,7 +19,7 @@ use crate::codec::reason::ReasonCode;
 use crate::hooks::{AuthenticateRequest, Authentication, AuthenticationStep, ClientInfo, Identity};
 use crate::scram::{self, Scram};
 use crate::server::Server;
-use crate::session::auth_packet;
+use crate::session::{Action, auth_packet};
 
 /// A step on a live connection, and what it came to.
 pub(crate) struct Stepped {
@@ -76,8 +77,37 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Takes a step of a re-authentication, beside the connection. A refusal asks the connection to close.
+    pub(super) fn authenticate(&mut self, begin: bool, data: Bytes) {
+        let dialogue = self.dialogue.take().filter(|_| !begin);
+        let (server, client) = (Arc::clone(&self.server), Arc::clone(&self.client));
+        let method = self.session.authentication_method();
+        self.server.tasks.spawn(async move {
+            let step = step(&server, &client, &method, dialogue, data);
+            match server.stop.run_until_cancelled(step).await {
+                Some(Ok(stepped)) => client.mailbox.stepped(stepped),
+                Some(Err(reason)) => client.mailbox.close(reason),
+                None => {}
+            }
+        });
+    }
+
+    pub(super) fn handle_stepped(&mut self, stepped: Stepped, out: &mut Vec<Action>) {
+        match stepped.step {
+            AuthenticationStep::Continue(data) => {
+                self.dialogue = Some(stepped.dialogue);
+                self.session.handle_authenticated(false, Some(data), out);
+            }
+            AuthenticationStep::Done { data, .. } => {
+                self.session.handle_authenticated(true, data, out);
+            }
+        }
+    }
+}
+
 /// A step of a re-authentication. The reasons are those that DISCONNECT may carry.
-pub(super) async fn step(
+async fn step(
     server: &Server,
     client: &ClientInfo,
     method: &ByteString,

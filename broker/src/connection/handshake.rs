@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::authentication::converse;
+use super::disconnect::{close, hang_up};
 use super::link::{Link, ReadError};
 use crate::acl::{self, Request};
 use crate::clock;
@@ -24,7 +25,7 @@ use crate::codec::encode::encoded_len;
 use crate::codec::packet::{ConnAck, Connect, Packet, Version, Will};
 use crate::codec::properties::ConnAckProperties;
 use crate::codec::reason::ReasonCode;
-use crate::hooks::{AuthenticateRequest, ClientInfo, SessionOpen};
+use crate::hooks::{AuthenticateRequest, ClientInfo, Peer, SessionOpen};
 use crate::journal::Waiter;
 use crate::listener::{self, Arrival};
 use crate::registry::{Claim, KeptSession};
@@ -113,6 +114,25 @@ fn late_answer<S: AsyncRead + AsyncWrite + Unpin>(
     let busy = matches!(cause, Cause::Timeout | Cause::Shutdown | Cause::TakenOver);
     let version = link.version().filter(|_| busy)?;
     Some((version, ReasonCode::ServerUnavailable))
+}
+
+pub(super) async fn refuse<S>(server: &Server, mut link: Link<S>, peer: Peer, refused: Refused)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    server.metrics.connects_refused.increment();
+    debug!(%peer, cause = %refused.cause, "connection refused");
+    let Some((version, reason)) = refused.answer else {
+        hang_up(server, &mut link).await;
+        return;
+    };
+    let connack = ConnAck {
+        session_present: false,
+        reason,
+        properties: ConnAckProperties::default(),
+    };
+    link.send(&Packet::ConnAck(Box::new(connack)), version);
+    close(server, &mut link).await;
 }
 
 async fn admit<S: AsyncRead + AsyncWrite + Unpin>(

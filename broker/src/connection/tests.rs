@@ -1,20 +1,28 @@
 //! A connection over a stream in memory, beside a store that is now and then behind.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::open;
+use crate::codec::packet::{PacketId, Publish, Qos, SubscribeFilter};
+use crate::codec::properties::PublishProperties;
+use crate::codec::reason::ReasonCode;
+use crate::codec::topic::TopicFilter;
 use crate::config::Config;
 use crate::hooks::{
-    Access, AuthenticateRequest, Credit, Delivery, DeliveryOutcome, DeliveryRef, Hooks, Identity,
-    SessionOpen, SessionRestored,
+    Access, AuthenticateRequest, ClientInfo, Credit, Delivery, DeliveryOutcome, DeliveryRef, Hooks,
+    Identity, Peer, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored, Ticket,
 };
-use crate::journal::MessageRow;
+use crate::journal::{Change, Journal, MessageRow};
+use crate::listener::Arrival;
+use crate::server::Server;
 
 /// A plugin that lets everybody in and has nothing to say.
 struct Silent;
@@ -131,7 +139,7 @@ fn congest(journal: &Arc<Journal>, stop: &AtomicBool) {
         topic: "t".into(),
         packet_id: None,
         payload: vec![0; 20 * 1024 * 1024].into(),
-        properties: crate::codec::properties::PublishProperties::default(),
+        properties: PublishProperties::default(),
     });
     while !stop.load(Ordering::Relaxed) {
         journal.open().push(Change::Message(MessageRow {

@@ -1,15 +1,24 @@
-//! Retained messages (MQTT 5.0 §3.3.1.3), in memory: the last one of each topic, until it is cleared or expires.
+//! Retained messages (MQTT 5.0 §3.3.1.3), in memory: the last one of each topic, until it is cleared or expires. What the
+//! router changes of them it notes at rest.
+
+mod search;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
 use bytestring::ByteString;
 
+use self::search::{Search, literal_prefix};
+use super::Router;
+use super::subscriber::Asked;
 use super::trie::Trie;
+use crate::acl;
 use crate::codec::packet::Publish;
-use crate::session::queue::size;
+use crate::journal::{Change, Entry as Journaled};
+use crate::session::queue::{Shared, size};
+use crate::sys;
 
 /// The retained messages of all topics, bounded in number and bytes.
 #[derive(Debug)]
@@ -57,44 +66,6 @@ impl Retained {
         }
         self.bytes = bytes;
         Ok(self.messages.insert(topic.clone(), message))
-    }
-
-    /// Goes on with a search, for some thousand topics.
-    pub(crate) fn search(&self, search: &mut Search, now: Instant) {
-        for (place, filter) in std::mem::take(&mut search.literal) {
-            if let Some(message) = self.messages.get(&filter) {
-                search.found.add(place, message, now);
-            }
-        }
-        let mut left = SEARCH_TOPICS;
-        while let Some((prefix, after)) = search.ranges.last_mut() {
-            let from = match after {
-                Some(topic) => Bound::Excluded(&**topic),
-                None => Bound::Included(&**prefix),
-            };
-            let topics = self.messages.range::<str, _>((from, Bound::Unbounded));
-            let mut last = None;
-            for (topic, message) in topics.take_while(|(topic, _)| topic.starts_with(&**prefix)) {
-                search.filters.matches(topic, |place, ()| {
-                    search.found.add(place, message, now);
-                });
-                last = Some(topic);
-                left -= 1;
-                if left == 0 {
-                    break;
-                }
-            }
-            if search.found.left == 0 {
-                search.ranges.clear();
-            } else if left == 0 {
-                *after = last.cloned();
-            } else {
-                search.ranges.pop();
-            }
-            if left == 0 {
-                return;
-            }
-        }
     }
 
     /// Messages whose topics match a filter and come after `after`, expired ones included; at most `max` are looked at.
@@ -146,89 +117,145 @@ impl Retained {
     }
 }
 
-/// A search for what matches any of some filters: one walk over the topics for all of them, so that a SUBSCRIBE costs the
-/// same however many filters with wildcards it has; in pieces, so that nobody who retains waits for all of it.
-#[derive(Debug)]
-pub(crate) struct Search {
-    literal: Vec<(u64, ByteString)>,
-    /// Those with wildcards.
-    filters: Trie<()>,
-    /// Where their topics are, the last one first: how they begin, and the last topic that was looked at.
-    ranges: Vec<(ByteString, Option<ByteString>)>,
-    found: Matches,
-}
-
-#[derive(Debug)]
-struct Matches {
-    lists: Vec<Vec<Message>>,
-    /// How many more are taken.
-    left: usize,
-}
-
-impl Search {
-    /// A search for filters without `$share`; it finds at most so many messages in all.
-    pub(crate) fn new<'a>(filters: impl Iterator<Item = &'a str>, messages_max: usize) -> Self {
-        let mut search = Self {
-            literal: Vec::new(),
-            filters: Trie::default(),
-            ranges: Vec::new(),
-            found: Matches {
-                lists: Vec::new(),
-                left: messages_max,
-            },
-        };
-        let mut prefixes = Vec::new();
-        for (place, filter) in (0..).zip(filters) {
-            search.found.lists.push(Vec::new());
-            if filter.contains(['+', '#']) {
-                search.filters.insert(filter, place, ());
-                prefixes.push(literal_prefix(filter));
+impl Router {
+    /// Retained messages that were found at rest. What there is no room for is cleared there, too: it must not come back when
+    /// there is, older than what was published meanwhile. Returns how many that are.
+    pub(crate) fn restore_retained(&self, messages: Vec<Message>) -> usize {
+        let mut retained = self.retained_mut();
+        let mut entry = self.open();
+        let mut refused = 0;
+        for message in messages {
+            let number = message.number;
+            let gone = if let Ok(replaced) = retained.set(message) {
+                replaced.and_then(|message| message.number)
             } else {
-                search.literal.push((place, filter.into()));
+                refused += 1;
+                number
+            };
+            if let (Some(entry), Some(number)) = (&mut entry, gone) {
+                entry.push(Change::Cleared(number));
             }
         }
-        prefixes.sort_unstable();
-        // One that begins like the one before it is within its range.
-        prefixes.dedup_by(|later, earlier| later.starts_with(*earlier));
-        let ranges = prefixes.into_iter().rev();
-        search.ranges = ranges.map(|prefix| (prefix.into(), None)).collect();
-        search
+        refused
     }
 
-    /// Is nothing left to be looked at?
-    pub(crate) fn is_over(&self) -> bool {
-        self.literal.is_empty() && self.ranges.is_empty()
+    pub(super) fn retain(&self, shared: &mut Shared, now: Instant) -> Result<(), Full> {
+        let topic = &shared.live().topic;
+        let mut retained = self
+            .retained(topic)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Opened under the lock: what is retained last is at rest last. Statistics are not.
+        if !acl::is_below(sys::ROOT, topic) {
+            shared.entry = self.open();
+        }
+        let clears = shared.live().payload.is_empty();
+        let message = Message {
+            publish: Arc::clone(shared.compact()),
+            expires_at: shared.expires_at,
+            number: if clears { None } else { shared.store() },
+        };
+        let number = message.number;
+        let mut gone = Vec::new();
+        let replaced = retained.set(message.clone()).or_else(|_| {
+            gone = retained.expire(now);
+            retained.set(message)
+        });
+        if let Ok(Some(replaced)) = &replaced {
+            gone.push(replaced.clone());
+        }
+        if let Some(entry) = &mut shared.entry {
+            if let (Some(number), Ok(_)) = (number, &replaced) {
+                entry.push(Change::Retained(number));
+            }
+            let gone = gone.iter().filter_map(|message| message.number);
+            gone.for_each(|number| entry.push(Change::Cleared(number)));
+        }
+        replaced.map(drop)
     }
 
-    /// What was found for each filter, in the order of the topics, expired messages left out.
-    pub(crate) fn found(self) -> Vec<Vec<Message>> {
-        self.found.lists
-    }
-}
-
-impl Matches {
-    fn add(&mut self, place: u64, message: &Message, now: Instant) {
-        let fresh = message.expires_at.is_none_or(|at| at > now);
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
-        if let Some(list) = self.lists.get_mut(place)
-            && fresh
-            && self.left > 0
+    /// Forgets the retained messages that have expired.
+    pub(crate) fn expire_retained(&self, now: Instant) {
+        let mut retained = self.retained_mut();
+        let gone = retained.expire(now);
+        let numbers = gone.iter().filter_map(|message| message.number);
+        if !gone.is_empty()
+            && let Some(mut entry) = self.open()
         {
-            self.left -= 1;
-            list.push(message.clone());
+            numbers.for_each(|number| entry.push(Change::Cleared(number)));
         }
     }
-}
 
-/// The levels before the first wildcard, without the separator before it: `a/#` also matches `a`.
-fn literal_prefix(filter: &str) -> &str {
-    let end = filter.find(['+', '#']).unwrap_or(filter.len());
-    let literal = filter.get(..end).unwrap_or_default();
-    literal.strip_suffix('/').unwrap_or(literal)
-}
+    /// Where the retained messages below the first level of a topic name or filter are. Wildcards there never match a `$`.
+    fn retained(&self, topic: &str) -> &RwLock<Retained> {
+        if acl::is_below(sys::ROOT, topic) {
+            &self.statistics
+        } else {
+            &self.retained
+        }
+    }
 
-/// Topics that are looked at in one go.
-const SEARCH_TOPICS: usize = 4_096;
+    /// Retained messages, in a page: as [`Retained::page`].
+    pub(crate) fn page_retained(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> (Vec<Message>, Option<ByteString>) {
+        let retained = self.retained(filter).read();
+        let retained = retained.unwrap_or_else(PoisonError::into_inner);
+        retained.page(filter, after, max)
+    }
+
+    /// Clears the retained messages of clients in such a page. Returns how many, behind which topic to go on, and what is
+    /// to be at rest of it.
+    pub(crate) fn clear_retained(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> (usize, Option<ByteString>, Option<Journaled>) {
+        let mut retained = self.retained_mut();
+        let (found, next) = retained.page(filter, after, max);
+        // Opened under the lock, as in `retain`.
+        let mut entry = self.open();
+        for message in &found {
+            retained.remove(&message.publish.topic);
+            if let (Some(entry), Some(number)) = (&mut entry, message.number) {
+                entry.push(Change::Cleared(number));
+            }
+        }
+        (found.len(), next, entry)
+    }
+
+    /// The retained messages that each of these subscriptions asks for. All that there are for one of them, and together no
+    /// more than a queue has room for beside: the rest is left out.
+    pub(super) fn find_retained(&self, asked: &[Asked], now: Instant) -> Vec<Vec<Message>> {
+        let mut lists: Vec<Vec<Message>> = asked.iter().map(|_| Vec::new()).collect();
+        for store in [&self.retained, &self.statistics] {
+            let here = |asked: &Asked| std::ptr::eq(self.retained(asked.filter.as_str()), store);
+            let filters = asked.iter().filter(|asked| here(asked));
+            let read = || store.read().unwrap_or_else(PoisonError::into_inner);
+            let messages_max = self.limits.queue_messages_max.saturating_add(read().len());
+            let filters = filters.map(|asked| asked.filter.as_str());
+            let mut search = Search::new(filters, messages_max);
+            while !search.is_over() {
+                read().search(&mut search, now);
+            }
+            let places = lists.iter_mut().zip(asked).filter(|(_, asked)| here(asked));
+            for ((list, _), found) in places.zip(search.found()) {
+                *list = found;
+            }
+        }
+        lists
+    }
+
+    fn retained_mut(&self) -> RwLockWriteGuard<'_, Retained> {
+        self.retained
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,17 @@
 //! What subscribers get of what is published.
 
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::receivers::RECENT_RECEIVERS_MAX;
 use super::*;
 use crate::clock;
+use crate::codec::packet::{RetainHandling, SubscribeFilter};
 use crate::codec::properties::PublishProperties;
-use bytes::Bytes;
+use crate::codec::reason::ReasonCode;
+use crate::codec::topic::TopicFilter;
+use crate::journal::Change;
 
 fn publish(topic: &'static str, qos: Qos) -> Publish {
     Publish {

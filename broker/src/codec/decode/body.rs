@@ -199,13 +199,19 @@ fn connack(context: Context, body: &mut Reader) -> Result<ConnAck, DecodeError> 
     if session_present && reason != ReasonCode::Success {
         return Err(DecodeError::SessionPresentInRefusal);
     }
+    let properties = match context.version {
+        Version::V311 => ConnAckProperties::default(),
+        Version::V5 => properties::connack(body)?,
+    };
+    let (method, data) = (
+        &properties.authentication_method,
+        &properties.authentication_data,
+    );
+    properties::check_method(method.as_ref(), data.as_ref())?;
     Ok(ConnAck {
         session_present,
         reason,
-        properties: match context.version {
-            Version::V311 => ConnAckProperties::default(),
-            Version::V5 => properties::connack(body)?,
-        },
+        properties,
     })
 }
 

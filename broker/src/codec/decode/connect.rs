@@ -37,6 +37,11 @@ pub(super) fn connect(version: Version, body: &mut Reader) -> Result<Connect, De
         Version::V311 => ConnectProperties::default(),
         Version::V5 => properties::connect(body)?,
     };
+    let (method, data) = (
+        &properties.authentication_method,
+        &properties.authentication_data,
+    );
+    properties::check_method(method.as_ref(), data.as_ref())?;
     let client_id = body.text()?;
     let clean_start = flags & CLEAN_START != 0;
     if version == Version::V311 && client_id.is_empty() && !clean_start {
