@@ -26,6 +26,7 @@ impl ChatPlugin {
         action: MessageAction,
         publish: &Publish,
     ) -> Result<Option<Placed>, Refusal> {
+        self.service.check_seen(&acting).await?;
         match action {
             MessageAction::Edit => {
                 let (format, message) = self.classify(publish)?;

@@ -162,6 +162,15 @@ impl Service {
         self.act(acting, deed, may).await
     }
 
+    /// Can the actor see the conversation at all? Asked before anything else is said.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if not.
+    pub async fn check_seen(&self, acting: &Acting) -> Result<(), Refusal> {
+        self.seen(acting.actor.user, acting.conversation).await?;
+        Ok(())
+    }
+
     /// Hides an entry from the actor, on all devices, for ever.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 )]
 
 mod acl;
+mod actions;
 mod campaign;
 mod clients;
 mod crash;
