@@ -340,9 +340,9 @@ impl Live {
         })
     }
 
-    /// The next stretch of the log that this user may see, from `seq` on; and whether the entry at `seq` may be hidden from
-    /// this user.
-    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<(Interval, bool)> {
+    /// The next stretch of the log that this user may see, from `seq` on; and up to where it must be looked up what the user
+    /// sees of it, as something is hidden there, or happened after the user left.
+    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<(Interval, Seq)> {
         let state = self.state();
         let (member, marks) = state.members.get(&user)?;
         let next = member
@@ -353,7 +353,27 @@ impl Live {
             from: next.from.max(seq),
             to: next.to,
         };
-        Some((visible, seq <= marks.hidden))
+        let look_up = if visible.to == Seq::MAX {
+            marks.hidden
+        } else {
+            visible.to
+        };
+        Some((visible, look_up))
+    }
+
+    /// May this user see the entry at `seq`?
+    pub fn sees(&self, user: UserId, seq: Seq) -> bool {
+        let state = self.state();
+        let member = state.members.get(&user);
+        member.is_some_and(|(member, _)| member.sees(seq))
+    }
+
+    /// The last place of which this user may know: [`Seq::MAX`] for a member.
+    pub fn last_known(&self, user: UserId) -> Seq {
+        let state = self.state();
+        let member = state.members.get(&user);
+        let last = member.and_then(|(member, _)| member.intervals.last());
+        last.map_or(Seq::ZERO, |interval| interval.to)
     }
 
     /// The last entry that is hidden from this user; zero: none is.

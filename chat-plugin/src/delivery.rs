@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
-use crate::domain::entry::Entry;
+use crate::domain::entry::{Entry, EntryKind};
 use crate::domain::overlay::GoneReason;
 use crate::names::Names;
 use crate::receipts::Receipts;
@@ -285,7 +285,11 @@ impl Delivery {
         live: &Live,
         (from, to): (Seq, Seq),
     ) -> Result<(), StoreError> {
-        let entries = self.entries(live, (from, to), false).await?;
+        let range = PageRange {
+            as_of: live.last_known(reader.user),
+            ..page((from, to), false)
+        };
+        let entries = self.store.page(live.id(), range).await?;
         if entries.first().is_none_or(|first| first.seq != from) {
             return Err(StoreError::Corrupt(format!(
                 "{} has no entry {from}",
@@ -297,7 +301,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// These entries as one user sees them: what is hidden from that user is gone.
+    /// These entries as one user sees them: what is hidden from that user is gone, with its edits; so are edits of what the
+    /// user may not see.
     pub(crate) async fn as_seen(
         &self,
         user: UserId,
@@ -305,15 +310,24 @@ impl Delivery {
         mut entries: Vec<Entry>,
     ) -> Result<Vec<Entry>, StoreError> {
         let last = live.hidden(user);
-        let seqs = entries.iter().map(|entry| entry.seq);
-        let seqs: Vec<Seq> = seqs.take_while(|seq| *seq <= last).collect();
-        if seqs.is_empty() {
-            return Ok(entries);
+        let shown = |entry: &Entry| {
+            let edited = entry.target.filter(|_| entry.kind == EntryKind::Edit);
+            [Some(entry.seq), edited].into_iter().flatten()
+        };
+        let mut seqs: Vec<Seq> = entries.iter().flat_map(shown).collect();
+        seqs.retain(|seq| *seq <= last);
+        let mut hidden = Vec::new();
+        if !seqs.is_empty() {
+            hidden = self.store.hidden(live.id(), user, seqs).await?;
         }
-        let hidden = self.store.hidden(live.id(), user, seqs).await?;
         for entry in &mut entries {
-            if entry.gone.is_none() && hidden.binary_search(&entry.seq).is_ok() {
+            if entry.gone.is_some() {
+                continue;
+            }
+            if shown(entry).any(|seq| hidden.contains(&seq)) {
                 entry.make_gone(GoneReason::Hidden);
+            } else if !shown(entry).all(|seq| live.sees(user, seq)) {
+                entry.make_gone(GoneReason::Unseen);
             }
         }
         Ok(entries)
@@ -338,18 +352,19 @@ impl Delivery {
             else {
                 continue;
             };
-            let range = PageRange {
-                from: seq,
-                to: seq,
-                newest: false,
-                limit: 1,
-                bytes: 1,
+            let found = match self.conversations.load(conversation).await? {
+                Some(live) => {
+                    let range = PageRange {
+                        limit: 1,
+                        as_of: live.last_known(reader.user),
+                        ..page((seq, seq), false)
+                    };
+                    let found = self.store.page(conversation, range).await?;
+                    self.as_seen(reader.user, &live, found).await?.pop()
+                }
+                None => None,
             };
-            let mut found = self.store.page(conversation, range).await?;
-            if let Some(live) = self.conversations.load(conversation).await? {
-                found = self.as_seen(reader.user, &live, found).await?;
-            }
-            let Some(entry) = found.pop() else {
+            let Some(entry) = found else {
                 return Err(StoreError::Corrupt(format!(
                     "{conversation} has no entry {seq}"
                 )));
@@ -524,14 +539,7 @@ impl Delivery {
         (from, to): (Seq, Seq),
         newest: bool,
     ) -> Result<Vec<Entry>, StoreError> {
-        let range = PageRange {
-            from,
-            to,
-            newest,
-            limit: PAGE_ENTRIES,
-            bytes: PAGE_BYTES,
-        };
-        self.store.page(live.id(), range).await
+        self.store.page(live.id(), page((from, to), newest)).await
     }
 
     /// The cursors with which a new device begins, one for each conversation of the user.
@@ -600,6 +608,18 @@ impl Delivery {
             flows.insert(conversation, (live, cursor));
         }
         Ok(flows.into_values().collect())
+    }
+}
+
+/// One read from the store.
+fn page((from, to): (Seq, Seq), newest: bool) -> PageRange {
+    PageRange {
+        from,
+        to,
+        newest,
+        limit: PAGE_ENTRIES,
+        bytes: PAGE_BYTES,
+        as_of: Seq::MAX,
     }
 }
 

@@ -76,12 +76,13 @@ impl Line {
     }
 
     /// The line as it is to be seen at this time: gone, if the time of the entry is over.
-    pub fn present(self: &Arc<Self>, now_ms: u64) -> Arc<Self> {
+    #[must_use]
+    pub fn present(self: Arc<Self>, now_ms: u64) -> Arc<Self> {
         if self.entry.gone.is_some() {
-            return Arc::clone(self);
+            return self;
         }
         let Some(reason) = self.entry.gone_at(now_ms) else {
-            return Arc::clone(self);
+            return self;
         };
         let mut entry = Entry::clone(&self.entry);
         entry.make_gone(reason);

@@ -275,6 +275,8 @@ pub struct PageRange {
     pub limit: usize,
     /// At most so many bytes of bodies, but one entry at least.
     pub bytes: usize,
+    /// Of what happened to them, what is to be shown: all ([`Seq::MAX`]), or only edits up to this place.
+    pub as_of: Seq,
 }
 
 /// Result of [`ChatStore::place_of`].

@@ -173,6 +173,7 @@ async fn survives(engine: &str) {
             newest: false,
             limit: usize::MAX,
             bytes: usize::MAX,
+            as_of: Seq::MAX,
         };
         let entries = store.page(group(), range).await.unwrap();
         let mut stored = HashSet::new();

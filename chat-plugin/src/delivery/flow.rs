@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use proto::ids::Seq;
+use proto::ids::{Seq, UserId};
 
 use crate::conversations::Live;
+use crate::domain::entry::EntryKind;
 use crate::render::Line;
 
 /// The forms of the inbox that one entry may be delivered in.
@@ -199,21 +200,25 @@ impl Flow {
             .unwrap_or(self.handed)
     }
 
-    /// The entry at `seq`, from what was read ahead or (unless it has to be looked up for this reader) from memory;
-    /// `None`: it has to be read.
-    pub(crate) fn line(&mut self, seq: Seq, look_up: bool) -> Option<Arc<Line>> {
+    /// The entry at `seq`, from what was read ahead or (unless it has to be looked up what this user sees of it) from
+    /// memory; `None`: it has to be read.
+    pub(crate) fn line(&mut self, seq: Seq, (user, look_up): (UserId, Seq)) -> Option<Arc<Line>> {
         while self.page.front().is_some_and(|line| line.entry.seq < seq) {
             self.page.pop_front();
         }
         if self.page.front().is_some_and(|line| line.entry.seq == seq) {
             return self.page.front().cloned();
         }
-        if look_up {
+        if seq <= look_up {
             return None;
         }
-        self.live
-            .recent(seq, 1)
-            .and_then(|lines| lines.into_iter().next())
+        let line = self.live.recent(seq, 1)?.into_iter().next()?;
+        let edited = line
+            .entry
+            .target
+            .filter(|_| line.entry.kind == EntryKind::Edit);
+        let is_shown = |target| target > look_up && self.live.sees(user, target);
+        edited.is_none_or(is_shown).then_some(line)
     }
 
     /// These entries are not what they were: what was read of them is not handed out.

@@ -253,6 +253,7 @@ impl Service {
             newest: false,
             limit: 1,
             bytes: 1,
+            as_of: Seq::MAX,
         };
         let mut found = self.store.page(id, range).await?;
         found.pop().ok_or(NO_MESSAGE)

@@ -161,6 +161,7 @@ impl Service {
                 newest,
                 limit: limit - entries.len(),
                 bytes,
+                as_of: live.last_known(actor.user),
             };
             let page = self.store.page(id, range).await?;
             bytes = bytes.saturating_sub(page.iter().map(|entry| entry.body.len()).sum());
@@ -221,6 +222,7 @@ impl Service {
             newest: false,
             limit: 1,
             bytes: 1,
+            as_of: Seq::MAX,
         };
         let entry = if sight.member.sees(seq) {
             self.store.page(id, range).await?.pop()

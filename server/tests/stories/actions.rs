@@ -797,6 +797,71 @@ fn a_message_ends_with_its_time() {
 }
 
 #[test]
+fn an_edit_shows_nobody_what_the_message_did_not() {
+    for version in VERSIONS {
+        let mut world = World::new(version);
+        let message = world.say("before");
+        let edit = world.topic(message, "edit");
+        let delete = world.topic(message, "del");
+        assert_eq!(told(&mut world.alice, &edit, "while carol is there"), None);
+        assert_eq!(told(&mut world.dave, &delete, "me"), None);
+        let mut hiding = world.reader("dave", "phone", "chat/me/in/+");
+        let kinds: Vec<Value> = (0..3)
+            .map(|_| hiding.next_json()["reason"].take())
+            .collect();
+        assert_eq!(kinds, [json!(null), json!("hidden"), json!("hidden")]);
+
+        let carol = json!({"cid": world.cid, "member": "@carol"});
+        world.alice.call("conv.remove", &carol).unwrap();
+        let eve = json!({"cid": world.cid, "members": ["@eve"]});
+        let _made = world.reader("eve", "laptop", "chat/me/in/+");
+        world.alice.call("conv.add", &eve).unwrap();
+        let mut live = world.reader("eve", "phone", "chat/me/in/+");
+        assert_eq!(live.next_json()["kind"], "added");
+        assert_eq!(told(&mut world.alice, &edit, "carol is gone"), None);
+        let react = world.topic(message, "react");
+        assert_eq!(told(&mut world.bob, &react, "👍"), None);
+
+        let unseen = live.next_json();
+        assert_eq!(
+            (&unseen["kind"], &unseen["reason"]),
+            (&json!("gone"), &json!("unseen"))
+        );
+        let hidden = (0..3).map(|_| hiding.next_json()).last().unwrap();
+        assert_eq!(
+            (&hidden["kind"], &hidden["reason"]),
+            (&json!("gone"), &json!("hidden"))
+        );
+        let mut eve = Login::new("eve")
+            .version(version)
+            .connect(world.server.address());
+        let history = eve.history(&world.cid);
+        assert_eq!(history[1]["reason"], "unseen");
+        assert_eq!(
+            eve.try_call("msg.reactions", &json!({"cid": world.cid, "seq": message}))
+                .unwrap_err()["code"],
+            "not_found"
+        );
+
+        let shown = world.carol.history(&world.cid);
+        let shown = entry(&shown, message);
+        assert_eq!(shown["t"], "while carol is there");
+        assert_eq!(shown.get("reactions"), None, "that came later");
+        let mut former = world.reader("carol", "late", "chat/me/in/+");
+        former.next_json();
+        assert_eq!(former.next_json()["t"], "while carol is there");
+        for (action, payload) in [("edit", "x"), ("react", "x"), ("del", "all"), ("pin", "1")] {
+            let topic = world.topic(message, action);
+            let refusal = told(&mut world.carol, &topic, payload);
+            assert_eq!(refusal.as_deref(), Some("not_found"), "{action}");
+        }
+        assert_eq!(told(&mut world.alice, &delete, "all"), None);
+        let shown = world.carol.history(&world.cid);
+        assert_eq!(shown[1]["reason"], "deleted", "for those who left, too");
+    }
+}
+
+#[test]
 fn what_happens_while_a_reader_is_away_is_what_the_reader_finds() {
     for version in VERSIONS {
         let mut world = World::new(version);

@@ -219,7 +219,7 @@ impl State {
                 Step::Wanted
             };
         }
-        let Some(line) = flow.line(seq, look_up) else {
+        let Some(line) = flow.line(seq, (out.me.user, look_up)) else {
             self.want_page(key, (seq, visible.to), out);
             return Step::Wanted;
         };

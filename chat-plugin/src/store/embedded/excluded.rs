@@ -45,6 +45,9 @@ pub(super) fn up_to(
     user: UserId,
     seq: Seq,
 ) -> Result<u64, StoreError> {
+    if !has_any(engine, conversation)? {
+        return Ok(0);
+    }
     let mut sum = 0_i64;
     for who in [EVERYBODY, user] {
         for (level, first, last) in cover(seq) {
@@ -58,6 +61,20 @@ pub(super) fn up_to(
         }
     }
     Ok(u64::try_from(sum).unwrap_or_default())
+}
+
+/// Most conversations have none: one look tells.
+fn has_any(engine: &impl KvEngine, conversation: ConversationId) -> Result<bool, StoreError> {
+    let last = UserId::from_bytes([0xFF; 16]);
+    let first = keys::excluded(conversation, EVERYBODY, 0, 0);
+    let last = keys::excluded(conversation, last, LEAF, u64::MAX);
+    let range = KeyRange::closed(&first, &last);
+    let mut found = false;
+    reads::visit(engine, tables::EXCLUDED, range, 1, |_, _| {
+        found = true;
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 #[cfg(test)]

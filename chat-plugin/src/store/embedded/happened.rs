@@ -30,6 +30,7 @@ pub(super) fn merge(
     for entry in entries.iter_mut() {
         if entry.gone.is_none()
             && let Some(overlay) = overlays.remove(&entry.seq)
+            && let Some(overlay) = as_of(overlay, range.as_of)
         {
             let edit = edit(engine, entry.conversation, &overlay)?;
             present(entry, overlay, edit);
@@ -79,9 +80,23 @@ fn edit(
         .transpose()
 }
 
+/// What of it had happened at this place. Of reactions and pins it is not known when they came.
+fn as_of(overlay: Overlay, at: Seq) -> Option<Overlay> {
+    if at == Seq::MAX {
+        return Some(overlay);
+    }
+    let mut edits = overlay.edits;
+    edits.retain(|edit| *edit <= at);
+    (!edits.is_empty()).then(|| Overlay {
+        edits,
+        ..Overlay::default()
+    })
+}
+
 /// The entry as it is now.
-pub(super) fn present(entry: &mut Entry, overlay: Overlay, edit: Option<Entry>) {
+pub(super) fn present(entry: &mut Entry, mut overlay: Overlay, edit: Option<Entry>) {
     if let Some(edit) = edit.filter(|edit| edit.gone.is_none()) {
+        overlay.edited_ms = edit.ts_ms;
         entry.format = edit.format;
         entry.opaque = edit.opaque;
         entry.body = edit.body;

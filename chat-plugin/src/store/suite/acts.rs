@@ -62,6 +62,7 @@ async fn one(store: &dyn ChatStore, at: Seq) -> Entry {
         newest: false,
         limit: 1,
         bytes: 1,
+        as_of: Seq::MAX,
     };
     store.page(cid(1), range).await.unwrap().remove(0)
 }
@@ -129,6 +130,7 @@ async fn a_page_stays_within_its_bytes_when_edits_are_long(world: World) {
             newest,
             limit: 9,
             bytes: limited,
+            as_of: Seq::MAX,
         };
         let page = store.page(cid(1), range).await.unwrap();
         let seqs: Vec<u64> = page.iter().map(|entry| entry.seq.get()).collect();

@@ -27,6 +27,7 @@ fn range(from: u64, to: u64, limit: usize) -> PageRange {
         newest: false,
         limit,
         bytes: usize::MAX,
+        as_of: Seq::MAX,
     }
 }
 

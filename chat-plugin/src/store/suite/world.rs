@@ -240,6 +240,7 @@ pub(super) async fn all(store: &dyn ChatStore, conversation: ConversationId) -> 
         newest: false,
         limit: usize::MAX,
         bytes: usize::MAX,
+        as_of: Seq::MAX,
     };
     store.page(conversation, range).await.unwrap()
 }
