@@ -143,6 +143,8 @@ pub(crate) enum Form {
     Txt,
     /// JSON: chat/me/in/+
     In,
+    /// Protobuf: chat/me/pb/+
+    Pb,
 }
 
 #[derive(Debug, clap::Args)]

@@ -209,6 +209,7 @@ impl<'a> Load<'a> {
                 (Topics::Plain, _) => self.plain_topic(index / self.subscribers_each),
                 (Topics::Chat, Form::In) => "chat/me/in/+".to_owned(),
                 (Topics::Chat, Form::Txt) => "chat/me/txt/+".to_owned(),
+                (Topics::Chat, Form::Pb) => "chat/me/pb/+".to_owned(),
             };
             check_qos(&connack, self.args.qos)?;
             client.subscribe(&filter, self.args.qos).await?;

@@ -7,47 +7,11 @@ use broker::codec::properties::PublishProperties;
 use bytes::Bytes;
 use bytestring::ByteString;
 use proto::ids::Handle;
-use proto::payload::{Edited, EntryBody, LogEntry, escape_line};
-use proto::topics;
-use serde::Deserialize;
+use proto::payload::{self, Edited, EntryBody, LogEntry, escape_line};
+use proto::topics::{self, Form};
 
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
 use crate::plugin::pair;
-
-/// The forms of the inbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// JSON `LogEntry`.
-    In,
-    /// One line of text.
-    Txt,
-}
-
-impl Form {
-    /// The form that this server offers for a form of the protocol.
-    pub fn of(form: topics::Form) -> Option<Self> {
-        match form {
-            topics::Form::In => Some(Self::In),
-            topics::Form::Txt => Some(Self::Txt),
-            topics::Form::Pb => None,
-        }
-    }
-
-    pub(crate) fn slot(self) -> usize {
-        match self {
-            Self::In => 0,
-            Self::Txt => 1,
-        }
-    }
-
-    pub(crate) fn from_slot(slot: u8) -> Option<Self> {
-        match slot {
-            0 => Some(Self::In),
-            1 => Some(Self::Txt),
-            _ => None,
-        }
-    }
-}
 
 /// An entry with the name of its sender, and what has been made of it.
 pub struct Line {
@@ -56,6 +20,7 @@ pub struct Line {
     handle: Option<Handle>,
     json: OnceLock<Arc<Publish>>,
     text: OnceLock<Option<Arc<Publish>>>,
+    protobuf: OnceLock<Arc<Publish>>,
 }
 
 impl Line {
@@ -66,6 +31,7 @@ impl Line {
             handle,
             json: OnceLock::new(),
             text: OnceLock::new(),
+            protobuf: OnceLock::new(),
         }
     }
 
@@ -98,6 +64,10 @@ impl Line {
                 .get_or_init(|| self.make_text().map(Arc::new))
                 .clone()
                 .map(|publish| self.expiring(publish)),
+            Form::Pb => {
+                let make = || Arc::new(self.make_protobuf());
+                Some(self.expiring(Arc::clone(self.protobuf.get_or_init(make))))
+            }
         }
     }
 
@@ -106,7 +76,7 @@ impl Line {
     pub fn publish_again(&self, form: Form) -> Arc<Publish> {
         self.publish(form).unwrap_or_else(|| {
             let topic = topics::txt_topic(self.entry.conversation);
-            Arc::new(self.make(topic.into(), Bytes::new(), "text/plain"))
+            Arc::new(self.make(topic.into(), Bytes::new(), payload::TEXT))
         })
     }
 
@@ -126,11 +96,8 @@ impl Line {
     pub fn json(&self) -> Arc<Publish> {
         let make = || {
             let topic = topics::in_topic(self.entry.conversation);
-            Arc::new(self.make(
-                topic.into(),
-                Bytes::from(self.to_json(&[])),
-                "application/json",
-            ))
+            let payload = Bytes::from(self.to_json(&[]));
+            Arc::new(self.make(topic.into(), payload, payload::JSON))
         };
         self.expiring(Arc::clone(self.json.get_or_init(make)))
     }
@@ -151,17 +118,27 @@ impl Line {
 
     /// The entry as one line of JSON, with the reactions of its reader marked.
     pub fn to_json(&self, mine: &[Box<str>]) -> String {
+        self.log_entry(mine).to_json()
+    }
+
+    /// The entry as a protobuf `LogEntry`, with the reactions of its reader marked.
+    pub fn to_protobuf(&self, mine: &[Box<str>]) -> Vec<u8> {
+        self.log_entry(mine).to_protobuf()
+    }
+
+    fn log_entry<'a>(&'a self, mine: &'a [Box<str>]) -> LogEntry<'a> {
         let entry = &*self.entry;
-        let body = std::str::from_utf8(&entry.body).unwrap_or_default();
+        let text = || std::str::from_utf8(&entry.body).unwrap_or_default();
         let body = match (entry.gone, entry.format) {
             (Some(reason), _) => EntryBody::Gone(reason),
-            (None, BodyFormat::Json) if entry.kind.is_written() => EntryBody::Json(body),
-            (None, _) if entry.kind.is_written() => EntryBody::Text(body),
-            _ => EntryBody::System(body),
+            (None, _) if !entry.kind.is_written() => EntryBody::System(text()),
+            (None, BodyFormat::Text) => EntryBody::Text(text()),
+            (None, BodyFormat::Json) => EntryBody::Json(text()),
+            (None, BodyFormat::Protobuf) => EntryBody::Protobuf(&entry.body),
         };
         let overlay = entry.overlay.as_deref();
         let is_message = entry.kind == EntryKind::Message;
-        let entry = LogEntry {
+        LogEntry {
             cid: entry.conversation,
             seq: entry.seq,
             mseq: entry.mseq,
@@ -184,8 +161,7 @@ impl Line {
             reactions: overlay.map_or(&[], |overlay| &overlay.reactions),
             mine,
             pinned: overlay.is_some_and(|overlay| overlay.pinned),
-        };
-        entry.to_json()
+        }
     }
 
     fn kind(&self) -> &'static str {
@@ -200,23 +176,19 @@ impl Line {
     }
 
     fn make_text(&self) -> Option<Publish> {
-        #[derive(Deserialize)]
-        struct Shown {
-            t: String,
-        }
-        if !self.entry.kind.is_written() || self.entry.gone.is_some() {
-            return None;
-        }
-        let text = match self.entry.format {
-            BodyFormat::Json => serde_json::from_slice::<Shown>(&self.entry.body).ok()?.t,
-            _ => std::str::from_utf8(&self.entry.body).ok()?.to_owned(),
-        };
+        let shown = self.log_entry(&[]).body.shown()?;
         let line = match self.entry.kind {
-            EntryKind::Edit => escape_line(self.handle(), &format!("* {text}")),
-            _ => escape_line(self.handle(), &text),
+            EntryKind::Edit => escape_line(self.handle(), &format!("* {shown}")),
+            _ => escape_line(self.handle(), &shown),
         };
         let topic = topics::txt_topic(self.entry.conversation);
-        Some(self.make(topic.into(), Bytes::from(line), "text/plain"))
+        Some(self.make(topic.into(), Bytes::from(line), payload::TEXT))
+    }
+
+    fn make_protobuf(&self) -> Publish {
+        let topic = topics::pb_topic(self.entry.conversation);
+        let payload = Bytes::from(self.to_protobuf(&[]));
+        self.make(topic.into(), payload, payload::PROTOBUF)
     }
 
     fn make(&self, topic: ByteString, payload: Bytes, content_type: &'static str) -> Publish {
@@ -243,7 +215,7 @@ impl Line {
             packet_id: None,
             payload,
             properties: PublishProperties {
-                payload_format_indicator: Some(true),
+                payload_format_indicator: (content_type != payload::PROTOBUF).then_some(true),
                 content_type: Some(ByteString::from_static(content_type)),
                 user_properties,
                 ..PublishProperties::default()

@@ -123,4 +123,19 @@ mod tests {
             assert!(error.reason_code() >= 0x80);
         }
     }
+
+    #[test]
+    fn an_event_is_that_of_the_schema() {
+        let event = ErrorEvent {
+            error: ErrorName::Rate,
+            reason: 0x97,
+            message: "too fast".into(),
+            topic: "chat/to/@bob".into(),
+            mid: Some("m-1".parse().unwrap()),
+            retry_ms: Some(7),
+        };
+        let json = serde_json::to_value(&event).unwrap();
+        let in_schema: crate::schema::Error = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&in_schema).unwrap(), json);
+    }
 }

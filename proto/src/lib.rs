@@ -8,4 +8,6 @@ mod json;
 pub mod payload;
 pub mod quote;
 pub mod rpc;
+pub mod schema;
 pub mod topics;
+mod wire;

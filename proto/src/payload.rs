@@ -11,11 +11,13 @@ pub use entry::{
 };
 pub use line::escape_line;
 
+use prost::Message;
 use serde::Deserialize;
 
 use crate::error::ErrorName;
 use crate::ids::{MessageId, Seq};
 use crate::quote::quoted;
+use crate::schema::{ClientMessage, Location};
 
 /// Content Type of a text body.
 pub const TEXT: &str = "text/plain";
@@ -23,6 +25,13 @@ pub const TEXT: &str = "text/plain";
 pub const JSON: &str = "application/json";
 /// Content Type of a protobuf body.
 pub const PROTOBUF: &str = "application/x-mqchat+protobuf";
+/// Before protobuf where no Content Type tells of it. Never in UTF-8.
+pub const PROTOBUF_MARK: u8 = 0xC1;
+
+/// Users that one message may mention.
+const MENTIONS_MAX: usize = 256;
+/// Attachments of one message.
+const MEDIA_MAX: usize = 64;
 
 /// How large a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +81,19 @@ pub enum PayloadError {
     /// A Content Type that is none of chat's.
     #[error("unknown content type {0}")]
     UnknownContentType(String),
-    /// Protobuf is not accepted yet.
-    #[error("protobuf is not accepted yet")]
-    Protobuf,
+    /// Not a protobuf `ClientMessage`.
+    #[error("not a message in protobuf: {0}")]
+    NotProtobuf(String),
+    /// More of something than a message may have.
+    #[error("field `{field}` has {count} parts, at most {max} are allowed")]
+    TooMany {
+        /// Of which field.
+        field: &'static str,
+        /// As sent.
+        count: usize,
+        /// As allowed.
+        max: usize,
+    },
     /// A mark is a number, or JSON with `seq` and `private`.
     #[error("not a place in a conversation")]
     NotAMark,
@@ -87,33 +106,39 @@ impl PayloadError {
     }
 }
 
-/// A body that has been looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Body {
+/// A body that has been looked at: the bytes to be stored, and what they say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body<'a> {
     /// UTF-8 text.
-    Text,
-    /// A JSON `ClientMessage`.
-    Json(ClientMessage),
+    Text(&'a str),
+    /// A `ClientMessage` in JSON.
+    Json(&'a [u8], Box<ClientMessage>),
+    /// A `ClientMessage` in protobuf, without the mark before it.
+    Protobuf(&'a [u8], Box<ClientMessage>),
 }
 
-/// What the server reads of a message in JSON. All other fields are kept in the body as they are.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct ClientMessage {
-    /// The text that people see.
-    pub t: String,
-    /// The idempotency key; weaker than the one in the topic or in the user property.
-    #[serde(default)]
-    pub mid: Option<MessageId>,
-    /// The message that this one quotes.
-    #[serde(default)]
-    pub reply_to: Option<Seq>,
-    /// The message whose thread this one is written in.
-    #[serde(default)]
-    pub thread: Option<Seq>,
-    /// Seconds that it lasts.
-    #[serde(default)]
-    pub ttl_s: Option<u32>,
+impl<'a> Body<'a> {
+    /// What is stored: the payload as it was sent, but for the mark of protobuf.
+    pub const fn bytes(&self) -> &'a [u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Json(bytes, _) | Self::Protobuf(bytes, _) => bytes,
+        }
+    }
+
+    /// What is known of the message; `None` for text.
+    pub fn message(&self) -> Option<&ClientMessage> {
+        match self {
+            Self::Text(_) => None,
+            Self::Json(_, message) | Self::Protobuf(_, message) => Some(message),
+        }
+    }
+
+    /// The message id in the body.
+    pub fn mid(&self) -> Option<MessageId> {
+        let mid = self.message()?.mid.as_deref()?;
+        mid.parse().ok() // it has been checked
+    }
 }
 
 /// Says what a body is:
@@ -125,11 +150,11 @@ pub struct ClientMessage {
 ///
 /// # Errors
 /// [`PayloadError`]: empty, too large, not what it says to be.
-pub fn classify(
+pub fn classify<'a>(
     content_type: Option<&str>,
-    payload: &[u8],
+    payload: &'a [u8],
     limits: &PayloadLimits,
-) -> Result<Body, PayloadError> {
+) -> Result<Body<'a>, PayloadError> {
     if payload.len() > limits.body_bytes_max {
         return Err(PayloadError::TooLarge {
             bytes: payload.len(),
@@ -142,12 +167,21 @@ pub fn classify(
     match content_type.map(declared_kind).transpose()? {
         Some(Kind::Text) => as_text(payload),
         Some(Kind::Json) => as_json(payload, limits),
-        Some(Kind::Protobuf) => Err(PayloadError::Protobuf),
-        None => match payload.first() {
-            Some(b'{') if looks_like_message(payload, limits) => as_json(payload, limits),
-            Some(0xC1) => Err(PayloadError::Protobuf),
+        Some(Kind::Protobuf) => as_protobuf(payload),
+        None => match payload.split_first() {
+            Some((b'{', _)) if looks_like_message(payload, limits) => as_json(payload, limits),
+            Some((&PROTOBUF_MARK, message)) => as_protobuf(message),
             _ => as_text(payload),
         },
+    }
+}
+
+/// The protobuf in a payload that says to be protobuf, by its Content Type or by the mark before it.
+pub fn protobuf_in<'a>(content_type: Option<&str>, payload: &'a [u8]) -> Option<&'a [u8]> {
+    match content_type.map(declared_kind) {
+        Some(Ok(Kind::Protobuf)) => Some(payload),
+        Some(_) => None,
+        None => payload.strip_prefix(&[PROTOBUF_MARK]),
     }
 }
 
@@ -254,24 +288,61 @@ fn declared_kind(content_type: &str) -> Result<Kind, PayloadError> {
     .ok_or_else(|| PayloadError::UnknownContentType(quoted(content_type)))
 }
 
-fn as_text(payload: &[u8]) -> Result<Body, PayloadError> {
+fn as_text(payload: &[u8]) -> Result<Body<'_>, PayloadError> {
     std::str::from_utf8(payload)
-        .map(|_| Body::Text)
+        .map(Body::Text)
         .map_err(|_| PayloadError::NotUtf8)
 }
 
-fn as_json(payload: &[u8], limits: &PayloadLimits) -> Result<Body, PayloadError> {
+fn as_json<'a>(payload: &'a [u8], limits: &PayloadLimits) -> Result<Body<'a>, PayloadError> {
     if json_depth(payload) > limits.json_depth_max {
         return Err(PayloadError::TooDeep {
             max: limits.json_depth_max,
         });
     }
-    let message: ClientMessage =
+    let message: Box<ClientMessage> =
         crate::json::read_object(payload).map_err(PayloadError::NotClientMessage)?;
+    check(&message)?;
+    Ok(Body::Json(payload, message))
+}
+
+fn as_protobuf(payload: &[u8]) -> Result<Body<'_>, PayloadError> {
+    let message = ClientMessage::decode(payload)
+        .map(Box::new)
+        .map_err(|error| PayloadError::NotProtobuf(error.to_string()))?;
+    check(&message)?;
+    Ok(Body::Protobuf(payload, message))
+}
+
+/// What the types of the schema do not say.
+fn check(message: &ClientMessage) -> Result<(), PayloadError> {
     if message.t.is_empty() {
         return Err(PayloadError::Empty);
     }
-    Ok(Body::Json(message))
+    if let Some(mid) = &message.mid
+        && let Err(error) = mid.parse::<MessageId>()
+    {
+        let said = format!("field `mid`: {error}: {}", quoted(mid));
+        return Err(PayloadError::NotClientMessage(said));
+    }
+    let counts = [
+        ("mentions", message.mentions.len(), MENTIONS_MAX),
+        ("media", message.media.len(), MEDIA_MAX),
+    ];
+    for (field, count, max) in counts {
+        if count > max {
+            return Err(PayloadError::TooMany { field, count, max });
+        }
+    }
+    // Not every number of protobuf is one of JSON.
+    let on_earth = |place: &Location| {
+        place.lat.abs() <= 90.0 && place.lon.abs() <= 180.0 && place.accuracy.is_finite()
+    };
+    if !message.location.as_ref().is_none_or(on_earth) {
+        let said = "field `location` is no place on Earth".to_owned();
+        return Err(PayloadError::NotClientMessage(said));
+    }
+    Ok(())
 }
 
 fn looks_like_message(payload: &[u8], limits: &PayloadLimits) -> bool {
@@ -284,168 +355,4 @@ fn looks_like_message(payload: &[u8], limits: &PayloadLimits) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LIMITS: PayloadLimits = PayloadLimits {
-        body_bytes_max: 1000,
-        json_depth_max: 4,
-    };
-
-    fn is_json(content_type: Option<&str>, payload: &str) -> bool {
-        matches!(
-            classify(content_type, payload.as_bytes(), &LIMITS),
-            Ok(Body::Json(_))
-        )
-    }
-
-    fn is_text(content_type: Option<&str>, payload: &str) -> bool {
-        classify(content_type, payload.as_bytes(), &LIMITS) == Ok(Body::Text)
-    }
-
-    #[test]
-    fn undeclared_body_is_what_it_looks_like() {
-        assert!(is_text(None, "hello"));
-        assert!(is_text(None, "{ not json"));
-        assert!(is_text(None, r#"{"temperature":21.5}"#), "no key t");
-        assert!(
-            is_text(None, r#" {"t":"x"}"#),
-            "does not begin with a brace"
-        );
-        assert!(is_text(None, r#"{"t":"x"} and more"#));
-        assert!(
-            is_text(None, &"{".repeat(900)),
-            "a drawing, not a stack overflow"
-        );
-        assert!(is_json(None, r#"{"t":"x"}"#));
-        assert!(is_json(None, "{\n\"t\":\"x\",\"unknown\":[1,{}]\n}\n"));
-    }
-
-    #[test]
-    fn declared_body_has_to_parse_as_declared() {
-        assert!(is_text(Some("text/plain"), r#"{"t":"x"}"#));
-        assert!(is_text(Some("Text/Plain; charset=UTF-8"), "x"));
-        assert!(is_json(Some("application/json"), "\t{\"t\":\"x\"}"));
-        for (content_type, payload, error) in [
-            ("application/json", "hello", "NotClientMessage"),
-            ("application/json", r#"{"text":"x"}"#, "NotClientMessage"),
-            ("application/json", r#"{"t":1}"#, "NotClientMessage"),
-            ("application/json", r#"["t"]"#, "NotClientMessage"),
-            ("application/json", r#"{"t":""}"#, "Empty"),
-            (
-                "application/json",
-                r#"{"t":"x","mid":"a/b"}"#,
-                "NotClientMessage",
-            ),
-            (
-                "application/json",
-                r#"{"t":"x","t":"y"}"#,
-                "NotClientMessage",
-            ),
-            ("application/json", r#"{"t":"x","a":[[[[]]]]}"#, "TooDeep"),
-            ("text/plain; charset=latin1", "x", "UnknownContentType"),
-            ("image/png", "x", "UnknownContentType"),
-            ("", "x", "UnknownContentType"),
-            ("application/x-mqchat+protobuf", "x", "Protobuf"),
-        ] {
-            let refused = classify(Some(content_type), payload.as_bytes(), &LIMITS).unwrap_err();
-            assert!(
-                format!("{refused:?}").starts_with(error),
-                "{content_type} {payload}: {refused:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_message_with_a_bad_field_is_refused_rather_than_shown_as_text() {
-        for payload in [
-            r#"{"t":"x","mid":""}"#,
-            r#"{"t":["x"]}"#,
-            r#"{"t":"x","reply_to":-1}"#,
-        ] {
-            let refused = classify(None, payload.as_bytes(), &LIMITS);
-            assert!(
-                matches!(refused, Err(PayloadError::NotClientMessage(_))),
-                "{payload}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_refused() {
-        assert_eq!(classify(None, b"", &LIMITS), Err(PayloadError::Empty));
-        assert_eq!(classify(None, b"\xff", &LIMITS), Err(PayloadError::NotUtf8));
-        assert_eq!(
-            classify(None, b"\xc1\x01", &LIMITS),
-            Err(PayloadError::Protobuf)
-        );
-        assert_eq!(
-            classify(None, &[b'x'; 1001], &LIMITS),
-            Err(PayloadError::TooLarge {
-                bytes: 1001,
-                max: 1000
-            })
-        );
-    }
-
-    #[test]
-    fn fields_of_a_message_are_read() {
-        let payload = r#"{"t":"hi\u0021","mid":"m-1","reply_to":7,"later":true}"#;
-        let Ok(Body::Json(message)) = classify(None, payload.as_bytes(), &LIMITS) else {
-            panic!("not JSON");
-        };
-        assert_eq!(message.t, "hi!");
-        assert_eq!(message.mid, Some("m-1".parse().unwrap()));
-        assert_eq!(message.reply_to, Some(Seq::new(7)));
-    }
-
-    #[test]
-    fn depth_counts_brackets_outside_of_strings() {
-        assert_eq!(json_depth(br#"{"a":[1,{"b":"[[[\"{{{"}]}"#), 3);
-        assert_eq!(json_depth(b"17"), 0);
-        assert_eq!(json_depth(b"]]]["), 1);
-    }
-
-    #[test]
-    fn read_mark_has_three_forms() {
-        let mark = |seq, private| Ok(ReadMark { seq, private });
-        let at = |seq| Some(Seq::new(seq));
-        assert_eq!(ReadMark::parse(b""), mark(None, false));
-        assert_eq!(ReadMark::parse(b"123\n"), mark(at(123), false));
-        assert_eq!(ReadMark::parse(br#"{"seq":123}"#), mark(at(123), false));
-        assert_eq!(ReadMark::parse(br#"{"private":true}"#), mark(None, true));
-        assert_eq!(
-            ReadMark::parse(br#"{"seq":9,"private":true}"#),
-            mark(at(9), true)
-        );
-        for bad in [
-            "-1",
-            "1.5",
-            "x",
-            "18446744073709551616",
-            "{",
-            r#"{"seq":"9"}"#,
-            "1 2",
-        ] {
-            assert_eq!(
-                ReadMark::parse(bad.as_bytes()),
-                Err(PayloadError::NotAMark),
-                "{bad}"
-            );
-        }
-        assert_eq!(parse_seq(b" 7 "), Ok(Seq::new(7)));
-        assert_eq!(parse_seq(b""), Err(PayloadError::NotAMark));
-    }
-
-    proptest! {
-        #[test]
-        fn no_payload_panics(payload: Vec<u8>, content_type: Option<String>) {
-            let _ = classify(content_type.as_deref(), &payload, &LIMITS);
-            let _ = classify(Some(JSON), &payload, &LIMITS);
-            let _ = ReadMark::parse(&payload);
-            let _ = json_depth(&payload);
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
-//! The envelope of remote calls: `{"ok":…}` or `{"error":{"code":…,"message":…}}`. The requests and results of each
+//! The envelope of remote calls: `{"ok":…}` or `{"error":{"code":…,"message":…}}`, and the same in [`protobuf`]. The requests and results of each
 //! method are in `docs/protocol.md`.
+
+pub mod protobuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

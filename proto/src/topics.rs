@@ -326,6 +326,9 @@ pub enum Form {
 }
 
 impl Form {
+    /// Every form.
+    pub const ALL: [Self; 3] = [Self::In, Self::Txt, Self::Pb];
+
     /// The third level of the topic.
     pub const fn name(self) -> &'static str {
         match self {
@@ -577,6 +580,11 @@ pub fn in_topic(cid: ConversationId) -> String {
 /// `chat/me/txt/{cid}`: where messages arrive as lines of text.
 pub fn txt_topic(cid: ConversationId) -> String {
     Form::Txt.topic(cid)
+}
+
+/// `chat/me/pb/{cid}`: where entries arrive in protobuf.
+pub fn pb_topic(cid: ConversationId) -> String {
+    Form::Pb.topic(cid)
 }
 
 /// `chat/me/rcpt/{cid}`: where receipts arrive.

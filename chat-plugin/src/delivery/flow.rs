@@ -7,13 +7,29 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use proto::ids::{Seq, UserId};
+use proto::topics::Form;
 
 use crate::conversations::Live;
 use crate::domain::entry::EntryKind;
 use crate::render::Line;
 
 /// The forms of the inbox that one entry may be delivered in.
-pub(crate) const FORMS: usize = 3;
+pub(crate) const FORMS: usize = Form::ALL.len();
+
+/// The number of a form, here, in references and at rest.
+pub(crate) fn slot(form: Form) -> usize {
+    match form {
+        Form::In => 0,
+        Form::Txt => 1,
+        Form::Pb => 2,
+    }
+}
+
+/// The form of a number.
+pub(crate) fn form_of(number: u8) -> Option<Form> {
+    let is_it = |form: &Form| slot(*form) == usize::from(number);
+    Form::ALL.into_iter().find(is_it)
+}
 
 /// A window over the log of one conversation.
 #[expect(
@@ -292,6 +308,16 @@ mod tests {
             flow.passed(*form, seq, true);
         }
         seq.get()
+    }
+
+    #[test]
+    fn every_form_has_a_number_of_its_own() {
+        for form in Form::ALL {
+            let number = slot(form);
+            assert!(number < FORMS);
+            assert_eq!(form_of(u8::try_from(number).unwrap()), Some(form));
+        }
+        assert_eq!(form_of(3), None);
     }
 
     #[test]

@@ -16,14 +16,15 @@ use broker::codec::packet::{PacketId, Publish, Qos};
 use broker::hooks::{ClientInfo, Delivery, DeliveryOutcome, DeliveryRef, Room};
 use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+use proto::topics::Form;
 
 use self::pull::Out;
 pub(crate) use self::reference::Reference;
-use super::flow::{FORMS, Flow};
+use super::flow::{self, FORMS, Flow};
 use super::subscriptions::{Filters, Matched, Options};
 use crate::conversations::Live;
 use crate::receipts::Event;
-use crate::render::{Form, Line};
+use crate::render::Line;
 
 /// `…/log` subscriptions have slots from here; below are the forms of the inbox.
 pub(crate) const LOG_SLOT: u8 = 128;
@@ -250,7 +251,7 @@ impl Reader {
         options: Options,
     ) {
         let mut state = self.state();
-        if let Some(filters) = state.inbox.get_mut(form.slot()) {
+        if let Some(filters) = state.inbox.get_mut(flow::slot(form)) {
             filters.insert(conversation, options);
         }
         state.rewant();
@@ -264,7 +265,7 @@ impl Reader {
         let mut state = self.state();
         let existed = state
             .inbox
-            .get_mut(form.slot())
+            .get_mut(flow::slot(form))
             .is_some_and(|filters| filters.remove(conversation.as_ref()));
         state.rewant();
         drop(state);

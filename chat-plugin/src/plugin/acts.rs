@@ -15,8 +15,16 @@ use crate::domain::overlay::React;
 use crate::service::acts::Acting;
 use crate::service::{Placed, Refusal};
 
-/// A body that has been looked at: its kind and, if it is JSON, what the server reads of it.
-pub(super) type Classified = (BodyFormat, Option<payload::ClientMessage>);
+/// What somebody wrote, and what the server reads of it.
+pub(super) struct Written {
+    pub(super) format: BodyFormat,
+    /// In memory of its own: a slice would keep the whole buffer that it was read into.
+    pub(super) body: Bytes,
+    pub(super) mid: Option<MessageId>,
+    pub(super) reply_to: Option<Seq>,
+    pub(super) thread: Option<Seq>,
+    pub(super) ttl_s: Option<u32>,
+}
 
 impl ChatPlugin {
     /// Does it. `None`: done, and no entry was stored for it.
@@ -29,14 +37,12 @@ impl ChatPlugin {
         self.service.check_seen(&acting).await?;
         match action {
             MessageAction::Edit => {
-                let (format, message) = self.classify(publish)?;
-                if let Some(in_body) = message.and_then(|message| message.mid)
-                    && (in_body != acting.mid || !acting.has_own_mid)
-                {
+                let written = self.written_in(publish)?;
+                if written.mid.is_some_and(|mid| mid != acting.mid) {
                     return Err(Refusal::format("two message ids that differ"));
                 }
-                let body = Bytes::copy_from_slice(&publish.payload);
-                self.service.edit(&acting, format, body).await.map(Some)
+                let edited = self.service.edit(&acting, written.format, written.body);
+                edited.await.map(Some)
             }
             MessageAction::Delete => match text(publish)? {
                 "all" => self.service.delete(&acting).await,
@@ -78,8 +84,7 @@ impl ChatPlugin {
     ) -> Result<Acting, Refusal> {
         let mut own = mid_property(publish)?;
         if own.is_none() && action == MessageAction::Edit {
-            let (_, message) = self.classify(publish)?;
-            own = message.and_then(|message| message.mid);
+            own = self.written_in(publish)?.mid;
         }
         let has_own_mid = own.is_some();
         let mid = match own {
@@ -96,15 +101,35 @@ impl ChatPlugin {
         })
     }
 
-    pub(super) fn classify(&self, publish: &Publish) -> Result<Classified, Refusal> {
+    /// Looks at the payload of a publish.
+    pub(super) fn written_in(&self, publish: &Publish) -> Result<Written, Refusal> {
         let content_type = publish.properties.content_type.as_deref();
-        let body = payload::classify(content_type, &publish.payload, &self.payload_limits)
+        self.written(content_type, &publish.payload)
+    }
+
+    /// Looks at a body.
+    pub(super) fn written(
+        &self,
+        content_type: Option<&str>,
+        payload: &[u8],
+    ) -> Result<Written, Refusal> {
+        let body = payload::classify(content_type, payload, &self.payload_limits)
             .map_err(|error| Refusal::format(error.to_string()))?;
-        match body {
-            payload::Body::Text => Ok((BodyFormat::Text, None)),
-            payload::Body::Json(message) => Ok((BodyFormat::Json, Some(message))),
-            _ => Err(Refusal::format("not offered by this server")),
-        }
+        let format = match body {
+            payload::Body::Text(_) => BodyFormat::Text,
+            payload::Body::Json(..) => BodyFormat::Json,
+            payload::Body::Protobuf(..) => BodyFormat::Protobuf,
+        };
+        let message = body.message();
+        let ttl_s = message.and_then(|message| message.ttl_s);
+        Ok(Written {
+            format,
+            body: Bytes::copy_from_slice(body.bytes()),
+            mid: body.mid(),
+            reply_to: message.and_then(|message| message.reply_to).map(Seq::new),
+            thread: message.and_then(|message| message.thread).map(Seq::new),
+            ttl_s: ttl_s.map(|ttl_s| u32::try_from(ttl_s).unwrap_or(u32::MAX)),
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use proto::error::{ErrorEvent, ErrorName};
 use proto::ids::MessageId;
+use proto::payload;
 use serde::Serialize;
 
 use crate::service::{Placed, Refusal};
@@ -72,10 +73,19 @@ pub(super) fn notice(topic: &str, refusal: &Refusal, of: &str, mid: Option<&Mess
 
 /// A JSON message of the server under a topic.
 pub(crate) fn json_publish(topic: &str, body: &impl Serialize) -> Publish {
-    let payload = serde_json::to_vec(body).unwrap_or_else(|error| {
+    server_publish(topic, json_bytes(body), payload::JSON)
+}
+
+/// An answer of the server as JSON.
+pub(super) fn json_bytes(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).unwrap_or_else(|error| {
         tracing::error!(%error, "an answer could not be written as JSON");
         Vec::new()
-    });
+    })
+}
+
+/// A message of the server under a topic.
+pub(super) fn server_publish(topic: &str, payload: Vec<u8>, content_type: &'static str) -> Publish {
     Publish {
         dup: false,
         qos: Qos::AtMostOnce,
@@ -84,8 +94,8 @@ pub(crate) fn json_publish(topic: &str, body: &impl Serialize) -> Publish {
         packet_id: None,
         payload: Bytes::from(payload),
         properties: PublishProperties {
-            content_type: Some(ByteString::from_static("application/json")),
-            payload_format_indicator: Some(true),
+            content_type: Some(ByteString::from_static(content_type)),
+            payload_format_indicator: (content_type != payload::PROTOBUF).then_some(true),
             ..PublishProperties::default()
         },
     }

@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError};
 
 use broker::codec::packet::{PacketId, Publish};
 use broker::hooks::{PublishAnswer, Ticket};
-use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, MessageId, Seq};
 use proto::payload;
@@ -214,11 +213,9 @@ impl ChatPlugin {
         if waiting.mid.is_none() {
             waiting.mid.clone_from(&in_property);
         }
-        let (format, fields) = self.classify(publish)?;
-        let fields = fields.as_ref();
-        let in_body = fields.and_then(|fields| fields.mid.clone());
+        let written = self.written_in(publish)?;
         let mid = one_of(
-            [in_topic, in_property, in_body],
+            [in_topic, in_property, written.mid],
             "two message ids that differ",
         )?;
         let to_in_topic = |wanted| {
@@ -226,22 +223,11 @@ impl ChatPlugin {
                 .map(|(seq, _)| seq)
         };
         let two = "two messages to refer to that differ";
-        let reply_to = one_of(
-            [
-                to_in_topic(MessageAction::Reply),
-                fields.and_then(|fields| fields.reply_to),
-            ],
-            two,
-        )?;
-        let thread = one_of(
-            [
-                to_in_topic(MessageAction::Thread),
-                fields.and_then(|fields| fields.thread),
-            ],
-            two,
-        )?;
+        let reply_to = to_in_topic(MessageAction::Reply);
+        let reply_to = one_of([reply_to, written.reply_to], two)?;
+        let thread = to_in_topic(MessageAction::Thread);
+        let thread = one_of([thread, written.thread], two)?;
         let expiry_s = publish.properties.message_expiry_interval;
-        let ttl_s = fields.and_then(|fields| fields.ttl_s);
         waiting.mid_is_ours = mid.is_none();
         let mid = match mid {
             Some(mid) => mid,
@@ -251,12 +237,11 @@ impl ChatPlugin {
         Ok(Message {
             mid,
             has_own_mid: !waiting.mid_is_ours,
-            format,
-            // In memory of its own: a slice would keep the whole buffer that it was read into.
-            body: Bytes::copy_from_slice(&publish.payload),
+            format: written.format,
+            body: written.body,
             reply_to,
             thread,
-            ttl_s: expiry_s.into_iter().chain(ttl_s).min(),
+            ttl_s: expiry_s.into_iter().chain(written.ttl_s).min(),
             exchange: exchange(peer, publish),
         })
     }

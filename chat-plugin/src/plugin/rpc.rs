@@ -1,4 +1,4 @@
-//! Remote calls: JSON in, JSON out, to the asking connection only.
+//! Remote calls: JSON in, JSON out, or protobuf in, protobuf out, to the asking connection only.
 //!
 //! In 5.0 the reply goes to the Response Topic with the Correlation Data; in 3.1.1 to `chat/me/rpc/{req}`, where `req`
 //! is the last level of the topic of the call. A method that changes something is idempotent by what names the request:
@@ -19,13 +19,15 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use proto::error::ErrorName;
 use proto::ids::{MessageId, UserId, digest16};
-use proto::rpc::{RawReply, Reply, parse_request};
+use proto::payload;
+use proto::rpc::{Failure, RawReply, parse_request, protobuf};
 use proto::topics::{self, RequestId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::ChatPlugin;
+use super::answer::{json_bytes, server_publish};
 use super::peer::Peer;
-use super::{ChatPlugin, json_publish};
 use crate::service::Refusal;
 use crate::service::membership::Request;
 
@@ -59,27 +61,62 @@ impl ChatPlugin {
             id: Self::request_id(method, req.as_ref(), publish)?,
             digest: digest16(&[method.as_bytes(), &publish.payload]),
         };
-        let result = self.run(peer, method, request, &publish.payload).await;
+        let content_type = publish.properties.content_type.as_deref();
+        let protobuf = payload::protobuf_in(content_type, &publish.payload);
+        let form = protobuf.map_or(ReplyForm::Json, |_| ReplyForm::Protobuf);
+        let result = match protobuf {
+            Some(payload) => self.run_protobuf(peer, method, request, payload).await,
+            None => self
+                .run(peer, method, request, &publish.payload)
+                .await
+                .map(done_in_json),
+        };
         let Some(address) = address else {
             return result.map(|_| ());
         };
-        let reply: RawReply = match result {
-            Ok(result) => Reply::Ok(result),
+        let reply = match result {
+            Ok(reply) => reply,
             Err(refusal @ Refusal::Store(_)) => return Err(refusal),
-            Err(refusal) => Reply::refused(refusal.name(), refusal.to_string()),
+            Err(refusal) => form.refusal(refusal.name(), refusal.to_string()),
         };
-        let mut message = json_publish(&address.topic, &reply);
-        message.properties.correlation_data = address.correlation;
         let around = address.topic.len() + address.identifiers.len() * 5 + 64;
-        let correlation = message.properties.correlation_data.as_ref();
-        let whole = message.payload.len() + around + correlation.map_or(0, Bytes::len);
-        if whole > packet_of(peer) {
-            let reply = RawReply::refused(ErrorName::Limit, "larger than your Maximum Packet Size");
-            message.payload = json_publish(&address.topic, &reply).payload;
-        }
+        let correlation = address.correlation.as_ref().map_or(0, Bytes::len);
+        let fits = reply.len() + around + correlation <= packet_of(peer);
+        let reply = if fits {
+            reply
+        } else {
+            form.refusal(
+                ErrorName::Limit,
+                "larger than your Maximum Packet Size".into(),
+            )
+        };
+        let mut message = form.publish(&address.topic, reply);
+        message.properties.correlation_data = address.correlation;
         peer.reader
             .reply(Arc::new(message), address.qos, address.identifiers);
         Ok(())
+    }
+
+    /// Runs a call that came in protobuf, and returns its reply.
+    async fn run_protobuf(
+        &self,
+        peer: &Peer,
+        method: &str,
+        request: Request,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, Refusal> {
+        self.check_size(payload)?;
+        let params = protobuf::request_as_json(method, payload).map_err(Refusal::Format)?;
+        if method == "msg.history" {
+            return self
+                .msg_history_in_protobuf(peer, self.parse(&params)?)
+                .await;
+        }
+        let result = self.run(peer, method, request, &params).await?;
+        protobuf::reply_from_json(method, result.get()).map_err(|error| {
+            tracing::error!(method, error, "a result is not what the schema says");
+            Refusal::Format(error)
+        })
     }
 
     fn address(
@@ -185,11 +222,44 @@ impl ChatPlugin {
     }
 
     fn parse<'a, T: Deserialize<'a>>(&self, payload: &'a [u8]) -> Result<T, Refusal> {
+        self.check_size(payload)?;
+        parse_request(payload, self.payload_limits.json_depth_max).map_err(Refusal::format)
+    }
+
+    fn check_size(&self, payload: &[u8]) -> Result<(), Refusal> {
         if payload.len() > self.payload_limits.body_bytes_max {
             return Err(Refusal::format("the request is too large"));
         }
-        parse_request(payload, self.payload_limits.json_depth_max).map_err(Refusal::format)
+        Ok(())
     }
+}
+
+/// In which form a reply goes: that of its request.
+#[derive(Clone, Copy)]
+enum ReplyForm {
+    Json,
+    Protobuf,
+}
+
+impl ReplyForm {
+    fn refusal(self, code: ErrorName, message: String) -> Vec<u8> {
+        let failure = Failure { code, message };
+        match self {
+            Self::Json => json_bytes(&RawReply::Error(failure)),
+            Self::Protobuf => protobuf::refusal(&failure),
+        }
+    }
+
+    fn publish(self, topic: &str, reply: Vec<u8>) -> Publish {
+        match self {
+            Self::Json => server_publish(topic, reply, payload::JSON),
+            Self::Protobuf => server_publish(topic, reply, payload::PROTOBUF),
+        }
+    }
+}
+
+fn done_in_json(result: Box<RawValue>) -> Vec<u8> {
+    json_bytes(&RawReply::Ok(result))
 }
 
 /// Bytes of a payload that fit into a packet for this client, with its properties.

@@ -7,7 +7,7 @@ use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, digest16};
-use proto::topics::{FilterTopic, Form, LogStart, Names, Scope};
+use proto::topics::{FilterTopic, LogStart, Names, Scope};
 
 use super::ChatPlugin;
 use super::peer::{Peer, Record};
@@ -183,8 +183,7 @@ impl ChatPlugin {
             return Ok(Err(ReasonCode::QuotaExceeded));
         }
         let conversation = match &parsed {
-            FilterTopic::Inbox { form: Form::Pb, .. }
-            | FilterTopic::Account
+            FilterTopic::Account
             | FilterTopic::Typing(_)
             | FilterTopic::Device
             | FilterTopic::Presence(_) => return Ok(Err(ReasonCode::ImplementationSpecificError)),
@@ -257,9 +256,7 @@ impl ChatPlugin {
         };
         match parsed {
             FilterTopic::Inbox { form, scope } => {
-                if let Some(form) = crate::render::Form::of(*form) {
-                    reader.subscribe_inbox(form, one(*scope), options);
-                }
+                reader.subscribe_inbox(*form, one(*scope), options);
             }
             FilterTopic::Receipts(scope) => {
                 reader.subscribe_receipts(one(*scope), options);
@@ -478,8 +475,7 @@ fn deactivate(reader: &Reader, subscription: &Subscription) {
         return;
     };
     let existed = match &parsed {
-        FilterTopic::Inbox { form, scope } => crate::render::Form::of(*form)
-            .is_some_and(|form| reader.unsubscribe_inbox(form, one(*scope))),
+        FilterTopic::Inbox { form, scope } => reader.unsubscribe_inbox(*form, one(*scope)),
         FilterTopic::Receipts(scope) => reader.unsubscribe_receipts(one(*scope)),
         FilterTopic::Rpc(names) => reader.unsubscribe_replies(name(names).as_deref()),
         FilterTopic::Errors(names) => reader.unsubscribe_errors(name(names).as_deref()),

@@ -1,11 +1,15 @@
-//! Entries and receipts as the server writes them in JSON.
+//! Entries as the server writes them, in JSON and in protobuf, and receipts.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
+use prost::Message;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::ids::{ConversationId, MessageId, Seq, UserId};
+use crate::schema::{Change, ClientMessage};
+use crate::wire::Wire;
 
 /// One entry as JSON, in this order: `cid`, `seq`, `mseq`, `ts`, `kind`, `from`, `mid`, then what it refers to, `format`, and
 /// the body, whose key tells its kind, at last what happened to it since. Always one line: line breaks between the tokens of a JSON body, the only bytes of it that change,
@@ -44,9 +48,9 @@ pub struct LogEntry<'a> {
     pub body: EntryBody<'a>,
     /// The edit whose body is shown.
     pub edited: Option<Edited>,
-    /// How many users reacted, and with what: `"reactions":{"👍":{"n":2}}`.
+    /// How many users reacted, and with what: `"reactions":[{"emoji":"👍","count":2}]`.
     pub reactions: &'a [(Box<str>, u32)],
-    /// With which of them the reader did: `"me":true`.
+    /// With which of them the reader did: `"mine":true`.
     pub mine: &'a [Box<str>],
     /// It is pinned.
     pub pinned: bool,
@@ -68,6 +72,9 @@ pub enum EntryBody<'a> {
     Text(&'a str),
     /// A message in JSON, as the sender wrote it: `"format":"json","m":{…}`. It must be JSON.
     Json(&'a str),
+    /// A message in protobuf, as the sender wrote it: in JSON `"format":"protobuf","m":{…}`, the fields that the schema
+    /// knows. It must be a `ClientMessage`.
+    Protobuf(&'a [u8]),
     /// What the server says of a change: `"format":"system","data":{…}`. It must be JSON.
     System(&'a str),
     /// Nothing more to be seen: `"format":"none","reason":"…"`, with the kind `gone`.
@@ -107,10 +114,7 @@ impl GoneReason {
 impl LogEntry<'_> {
     /// The entry as one line of JSON.
     pub fn to_json(&self) -> String {
-        let body_bytes = match self.body {
-            EntryBody::Text(text) | EntryBody::Json(text) | EntryBody::System(text) => text.len(),
-            EntryBody::Gone(_) => 0,
-        };
+        let body_bytes = self.body.len();
         let mut out = String::with_capacity(320 + body_bytes + body_bytes / 8);
         // Ids, kinds and handles have no character that JSON would escape.
         write!(
@@ -139,6 +143,10 @@ impl LogEntry<'_> {
                 out.push_str(r#""format":"json","m":"#);
                 push_one_line(&mut out, json);
             }
+            EntryBody::Protobuf(message) => {
+                out.push_str(r#""format":"protobuf","m":"#);
+                out.push_str(&json_of(message));
+            }
             EntryBody::System(json) => {
                 out.push_str(r#""format":"system","data":"#);
                 push_one_line(&mut out, json);
@@ -154,27 +162,131 @@ impl LogEntry<'_> {
         out
     }
 
+    fn write_happened(&self, out: &mut Wire) {
+        let places = [(15, self.reply_to), (16, self.thread)];
+        for (field, place) in places {
+            out.number(field, place.map_or(0, Seq::get));
+        }
+        if let Some(Edited { seq, ts }) = self.edited {
+            let mut edited = Wire::with_capacity(16);
+            edited.number(1, seq.get());
+            edited.number(2, ts);
+            out.bytes(17, &edited.into_bytes());
+        }
+        for (emoji, count) in self.reactions {
+            let mut reaction = Wire::with_capacity(16 + emoji.len());
+            reaction.text(1, emoji);
+            reaction.number(2, u64::from(*count));
+            reaction.number(3, u64::from(self.mine.contains(emoji)));
+            out.bytes(18, &reaction.into_bytes());
+        }
+        out.number(19, u64::from(self.pinned));
+        out.number(20, self.expires.unwrap_or_default());
+        out.number(21, self.target.map_or(0, Seq::get));
+    }
+
     fn push_happened(&self, out: &mut String) {
         if let Some(Edited { seq, ts }) = self.edited {
             write!(out, r#","edited":{{"seq":{seq},"ts":{ts}}}"#)
                 .expect("writing to a String cannot fail");
         }
         for (index, (emoji, count)) in self.reactions.iter().enumerate() {
-            out.push_str(if index == 0 { r#","reactions":{"# } else { "," });
+            out.push_str(if index == 0 { r#","reactions":["# } else { "," });
+            out.push_str(r#"{"emoji":"#);
             push_json_string(out, emoji);
-            write!(out, r#":{{"n":{count}"#).expect("writing to a String cannot fail");
+            write!(out, r#","count":{count}"#).expect("writing to a String cannot fail");
             if self.mine.contains(emoji) {
-                out.push_str(r#","me":true"#);
+                out.push_str(r#","mine":true"#);
             }
             out.push('}');
         }
         if !self.reactions.is_empty() {
-            out.push('}');
+            out.push(']');
         }
         if self.pinned {
             out.push_str(r#","pinned":true"#);
         }
     }
+
+    /// The entry as a protobuf `LogEntry`. A body in protobuf is in it as the sender wrote it, unknown fields included; of
+    /// a body in JSON the known fields, and beside them the text itself.
+    pub fn to_protobuf(&self) -> Vec<u8> {
+        let mut out = Wire::with_capacity(192 + 2 * self.body.len());
+        out.text(1, &self.cid.to_string());
+        out.number(2, self.seq.get());
+        out.number(3, self.mseq);
+        out.number(4, self.ts);
+        out.text(5, self.kind);
+        let mut from = Wire::with_capacity(32 + self.handle.len());
+        from.text(1, &self.from.to_string());
+        from.text(2, self.handle);
+        out.bytes(6, &from.into_bytes());
+        out.text(7, self.mid.as_str());
+        match self.body {
+            EntryBody::Text(text) => {
+                out.text(8, "text");
+                out.text(9, text);
+            }
+            EntryBody::Json(json) => {
+                out.text(8, "json");
+                out.bytes(10, &protobuf_of::<ClientMessage>(json));
+                out.text(11, json);
+            }
+            EntryBody::Protobuf(message) => {
+                out.text(8, "protobuf");
+                out.bytes(10, message);
+            }
+            EntryBody::System(json) => {
+                out.text(8, "system");
+                out.bytes(12, &protobuf_of::<Change>(json));
+            }
+            EntryBody::Gone(reason) => {
+                out.text(8, "none");
+                out.text(13, reason.name());
+            }
+        }
+        self.write_happened(&mut out);
+        out.into_bytes()
+    }
+}
+
+impl<'a> EntryBody<'a> {
+    /// The text that people see; `None`: there is nothing to be seen.
+    pub fn shown(&self) -> Option<Cow<'a, str>> {
+        #[derive(Deserialize)]
+        struct Shown<'b> {
+            #[serde(borrow)]
+            t: Cow<'b, str>,
+        }
+        match *self {
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Json(json) => serde_json::from_str(json).ok().map(|Shown { t }| t),
+            Self::Protobuf(message) => ClientMessage::decode(message)
+                .ok()
+                .map(|message| Cow::Owned(message.t)),
+            Self::System(_) | Self::Gone(_) => None,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Json(text) | Self::System(text) => text.len(),
+            Self::Protobuf(message) => message.len(),
+            Self::Gone(_) => 0,
+        }
+    }
+}
+
+/// What the schema knows of a body in JSON; nothing, if it is none of its messages.
+fn protobuf_of<T: Message + Default + for<'de> Deserialize<'de>>(json: &str) -> Vec<u8> {
+    let message: T = serde_json::from_str(json).unwrap_or_default();
+    message.encode_to_vec()
+}
+
+/// What the schema knows of a body in protobuf; nothing, if it is no message.
+fn json_of(message: &[u8]) -> String {
+    let message = ClientMessage::decode(message).unwrap_or_default();
+    serde_json::to_string(&message).unwrap_or_else(|_| "{}".to_owned())
 }
 
 /// As [`LogEntry::to_json`], inside of a larger JSON text. Fails if a body that must be JSON is not.
@@ -200,16 +312,26 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// `{"kind":"gap","cid":…,"from":…,"to":…,"reason":…}`.
+    /// A `LogEntry` of the kind `gap`: `{"cid":…,"kind":"gap","gap":{"from":…,"to":…,"reason":…}}`.
     pub fn to_json(&self) -> String {
-        let Self {
-            cid,
-            from,
-            to,
-            reason,
-        } = self;
-        let reason = reason.name();
-        format!(r#"{{"kind":"gap","cid":"{cid}","from":{from},"to":{to},"reason":"{reason}"}}"#)
+        let Self { cid, from, to, .. } = self;
+        let reason = self.reason.name();
+        format!(
+            r#"{{"cid":"{cid}","kind":"gap","gap":{{"from":{from},"to":{to},"reason":"{reason}"}}}}"#
+        )
+    }
+
+    /// The same in protobuf.
+    pub fn to_protobuf(&self) -> Vec<u8> {
+        let mut gap = Wire::with_capacity(32);
+        gap.number(1, self.from.get());
+        gap.number(2, self.to.get());
+        gap.text(3, self.reason.name());
+        let mut out = Wire::with_capacity(80);
+        out.text(1, &self.cid.to_string());
+        out.text(5, "gap");
+        out.bytes(14, &gap.into_bytes());
+        out.into_bytes()
     }
 }
 
@@ -274,6 +396,7 @@ mod tests {
 
     use super::*;
     use crate::ids::ConversationKind;
+    use crate::schema;
 
     fn entry<'a>(mid: &'a MessageId, body: EntryBody<'a>) -> LogEntry<'a> {
         LogEntry {
@@ -326,6 +449,101 @@ mod tests {
         assert!(serde_json::to_string(&entry(&mid, EntryBody::Json("{"))).is_err());
     }
 
+    fn bodies<'a>(message: &'a [u8], json: &'a str) -> [EntryBody<'a>; 5] {
+        let change = r#"{"title":"a","history":{"last":3},"members":[{"uid":"u","role":"owner"}]}"#;
+        [
+            EntryBody::Text("hello\n"),
+            EntryBody::Json(json),
+            EntryBody::Protobuf(message),
+            EntryBody::System(change),
+            EntryBody::Gone(GoneReason::Expired),
+        ]
+    }
+
+    #[test]
+    fn an_entry_is_the_same_in_json_and_in_protobuf() {
+        let mid = "m-1".parse().unwrap();
+        let json = r#"{"t":"hi","kind":"image","media":[{"id":"x","w":3}],"opaque":"AAE="}"#;
+        let message: ClientMessage = serde_json::from_str(json).unwrap();
+        let reactions = [("👍".into(), 2), ("a".into(), 1)];
+        let mine = ["a".into()];
+        for body in bodies(&message.encode_to_vec(), json) {
+            let entry = LogEntry {
+                reply_to: Some(Seq::new(3)),
+                target: Some(Seq::new(4)),
+                thread: Some(Seq::new(2)),
+                expires: Some(9),
+                edited: Some(Edited {
+                    seq: Seq::new(8),
+                    ts: 5,
+                }),
+                reactions: &reactions,
+                mine: &mine,
+                pinned: true,
+                ..entry(&mid, body)
+            };
+            let from_json: schema::LogEntry = serde_json::from_str(&entry.to_json()).unwrap();
+            let mut from_protobuf = schema::LogEntry::decode(&*entry.to_protobuf()).unwrap();
+            let verbatim = std::mem::take(&mut from_protobuf.json);
+            assert_eq!(from_protobuf, from_json);
+            let is_json = matches!(body, EntryBody::Json(_));
+            assert_eq!(verbatim, if is_json { json } else { "" });
+            let value: Value = serde_json::from_str(&entry.to_json()).unwrap();
+            assert_eq!(
+                serde_json::to_value(&from_json).unwrap(),
+                value,
+                "no key is lost"
+            );
+        }
+    }
+
+    #[test]
+    fn a_gap_is_the_same_in_json_and_in_protobuf() {
+        let gap = Gap {
+            cid: ConversationId::from_parts(ConversationKind::Group, [0; 16]),
+            from: Seq::new(3),
+            to: Seq::new(5),
+            reason: GoneReason::Deleted,
+        };
+        let from_json: schema::LogEntry = serde_json::from_str(&gap.to_json()).unwrap();
+        let from_protobuf = schema::LogEntry::decode(&*gap.to_protobuf()).unwrap();
+        assert_eq!(from_json, from_protobuf);
+        assert_eq!(from_json.kind, "gap");
+        assert_eq!(from_json.gap.unwrap().to, 5);
+    }
+
+    #[test]
+    fn people_see_the_text() {
+        let json = r#"{"x":1,"t":"a\u0021\n","kind":"image"}"#;
+        let message = b"\x0a\x02b!";
+        let shown = bodies(message, json).map(|body| body.shown());
+        let shown = shown.each_ref().map(Option::as_deref);
+        assert_eq!(
+            shown,
+            [Some("hello\n"), Some("a!\n"), Some("b!"), None, None]
+        );
+    }
+
+    #[test]
+    fn unknown_fields_of_a_body_survive_in_its_own_form() {
+        let mid = "m-1".parse().unwrap();
+        let mut message = b"\x0a\x02hi".to_vec();
+        message.extend(b"\xa2\x3f\x03new"); // field 1012
+        let in_protobuf = entry(&mid, EntryBody::Protobuf(&message)).to_protobuf();
+        assert!(
+            in_protobuf
+                .windows(message.len())
+                .any(|part| part == message)
+        );
+        let json = r#"{"t":"hi","ext":[1,2.50]}"#;
+        let in_protobuf = entry(&mid, EntryBody::Json(json)).to_protobuf();
+        let decoded = schema::LogEntry::decode(&*in_protobuf).unwrap();
+        assert_eq!(
+            (decoded.m.unwrap().t.as_str(), decoded.json.as_str()),
+            ("hi", json)
+        );
+    }
+
     #[test]
     fn what_it_refers_to_comes_before_the_body_and_what_happened_behind() {
         let mid = "m-1".parse().unwrap();
@@ -348,7 +566,7 @@ mod tests {
         assert!(
             json.ends_with(concat!(
                 r#""mid":"m-1","reply_to":3,"thread":2,"expires":9,"format":"text","t":"a","#,
-                r#""edited":{"seq":8,"ts":5},"reactions":{"👍":{"n":2,"me":true},"\"":{"n":1}},"pinned":true}"#
+                r#""edited":{"seq":8,"ts":5},"reactions":[{"emoji":"👍","count":2,"mine":true},{"emoji":"\"","count":1}],"pinned":true}"#
             )),
             "{json}"
         );
@@ -386,6 +604,8 @@ mod tests {
             )
         );
         assert_eq!(serde_json::from_str::<Receipts>(&json).unwrap(), receipts);
+        let in_schema: schema::Receipts = serde_json::from_str(&json).unwrap();
+        assert_eq!((in_schema.read_all, in_schema.moves[0].d), (1, 2));
     }
 
     proptest! {
@@ -396,6 +616,14 @@ mod tests {
             prop_assert!(!line.contains(['\n', '\r']));
             let value: Value = serde_json::from_str(&line).unwrap();
             prop_assert_eq!(value["t"].as_str(), Some(text.as_str()));
+        }
+
+        #[test]
+        fn every_text_survives_protobuf(text in "(?s).{0,300}", mseq: u64) {
+            let mid = "m-1".parse().unwrap();
+            let entry = LogEntry { mseq, ..entry(&mid, EntryBody::Text(&text)) };
+            let decoded = schema::LogEntry::decode(&*entry.to_protobuf()).unwrap();
+            prop_assert_eq!((decoded.t, decoded.mseq), (text, mseq));
         }
 
         #[test]

@@ -11,6 +11,7 @@
 
 mod acl;
 mod actions;
+mod asyncapi;
 mod campaign;
 mod clients;
 mod crash;
@@ -24,6 +25,7 @@ mod login;
 mod monitor;
 mod operation;
 mod persistence;
+mod protobuf;
 mod refusals;
 mod rpc;
 mod strangers;

@@ -295,15 +295,16 @@ fn body_is_what_its_content_type_says() {
     Login::new("bob").connect(server.address()).disconnect();
     let mut alice = Login::new("alice").connect(server.address());
     let json = r#"{"t":"x","unknown":{"kept":[1,2.50]}}"#;
-    let rows: [(&str, &[u8], Option<&str>); 6] = [
+    let rows: [(&str, &[u8], Option<&str>); 7] = [
         ("text/plain", json.as_bytes(), None),
         ("application/json", json.as_bytes(), None),
         ("application/json", b"text", Some("format")),
         ("text/plain", b"\xff", Some("format")),
         ("image/png", b"x", Some("format")),
+        ("application/x-mqchat+protobuf", b"\x0a\x01x", None),
         (
             "application/x-mqchat+protobuf",
-            b"\x0a\x01x",
+            b"\x0a\x05x",
             Some("format"),
         ),
     ];
@@ -322,7 +323,9 @@ fn body_is_what_its_content_type_says() {
     assert_eq!(log[0]["t"], json);
     assert_eq!(log[1]["format"], "json");
     assert_eq!(log[1]["m"]["unknown"], json!({"kept": [1, 2.5]}));
-    assert_eq!(log.len(), 2);
+    assert_eq!(log[2]["format"], "protobuf");
+    assert_eq!(log[2]["m"], json!({"t": "x"}));
+    assert_eq!(log.len(), 3);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use broker::hooks::{Delivery, Room};
 use proto::ids::{ConversationId, Seq};
 
 use super::{Key, LOG_SLOT, Matched, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted};
-use crate::render::{Form, Line};
+use crate::delivery::flow::form_of;
+use crate::render::Line;
 
 /// A pull under way.
 pub(super) struct Out<'a> {
@@ -104,7 +105,7 @@ impl State {
                 None => (line.log(&line.log_topic()), Vec::new()),
             };
         }
-        let message = Form::from_slot(slot).map(|form| line.publish_again(form));
+        let message = form_of(slot).map(|form| line.publish_again(form));
         let filters = self.inbox.get(usize::from(slot));
         let matched = filters.and_then(|filters| filters.matched(&conversation));
         (
@@ -309,7 +310,7 @@ impl State {
             let shown = filters
                 .matched(&id)
                 .filter(|matched| !(matched.no_local && line.entry.device == out.me.device));
-            let form = u8::try_from(slot).ok().and_then(Form::from_slot);
+            let form = u8::try_from(slot).ok().and_then(form_of);
             let copy = shown.zip(form.and_then(|form| line.publish(form)));
             let Some((matched, message)) = copy else {
                 flow.passed(slot, seq, false);

@@ -1,6 +1,5 @@
 //! Calls that send messages and act on them.
 
-use bytes::Bytes;
 use proto::ids::{MessageId, Seq, UserId};
 use proto::payload;
 use proto::topics::Target;
@@ -9,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::wire::Changed;
 use super::{LISTED_PER_TOKEN, room_of};
-use crate::domain::entry::BodyFormat;
 use crate::domain::overlay::React;
 use crate::plugin::ChatPlugin;
+use crate::plugin::acts::Written;
 use crate::plugin::peer::Peer;
 use crate::service::acts::Acting;
 use crate::service::membership::Request;
@@ -76,6 +75,7 @@ pub(super) struct AskReact {
 pub(super) struct AskPin {
     cid: Target,
     seq: Seq,
+    #[serde(default)]
     pinned: bool,
 }
 
@@ -128,23 +128,22 @@ impl ChatPlugin {
         request: Request,
         asked: Send,
     ) -> Result<Changed, Refusal> {
-        let (format, body, in_body) = self.body(asked.t, asked.m)?;
-        let in_body = in_body.as_ref();
+        let written = self.body(asked.t, asked.m)?;
         let agreed = |asked: Option<Seq>, in_body: Option<Seq>| match (asked, in_body) {
             (Some(asked), Some(in_body)) if asked != in_body => {
                 Err(Refusal::format("two messages to refer to that differ"))
             }
             (asked, in_body) => Ok(asked.or(in_body)),
         };
-        let mid = asked.mid.or_else(|| in_body?.mid.clone());
+        let mid = asked.mid.or(written.mid);
         let message = Message {
             mid: mid.unwrap_or(request.id),
             has_own_mid: true,
-            format,
-            body,
-            reply_to: agreed(asked.reply_to, in_body.and_then(|body| body.reply_to))?,
-            thread: agreed(asked.thread, in_body.and_then(|body| body.thread))?,
-            ttl_s: asked.ttl_s.or_else(|| in_body?.ttl_s),
+            format: written.format,
+            body: written.body,
+            reply_to: agreed(asked.reply_to, written.reply_to)?,
+            thread: agreed(asked.thread, written.thread)?,
+            ttl_s: asked.ttl_s.or(written.ttl_s),
             exchange: None,
         };
         let judged = self
@@ -172,7 +171,7 @@ impl ChatPlugin {
         request: Request,
         asked: Edit,
     ) -> Result<Changed, Refusal> {
-        let (format, body, _) = self.body(asked.t, asked.m)?;
+        let Written { format, body, .. } = self.body(asked.t, asked.m)?;
         let acting = self.acting_in(peer, request, &asked.cid, asked.seq).await?;
         let place = self.service.edit(&acting, format, body).await?;
         Ok(Changed::from(place))
@@ -277,26 +276,13 @@ impl ChatPlugin {
     }
 
     /// A body as `t` or `m`.
-    fn body(
-        &self,
-        t: Option<String>,
-        m: Option<Box<RawValue>>,
-    ) -> Result<(BodyFormat, Bytes, Option<payload::ClientMessage>), Refusal> {
-        let (content_type, format, body) = match (t, m) {
-            (Some(text), None) => (payload::TEXT, BodyFormat::Text, Bytes::from(text)),
-            (None, Some(json)) => {
-                let body = Bytes::copy_from_slice(json.get().as_bytes());
-                (payload::JSON, BodyFormat::Json, body)
-            }
+    fn body(&self, t: Option<String>, m: Option<Box<RawValue>>) -> Result<Written, Refusal> {
+        let (content_type, bytes) = match (&t, &m) {
+            (Some(text), None) => (payload::TEXT, text.as_bytes()),
+            (None, Some(json)) => (payload::JSON, json.get().as_bytes()),
             _ => return Err(Refusal::format("a body as t or as m")),
         };
-        let classified = payload::classify(Some(content_type), &body, &self.payload_limits)
-            .map_err(|error| Refusal::format(error.to_string()))?;
-        let message = match classified {
-            payload::Body::Json(message) => Some(message),
-            _ => None,
-        };
-        Ok((format, body, message))
+        self.written(Some(content_type), bytes)
     }
 
     async fn acting_in(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proto::ids::{ConversationId, Seq, UserId};
 use proto::payload::Gap;
+use proto::rpc::protobuf::history_reply;
 use serde_json::value::RawValue;
 
 use super::wire::{
@@ -21,6 +22,35 @@ use crate::service::history::{Seen, Window};
 
 /// Members that `conv.get` lists.
 const MEMBERS_LISTED_MAX: usize = 1_024;
+
+/// A part of a log, before it has a form.
+struct Page {
+    rows: Vec<Row>,
+    more: bool,
+    head: Seq,
+}
+
+/// A part of a page: an entry with the reactions of its reader, or a run of entries that are gone.
+enum Row {
+    Line(Line, Vec<Box<str>>),
+    Gap(Gap),
+}
+
+impl Row {
+    fn to_json(&self) -> String {
+        match self {
+            Self::Line(line, mine) => line.to_json(mine),
+            Self::Gap(gap) => gap.to_json(),
+        }
+    }
+
+    fn to_protobuf(&self) -> Vec<u8> {
+        match self {
+            Self::Line(line, mine) => line.to_protobuf(mine),
+            Self::Gap(gap) => gap.to_protobuf(),
+        }
+    }
+}
 
 impl ChatPlugin {
     pub(super) async fn conv_get(&self, peer: &Peer, asked: Get) -> Result<Conversation, Refusal> {
@@ -109,6 +139,31 @@ impl ChatPlugin {
         peer: &Peer,
         asked: AskHistory,
     ) -> Result<HistoryPage, Refusal> {
+        let page = self.page(peer, asked).await?;
+        let mut entries = Vec::with_capacity(page.rows.len());
+        for row in page.rows {
+            let json = RawValue::from_string(row.to_json());
+            entries.push(json.map_err(|error| Refusal::format(error.to_string()))?);
+        }
+        Ok(HistoryPage {
+            entries,
+            more: page.more,
+            head: page.head,
+        })
+    }
+
+    /// The reply to `msg.history` in protobuf.
+    pub(super) async fn msg_history_in_protobuf(
+        &self,
+        peer: &Peer,
+        asked: AskHistory,
+    ) -> Result<Vec<u8>, Refusal> {
+        let page = self.page(peer, asked).await?;
+        let entries: Vec<_> = page.rows.iter().map(Row::to_protobuf).collect();
+        Ok(history_reply(&entries, page.more, page.head))
+    }
+
+    async fn page(&self, peer: &Peer, asked: AskHistory) -> Result<Page, Refusal> {
         let window = match (asked.before, asked.after) {
             (Some(_), Some(_)) => return Err(Refusal::format("before or after, not both")),
             (Some(seq), None) => Window::Before(seq),
@@ -116,7 +171,7 @@ impl ChatPlugin {
             (None, None) => Window::Before(Seq::MAX),
         };
         let cid = self.cid(peer, &asked.cid).await?;
-        // A quarter of the room for bodies, which JSON may lengthen; each entry takes some 400 bytes beside.
+        // A quarter of the room for bodies, which JSON may lengthen and protobuf may double; each entry takes some 400 bytes beside.
         let half = room_of(peer) / 2;
         let limit = asked.limit.unwrap_or(50).min(half / 400);
         let history = self
@@ -124,29 +179,14 @@ impl ChatPlugin {
             .history(peer.actor, cid, window, (limit, half / 2))
             .await?;
         Self::charge(peer, history.entries.len() / LISTED_PER_TOKEN);
-        let mut entries = Vec::with_capacity(history.entries.len());
         let is_run = |a: &Seen, b: &Seen| {
             a.entry.gone.is_some()
                 && a.entry.gone == b.entry.gone
                 && a.entry.seq.next() == b.entry.seq
         };
-        for run in history.entries.chunk_by(is_run) {
-            let json = match run {
-                [one] => {
-                    let line = Line::new(Arc::new(one.entry.clone()), one.handle.clone());
-                    line.to_json(&one.reactions)
-                }
-                _ => match gap(cid, run) {
-                    Some(gap) => gap.to_json(),
-                    None => continue,
-                },
-            };
-            entries.push(
-                RawValue::from_string(json).map_err(|error| Refusal::format(error.to_string()))?,
-            );
-        }
-        Ok(HistoryPage {
-            entries,
+        let runs = history.entries.chunk_by(is_run);
+        Ok(Page {
+            rows: runs.filter_map(|run| row(cid, run)).collect(),
             more: history.more,
             head: history.head,
         })
@@ -178,12 +218,17 @@ impl ChatPlugin {
     }
 }
 
-/// What stands for a run of entries of which there is nothing to see.
-fn gap(cid: ConversationId, run: &[Seen]) -> Option<Gap> {
-    Some(Gap {
+/// One entry, or what stands for a run of entries of which there is nothing to see.
+fn row(cid: ConversationId, run: &[Seen]) -> Option<Row> {
+    let (first, last) = (run.first()?, run.last()?);
+    if run.len() == 1 {
+        let line = Line::new(Arc::new(first.entry.clone()), first.handle.clone());
+        return Some(Row::Line(line, first.reactions.clone()));
+    }
+    Some(Row::Gap(Gap {
         cid,
-        from: run.first()?.entry.seq,
-        to: run.last()?.entry.seq,
-        reason: run.first()?.entry.gone?,
-    })
+        from: first.entry.seq,
+        to: last.entry.seq,
+        reason: first.entry.gone?,
+    }))
 }
