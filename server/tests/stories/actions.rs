@@ -860,7 +860,10 @@ fn an_edit_shows_nobody_what_the_message_did_not() {
         }
         assert_eq!(told(&mut world.alice, &delete, "all"), None);
         let shown = world.carol.history(&world.cid);
-        assert_eq!(shown[1]["reason"], "deleted", "for those who left, too");
+        assert_eq!(
+            shown[1]["gap"]["reason"], "deleted",
+            "for those who left, too"
+        );
     }
 }
 

@@ -128,7 +128,7 @@ impl ChatPlugin {
         request: Request,
         asked: Send,
     ) -> Result<Changed, Refusal> {
-        let written = self.body(asked.t, asked.m)?;
+        let written = self.body(asked.t.as_deref(), asked.m.as_deref())?;
         let agreed = |asked: Option<Seq>, in_body: Option<Seq>| match (asked, in_body) {
             (Some(asked), Some(in_body)) if asked != in_body => {
                 Err(Refusal::format("two messages to refer to that differ"))
@@ -171,7 +171,7 @@ impl ChatPlugin {
         request: Request,
         asked: Edit,
     ) -> Result<Changed, Refusal> {
-        let Written { format, body, .. } = self.body(asked.t, asked.m)?;
+        let Written { format, body, .. } = self.body(asked.t.as_deref(), asked.m.as_deref())?;
         let acting = self.acting_in(peer, request, &asked.cid, asked.seq).await?;
         let place = self.service.edit(&acting, format, body).await?;
         Ok(Changed::from(place))
@@ -276,8 +276,8 @@ impl ChatPlugin {
     }
 
     /// A body as `t` or `m`.
-    fn body(&self, t: Option<String>, m: Option<Box<RawValue>>) -> Result<Written, Refusal> {
-        let (content_type, bytes) = match (&t, &m) {
+    fn body(&self, t: Option<&str>, m: Option<&RawValue>) -> Result<Written, Refusal> {
+        let (content_type, bytes) = match (t, m) {
             (Some(text), None) => (payload::TEXT, text.as_bytes()),
             (None, Some(json)) => (payload::JSON, json.get().as_bytes()),
             _ => return Err(Refusal::format("a body as t or as m")),
