@@ -255,8 +255,22 @@ pub fn permit(
     match verdict {
         Verdict::Allowed { qos_max } => Ok(qos_max),
         Verdict::Refused(reason) => Err(reason),
-        Verdict::Unsaid if hooks.authorize(client, access, topic) => Ok(Qos::ExactlyOnce),
+        Verdict::Unsaid if hooks.authorize(client.who(), access, topic) => Ok(Qos::ExactlyOnce),
         Verdict::Unsaid => Err(ReasonCode::NotAuthorized),
+    }
+}
+
+/// May a client that is away have this published, by the rules and the rights of now?
+pub(crate) fn permit_absent(
+    hooks: &dyn Hooks,
+    rules: &Rules,
+    who: Who<'_>,
+    publish: &Publish,
+) -> bool {
+    match rules.current().judge(who, Request::publish(publish)) {
+        Verdict::Allowed { .. } => true,
+        Verdict::Refused(_) => false,
+        Verdict::Unsaid => hooks.authorize(who, Access::Publish, &publish.topic),
     }
 }
 
@@ -293,7 +307,7 @@ pub(crate) fn permit_publish(
         });
         unsaid
     };
-    if unsaid && !hooks.authorize(client, Access::Publish, &publish.topic) {
+    if unsaid && !hooks.authorize(client.who(), Access::Publish, &publish.topic) {
         return Err(ReasonCode::NotAuthorized);
     }
     Ok(())

@@ -92,6 +92,9 @@ pub struct Config {
     pub retained_bytes_max: usize,
     /// What outlives the process, and what PUBACK means for it. Default `always`.
     pub persistence: Persistence,
+    /// No further messages are kept for persistent sessions, or retained, when the files of the sessions occupy so many
+    /// bytes of disk, before it is full; 0: no limit. Read by whoever opens the sessions. Default 0.
+    pub sessions_disk_bytes_max: u64,
     /// Seconds between two looks at the statistics in `$SYS/broker/…`; 0: there are none. Default 10.
     pub sys_interval_s: u64,
     /// Milliseconds without progress after which a write to a stalled client ends its connection. Default 30,000.
@@ -169,6 +172,7 @@ impl Default for Config {
             retained_messages_max: 100_000,
             retained_bytes_max: 256 * 1024 * 1024,
             persistence: Persistence::Always,
+            sessions_disk_bytes_max: 0,
             sys_interval_s: 10,
             write_timeout_ms: 30_000,
             slow_client_s: 5,

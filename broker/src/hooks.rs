@@ -51,13 +51,24 @@ pub trait Hooks: Send + Sync + 'static {
         &self,
         _user: &str,
         _request: &AuthenticateRequest,
-    ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
+    ) -> Result<Option<Credential>, ReasonCode> {
         Err(ReasonCode::BadAuthenticationMethod)
     }
 
-    /// Somebody who gave this user name could not prove by SCRAM-SHA-256 that he has its password, or there is no such
-    /// user: for whoever counts failed logins.
-    fn on_scram_refused(&self, _user: &str, _request: &AuthenticateRequest) {}
+    /// Who a login by SCRAM-SHA-256 is whose proof was judged: `proved` is what `scram_credential` said, if the client
+    /// has the password to it; `None` after a wrong proof, and always for a user whom nobody knows. A failed login is
+    /// counted here, and one that is right may be refused all the same: nothing has been answered yet.
+    ///
+    /// # Errors
+    /// The refusal that CONNACK carries; always one if nothing was proved.
+    async fn scram_login(
+        &self,
+        _user: &str,
+        _request: &AuthenticateRequest,
+        _proved: Option<&Credential>,
+    ) -> Result<Identity, ReasonCode> {
+        Err(ReasonCode::BadAuthenticationMethod)
+    }
 
     /// Begins an enhanced authentication (5.0) by a method that is not built in, at CONNECT or, without user name and
     /// password, on a live connection. The default knows no method.
@@ -72,9 +83,9 @@ pub trait Hooks: Send + Sync + 'static {
         Err(ReasonCode::BadAuthenticationMethod)
     }
 
-    /// May this client publish to, or subscribe to, this ordinary topic (one outside the plugin's root)? Asked when the
-    /// operator's rules say nothing.
-    fn authorize(&self, client: &ClientInfo, access: Access, topic: &str) -> bool;
+    /// May they publish to, or subscribe to, this ordinary topic (one outside the plugin's root)? Asked when the operator's
+    /// rules say nothing; for the will of a client that is away too, when its time has come.
+    fn authorize(&self, who: Who<'_>, access: Access, topic: &str) -> bool;
 
     /// A session opens, before CONNACK. An earlier connection of the same (user, client identifier) has been closed and
     /// its `on_disconnected` has been called.
@@ -275,11 +286,15 @@ pub struct ClientInfo {
 impl ClientInfo {
     /// What the operator's rules say to this.
     pub fn judge(&self, request: Request<'_>) -> Verdict {
-        let who = Who {
+        self.rules.current().judge(self.who(), request)
+    }
+
+    /// Who is asked about.
+    pub fn who(&self) -> Who<'_> {
+        Who {
             user: &self.identity.name,
             client_id: &self.client_id,
-        };
-        self.rules.current().judge(who, request)
+        }
     }
 
     /// Asks the connection to `pull` soon. Cheap, from any thread, also after the connection has ended.

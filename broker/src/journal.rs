@@ -31,6 +31,8 @@ pub(crate) struct Journal {
     /// The last number that a session, a message or a subscription got.
     numbers: AtomicU64,
     congested: AtomicBool,
+    /// The disk budget is used up: no further messages.
+    full: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +110,7 @@ impl Journal {
             ready: Condvar::new(),
             numbers: AtomicU64::new(next),
             congested: AtomicBool::new(false),
+            full: AtomicBool::new(false),
         }
     }
 
@@ -146,6 +149,16 @@ impl Journal {
             inner.wakers.push(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// The disk budget is used up, or no more.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// Is there no disk for further messages?
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -286,6 +299,11 @@ impl Entry {
     }
 
     /// A number that nothing at rest has.
+    /// Is there no disk for further messages?
+    pub(crate) fn is_full(&self) -> bool {
+        self.journal.is_full()
+    }
+
     pub(crate) fn next_number(&self) -> u64 {
         self.journal.next_number()
     }

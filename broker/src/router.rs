@@ -75,6 +75,8 @@ pub(crate) struct Routed {
     pub(crate) dropped: usize,
     /// It was to be retained, and there was no room.
     pub(crate) retained_refused: bool,
+    /// Nobody got it: it was to be at rest, and the disk budget is used up.
+    pub(crate) no_disk: bool,
 }
 
 impl Router {
@@ -131,7 +133,14 @@ impl Router {
             };
         }
         let receivers = publisher.receivers(self, &shared.live().topic);
-        if shared.entry.is_none() && shared.live().qos > Qos::AtMostOnce && receivers.may_store() {
+        let kept = shared.live().qos > Qos::AtMostOnce && receivers.may_store();
+        if kept && publisher.is_told && self.is_full() {
+            return Routed {
+                no_disk: true,
+                ..Routed::default()
+            };
+        }
+        if shared.entry.is_none() && kept {
             shared.entry = self.open();
         }
         let dropped = receivers.give(&mut shared, publisher.number);
@@ -139,6 +148,7 @@ impl Router {
             entry: shared.entry.filter(|entry| !entry.is_empty()),
             dropped,
             retained_refused,
+            no_disk: false,
         }
     }
 
@@ -178,6 +188,13 @@ impl Router {
             *entry = shared.entry;
         }
         full
+    }
+
+    /// Is there no disk for what is to be at rest?
+    fn is_full(&self) -> bool {
+        self.journal
+            .as_ref()
+            .is_some_and(|journal| journal.is_full())
     }
 
     /// A place in the order of what is to be at rest, if anything is.

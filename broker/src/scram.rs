@@ -19,7 +19,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use crate::codec::reason::ReasonCode;
-use crate::hooks::{AuthenticateRequest, Authentication, AuthenticationStep, Hooks, Identity};
+use crate::hooks::{AuthenticateRequest, Authentication, AuthenticationStep, Hooks};
 
 /// The name of the method.
 pub const METHOD: &str = "SCRAM-SHA-256";
@@ -76,7 +76,7 @@ pub(crate) struct Scram {
     hooks: Arc<dyn Hooks>,
     secret: [u8; 32],
     request: AuthenticateRequest,
-    challenge: Option<(Option<Identity>, Challenge)>,
+    challenge: Option<(bool, Challenge)>,
 }
 
 impl Scram {
@@ -96,19 +96,17 @@ impl Scram {
 
     async fn begin(&mut self, first: &[u8]) -> Result<AuthenticationStep, ReasonCode> {
         let first = ClientFirst::parse(first).ok_or(ReasonCode::NotAuthorized)?;
-        let (identity, credential) = match self
+        let known = self
             .hooks
             .scram_credential(&first.user, &self.request)
-            .await?
-        {
-            Some((identity, credential)) => (Some(identity), credential),
-            None => (None, Credential::fake(&self.secret, &first.user)),
-        };
+            .await?;
+        let is_known = known.is_some();
+        let credential = known.unwrap_or_else(|| Credential::fake(&self.secret, &first.user));
         let mut nonce = [0; 18];
         getrandom::fill(&mut nonce).map_err(|_| ReasonCode::ServerUnavailable)?;
         let challenge = Challenge::new(&first, credential, &BASE64.encode(&nonce));
         let message = Bytes::copy_from_slice(challenge.server_first.as_bytes());
-        self.challenge = Some((identity, challenge));
+        self.challenge = Some((is_known, challenge));
         Ok(AuthenticationStep::Continue(message))
     }
 }
@@ -116,16 +114,20 @@ impl Scram {
 #[async_trait]
 impl Authentication for Scram {
     async fn step(&mut self, data: Bytes) -> Result<AuthenticationStep, ReasonCode> {
-        let Some((identity, challenge)) = self.challenge.take() else {
+        let Some((is_known, challenge)) = self.challenge.take() else {
             return self.begin(&data).await;
         };
-        let signature = challenge.verify(&data);
-        if let (Some(identity), Some(signature)) = (identity, signature) {
-            let data = Some(signature.into());
-            return Ok(AuthenticationStep::Done { identity, data });
-        }
-        self.hooks.on_scram_refused(&challenge.user, &self.request);
-        Err(ReasonCode::NotAuthorized)
+        let signature = challenge.verify(&data).filter(|_| is_known);
+        let proved = signature.is_some().then_some(&challenge.credential);
+        let login = self
+            .hooks
+            .scram_login(&challenge.user, &self.request, proved);
+        let identity = login.await?;
+        let data = signature.ok_or(ReasonCode::NotAuthorized)?;
+        Ok(AuthenticationStep::Done {
+            identity,
+            data: Some(data.into()),
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::acl::{Request, Rules, Verdict, Who};
+use crate::acl::{self, Rules, Who};
 use crate::clock;
 use crate::codec::packet::{Publish, Will};
 use crate::config::Config;
@@ -110,15 +110,13 @@ impl Server {
         }
     }
 
-    /// Publishes the will of a client that is away, unless the rules of now forbid it. What they do not say the plugin has
-    /// said when the client left.
+    /// Publishes the will of a client that is away, if the rules and the rights of now allow it.
     fn publish_pending_will(&self, will: PendingWill, session: Option<u64>, now: Instant) {
         let who = Who {
             user: &will.name,
             client_id: &will.client_id,
         };
-        let request = Request::publish(&will.publish);
-        if let Verdict::Refused(_) = self.rules.current().judge(who, request) {
+        if !acl::permit_absent(&*self.hooks, &self.rules, who, &will.publish) {
             self.metrics.publishes_refused.increment();
             debug!(user = %will.name, topic = %will.publish.topic, "will not authorized");
             if let Some((number, mut entry)) = session.zip(self.router.open()) {

@@ -4,6 +4,7 @@
 //! lock and marker, the commit watermark that tells a cut-off log from a complete one, and the condition that remembers a
 //! write that failed. Stores of any kind are built of these parts. `docs/storage.md` draws the files.
 
+pub mod budget;
 pub mod bulk;
 pub mod condition;
 pub mod directory;
@@ -11,6 +12,8 @@ pub mod directory;
 pub mod fjall;
 pub mod kv;
 pub mod memory;
+#[cfg(any(feature = "fjall", feature = "sled"))]
+pub mod offline;
 pub mod recover;
 pub mod sessions;
 #[cfg(feature = "sled")]

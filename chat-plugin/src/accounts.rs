@@ -11,6 +11,8 @@
 //!    A hash imported from Mosquitto (`mosquitto`) takes the same way, and is replaced by argon2id when it was right.
 //! 4. In dev mode an unknown handle becomes a user with the password given.
 //!
+//! SCRAM-SHA-256 proves a password without sending it, by keys of its own (`scram`), if the configuration wants them kept.
+//!
 //! A CONNECT without a password, over a connection whose client certificate was verified, is that of the user whom the
 //! certificate names, if the configuration says so.
 //!
@@ -21,6 +23,7 @@ mod hashing;
 mod manage;
 mod mosquitto;
 mod refused;
+mod scram;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -40,7 +43,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub use self::error::{AccountError, AuthError};
-use self::hashing::{HashError, Hashing};
+use self::hashing::{HashError, Hashing, Kept};
 use self::mosquitto::MosquittoHash;
 use self::refused::RefusedLogins;
 use self::throttle::{Attempt, Throttle};
@@ -70,6 +73,9 @@ pub struct AccountsConfig {
     pub argon2_memory_kib: u32,
     /// Passes of argon2id over it (OWASP: at least 2).
     pub argon2_passes: u32,
+    /// Keep what SCRAM-SHA-256 needs of each password as well. It is easier to attack than the argon2id hash, for whoever
+    /// steals the store.
+    pub scram: bool,
     /// Tokens of one user.
     pub tokens_per_user_max: u32,
     /// Let whom a verified client certificate names in without a password.
@@ -95,6 +101,7 @@ impl Default for AccountsConfig {
             cache_max: 10_000,
             argon2_memory_kib: 19_456,
             argon2_passes: 2,
+            scram: false,
             tokens_per_user_max: 100,
             certificate_login: false,
             login_failures_per_min: 6,
@@ -238,12 +245,7 @@ impl Accounts {
         let result = match (name, &request.password, certificate) {
             // Who sends a password is judged by it.
             (Some(name), Some(password), _) => {
-                // All processes of this machine are one place.
-                let from = request
-                    .peer
-                    .ip()
-                    .unwrap_or_else(|| Ipv4Addr::LOCALHOST.into());
-                self.authenticate(from, name, password).await
+                self.authenticate(place_of(request), name, password).await
             }
             (None, None, Some(certificate)) => self.login_by_certificate(&certificate.user).await,
             (Some(name), None, Some(certificate)) if *name == certificate.user => {
@@ -252,7 +254,8 @@ impl Accounts {
             _ => Err(AuthError::Incomplete),
         };
         if let Err(error) = &result {
-            self.refused.tell(request, error, clock::monotonic());
+            let name = request.user_name.as_deref();
+            self.refused.tell(name, request, error, clock::monotonic());
         }
         result
     }
@@ -435,10 +438,21 @@ impl Accounts {
         if now.is_none_or(|now| now.id != user.id || now.password_hash != user.password_hash) {
             return Err(AuthError::BadCredentials);
         }
-        if let Some(key) = key {
-            self.verified.insert(key, user.id, clock::monotonic());
+        self.remember(&user, password);
+        self.follow_scram_option(user, password).await
+    }
+
+    /// Keeps the keys of a password that was right if SCRAM has been allowed since it was set, or gives them up.
+    async fn follow_scram_option(&self, user: User, password: &[u8]) -> Result<User, AuthError> {
+        if user.scram.is_some() == self.config.scram {
+            return Ok(user);
         }
-        Ok(user)
+        let scram = self.hashing.scram(password).await;
+        let scram = self.hashed(scram)?;
+        let phc = user.password_hash.clone().unwrap_or_default();
+        let now = self.renew(&user, Kept { phc, scram }).await?;
+        now.filter(|now| now.password_hash == user.password_hash)
+            .ok_or(AuthError::BadCredentials)
     }
 
     /// The password of a user whose hash came from Mosquitto. Of two first logins at once, one replaces the hash, and the
@@ -450,10 +464,11 @@ impl Accounts {
         password: &[u8],
     ) -> Result<User, AuthError> {
         let renewed = self.hashing.renew(password, imported).await;
-        let Some(phc) = self.hashed(renewed)? else {
+        let Some(kept) = self.hashed(renewed)? else {
             return Err(AuthError::BadCredentials);
         };
-        let Some(now) = self.replace_imported(user, &phc).await? else {
+        let phc = kept.phc.clone();
+        let Some(now) = self.renew(user, kept).await? else {
             return Err(AuthError::BadCredentials);
         };
         let stored = now.password_hash.as_deref().unwrap_or_default();
@@ -480,8 +495,8 @@ impl Accounts {
 
     /// As slow as a wrong password of a known user, so that handles cannot be probed.
     async fn refuse_as_slowly(&self, password: &[u8]) -> Result<User, AuthError> {
-        let hash = self.hashing.hash(password).await;
-        self.hashed(hash)?;
+        let wasted = self.hashing.waste(password).await;
+        self.hashed(wasted)?;
         Err(AuthError::BadCredentials)
     }
 
@@ -527,6 +542,12 @@ impl Accounts {
         }
         AuthError::Busy
     }
+}
+
+/// Where somebody comes from. All processes of this machine are one place.
+fn place_of(request: &AuthenticateRequest) -> IpAddr {
+    let address = request.peer.ip();
+    address.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into())
 }
 
 impl fmt::Debug for Accounts {

@@ -38,6 +38,22 @@ pub struct Config {
     pub receipt_moves_max: u32,
     /// Messages counted in one receipt.
     pub receipt_counts_max: u32,
+    /// A user whose last connection ends is online for so long, in milliseconds: a reconnect shows nothing.
+    pub presence_grace_ms: u32,
+    /// Least time between two changes of one user that his watchers are told, in milliseconds.
+    pub presence_interval_ms: u32,
+    /// Users whom one connection may watch.
+    pub presence_watched_per_connection_max: u32,
+    /// Connections that may watch one user.
+    pub presence_watchers_per_user_max: u32,
+    /// Exceptions in one setting of privacy.
+    pub privacy_except_max: u32,
+    /// Least time between two hints that a user types in a conversation, in milliseconds.
+    pub typing_interval_ms: u32,
+    /// Such a hint ends after so long without a repeat, in milliseconds.
+    pub typing_expiry_ms: u32,
+    /// Hints at once, of all users; further ones are not told.
+    pub typing_hints_max: u32,
     /// Messages, calls and subscriptions per second of one device; 0: no limit.
     pub device_messages_per_s: u32,
     /// How many a device that has rested may send at once.
@@ -75,6 +91,14 @@ impl Default for Config {
             receipt_interval_max_ms: 5_000,
             receipt_moves_max: 256,
             receipt_counts_max: 5_000,
+            presence_grace_ms: 10_000,
+            presence_interval_ms: 1_000,
+            presence_watched_per_connection_max: 256,
+            presence_watchers_per_user_max: 5_000,
+            privacy_except_max: 256,
+            typing_interval_ms: 3_000,
+            typing_expiry_ms: 6_000,
+            typing_hints_max: 100_000,
             device_messages_per_s: 20_000,
             device_messages_burst: 100_000,
             user_messages_per_s: 20_000,
@@ -133,6 +157,12 @@ impl Config {
                 self.receipt_interval_ms,
                 600_000,
             ),
+            ("presence_grace_ms", self.presence_grace_ms, 0, 3_600_000),
+            ("presence_interval_ms", self.presence_interval_ms, 0, 60_000),
+            // A profile is one row.
+            ("privacy_except_max", self.privacy_except_max, 0, 1_024),
+            ("typing_interval_ms", self.typing_interval_ms, 0, 60_000),
+            ("typing_expiry_ms", self.typing_expiry_ms, 1, 600_000),
             (
                 "conversation_cache_max",
                 self.conversation_cache_max,

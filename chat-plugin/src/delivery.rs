@@ -85,6 +85,24 @@ impl Online {
         }
     }
 
+    /// Is any connection of this user open?
+    pub(crate) fn has(&self, user: UserId) -> bool {
+        let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
+        readers.contains_key(&user)
+    }
+
+    /// Connections of these users that want to know who is typing there.
+    pub(crate) fn typing_listeners(
+        &self,
+        users: impl Iterator<Item = UserId>,
+        conversation: ConversationId,
+    ) -> Vec<Arc<Reader>> {
+        let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
+        let of_users = users.filter_map(|user| readers.get(&user)).flatten();
+        let listening = of_users.filter(|reader| reader.wants_typing(conversation));
+        listening.cloned().collect()
+    }
+
     fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
         let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
         for reader in users.iter().filter_map(|user| readers.get(user)).flatten() {
@@ -243,6 +261,13 @@ impl Delivery {
         }
         if !moves.is_empty() {
             self.progress.push(moves);
+        }
+    }
+
+    /// Something that only this user's own devices are told of has changed, and is durable.
+    pub(crate) fn account_changed(&self, user: UserId) {
+        for reader in self.online.of(user) {
+            reader.account().changed();
         }
     }
 

@@ -1,9 +1,12 @@
 //! Pure values and rules of chat. No I/O, no clock, no tasks.
 
+pub mod account;
 pub mod conversation;
 pub mod device;
 pub mod entry;
 pub mod member;
 pub mod overlay;
 pub mod permission;
+pub mod presence;
+pub mod profile;
 pub mod user;

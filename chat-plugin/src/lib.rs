@@ -1,6 +1,7 @@
 //! The rules of chat, on top of `broker::hooks`.
 
 pub mod accounts;
+pub(crate) mod agenda;
 pub mod clock;
 pub mod config;
 pub mod conversations;
@@ -9,8 +10,10 @@ pub mod domain;
 pub mod metrics;
 pub mod names;
 pub mod plugin;
+pub(crate) mod presence;
 pub(crate) mod rate;
 pub mod receipts;
 pub mod render;
 pub mod service;
 pub mod store;
+pub(crate) mod typing;

@@ -3,12 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use broker::metrics::{Counter, Gauge};
 use proto::error::ErrorName;
 
-/// Counters since the start of the process.
+/// Counters since the start of the process, and one of what there is now.
 #[derive(Debug, Default)]
 pub struct Metrics {
     refused: [AtomicU64; ErrorName::ALL.len()],
+    /// Subscriptions to the presence of a user, now.
+    pub presence_watches: Gauge,
+    /// States of users that connections were told.
+    pub presence_events: Counter,
+    /// Rows written because a user went offline, or chose how to be seen.
+    pub presence_writes: Counter,
+    /// Hints of typing that connections were told.
+    pub typing_events: Counter,
 }
 
 impl Metrics {

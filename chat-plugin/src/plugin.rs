@@ -9,6 +9,7 @@ mod dropped;
 mod ingest;
 mod logins;
 mod peer;
+mod presence;
 mod rpc;
 mod subscribe;
 
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use broker::acl::Who;
 use broker::codec::packet::{PacketId, Publish, SubscribeFilter};
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
@@ -25,12 +27,13 @@ use broker::hooks::{
     DeliveryRef, Hooks, Identity, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored,
     Ticket,
 };
+use broker::scram::Credential;
 use proto::ids::{DeviceId, MessageId, UserId};
 use proto::payload;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::answer::{json_publish, pair};
+pub(crate) use self::answer::{json_message, json_publish, pair};
 use self::logins::Logins;
 use self::peer::{Item, Limits, Peer, Record, Sessions};
 use self::subscribe::Start;
@@ -41,12 +44,15 @@ use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
+use crate::domain::user::User;
 use crate::metrics::Metrics;
 use crate::names::Names;
+use crate::presence::{Presence, PresenceLimits};
 use crate::rate::{Bucket, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
+use crate::typing::{Typing, TypingLimits};
 
 /// The rates of users who are connected.
 #[derive(Default)]
@@ -62,6 +68,8 @@ pub struct ChatPlugin {
     delivery: Arc<Delivery>,
     progress: Arc<Progress>,
     receipts: Arc<Receipts>,
+    presence: Arc<Presence>,
+    typing: Arc<Typing>,
     online: Arc<Online>,
     peers: RwLock<HashMap<u64, Arc<Peer>>>,
     /// Connections that have ended, but not what was being done for them.
@@ -71,7 +79,7 @@ pub struct ChatPlugin {
     started_ms: u64,
     payload_limits: payload::PayloadLimits,
     ordinary_topics_open: bool,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     tracker: TaskTracker,
     stop: CancellationToken,
     me: Weak<Self>,
@@ -116,6 +124,19 @@ impl ChatPlugin {
             (Arc::clone(&receipts), Arc::clone(&online)),
             tracker.clone(),
         ));
+        let metrics = Arc::new(Metrics::default());
+        let presence = Arc::new(Presence::new(
+            Arc::clone(&store),
+            (Arc::clone(&names), Arc::clone(&online)),
+            Arc::clone(&metrics),
+            PresenceLimits::of(&config),
+        ));
+        let typing = Arc::new(Typing::new(
+            (Arc::clone(&conversations), Arc::clone(&names)),
+            (Arc::clone(&online), Arc::clone(&presence)),
+            Arc::clone(&metrics),
+            TypingLimits::of(&config),
+        ));
         let payload_limits = payload::PayloadLimits {
             body_bytes_max: size(config.body_bytes_max),
             json_depth_max: size(config.json_depth_max),
@@ -133,6 +154,8 @@ impl ChatPlugin {
             delivery,
             progress,
             receipts,
+            presence,
+            typing,
             online,
             peers: RwLock::default(),
             leaving: Mutex::default(),
@@ -141,7 +164,7 @@ impl ChatPlugin {
             started_ms: crate::clock::now_ms(),
             payload_limits,
             ordinary_topics_open,
-            metrics: Metrics::default(),
+            metrics,
             tracker,
             stop: CancellationToken::new(),
             me: Weak::clone(me),
@@ -162,6 +185,10 @@ impl ChatPlugin {
             .spawn(async move { delivery.follow(feed, stop).await });
         let (receipts, stop) = (Arc::clone(&self.receipts), self.stop.clone());
         self.tracker.spawn(async move { receipts.run(stop).await });
+        let (presence, stop) = (Arc::clone(&self.presence), self.stop.clone());
+        self.tracker.spawn(async move { presence.run(stop).await });
+        let (typing, stop) = (Arc::clone(&self.typing), self.stop.clone());
+        self.tracker.spawn(async move { typing.run(stop).await });
         let (progress, stop) = (Arc::clone(&self.progress), self.stop.clone());
         self.tracker.spawn(async move { progress.run(stop).await });
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
@@ -199,6 +226,9 @@ impl ChatPlugin {
                     Ok(None) => {}
                     Err(error) => tracing::error!(%error, "a removed user could not be read"),
                 }
+                if let Err(error) = self.judge_watchers(user).await {
+                    tracing::error!(%error, "watchers of a removed user could not be judged");
+                }
             }
             // Noted first: who is on the way in finds it, and who is in already is found here.
             self.logins.changed(user, at);
@@ -220,7 +250,8 @@ impl ChatPlugin {
             if let Err(error) = self.drop_old_devices().await {
                 tracing::error!(%error, "old devices could not be dropped");
             }
-            if let Err(error) = self.service.store.maintain(crate::clock::now_ms()).await {
+            let (now_ms, oldest_ms) = (crate::clock::now_ms(), self.oldest_ms());
+            if let Err(error) = self.service.store.maintain(now_ms, oldest_ms).await {
                 tracing::error!(%error, "the hourly upkeep of the store failed");
             }
         }
@@ -247,8 +278,7 @@ impl ChatPlugin {
     async fn drop_old_devices(&self) -> Result<(), StoreError> {
         const PAGE: usize = 256;
         let store = &self.service.store;
-        let kept_ms = u64::from(self.service.config.cursor_days) * 24 * 3_600 * 1_000;
-        let oldest_ms = crate::clock::now_ms().saturating_sub(kept_ms);
+        let oldest_ms = self.oldest_ms();
         let mut after = None;
         loop {
             let users = store.users(after, PAGE).await?;
@@ -271,6 +301,12 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// Who has not been seen since then is not waited for any longer.
+    fn oldest_ms(&self) -> u64 {
+        let kept_ms = u64::from(self.service.config.cursor_days) * 24 * 3_600 * 1_000;
+        crate::clock::now_ms().saturating_sub(kept_ms)
     }
 
     /// When a device that is not connected was seen last. One that was when the server was killed is noted as connected,
@@ -379,6 +415,7 @@ impl ChatPlugin {
                 if kept && !device.subscriptions.is_empty() {
                     let start = Start::Resumed {
                         seen_ms,
+                        account: device.account,
                         kept: persistent,
                     };
                     restored = self.restore(&reader, &device, start, inflight).await?;
@@ -411,12 +448,16 @@ impl ChatPlugin {
             persistent,
             exchanges: persistent || resumed,
         };
+        let held = record.device.subscriptions.clone();
         let peer = Peer::new(actor, Arc::clone(&reader), sessions, limits, record);
+        let peer = Arc::new(peer);
         self.peers
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(client.connection, Arc::new(peer));
+            .insert(client.connection, Arc::clone(&peer));
         self.online.insert(Arc::clone(&reader));
+        self.presence.connected(user);
+        self.watch_again(&peer, &held);
         reader.catch_up_logs();
         self.catch_up_receipts(&reader);
         if reader.has_inbox() && reader.begin_attach() {
@@ -469,6 +510,7 @@ impl ChatPlugin {
         let Some(peer) = removed else { return };
         self.online.remove(&peer.reader);
         peer.reader.end();
+        self.presence.disconnected(&peer.reader);
         peer.tasks.close();
         if peer.tasks.is_empty()
             && let Ok(record) = peer.record.try_lock()
@@ -556,12 +598,13 @@ impl ChatPlugin {
                 .iter()
                 .filter_map(|(_, reference)| match Reference::decode(reference)? {
                     Reference::State { ts_ms } => Some(ts_ms),
-                    Reference::Entry { .. } => None,
+                    Reference::Entry { .. } | Reference::Account { .. } => None,
                 });
         let now_ms = crate::clock::now_ms();
         let unsure = unsure.chain(peer.reader.receipts_wait_since());
         let mut device = Device {
             receipts_ms: unsure.fold(now_ms, u64::min),
+            account: peer.reader.account().acknowledged(),
             last_seen_ms: now_ms,
             session_expiry: end.session_expiry,
             connected: false,
@@ -596,6 +639,7 @@ fn new_device(
         has_inbox: false,
         connected: true,
         receipts_ms: now_ms,
+        account: 0,
         last_seen_ms: now_ms,
     }
 }
@@ -614,7 +658,7 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
             seq,
             form: slot,
         }),
-        Reference::State { .. } => None,
+        Reference::State { .. } | Reference::Account { .. } => None,
     });
     at_rest.collect()
 }
@@ -623,6 +667,27 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
 fn is_expired(session_expiry: u32, seen_ms: u64, now_ms: u64) -> bool {
     let lasts_ms = u64::from(session_expiry) * 1_000;
     session_expiry != u32::MAX && now_ms > seen_ms.saturating_add(lasts_ms)
+}
+
+/// Who an account is to the broker.
+fn identity(user: &User) -> Identity {
+    Identity {
+        user: user.id.to_string().into(),
+        name: user.handle.as_str().into(),
+    }
+}
+
+/// What CONNACK says of a login that failed; `unproved` if the client proved to be nobody.
+fn refusal(error: &AuthError, unproved: ReasonCode) -> ReasonCode {
+    match error {
+        AuthError::Incomplete | AuthError::BadCredentials => unproved,
+        AuthError::Throttled { .. } => ReasonCode::ConnectionRateExceeded,
+        AuthError::Busy => ReasonCode::ServerBusy,
+        error => {
+            tracing::error!(%error, "a login could not be checked");
+            ReasonCode::ServerUnavailable
+        }
+    }
 }
 
 fn size(number: impl TryInto<usize>) -> usize {
@@ -639,27 +704,38 @@ impl Hooks for ChatPlugin {
         if matches!(self.service.store.health(), Health::Poisoned(_)) {
             return Err(ReasonCode::ServerUnavailable);
         }
-        let error = match self.accounts.login(&request).await {
-            Ok(user) => {
-                return Ok(Identity {
-                    user: user.id.to_string().into(),
-                    name: user.handle.as_str().into(),
-                });
-            }
-            Err(error) => error,
-        };
-        Err(match error {
-            AuthError::Incomplete | AuthError::BadCredentials => ReasonCode::BadUserNameOrPassword,
-            AuthError::Throttled { .. } => ReasonCode::ConnectionRateExceeded,
-            AuthError::Busy => ReasonCode::ServerBusy,
-            error => {
-                tracing::error!(%error, "a login could not be checked");
-                ReasonCode::ServerUnavailable
-            }
-        })
+        let login = self.accounts.login(&request).await;
+        let user = login.map_err(|error| refusal(&error, ReasonCode::BadUserNameOrPassword))?;
+        Ok(identity(&user))
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, _topic: &str) -> bool {
+    async fn scram_credential(
+        &self,
+        name: &str,
+        request: &AuthenticateRequest,
+    ) -> Result<Option<Credential>, ReasonCode> {
+        if !self.accounts.offers_scram() {
+            return Err(ReasonCode::BadAuthenticationMethod);
+        }
+        if matches!(self.service.store.health(), Health::Poisoned(_)) {
+            return Err(ReasonCode::ServerUnavailable);
+        }
+        let found = self.accounts.scram_credential(name, request).await;
+        found.map_err(|error| refusal(&error, ReasonCode::NotAuthorized))
+    }
+
+    async fn scram_login(
+        &self,
+        name: &str,
+        request: &AuthenticateRequest,
+        proved: Option<&Credential>,
+    ) -> Result<Identity, ReasonCode> {
+        let login = self.accounts.scram_login(name, request, proved).await;
+        let user = login.map_err(|error| refusal(&error, ReasonCode::NotAuthorized))?;
+        Ok(identity(&user))
+    }
+
+    fn authorize(&self, _who: Who<'_>, _access: Access, _topic: &str) -> bool {
         self.ordinary_topics_open
     }
 
@@ -766,6 +842,7 @@ impl Hooks for ChatPlugin {
         self.tracker.close();
         self.tracker.wait().await;
         self.progress.finish().await;
+        self.presence.finish().await;
         if let Err(error) = self.service.store.flush().await {
             tracing::error!(%error, "cursors could not be flushed at shutdown");
         }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::event::{Event, Others};
 use self::passed::{Passed, Told};
+use crate::agenda;
 use crate::conversations::{Live, MarksChange, MarksMoved};
 use crate::delivery::Online;
 use crate::delivery::progress::Progress;
@@ -104,7 +105,7 @@ impl Receipts {
             let next = self.agenda().next();
             let stopping = tokio::select! {
                 () = self.notify.notified() => false,
-                () = sleep_until(next) => false,
+                () = agenda::sleep_until(next) => false,
                 () = stop.cancelled() => true,
             };
             if stopping {
@@ -278,12 +279,5 @@ fn receipt_due(live: &Live, user: UserId, ts_ms: u64) -> Move {
         user,
         conversation: live.id(),
         ts_ms,
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

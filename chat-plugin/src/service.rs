@@ -5,7 +5,9 @@ pub mod history;
 pub mod marks;
 pub mod membership;
 pub mod people;
+pub(crate) mod privacy;
 pub mod send;
+pub mod sync;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -126,7 +128,7 @@ impl Service {
     }
 
     /// The conversation, for members of today only: what it is now is not for those who left.
-    async fn present(
+    pub(crate) async fn present(
         &self,
         user: UserId,
         id: ConversationId,

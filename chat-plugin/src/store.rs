@@ -6,8 +6,6 @@
 //! [`open`] chooses the backend: [`embedded::EmbeddedStore`] over one of the engines. `docs/storage.md` draws the rows.
 
 pub mod clock;
-#[cfg(any(feature = "fjall", feature = "sled"))]
-mod dump;
 pub mod embedded;
 mod metrics;
 mod options;
@@ -20,17 +18,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 pub use broker::store::Health;
 use broker::store::kv::EngineError;
+#[cfg(any(feature = "fjall", feature = "sled"))]
+use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 
+use crate::domain::account::{Changes, Preferences};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
 use crate::domain::overlay::{Pin, Reactions, Report};
+use crate::domain::presence::{PresenceChange, Standing};
+use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
 
-#[cfg(any(feature = "fjall", feature = "sled"))]
-pub use self::dump::{Compacted, Dumped, compact, dump, load};
 pub use self::metrics::StoreMetrics;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 pub use self::options::engine_of;
@@ -170,6 +171,33 @@ pub trait ChatStore: Send + Sync + 'static {
         conversation: Option<ConversationId>,
     ) -> Result<Vec<(ConversationId, Seq)>, StoreError>;
 
+    /// Conversations that changed for `user` after the account version `since`, in the order of their changes, at most
+    /// `limit`. Version 0 with nothing: [`ChatStore::hand_out`] was never called for this user.
+    async fn changes(&self, user: UserId, since: u64, limit: usize) -> Result<Changes, StoreError>;
+
+    /// The devices of `user` are told of these conversations as they are when this returns, or later: the next change of
+    /// each moves the account version. Returns the version. Durable.
+    async fn hand_out(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<u64, StoreError>;
+
+    /// What a user has decided about each of these conversations.
+    async fn preferences(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<Vec<Preferences>, StoreError>;
+
+    /// Replaces what a user has decided about a conversation. Durable.
+    async fn set_preferences(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        preferences: Preferences,
+    ) -> Result<(), StoreError>;
+
     /// Conversations in which receipts for `user` moved at or after `since_ms`, at most `limit`, newest first.
     async fn receipts_due(
         &self,
@@ -230,6 +258,23 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Users in the order of their ids, at most `limit` after `after`, removed ones included.
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError>;
 
+    /// What a user decided about himself; the defaults where nothing was stored.
+    async fn profile(&self, user: UserId) -> Result<Profile, StoreError>;
+
+    /// Replaces a profile, if it is still as it was. Says whether it was.
+    async fn replace_profile(
+        &self,
+        user: UserId,
+        before: Profile,
+        after: Profile,
+    ) -> Result<bool, StoreError>;
+
+    /// How a user wants to be seen, and when he was; the defaults where nothing was stored.
+    async fn presence(&self, user: UserId) -> Result<Standing, StoreError>;
+
+    /// Changes what is at rest of the presence of users, as [`Standing::apply`] says: relaxed, seen by reads when it returns.
+    async fn put_presence(&self, changes: Vec<PresenceChange>) -> Result<(), StoreError>;
+
     /// Stores a token.
     async fn put_token(&self, token: Token) -> Result<(), StoreError>;
 
@@ -255,8 +300,9 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Waits until every relaxed write so far is durable.
     async fn flush(&self) -> Result<(), StoreError>;
 
-    /// Drops idempotency keys and receipt rows whose time is over; compacts if the engine wants to. Called every hour.
-    async fn maintain(&self, now_ms: u64) -> Result<(), StoreError>;
+    /// Drops idempotency keys and receipt rows whose time is over, and QoS 2 exchanges that began before `oldest_ms`: their
+    /// client is not waited for any longer. Compacts if the engine wants to. Called every hour.
+    async fn maintain(&self, now_ms: u64, oldest_ms: u64) -> Result<(), StoreError>;
 
     /// Flushes, writes the commit watermark, and closes. Nothing works afterwards.
     async fn close(&self) -> Result<(), StoreError>;
@@ -438,6 +484,18 @@ pub enum StoreError {
     /// There is no such row.
     #[error("not found")]
     NotFound,
+}
+
+#[cfg(any(feature = "fjall", feature = "sled"))]
+impl From<OfflineError> for StoreError {
+    fn from(error: OfflineError) -> Self {
+        match error {
+            OfflineError::File(why) => Self::File(why),
+            OfflineError::Exists => Self::Exists,
+            OfflineError::Engine(error) => error.into(),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
 }
 
 impl From<EngineError> for StoreError {

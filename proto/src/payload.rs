@@ -5,11 +5,15 @@
 
 mod entry;
 pub(crate) mod line;
+mod presence;
 
 pub use entry::{
     Edited, EntryBody, Gap, GoneReason, LogEntry, Receipts, SenderCount, WatermarkMove,
 };
 pub use line::escape_line;
+pub use presence::{
+    PRESENCE_TEXT_MAX, Presence, PresenceChoice, PresenceState, Typing, TypingState,
+};
 
 use prost::Message;
 use serde::Deserialize;
@@ -94,6 +98,12 @@ pub enum PayloadError {
         /// As allowed.
         max: usize,
     },
+    /// A choice of presence is a state and a text, or JSON with `state` and `text`.
+    #[error("online, away, dnd or invisible, then a text of at most {PRESENCE_TEXT_MAX} bytes")]
+    NotAPresence,
+    /// Typing is `1`, `0` or `rec`.
+    #[error("1, 0 or rec is wanted")]
+    NotTyping,
     /// A mark is a number, or JSON with `seq` and `private`.
     #[error("not a place in a conversation")]
     NotAMark,

@@ -561,7 +561,7 @@ impl fmt::Display for FilterTopic {
         match self {
             Self::Inbox { form, scope } => write!(f, "chat/me/{}/{scope}", form.name()),
             Self::Receipts(scope) => write!(f, "chat/me/rcpt/{scope}"),
-            Self::Account => f.write_str("chat/me/ev/account"),
+            Self::Account => f.write_str(ACCOUNT_TOPIC),
             Self::Typing(scope) => write!(f, "chat/me/ev/typing/{scope}"),
             Self::Device => f.write_str("chat/me/dev"),
             Self::Rpc(names) => write!(f, "chat/me/rpc/{names}"),
@@ -582,6 +582,9 @@ pub fn txt_topic(cid: ConversationId) -> String {
     Form::Txt.topic(cid)
 }
 
+/// Where changes of the own list of conversations arrive.
+pub const ACCOUNT_TOPIC: &str = "chat/me/ev/account";
+
 /// `chat/me/pb/{cid}`: where entries arrive in protobuf.
 pub fn pb_topic(cid: ConversationId) -> String {
     Form::Pb.topic(cid)
@@ -590,6 +593,11 @@ pub fn pb_topic(cid: ConversationId) -> String {
 /// `chat/me/rcpt/{cid}`: where receipts arrive.
 pub fn rcpt_topic(cid: ConversationId) -> String {
     format!("chat/me/rcpt/{cid}")
+}
+
+/// `chat/me/ev/typing/{cid}`: where it is told who is typing.
+pub fn typing_topic(cid: ConversationId) -> String {
+    format!("chat/me/ev/typing/{cid}")
 }
 
 /// `chat/me/rpc/{req}`: where the reply to a call arrives.

@@ -197,12 +197,12 @@ enum LogCommand {
 }
 
 #[derive(Debug, Subcommand)]
-enum StoreCommand {
+pub(crate) enum StoreCommand {
     /// Give back the space of what was deleted
     Compact,
-    /// Write everything to a file, for another engine or as a backup
+    /// Write everything to a file, for another engine or as a backup; the sessions to a second one, FILE.sessions
     Dump { file: PathBuf },
-    /// Fill an empty store from a file that `dump` wrote
+    /// Fill an empty store from a file that `dump` wrote, and from FILE.sessions beside it
     Load { file: PathBuf },
 }
 
@@ -251,7 +251,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Store { place, command } => {
             let config = place.config()?;
-            print(&command.run(&config)?)
+            print(&crate::offline::run(command, &config)?)
         }
         Command::CheckConfig { config } => {
             let config = Config::read(config.as_deref(), &Overrides::default())?;
@@ -354,47 +354,6 @@ fn ask(place: &Place, request: Request, json: bool) -> Result<(), Failure> {
         let told = reply.as_json().map_err(std::io::Error::other);
         print(&told.map_err(Failure::io("the answer"))?)
     })
-}
-
-impl StoreCommand {
-    fn run(self, config: &Config) -> Result<String, Failure> {
-        use chat_plugin::store;
-        Ok(match self {
-            Self::Compact => {
-                let compacted =
-                    store::compact(&config.store_options()).map_err(config.store_failure())?;
-                format!(
-                    "{} → {} bytes on disk",
-                    compacted.before_bytes, compacted.after_bytes
-                )
-            }
-            Self::Dump { file } => {
-                if file.exists() {
-                    return Err(Failure::Refused(format!(
-                        "{} exists: a dump overwrites nothing, choose another name",
-                        file.display()
-                    )));
-                }
-                told(&store::dump(&config.store_options(), &file).map_err(config.store_failure())?)
-            }
-            Self::Load { file } => {
-                // A mistyped name makes no data directory.
-                std::fs::File::open(&file).map_err(Failure::io(file.display().to_string()))?;
-                serve::make_data_dir(&config.server.data_dir)?;
-                told(&store::load(&config.store_options(), &file).map_err(config.store_failure())?)
-            }
-        })
-    }
-}
-
-fn told(dumped: &chat_plugin::store::Dumped) -> String {
-    use std::fmt::Write;
-    let mut checksum = String::new();
-    for byte in dumped.checksum {
-        // Writing to a String cannot fail.
-        let _infallible = write!(checksum, "{byte:02x}");
-    }
-    format!("{} rows, SHA-256 {checksum}", dumped.rows)
 }
 
 /// A password from the terminal, without echo and twice, or one line of standard input. Never from the command line,

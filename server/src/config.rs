@@ -192,14 +192,7 @@ impl Config {
     /// Says which store it is about.
     pub(crate) fn store_failure(&self) -> impl FnOnce(StoreError) -> Failure {
         let directory = self.store_options().directory;
-        |error| match error {
-            StoreError::File(why) => Failure::Refused(why),
-            StoreError::Exists => Failure::Refused(format!(
-                "there is a store in {} already: `load` fills a new one only",
-                directory.display()
-            )),
-            error => Failure::Store { directory, error },
-        }
+        |error| Failure::Store { directory, error }
     }
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod import;
 mod log;
 mod monitor;
+mod offline;
 mod serve;
 
 use std::path::PathBuf;

@@ -108,18 +108,24 @@ fn open_sessions(config: &Config) -> Result<Option<Sessions>, Failure> {
     if config.broker.persistence == Persistence::Off || config.store.engine == EngineKind::Memory {
         return Ok(None);
     }
-    let options = SessionOptions {
-        engine: config.store.engine,
-        directory: config.server.data_dir.join(SESSIONS),
-        // Read at the start only.
-        memory_bytes: config.store.memory_bytes / 16,
-        accept_loss: config.store.accept_loss,
-    };
+    let options = session_options(config);
     let failure = |error| Failure::Store {
         directory: options.directory.clone(),
         error: StoreError::from(error),
     };
     sessions::open(&options).map(Some).map_err(failure)
+}
+
+/// How to open the sessions: what is said of the store's engine holds for theirs.
+pub(crate) fn session_options(config: &Config) -> SessionOptions {
+    SessionOptions {
+        engine: config.store.engine,
+        directory: config.server.data_dir.join(SESSIONS),
+        // Read at the start only.
+        memory_bytes: config.store.memory_bytes / 16,
+        disk_bytes_max: config.broker.sessions_disk_bytes_max,
+        accept_loss: config.store.accept_loss,
+    }
 }
 
 /// What the server must not go on without.
@@ -136,6 +142,9 @@ impl Stores {
         match (self.chat.health(), sessions) {
             (Health::Ready | Health::ReadOnly(_), Some(Health::Poisoned(why))) => {
                 Health::Poisoned(why)
+            }
+            (Health::Ready, Some(Health::ReadOnly(why))) => {
+                Health::ReadOnly(format!("sessions: {why}"))
             }
             (health, _) => health,
         }

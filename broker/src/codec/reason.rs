@@ -52,6 +52,59 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
+    /// What a refusal means, for people; `None` for what is none.
+    pub const fn text(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Success
+            | Self::GrantedQos1
+            | Self::GrantedQos2
+            | Self::DisconnectWithWillMessage
+            | Self::NoMatchingSubscribers
+            | Self::NoSubscriptionExisted
+            | Self::ContinueAuthentication
+            | Self::ReAuthenticate => return None,
+            Self::UnspecifiedError => "an error on the server",
+            Self::MalformedPacket => "malformed packet",
+            Self::ProtocolError => "protocol error",
+            Self::ImplementationSpecificError => "not possible on this server",
+            Self::UnsupportedProtocolVersion => "unsupported protocol version",
+            Self::ClientIdentifierNotValid => "client identifier not valid",
+            Self::BadUserNameOrPassword => "bad user name or password",
+            Self::NotAuthorized => "not authorized",
+            Self::ServerUnavailable => "server unavailable, try again later",
+            Self::ServerBusy => "server busy, try again later",
+            Self::Banned => "banned",
+            Self::ServerShuttingDown => "the server is shutting down",
+            Self::BadAuthenticationMethod => "authentication method not offered",
+            Self::KeepAliveTimeout => "keep alive timeout",
+            Self::SessionTakenOver => "another connection took the session over",
+            Self::TopicFilterInvalid => "topic filter not valid here",
+            Self::TopicNameInvalid => "topic name not valid here",
+            Self::PacketIdentifierInUse => "packet identifier in use",
+            Self::PacketIdentifierNotFound => "packet identifier not found",
+            Self::ReceiveMaximumExceeded => "receive maximum exceeded",
+            Self::TopicAliasInvalid => "topic alias not valid",
+            Self::PacketTooLarge => "packet too large",
+            Self::MessageRateTooHigh => "too many messages at once",
+            Self::QuotaExceeded => "quota exceeded",
+            Self::AdministrativeAction => "ended by an operator",
+            Self::PayloadFormatInvalid => "payload is not what it is said to be",
+            Self::RetainNotSupported => "retained messages not allowed here",
+            Self::QosNotSupported => "QoS not allowed here",
+            Self::UseAnotherServer => "use another server",
+            Self::ServerMoved => "the server has moved",
+            Self::SharedSubscriptionsNotSupported => "shared subscriptions not allowed here",
+            Self::ConnectionRateExceeded => {
+                "too many connections or failed logins, try again later"
+            }
+            Self::MaximumConnectTime => "connected for too long",
+            Self::SubscriptionIdentifiersNotSupported => {
+                "subscription identifiers not allowed here"
+            }
+            Self::WildcardSubscriptionsNotSupported => "wildcards not allowed here",
+        })
+    }
+
     /// The Reason Code with this number; `None` if there is none.
     pub const fn new(number: u8) -> Option<Self> {
         Some(match number {

@@ -30,6 +30,9 @@ pub struct ListenerConfig {
     pub client_certificates: ClientCertificates,
     /// PEM file with the certificates of those who issue certificates to clients.
     pub client_ca: Option<PathBuf>,
+    /// PEM file with revocation lists of those who issue certificates to clients: of each of them, or what it has issued is
+    /// refused. A list whose next update is overdue refuses, too.
+    pub client_crl: Option<PathBuf>,
     /// What of a client's certificate names its user. Default `common_name`.
     #[serde(default)]
     pub certificate_user: CertificateUser,
@@ -129,6 +132,7 @@ impl ListenerConfig {
             key: None,
             client_certificates: ClientCertificates::None,
             client_ca: None,
+            client_crl: None,
             certificate_user: CertificateUser::CommonName,
             websocket_path: None,
             origins: Vec::new(),
@@ -154,6 +158,7 @@ impl ListenerConfig {
             ("key", self.key.is_some(), tls, tls),
             ("client_certificates", asks, tls, false),
             ("client_ca", self.client_ca.is_some(), asks, asks),
+            ("client_crl", self.client_crl.is_some(), asks, false),
             (
                 "certificate_user",
                 self.certificate_user != plain_defaults.certificate_user,
@@ -235,7 +240,7 @@ mod tests {
         };
         assert_eq!(tls().check(), Ok(()));
         assert_eq!(unix.check(), Ok(()));
-        let wrong: [(&str, Change); 7] = [
+        let wrong: [(&str, Change); 8] = [
             ("key", |tls| tls.key = None),
             ("address", |tls| tls.address = None),
             ("origins", |tls| tls.origins = vec!["*".into()]),
@@ -243,6 +248,7 @@ mod tests {
             ("client_ca", |tls| {
                 tls.client_certificates = ClientCertificates::Required;
             }),
+            ("client_crl", |tls| tls.client_crl = Some("crl.pem".into())),
             ("proxy_sources", |tls| tls.proxy_protocol = true),
             ("certificate_user", |tls| {
                 tls.certificate_user = CertificateUser::Dns;

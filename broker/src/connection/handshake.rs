@@ -126,12 +126,26 @@ where
         hang_up(server, &mut link).await;
         return;
     };
-    let connack = ConnAck {
-        session_present: false,
-        reason,
-        properties: ConnAckProperties::default(),
+    let text = match &refused.cause {
+        Cause::Read(error) => Some(error.to_string().into()),
+        _ => reason.text().map(ByteString::from_static),
     };
-    link.send(&Packet::ConnAck(Box::new(connack)), version);
+    let connack = |reason_string| {
+        Packet::ConnAck(Box::new(ConnAck {
+            session_present: false,
+            reason,
+            properties: ConnAckProperties {
+                reason_string,
+                ..ConnAckProperties::default()
+            },
+        }))
+    };
+    let mut answer = connack(text);
+    // [MQTT-3.2.2-19]; in 3.1.1 there are no properties.
+    if !link.may_explain(encoded_len(&answer, version)) {
+        answer = connack(None);
+    }
+    link.send(&answer, version);
     close(server, &mut link).await;
 }
 
@@ -217,7 +231,10 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     link: &mut Link<S>,
 ) -> Result<Box<Connect>, Refused> {
     match link.read_packet().await {
-        Ok(Some(Packet::Connect(connect))) => Ok(connect),
+        Ok(Some(Packet::Connect(connect))) => {
+            link.note_limits(&connect.properties);
+            Ok(connect)
+        }
         Ok(None) => Err(Refused::silently(Cause::Closed)),
         // The decoder lets nothing but CONNECT through as the first packet.
         Ok(Some(_)) => Err(Refused::silently(Cause::Reason(ReasonCode::ProtocolError))),

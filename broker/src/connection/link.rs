@@ -17,6 +17,7 @@ use crate::clock;
 use crate::codec::decode::{DecodeError, Decoder};
 use crate::codec::encode::{encode, encode_publish};
 use crate::codec::packet::{Packet, Version};
+use crate::codec::properties::ConnectProperties;
 use crate::metrics::{Metrics, QosTally};
 use crate::session::Outgoing;
 
@@ -31,6 +32,8 @@ pub(crate) struct Link<S> {
     unflushed: bool,
     /// Since when the peer has taken nothing of what waits for it.
     blocked_since: Option<Instant>,
+    /// A refusal with a reason in words may have so many bytes.
+    refusal_bytes_max: u32,
     traffic: Traffic,
 }
 
@@ -78,6 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             output: BytesMut::new(),
             unflushed: false,
             blocked_since: None,
+            refusal_bytes_max: u32::MAX,
             traffic: Traffic::default(),
         }
     }
@@ -93,6 +97,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     pub(crate) const fn version(&self) -> Option<Version> {
         self.decoder.version()
+    }
+
+    /// As CONNECT says: words are not asked for, or have to fit.
+    pub(crate) fn note_limits(&mut self, properties: &ConnectProperties) {
+        let wanted = properties.request_problem_information.unwrap_or(true);
+        let max = properties.maximum_packet_size.unwrap_or(u32::MAX);
+        self.refusal_bytes_max = if wanted { max } else { 0 };
+    }
+
+    /// May a refusal have so many bytes, if it is longer than it has to be?
+    pub(crate) fn may_explain(&self, bytes: usize) -> bool {
+        bytes as u64 <= u64::from(self.refusal_bytes_max)
     }
 
     pub(crate) const fn set_packet_bytes_max(&mut self, packet_bytes_max: u32) {

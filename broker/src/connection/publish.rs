@@ -38,6 +38,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         let mut routed = server.route(publish, &mut self.publisher, now);
+        if routed.no_disk {
+            return Some(refused(ReasonCode::QuotaExceeded, "no disk to keep it"));
+        }
         if routed.retained_refused && self.session.version() == Version::V5 {
             return Some(refused(ReasonCode::QuotaExceeded, "no room to retain it"));
         }

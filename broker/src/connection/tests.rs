@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::open;
+use crate::acl::Who;
 use crate::codec::packet::{PacketId, Publish, Qos, SubscribeFilter};
 use crate::codec::properties::PublishProperties;
 use crate::codec::reason::ReasonCode;
@@ -40,7 +41,7 @@ impl Hooks for Silent {
         })
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, _topic: &str) -> bool {
+    fn authorize(&self, _who: Who<'_>, _access: Access, _topic: &str) -> bool {
         true
     }
 

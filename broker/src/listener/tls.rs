@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::AsyncWriteExt;
@@ -75,6 +75,7 @@ pub(super) struct Files {
 #[derive(Clone, Debug)]
 struct Clients {
     authorities: PathBuf,
+    revoked: Option<PathBuf>,
     required: bool,
     user: CertificateUser,
 }
@@ -89,6 +90,7 @@ impl Files {
             .filter(|_| asks)
             .map(|authorities| Clients {
                 authorities,
+                revoked: config.client_crl.clone(),
                 required: config.client_certificates == ClientCertificates::Required,
                 user: config.certificate_user,
             });
@@ -106,13 +108,17 @@ impl Files {
                 source,
             })
         };
+        let clients = self.clients.as_ref();
         Ok(Contents {
             certificate: read(&self.certificate)?,
             key: read(&self.key)?,
-            authorities: match &self.clients {
-                Some(clients) => Some(read(&clients.authorities)?),
-                None => None,
-            },
+            authorities: clients
+                .map(|clients| read(&clients.authorities))
+                .transpose()?,
+            revoked: clients
+                .and_then(|clients| clients.revoked.as_deref())
+                .map(read)
+                .transpose()?,
         })
     }
 
@@ -144,6 +150,12 @@ impl Files {
                 .map_err(|error| content(file, &error))?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier = match (&clients.revoked, &contents.revoked) {
+            (Some(file), Some(pem)) => verifier
+                .with_crls(revocation_lists(file, pem)?)
+                .enforce_revocation_expiration(),
+            _ => verifier,
+        };
         let verifier = if clients.required {
             verifier
         } else {
@@ -165,6 +177,7 @@ struct Contents {
     certificate: Vec<u8>,
     key: Vec<u8>,
     authorities: Option<Vec<u8>>,
+    revoked: Option<Vec<u8>>,
 }
 
 fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -174,6 +187,19 @@ fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
         return Err(content(file, &"there is no certificate in it"));
     }
     Ok(chain)
+}
+
+fn revocation_lists(
+    file: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let lists: Result<Vec<_>, pem::Error> =
+        CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    let lists = lists.map_err(|error| content(file, &error))?;
+    if lists.is_empty() {
+        return Err(content(file, &"there is no revocation list in it"));
+    }
+    Ok(lists)
 }
 
 fn content(file: &Path, problem: &dyn ToString) -> TlsError {

@@ -150,6 +150,9 @@ impl Router {
             shared.entry = self.open();
         }
         let clears = shared.live().payload.is_empty();
+        if !clears && shared.entry.as_ref().is_some_and(Journaled::is_full) {
+            return Err(Full);
+        }
         let message = Message {
             publish: Arc::clone(shared.compact()),
             expires_at: shared.expires_at,

@@ -125,6 +125,10 @@ impl Queue {
                 return Pushed::Full;
             }
             let durable = qos > Qos::AtMostOnce && self.is_durable();
+            if durable && !shared.has_disk() {
+                inner.dropped += 1;
+                return Pushed::Full;
+            }
             let publish = if away || durable || inner.messages.len() >= COMPACT_FROM {
                 shared.compact()
             } else {

@@ -1,10 +1,12 @@
 //! SUBSCRIBE and UNSUBSCRIBE: split between the router and the plugin, answered when both have answered.
 
+use bytestring::ByteString;
+
 use super::{Action, ProtocolError, Session, Subscribing};
 use crate::acl;
 use crate::codec::encode::encoded_len;
 use crate::codec::packet::{
-    Packet, PacketId, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe,
+    Packet, PacketId, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe, Version,
 };
 use crate::codec::properties::AckProperties;
 use crate::codec::reason::ReasonCode;
@@ -105,26 +107,29 @@ impl Session {
                 *reason = Some(reasons.next().unwrap_or(ReasonCode::UnspecifiedError));
             }
         }
-        let Some(reasons) = request.reasons.iter().map(|(_, reason)| *reason).collect() else {
+        let reasons = request.reasons.iter().map(|(_, reason)| *reason);
+        let Some(reasons) = reasons.collect::<Option<Vec<_>>>() else {
             return Ok(());
         };
         let request = self.requests.swap_remove(place);
         self.request_bytes -= request.bytes;
-        let (packet_id, properties) = (request.packet_id, AckProperties::default());
-        let packet = if request.subscribe {
-            Packet::SubAck(SubAck {
-                packet_id,
-                reasons,
-                properties,
-            })
-        } else {
-            Packet::UnsubAck(UnsubAck {
-                packet_id,
-                reasons,
-                properties,
-            })
+        let explains = self.terms.version == Version::V5 && self.terms.problem_information;
+        let properties = AckProperties {
+            reason_string: if explains { explained(&reasons) } else { None },
+            ..AckProperties::default()
         };
-        let bytes = encoded_len(&packet, self.terms.version);
+        let mut packet = request.answer(reasons, properties);
+        let len = |packet: &Packet| encoded_len(packet, self.terms.version);
+        if !self.fits(|| len(&packet)) {
+            // The Reason String is left out first [MQTT-3.9.2-1] [MQTT-3.11.2-1].
+            let (Packet::SubAck(SubAck { properties, .. })
+            | Packet::UnsubAck(UnsubAck { properties, .. })) = &mut packet
+            else {
+                return Ok(());
+            };
+            *properties = AckProperties::default();
+        }
+        let bytes = len(&packet);
         if !self.fits(|| bytes) {
             return Err(ProtocolError::AnswerTooLarge { bytes });
         }
@@ -140,3 +145,43 @@ fn filter_bytes(filter: &TopicFilter) -> usize {
 
 /// Set in the number of the part of a request that the router answers; request numbers are even.
 const ORDINARY_PART: u64 = 1;
+
+impl Request {
+    fn answer(&self, reasons: Vec<ReasonCode>, properties: AckProperties) -> Packet {
+        let packet_id = self.packet_id;
+        if self.subscribe {
+            Packet::SubAck(SubAck {
+                packet_id,
+                reasons,
+                properties,
+            })
+        } else {
+            Packet::UnsubAck(UnsubAck {
+                packet_id,
+                reasons,
+                properties,
+            })
+        }
+    }
+}
+
+/// The Reason String of an answer: which filters were refused, and why; `None` if none was.
+fn explained(reasons: &[ReasonCode]) -> Option<ByteString> {
+    let refused = reasons.iter().zip(1_u32..);
+    let mut refused = refused.filter_map(|(reason, number)| Some((number, reason.text()?)));
+    let (first, text) = refused.next()?;
+    if reasons.len() == 1 {
+        return Some(ByteString::from_static(text));
+    }
+    let mut parts = vec![format!("filter {first}: {text}")];
+    let others = refused.by_ref().take(EXPLAINED_MAX - 1);
+    parts.extend(others.map(|(number, text)| format!("filter {number}: {text}")));
+    let more = refused.count();
+    if more > 0 {
+        parts.push(format!("and {more} more"));
+    }
+    Some(parts.join(", ").into())
+}
+
+/// So many refusals are named in one Reason String.
+const EXPLAINED_MAX: usize = 4;

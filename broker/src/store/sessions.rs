@@ -24,11 +24,14 @@ use self::rows::Wall;
 use self::writer::Writer;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 use super::OpenOptions;
+use super::budget::{Budget, DiskGuard};
 use super::condition::Condition;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 use super::directory::{Directory, Format};
 use super::kv::EngineError;
 use super::memory::MemoryEngine;
+#[cfg(any(feature = "fjall", feature = "sled"))]
+use super::offline::Place;
 use super::{EngineKind, Health};
 use crate::clock;
 use crate::codec::packet::PacketId;
@@ -48,8 +51,25 @@ pub struct SessionOptions {
     pub directory: PathBuf,
     /// Memory for caches, in bytes. They are read at the start only: little is enough.
     pub memory_bytes: u64,
+    /// No further messages are kept when the files occupy so many bytes of disk; 0: no limit.
+    pub disk_bytes_max: u64,
     /// Start although acknowledged data is missing.
     pub accept_loss: bool,
+}
+
+impl SessionOptions {
+    /// The sessions on the disk, to be dumped, loaded and compacted while nobody has them open.
+    #[cfg(any(feature = "fjall", feature = "sled"))]
+    pub fn place(&self) -> Place {
+        Place {
+            engine: self.engine,
+            directory: self.directory.clone(),
+            format: FORMAT,
+            schema: embedded::SCHEMA,
+            options: for_engine(self),
+            title: "mqtt sessions dump 1\n",
+        }
+    }
 }
 
 /// Open sessions at rest, to be given to a [`crate::Broker`]. Dropped, they are closed.
@@ -83,6 +103,9 @@ trait SessionStore: Send {
 
     /// Notes that the broker is alive, and how far it has come: called now and then.
     fn beat(&mut self) -> Result<(), EngineError>;
+
+    /// How the disk budget stands.
+    fn budget(&mut self, guard: &mut DiskGuard) -> Result<Budget, EngineError>;
 }
 
 /// What was at rest.
@@ -131,7 +154,8 @@ pub fn open(options: &SessionOptions) -> Result<Sessions, EngineError> {
     match options.engine {
         EngineKind::Memory => {
             let engine = MemoryEngine::default();
-            Sessions::start(EmbeddedSessions::open(engine, None, false, wall)?)
+            let store = EmbeddedSessions::open(engine, None, false, wall)?;
+            Sessions::start(store, options)
         }
         #[cfg(feature = "fjall")]
         EngineKind::Fjall => {
@@ -139,7 +163,7 @@ pub fn open(options: &SessionOptions) -> Result<Sessions, EngineError> {
             let engine = super::fjall::FjallEngine::open(&directory, &for_engine(options))?;
             let directory = Some(directory);
             let store = EmbeddedSessions::open(engine, directory, options.accept_loss, wall)?;
-            Sessions::start(store)
+            Sessions::start(store, options)
         }
         #[cfg(feature = "sled")]
         EngineKind::Sled => {
@@ -147,7 +171,7 @@ pub fn open(options: &SessionOptions) -> Result<Sessions, EngineError> {
             let engine = super::sled::SledEngine::open(&directory, &for_engine(options))?;
             let directory = Some(directory);
             let store = EmbeddedSessions::open(engine, directory, options.accept_loss, wall)?;
-            Sessions::start(store)
+            Sessions::start(store, options)
         }
         #[cfg(not(all(feature = "fjall", feature = "sled")))]
         engine => Err(EngineError::Io(format!(
@@ -172,7 +196,10 @@ const fn for_engine(options: &SessionOptions) -> OpenOptions {
 }
 
 impl Sessions {
-    fn start(mut store: impl SessionStore + 'static) -> Result<Self, EngineError> {
+    fn start(
+        mut store: impl SessionStore + 'static,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
         let found = store.load(clock::now())?;
         let journal = Arc::new(Journal::new(found.last_number + 1));
         let condition = Arc::new(Condition::default());
@@ -182,6 +209,7 @@ impl Sessions {
             Arc::clone(&journal),
             Arc::clone(&condition),
             Arc::clone(&commits),
+            DiskGuard::new(options.disk_bytes_max),
         );
         let thread = std::thread::Builder::new()
             .name("sessions".to_owned())

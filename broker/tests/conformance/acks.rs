@@ -205,32 +205,77 @@ async fn pubrel_and_pubcomp_say_success_or_not_found_and_no_more() {
     assert_eq!(client.receive_raw().await, frame(0x62, &[&number]));
 }
 
-/// [MQTT-3.9.2-1], [MQTT-3.9.2-2], [MQTT-3.11.2-1], [MQTT-3.11.2-2]: SUBACK and UNSUBACK have no properties that could be
-/// too many.
+/// [MQTT-3.9.2-1], [MQTT-3.9.2-2], [MQTT-3.11.2-1], [MQTT-3.11.2-2]: SUBACK and UNSUBACK have no User Properties, and a
+/// Reason String only where something was refused, and only if it fits.
 /// [MQTT-3.9.3-2], [MQTT-3.11.3-2], [MQTT-3.8.4-6], [MQTT-3.8.4-7]: but a Reason Code of their own for each filter.
 #[tokio::test]
-async fn suback_and_unsuback_are_reason_codes_alone() {
+async fn suback_and_unsuback_are_reason_codes_and_a_reason_string_that_fits() {
     let world = World::start();
-    let mut client = world.connect(V5, "a").await;
+    let text = b"\x1f\0\x18filter 4: not authorized";
+    let (none, with_text) = (&b"\0"[..], [b"\x1b", &text[..]].concat());
     let filters: &[&[u8]] = &[
         b"\0\x01a\0",
         b"\0\x01b\x01",
         b"\0\x01c\x02",
         b"\0\x09forbidden\x02",
     ];
-    client
-        .send_bytes(&frame(0x82, &[b"\0\x01\0", &filters.concat()]))
-        .await;
-    assert_eq!(
-        client.receive_raw().await,
-        frame(0x90, &[b"\0\x01", b"\0", b"\x00\x01\x02\x87"])
-    );
+    let mut client = world.connect(V5, "a").await;
+    for (max, properties) in [(35, none), (36, &*with_text)] {
+        client = small(&world, max).await;
+        client
+            .send_bytes(&frame(0x82, &[b"\0\x01\0", &filters.concat()]))
+            .await;
+        assert_eq!(
+            client.receive_raw().await,
+            frame(0x90, &[b"\0\x01", properties, b"\x00\x01\x02\x87"])
+        );
+    }
     client
         .send_bytes(&frame(0xA2, &[b"\0\x02\0", b"\0\x01a\0\x01x\0\x01b"]))
         .await;
     assert_eq!(
         client.receive_raw().await,
         frame(0xB0, &[b"\0\x02", b"\0", b"\x00\x11\x00"])
+    );
+}
+
+#[tokio::test]
+async fn connack_says_why_somebody_is_refused_where_it_is_wanted_and_fits() {
+    let world = World::start();
+    let why = Some("bad user name or password");
+    for (wanted, max, expected) in [
+        (None, None, why),
+        (Some(true), Some(33), why),
+        (None, Some(32), None),
+        (Some(false), None, None),
+    ] {
+        let mut asked = connect(V5, "a");
+        asked.user_name = Some("nobody".into());
+        asked.properties.request_problem_information = wanted;
+        asked.properties.maximum_packet_size = max;
+        let ack = world.open(V5).await.connect(asked).await;
+        assert_eq!(ack.reason, ReasonCode::BadUserNameOrPassword);
+        assert_eq!(ack.properties.reason_string.as_deref(), expected, "{max:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_suback_names_a_few_refused_filters_and_counts_the_others() {
+    let world = World::start();
+    let mut client = world.connect(V5, "a").await;
+    let filters = b"\0\x09forbidden\0".repeat(6);
+    client
+        .send_bytes(&frame(0x82, &[b"\0\x01\0", &filters]))
+        .await;
+    let Packet::SubAck(ack) = client.receive().await else {
+        panic!("SUBACK expected");
+    };
+    assert_eq!(
+        ack.properties.reason_string.as_deref(),
+        Some(
+            "filter 1: not authorized, filter 2: not authorized, filter 3: not authorized, \
+             filter 4: not authorized, and 2 more"
+        )
     );
 }
 

@@ -45,7 +45,8 @@ async fn another_protocol_is_refused() {
         let mut client = world.open(V5).await;
         let packet = frame(0x10, &[&text(name), &[level, 2, 0, 0, 0, 0, 1, b'a']]);
         client.send_bytes(&packet).await;
-        assert_eq!(client.receive_raw().await, answer, "{name} {level}");
+        let connack = without_text(client.receive_raw().await);
+        assert_eq!(connack, answer, "{name} {level}");
         client.expect_closed().await;
     }
 }
@@ -238,9 +239,18 @@ async fn a_refusal_is_told_without_a_session_and_closes_the_connection() {
             .await;
         asked.properties.session_expiry_interval = None;
         client.send(&Packet::Connect(Box::new(asked))).await;
-        assert_eq!(client.receive_raw().await, bytes);
+        assert_eq!(without_text(client.receive_raw().await), bytes);
         client.expect_closed().await;
     }
+}
+
+/// A CONNACK without its only property, if that is a Reason String.
+fn without_text(mut connack: Vec<u8>) -> Vec<u8> {
+    if connack.get(5) == Some(&0x1F) {
+        connack.truncate(5);
+        (connack[1], connack[4]) = (3, 0);
+    }
+    connack
 }
 
 /// [MQTT-3.1.4-6]: nothing behind a refused CONNECT is processed. 3.1.1 [MQTT-3.1.4-5].

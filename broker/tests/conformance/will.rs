@@ -108,6 +108,32 @@ async fn a_will_is_published_once() {
     }
 }
 
+/// The will of a client that is away is a publish of then, for the plugin as for the operator's rules.
+#[tokio::test]
+async fn a_delayed_will_is_published_with_the_rights_of_then() {
+    for forbidden in [None, Some("will/a")] {
+        let world = World::start();
+        let mut watcher = watcher(&world, V5).await;
+        let mut delayed = will(Qos::AtMostOnce, false);
+        delayed.properties.will_delay_interval = Some(1_000);
+        let mut asked = connect(V5, "a");
+        asked.properties.session_expiry_interval = Some(2_000);
+        asked.will = Some(delayed);
+        world.connect_with(asked).await.0.vanish();
+        world.plugin.disconnected().await;
+        if let Some(topic) = forbidden {
+            world.plugin.forbid(topic);
+        }
+        watcher.expect_quiet().await;
+        // The session ends before its time, and the will with it.
+        connect_with(&world, V5, None).await;
+        match forbidden {
+            None => drop(watcher.receive_publish().await),
+            Some(_) => watcher.expect_quiet().await,
+        }
+    }
+}
+
 /// [MQTT-3.14.4-3]: a normal DISCONNECT deletes the will. 3.1.1 [MQTT-3.14.4-3]: every DISCONNECT does.
 #[tokio::test]
 async fn a_normal_disconnect_deletes_the_will() {

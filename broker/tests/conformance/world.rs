@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use broker::acl::Who;
 use broker::acl::{Acl, AclFile, Rules};
 use broker::codec::packet::{ConnAck, Connect, PacketId, Publish, Qos, SubscribeFilter, Version};
 use broker::codec::properties::PublishProperties;
@@ -67,6 +68,7 @@ impl World {
             engine: EngineKind::Memory,
             directory: PathBuf::new(),
             memory_bytes: 0,
+            disk_bytes_max: 0,
             accept_loss: false,
         };
         let sessions = broker::store::sessions::open(&options).unwrap();
@@ -180,6 +182,7 @@ struct State {
     rooms: Vec<Room>,
     clients: HashMap<String, Arc<ClientInfo>>,
     refuse_session: Option<ReasonCode>,
+    forbidden: Option<String>,
     authentications: Vec<oneshot::Sender<()>>,
     sender: Option<mpsc::Sender<(String, Event)>>,
 }
@@ -228,6 +231,11 @@ impl Plugin {
 
     pub(crate) fn refuse_sessions(&self, reason: ReasonCode) {
         self.with(|state| state.refuse_session = Some(reason));
+    }
+
+    /// From now on nobody may publish there.
+    pub(crate) fn forbid(&self, topic: &str) {
+        self.with(|state| state.forbidden = Some(topic.to_owned()));
     }
 
     /// The tickets of publishes that were kept, in the order of arrival.
@@ -376,19 +384,27 @@ impl Hooks for Plugin {
         &self,
         user: &str,
         _request: &AuthenticateRequest,
-    ) -> Result<Option<(Identity, Credential)>, ReasonCode> {
+    ) -> Result<Option<Credential>, ReasonCode> {
         let password: &[u8] = match user {
             "alice" => b"secret of alice",
             "bob" => b"secret of bob",
             "busy" => return Err(ReasonCode::ServerUnavailable),
             _ => return Ok(None),
         };
-        let credential = Credential::derive(password, b"salt", 4_096);
-        Ok(Some((identity(user), credential)))
+        Ok(Some(Credential::derive(password, b"salt", 4_096)))
     }
 
-    fn on_scram_refused(&self, user: &str, _request: &AuthenticateRequest) {
+    async fn scram_login(
+        &self,
+        user: &str,
+        _request: &AuthenticateRequest,
+        proved: Option<&Credential>,
+    ) -> Result<Identity, ReasonCode> {
+        if proved.is_some() {
+            return Ok(identity(user));
+        }
         self.record_as(user, Event::ScramRefused);
+        Err(ReasonCode::NotAuthorized)
     }
 
     /// `ECHO`: who says the same thing twice is `alice`.
@@ -403,8 +419,8 @@ impl Hooks for Plugin {
         }
     }
 
-    fn authorize(&self, _client: &ClientInfo, _access: Access, topic: &str) -> bool {
-        !topic.contains("forbidden")
+    fn authorize(&self, _who: Who<'_>, _access: Access, topic: &str) -> bool {
+        !topic.contains("forbidden") && self.with(|state| state.forbidden.as_deref() != Some(topic))
     }
 
     async fn on_connected(

@@ -5,12 +5,12 @@
 use proto::ids::{Handle, UserId};
 
 use super::error::AccountError;
-use super::hashing::HashError;
+use super::hashing::{HashError, Kept};
 use super::mosquitto::MosquittoHash;
 use super::tokens::{self, PREFIX};
 use super::{Accounts, PASSWORD_BYTES_MAX, UserChange, UserEvent};
 use crate::clock;
-use crate::domain::user::{Token, User};
+use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::StoreError;
 
 impl Accounts {
@@ -23,11 +23,14 @@ impl Accounts {
         handle: Handle,
         password: Option<&[u8]>,
     ) -> Result<User, AccountError> {
-        let password_hash = match password {
-            Some(password) => Some(self.new_hash(password).await?),
-            None => None,
+        let (password_hash, scram) = match password {
+            Some(password) => {
+                let kept = self.keep(password).await?;
+                (Some(kept.phc), kept.scram)
+            }
+            None => (None, None),
         };
-        self.create(handle, password_hash).await
+        self.create(handle, password_hash, scram).await
     }
 
     /// Makes a user with a hash out of a password file of Mosquitto (`$7$…`, `$6$…`). It is kept until the user's first
@@ -39,7 +42,7 @@ impl Accounts {
         if MosquittoHash::parse(hash).is_none() {
             return Err(AccountError::UnknownHash);
         }
-        self.create(handle, Some(hash.to_owned())).await
+        self.create(handle, Some(hash.to_owned()), None).await
     }
 
     /// Replaces a password. Open connections of the user are closed, and the old password is refused at once.
@@ -48,9 +51,12 @@ impl Accounts {
     /// [`AccountError::NoSuchUser`], what is wrong with the password, or the store's error.
     pub async fn set_password(&self, handle: &Handle, password: &[u8]) -> Result<(), AccountError> {
         self.known(handle).await?;
-        let hash = self.new_hash(password).await?;
+        let kept = self.keep(password).await?;
         let user = self
-            .change(handle, |user| user.password_hash = Some(hash))
+            .change(handle, |user| {
+                user.password_hash = Some(kept.phc);
+                user.scram = kept.scram;
+            })
             .await?;
         self.verified.forget(user.id);
         self.tell(user.id, UserChange::Password).await;
@@ -81,6 +87,7 @@ impl Accounts {
             .change(handle, |user| {
                 user.removed_ms = Some(clock::now_ms());
                 user.password_hash = None;
+                user.scram = None;
             })
             .await?;
         self.verified.forget(user.id);
@@ -165,6 +172,7 @@ impl Accounts {
         &self,
         handle: Handle,
         password_hash: Option<String>,
+        scram: Option<ScramKeys>,
     ) -> Result<User, AccountError> {
         let mut random = [0; 10];
         getrandom::fill(&mut random).map_err(|error| AccountError::Hash(error.to_string()))?;
@@ -174,6 +182,7 @@ impl Accounts {
             handle: handle.clone(),
             name: String::new(),
             password_hash,
+            scram,
             created_ms,
             removed_ms: None,
         };
@@ -198,13 +207,9 @@ impl Accounts {
         Ok(user)
     }
 
-    /// Puts an argon2id hash in the place of the imported one that the caller saw. Returns the user's row as it is then: if
-    /// something else stands there, or the store takes no writes, nothing is changed.
-    pub(super) async fn replace_imported(
-        &self,
-        seen: &User,
-        phc: &str,
-    ) -> Result<Option<User>, StoreError> {
+    /// Keeps the password that the caller verified against the row that he saw in the form of today. Returns the user's
+    /// row as it is then: if another password stands there, or the store takes no writes, nothing is changed.
+    pub(super) async fn renew(&self, seen: &User, kept: Kept) -> Result<Option<User>, StoreError> {
         let _alone = self.changes.lock().await;
         let now = self.store.user_by_handle(&seen.handle).await?;
         let Some(mut user) = now.filter(|now| now.id == seen.id) else {
@@ -213,10 +218,16 @@ impl Accounts {
         if user.password_hash != seen.password_hash {
             return Ok(Some(user));
         }
-        user.password_hash = Some(phc.to_owned());
+        user.password_hash = Some(kept.phc);
+        user.scram = kept.scram;
         match self.store.update_user(user.clone()).await {
             Ok(()) => {
-                tracing::info!(handle = %user.handle, "an imported password is hashed by argon2id now");
+                let (handle, scram) = (&user.handle, user.scram.is_some());
+                if user.password_hash == seen.password_hash {
+                    tracing::info!(%handle, scram, "the keys for SCRAM follow the option now");
+                } else {
+                    tracing::info!(%handle, "an imported password is hashed by argon2id now");
+                }
                 Ok(Some(user))
             }
             Err(StoreError::ReadOnly(_)) => Ok(Some(seen.clone())),
@@ -229,10 +240,10 @@ impl Accounts {
         user.ok_or_else(|| AccountError::NoSuchUser(handle.to_string()))
     }
 
-    async fn new_hash(&self, password: &[u8]) -> Result<String, AccountError> {
+    async fn keep(&self, password: &[u8]) -> Result<Kept, AccountError> {
         check_password(password)?;
-        match self.hashing.hash(password).await {
-            Ok(hash) => Ok(hash),
+        match self.hashing.keep(password).await {
+            Ok(kept) => Ok(kept),
             Err(HashError::Busy) => Err(AccountError::Busy),
             Err(HashError::Failed(error)) => Err(AccountError::Hash(error)),
         }

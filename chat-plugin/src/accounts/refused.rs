@@ -39,12 +39,18 @@ impl Default for RefusedLogins {
 
 impl RefusedLogins {
     /// A login was refused. What the client wrote is shown short and harmless; the password not at all.
-    pub(super) fn tell(&self, request: &AuthenticateRequest, error: &AuthError, now: Instant) {
+    pub(super) fn tell(
+        &self,
+        name: Option<&str>,
+        request: &AuthenticateRequest,
+        error: &AuthError,
+        now: Instant,
+    ) {
         self.count.increment();
         if !self.has_room(now) {
             return;
         }
-        let user = request.user_name.as_deref().map(shown).unwrap_or_default();
+        let user = name.map(shown).unwrap_or_default();
         tracing::info!(
             user,
             client_id = shown(&request.client_id),

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::scram::Credential;
 use proto::ids::Handle;
 
 use super::*;
@@ -16,16 +17,25 @@ struct World {
 
 impl World {
     fn new(dev: bool) -> Self {
+        Self::over(store_in_memory(), dev, false)
+    }
+
+    fn over(store: Arc<dyn ChatStore>, dev: bool, scram: bool) -> Self {
         let config = AccountsConfig {
             argon2_memory_kib: 8,
             argon2_passes: 1,
             hashes_at_once: 1,
             tokens_per_user_max: 2,
+            scram,
             ..AccountsConfig::default()
         };
-        let store = store_in_memory();
         let accounts = Accounts::new(Arc::clone(&store), &config, dev).unwrap();
         Self { store, accounts }
+    }
+
+    /// The same users after a restart with another option.
+    fn with_scram(self, scram: bool) -> Self {
+        Self::over(self.store, false, scram)
     }
 
     async fn with_alice() -> Self {
@@ -407,14 +417,10 @@ async fn an_imported_hash_that_was_replaced_meanwhile_counts_no_more() {
         let mut user = world.user().await;
         let other = World::new(false);
         user.password_hash = match password_hash {
-            Some(password) => Some(
-                other
-                    .accounts
-                    .hashing
-                    .hash(password.as_bytes())
-                    .await
-                    .unwrap(),
-            ),
+            Some(password) => {
+                let kept = other.accounts.hashing.keep(password.as_bytes()).await;
+                Some(kept.unwrap().phc)
+            }
             None => None,
         };
         world.store.update_user(user).await.unwrap();
@@ -455,4 +461,96 @@ async fn a_certificate_lets_its_user_in_only_where_it_may() {
             assert_eq!(user.map(|_| ()), expected, "{name}");
         }
     }
+}
+
+fn by_scram() -> AuthenticateRequest {
+    AuthenticateRequest {
+        client_id: "phone".into(),
+        user_name: None,
+        password: None,
+        peer: broker::hooks::Peer::Network((home(), 1).into()),
+        certificate: None,
+        version: broker::codec::packet::Version::V5,
+    }
+}
+
+async fn credential(world: &World, name: &str) -> Option<Credential> {
+    let found = world.accounts.scram_credential(name, &by_scram()).await;
+    found.unwrap()
+}
+
+async fn scram(world: &World, name: &str, proved: Option<&Credential>) -> Result<(), AuthError> {
+    let login = world.accounts.scram_login(name, &by_scram(), proved).await;
+    login.map(|user| assert_eq!(user.handle.as_str(), name))
+}
+
+#[tokio::test]
+async fn keys_for_scram_are_kept_with_each_new_password_and_go_with_the_user() {
+    let world = World::over(store_in_memory(), true, true);
+    assert_eq!(credential(&world, "alice").await, None);
+    assert_eq!(world.login("alice", "secret").await, OK, "made by --dev");
+    let first = credential(&world, "alice").await.unwrap();
+    assert_eq!(
+        first,
+        Credential::derive(b"secret", &first.salt, broker::scram::ITERATIONS)
+    );
+    assert_eq!(scram(&world, "alice", Some(&first)).await, OK);
+    assert_eq!(scram(&world, "alice", None).await, BAD);
+    let changed = world.accounts.set_password(&alice(), b"other").await;
+    assert_eq!(changed, Ok(()));
+    let second = credential(&world, "alice").await.unwrap();
+    assert_ne!(first.salt, second.salt);
+    let stale = scram(&world, "alice", Some(&first)).await;
+    assert_eq!(stale, BAD, "proved before the change");
+    assert_eq!(world.accounts.remove_user(&alice()).await, Ok(()));
+    assert_eq!(credential(&world, "alice").await, None);
+    assert_eq!(scram(&world, "alice", Some(&second)).await, BAD);
+    for not_a_handle in ["", "A", "a/b"] {
+        assert_eq!(credential(&world, not_a_handle).await, None);
+    }
+}
+
+#[tokio::test]
+async fn keys_for_scram_follow_the_option_at_the_next_login_with_the_password() {
+    let world = World::with_alice().await.with_scram(true);
+    assert_eq!(credential(&world, "alice").await, None);
+    assert_eq!(world.login("alice", "wrong").await, BAD);
+    assert_eq!(credential(&world, "alice").await, None);
+    assert_eq!(world.login("alice", "secret").await, OK);
+    let keys = credential(&world, "alice").await.unwrap();
+    assert_eq!(scram(&world, "alice", Some(&keys)).await, OK);
+    let world = world.with_scram(false);
+    assert_eq!(world.login("alice", "secret").await, OK);
+    assert_eq!(world.user().await.scram, None);
+}
+
+#[tokio::test]
+async fn an_imported_user_gets_keys_for_scram_at_the_first_login() {
+    let world = World::over(store_in_memory(), false, true);
+    world.accounts.import_user(alice(), IMPORTED).await.unwrap();
+    assert_eq!(credential(&world, "alice").await, None);
+    assert_eq!(world.login("alice", "alice-secret").await, OK);
+    let keys = credential(&world, "alice").await.unwrap();
+    assert_eq!(scram(&world, "alice", Some(&keys)).await, OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn proofs_by_scram_are_counted_with_passwords_and_many_at_once_like_many_in_a_row() {
+    let world = World::with_alice().await.with_scram(true);
+    assert_eq!(world.login("alice", "secret").await, OK);
+    let keys = credential(&world, "alice").await.unwrap();
+    for _ in 0..AccountsConfig::default().login_failures_burst {
+        assert_eq!(scram(&world, "alice", None).await, BAD);
+    }
+    for proved in [None, Some(&keys)] {
+        let closed = scram(&world, "alice", proved).await;
+        assert!(matches!(closed, Err(AuthError::Throttled { .. })));
+    }
+    let closed = world.accounts.scram_credential("alice", &by_scram()).await;
+    assert!(matches!(closed, Err(AuthError::Throttled { .. })));
+    let closed = world.login("alice", "secret").await;
+    assert!(matches!(closed, Err(AuthError::Throttled { .. })));
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(scram(&world, "alice", Some(&keys)).await, OK);
+    assert_eq!(world.accounts.logins_refused(), 13);
 }

@@ -1,9 +1,11 @@
 //! One connection as a reader: its subscriptions, its windows over the logs, and what else waits for it. No I/O: what has
 //! to be read from the store is named, and brought by [`Reader::arrived`].
 //!
-//! Order of a pull: deliveries that an earlier connection left unacknowledged, then replies, then receipts, then the
-//! conversations by turns of so many entries each.
+//! Order of a pull: deliveries that an earlier connection left unacknowledged, then replies, receipts, presence and
+//! typing, account changes, then the conversations by turns of so many entries each.
 
+mod account;
+mod hints;
 mod pull;
 mod reference;
 
@@ -18,6 +20,8 @@ use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 use proto::topics::Form;
 
+pub(crate) use self::account::Account;
+use self::hints::Hints;
 use self::pull::Out;
 pub(crate) use self::reference::Reference;
 use super::flow::{self, FORMS, Flow};
@@ -45,6 +49,7 @@ pub(crate) struct Reader {
     pub(crate) device: DeviceId,
     limits: ReaderLimits,
     ended: AtomicBool,
+    account: Account,
     state: Mutex<State>,
 }
 
@@ -81,6 +86,7 @@ struct State {
     /// The oldest move of which the receipts that wait tell, in ms since 1970.
     receipts_wait_since: Option<u64>,
     catch_up: CatchUp,
+    hints: Hints,
 }
 
 #[derive(Default)]
@@ -221,6 +227,7 @@ impl Reader {
             device,
             limits,
             ended: AtomicBool::new(false),
+            account: Account::default(),
             state: Mutex::default(),
         }
     }
@@ -228,6 +235,12 @@ impl Reader {
     /// The connection has ended: nothing more is looked up for it.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        self.account.end();
+    }
+
+    /// The subscription to changes of the own list of conversations.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -445,6 +458,7 @@ impl Reader {
 
     /// An entry that this user may see has been committed.
     pub(crate) fn announce(&self, live: &Arc<Live>, seq: Seq) {
+        self.account.changed();
         let mut state = self.state();
         let mut woken = state.announce_inbox(live, seq.previous(), seq);
         let slots = state
@@ -598,6 +612,8 @@ impl Reader {
         if state.pull_resend(&mut out) {
             state.pull_replies(&mut out);
             state.pull_receipts(&mut out);
+            state.hints.pull(&mut out);
+            out.pull_account();
             state.pull_turns(&mut out, self.limits.turn_entries);
         }
         out.pulled
@@ -608,14 +624,21 @@ impl Reader {
         let mut state = self.state();
         let mut touched = HashSet::new();
         for (reference, outcome) in outcomes {
-            let Some(Reference::Entry {
-                slot,
-                conversation,
-                seq,
-                generation,
-            }) = Reference::decode(reference)
-            else {
-                continue;
+            let (slot, conversation, seq, generation) = match Reference::decode(reference) {
+                Some(Reference::Entry {
+                    slot,
+                    conversation,
+                    seq,
+                    generation,
+                }) => (slot, conversation, seq, generation),
+                Some(Reference::Account { version }) => {
+                    let arrived = [DeliveryOutcome::Acknowledged, DeliveryOutcome::HandedOver];
+                    if arrived.contains(outcome) {
+                        self.account.acknowledge(version);
+                    }
+                    continue;
+                }
+                Some(Reference::State { .. }) | None => continue,
             };
             let acknowledged = *outcome == DeliveryOutcome::Acknowledged;
             let key = if slot >= LOG_SLOT {
@@ -667,6 +690,7 @@ impl Reader {
 
     /// These entries are not what they were: what was read of them, and not handed out yet, is read again.
     pub(crate) fn changed(&self, conversation: ConversationId, seqs: &[Seq]) {
+        self.account.changed();
         let mut guard = self.state();
         let state = &mut *guard;
         if let Some(flow) = state.flows.get_mut(&conversation) {
@@ -702,7 +726,7 @@ impl Reader {
             .filter_map(|(id, reference)| Some((*id, Reference::decode(reference)?)));
         decoded
             .filter(|(_, reference)| match reference {
-                Reference::State { .. } => false,
+                Reference::State { .. } | Reference::Account { .. } => false,
                 Reference::Entry {
                     slot, generation, ..
                 } if *slot >= LOG_SLOT => state

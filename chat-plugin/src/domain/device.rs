@@ -21,6 +21,8 @@ pub struct Device {
     pub connected: bool,
     /// Receipts that moved since then may not have arrived, in ms since 1970.
     pub receipts_ms: u64,
+    /// It knows the list of conversations as it was at this account version.
+    pub account: u64,
     /// When it was last connected (updated at connect and disconnect), in ms since 1970.
     pub last_seen_ms: u64,
 }

@@ -73,7 +73,12 @@ pub(super) fn notice(topic: &str, refusal: &Refusal, of: &str, mid: Option<&Mess
 
 /// A JSON message of the server under a topic.
 pub(crate) fn json_publish(topic: &str, body: &impl Serialize) -> Publish {
-    server_publish(topic, json_bytes(body), payload::JSON)
+    json_message(ByteString::from(topic), Bytes::from(json_bytes(body)))
+}
+
+/// A message of the server under a topic, from what is JSON already.
+pub(crate) fn json_message(topic: ByteString, payload: Bytes) -> Publish {
+    message(topic, payload, payload::JSON)
 }
 
 /// An answer of the server as JSON.
@@ -86,13 +91,17 @@ pub(super) fn json_bytes(body: &impl Serialize) -> Vec<u8> {
 
 /// A message of the server under a topic.
 pub(super) fn server_publish(topic: &str, payload: Vec<u8>, content_type: &'static str) -> Publish {
+    message(ByteString::from(topic), Bytes::from(payload), content_type)
+}
+
+fn message(topic: ByteString, payload: Bytes, content_type: &'static str) -> Publish {
     Publish {
         dup: false,
         qos: Qos::AtMostOnce,
         retain: false,
-        topic: ByteString::from(topic),
+        topic,
         packet_id: None,
-        payload: Bytes::from(payload),
+        payload,
         properties: PublishProperties {
             content_type: Some(ByteString::from_static(content_type)),
             payload_format_indicator: (content_type != payload::PROTOBUF).then_some(true),

@@ -156,6 +156,8 @@ impl ChatPlugin {
             PublishTopic::Read { cid } => self.take_read(peer, cid, &publish).await,
             PublishTopic::Recv { cid } => self.take_received(peer, cid, &publish).await,
             PublishTopic::Unread { cid } => self.take_unread(peer, cid, &publish).await,
+            PublishTopic::Typing { cid } => self.take_typing(peer, cid, &publish).await,
+            PublishTopic::Presence => self.take_presence(peer, &publish).await,
             PublishTopic::Rpc { method, req } => self.call(peer, method, req, &publish).await,
             _ => Err(Refusal::NotFound(Cow::Borrowed(
                 "not offered by this server",

@@ -9,6 +9,7 @@ mod groups;
 mod messages;
 mod people;
 mod reading;
+mod sync;
 mod wire;
 
 use std::sync::Arc;
@@ -215,8 +216,11 @@ impl ChatPlugin {
             "msg.pins" => raw(self.msg_pins(peer, self.parse(payload)?)).await,
             "msg.reactions" => raw(self.msg_reactions(peer, self.parse(payload)?)).await,
             "msg.status" => raw(self.msg_status(peer, self.parse(payload)?)).await,
+            "conv.prefs" => raw(self.conv_prefs(peer, self.parse(payload)?)).await,
+            "sync.changes" => raw(self.sync_changes(peer, self.parse(payload)?)).await,
             "me.get" => raw(self.me_get(peer, self.parse(payload)?)).await,
             "me.set" => raw(self.me_set(peer, self.parse(payload)?)).await,
+            "me.privacy" => raw(self.me_privacy(peer, self.parse(payload)?)).await,
             _ => Err(Refusal::UnknownMethod),
         }
     }

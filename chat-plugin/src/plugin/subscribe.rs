@@ -1,8 +1,9 @@
 //! SUBSCRIBE and UNSUBSCRIBE below `chat/`. Those of a persistent session are durable before their SUBACK.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use broker::codec::packet::{Qos, SubscribeFilter};
+use broker::codec::packet::{Qos, RetainHandling, SubscribeFilter};
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use bytestring::ByteString;
@@ -42,6 +43,7 @@ impl ChatPlugin {
         let mut reasons = Vec::with_capacity(filters.len());
         let mut granted = Vec::new();
         let mut replaced = Vec::new();
+        let mut untold = HashSet::new();
         for filter in &filters {
             let judged = self.judge_filter(peer, filter, &wanted.device).await?;
             reasons.push(match &judged {
@@ -70,6 +72,14 @@ impl ChatPlugin {
                 made_ms: subscription.made_ms.max(after.unwrap_or_default()),
                 ..subscription
             };
+            let is_told = match filter.retain_handling {
+                RetainHandling::Always => true,
+                RetainHandling::IfNew => held.is_empty(),
+                RetainHandling::Never => false,
+            };
+            if !is_told {
+                untold.insert(subscription.filter.clone());
+            }
             replaced.extend(held);
             wanted
                 .device
@@ -95,6 +105,11 @@ impl ChatPlugin {
             };
             self.activate(&peer.reader, parsed, subscription, start)
                 .await?;
+            if let FilterTopic::Presence(target) = parsed {
+                let is_told = !untold.contains(&subscription.filter);
+                self.watch(&peer.reader, (target, subscription), is_told)
+                    .await?;
+            }
         }
         self.catch_up_receipts(&peer.reader);
         if peer.sessions.persistent {
@@ -183,15 +198,19 @@ impl ChatPlugin {
             return Ok(Err(ReasonCode::QuotaExceeded));
         }
         let conversation = match &parsed {
-            FilterTopic::Account
-            | FilterTopic::Typing(_)
-            | FilterTopic::Device
-            | FilterTopic::Presence(_) => return Ok(Err(ReasonCode::ImplementationSpecificError)),
+            FilterTopic::Device => {
+                return Ok(Err(ReasonCode::ImplementationSpecificError));
+            }
+            FilterTopic::Presence(target) => {
+                let judged = self.judge_watch(peer.actor, target, (is_new, device));
+                return Ok(judged.await?.map(|()| (parsed, Qos::AtMostOnce)));
+            }
             FilterTopic::Inbox {
                 scope: Scope::One(cid),
                 ..
             }
-            | FilterTopic::Receipts(Scope::One(cid)) => Some(*cid),
+            | FilterTopic::Receipts(Scope::One(cid))
+            | FilterTopic::Typing(Scope::One(cid)) => Some(*cid),
             FilterTopic::Log { cid, .. } => {
                 let logs = device
                     .subscriptions
@@ -215,7 +234,11 @@ impl ChatPlugin {
                 return Ok(Err(ReasonCode::NotAuthorized));
             }
         }
-        Ok(Ok((parsed, filter.qos.min(Qos::AtLeastOnce))))
+        let most = match parsed {
+            FilterTopic::Typing(_) => Qos::AtMostOnce,
+            _ => Qos::AtLeastOnce,
+        };
+        Ok(Ok((parsed, filter.qos.min(most))))
     }
 
     /// The subscriptions of a session at rest take effect again.
@@ -267,8 +290,19 @@ impl ChatPlugin {
                 };
                 reader.miss_receipts(one(*scope), since_ms);
             }
+            FilterTopic::Typing(scope) => reader.subscribe_typing(one(*scope), options),
             FilterTopic::Rpc(names) => reader.subscribe_replies(name(names).as_deref(), options),
             FilterTopic::Errors(names) => reader.subscribe_errors(name(names).as_deref(), options),
+            FilterTopic::Account => {
+                // State like receipts: who subscribes gets all of it, who comes back what changed meanwhile.
+                let since = match start {
+                    Start::New { .. } => 0,
+                    Start::Resumed { account, .. } => account,
+                };
+                if reader.account().subscribe(options, since) {
+                    self.watch_account(reader);
+                }
+            }
             FilterTopic::Log { cid, start: from } => {
                 self.activate_log(reader, (*cid, *from), (subscription, options), start)
                     .await?;
@@ -432,6 +466,7 @@ impl ChatPlugin {
         record.device = device;
         drop(record);
         for subscription in &gone {
+            self.presence.unwatch(&peer.reader, &subscription.filter);
             deactivate(&peer.reader, subscription);
         }
         if stored && gone.iter().any(|held| is_log(&held.filter)) {
@@ -449,7 +484,12 @@ pub(super) enum Start {
     /// By SUBSCRIBE.
     New { kept: bool },
     /// With a session that was kept; the connection before was last seen then.
-    Resumed { seen_ms: u64, kept: bool },
+    Resumed {
+        seen_ms: u64,
+        /// The account version that the device knows.
+        account: u64,
+        kept: bool,
+    },
 }
 
 impl Device {
@@ -477,6 +517,9 @@ fn deactivate(reader: &Reader, subscription: &Subscription) {
     let existed = match &parsed {
         FilterTopic::Inbox { form, scope } => reader.unsubscribe_inbox(*form, one(*scope)),
         FilterTopic::Receipts(scope) => reader.unsubscribe_receipts(one(*scope)),
+        FilterTopic::Typing(scope) => reader.unsubscribe_typing(one(*scope)),
+        FilterTopic::Presence(_) => true, // not watched at all, if there is no such user
+        FilterTopic::Account => reader.account().unsubscribe(),
         FilterTopic::Rpc(names) => reader.unsubscribe_replies(name(names).as_deref()),
         FilterTopic::Errors(names) => reader.unsubscribe_errors(name(names).as_deref()),
         FilterTopic::Log { .. } => reader.unsubscribe_log(subscription.slot),

@@ -9,6 +9,7 @@ use proto::ids::{ConversationId, Handle, Seq, UserId};
 use super::{Actor, Refusal, Service};
 use crate::conversations::{Live, Sight};
 use crate::delivery::first_place;
+use crate::domain::account::Preferences;
 use crate::domain::conversation::Conversation;
 use crate::domain::entry::Entry;
 use crate::domain::member::{Interval, Marks, Member};
@@ -91,6 +92,8 @@ pub struct Overview {
     pub member: Member,
     /// The own marks.
     pub marks: Marks,
+    /// What the user has decided about it.
+    pub preferences: Preferences,
     /// Countable entries of others that were not read.
     pub unread: u64,
     /// The other user of a direct conversation.
@@ -99,7 +102,7 @@ pub struct Overview {
 
 impl Overview {
     /// About as long as it is in JSON.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         const NUMBERS_AND_NAMES: usize = 512;
         let settings = &self.conversation.settings;
         let peer = self.peer.as_ref().and_then(|(_, profile)| profile.as_ref());
@@ -310,31 +313,7 @@ impl Service {
         }
     }
 
-    /// Unread messages over all conversations, and how many conversations were looked at for that.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn unread_in_all(&self, actor: Actor) -> Result<(u64, usize), Refusal> {
-        const PAGE: usize = 256;
-        let (mut unread, mut looked_at, mut after) = (0, 0, None);
-        loop {
-            let ids = self.store.memberships_of(actor.user, after, PAGE).await?;
-            let Some(last) = ids.last().copied() else {
-                return Ok((unread, looked_at));
-            };
-            after = Some(last);
-            looked_at += ids.len();
-            for id in ids {
-                let (live, sight) = self.seen(actor.user, id).await?;
-                if !sight.member.is_present() {
-                    continue;
-                }
-                unread += self.count_unread(&live, &sight).await?;
-            }
-        }
-    }
-
-    async fn overview_of(
+    pub(super) async fn overview_of(
         &self,
         actor: Actor,
         live: &Arc<Live>,
@@ -345,7 +324,9 @@ impl Service {
             .ok_or(Refusal::NotFound(Cow::Borrowed("no such conversation")))?;
         let unread = self.count_unread(live, &sight).await?;
         let peer = self.peer(actor.user, live).await?;
+        let preferences = self.preferences(actor, live.id()).await?;
         Ok(Overview {
+            preferences,
             conversation,
             member: sight.member,
             marks: sight.marks,
@@ -355,7 +336,7 @@ impl Service {
     }
 
     /// `mseq(head) − mseq(read) − own countable entries after it`, through indexes.
-    async fn count_unread(&self, live: &Live, sight: &Sight) -> Result<u64, Refusal> {
+    pub(super) async fn count_unread(&self, live: &Live, sight: &Sight) -> Result<u64, Refusal> {
         let user = sight.member.user;
         let last = sight.last_visible();
         let read = sight.marks.own_read().max(first_place(sight).previous());

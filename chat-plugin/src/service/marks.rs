@@ -126,6 +126,12 @@ impl Service {
         // Told from where it stood before: a change of members may have read the new mark from the store already.
         let from = sight.marks;
         let to = change.applied_to(from);
+        if from.own_read() != to.own_read()
+            || from.read != to.read
+            || from.unread_flag != to.unread_flag
+        {
+            self.delivery.account_changed(actor.user);
+        }
         self.delivery
             .marks_moved(live, actor.user, MarksMoved { from, to });
         Ok(())

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use broker::store::budget::DiskGuard;
 use broker::store::condition::Condition;
 use broker::store::directory::Directory;
 use broker::store::kv::{KeyRange, KvEngine, Table};
@@ -34,20 +35,23 @@ use self::heads::Heads;
 use self::overlay::{Overlay, OverlayKey};
 use self::queue::{Job, Queue, Reply, Size, draft_size};
 use self::reads::{
-    all_cursors, bad_key, hole, members, own_before, page, read_seq, tail_cid, visit, visit_user,
+    all_cursors, bad_key, changes, hole, members, own_before, page, read_seq, tail_cid, visit,
+    visit_user,
 };
-use self::upkeep::DiskGuard;
 use self::writer::Writer;
 use super::clock::Clock;
 use super::{
     ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place, StoreError,
     StoreMetrics, StoreOptions, tables,
 };
+use crate::domain::account::{Changes, Preferences};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
 use crate::domain::overlay::{Pin, Reactions, Report};
+use crate::domain::presence::{PresenceChange, Standing};
+use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
 
 /// The schema of the rows written today.
@@ -501,6 +505,46 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
+    async fn changes(&self, user: UserId, since: u64, limit: usize) -> Result<Changes, StoreError> {
+        self.read(move |engine, _| changes(engine, user, since, limit))
+            .await
+    }
+
+    async fn hand_out(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::HandOut(user, conversations, reply))
+            .await
+    }
+
+    async fn preferences(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<Vec<Preferences>, StoreError> {
+        self.read(move |engine, _| {
+            let read = |id: &ConversationId| {
+                let row = engine.get(tables::CHANGED, &keys::user_conversation(user, *id))?;
+                let row = row.map(|row| values::read_changed(&row)).transpose()?;
+                Ok(row.unwrap_or_default().preferences)
+            };
+            conversations.iter().map(read).collect()
+        })
+        .await
+    }
+
+    async fn set_preferences(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        preferences: Preferences,
+    ) -> Result<(), StoreError> {
+        self.ask_to_write(|reply| Job::SetPreferences(user, conversation, preferences, reply))
+            .await
+    }
+
     async fn receipts_due(
         &self,
         user: UserId,
@@ -665,6 +709,36 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
+    async fn profile(&self, user: UserId) -> Result<Profile, StoreError> {
+        let row = self.read_row(tables::PROFILE, *user.as_bytes(), values::read_profile);
+        Ok(row.await?.unwrap_or_default())
+    }
+
+    async fn replace_profile(
+        &self,
+        user: UserId,
+        before: Profile,
+        after: Profile,
+    ) -> Result<bool, StoreError> {
+        let change = Box::new((before, after));
+        self.ask_to_write(|reply| Job::ReplaceProfile(user, change, reply))
+            .await
+    }
+
+    async fn presence(&self, user: UserId) -> Result<Standing, StoreError> {
+        let row = self.read_row(tables::PRESENCE, *user.as_bytes(), values::read_presence);
+        Ok(row.await?.unwrap_or_default())
+    }
+
+    async fn put_presence(&self, changes: Vec<PresenceChange>) -> Result<(), StoreError> {
+        for some in changes.chunks(queue::GROUP_ITEMS_MAX) {
+            let some = some.to_vec();
+            self.ask_to_write(|reply| Job::PutPresence(some, reply))
+                .await?;
+        }
+        Ok(())
+    }
+
     async fn put_token(&self, token: Token) -> Result<(), StoreError> {
         self.ask_to_write(|reply| Job::PutToken(Box::new(token), reply))
             .await
@@ -716,8 +790,9 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         self.ask(Job::Flush).await
     }
 
-    async fn maintain(&self, now_ms: u64) -> Result<(), StoreError> {
-        self.ask(|reply| Job::Maintain(now_ms, reply)).await
+    async fn maintain(&self, now_ms: u64, oldest_ms: u64) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Maintain(now_ms, oldest_ms, reply))
+            .await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -11,11 +11,14 @@ use broker::store::memory::MemoryEngine;
 use broker::store::{
     OpenOptions,
     directory::{Directory, Format},
+    offline::Place,
 };
 use serde::{Deserialize, Serialize};
 
 use super::clock::{Clock, MonotonicClock};
 use super::embedded::EmbeddedStore;
+#[cfg(any(feature = "fjall", feature = "sled"))]
+use super::embedded::SCHEMA;
 use super::{ChatStore, StoreError};
 
 /// How to open a store.
@@ -49,6 +52,18 @@ impl Default for StoreOptions {
 
 #[cfg(any(feature = "fjall", feature = "sled"))]
 impl StoreOptions {
+    /// The store on the disk, to be dumped, loaded and compacted while nobody has it open.
+    pub fn place(&self) -> Place {
+        Place {
+            engine: self.engine,
+            directory: self.directory.clone(),
+            format: FORMAT,
+            schema: SCHEMA,
+            options: self.for_engine(),
+            title: "mqchat dump 1\n",
+        }
+    }
+
     /// What the engine has to know of them.
     pub(super) fn for_engine(&self) -> OpenOptions {
         OpenOptions {

@@ -1,5 +1,6 @@
 //! What every backend has to pass. Each test is a story told once, and run for each engine.
 
+mod account;
 mod acts;
 mod appending;
 mod control;

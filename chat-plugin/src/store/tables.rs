@@ -50,8 +50,20 @@ pub(super) const HIDDEN: Table = Table::new(0x24, "hidden");
 pub(super) const EXCLUDED: Table = Table::new(0x25, "excluded");
 /// Entries by the time at which they expire.
 pub(super) const EXPIRY: Table = Table::new(0x27, "expiry");
+/// Users whose devices know a conversation as it is now.
+pub(super) const CLEAN: Table = Table::new(0x29, "clean");
+/// Account versions.
+pub(super) const ACCOUNT: Table = Table::new(0x2A, "account");
+/// Conversations by the account version of their last change.
+pub(super) const CHANGE: Table = Table::new(0x2B, "change");
+/// What a user has decided about a conversation, and the account version of its last change.
+pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
+/// What users decide about themselves.
+pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
 /// Reports of abuse.
 pub(super) const REPORT: Table = Table::new(0x32, "report");
+/// How users want to be seen, and when they were seen last.
+pub(super) const PRESENCE: Table = Table::new(0x34, "presence");
 
 /// All tables, in the order of their numbers.
 #[cfg(any(feature = "fjall", feature = "sled"))]
@@ -80,11 +92,11 @@ pub(super) const ALL: &[Table] = &[
     HIDDEN,
     EXCLUDED,
     EXPIRY,
+    CLEAN,
+    ACCOUNT,
+    CHANGE,
+    CHANGED,
+    PROFILE,
     REPORT,
+    PRESENCE,
 ];
-
-/// The table of a number.
-#[cfg(any(feature = "fjall", feature = "sled"))]
-pub(super) fn from_byte(byte: u8) -> Option<Table> {
-    ALL.iter().copied().find(|table| table.to_byte() == byte)
-}

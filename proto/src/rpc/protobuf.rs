@@ -32,6 +32,7 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ConvLeave(params) => ("conv.leave", json(params)),
         Params::ConvRole(params) => ("conv.role", json(params)),
         Params::ConvSettings(params) => ("conv.settings", json(params)),
+        Params::ConvPrefs(params) => ("conv.prefs", json(params)),
         Params::MsgHistory(params) => ("msg.history", json(params)),
         Params::MsgStatus(params) => ("msg.status", json(params)),
         Params::MsgSend(params) => ("msg.send", json(params)),
@@ -44,6 +45,8 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::MsgReactions(params) => ("msg.reactions", json(params)),
         Params::MeGet(params) => ("me.get", json(params)),
         Params::MeSet(params) => ("me.set", json(params)),
+        Params::MePrivacy(params) => ("me.privacy", json(params)),
+        Params::SyncChanges(params) => ("sync.changes", json(params)),
     };
     if of != method {
         return Err(format!(
@@ -61,7 +64,7 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
 /// That it is no result of this method.
 pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
     let outcome = match method {
-        "conv.create" | "conv.get" => read(json).map(Outcome::Conversation),
+        "conv.create" | "conv.get" | "conv.prefs" => read(json).map(Outcome::Conversation),
         "conv.list" => read(json).map(Outcome::Conversations),
         "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings" | "msg.send"
         | "msg.edit" | "msg.delete" | "msg.react" | "msg.pin" | "msg.report" => {
@@ -70,7 +73,9 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "msg.status" => read(json).map(Outcome::Status),
         "msg.pins" => read(json).map(Outcome::Pins),
         "msg.reactions" => read(json).map(Outcome::Reactions),
+        "sync.changes" => read(json).map(Outcome::Changes),
         "me.get" | "me.set" => read(json).map(Outcome::Me),
+        "me.privacy" => read(json).map(Outcome::Privacy),
         _ => Err(format!("{} has no reply in protobuf", quoted(method))),
     };
     outcome.map(encode)

@@ -501,86 +501,6 @@ pub struct SenderCount {
     #[serde(skip_serializing_if = "super::is_default")]
     pub r: u32,
 }
-/// What changed in the chat list: `chat/me/ev/account`.
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct AccountEvent {
-    /// The version of the account with these changes.
-    #[prost(uint64, tag = "1")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub ver: u64,
-    /// Conversations that changed, each in its present state.
-    #[prost(message, repeated, tag = "2")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub changed: ::prost::alloc::vec::Vec<ChangedConversation>,
-    /// Unread messages in all conversations that are not muted.
-    #[prost(uint64, tag = "3")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub badge: u64,
-}
-/// One conversation of the chat list.
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ChangedConversation {
-    /// Which one.
-    #[prost(string, tag = "1")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub cid: ::prost::alloc::string::String,
-    /// The place of its last entry.
-    #[prost(uint64, tag = "2")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub head: u64,
-    /// The last entry, as this user sees it.
-    #[prost(message, optional, tag = "3")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub last: ::core::option::Option<LogEntry>,
-    /// Unread messages.
-    #[prost(uint64, tag = "4")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub unread: u64,
-    /// Unread messages that mention this user.
-    #[prost(uint64, tag = "5")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub mentions: u64,
-    /// Marked as unread by hand.
-    #[prost(bool, tag = "6")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub unread_flag: bool,
-    /// Muted until then, in ms since 1970.
-    #[prost(uint64, optional, tag = "7")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub mute: ::core::option::Option<u64>,
-    /// Put away.
-    #[prost(bool, tag = "8")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub archive: bool,
-    /// Pinned to the top of the list.
-    #[prost(bool, tag = "9")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub pinned: bool,
-    /// Read up to here.
-    #[prost(uint64, tag = "10")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub read: u64,
-    /// Read up to here without telling anybody.
-    #[prost(uint64, tag = "11")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub private_read: u64,
-    /// The user is not a member any more.
-    #[prost(bool, tag = "12")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub left: bool,
-    /// The title of a group.
-    #[prost(string, tag = "13")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub title: ::prost::alloc::string::String,
-    /// The other one, of a direct conversation.
-    #[prost(message, optional, tag = "14")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub peer: ::core::option::Option<User>,
-}
 /// Who is typing: `chat/me/ev/typing/{cid}`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -591,13 +511,17 @@ pub struct TypingEvent {
     #[serde(skip_serializing_if = "super::is_default")]
     pub cid: ::prost::alloc::string::String,
     /// Who.
-    #[prost(message, optional, tag = "2")]
+    #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub from: ::core::option::Option<User>,
-    /// `1` typing, `rec` recording, `0` no more. Over by itself after 6 s.
+    pub uid: ::prost::alloc::string::String,
+    /// How people call the user.
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub state: ::prost::alloc::string::String,
+    pub handle: ::prost::alloc::string::String,
+    /// `1` typing, `rec` recording, `0` no more. Over by itself after 6 s.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub typing: ::prost::alloc::string::String,
 }
 /// How somebody is: `chat/u/{target}/presence`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -605,19 +529,23 @@ pub struct TypingEvent {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceEvent {
     /// Who.
-    #[prost(message, optional, tag = "1")]
+    #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub user: ::core::option::Option<User>,
-    /// `online`, `away`, `dnd` or `offline`.
+    pub uid: ::prost::alloc::string::String,
+    /// How people call the user.
     #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+    /// `online`, `away`, `dnd` or `offline`; to the user himself also `invisible`.
+    #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub state: ::prost::alloc::string::String,
     /// What the user says of it.
-    #[prost(string, tag = "3")]
+    #[prost(string, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub text: ::prost::alloc::string::String,
     /// When the user was last online, to the minute, in ms since 1970, if that may be known.
-    #[prost(uint64, optional, tag = "4")]
+    #[prost(uint64, optional, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub last_seen: ::core::option::Option<u64>,
 }
@@ -690,7 +618,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 70, 71"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 70, 71, 72, 100"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -723,6 +651,9 @@ pub mod rpc_request {
         /// Of `conv.settings`.
         #[prost(message, tag = "8")]
         ConvSettings(super::ConvSettings),
+        /// Of `conv.prefs`.
+        #[prost(message, tag = "9")]
+        ConvPrefs(super::ConvPrefs),
         /// Of `msg.history`.
         #[prost(message, tag = "40")]
         MsgHistory(super::MsgHistory),
@@ -759,13 +690,19 @@ pub mod rpc_request {
         /// Of `me.set`.
         #[prost(message, tag = "71")]
         MeSet(super::MeSet),
+        /// Of `me.privacy`.
+        #[prost(message, tag = "72")]
+        MePrivacy(super::MePrivacy),
+        /// Of `sync.changes`.
+        #[prost(message, tag = "100")]
+        SyncChanges(super::SyncChanges),
     }
 }
 /// A reply in protobuf.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RpcReply {
     /// One of them.
-    #[prost(oneof = "rpc_reply::Result", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "rpc_reply::Result", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
 /// Nested message and enum types in `RpcReply`.
@@ -780,7 +717,7 @@ pub mod rpc_reply {
         /// messages.
         #[prost(message, tag = "2")]
         Changed(super::Changed),
-        /// Of `conv.create` and `conv.get`.
+        /// Of `conv.create`, `conv.get` and `conv.prefs`.
         #[prost(message, tag = "3")]
         Conversation(super::Conversation),
         /// Of `conv.list`.
@@ -795,11 +732,17 @@ pub mod rpc_reply {
         /// Of `me.get` and `me.set`.
         #[prost(message, tag = "7")]
         Me(super::Me),
-        /// Of `msg.pins`.
+        /// Of `sync.changes`.
         #[prost(message, tag = "8")]
+        Changes(super::AccountEvent),
+        /// Of `me.privacy`.
+        #[prost(message, tag = "9")]
+        Privacy(super::Privacy),
+        /// Of `msg.pins`.
+        #[prost(message, tag = "10")]
         Pins(super::Pins),
         /// Of `msg.reactions`.
-        #[prost(message, tag = "9")]
+        #[prost(message, tag = "11")]
         Reactions(super::ReactionsPage),
     }
 }
@@ -967,6 +910,51 @@ pub struct ConvSettings {
     #[prost(uint32, optional, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: ::core::option::Option<u32>,
+}
+/// `conv.prefs`: what the caller has decided about a conversation, for all own devices; what is given changes. The reply
+/// is a `Conversation`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvPrefs {
+    /// Which one.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// No push and no badge until then, in ms since 1970; 0: not muted, 2^48 - 1 and above: until further notice.
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub muted_until: ::core::option::Option<u64>,
+    /// Put away.
+    #[prost(bool, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub archived: ::core::option::Option<bool>,
+    /// On top of the list.
+    #[prost(bool, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub pinned: ::core::option::Option<bool>,
+}
+/// `sync.changes`: what changed since a version of the account. The reply is an `AccountEvent`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SyncChanges {
+    /// The version that is known; 0 or nothing: everything is told.
+    #[prost(uint64, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ver: ::core::option::Option<u64>,
+    /// Instead of it: the next page.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 200 conversations; 100 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+    /// Count the badge as well.
+    #[prost(bool, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub badge: bool,
 }
 /// `msg.history`: a page of the log. The reply is a `HistoryPage`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1183,6 +1171,48 @@ pub struct MeSet {
     #[serde(skip_serializing_if = "super::is_default")]
     pub name: ::core::option::Option<::prost::alloc::string::String>,
 }
+/// `me.privacy`: changes who may see what of the caller: what is given. The reply is a `Privacy`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MePrivacy {
+    /// Whether the caller is online, and the text beside it.
+    #[prost(message, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub presence: ::core::option::Option<Audience>,
+    /// When the caller was online last.
+    #[prost(message, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub last_seen: ::core::option::Option<Audience>,
+}
+/// Who may see what of the caller.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Privacy {
+    /// Whether the caller is online, and the text beside it.
+    #[prost(message, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub presence: ::core::option::Option<Audience>,
+    /// When the caller was online last; only for those who may see the presence.
+    #[prost(message, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub last_seen: ::core::option::Option<Audience>,
+}
+/// Who may see something.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Audience {
+    /// `everybody`, `contacts` or `nobody`.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub who: ::prost::alloc::string::String,
+    /// Users who may not, or where nobody may, do. In replies as uids.
+    #[prost(string, repeated, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub except: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// What a change came to.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1270,10 +1300,70 @@ pub struct Conversation {
     #[prost(message, repeated, tag = "16")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub members: ::prost::alloc::vec::Vec<Member>,
+    /// The caller wants no push of it and no badge until then, in ms since 1970; 0: not muted.
+    #[prost(uint64, tag = "17")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub muted_until: u64,
+    /// The caller has put it away.
+    #[prost(bool, tag = "18")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub archived: bool,
+    /// The caller has pinned it to the top of the list.
+    #[prost(bool, tag = "19")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub pinned: bool,
     /// Seconds that messages last; 0: for ever.
-    #[prost(uint32, tag = "17")]
+    #[prost(uint32, tag = "20")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: u32,
+}
+/// What changed in the list of conversations: the reply to `sync.changes`, and what comes on `chat/me/ev/account`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AccountEvent {
+    /// Everything up to this version of the account is known now. Missing while there is more.
+    #[prost(uint64, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ver: ::core::option::Option<u64>,
+    /// Conversations that changed, each in its present state.
+    #[prost(message, repeated, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub conversations: ::prost::alloc::vec::Vec<ChangedConversation>,
+    /// Unread messages in all conversations that are not muted. In replies only if it was asked for.
+    #[prost(uint64, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub badge: ::core::option::Option<u64>,
+    /// There is more: of a reply, go on with this; of an event, another one follows.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// One conversation of the list.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChangedConversation {
+    /// Which one.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The place of the last entry that the user may see.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub head: u64,
+    /// The user is not a member any more. Then nothing follows.
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub left: bool,
+    /// As `conv.get` tells it, without members.
+    #[prost(message, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub conversation: ::core::option::Option<Conversation>,
+    /// The last entry.
+    #[prost(message, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub last: ::core::option::Option<LogEntry>,
 }
 /// A page of conversations, in the order of `cid`.
 #[derive(serde::Serialize, serde::Deserialize)]

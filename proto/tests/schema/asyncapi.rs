@@ -118,16 +118,16 @@ pub(crate) const CHANNELS: &[Channel] = &[
         "This device has everything up to here.",
         NUMBER,
     ),
-    planned(sent(
+    sent(
         ("typing", "chat/c/{cid}/typing"),
         "Typing (`1`), recording (`rec`), no more (`0`).",
         WORD,
-    )),
-    planned(sent(
+    ),
+    sent(
         ("presence", "chat/me/presence"),
         "`online`, `away`, `dnd` or `invisible`, then optional text.",
         WORD,
-    )),
+    ),
     sent(
         ("call", "chat/rpc/{method}"),
         "Call a method; the reply goes to the Response Topic (MQTT 5).",
@@ -158,16 +158,16 @@ pub(crate) const CHANNELS: &[Channel] = &[
         "How far the others have got with what I sent; `+` for all.",
         &["Receipts"],
     ),
-    planned(received(
+    received(
         ("account", "chat/me/ev/account"),
-        "Changes of the chat list.",
+        "Changes of the list of conversations.",
         &["AccountEvent"],
-    )),
-    planned(received(
+    ),
+    received(
         ("typingEvents", "chat/me/ev/typing/{cid}"),
         "Who is typing; `+` for all.",
         &["TypingEvent"],
-    )),
+    ),
     planned(received(
         ("device", "chat/me/dev"),
         "The private queue of this device.",
@@ -203,11 +203,11 @@ pub(crate) const CHANNELS: &[Channel] = &[
         "Entries of one conversation, beginning with the newest `n`.",
         ENTRY,
     ),
-    planned(received(
+    received(
         ("presenceOf", "chat/u/{target}/presence"),
         "How somebody is, now and when it changes.",
         &["PresenceEvent"],
-    )),
+    ),
 ];
 
 /// What may stand in a topic, with an example.

@@ -305,6 +305,7 @@ mod tests {
             handle: "alice".parse().unwrap(),
             name: String::new(),
             password_hash: None,
+            scram: None,
             created_ms: 0,
             removed_ms,
         };

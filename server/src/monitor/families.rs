@@ -391,6 +391,26 @@ const FAMILIES: &[Family] = &[
                 .collect()
         },
     ),
+    gauge(
+        "mqchat_chat_presence_watches",
+        "Subscriptions to the presence of a user.",
+        |it| now(&it.plugin.metrics().presence_watches),
+    ),
+    counter(
+        "mqchat_chat_presence_events_total",
+        "States of users that watchers were told.",
+        |it| total(&it.plugin.metrics().presence_events),
+    ),
+    counter(
+        "mqchat_chat_presence_writes_total",
+        "Rows written because a user went offline, or chose how to be seen.",
+        |it| total(&it.plugin.metrics().presence_writes),
+    ),
+    counter(
+        "mqchat_chat_typing_events_total",
+        "Hints of typing that clients were told.",
+        |it| total(&it.plugin.metrics().typing_events),
+    ),
     counter(
         "mqchat_certificates_rejected_total",
         "Certificate files that could not be used.",

@@ -7,6 +7,7 @@ mod monitor;
 mod mosquitto;
 mod program;
 mod random;
+mod scram;
 mod server;
 
 pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
@@ -18,6 +19,7 @@ pub(crate) use mosquitto::{
 };
 pub(crate) use program::{node, python};
 pub(crate) use random::Random;
+pub(crate) use scram::Scram;
 pub(crate) use server::{Launch, Server, mqchat};
 
 /// Both protocol versions, for stories that are the same in each.

@@ -148,8 +148,18 @@ fn an_address_in_use_leaves_nothing_behind() {
 #[test]
 fn a_dump_overwrites_nothing_and_is_loaded_into_a_new_store_only() {
     let mut server = Server::dev();
-    let mut alice = Login::new("alice").connect(server.address());
+    let mut alice = Login::new("alice")
+        .device("phone")
+        .connect(server.address());
     alice.publish("chat/to/me", "kept");
+    alice.publish_retained("plain/topic", "kept too");
+    alice.subscribe("plain/queue");
+    alice.disconnect();
+    let mut bob = Login::new("bob").connect(server.address());
+    assert_eq!(
+        bob.publish("plain/queue", "waits").reason,
+        ReasonCode::Success
+    );
     server.terminate();
     server.wait_for_exit();
     let directory = tempfile::tempdir().unwrap();
@@ -173,6 +183,8 @@ fn a_dump_overwrites_nothing_and_is_loaded_into_a_new_store_only() {
     assert_eq!(fs::read(&dump).unwrap(), before);
     refused(server.data_dir(), "load", file, "already");
     refused(server.data_dir(), "dump", "/nowhere/dump", "/nowhere/dump");
+    let others = fs::read(directory.path().join("dump.sessions")).unwrap();
+    assert!(others.starts_with(b"mqtt sessions dump 1\n"));
 
     let new = directory.path().join("new");
     refused(&new, "load", "/nowhere/dump", "/nowhere/dump");
@@ -180,9 +192,26 @@ fn a_dump_overwrites_nothing_and_is_loaded_into_a_new_store_only() {
     let cut = directory.path().join("cut");
     fs::write(&cut, &before[..before.len() - 40]).unwrap();
     refused(&new, "load", cut.to_str().unwrap(), "cut off");
+    let damaged = directory.path().join("damaged");
+    fs::write(&damaged, &before).unwrap();
+    let name = directory.path().join("damaged.sessions");
+    fs::write(name, &others[..others.len() - 40]).unwrap();
+    refused(&new, "load", damaged.to_str().unwrap(), "cut off");
     assert!(mqchat(&new, &["store", "load", file], "").status.success());
+    let compacted = mqchat(&new, &["store", "compact"], "");
+    let told = String::from_utf8(compacted.stdout).unwrap();
+    assert!(
+        told.contains("store: ") && told.contains("sessions: "),
+        "{told}"
+    );
     let server = Launch::new(&new).dev().start();
-    let mut alice = Login::new("alice").connect(server.address());
+    let mut alice = Login::new("alice")
+        .device("phone")
+        .connect(server.address());
+    assert!(alice.session_present);
+    assert_eq!(&*alice.next_on("plain/queue").payload, b"waits");
+    alice.subscribe("plain/topic");
+    assert_eq!(&*alice.next_on("plain/topic").payload, b"kept too");
     assert_eq!(alice.history("me")[0]["t"], "kept");
 }
 

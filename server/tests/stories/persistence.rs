@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use broker::codec::packet::{Ack, Packet, PacketId, Publish, Qos, Unsubscribe};
+use broker::codec::packet::{Ack, Packet, PacketId, Publish, Qos, Unsubscribe, Version};
 use broker::codec::properties::{PublishProperties, SubscribeProperties};
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
@@ -500,4 +500,45 @@ fn nothing_is_acknowledged_that_cannot_be_synced() {
     other.subscribe("elsewhere");
     assert_eq!(other.publish("elsewhere", "x").reason, ReasonCode::Success);
     assert_eq!(text(&other.next_message()), "x");
+}
+
+#[test]
+fn beyond_the_disk_budget_nothing_more_is_kept_and_who_can_be_told_is() {
+    let server = Server::in_new_directory(|launch| {
+        launch
+            .dev()
+            .variable("MQCHAT_BROKER__SESSIONS_DISK_BYTES_MAX", "1")
+    });
+    let mut away = device("one").connect(server.address());
+    away.subscribe("kept/#");
+    away.disconnect();
+    let mut live = Login::new("live").connect(server.address());
+    live.subscribe("live");
+    let mut sender = Login::new("sender").connect(server.address());
+    let refused = |sender: &mut Client| {
+        let reason = sender.publish("kept/a", "a").reason;
+        reason == ReasonCode::QuotaExceeded
+    };
+    // The first commits may come before the first look.
+    eventually("the budget is used up", || {
+        refused(&mut sender).then_some(())
+    });
+    let retained = sender.publish_retained("state", "x").reason;
+    assert_eq!(retained, ReasonCode::QuotaExceeded);
+    let cleared = sender.publish_retained("state", "").reason;
+    assert_eq!(cleared, ReasonCode::Success);
+    assert_eq!(
+        sender.publish("live", "goes on").reason,
+        ReasonCode::Success
+    );
+    assert_eq!(text(&live.next_on("live")), "goes on");
+    let mut old = Login::new("old")
+        .version(Version::V311)
+        .connect(server.address());
+    assert_eq!(old.publish("kept/b", "b").reason, ReasonCode::Success);
+    let mut back = device("one").connect(server.address());
+    assert!(back.session_present, "sessions go on");
+    back.settle();
+    let kept = back.arrivals();
+    assert!(kept.iter().all(|it| it.topic == "kept/a"), "{kept:?}");
 }

@@ -128,8 +128,8 @@ fn every_refusal_has_its_name_and_its_reason_code() {
             (format!("chat/c/{direct}/read"), b"2", "format", 0x99),
             (format!("chat/c/{direct}/recv"), b"2", "format", 0x99),
             (format!("chat/c/{direct}/read"), b"soon", "format", 0x99),
-            ("chat/me/presence".into(), b"online", "not_found", 0x90),
-            (format!("chat/c/{group}/typing"), b"1", "not_found", 0x90),
+            ("chat/me/presence".into(), b"busy", "format", 0x99),
+            (format!("chat/c/{group}/typing"), b"2", "format", 0x99),
             (format!("chat/c/{group}/m/1/edit"), b"x", "not_found", 0x90),
         ];
         for (topic, payload, error, reason) in rows {

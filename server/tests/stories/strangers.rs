@@ -115,6 +115,10 @@ fn filters(cid: &str) -> Vec<String> {
         "chat/u/#",
         "chat/u/+/presence",
         "chat/u/@alice/+",
+        "chat/u/@alice/presence",
+        "chat/u/@bob/presence",
+        "chat/u/@nobody/presence",
+        "chat/u/{cid}/presence",
         "chat/u/@alice/in/{cid}",
         "$share/x/chat/#",
         "$share/x/chat/me/in/+",
@@ -135,6 +139,8 @@ fn root_filters(cid: &str) -> Vec<String> {
         "+/c/{cid}/log",
         "+/c/{cid}/#",
         "+/to/#",
+        "+/u/+/presence",
+        "+/me/ev/typing/+",
     ];
     filters.map(|filter| filter.replace("{cid}", cid)).into()
 }
@@ -273,6 +279,11 @@ fn a_stranger_reaches_nothing_and_learns_nothing() {
         eve.subscribe("chat/me/in/+");
         eve.subscribe("chat/me/txt/+");
         eve.subscribe("chat/me/rcpt/+");
+        for filter in ["chat/me/ev/typing/+", "chat/u/me/presence"] {
+            let granted = eve.try_subscribe(filter, Qos::AtLeastOnce);
+            assert_eq!(granted, ReasonCode::Success, "{filter}: QoS 0");
+        }
+        assert_eq!(eve.next_json()["state"], "online", "of herself");
         for filter in [&group, &direct]
             .into_iter()
             .flat_map(|cid| root_filters(cid))
@@ -284,6 +295,10 @@ fn a_stranger_reaches_nothing_and_learns_nothing() {
         alice.settle();
         alice.publish(&format!("chat/to/{group}"), "more for the group");
         bob.publish("chat/to/@alice", "more for alice");
+        for cid in [&group, &direct] {
+            alice.publish(&format!("chat/c/{cid}/typing"), "1");
+        }
+        bob.publish("chat/me/presence", "dnd not for eve");
         bob.publish(&format!("chat/c/{group}/read"), "3");
         // When the sender has her receipt, it has gone to everybody to whom it goes.
         while alice.next_json()["read_all"] != 3 {}

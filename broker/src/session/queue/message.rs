@@ -90,6 +90,11 @@ impl Shared {
         }))
     }
 
+    /// May it be at rest? What is there already takes no more room to speak of.
+    pub(super) fn has_disk(&self) -> bool {
+        self.number.is_some() || self.entry.as_ref().is_none_or(|entry| !entry.is_full())
+    }
+
     /// Notes that a session's queue has it.
     pub(super) fn note(&mut self, session: u64, place: u64, queued: &mut Queued) {
         let Some(message) = self.store() else { return };

@@ -12,13 +12,14 @@ use super::{Found, SessionStore, load};
 use crate::clock;
 use crate::journal::{Change, MessageRow, QueueRow};
 use crate::session::queue::Stored;
+use crate::store::budget::{Budget, DiskGuard};
 use crate::store::directory::Directory;
 use crate::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
 use crate::store::recover::{CommitRow, recover};
 use crate::store::watermark::Watermark;
 
 /// The schema of the rows written today.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// Sessions on an engine.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct EmbeddedSessions<K> {
     last: CommitRow,
     /// Number of the last durable commit.
     durable: u64,
+    /// Bytes written since the disk was looked at last.
+    written: usize,
     /// When the broker was last known to be alive, before this start.
     alive_ms: u64,
     /// Sessions that have a row: what comes for others is too late.
@@ -84,6 +87,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
             // The first commit has taken over the time of the one before.
             alive_ms: last.clock_ms,
             durable: last.number,
+            written: 0,
             last,
             sessions: HashSet::new(),
             references: HashMap::new(),
@@ -337,10 +341,17 @@ impl<K: KvEngine> SessionStore for EmbeddedSessions<K> {
         let row = self.next_row();
         row.put(&mut self.group.batch);
         self.engine.commit_durable(&self.group.batch)?;
+        self.written += self.group.batch.bytes();
         self.group.batch.clear();
         self.durable = row.number;
         self.last = row;
         Ok(())
+    }
+
+    fn budget(&mut self, guard: &mut DiskGuard) -> Result<Budget, EngineError> {
+        guard.note_written(std::mem::take(&mut self.written));
+        let now = clock::now().saturating_duration_since(self.wall.moment());
+        guard.check(&self.engine, now)
     }
 
     fn beat(&mut self) -> Result<(), EngineError> {

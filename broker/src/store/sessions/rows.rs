@@ -53,6 +53,11 @@ impl Wall {
         Self { at, ms }
     }
 
+    /// When it was read.
+    pub(super) const fn moment(self) -> Instant {
+        self.at
+    }
+
     pub(super) fn ms_of(self, moment: Instant) -> u64 {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         match moment.checked_duration_since(self.at) {

@@ -50,6 +50,7 @@ impl World {
                 engine,
                 directory: home.path().join("sessions"),
                 memory_bytes: 8 * 1024 * 1024,
+                disk_bytes_max: 0,
                 accept_loss: false,
             },
             memory: Arc::default(),

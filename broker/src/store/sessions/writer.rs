@@ -7,6 +7,7 @@ use super::SessionStore;
 use crate::clock;
 use crate::journal::{Journal, Wake, Written};
 use crate::metrics::Commits;
+use crate::store::budget::{Budget, DiskGuard};
 use crate::store::condition::Condition;
 use crate::store::kv::EngineError;
 
@@ -15,6 +16,7 @@ pub(super) struct Writer<S> {
     store: S,
     end: Farewell,
     commits: Arc<Commits>,
+    disk: DiskGuard,
     beaten_at: Instant,
 }
 
@@ -30,10 +32,12 @@ impl<S: SessionStore> Writer<S> {
         journal: Arc<Journal>,
         condition: Arc<Condition>,
         commits: Arc<Commits>,
+        disk: DiskGuard,
     ) -> Self {
         Self {
             store,
             commits,
+            disk,
             end: Farewell { journal, condition },
             beaten_at: clock::now(),
         }
@@ -72,11 +76,23 @@ impl<S: SessionStore> Writer<S> {
             for waiter in waiters {
                 waiter.tell();
             }
+            self.look_at_disk()?;
             if now.saturating_duration_since(self.beaten_at) >= BEAT_INTERVAL {
                 self.beaten_at = now;
                 self.store.beat()?;
             }
         }
+    }
+
+    fn look_at_disk(&mut self) -> Result<(), EngineError> {
+        let full = match self.store.budget(&mut self.disk)? {
+            Budget::NotLooked => return Ok(()),
+            Budget::Room => None,
+            Budget::Full(reason) => Some(reason),
+        };
+        self.end.journal.set_full(full.is_some());
+        self.end.condition.set_read_only(full);
+        Ok(())
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use broker::config::{ListenerConfig, Protocol};
@@ -59,6 +60,46 @@ impl Authority {
         issued
     }
 
+    /// Has `openssl` write the list of revoked certificates to a file, good for so many days from now.
+    pub(super) fn revoke(&self, certificates: &[&Issued], days: i32, to: &Path) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let lines = certificates.iter().map(|issued| {
+            let serial = issued.serial();
+            format!("R\t491231000000Z\t250101000000Z\t{serial}\tunknown\t/CN=x\n")
+        });
+        let index: String = lines.collect();
+        let database = path("index.txt");
+        let config = format!(
+            "[ca]\ndefault_ca = one\n[one]\ndatabase = {database}\ncrlnumber = {}\ndefault_md = sha256\n\
+             crl_extensions = more\n[more]\nauthorityKeyIdentifier = keyid\n",
+            path("number")
+        );
+        fs::write(&database, index).unwrap();
+        fs::write(path("number"), "01\n").unwrap();
+        fs::write(path("config"), config).unwrap();
+        fs::write(path("ca.pem"), self.certificate.pem()).unwrap();
+        fs::write(path("ca.key"), self.issuer.key().serialize_pem()).unwrap();
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "ca",
+            "-gencrl",
+            "-config",
+            &path("config"),
+            "-cert",
+            &path("ca.pem"),
+        ]);
+        openssl.args(["-keyfile", &path("ca.key"), "-out"]).arg(to);
+        if days > 0 {
+            openssl.args(["-crldays", &days.to_string()]);
+        } else {
+            openssl.args(["-crl_lastupdate", "20200101000000Z"]);
+            openssl.args(["-crl_nextupdate", "20200201000000Z"]);
+        }
+        let output = openssl.output().expect("openssl is installed");
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// A client that trusts this authority, perhaps with a certificate.
     pub(super) fn client(&self, certificate: Option<&Issued>) -> ClientConfig {
         self.client_of(rustls::DEFAULT_VERSIONS, certificate)
@@ -110,6 +151,20 @@ impl Issued {
             key: Some(self.file("key.pem")),
             ..listener(protocol)
         }
+    }
+
+    /// In hexadecimal digits.
+    fn serial(&self) -> String {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["x509", "-noout", "-serial", "-in"]);
+        let output = openssl.arg(self.file("cert.pem")).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim().strip_prefix("serial=").unwrap().to_owned()
+    }
+
+    /// Where the list of those who are revoked is to be.
+    pub(super) fn revoked(&self) -> PathBuf {
+        self.file("crl.pem")
     }
 
     pub(super) fn authorities(&self) -> PathBuf {

@@ -140,6 +140,49 @@ async fn without_a_good_certificate_there_is_no_connection_where_one_is_required
 }
 
 #[tokio::test]
+async fn a_revoked_client_certificate_is_refused_from_the_next_handshake_on() {
+    let authority = Authority::new();
+    let certificate = authority.issue("localhost");
+    let (alice, bob) = (authority.issue("alice"), authority.issue("bob"));
+    let list = certificate.revoked();
+    authority.revoke(&[&alice], 30, &list);
+    let world = world_with(ListenerConfig {
+        client_certificates: ClientCertificates::Required,
+        client_ca: Some(certificate.authorities()),
+        client_crl: Some(list.clone()),
+        ..certificate.tls_listener(Protocol::Tls)
+    });
+    let comes = async |shown: &Issued, let_in: bool| {
+        let stream = tls(address(&world), authority.client(Some(shown))).await;
+        let mut client = Client::over(stream.unwrap(), V5);
+        if let_in {
+            nameless(client).await;
+        } else {
+            client.expect_closed().await;
+        }
+    };
+    comes(&alice, false).await;
+    comes(&bob, true).await;
+    authority.revoke(&[&bob], 30, &list);
+    world.certificates.reload().await;
+    comes(&alice, true).await;
+    comes(&bob, false).await;
+    // A list that makes no sense: the old one stays.
+    std::fs::write(&list, "rubbish").unwrap();
+    world.certificates.reload().await;
+    comes(&alice, true).await;
+    comes(&bob, false).await;
+    assert_eq!(world.metrics.certificates_rejected.value(), 1);
+    // One that is overdue, and one of somebody else: who is revoked is not known.
+    authority.revoke(&[], 0, &list);
+    world.certificates.reload().await;
+    comes(&alice, false).await;
+    Authority::new().revoke(&[], 30, &list);
+    world.certificates.reload().await;
+    comes(&alice, false).await;
+}
+
+#[tokio::test]
 async fn new_certificates_are_used_without_dropping_connections() {
     let authority = Authority::new();
     let (first, second) = (authority.issue("localhost"), authority.issue("localhost"));

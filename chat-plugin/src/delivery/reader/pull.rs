@@ -6,7 +6,9 @@ use broker::codec::packet::{Publish, Qos};
 use broker::hooks::{Delivery, Room};
 use proto::ids::{ConversationId, Seq};
 
-use super::{Key, LOG_SLOT, Matched, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted};
+use super::{
+    Key, LOG_SLOT, Matched, Options, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted,
+};
 use crate::delivery::flow::form_of;
 use crate::render::Line;
 
@@ -31,7 +33,7 @@ enum Step {
 }
 
 impl Out<'_> {
-    fn fits(&self, qos: Qos) -> bool {
+    pub(super) fn fits(&self, qos: Qos) -> bool {
         self.room.bytes > 0 && (qos == Qos::AtMostOnce || self.room.packets > 0)
     }
 
@@ -46,7 +48,21 @@ impl Out<'_> {
         });
     }
 
-    fn push(&mut self, delivery: Delivery) {
+    /// The account changes that wait, if there is room.
+    pub(super) fn pull_account(&mut self) {
+        let fits = |options: Options| self.fits(options.qos);
+        let Some((message, version, options)) = self.me.account.take(fits) else {
+            return;
+        };
+        let matched = Matched {
+            qos: options.qos,
+            no_local: false,
+            identifiers: options.identifier.into_iter().collect(),
+        };
+        self.deliver(Reference::Account { version }, message, &matched);
+    }
+
+    pub(super) fn push(&mut self, delivery: Delivery) {
         const OVERHEAD: usize = 256;
         self.room.bytes = self
             .room

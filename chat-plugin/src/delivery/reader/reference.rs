@@ -16,6 +16,8 @@ pub(crate) enum Reference {
     },
     /// A reply or a receipt, handed out at this time (ms since 1970): nothing to settle.
     State { ts_ms: u64 },
+    /// Changes of the own list of conversations: who has them knows everything up to this account version.
+    Account { version: u64 },
 }
 
 impl Reference {
@@ -26,7 +28,7 @@ impl Reference {
         }
     }
 
-    /// Byte 0: 1 for an entry, 0 for state (1 to 8: when). Entry: 1: slot; 2: kind; 3 to 18: conversation; 19 to 26:
+    /// Byte 0: 1 for an entry, 0 for state (1 to 8: when), 2 for account changes (1 to 8: version). Entry: 1: slot; 2: kind; 3 to 18: conversation; 19 to 26:
     /// seq; 27 to 30: generation.
     pub(crate) fn encode(self) -> DeliveryRef {
         let mut bytes = [0; 32];
@@ -45,16 +47,21 @@ impl Reference {
             Self::State { ts_ms } => {
                 fill(&mut bytes, std::iter::once(0).chain(ts_ms.to_be_bytes()));
             }
+            Self::Account { version } => {
+                fill(&mut bytes, std::iter::once(2).chain(version.to_be_bytes()));
+            }
         }
         DeliveryRef(bytes)
     }
 
     pub(crate) fn decode(reference: &DeliveryRef) -> Option<Self> {
         let (tag, rest) = reference.0.split_first()?;
-        if *tag == 0 {
-            let (ts_ms, _) = rest.split_first_chunk::<8>()?;
-            return Some(Self::State {
-                ts_ms: u64::from_be_bytes(*ts_ms),
+        if *tag != 1 {
+            let (number, _) = rest.split_first_chunk::<8>()?;
+            let number = u64::from_be_bytes(*number);
+            return Some(match tag {
+                0 => Self::State { ts_ms: number },
+                _ => Self::Account { version: number },
             });
         }
         let ([slot, kind], rest) = rest.split_first_chunk::<2>()?;
@@ -89,7 +96,8 @@ mod tests {
             seq: Seq::new(u64::MAX - 1),
             generation: 0x0102_0304,
         };
-        for reference in [entry, Reference::State { ts_ms: 7 }] {
+        let state = Reference::State { ts_ms: 7 };
+        for reference in [entry, state, Reference::Account { version: 9 }] {
             assert_eq!(Reference::decode(&reference.encode()), Some(reference));
         }
     }

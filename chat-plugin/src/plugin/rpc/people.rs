@@ -3,7 +3,8 @@
 use proto::ids::{ConversationId, UserId};
 use proto::topics::Target;
 
-use super::wire::{Me, Named, Nothing, SetMe, UserAsked};
+use super::wire::{AudienceAsked, Me, Named, Nothing, SetMe, SetPrivacy, UserAsked};
+use crate::domain::profile::{Audience, Privacy};
 use crate::domain::user::User;
 use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
@@ -24,14 +25,43 @@ impl ChatPlugin {
     }
 
     async fn profile(&self, peer: &Peer, user: User) -> Result<Me, Refusal> {
-        let (unread, looked_at) = self.service.unread_in_all(peer.actor).await?;
+        let (unread, looked_at) = self.service.unread_by_conversation(peer.actor).await?;
         Self::charge(peer, looked_at);
         Ok(Me {
             uid: user.id,
             handle: user.handle,
             name: user.name,
-            unread,
+            unread: unread.values().sum(),
         })
+    }
+
+    pub(super) async fn me_privacy(
+        &self,
+        peer: &Peer,
+        asked: SetPrivacy,
+    ) -> Result<Privacy, Refusal> {
+        let presence = self.audience(peer, asked.presence).await?;
+        let last_seen = self.audience(peer, asked.last_seen).await?;
+        if presence.is_none() && last_seen.is_none() {
+            return self.service.privacy(peer.actor).await;
+        }
+        let set = self.service.set_privacy(peer.actor, presence, last_seen);
+        let privacy = set.await?;
+        let judged = self.judge_watchers(peer.actor.user).await?;
+        Self::charge(peer, judged);
+        Ok(privacy)
+    }
+
+    async fn audience(
+        &self,
+        peer: &Peer,
+        asked: Option<AudienceAsked>,
+    ) -> Result<Option<Audience>, Refusal> {
+        let Some(AudienceAsked { who, except }) = asked else {
+            return Ok(None);
+        };
+        let except = self.users(peer, &except).await?;
+        Ok(Some(Audience { who, except }))
     }
 
     /// Each user once, in the order of the request.

@@ -12,6 +12,7 @@ use super::wire::{
     MemberReply, StatusReply,
 };
 use super::{LISTED_PER_TOKEN, room_of};
+use crate::domain::account::Preferences;
 use crate::domain::conversation::HistoryPolicy;
 use crate::domain::member::{Marks, Member, Role};
 use crate::plugin::ChatPlugin;
@@ -118,6 +119,7 @@ impl ChatPlugin {
             delivered: Seq::ZERO,
             unread: 0,
             unread_flag: false,
+            preferences: Preferences::default(),
             peer: Some(self.named(other).await?),
             members: Some(members),
         })

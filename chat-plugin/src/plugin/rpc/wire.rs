@@ -9,8 +9,10 @@ use proto::topics::{Target, TopicError};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::domain::account::Preferences;
 use crate::domain::conversation::HistoryPolicy;
 use crate::domain::member::Role;
+use crate::domain::profile::Circle;
 use crate::names::Profile;
 use crate::service::Placed;
 use crate::service::history::Overview;
@@ -141,6 +143,68 @@ pub(super) struct SetMe {
     pub(super) name: String,
 }
 
+/// Who may see something, as a request says it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AudienceAsked {
+    pub(super) who: Circle,
+    #[serde(default)]
+    pub(super) except: Vec<UserAsked>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetPrivacy {
+    pub(super) presence: Option<AudienceAsked>,
+    pub(super) last_seen: Option<AudienceAsked>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskChanges {
+    pub(super) ver: Option<u64>,
+    pub(super) next: Option<String>,
+    pub(super) limit: Option<usize>,
+    #[serde(default)]
+    pub(super) badge: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Prefer {
+    pub(super) cid: Target,
+    pub(super) muted_until: Option<u64>,
+    pub(super) archived: Option<bool>,
+    pub(super) pinned: Option<bool>,
+}
+
+/// What changed in the list of conversations.
+#[derive(Serialize)]
+pub(super) struct Changes {
+    /// Everything up to this version is known now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ver: Option<u64>,
+    pub(super) conversations: Vec<ChangedConversation>,
+    /// There is another page, which begins here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+    /// Unread messages over all conversations that are not muted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) badge: Option<u64>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ChangedConversation {
+    pub(super) cid: ConversationId,
+    pub(super) head: Seq,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) left: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) conversation: Option<Box<Conversation>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last: Option<Box<RawValue>>,
+}
+
 /// What a change came to.
 #[derive(Serialize)]
 pub(super) struct Changed {
@@ -202,6 +266,8 @@ pub(super) struct Conversation {
     pub(super) delivered: Seq,
     pub(super) unread: u64,
     pub(super) unread_flag: bool,
+    #[serde(flatten)]
+    pub(super) preferences: Preferences,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) peer: Option<Named>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,6 +285,7 @@ impl From<Overview> for Conversation {
             conversation,
             member,
             marks,
+            preferences,
             unread,
             peer,
         } = overview;
@@ -238,6 +305,7 @@ impl From<Overview> for Conversation {
             delivered: marks.delivered(),
             unread,
             unread_flag: marks.unread_flag,
+            preferences,
             peer: peer.map(|(uid, profile)| Named::new(uid, profile)),
             members: None,
         }

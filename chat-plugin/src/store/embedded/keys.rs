@@ -22,14 +22,19 @@ pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
     join(&[&cid(conversation), &seq.get().to_be_bytes()])
 }
 
-/// `cid[17] uid[16]`: tables member and marks.
+/// `cid[17] uid[16]`: tables member, marks and clean.
 pub(super) fn member(conversation: ConversationId, user: UserId) -> [u8; 33] {
     join(&[&cid(conversation), user.as_bytes()])
 }
 
-/// `uid[16] cid[17]`: tables user → conversation and receipt due.
+/// `uid[16] cid[17]`: tables user → conversation, receipt due and changed.
 pub(super) fn user_conversation(user: UserId, conversation: ConversationId) -> [u8; 33] {
     join(&[user.as_bytes(), &cid(conversation)])
+}
+
+/// `uid[16] ver[8]`: table change.
+pub(super) fn change(user: UserId, version: u64) -> [u8; 24] {
+    join(&[user.as_bytes(), &version.to_be_bytes()])
 }
 
 /// `cid[17] uid[16] seq[8]`: table own.

@@ -9,9 +9,12 @@ use tokio::sync::{Semaphore, oneshot};
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
 use super::overlay::OverlayKey;
+use crate::domain::account::Preferences;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
 use crate::domain::overlay::Report;
+use crate::domain::presence::PresenceChange;
+use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
 use crate::store::{Durability, Place, StoreError};
 
@@ -27,16 +30,20 @@ pub(super) enum Job {
     RemoveDevice(UserId, DeviceId, Reply<()>),
     EndExchange(DeviceId, u16, Reply<bool>),
     EndExchanges(DeviceId, Reply<()>),
+    HandOut(UserId, Vec<ConversationId>, Reply<u64>),
+    SetPreferences(UserId, ConversationId, Preferences, Reply<()>),
     Place(ConversationId, UserId, MessageId, Reply<Option<Place>>),
     CreateUser(Box<User>, Reply<()>),
     UpdateUser(Box<User>, Reply<()>),
+    ReplaceProfile(UserId, Box<(Profile, Profile)>, Reply<bool>),
+    PutPresence(Vec<PresenceChange>, Reply<()>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
     Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
     Flush(Reply<()>),
-    Maintain(u64, Reply<()>),
+    Maintain(u64, u64, Reply<()>),
     Close(Reply<()>),
 }
 
@@ -47,21 +54,25 @@ impl Job {
         let _gone = match self {
             Self::Append(_, reply) => reply.send(Err(error)).is_err(),
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
+            Self::HandOut(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Expire(_, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
+            | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
             | Self::EndExchanges(_, reply)
+            | Self::SetPreferences(_, _, _, reply)
             | Self::CreateUser(_, reply)
             | Self::UpdateUser(_, reply)
+            | Self::PutPresence(_, reply)
             | Self::PutToken(_, reply)
             | Self::Report(_, reply)
             | Self::Flush(reply)
-            | Self::Maintain(_, reply)
+            | Self::Maintain(_, _, reply)
             | Self::Close(reply) => reply.send(Err(error)).is_err(),
         };
     }
@@ -73,9 +84,17 @@ impl Job {
                 .iter()
                 .map(draft_size)
                 .fold(Size::default(), Size::and),
+            Self::HandOut(_, conversations, _) => Size {
+                items: conversations.len().max(1),
+                bytes: conversations.len().max(1) * ROW_BYTES,
+            },
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
+            },
+            Self::PutPresence(changes, _) => Size {
+                items: changes.len(),
+                bytes: changes.len() * ROW_BYTES,
             },
             _ => Size {
                 items: 1,

@@ -8,6 +8,7 @@ use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 
 use super::overlay::Overlay;
 use super::{happened, keys, values};
+use crate::domain::account::Changes;
 use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
 use crate::store::{PageRange, StoreError, tables};
@@ -289,6 +290,48 @@ pub(super) fn own_before(
         return Ok(None);
     };
     Ok(Some((seq.ok_or_else(|| bad_key(tables::OWN))?, count?)))
+}
+
+/// Conversations of a user that changed after the version `since`, at most `limit`. The version is read first: a change
+/// that is on its way meanwhile has a higher one.
+pub(super) fn changes(
+    engine: &impl KvEngine,
+    user: UserId,
+    since: u64,
+    limit: usize,
+) -> Result<Changes, StoreError> {
+    let row = engine.get(tables::ACCOUNT, user.as_bytes())?;
+    let version = row.map(|row| values::read_number(tables::ACCOUNT.name(), &row));
+    let Some(version) = version.transpose()? else {
+        return Ok(Changes::default());
+    };
+    let (from, to) = (keys::change(user, since), keys::change(user, version));
+    let range = KeyRange {
+        from: Bound::Excluded(&from),
+        to: Bound::Included(&to),
+    };
+    let mut list = Vec::new();
+    visit(
+        engine,
+        tables::CHANGE,
+        range,
+        limit.saturating_add(1),
+        |key, row| {
+            let version = key.last_chunk().map(|version| u64::from_be_bytes(*version));
+            let version = version.ok_or_else(|| bad_key(tables::CHANGE))?;
+            let id = values::read_conversation_id(tables::CHANGE.name(), row)?;
+            list.push((version, id));
+            Ok(())
+        },
+    )?;
+    let more = list.len() > limit;
+    list.truncate(limit);
+    let last = list.last().map(|(version, _)| *version);
+    Ok(Changes {
+        upto: last.filter(|_| more).unwrap_or(version),
+        list,
+        more,
+    })
 }
 
 pub(super) fn read_seq(row: &[u8]) -> Result<Seq, StoreError> {

@@ -2,14 +2,18 @@
 
 use bytes::Bytes;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
+use proto::payload::{PresenceChoice, PresenceState};
 
 use super::keys;
+use crate::domain::account::Preferences;
 use crate::domain::conversation::Settings;
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
 use crate::domain::member::{Interval, Marks, Member, Role};
 use crate::domain::overlay::{GoneReason, Overlay, Pin, Report};
-use crate::domain::user::{Token, User};
+use crate::domain::presence::Standing;
+use crate::domain::profile::Profile;
+use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::StoreError;
 
 /// The format byte of everything written today.
@@ -50,6 +54,14 @@ pub(super) struct HandleRow {
     pub(super) user: UserId,
     /// When it was freed; 0: in use.
     pub(super) freed_ms: u64,
+}
+
+/// What a user has decided about a conversation, and the account version of its last change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changed {
+    /// 0: none yet.
+    pub(super) version: u64,
+    pub(super) preferences: Preferences,
 }
 
 // -- writing
@@ -220,6 +232,24 @@ pub(super) fn write_marks(marks: &Marks) -> Vec<u8> {
     out
 }
 
+/// A row that says all by being there.
+pub(super) const EMPTY: &[u8] = &[FORMAT];
+
+pub(super) fn write_conversation_id(conversation: ConversationId) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&keys::cid(conversation));
+    out
+}
+
+pub(super) fn write_changed(changed: &Changed) -> Vec<u8> {
+    let preferences = changed.preferences;
+    let mut out = vec![FORMAT];
+    long(&mut out, changed.version);
+    time(&mut out, preferences.muted_until);
+    out.push(u8::from(preferences.archived) | u8::from(preferences.pinned) << 1);
+    out
+}
+
 /// A user is a member of a conversation.
 pub(super) const USER_CONVERSATION: &[u8] = &[FORMAT];
 /// A user was one. Not written by the first versions, which left the row as it was.
@@ -242,6 +272,7 @@ pub(super) fn write_device(device: &Device) -> Vec<u8> {
     out.push(u8::from(device.has_inbox) | u8::from(device.connected) << 1);
     time(&mut out, device.receipts_ms);
     time(&mut out, device.last_seen_ms);
+    long(&mut out, device.account);
     text(&mut out, &device.client_id);
     let count = u16::try_from(device.subscriptions.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&count.to_be_bytes());
@@ -285,13 +316,21 @@ pub(super) fn write_exchanged(exchanged: &Exchanged) -> Vec<u8> {
 }
 
 pub(super) fn write_user(user: &User) -> Vec<u8> {
-    let flags = u8::from(user.password_hash.is_some()) | u8::from(user.removed_ms.is_some()) << 1;
+    let flags = u8::from(user.password_hash.is_some())
+        | u8::from(user.removed_ms.is_some()) << 1
+        | u8::from(user.scram.is_some()) << 2;
     let mut out = vec![FORMAT, flags];
     time(&mut out, user.created_ms);
     time(&mut out, user.removed_ms.unwrap_or(0));
     text(&mut out, user.handle.as_str());
     text(&mut out, &user.name);
     text(&mut out, user.password_hash.as_deref().unwrap_or_default());
+    if let Some(keys) = &user.scram {
+        out.extend_from_slice(&keys.salt);
+        out.extend_from_slice(&keys.iterations.to_be_bytes());
+        out.extend_from_slice(&keys.stored_key);
+        out.extend_from_slice(&keys.server_key);
+    }
     out
 }
 
@@ -308,6 +347,32 @@ pub(super) fn write_token(token: &Token) -> Vec<u8> {
     time(&mut out, token.created_ms);
     text(&mut out, &token.id);
     text(&mut out, &token.label);
+    out
+}
+
+pub(super) fn write_profile(profile: &Profile) -> Result<Vec<u8>, StoreError> {
+    let mut out = vec![FORMAT];
+    serde_json::to_writer(&mut out, profile)
+        .map_err(|error| StoreError::Corrupt(format!("a profile cannot be written: {error}")))?;
+    Ok(out)
+}
+
+/// The states that a user may choose, by their bytes from 1.
+const CHOICES: [PresenceState; 4] = [
+    PresenceState::Online,
+    PresenceState::Away,
+    PresenceState::Dnd,
+    PresenceState::Invisible,
+];
+
+pub(super) fn write_presence(standing: &Standing) -> Vec<u8> {
+    let place = CHOICES
+        .iter()
+        .position(|state| *state == standing.choice.state);
+    let state = u8::try_from(place.unwrap_or_default() + 1).unwrap_or(1);
+    let mut out = vec![FORMAT, state];
+    time(&mut out, standing.seen_ms);
+    text(&mut out, &standing.choice.text);
     out
 }
 
@@ -563,6 +628,27 @@ pub(super) fn read_head(value: &[u8]) -> Read<Head> {
     Ok(head)
 }
 
+pub(super) fn read_profile(value: &[u8]) -> Read<Profile> {
+    let reader = Reader::new("profile", value)?;
+    serde_json::from_slice(reader.rest).map_err(|error| reader.bad(&error.to_string()))
+}
+
+pub(super) fn read_presence(value: &[u8]) -> Read<Standing> {
+    let mut reader = Reader::new("presence", value)?;
+    let state = usize::from(reader.byte()?).checked_sub(1);
+    let state = state.and_then(|place| CHOICES.get(place).copied());
+    let state = state.ok_or_else(|| reader.bad("unknown state"))?;
+    let standing = Standing {
+        seen_ms: reader.time()?,
+        choice: PresenceChoice {
+            state,
+            text: reader.text()?.to_owned(),
+        },
+    };
+    reader.end()?;
+    Ok(standing)
+}
+
 pub(super) fn read_settings(value: &[u8]) -> Read<Settings> {
     let reader = Reader::new("settings", value)?;
     serde_json::from_slice(reader.rest).map_err(|error| reader.bad(&error.to_string()))
@@ -614,6 +700,29 @@ pub(super) fn read_number(table: &'static str, value: &[u8]) -> Read<u64> {
     Ok(number)
 }
 
+pub(super) fn read_conversation_id(table: &'static str, value: &[u8]) -> Read<ConversationId> {
+    let mut reader = Reader::new(table, value)?;
+    let id = reader.cid()?;
+    reader.end()?;
+    Ok(id)
+}
+
+pub(super) fn read_changed(value: &[u8]) -> Read<Changed> {
+    let mut reader = Reader::new("changed", value)?;
+    let version = reader.long()?;
+    let muted_until = reader.time()?;
+    let flags = reader.byte()?;
+    reader.end()?;
+    Ok(Changed {
+        version,
+        preferences: Preferences {
+            muted_until,
+            archived: flags & 1 != 0,
+            pinned: flags & 2 != 0,
+        },
+    })
+}
+
 pub(super) fn read_time(table: &'static str, value: &[u8]) -> Read<u64> {
     let mut reader = Reader::new(table, value)?;
     let ms = reader.time()?;
@@ -627,6 +736,7 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
     let flags = reader.byte()?;
     let receipts_ms = reader.time()?;
     let last_seen_ms = reader.time()?;
+    let account = reader.long()?;
     let client_id = reader.text()?.to_owned();
     let count = reader.short()?;
     let mut subscriptions = Vec::new();
@@ -655,6 +765,7 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
         has_inbox: flags & 1 != 0,
         connected: flags & 2 != 0,
         receipts_ms,
+        account,
         last_seen_ms,
     })
 }
@@ -701,11 +812,21 @@ pub(super) fn read_user(id: UserId, value: &[u8]) -> Read<User> {
         .map_err(|_| reader.bad("bad handle"))?;
     let name = reader.text()?.to_owned();
     let password_hash = reader.text()?;
+    let scram = match flags & 4 {
+        0 => None,
+        _ => Some(ScramKeys {
+            salt: reader.array()?,
+            iterations: u32::from_be_bytes(reader.array()?),
+            stored_key: reader.array()?,
+            server_key: reader.array()?,
+        }),
+    };
     let user = User {
         id,
         handle,
         name,
         password_hash: (flags & 1 != 0).then(|| password_hash.to_owned()),
+        scram,
         created_ms,
         removed_ms: (flags & 2 != 0).then_some(removed_ms),
     };
@@ -796,6 +917,7 @@ mod tests {
             has_inbox: true,
             connected: true,
             receipts_ms: 4,
+            account: 6,
             last_seen_ms: 5,
         }
     }
@@ -855,10 +977,24 @@ mod tests {
             handle: "alice".parse().unwrap(),
             name: "Alice".to_owned(),
             password_hash: None,
+            scram: None,
             created_ms: 1,
             removed_ms: Some(0),
         };
-        assert_eq!(read_user(user.id, &write_user(&user)), Ok(user));
+        let with_password = User {
+            password_hash: Some("$argon2id$".to_owned()),
+            scram: Some(ScramKeys {
+                salt: [1; 16],
+                iterations: 15_000,
+                stored_key: [2; 32],
+                server_key: [3; 32],
+            }),
+            removed_ms: None,
+            ..user.clone()
+        };
+        for user in [user, with_password] {
+            assert_eq!(read_user(user.id, &write_user(&user)), Ok(user));
+        }
 
         let member = Member {
             user: uid(1),

@@ -3,15 +3,17 @@
 //! Nothing is rolled back here: what was changed in memory before a commit that failed is never looked at again, because
 //! that failure poisons the store. What readers see (`heads`, the engine) changes only by a commit.
 
+mod account;
 mod acts;
 mod append;
 mod control;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::store::budget::{Budget, DiskGuard};
 use broker::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
 use broker::store::recover::CommitRow;
 use broker::store::watermark::Watermark;
@@ -23,7 +25,7 @@ use super::heads::Known;
 use super::keys;
 use super::overlay::Waiting;
 use super::queue::{Job, Reply, Wake};
-use super::upkeep::{Budget, DiskGuard, Maintenance};
+use super::upkeep::Maintenance;
 use super::values::{self, First};
 use super::{Opened, Shared};
 use crate::domain::device::Inflight;
@@ -57,6 +59,8 @@ pub(super) struct Writer<K> {
     clock_start: Duration,
     /// Number of own countable entries by `cid uid`.
     owns: Cache<[u8; 33], u64>,
+    /// For whom a conversation is clean.
+    cleans: Cache<ConversationId, Arc<HashSet<UserId>>>,
     /// Since when something relaxed waits to become durable.
     relaxed_since: Option<Duration>,
     /// Relaxed commits that no durable one has followed.
@@ -100,6 +104,7 @@ enum Done {
     Unit(Reply<()>),
     Flag(Reply<bool>, bool),
     Count(Reply<usize>, usize),
+    Number(Reply<u64>, u64),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
 }
@@ -110,6 +115,7 @@ impl Done {
         let _gone = match self {
             Self::Append(reply, outcomes) => reply.send(result.map(|()| outcomes)).is_err(),
             Self::Unit(reply) => reply.send(result).is_err(),
+            Self::Number(reply, number) => reply.send(result.map(|()| number)).is_err(),
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
             Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
@@ -143,6 +149,7 @@ impl<K: KvEngine> Writer<K> {
             last,
             clock_start,
             owns: Cache::new(owns_max),
+            cleans: Cache::new(owns_max / 2),
             relaxed_since: None,
             relaxed_rows: false,
             reports: None,
@@ -263,6 +270,16 @@ impl<K: KvEngine> Writer<K> {
                 let had = self.end_exchange(device, packet_id);
                 self.answer(had, reply, Durability::Durable, Done::Flag);
             }
+            Job::HandOut(user, conversations, reply) => {
+                let version = self.hand_out(user, &conversations);
+                self.answer(version, reply, Durability::Durable, Done::Number);
+            }
+            Job::SetPreferences(user, conversation, preferences, reply) => {
+                let result = self.set_preferences(user, conversation, preferences);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::Place(conversation, user, mid, reply) => {
                 let place = self.place_of(conversation, user, &mid);
                 self.answer(place, reply, Durability::Relaxed, Done::Place);
@@ -276,6 +293,16 @@ impl<K: KvEngine> Writer<K> {
             Job::UpdateUser(user, reply) => {
                 let result = self.update_user(&user);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
+            Job::ReplaceProfile(user, change, reply) => {
+                let replaced = self.replace_profile(user, &change);
+                self.answer(replaced, reply, Durability::Durable, Done::Flag);
+            }
+            Job::PutPresence(changes, reply) => {
+                let result = self.put_presence(changes);
+                self.answer(result, reply, Durability::Relaxed, |reply, ()| {
                     Done::Unit(reply)
                 });
             }
@@ -310,7 +337,9 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
-            Job::Maintain(now_ms, reply) => self.maintain(now_ms, reply),
+            Job::Maintain(now_ms, exchanges_from_ms, reply) => {
+                self.maintain(now_ms, exchanges_from_ms, reply);
+            }
             Job::Close(_) => {}
         }
     }
@@ -665,12 +694,12 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Begins (or joins) the hourly work; the uptime is saved in any case.
-    fn maintain(&mut self, now_ms: u64, reply: Reply<()>) {
+    fn maintain(&mut self, now_ms: u64, exchanges_from_ms: u64, reply: Reply<()>) {
         self.group.is_forced = true;
         self.group.is_durable = true;
         let keep_week = self.week().saturating_sub(1);
         self.maintenance
-            .get_or_insert_with(|| Maintenance::new(keep_week, now_ms))
+            .get_or_insert_with(|| Maintenance::new(keep_week, now_ms, exchanges_from_ms))
             .join(reply);
     }
 

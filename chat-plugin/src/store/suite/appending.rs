@@ -20,6 +20,7 @@ super::stories![
     keys_live_for_a_week_of_uptime_and_no_longer_than_two,
     the_first_of_a_qos_2_exchange_wins_whatever_the_mid_says,
     an_exchange_ends_once,
+    exchanges_that_nobody_came_back_for_end_in_time,
     time_never_goes_back_within_a_conversation,
     the_feed_tells_every_entry_in_order,
     ids_of_the_wrong_kind_find_nothing,
@@ -181,17 +182,17 @@ async fn keys_live_for_a_week_of_uptime_and_no_longer_than_two(world: World) {
     say(&*store, cid(1), 1, "a").await;
 
     world.clock.advance(7 * DAY);
-    store.maintain(u64::MAX).await.unwrap();
+    store.maintain(u64::MAX, 0).await.unwrap();
     let again = append(&*store, draft(cid(1), 1, "a", 1)).await;
     assert_eq!(first(again), seq(2), "last week's, whatever the date is");
 
     let store = world.reopen(store).await;
-    store.maintain(0).await.unwrap();
+    store.maintain(0, 0).await.unwrap();
     let again = append(&*store, draft(cid(1), 1, "a", 1)).await;
     assert_eq!(first(again), seq(2), "a restart does not count as time");
 
     world.clock.advance(7 * DAY);
-    store.maintain(0).await.unwrap();
+    store.maintain(0, 0).await.unwrap();
     assert_eq!(say(&*store, cid(1), 1, "a").await, seq(3), "dropped");
     assert_eq!(
         first(append(&*store, draft(cid(1), 1, "a", 1)).await),
@@ -342,4 +343,33 @@ async fn appending_nothing_is_nothing(world: World) {
     let store = world.open();
     assert_eq!(store.append(Vec::new()).await, Ok(Vec::new()));
     store.flush().await.unwrap();
+}
+
+async fn exchanges_that_nobody_came_back_for_end_in_time(world: World) {
+    /// More than one page of the hourly work.
+    const OLD: u16 = 1_300;
+    let store = world.open();
+    make_group(&*store, cid(1), &[1]).await;
+    let begun = |packet_id: u16, device, ts_ms| Draft {
+        exchange: Some((dev(device), packet_id)),
+        ts_ms,
+        ..draft(cid(1), 1, &format!("{device}-{packet_id}"), 1)
+    };
+    let old: Vec<_> = (1..=OLD).map(|number| begun(number, 1, 1_000)).collect();
+    for batch in old.chunks(400) {
+        store.append(batch.to_vec()).await.unwrap();
+    }
+    append(&*store, begun(1, 2, 5_000)).await;
+    store.maintain(1_000_000, 1_000).await.unwrap();
+    assert!(store.exchange(dev(1), 1).await.unwrap().is_some());
+    store.maintain(1_000_000, 1_001).await.unwrap();
+    for packet_id in [1, 1_000, 1_001, OLD] {
+        let found = store.exchange(dev(1), packet_id).await.unwrap();
+        assert_eq!(found, None, "{packet_id}");
+    }
+    assert!(store.exchange(dev(2), 1).await.unwrap().is_some());
+    assert!(!store.end_exchange(dev(1), 2).await.unwrap());
+    let store = world.reopen(store).await;
+    assert!(!store.end_exchange(dev(1), OLD).await.unwrap());
+    assert!(store.end_exchange(dev(2), 1).await.unwrap());
 }

@@ -4,10 +4,13 @@ use super::world::*;
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::Draft;
 use crate::domain::member::Marks;
+use crate::domain::presence::{PresenceChange, Standing};
+use crate::domain::profile::{Audience, Circle, Profile};
 use crate::domain::user::User;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{ChatStore, Durability, Move, StoreError};
 use proto::ids::Seq;
+use proto::payload::{PresenceChoice, PresenceState};
 
 super::stories![
     cursors_only_go_up,
@@ -20,6 +23,8 @@ super::stories![
     a_handle_has_one_user,
     a_freed_handle_rests_for_90_days,
     a_removed_user_has_no_tokens_and_devices,
+    a_profile_is_replaced_only_as_it_was_known,
+    presence_is_kept_and_merged,
     users_come_in_pages,
     tokens_are_found_by_hash_and_removed_by_id,
 ];
@@ -191,7 +196,7 @@ async fn receipts_due_come_newest_first_and_are_dropped_after_30_days(world: Wor
         [cid(1)]
     );
     store.flush().await.unwrap();
-    store.maintain(33 * day).await.unwrap();
+    store.maintain(33 * day, 0).await.unwrap();
     let store = world.reopen(store).await;
     let found = store.receipts_due(uid(1), 0, 10).await.unwrap();
     assert_eq!(found, [cid(1), cid(2)]);
@@ -216,6 +221,7 @@ fn device(user: u8, number: u8) -> Device {
         has_inbox: true,
         connected: false,
         receipts_ms: 10,
+        account: 3,
         last_seen_ms: 12,
     }
 }
@@ -417,6 +423,73 @@ async fn a_removed_user_has_no_tokens_and_devices(world: World) {
     assert!(store.cursors(dev(1), None).await.unwrap().is_empty());
     assert_eq!(store.tokens(uid(2)).await.unwrap().len(), 2);
     assert_eq!(store.devices(uid(2)).await.unwrap().len(), 1);
+}
+
+async fn a_profile_is_replaced_only_as_it_was_known(world: World) {
+    let store = world.open();
+    store.create_user(user(1, "alice")).await.unwrap();
+    let before = store.profile(uid(1)).await.unwrap();
+    assert_eq!(before, Profile::default());
+    let mut after = before.clone();
+    after.privacy.last_seen = Audience {
+        who: Circle::Nobody,
+        except: vec![uid(2)],
+    };
+    let replace = |before: &Profile| {
+        let (before, after) = (before.clone(), after.clone());
+        store.replace_profile(uid(1), before, after)
+    };
+    assert!(replace(&before).await.unwrap());
+    assert!(!replace(&before).await.unwrap(), "somebody was faster");
+    let store = world.reopen(store).await;
+    assert_eq!(store.profile(uid(1)).await.unwrap(), after);
+    let gone = User {
+        removed_ms: Some(9),
+        ..user(1, "alice")
+    };
+    store.update_user(gone).await.unwrap();
+    assert_eq!(store.profile(uid(1)).await.unwrap(), Profile::default());
+    let refused = store.replace_profile(uid(1), Profile::default(), after);
+    assert_eq!(refused.await, Err(StoreError::NotFound));
+}
+
+async fn presence_is_kept_and_merged(world: World) {
+    let store = world.open();
+    store.create_user(user(1, "alice")).await.unwrap();
+    store.create_user(user(2, "bob")).await.unwrap();
+    let seen = |person, seen_ms| PresenceChange {
+        user: uid(person),
+        choice: None,
+        seen_ms,
+    };
+    let hidden = PresenceChange {
+        choice: Some(PresenceChoice {
+            state: PresenceState::Invisible,
+            text: "🤫".to_owned(),
+        }),
+        ..seen(1, 180_000)
+    };
+    // One call may change the same user twice; of nobody nothing is kept.
+    let changes = vec![seen(1, 60_000), hidden.clone(), seen(2, 60_000), seen(9, 1)];
+    store.put_presence(changes).await.unwrap();
+    store.put_presence(vec![seen(1, 240_000)]).await.unwrap();
+    store.put_presence(vec![seen(2, 30_000)]).await.unwrap();
+    let expected = Standing {
+        choice: hidden.choice.unwrap(),
+        seen_ms: 180_000,
+    };
+    assert_eq!(store.presence(uid(1)).await.unwrap(), expected);
+    let store = world.reopen(store).await;
+    assert_eq!(store.presence(uid(1)).await.unwrap(), expected);
+    assert_eq!(store.presence(uid(2)).await.unwrap().seen_ms, 60_000);
+    assert_eq!(store.presence(uid(9)).await.unwrap(), Standing::default());
+    let gone = User {
+        removed_ms: Some(9),
+        ..user(1, "alice")
+    };
+    store.update_user(gone).await.unwrap();
+    store.put_presence(vec![seen(1, 300_000)]).await.unwrap();
+    assert_eq!(store.presence(uid(1)).await.unwrap(), Standing::default());
 }
 
 async fn users_come_in_pages(world: World) {

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
+use broker::store::offline::{Compacted, Dumped};
 use sha2::Digest as _;
 
 use super::world::*;
 use crate::domain::entry::Draft;
-use crate::store::{
-    ChatStore, Durability, EngineKind, Health, Move, StoreError, StoreOptions, compact, dump, load,
-};
+use crate::store::{ChatStore, Durability, EngineKind, Health, Move, StoreError, StoreOptions};
 
 super::stories![
     what_was_acknowledged_survives_a_kill,
@@ -346,7 +345,7 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
     drop(store);
     world.options.max_disk_bytes = 1;
     let store = world.open();
-    store.maintain(0).await.unwrap();
+    store.maintain(0, 0).await.unwrap();
     let refused = store.append(vec![draft(cid(1), 1, "a", 1)]).await;
     assert!(
         matches!(refused, Err(StoreError::ReadOnly(_))),
@@ -363,6 +362,18 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
     world.options.max_disk_bytes = 1 << 40;
     let store = world.open();
     assert_eq!(say(&*store, cid(1), 1, "a").await, seq(2));
+}
+
+pub(super) fn dump(options: &StoreOptions, file: &Path) -> Result<Dumped, StoreError> {
+    Ok(options.place().dump(file)?)
+}
+
+fn load(options: &StoreOptions, file: &Path) -> Result<Dumped, StoreError> {
+    Ok(options.place().load(file)?)
+}
+
+fn compact(options: &StoreOptions) -> Result<Compacted, StoreError> {
+    Ok(options.place().compact()?)
 }
 
 async fn a_dump_moves_between_engines(world: World) {

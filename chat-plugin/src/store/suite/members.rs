@@ -154,7 +154,7 @@ async fn a_second_creation_is_answered_by_its_mid(world: World) {
     assert_eq!(first(again), seq(1));
 
     world.clock.advance(21 * DAY);
-    store.maintain(0).await.unwrap();
+    store.maintain(0, 0).await.unwrap();
     let again = append(&*store, created(cid(1), &[1, 2])).await;
     assert_eq!(first(again), seq(1), "the key is gone, the entry is not");
 

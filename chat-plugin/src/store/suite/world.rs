@@ -251,6 +251,7 @@ pub(super) fn user(number: u8, handle: &str) -> User {
         handle: handle.parse().unwrap(),
         name: String::new(),
         password_hash: Some("$argon2id$".to_owned()),
+        scram: None,
         created_ms: 1_000,
         removed_ms: None,
     }

@@ -10,7 +10,7 @@ use broker::codec::decode::Decoder;
 use broker::codec::encode::encode;
 use broker::codec::packet::{
     Ack, Connect, Disconnect, Packet, PacketId, Publish, Qos, RetainHandling, Subscribe,
-    SubscribeFilter, Version, Will,
+    SubscribeFilter, Unsubscribe, Version, Will,
 };
 use broker::codec::properties::{
     ConnectProperties, DisconnectProperties, PublishProperties, SubscribeProperties, WillProperties,
@@ -21,6 +21,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
 use super::deadline::{PATIENCE, Stopwatch};
+use super::scram::Scram;
 
 /// Who connects, and how.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ pub(crate) struct Login {
     receive_maximum: Option<u16>,
     maximum_packet_size: Option<u32>,
     will: Option<Will>,
+    scram: bool,
 }
 
 impl Login {
@@ -48,7 +50,14 @@ impl Login {
             receive_maximum: None,
             maximum_packet_size: None,
             will: None,
+            scram: false,
         }
+    }
+
+    /// Proves the password by SCRAM-SHA-256, 5.0, instead of sending it.
+    pub(crate) fn scram(mut self) -> Self {
+        self.scram = true;
+        self
     }
 
     /// With this version of the protocol.
@@ -120,6 +129,28 @@ impl Login {
 
     /// Connects; a refusal is [`Lost::Refused`].
     pub(crate) fn try_connect(&self, address: SocketAddr) -> Result<Client, Lost> {
+        let mut client = self.open(address)?;
+        let mut scram = Scram::new(&self.user, &self.password);
+        let mut answer = client.read()?;
+        if let Packet::Auth(challenge) = &answer {
+            client.send(&scram.answer(challenge));
+            answer = client.read()?;
+        }
+        match answer {
+            Packet::ConnAck(ack) if ack.reason == ReasonCode::Success => {
+                if self.scram {
+                    scram.check(ack.properties.authentication_data.as_ref());
+                }
+                client.session_present = ack.session_present;
+                Ok(client)
+            }
+            Packet::ConnAck(ack) => Err(Lost::Refused(ack.reason)),
+            other => panic!("{other:?} instead of CONNACK"),
+        }
+    }
+
+    /// Sends CONNECT; what comes back is for the story to read.
+    pub(crate) fn open(&self, address: SocketAddr) -> Result<Client, Lost> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let mut client = Client {
@@ -137,14 +168,7 @@ impl Login {
             set_aside: VecDeque::new(),
         };
         client.send(&self.packet());
-        match client.read()? {
-            Packet::ConnAck(ack) if ack.reason == ReasonCode::Success => {
-                client.session_present = ack.session_present;
-                Ok(client)
-            }
-            Packet::ConnAck(ack) => Err(Lost::Refused(ack.reason)),
-            other => panic!("{other:?} instead of CONNACK"),
-        }
+        Ok(client)
     }
 
     /// The bytes of its CONNECT.
@@ -161,14 +185,19 @@ impl Login {
             properties.receive_maximum = self.receive_maximum;
             properties.maximum_packet_size = self.maximum_packet_size;
         }
+        if self.scram {
+            let first = Scram::new(&self.user, &self.password).first();
+            properties.authentication_method = Some(Scram::METHOD.into());
+            properties.authentication_data = Some(first);
+        }
         Packet::Connect(Box::new(Connect {
             version: self.version,
             clean_start: self.session.is_none(),
             keep_alive: 0,
             client_id: self.client_id.as_str().into(),
             will: self.will.clone(),
-            user_name: Some(self.user.as_str().into()),
-            password: Some(Bytes::from(self.password.clone())),
+            user_name: (!self.scram).then(|| self.user.as_str().into()),
+            password: (!self.scram).then(|| Bytes::from(self.password.clone())),
             properties,
         }))
     }
@@ -270,6 +299,23 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Proves a password once more, 5.0: the end of the dialogue, which the server has proved as well.
+    pub(crate) fn authenticate_again(&mut self, user: &str, password: &str) -> Result<(), Lost> {
+        let mut scram = Scram::new(user, password);
+        self.send(&scram.again());
+        let Packet::Auth(challenge) = self.read()? else {
+            panic!("no AUTH");
+        };
+        self.send(&scram.answer(&challenge));
+        match self.read()? {
+            Packet::Auth(last) if last.reason == ReasonCode::Success => {
+                scram.check(last.properties.authentication_data.as_ref());
+                Ok(())
+            }
+            other => panic!("{other:?} instead of AUTH"),
+        }
+    }
+
     /// Publishes at QoS 1 and waits for the answer.
     pub(crate) fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Answer {
         self.publish_with(topic, payload, PublishProperties::default())
@@ -449,12 +495,22 @@ impl Client {
         assert_eq!(reasons, [ReasonCode::GrantedQos1], "{filter}");
     }
 
+    /// Unsubscribes and waits for UNSUBACK.
+    pub(crate) fn unsubscribe(&mut self, filter: &str) {
+        let packet_id = self.new_packet_id();
+        self.send(&Packet::Unsubscribe(Unsubscribe {
+            packet_id,
+            filters: vec![TopicFilter::parse(filter.into()).unwrap()],
+            properties: SubscribeProperties::default(),
+        }));
+        self.wait_for(|packet| matches!(packet, Packet::UnsubAck(_)));
+    }
+
     fn send_subscribe(
         &mut self,
         filters: &[(&str, Qos, bool)],
         properties: SubscribeProperties,
     ) -> Vec<ReasonCode> {
-        let packet_id = self.new_packet_id();
         let filters = filters
             .iter()
             .map(|(filter, qos, no_local)| SubscribeFilter {
@@ -464,10 +520,20 @@ impl Client {
                 retain_as_published: false,
                 retain_handling: RetainHandling::Always,
             });
+        self.subscribe_as(filters.collect(), properties)
+    }
+
+    /// Subscribes exactly so, and says what SUBACK said.
+    pub(crate) fn subscribe_as(
+        &mut self,
+        filters: Vec<SubscribeFilter>,
+        properties: SubscribeProperties,
+    ) -> Vec<ReasonCode> {
+        let packet_id = self.new_packet_id();
         self.send(&Packet::Subscribe(Subscribe {
             packet_id,
             properties,
-            filters: filters.collect(),
+            filters,
         }));
         match self.wait_for(|packet| matches!(packet, Packet::SubAck(_))) {
             Packet::SubAck(ack) => {

@@ -1,5 +1,6 @@
 //! The writer thread between a journal and a store that may fail.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -7,6 +8,7 @@ use super::*;
 use crate::journal::{Journal, Waiter};
 use crate::mailbox::{Answer, Mailbox};
 use crate::store::Health;
+use crate::store::budget::{Budget, DiskGuard};
 use crate::store::sessions::Sessions;
 
 /// A store that commits when it is told to, well or badly.
@@ -30,6 +32,10 @@ impl SessionStore for Led {
         Ok(())
     }
 
+    fn budget(&mut self, _: &mut DiskGuard) -> Result<Budget, EngineError> {
+        Ok(Budget::NotLooked)
+    }
+
     fn beat(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
@@ -50,7 +56,14 @@ fn stage() -> Stage {
         orders: receiver,
         committed: Arc::clone(&committed),
     };
-    let sessions = Sessions::start(store).unwrap();
+    let options = SessionOptions {
+        engine: EngineKind::Memory,
+        directory: PathBuf::new(),
+        memory_bytes: 0,
+        disk_bytes_max: 0,
+        accept_loss: false,
+    };
+    let sessions = Sessions::start(store, &options).unwrap();
     Stage {
         journal: sessions.journal(),
         sessions,

@@ -321,6 +321,7 @@ impl<K: KvEngine> Writer<K> {
             values::write_marks(&Marks { hidden, ..marks }),
         );
         self.apply(effect);
+        self.changed_for(user, conversation)?;
         Ok(true)
     }
 
@@ -341,6 +342,7 @@ impl<K: KvEngine> Writer<K> {
             };
             let effect = self.plan_gone(entry, GoneReason::Expired)?;
             let changed = self.apply(effect);
+            self.changed_for_all(conversation)?;
             let known = self.conversation(conversation)?;
             self.group.committed.push(Committed {
                 conversation,

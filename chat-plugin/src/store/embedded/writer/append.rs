@@ -80,7 +80,10 @@ impl<K: KvEngine> Writer<K> {
         };
         let place = self.place(&draft, current, creates)?;
         match self.plan_act(&draft, &place.head)? {
-            Ok(effect) => Ok(self.store(draft, place, effect, mid_key)),
+            Ok(effect) => {
+                self.tell_accounts(draft.conversation, &place)?;
+                Ok(self.store(draft, place, effect, mid_key))
+            }
             Err(refused) => Ok(Outcome::Refused(refused)),
         }
     }
@@ -161,6 +164,20 @@ impl<K: KvEngine> Writer<K> {
             self.plan(draft.conversation, change, creates, &mut place)?;
         }
         Ok(place)
+    }
+
+    /// The devices of those whom this entry concerns have to look again.
+    fn tell_accounts(
+        &mut self,
+        conversation: ConversationId,
+        place: &Place,
+    ) -> Result<(), StoreError> {
+        for (user, (_, moved)) in &place.members {
+            if *moved {
+                self.changed(*user, conversation)?;
+            }
+        }
+        self.changed_for_all(conversation)
     }
 
     /// Applies one change to the planned rows.

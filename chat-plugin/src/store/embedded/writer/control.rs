@@ -8,6 +8,8 @@ use super::super::overlay::{OverlayKey, Waiting};
 use super::super::values::{self, HandleRow};
 use super::Writer;
 use crate::domain::device::{Device, Inflight};
+use crate::domain::presence::{PresenceChange, Standing};
+use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
 use crate::store::{StoreError, tables};
 
@@ -135,19 +137,67 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
-    /// Removes the tokens and devices of a user.
+    /// Removes what belongs to a user alone: tokens, devices, account version, profile and presence.
     fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
         for (key, value) in self.rows_of(tables::USER_TOKEN, user)? {
             let hash = values::read_hash(&value)?;
             self.remove(tables::TOKEN, &hash);
             self.remove(tables::USER_TOKEN, &key);
         }
+        self.remove_account(user)?;
         for (key, _) in self.rows_of(tables::DEVICE, user)? {
             if let Some(device) = key.get(16..).and_then(|id| id.try_into().ok()) {
                 self.remove_device_rows(user, DeviceId::from_bytes(device))?;
             }
         }
+        self.remove(tables::PROFILE, user.as_bytes());
+        self.remove(tables::PRESENCE, user.as_bytes());
         Ok(())
+    }
+
+    pub(super) fn replace_profile(
+        &mut self,
+        user: UserId,
+        (before, after): &(Profile, Profile),
+    ) -> Result<bool, StoreError> {
+        self.check_user(user)?;
+        let row = self.row(tables::PROFILE, user.as_bytes())?;
+        let stored = row.map(|row| values::read_profile(&row)).transpose()?;
+        if stored.unwrap_or_default() != *before {
+            return Ok(false);
+        }
+        let value = values::write_profile(after)?;
+        self.put(tables::PROFILE, user.as_bytes(), value);
+        Ok(true)
+    }
+
+    /// Of users who have been removed nothing more is kept.
+    pub(super) fn put_presence(&mut self, changes: Vec<PresenceChange>) -> Result<(), StoreError> {
+        for change in changes {
+            let user = change.user;
+            match self.check_user(user) {
+                Err(StoreError::NotFound) => continue,
+                other => other?,
+            }
+            let row = self.row(tables::PRESENCE, user.as_bytes())?;
+            let before = row.map(|row| values::read_presence(&row)).transpose()?;
+            let mut standing: Standing = before.clone().unwrap_or_default();
+            standing.apply(change);
+            if before.as_ref() != Some(&standing) {
+                let value = values::write_presence(&standing);
+                self.put(tables::PRESENCE, user.as_bytes(), value);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_user(&self, user: UserId) -> Result<(), StoreError> {
+        let row = self.row(tables::USER, user.as_bytes())?;
+        let found = values::read_user(user, &row.ok_or(StoreError::NotFound)?)?;
+        match found.removed_ms {
+            None => Ok(()),
+            Some(_) => Err(StoreError::NotFound),
+        }
     }
 
     pub(super) fn put_token(&mut self, token: &Token) -> Result<(), StoreError> {
@@ -219,8 +269,15 @@ impl<K: KvEngine> Writer<K> {
                 let before = row.map(|row| values::read_marks(&row)).transpose()?;
                 let mut marks = before.unwrap_or_default();
                 step.fold_into(&mut marks);
-                if before.unwrap_or_default() != marks {
+                let before = before.unwrap_or_default();
+                if before != marks {
                     self.put(tables::MARKS, &key, values::write_marks(&marks));
+                }
+                let is_shown = before.own_read() != marks.own_read()
+                    || before.read != marks.read
+                    || before.unread_flag != marks.unread_flag;
+                if is_shown {
+                    self.changed_for(user, conversation)?;
                 }
             }
             Waiting::ReceiptDue(user, conversation, ts_ms) => {

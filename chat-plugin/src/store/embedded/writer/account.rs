@@ -1,0 +1,194 @@
+//! Account versions: which conversations a user's devices have to look at again.
+//!
+//! A conversation is *clean* for a user whose devices have been told of its present state ([`Writer::hand_out`]). The first
+//! change after that makes it dirty and moves the version; further ones find it dirty and write nothing. So a member
+//! who is away costs one small write per conversation, and one who has never asked for changes none.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use broker::store::kv::{KeyRange, KvEngine, Order};
+use proto::ids::{ConversationId, UserId};
+
+use super::super::keys;
+use super::super::values::{self, Changed};
+use super::Writer;
+use crate::domain::account::Preferences;
+use crate::store::{StoreError, tables};
+
+/// The version of an account that nobody has changed.
+const FIRST: u64 = 1;
+
+impl<K: KvEngine> Writer<K> {
+    /// The devices of this user are going to be told of these conversations as they are from now on. From the first time
+    /// on, the user has an account version; it is returned.
+    pub(super) fn hand_out(
+        &mut self,
+        user: UserId,
+        conversations: &[ConversationId],
+    ) -> Result<u64, StoreError> {
+        let version = if let Some(version) = self.account_version(user)? {
+            version
+        } else {
+            self.put_account_version(user, FIRST);
+            FIRST
+        };
+        for conversation in conversations {
+            let clean = self.clean(*conversation)?;
+            if clean.contains(&user) {
+                continue;
+            }
+            let member = self.member(*conversation, user)?;
+            if !member.is_some_and(|member| member.is_present()) {
+                continue; // what happens there is no business of those who left
+            }
+            let key = keys::member(*conversation, user);
+            self.put(tables::CLEAN, &key, values::EMPTY.to_vec());
+            let mut clean = HashSet::clone(&clean);
+            clean.insert(user);
+            self.cleans.insert(*conversation, Arc::new(clean));
+        }
+        Ok(version)
+    }
+
+    /// A conversation changed for all whose devices know it as it was.
+    pub(super) fn changed_for_all(
+        &mut self,
+        conversation: ConversationId,
+    ) -> Result<(), StoreError> {
+        for user in self.clean(conversation)?.iter() {
+            self.changed(*user, conversation)?;
+        }
+        Ok(())
+    }
+
+    /// A conversation changed for one user. Nothing happens if it is dirty already.
+    pub(super) fn changed_for(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<(), StoreError> {
+        if self.clean(conversation)?.contains(&user) {
+            self.changed(user, conversation)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the version of a user, if there is one, to this change.
+    pub(super) fn changed(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<(), StoreError> {
+        self.make_dirty(user, conversation)?;
+        let Some(before) = self.account_version(user)? else {
+            return Ok(());
+        };
+        let key = keys::user_conversation(user, conversation);
+        let row = self.row(tables::CHANGED, &key)?;
+        let row = row.map(|row| values::read_changed(&row)).transpose()?;
+        let row = row.unwrap_or_default();
+        if row.version > 0 {
+            self.remove(tables::CHANGE, &keys::change(user, row.version));
+        }
+        let version = before.saturating_add(1);
+        self.put_account_version(user, version);
+        let value = values::write_conversation_id(conversation);
+        self.put(tables::CHANGE, &keys::change(user, version), value);
+        let value = values::write_changed(&Changed { version, ..row });
+        self.put(tables::CHANGED, &key, value);
+        Ok(())
+    }
+
+    /// Replaces what a user has decided about a conversation.
+    pub(super) fn set_preferences(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+        preferences: Preferences,
+    ) -> Result<(), StoreError> {
+        let key = keys::user_conversation(user, conversation);
+        let row = self.row(tables::CHANGED, &key)?;
+        let row = row.map(|row| values::read_changed(&row)).transpose()?;
+        let row = row.unwrap_or_default();
+        if row.preferences == preferences {
+            return Ok(());
+        }
+        let value = values::write_changed(&Changed { preferences, ..row });
+        self.put(tables::CHANGED, &key, value);
+        self.changed(user, conversation)
+    }
+
+    /// Removes what is kept for the devices of a user. Scans, so it needs [`Writer::barrier`] before it.
+    pub(super) fn remove_account(&mut self, user: UserId) -> Result<(), StoreError> {
+        for (key, _) in self.rows_of(tables::CHANGED, user)? {
+            if let Some(conversation) = key.get(16..).and_then(keys::read_cid) {
+                self.make_dirty(user, conversation)?;
+            }
+            self.remove(tables::CHANGED, &key);
+        }
+        for (key, _) in self.rows_of(tables::CHANGE, user)? {
+            self.remove(tables::CHANGE, &key);
+        }
+        self.remove(tables::ACCOUNT, user.as_bytes());
+        Ok(())
+    }
+
+    fn make_dirty(&mut self, user: UserId, conversation: ConversationId) -> Result<(), StoreError> {
+        let clean = self.clean(conversation)?;
+        if clean.contains(&user) {
+            self.remove(tables::CLEAN, &keys::member(conversation, user));
+            let mut clean = HashSet::clone(&clean);
+            clean.remove(&user);
+            self.cleans.insert(conversation, Arc::new(clean));
+        }
+        Ok(())
+    }
+
+    /// For whom a conversation is clean, as it is within the batch.
+    fn clean(&mut self, conversation: ConversationId) -> Result<Arc<HashSet<UserId>>, StoreError> {
+        if let Some(clean) = self.cleans.get(&conversation) {
+            return Ok(Arc::clone(clean));
+        }
+        let mut clean = HashSet::new();
+        let first = keys::member(conversation, UserId::from_bytes([0; 16]));
+        let last = keys::member(conversation, UserId::from_bytes([0xFF; 16]));
+        let range = KeyRange::closed(&first, &last);
+        self.engine()
+            .scan(tables::CLEAN, range, Order::Ascending, &mut |key, _| {
+                clean.extend(user_of(key));
+                ControlFlow::Continue(())
+            })?;
+        let gathered = self.group.rows.get(&tables::CLEAN);
+        for (key, row) in gathered.into_iter().flatten() {
+            let Some(user) = user_of(key).filter(|_| key.starts_with(&keys::cid(conversation)))
+            else {
+                continue;
+            };
+            if row.is_some() {
+                clean.insert(user);
+            } else {
+                clean.remove(&user);
+            }
+        }
+        let clean = Arc::new(clean);
+        self.cleans.insert(conversation, Arc::clone(&clean));
+        Ok(clean)
+    }
+
+    fn account_version(&self, user: UserId) -> Result<Option<u64>, StoreError> {
+        let row = self.row(tables::ACCOUNT, user.as_bytes())?;
+        row.map(|row| values::read_number(tables::ACCOUNT.name(), &row))
+            .transpose()
+    }
+
+    fn put_account_version(&mut self, user: UserId, version: u64) {
+        let value = values::write_number(version).to_vec();
+        self.put(tables::ACCOUNT, user.as_bytes(), value);
+    }
+}
+
+fn user_of(key: &[u8]) -> Option<UserId> {
+    key.last_chunk().map(|id| UserId::from_bytes(*id))
+}
