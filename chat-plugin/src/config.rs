@@ -10,6 +10,10 @@ pub struct Config {
     pub body_bytes_max: u32,
     /// How deep JSON may be nested.
     pub json_depth_max: u32,
+    /// Seconds in which the sender of a message can edit it; 0: for ever.
+    pub edit_window_s: u32,
+    /// Seconds in which the sender of a message can delete it for everybody; 0: for ever.
+    pub delete_window_s: u32,
     /// Members of a group.
     pub group_members_max: u32,
     /// Conversations of one user: groups, and the direct ones that the user began.
@@ -77,6 +81,8 @@ impl Default for Config {
         Self {
             body_bytes_max: 65_536,
             json_depth_max: 32,
+            edit_window_s: 86_400,
+            delete_window_s: 0,
             group_members_max: 1_024,
             conversations_per_user_max: 10_000,
             devices_per_user_max: 32,

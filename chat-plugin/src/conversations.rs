@@ -72,16 +72,21 @@ impl Conversations {
         self.known().map.get(&id).and_then(Weak::upgrade)
     }
 
-    /// Follows the store's feed: an entry was committed.
+    /// Follows the store's feed: an entry was committed, or earlier ones have changed.
     pub fn committed(
         &self,
         live: &Live,
-        line: Option<Arc<Line>>,
+        (line, changed): (Option<Arc<Line>>, Vec<Arc<Line>>),
         head: Seq,
         members_changed: bool,
     ) {
         let commit = self.commits.fetch_add(1, Ordering::Relaxed);
-        live.follow(line, head, members_changed, (self.limits, commit));
+        live.follow(
+            (line, changed),
+            head,
+            members_changed,
+            (self.limits, commit),
+        );
         if self.ring_bytes.load(Ordering::Relaxed) > self.limits.total_bytes_max {
             self.empty_rings();
         }
@@ -142,6 +147,8 @@ pub struct Live {
     id: ConversationId,
     loading: tokio::sync::Mutex<()>,
     changing: tokio::sync::Mutex<()>,
+    /// The feed has passed one more entry.
+    followed: tokio::sync::Notify,
     state: Mutex<State>,
 }
 
@@ -156,6 +163,8 @@ struct State {
     /// Generation of what was read; 0: nothing yet.
     loaded: u64,
     ring: Ring,
+    /// How far the feed has come.
+    followed: Seq,
     /// The commit that was pushed last.
     pushed: u64,
 }
@@ -171,6 +180,8 @@ pub struct Sight {
     pub version: u32,
     /// The head.
     pub head: Seq,
+    /// Seconds that messages last here; 0: for ever.
+    pub ttl_s: u32,
 }
 
 /// A wish to move marks; zero moves nothing.
@@ -197,6 +208,7 @@ impl MarksChange {
             private_read: self.private_read,
             unread_flag: self.unread_flag.unwrap_or(from.unread_flag),
             moved_ms: self.ts_ms,
+            hidden: Seq::ZERO,
         })
     }
 }
@@ -230,6 +242,7 @@ impl Live {
             id,
             loading: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            followed: tokio::sync::Notify::new(),
             state: Mutex::new(state),
         }
     }
@@ -317,29 +330,90 @@ impl Live {
     pub fn sight(&self, user: UserId) -> Option<Sight> {
         let state = self.state();
         let (member, marks) = state.members.get(&user)?;
+        let conversation = state.conversation.as_ref();
         Some(Sight {
             member: member.clone(),
             marks: *marks,
-            version: state
-                .conversation
-                .as_ref()
-                .map_or(0, |conversation| conversation.version),
+            version: conversation.map_or(0, |conversation| conversation.version),
             head: state.head,
+            ttl_s: conversation.map_or(0, |conversation| conversation.settings.ttl_s),
         })
     }
 
-    /// The next stretch of the log that this user may see, from `seq` on.
-    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<Interval> {
+    /// The next stretch of the log that this user may see, from `seq` on; and up to where it must be looked up what the user
+    /// sees of it, as something is hidden there, or happened after the user left.
+    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<(Interval, Seq)> {
         let state = self.state();
-        let (member, _) = state.members.get(&user)?;
+        let (member, marks) = state.members.get(&user)?;
         let next = member
             .intervals
             .iter()
             .find(|interval| seq <= interval.to)?;
-        Some(Interval {
+        let visible = Interval {
             from: next.from.max(seq),
             to: next.to,
-        })
+        };
+        let look_up = if visible.to == Seq::MAX {
+            marks.hidden
+        } else {
+            visible.to
+        };
+        Some((visible, look_up))
+    }
+
+    /// May this user see the entry at `seq`?
+    pub fn sees(&self, user: UserId, seq: Seq) -> bool {
+        let state = self.state();
+        let member = state.members.get(&user);
+        member.is_some_and(|(member, _)| member.sees(seq))
+    }
+
+    /// The last place of which this user may know: [`Seq::MAX`] for a member.
+    pub fn last_known(&self, user: UserId) -> Seq {
+        let state = self.state();
+        let member = state.members.get(&user);
+        let last = member.and_then(|(member, _)| member.intervals.last());
+        last.map_or(Seq::ZERO, |interval| interval.to)
+    }
+
+    /// The last entry that is hidden from this user; zero: none is.
+    pub fn hidden(&self, user: UserId) -> Seq {
+        let state = self.state();
+        let marks = state.members.get(&user).map(|(_, marks)| marks.hidden);
+        marks.unwrap_or_default()
+    }
+
+    /// An entry is hidden from this user from now on.
+    pub(crate) fn hide(&self, user: UserId, seq: Seq) {
+        if let Some((_, marks)) = self.state().members.get_mut(&user) {
+            marks.hidden = marks.hidden.max(seq);
+        }
+    }
+
+    /// All who are or were members.
+    pub fn who_ever(&self) -> Vec<UserId> {
+        self.state().members.keys().copied().collect()
+    }
+
+    /// The feed has come so far, and all who hold entries in memory have heard of it.
+    pub(crate) fn has_followed(&self, seq: Seq) {
+        let mut state = self.state();
+        state.followed = state.followed.max(seq);
+        drop(state);
+        self.followed.notify_waiters();
+    }
+
+    /// Waits until the feed has come to an entry that was stored after this conversation was loaded.
+    pub(crate) async fn follows(&self, seq: Seq) {
+        loop {
+            let next = self.followed.notified();
+            tokio::pin!(next);
+            next.as_mut().enable();
+            if self.state().followed >= seq {
+                return;
+            }
+            next.await;
+        }
     }
 
     /// All present members.
@@ -384,7 +458,7 @@ impl Live {
 
     fn follow(
         &self,
-        line: Option<Arc<Line>>,
+        (line, changed): (Option<Arc<Line>>, Vec<Arc<Line>>),
         head: Seq,
         members_changed: bool,
         (limits, commit): (RingLimits, u64),
@@ -394,8 +468,14 @@ impl Live {
             state.generation += 1;
         }
         state.head = state.head.max(head);
+        let only_changes = !changed.is_empty();
+        for line in changed {
+            state.ring.replace(line);
+        }
         let Some(line) = line else {
-            state.ring.clear();
+            if !only_changes {
+                state.ring.clear();
+            }
             return;
         };
         if let Some(conversation) = &mut state.conversation {

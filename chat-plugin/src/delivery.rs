@@ -28,7 +28,8 @@ use tokio_util::task::TaskTracker;
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
-use crate::domain::entry::Entry;
+use crate::domain::entry::{Entry, EntryKind};
+use crate::domain::overlay::GoneReason;
 use crate::names::Names;
 use crate::receipts::Receipts;
 use crate::render::Line;
@@ -74,6 +75,14 @@ impl Online {
     pub(crate) fn of(&self, user: UserId) -> Vec<Arc<Reader>> {
         let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
         readers.get(&user).cloned().unwrap_or_default()
+    }
+
+    /// These entries are not what they were, for these users.
+    fn changed(&self, users: &[UserId], live: &Live, seqs: &[Seq]) {
+        let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
+        for reader in users.iter().filter_map(|user| readers.get(user)).flatten() {
+            reader.changed(live.id(), seqs);
+        }
     }
 
     /// Is any connection of this user open?
@@ -133,9 +142,12 @@ impl Delivery {
                 () = stop.cancelled() => None,
             };
             let Some(committed) = committed else { return };
-            let conversation = committed.conversation;
+            let (conversation, head) = (committed.conversation, committed.head);
             if let Err(error) = self.committed(committed).await {
                 tracing::error!(%conversation, %error, "an entry could not be announced; readers get it when they come back");
+            }
+            if let Some(live) = self.conversations.in_memory(conversation) {
+                live.has_followed(head);
             }
         }
     }
@@ -145,6 +157,7 @@ impl Delivery {
             conversation,
             head,
             entry,
+            changed,
             members_changed,
         } = committed;
         let live = match self.conversations.in_memory(conversation) {
@@ -158,9 +171,21 @@ impl Delivery {
             Some(entry) => Some(self.line(entry).await?),
             None => None,
         };
+        let is_new = entry_is_new(line.as_ref(), &changed);
+        let seqs: Vec<Seq> = changed.iter().map(|entry| entry.seq).collect();
+        let mut lines = Vec::with_capacity(changed.len());
+        for entry in changed {
+            lines.push(self.line(entry).await?);
+        }
         self.conversations
-            .committed(&live, line, head, members_changed);
+            .committed(&live, (line, lines), head, members_changed);
         live.refreshed(&self.conversations).await?;
+        if !seqs.is_empty() {
+            self.online.changed(&live.who_ever(), &live, &seqs);
+        }
+        if !is_new {
+            return Ok(());
+        }
         if members_changed {
             self.online.announce(&live.who_sees(head), &live, head);
         } else {
@@ -285,15 +310,58 @@ impl Delivery {
         live: &Live,
         (from, to): (Seq, Seq),
     ) -> Result<(), StoreError> {
-        let entries = self.entries(live, (from, to), false).await?;
+        let range = PageRange {
+            as_of: live.last_known(reader.user),
+            ..page((from, to), false)
+        };
+        let entries = self.store.page(live.id(), range).await?;
         if entries.first().is_none_or(|first| first.seq != from) {
             return Err(StoreError::Corrupt(format!(
                 "{} has no entry {from}",
                 live.id()
             )));
         }
+        let entries = self.as_seen(reader.user, live, entries).await?;
         reader.arrived(key, self.lines(entries).await?);
         Ok(())
+    }
+
+    /// These entries as one user sees them: what is hidden from that user is gone, with its edits; so are edits of what the
+    /// user may not see.
+    pub(crate) async fn as_seen(
+        &self,
+        user: UserId,
+        live: &Live,
+        mut entries: Vec<Entry>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let last = live.hidden(user);
+        let shown = |entry: &Entry| {
+            let edited = entry.target.filter(|_| entry.kind == EntryKind::Edit);
+            [Some(entry.seq), edited].into_iter().flatten()
+        };
+        let mut seqs: Vec<Seq> = entries.iter().flat_map(shown).collect();
+        seqs.retain(|seq| *seq <= last);
+        let mut hidden = Vec::new();
+        if !seqs.is_empty() {
+            hidden = self.store.hidden(live.id(), user, seqs).await?;
+        }
+        for entry in &mut entries {
+            if entry.gone.is_some() {
+                continue;
+            }
+            if shown(entry).any(|seq| hidden.contains(&seq)) {
+                entry.make_gone(GoneReason::Hidden);
+            } else if !shown(entry).all(|seq| live.sees(user, seq)) {
+                entry.make_gone(GoneReason::Unseen);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// An entry is hidden from one user from now on.
+    pub(crate) fn hide(&self, live: &Live, user: UserId, seq: Seq) {
+        live.hide(user, seq);
+        self.online.changed(&[user], live, &[seq]);
     }
 
     async fn fetch_resend(
@@ -309,14 +377,19 @@ impl Delivery {
             else {
                 continue;
             };
-            let range = PageRange {
-                from: seq,
-                to: seq,
-                newest: false,
-                limit: 1,
-                bytes: 1,
+            let found = match self.conversations.load(conversation).await? {
+                Some(live) => {
+                    let range = PageRange {
+                        limit: 1,
+                        as_of: live.last_known(reader.user),
+                        ..page((seq, seq), false)
+                    };
+                    let found = self.store.page(conversation, range).await?;
+                    self.as_seen(reader.user, &live, found).await?.pop()
+                }
+                None => None,
             };
-            let Some(entry) = self.store.page(conversation, range).await?.pop() else {
+            let Some(entry) = found else {
                 return Err(StoreError::Corrupt(format!(
                     "{conversation} has no entry {seq}"
                 )));
@@ -494,14 +567,7 @@ impl Delivery {
         (from, to): (Seq, Seq),
         newest: bool,
     ) -> Result<Vec<Entry>, StoreError> {
-        let range = PageRange {
-            from,
-            to,
-            newest,
-            limit: PAGE_ENTRIES,
-            bytes: PAGE_BYTES,
-        };
-        self.store.page(live.id(), range).await
+        self.store.page(live.id(), page((from, to), newest)).await
     }
 
     /// The cursors with which a new device begins, one for each conversation of the user.
@@ -572,4 +638,21 @@ impl Delivery {
         }
         Ok(flows.into_values().collect())
     }
+}
+
+/// One read from the store.
+fn page((from, to): (Seq, Seq), newest: bool) -> PageRange {
+    PageRange {
+        from,
+        to,
+        newest,
+        limit: PAGE_ENTRIES,
+        bytes: PAGE_BYTES,
+        as_of: Seq::MAX,
+    }
+}
+
+/// Is there something to announce, or did only earlier entries change?
+fn entry_is_new(line: Option<&Arc<Line>>, changed: &[Arc<Entry>]) -> bool {
+    line.is_some() || changed.is_empty()
 }

@@ -5,6 +5,7 @@ pub mod conversation;
 pub mod device;
 pub mod entry;
 pub mod member;
+pub mod overlay;
 pub mod permission;
 pub mod presence;
 pub mod profile;

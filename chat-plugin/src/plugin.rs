@@ -3,6 +3,7 @@
 //! A connection is a `Peer`: its user, its device, the queue of what it asks for, and its `Reader`. What it asks for goes
 //! through `ingest` (publishes), `subscribe` and `rpc`; deliveries are pulled from the reader.
 
+mod acts;
 mod answer;
 mod dropped;
 mod ingest;
@@ -198,6 +199,8 @@ impl ChatPlugin {
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
         self.tracker
             .spawn(async move { plugin.maintain(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker.spawn(async move { plugin.sweep(stop).await });
     }
 
     /// A changed password, a removed user or a revoked token ends the connections that rest on it.
@@ -275,6 +278,23 @@ impl ChatPlugin {
             after = Some(last.id);
             for user in users.iter().filter(|user| user.removed_ms.is_some()) {
                 self.see_off(user.id).await;
+            }
+        }
+    }
+
+    /// Makes messages gone whose time is over. Whoever reads before that sees them as gone already.
+    async fn sweep(&self, stop: CancellationToken) {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = seconds.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            // What is left of a large number comes with the next ticks: commits of others go between.
+            if let Err(error) = self.service.store.expire(crate::clock::now_ms()).await {
+                tracing::error!(%error, "messages whose time is over could not be removed");
+                return; // the store takes nothing more
             }
         }
     }

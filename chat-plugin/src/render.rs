@@ -7,7 +7,7 @@ use broker::codec::properties::PublishProperties;
 use bytes::Bytes;
 use bytestring::ByteString;
 use proto::ids::Handle;
-use proto::payload::{self, EntryBody, LogEntry, escape_line};
+use proto::payload::{self, Edited, EntryBody, LogEntry, escape_line};
 use proto::topics::{self, Form};
 
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
@@ -41,6 +41,20 @@ impl Line {
         OVERHEAD + 2 * self.entry.body.len()
     }
 
+    /// The line as it is to be seen at this time: gone, if the time of the entry is over.
+    #[must_use]
+    pub fn present(self: Arc<Self>, now_ms: u64) -> Arc<Self> {
+        if self.entry.gone.is_some() {
+            return self;
+        }
+        let Some(reason) = self.entry.gone_at(now_ms) else {
+            return self;
+        };
+        let mut entry = Entry::clone(&self.entry);
+        entry.make_gone(reason);
+        Arc::new(Self::new(Arc::new(entry), self.handle.clone()))
+    }
+
     /// The entry in a form of the inbox; `None`: this form does not show it.
     pub fn publish(&self, form: Form) -> Option<Arc<Publish>> {
         match form {
@@ -48,20 +62,44 @@ impl Line {
             Form::Txt => self
                 .text
                 .get_or_init(|| self.make_text().map(Arc::new))
-                .clone(),
-            Form::Pb => Some(Arc::clone(
-                self.protobuf.get_or_init(|| Arc::new(self.make_protobuf())),
-            )),
+                .clone()
+                .map(|publish| self.expiring(publish)),
+            Form::Pb => {
+                let make = || Arc::new(self.make_protobuf());
+                Some(self.expiring(Arc::clone(self.protobuf.get_or_init(make))))
+            }
         }
+    }
+
+    /// As [`Line::publish`], for a delivery that has a packet identifier already: what the form does not show any more is
+    /// empty there.
+    pub fn publish_again(&self, form: Form) -> Arc<Publish> {
+        self.publish(form).unwrap_or_else(|| {
+            let topic = topics::txt_topic(self.entry.conversation);
+            Arc::new(self.make(topic.into(), Bytes::new(), payload::TEXT))
+        })
+    }
+
+    /// The message with the time that it has left (MQTT 5.0 §3.3.2.3.3).
+    fn expiring(&self, message: Arc<Publish>) -> Arc<Publish> {
+        let Some(at_ms) = self.entry.expires_ms.filter(|_| self.entry.gone.is_none()) else {
+            return message;
+        };
+        let left_s = at_ms.saturating_sub(crate::clock::now_ms()).div_ceil(1_000);
+        let mut message = Arc::unwrap_or_clone(message);
+        message.properties.message_expiry_interval =
+            Some(u32::try_from(left_s.max(1)).unwrap_or(u32::MAX));
+        Arc::new(message)
     }
 
     /// The entry as JSON, in the inbox.
     pub fn json(&self) -> Arc<Publish> {
         let make = || {
             let topic = topics::in_topic(self.entry.conversation);
-            Arc::new(self.make(topic.into(), Bytes::from(self.to_json()), payload::JSON))
+            let payload = Bytes::from(self.to_json(&[]));
+            Arc::new(self.make(topic.into(), payload, payload::JSON))
         };
-        Arc::clone(self.json.get_or_init(make))
+        self.expiring(Arc::clone(self.json.get_or_init(make)))
     }
 
     /// The entry as JSON, under the topic of a `…/log` subscription.
@@ -78,36 +116,59 @@ impl Line {
         topics::log_topic(self.entry.conversation, topics::LogStart::Live).into()
     }
 
-    /// The entry as one line of JSON.
-    pub fn to_json(&self) -> String {
-        self.log_entry().to_json()
+    /// The entry as one line of JSON, with the reactions of its reader marked.
+    pub fn to_json(&self, mine: &[Box<str>]) -> String {
+        self.log_entry(mine).to_json()
     }
 
-    /// The entry as a protobuf `LogEntry`.
-    pub fn to_protobuf(&self) -> Vec<u8> {
-        self.log_entry().to_protobuf()
+    /// The entry as a protobuf `LogEntry`, with the reactions of its reader marked.
+    pub fn to_protobuf(&self, mine: &[Box<str>]) -> Vec<u8> {
+        self.log_entry(mine).to_protobuf()
     }
 
-    fn log_entry(&self) -> LogEntry<'_> {
+    fn log_entry<'a>(&'a self, mine: &'a [Box<str>]) -> LogEntry<'a> {
         let entry = &*self.entry;
         let text = || std::str::from_utf8(&entry.body).unwrap_or_default();
-        let body = match (entry.kind, entry.format) {
-            (EntryKind::Message, BodyFormat::Text) => EntryBody::Text(text()),
-            (EntryKind::Message, BodyFormat::Json) => EntryBody::Json(text()),
-            (EntryKind::Message, BodyFormat::Protobuf) => EntryBody::Protobuf(&entry.body),
-            _ => EntryBody::System(text()),
+        let body = match (entry.gone, entry.format) {
+            (Some(reason), _) => EntryBody::Gone(reason),
+            (None, _) if !entry.kind.is_written() => EntryBody::System(text()),
+            (None, BodyFormat::Text) => EntryBody::Text(text()),
+            (None, BodyFormat::Json) => EntryBody::Json(text()),
+            (None, BodyFormat::Protobuf) => EntryBody::Protobuf(&entry.body),
         };
+        let overlay = entry.overlay.as_deref();
+        let is_message = entry.kind == EntryKind::Message;
         LogEntry {
             cid: entry.conversation,
             seq: entry.seq,
             mseq: entry.mseq,
             ts: entry.ts_ms,
-            kind: entry.kind.name(),
+            kind: self.kind(),
             from: entry.from,
             handle: self.handle(),
             mid: &entry.mid,
+            reply_to: entry.target.filter(|_| is_message),
+            target: entry.target.filter(|_| !is_message),
+            thread: entry.thread,
+            expires: entry.expires_ms,
             body,
+            edited: overlay.and_then(|overlay| {
+                Some(Edited {
+                    seq: *overlay.edits.last()?,
+                    ts: overlay.edited_ms,
+                })
+            }),
+            reactions: overlay.map_or(&[], |overlay| &overlay.reactions),
+            mine,
+            pinned: overlay.is_some_and(|overlay| overlay.pinned),
         }
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.entry.gone.is_some() {
+            return "gone";
+        }
+        self.entry.kind.name()
     }
 
     fn handle(&self) -> &str {
@@ -115,27 +176,37 @@ impl Line {
     }
 
     fn make_text(&self) -> Option<Publish> {
-        let line = escape_line(self.handle(), &self.log_entry().body.shown()?);
+        let shown = self.log_entry(&[]).body.shown()?;
+        let line = match self.entry.kind {
+            EntryKind::Edit => escape_line(self.handle(), &format!("* {shown}")),
+            _ => escape_line(self.handle(), &shown),
+        };
         let topic = topics::txt_topic(self.entry.conversation);
         Some(self.make(topic.into(), Bytes::from(line), payload::TEXT))
     }
 
     fn make_protobuf(&self) -> Publish {
         let topic = topics::pb_topic(self.entry.conversation);
-        let payload = Bytes::from(self.to_protobuf());
+        let payload = Bytes::from(self.to_protobuf(&[]));
         self.make(topic.into(), payload, payload::PROTOBUF)
     }
 
     fn make(&self, topic: ByteString, payload: Bytes, content_type: &'static str) -> Publish {
         let entry = &*self.entry;
-        let user_properties = vec![
+        let mut user_properties = vec![
             pair("cid", entry.conversation.to_string()),
             pair("seq", entry.seq.to_string()),
             pair("from", entry.from.to_string()),
             pair("mid", entry.mid.to_string()),
             pair("ts", entry.ts_ms.to_string()),
-            pair("kind", entry.kind.name().to_owned()),
+            pair("kind", self.kind().to_owned()),
         ];
+        let target = match entry.kind {
+            EntryKind::Message => "reply_to",
+            _ => "target",
+        };
+        user_properties.extend(entry.target.map(|seq| pair(target, seq.to_string())));
+        user_properties.extend(entry.thread.map(|seq| pair("thread", seq.to_string())));
         Publish {
             dup: false,
             qos: Qos::AtLeastOnce,

@@ -1,5 +1,6 @@
 //! The use cases of chat, one function each: domain and store, no MQTT.
 
+pub mod acts;
 pub mod departure;
 pub mod history;
 pub(crate) mod invitations;
@@ -67,6 +68,9 @@ pub enum Refusal {
     /// The same message id with another body.
     #[error("this message id was used for another body")]
     IdempotencyConflict,
+    /// The time in which a message can be edited, or deleted by its sender, is over.
+    #[error("{0}")]
+    EditClosed(&'static str),
     /// The last owner cannot leave without handing over.
     #[error("the last owner hands over before leaving")]
     LastOwner,
@@ -88,6 +92,7 @@ impl Refusal {
             Self::Limit(_) => ErrorName::Limit,
             Self::Format(_) => ErrorName::Format,
             Self::IdempotencyConflict => ErrorName::IdempotencyConflict,
+            Self::EditClosed(_) => ErrorName::EditClosed,
             Self::LastOwner => ErrorName::LastOwner,
             Self::UnknownMethod => ErrorName::UnknownMethod,
             Self::Store(_) => ErrorName::Unavailable,

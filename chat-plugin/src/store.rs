@@ -27,6 +27,7 @@ use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
+use crate::domain::overlay::{Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
@@ -53,7 +54,7 @@ pub trait ChatStore: Send + Sync + 'static {
         mid: &MessageId,
     ) -> Result<Option<Place>, StoreError>;
 
-    /// Entries of one conversation, ascending by `seq`.
+    /// Entries of one conversation, ascending by `seq`, each with what happened to it since.
     async fn page(
         &self,
         conversation: ConversationId,
@@ -95,13 +96,64 @@ pub trait ChatStore: Send + Sync + 'static {
     /// direct ones that the other one began. O(1).
     async fn conversation_count(&self, user: UserId) -> Result<u64, StoreError>;
 
-    /// How many countable entries a conversation has up to `seq`, and how many of them are the user's own. O(log n).
+    /// How many countable entries a conversation has up to `seq`, how many of them are the user's own, and how many of the
+    /// others are gone for all or hidden from the user. O(log n).
     async fn count_up_to(
         &self,
         conversation: ConversationId,
         user: UserId,
         seq: Seq,
     ) -> Result<Counts, StoreError>;
+
+    /// Hides an entry from one user, for ever. Says whether it was to be seen before.
+    async fn hide(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+        user: UserId,
+        ts_ms: u64,
+    ) -> Result<bool, StoreError>;
+
+    /// Which of these entries are hidden from one user.
+    async fn hidden(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        seqs: Vec<Seq>,
+    ) -> Result<Vec<Seq>, StoreError>;
+
+    /// Who reacted to a message, and with what: at most `limit` after `after` in the order of user ids.
+    async fn reactions(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Reactions, StoreError>;
+
+    /// With what one user reacted to each of these messages, if at all.
+    async fn reacted(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        seqs: Vec<Seq>,
+    ) -> Result<Vec<(Seq, Vec<Box<str>>)>, StoreError>;
+
+    /// The pinned messages of a conversation, ascending by `seq`.
+    async fn pins(&self, conversation: ConversationId) -> Result<Vec<Pin>, StoreError>;
+
+    /// Makes entries gone whose time is over, the oldest first; at most some hundred at once. Says how many were.
+    async fn expire(&self, now_ms: u64) -> Result<usize, StoreError>;
+
+    /// Stores a report, once for each message id of its writer. There are at most 10,000: then the oldest go.
+    async fn report(&self, report: Report) -> Result<(), StoreError>;
+
+    /// Reports, oldest first, at most `limit` after `after`.
+    async fn reports(
+        &self,
+        after: Option<&Report>,
+        limit: usize,
+    ) -> Result<Vec<Report>, StoreError>;
 
     /// The last own countable entry of `user` at or before `seq`. O(log n).
     async fn last_own(
@@ -272,6 +324,8 @@ pub struct PageRange {
     pub limit: usize,
     /// At most so many bytes of bodies, but one entry at least.
     pub bytes: usize,
+    /// Of what happened to them, what is to be shown: all ([`Seq::MAX`]), or only edits up to this place.
+    pub as_of: Seq,
 }
 
 /// Result of [`ChatStore::place_of`].
@@ -301,6 +355,18 @@ pub struct Counts {
     pub all: u64,
     /// Those of the user.
     pub own: u64,
+    /// Those of others that are gone for all or hidden from the user.
+    pub excluded: u64,
+}
+
+impl Counts {
+    /// Those that the user has not seen, if these are the counts up to here and `read` those up to the read mark.
+    pub fn unread_since(self, read: Self) -> u64 {
+        let passed = |to: u64, from: u64| to.saturating_sub(from);
+        passed(self.all, read.all)
+            .saturating_sub(passed(self.own, read.own))
+            .saturating_sub(passed(self.excluded, read.excluded))
+    }
 }
 
 /// A cursor or mark that moves.
@@ -352,15 +418,17 @@ pub enum Durability {
     Relaxed,
 }
 
-/// One committed entry, for live delivery. Where `entry` is `None` (a store shared between nodes), read it.
+/// What was committed in one conversation, for live delivery: a new entry, or earlier ones that have changed, or both.
 #[derive(Clone, Debug)]
 pub struct Committed {
     /// Where.
     pub conversation: ConversationId,
-    /// The new head.
+    /// The head.
     pub head: Seq,
-    /// The entry at the head.
+    /// The entry at the head. `None`: it is not new, or (a store shared between nodes) has to be read.
     pub entry: Option<Arc<Entry>>,
+    /// Earlier entries as they are now: whatever was made of them before must not be handed out any more.
+    pub changed: Vec<Arc<Entry>>,
     /// Members, roles or settings changed with it: what was cached of them is old.
     pub members_changed: bool,
 }

@@ -61,6 +61,10 @@ fn message(from: u8, mid: &str) -> Draft {
         format: BodyFormat::Text,
         opaque: false,
         body: Bytes::from(mid.repeat(20)),
+        target: None,
+        thread: None,
+        expires_ms: None,
+        act: None,
         exchange: None,
         changes: (1..=SENDERS)
             .map(|number| Change::Join {
@@ -169,6 +173,7 @@ async fn survives(engine: &str) {
             newest: false,
             limit: usize::MAX,
             bytes: usize::MAX,
+            as_of: Seq::MAX,
         };
         let entries = store.page(group(), range).await.unwrap();
         let mut stored = HashSet::new();

@@ -7,7 +7,9 @@ mod entry;
 pub(crate) mod line;
 mod presence;
 
-pub use entry::{EntryBody, Gap, GoneReason, LogEntry, Receipts, SenderCount, WatermarkMove};
+pub use entry::{
+    Edited, EntryBody, Gap, GoneReason, LogEntry, Receipts, SenderCount, WatermarkMove,
+};
 pub use line::escape_line;
 pub use presence::{
     PRESENCE_TEXT_MAX, Presence, PresenceChoice, PresenceState, Typing, TypingState,

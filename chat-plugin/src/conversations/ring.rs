@@ -57,6 +57,22 @@ impl Ring {
         }
     }
 
+    /// An entry as it is from now on, if it is there.
+    pub(super) fn replace(&mut self, line: Arc<Line>) {
+        let Some(first) = self.lines.front().map(|first| first.entry.seq) else {
+            return;
+        };
+        let index = line.entry.seq.get().checked_sub(first.get());
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        if let Some(place) = index.and_then(|index| self.lines.get_mut(index)) {
+            let (old, new) = (place.size(), line.size());
+            *place = line;
+            self.bytes = self.bytes + new - old;
+            self.total.fetch_add(new, Ordering::Relaxed);
+            self.total.fetch_sub(old, Ordering::Relaxed);
+        }
+    }
+
     /// At most `limit` entries from `from` on; `None` if `from` itself is not there.
     pub(super) fn from(&self, from: Seq, limit: usize) -> Option<Vec<Arc<Line>>> {
         let first = self.lines.front()?.entry.seq;
@@ -122,6 +138,11 @@ mod tests {
             format: BodyFormat::Text,
             opaque: false,
             body: Bytes::from_static(b"twenty bytes of text"),
+            target: None,
+            thread: None,
+            expires_ms: None,
+            gone: None,
+            overlay: None,
         };
         Arc::new(Line::new(Arc::new(entry), None))
     }
@@ -147,6 +168,24 @@ mod tests {
         assert_eq!(messages(&ring, 1, 3), None, "2 is gone");
         assert_eq!(messages(&ring, 9, 11), None, "11 is not there yet");
         assert_eq!(messages(&ring, 0, 2), None);
+    }
+
+    #[test]
+    fn a_changed_entry_takes_the_place_of_what_it_was() {
+        let total = Arc::new(AtomicUsize::default());
+        let mut ring = full_ring(&total);
+        let mut entry = (*line(5).entry).clone();
+        entry.make_gone(crate::domain::overlay::GoneReason::Deleted);
+        let gone = Arc::new(Line::new(Arc::new(entry), None));
+        ring.replace(Arc::clone(&gone));
+        let found = ring.from(Seq::new(5), 1).unwrap();
+        assert!(Arc::ptr_eq(&found[0], &gone));
+        assert_eq!(ring.from(Seq::new(6), 1).unwrap()[0].entry.gone, None);
+        ring.replace(line(1));
+        ring.replace(line(11));
+        assert!(ring.from(Seq::new(1), 1).is_none(), "it is not there");
+        drop((found, ring));
+        assert_eq!(total.load(Ordering::Relaxed), 0);
     }
 
     #[test]

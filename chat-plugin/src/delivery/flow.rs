@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use proto::ids::Seq;
+use proto::ids::{Seq, UserId};
 use proto::topics::Form;
 
 use crate::conversations::Live;
+use crate::domain::entry::EntryKind;
 use crate::render::Line;
 
 /// The forms of the inbox that one entry may be delivered in.
@@ -49,6 +50,8 @@ pub(crate) struct Flow {
     /// Entries read ahead from the store, ascending.
     page: VecDeque<Arc<Line>>,
     pub(crate) loading: bool,
+    /// Something changed that is being read: it has to be read again.
+    stale: bool,
     pub(crate) queued: bool,
     /// For its turn to read ahead.
     pub(crate) waiting: bool,
@@ -83,6 +86,7 @@ impl Flow {
             pending: BTreeMap::new(),
             page: VecDeque::new(),
             loading: false,
+            stale: false,
             queued: false,
             waiting: false,
             admitted: false,
@@ -231,22 +235,45 @@ impl Flow {
             .unwrap_or(self.handed)
     }
 
-    /// The entry at `seq`, from memory or from what was read ahead; `None`: it has to be read.
-    pub(crate) fn line(&mut self, seq: Seq) -> Option<Arc<Line>> {
+    /// The entry at `seq`, from what was read ahead or (unless it has to be looked up what this user sees of it) from
+    /// memory; `None`: it has to be read.
+    pub(crate) fn line(&mut self, seq: Seq, (user, look_up): (UserId, Seq)) -> Option<Arc<Line>> {
         while self.page.front().is_some_and(|line| line.entry.seq < seq) {
             self.page.pop_front();
         }
         if self.page.front().is_some_and(|line| line.entry.seq == seq) {
             return self.page.front().cloned();
         }
-        self.live
-            .recent(seq, 1)
-            .and_then(|lines| lines.into_iter().next())
+        if seq <= look_up {
+            return None;
+        }
+        let line = self.live.recent(seq, 1)?.into_iter().next()?;
+        let edited = line
+            .entry
+            .target
+            .filter(|_| line.entry.kind == EntryKind::Edit);
+        let is_shown = |target| target > look_up && self.live.sees(user, target);
+        edited.is_none_or(is_shown).then_some(line)
+    }
+
+    /// These entries are not what they were: what was read of them is not handed out.
+    pub(crate) fn changed(&mut self, seqs: &[Seq]) {
+        self.stale |= self.loading;
+        let (first, last) = (self.page.front(), self.page.back());
+        if let (Some(first), Some(last)) = (first, last) {
+            let held = first.entry.seq..=last.entry.seq;
+            if seqs.iter().any(|seq| held.contains(seq)) {
+                self.drop_page();
+            }
+        }
     }
 
     /// Entries have been read ahead.
     pub(crate) fn arrived(&mut self, lines: Vec<Arc<Line>>) {
         self.loading = false;
+        if std::mem::take(&mut self.stale) {
+            return;
+        }
         self.page = lines.into();
     }
 

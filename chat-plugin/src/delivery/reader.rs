@@ -138,7 +138,9 @@ pub(crate) enum Missing {
 struct Resend {
     waiting: VecDeque<(PacketId, Reference)>,
     loaded: VecDeque<(PacketId, Reference, Arc<Line>)>,
-    loading: bool,
+    loading: Vec<(PacketId, Reference)>,
+    /// Something changed that is being read: it has to be read again.
+    stale: bool,
 }
 
 /// A `…/log` subscription, as it is to be served.
@@ -572,6 +574,7 @@ impl Reader {
             room,
             pulled: Pulled::default(),
             me: self,
+            now_ms: crate::clock::now_ms(),
         };
         if state.pull_resend(&mut out) {
             state.pull_replies(&mut out);
@@ -640,10 +643,42 @@ impl Reader {
     /// Entries that were wanted to go out again.
     pub(crate) fn arrived_resend(&self, lines: Vec<(PacketId, Reference, Arc<Line>)>) {
         let mut state = self.state();
-        state.resend.loading = false;
-        state.resend.loaded = lines.into();
+        let asked = std::mem::take(&mut state.resend.loading);
+        if std::mem::take(&mut state.resend.stale) {
+            for one in asked.into_iter().rev() {
+                state.resend.waiting.push_front(one);
+            }
+        } else {
+            state.resend.loaded = lines.into();
+        }
         drop(state);
         self.client.wake();
+    }
+
+    /// These entries are not what they were: what was read of them, and not handed out yet, is read again.
+    pub(crate) fn changed(&self, conversation: ConversationId, seqs: &[Seq]) {
+        self.account.changed();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if let Some(flow) = state.flows.get_mut(&conversation) {
+            flow.changed(seqs);
+        }
+        for log in state.logs.values_mut() {
+            if log.flow.live.id() == conversation {
+                log.flow.changed(seqs);
+            }
+        }
+        let concerns = |reference: &Reference| {
+            matches!(reference, Reference::Entry { conversation: of, seq, .. }
+                if *of == conversation && seqs.contains(seq))
+        };
+        let resend = &mut state.resend;
+        resend.stale |= resend.loading.iter().any(|(_, of)| concerns(of));
+        if resend.loaded.iter().any(|(_, of, _)| concerns(of)) {
+            while let Some((packet_id, reference, _)) = resend.loaded.pop_back() {
+                resend.waiting.push_front((packet_id, reference));
+            }
+        }
     }
 
     /// Which of the unacknowledged deliveries are worth to be kept: those of entries whose copies had all been handed

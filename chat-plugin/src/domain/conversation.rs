@@ -30,6 +30,8 @@ pub struct Settings {
     pub description: String,
     /// What a member sees that comes later.
     pub history: HistoryPolicy,
+    /// Seconds that messages last; 0: for ever.
+    pub ttl_s: u32,
 }
 
 /// What a member who is added later may see of the past.

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
+use super::overlay::{Act, ActRefused, GoneReason, Overlay};
+
 /// One line of a conversation's log, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -28,6 +30,16 @@ pub struct Entry {
     pub opaque: bool,
     /// The sender's bytes, verbatim; for changes made by the server: JSON.
     pub body: Bytes,
+    /// Of an action: the message that it acts on; of a message: the one that it quotes.
+    pub target: Option<Seq>,
+    /// The message that began the thread in which this one was written.
+    pub thread: Option<Seq>,
+    /// From then on there is nothing to see any more, in ms since 1970.
+    pub expires_ms: Option<u64>,
+    /// There is nothing to see any more, and why: the body is empty.
+    pub gone: Option<GoneReason>,
+    /// What happened to it since. With an edit, `format` and `body` are those of the latest one.
+    pub overlay: Option<Box<Overlay>>,
 }
 
 /// What an entry is. Numbers are those at rest.
@@ -49,6 +61,14 @@ pub enum EntryKind {
     Role = 6,
     /// Settings of the conversation changed: body holds the new values only.
     Settings = 7,
+    /// The target has this body now.
+    Edit = 8,
+    /// The target was deleted for everybody: body `{"target":…}`.
+    Deleted = 9,
+    /// A member's reactions to the target changed: body `{"target":…,"emoji":…,"op":"add"}`.
+    Reaction = 10,
+    /// The target was pinned, or is no longer: body `{"target":…,"pinned":true}`.
+    Pin = 11,
 }
 
 impl EntryKind {
@@ -67,6 +87,10 @@ impl EntryKind {
             5 => Self::Left,
             6 => Self::Role,
             7 => Self::Settings,
+            8 => Self::Edit,
+            9 => Self::Deleted,
+            10 => Self::Reaction,
+            11 => Self::Pin,
             _ => return None,
         })
     }
@@ -81,7 +105,16 @@ impl EntryKind {
             Self::Left => "left",
             Self::Role => "role",
             Self::Settings => "settings",
+            Self::Edit => "edit",
+            Self::Deleted => "deleted",
+            Self::Reaction => "reaction",
+            Self::Pin => "pin",
         }
+    }
+
+    /// Is its body what a member wrote?
+    pub const fn is_written(self) -> bool {
+        matches!(self, Self::Message | Self::Edit)
     }
 
     /// Does it advance `mseq` and count as unread?
@@ -145,6 +178,14 @@ pub struct Draft {
     pub opaque: bool,
     /// The bytes.
     pub body: Bytes,
+    /// Of an action: the message that it acts on; of a message: the one that it quotes.
+    pub target: Option<Seq>,
+    /// The message that began the thread in which this one is written.
+    pub thread: Option<Seq>,
+    /// From then on there is nothing to see any more, in ms since 1970.
+    pub expires_ms: Option<u64>,
+    /// What it does to its target.
+    pub act: Option<Act>,
     /// A QoS 2 exchange of a known device: its result becomes part of the commit. If there is a row of this exchange with
     /// the same conversation and digest already, nothing is stored and the row's result is returned as a duplicate,
     /// whatever `mid` says.
@@ -215,4 +256,6 @@ pub enum Outcome {
     Conflict,
     /// The membership is not what the draft was judged on: judge again.
     MembersMoved,
+    /// Its action could not be done, and nothing was stored.
+    Refused(ActRefused),
 }

@@ -117,6 +117,8 @@ pub struct Marks {
     pub unread_flag: bool,
     /// When `delivered` or `read` moved last, in ms since 1970.
     pub moved_ms: u64,
+    /// The last entry that is hidden from this user; zero: none is.
+    pub hidden: Seq,
 }
 
 impl Marks {
@@ -134,6 +136,7 @@ impl Marks {
             private_read: self.private_read.max(later.private_read),
             unread_flag: later.unread_flag,
             moved_ms: self.moved_ms,
+            hidden: self.hidden.max(later.hidden),
         };
         let moved = merged.delivered() > self.delivered() || merged.read > self.read;
         Self {

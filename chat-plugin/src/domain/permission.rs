@@ -19,6 +19,12 @@ pub enum Action {
     Settings,
     /// Leave.
     Leave,
+    /// Delete what somebody else wrote, for everybody.
+    DeleteOthers,
+    /// React to a message.
+    React,
+    /// Pin a message, or unpin it.
+    Pin,
 }
 
 /// May a member do this in a conversation of this kind? A former member may do nothing.
@@ -28,9 +34,12 @@ pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
     }
     let role = member.role;
     match (kind, action) {
-        (ConversationKind::Direct, action) => action == Action::Send,
-        (_, Action::Send) => role >= Role::Member,
-        (_, Action::Leave) => true,
+        (ConversationKind::Direct, action) => {
+            matches!(action, Action::Send | Action::React | Action::Pin)
+        }
+        (_, Action::Leave) | (ConversationKind::Channel, Action::React) => true,
+        (_, Action::Send | Action::React) => role >= Role::Member,
+        (_, Action::DeleteOthers | Action::Pin) => role >= Role::Moderator,
         (_, Action::Settings) => role >= Role::Admin,
         (_, Action::Add(wanted)) => role >= Role::Admin && wanted < role,
         (_, Action::Remove(theirs)) => role >= Role::Admin && theirs < role,
@@ -73,6 +82,9 @@ mod tests {
             Action::Add(Role::Member),
             Action::Remove(Role::Member),
             Action::Settings,
+            Action::DeleteOthers,
+            Action::React,
+            Action::Pin,
         ];
         for action in actions {
             let allowed = roles.map(|role| allows(ConversationKind::Group, &member(role), action));
@@ -117,6 +129,13 @@ mod tests {
     }
 
     #[test]
+    fn readers_react_in_channels_only() {
+        let reader = member(Role::Reader);
+        assert!(allows(ConversationKind::Channel, &reader, Action::React));
+        assert!(!allows(ConversationKind::Group, &reader, Action::React));
+    }
+
+    #[test]
     fn a_direct_conversation_has_no_admin() {
         assert!(allows(
             ConversationKind::Direct,
@@ -132,6 +151,13 @@ mod tests {
             ConversationKind::Direct,
             &member(Role::Owner),
             Action::Leave
+        ));
+        let owner = member(Role::Owner);
+        assert!(allows(ConversationKind::Direct, &owner, Action::Pin));
+        assert!(!allows(
+            ConversationKind::Direct,
+            &owner,
+            Action::DeleteOthers
         ));
     }
 }

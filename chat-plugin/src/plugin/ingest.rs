@@ -7,18 +7,19 @@
 use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 
-use broker::codec::packet::{PacketId, Publish, Qos};
+use broker::codec::packet::{PacketId, Publish};
 use broker::hooks::{PublishAnswer, Ticket};
-use bytes::Bytes;
 use proto::error::ErrorName;
-use proto::ids::{ConversationId, IdError, MessageId};
+use proto::ids::{ConversationId, MessageId, Seq};
 use proto::payload;
 use proto::quote::quoted;
-use proto::topics::{PublishTopic, Target, TopicError, err_topic_mid, err_topic_packet};
+use proto::topics::{
+    MessageAction, PublishTopic, Target, TopicError, err_topic_mid, err_topic_packet,
+};
 
+use super::acts::{exchange, mid_property};
 use super::peer::{Item, Peer};
 use super::{ChatPlugin, answer};
-use crate::domain::entry::BodyFormat;
 use crate::service::marks::ReadMark;
 use crate::service::send::{Judged, Message};
 use crate::service::{Placed, Refusal, new_mid};
@@ -110,11 +111,20 @@ impl ChatPlugin {
             }
             Err(error) => return self.refuse(peer, waiting, &bad_topic(error, &topic)),
         };
-        if let PublishTopic::To { target, mid } = parsed {
-            match self
-                .take_message(peer, &publish, target, mid, &mut waiting)
-                .await
+        let addressed = match &parsed {
+            PublishTopic::To { target, mid } => Some((target.clone(), mid.clone(), None)),
+            PublishTopic::Message { cid, seq, action }
+                if matches!(action, MessageAction::Reply | MessageAction::Thread) =>
             {
+                Some((Target::Conversation(*cid), None, Some((*seq, *action))))
+            }
+            _ => None,
+        };
+        if let Some((target, mid, to)) = addressed {
+            let taken = self
+                .take_message(peer, &publish, (target, mid, to), &mut waiting)
+                .await;
+            match taken {
                 Ok(Taken::Judged(judged)) => {
                     if batch.mixes_versions(&judged) {
                         self.append(peer, batch).await;
@@ -131,6 +141,17 @@ impl ChatPlugin {
             return;
         }
         self.append(peer, batch).await;
+        if let PublishTopic::Message { cid, seq, action } = parsed {
+            match self
+                .take_act(peer, &publish, ((cid, seq), action), &mut waiting)
+                .await
+            {
+                Ok(Some(place)) => self.settle(peer, waiting, Ok(place)),
+                Ok(None) => waiting.ticket.answer(PublishAnswer::SUCCESS),
+                Err(refusal) => self.refuse(peer, waiting, &refusal),
+            }
+            return;
+        }
         let result = match parsed {
             PublishTopic::Read { cid } => self.take_read(peer, cid, &publish).await,
             PublishTopic::Recv { cid } => self.take_received(peer, cid, &publish).await,
@@ -152,11 +173,10 @@ impl ChatPlugin {
         &self,
         peer: &Peer,
         publish: &Publish,
-        target: Target,
-        mid: Option<MessageId>,
+        (target, mid, to): (Target, Option<MessageId>, Option<(Seq, MessageAction)>),
         waiting: &mut Waiting,
     ) -> Result<Taken, Refusal> {
-        let message = self.read_message(peer, publish, mid, waiting)?;
+        let message = self.read_message(peer, publish, (mid, to), waiting)?;
         if publish.dup
             && let Some(place) = self
                 .service
@@ -187,43 +207,59 @@ impl ChatPlugin {
         &self,
         peer: &Peer,
         publish: &Publish,
-        in_topic: Option<MessageId>,
+        (in_topic, to): (Option<MessageId>, Option<(Seq, MessageAction)>),
         waiting: &mut Waiting,
     ) -> Result<Message, Refusal> {
         waiting.mid.clone_from(&in_topic);
-        let in_property = property(publish, "mid").map(|mid| {
-            let bad = |error: IdError| Refusal::format(format!("{error}: {}", quoted(mid)));
-            mid.parse::<MessageId>().map_err(bad)
-        });
-        let in_property = in_property.transpose()?;
+        let in_property = mid_property(publish)?;
         if waiting.mid.is_none() {
             waiting.mid.clone_from(&in_property);
         }
-        let content_type = publish.properties.content_type.as_deref();
-        let body = payload::classify(content_type, &publish.payload, &self.payload_limits)
-            .map_err(|error| Refusal::format(error.to_string()))?;
-        let format = match body {
-            payload::Body::Text(_) => BodyFormat::Text,
-            payload::Body::Json(..) => BodyFormat::Json,
-            payload::Body::Protobuf(..) => BodyFormat::Protobuf,
+        let written = self.written_in(publish)?;
+        let mid = one_of(
+            [in_topic, in_property, written.mid],
+            "two message ids that differ",
+        )?;
+        let to_in_topic = |wanted| {
+            to.filter(|(_, action)| *action == wanted)
+                .map(|(seq, _)| seq)
         };
-        let mid = one_mid([in_topic, in_property, body.mid()])?;
+        let two = "two messages to refer to that differ";
+        let reply_to = to_in_topic(MessageAction::Reply);
+        let reply_to = one_of([reply_to, written.reply_to], two)?;
+        let thread = to_in_topic(MessageAction::Thread);
+        let thread = one_of([thread, written.thread], two)?;
+        let expiry_s = publish.properties.message_expiry_interval;
         waiting.mid_is_ours = mid.is_none();
         let mid = match mid {
             Some(mid) => mid,
             None => new_mid()?,
         };
         waiting.mid = Some(mid.clone());
-        let is_exchange = publish.qos == Qos::ExactlyOnce && peer.sessions.exchanges;
-        let exchange = publish.packet_id.filter(|_| is_exchange).map(PacketId::get);
         Ok(Message {
             mid,
             has_own_mid: !waiting.mid_is_ours,
-            format,
-            // In memory of its own: a slice would keep the whole buffer that it was read into.
-            body: Bytes::copy_from_slice(body.bytes()),
-            exchange,
+            format: written.format,
+            body: written.body,
+            reply_to,
+            thread,
+            ttl_s: expiry_s.into_iter().chain(written.ttl_s).min(),
+            exchange: exchange(peer, publish),
         })
+    }
+
+    async fn take_act(
+        &self,
+        peer: &Peer,
+        publish: &Publish,
+        (message, action): ((ConversationId, Seq), MessageAction),
+        waiting: &mut Waiting,
+    ) -> Result<Option<Placed>, Refusal> {
+        Self::check_rate(peer)?;
+        let acting = self.acting(peer, message, action, publish)?;
+        waiting.mid = Some(acting.mid.clone());
+        waiting.mid_is_ours = !acting.has_own_mid;
+        self.act(acting, action, publish).await
     }
 
     pub(super) fn check_rate(peer: &Peer) -> Result<(), Refusal> {
@@ -382,12 +418,15 @@ pub(super) fn property<'a>(publish: &'a Publish, name: &str) -> Option<&'a str> 
         .next()
 }
 
-/// A message id may be in the topic, in a user property and in the body; where there are several they must agree.
-fn one_mid(given: [Option<MessageId>; 3]) -> Result<Option<MessageId>, Refusal> {
+/// The same may be said in the topic, in a user property and in the body; where there are several they must agree.
+fn one_of<T: PartialEq, const N: usize>(
+    given: [Option<T>; N],
+    otherwise: &str,
+) -> Result<Option<T>, Refusal> {
     let mut given = given.into_iter().flatten();
     let first = given.next();
     if given.any(|other| Some(&other) != first.as_ref()) {
-        return Err(Refusal::format("two message ids that differ"));
+        return Err(Refusal::format(otherwise));
     }
     Ok(first)
 }

@@ -6,6 +6,7 @@
 //! and one more for each conversation that is looked at, each member that is added, and every sixteen that are listed.
 
 mod groups;
+mod messages;
 mod people;
 mod reading;
 mod sync;
@@ -206,6 +207,14 @@ impl ChatPlugin {
             "conv.role" => raw(self.conv_role(peer, request, self.parse(payload)?)).await,
             "conv.settings" => raw(self.conv_settings(peer, request, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,
+            "msg.send" => raw(self.msg_send(peer, request, self.parse(payload)?)).await,
+            "msg.edit" => raw(self.msg_edit(peer, request, self.parse(payload)?)).await,
+            "msg.delete" => raw(self.msg_delete(peer, request, self.parse(payload)?)).await,
+            "msg.react" => raw(self.msg_react(peer, request, self.parse(payload)?)).await,
+            "msg.pin" => raw(self.msg_pin(peer, request, self.parse(payload)?)).await,
+            "msg.report" => raw(self.msg_report(peer, request, self.parse(payload)?)).await,
+            "msg.pins" => raw(self.msg_pins(peer, self.parse(payload)?)).await,
+            "msg.reactions" => raw(self.msg_reactions(peer, self.parse(payload)?)).await,
             "msg.status" => raw(self.msg_status(peer, self.parse(payload)?)).await,
             "conv.prefs" => raw(self.conv_prefs(peer, self.parse(payload)?)).await,
             "sync.changes" => raw(self.sync_changes(peer, self.parse(payload)?)).await,

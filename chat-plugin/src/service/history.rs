@@ -1,6 +1,7 @@
 //! Looking back: pages of the log, the status of a message, the list of conversations.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use proto::ids::{ConversationId, Handle, Seq, UserId};
@@ -35,11 +36,22 @@ pub enum Window {
 #[derive(Clone, Debug)]
 pub struct History {
     /// Ascending by place.
-    pub entries: Vec<(Entry, Option<Handle>)>,
+    pub entries: Vec<Seen>,
     /// There is more in the direction that was asked for.
     pub more: bool,
     /// Place of the last entry of the conversation.
     pub head: Seq,
+}
+
+/// An entry as one user sees it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The entry; gone if it is hidden from this user or its time is over.
+    pub entry: Entry,
+    /// How people call its sender.
+    pub handle: Option<Handle>,
+    /// The reactions of this user to it.
+    pub reactions: Vec<Box<str>>,
 }
 
 /// Who has a message.
@@ -121,7 +133,7 @@ impl Service {
         window: Window,
         (limit, bytes): (usize, usize),
     ) -> Result<History, Refusal> {
-        let (_, sight) = self.seen(actor.user, id).await?;
+        let (live, sight) = self.seen(actor.user, id).await?;
         let head = sight.last_visible();
         let limit = limit.clamp(
             1,
@@ -151,6 +163,7 @@ impl Service {
                 newest,
                 limit: limit - entries.len(),
                 bytes,
+                as_of: live.last_known(actor.user),
             };
             let page = self.store.page(id, range).await?;
             bytes = bytes.saturating_sub(page.iter().map(|entry| entry.body.len()).sum());
@@ -165,10 +178,26 @@ impl Service {
                 break;
             }
         }
+        let entries = self.delivery.as_seen(actor.user, &live, entries).await?;
+        let with_reactions = entries.iter().filter(|entry| has_reactions(entry));
+        let seqs: Vec<Seq> = with_reactions.map(|entry| entry.seq).collect();
+        let mut reacted = if seqs.is_empty() {
+            HashMap::new()
+        } else {
+            let reacted = self.store.reacted(id, actor.user, seqs).await?;
+            reacted.into_iter().collect()
+        };
+        let now_ms = crate::clock::now_ms();
         let mut named = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let handle = self.names.handle(entry.from).await?;
-            named.push((entry, handle));
+        for mut entry in entries {
+            if let Some(reason) = entry.gone_at(now_ms) {
+                entry.make_gone(reason);
+            }
+            named.push(Seen {
+                handle: self.names.handle(entry.from).await?,
+                reactions: reacted.remove(&entry.seq).unwrap_or_default(),
+                entry,
+            });
         }
         Ok(History {
             entries: named,
@@ -195,6 +224,7 @@ impl Service {
             newest: false,
             limit: 1,
             bytes: 1,
+            as_of: Seq::MAX,
         };
         let entry = if sight.member.sees(seq) {
             self.store.page(id, range).await?.pop()
@@ -317,7 +347,7 @@ impl Service {
             }
             let to = self.store.count_up_to(live.id(), user, last).await?;
             let from = self.store.count_up_to(live.id(), user, read).await?;
-            unread += (to.all - from.all).saturating_sub(to.own - from.own);
+            unread += to.unread_since(from);
         }
         Ok(unread)
     }
@@ -338,6 +368,11 @@ impl Service {
             .unwrap_or(user);
         Ok(Some((other, self.names.profile(other).await?)))
     }
+}
+
+fn has_reactions(entry: &Entry) -> bool {
+    let overlay = entry.overlay.as_deref();
+    overlay.is_some_and(|overlay| !overlay.reactions.is_empty())
 }
 
 /// The parts of `[low, high]` that these intervals show.

@@ -46,6 +46,8 @@ pub struct SettingsChange {
     pub description: Option<String>,
     /// What later members may see.
     pub history: Option<HistoryPolicy>,
+    /// Seconds that later messages last; 0: for ever.
+    pub ttl_s: Option<u32>,
 }
 
 /// A change before it has been judged against the members of the moment.
@@ -311,6 +313,10 @@ impl Service {
                 settings.history = history;
                 body.insert("history".into(), json!(history));
             }
+            if let Some(ttl_s) = change.ttl_s {
+                settings.ttl_s = ttl_s;
+                body.insert("ttl_s".into(), json!(ttl_s));
+            }
             if body.is_empty() {
                 return Err(Refusal::format("nothing to change"));
             }
@@ -459,6 +465,10 @@ fn draft(
         format: BodyFormat::Json,
         opaque: false,
         body: Bytes::from(body),
+        target: None,
+        thread: None,
+        expires_ms: None,
+        act: None,
         exchange: None,
         changes: proposal.changes,
     }

@@ -6,6 +6,7 @@ use proto::topics::Target;
 use std::borrow::Cow;
 
 use super::{Actor, Placed, Refusal, Service};
+use crate::conversations::Sight;
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
 use crate::domain::permission::{Action, allows};
@@ -22,6 +23,12 @@ pub struct Message {
     pub format: BodyFormat,
     /// The sender's bytes, verbatim.
     pub body: Bytes,
+    /// The message that it quotes.
+    pub reply_to: Option<Seq>,
+    /// A message of the thread in which it is written, or the one that begins it.
+    pub thread: Option<Seq>,
+    /// Seconds that it lasts.
+    pub ttl_s: Option<u32>,
     /// Packet identifier of a QoS 2 exchange of a known device.
     pub exchange: Option<u16>,
 }
@@ -34,6 +41,26 @@ pub struct Judged {
     target: Target,
 }
 
+/// What a message rests on.
+struct Ground {
+    conversation: ConversationId,
+    basis: Basis,
+    changes: Vec<Change>,
+    /// Seconds that messages last there; 0: for ever.
+    ttl_s: u32,
+}
+
+impl Ground {
+    fn of(conversation: ConversationId, sight: &Sight) -> Self {
+        Self {
+            conversation,
+            basis: Basis::Version(sight.version),
+            changes: Vec::new(),
+            ttl_s: sight.ttl_s,
+        }
+    }
+}
+
 impl Message {
     /// What makes this message this message; also its id, unless each attempt gets another one.
     fn digest(&self) -> [u8; 16] {
@@ -42,7 +69,13 @@ impl Message {
         } else {
             b""
         };
-        digest16(&[b"message", &[self.format.to_byte()], &self.body, mid])
+        let format = [self.format.to_byte()];
+        if self.reply_to.is_none() && self.thread.is_none() {
+            return digest16(&[b"message", &format, &self.body, mid]);
+        }
+        let [reply_to, thread] =
+            [self.reply_to, self.thread].map(|seq| seq.unwrap_or_default().get().to_be_bytes());
+        digest16(&[b"reply", &format, &self.body, mid, &reply_to, &thread])
     }
 }
 
@@ -57,15 +90,24 @@ impl Service {
         target: Target,
         message: Message,
     ) -> Result<Judged, Refusal> {
-        let (conversation, basis, changes) = self.basis(actor.user, &target).await?;
+        let ground = self.ground(actor.user, &target).await?;
         let digest = message.digest();
+        let (quoted, thread) = self.references(actor.user, &ground, &message).await?;
         let Message {
             mid,
             format,
             body,
+            ttl_s,
             exchange,
             ..
         } = message;
+        let Ground {
+            conversation,
+            basis,
+            changes,
+            ttl_s: of_conversation,
+        } = ground;
+        let ts_ms = crate::clock::now_ms();
         let draft = Draft {
             conversation,
             basis,
@@ -73,11 +115,15 @@ impl Service {
             device: actor.device,
             mid,
             digest,
-            ts_ms: crate::clock::now_ms(),
+            ts_ms,
             kind: EntryKind::Message,
             format,
             opaque: false,
             body,
+            target: quoted,
+            thread,
+            expires_ms: Self::expiry(ts_ms, ttl_s, of_conversation),
+            act: None,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,
         };
@@ -159,7 +205,12 @@ impl Service {
     }
 
     async fn judge_again(&self, actor: Actor, mut judged: Judged) -> Result<Judged, Refusal> {
-        let (conversation, basis, changes) = self.basis(actor.user, &judged.target).await?;
+        let Ground {
+            conversation,
+            basis,
+            changes,
+            ..
+        } = self.ground(actor.user, &judged.target).await?;
         judged.draft = Draft {
             conversation,
             basis,
@@ -169,13 +220,32 @@ impl Service {
         Ok(judged)
     }
 
-    async fn basis(
+    /// The message that is quoted and the root of the thread, if these are messages that the sender may see.
+    async fn references(
         &self,
         user: UserId,
-        target: &Target,
-    ) -> Result<(ConversationId, Basis, Vec<Change>), Refusal> {
+        ground: &Ground,
+        message: &Message,
+    ) -> Result<(Option<Seq>, Option<Seq>), Refusal> {
+        if message.reply_to.is_none() && message.thread.is_none() {
+            return Ok((None, None));
+        }
+        let id = ground.conversation;
+        let (_, sight) = self.seen(user, id).await?;
+        let mut root = None;
+        if let Some(seq) = message.reply_to {
+            root = self.message(&sight, id, seq).await?.thread;
+        }
+        if let Some(seq) = message.thread {
+            let member = self.message(&sight, id, seq).await?;
+            root = Some(member.thread.unwrap_or(member.seq));
+        }
+        Ok((message.reply_to, root))
+    }
+
+    async fn ground(&self, user: UserId, target: &Target) -> Result<Ground, Refusal> {
         let other = match target {
-            Target::Conversation(id) => return self.basis_of(user, *id).await,
+            Target::Conversation(id) => return self.ground_of(user, *id).await,
             Target::Me => user,
             Target::User(other) => *other,
             Target::Handle(handle) => self
@@ -188,25 +258,26 @@ impl Service {
         if let Some(live) = self.conversations.load(id).await?
             && let Some(sight) = live.sight(user)
         {
-            return Ok((id, Basis::Version(sight.version), Vec::new()));
+            return Ok(Ground::of(id, &sight));
         }
         if !self.names.exists(other).await? {
             return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
         }
         self.check_conversations(user).await?;
-        Ok((id, Basis::Create, direct_members(user, other)))
+        Ok(Ground {
+            conversation: id,
+            basis: Basis::Create,
+            changes: direct_members(user, other),
+            ttl_s: 0,
+        })
     }
 
-    async fn basis_of(
-        &self,
-        user: UserId,
-        id: ConversationId,
-    ) -> Result<(ConversationId, Basis, Vec<Change>), Refusal> {
+    async fn ground_of(&self, user: UserId, id: ConversationId) -> Result<Ground, Refusal> {
         let (_, sight) = self.seen(user, id).await?;
         if !allows(id.kind(), &sight.member, Action::Send) {
             return Err(Refusal::Forbidden("you may not write here"));
         }
-        Ok((id, Basis::Version(sight.version), Vec::new()))
+        Ok(Ground::of(id, &sight))
     }
 
     /// Appends judged drafts of one connection, in order. Drafts whose membership moved meanwhile are judged again, in
@@ -317,6 +388,7 @@ pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, R
         }),
         Outcome::Conflict => Err(Refusal::IdempotencyConflict),
         Outcome::MembersMoved => return None,
+        Outcome::Refused(refused) => Err(super::acts::refusal(refused)),
     })
 }
 

@@ -221,9 +221,15 @@ impl Service {
             newest: true,
             limit: 1,
             bytes: 1,
+            as_of: Seq::MAX,
         };
-        let last = match self.store.page(id, range).await?.pop() {
-            Some(entry) if sight.member.sees(entry.seq) => {
+        let found = self.store.page(id, range).await?;
+        let mut found = self.delivery.as_seen(actor.user, &live, found).await?;
+        let last = match found.pop() {
+            Some(mut entry) if sight.member.sees(entry.seq) => {
+                if let Some(reason) = entry.gone_at(crate::clock::now_ms()) {
+                    entry.make_gone(reason);
+                }
                 let handle = self.names.handle(entry.from).await?;
                 Some((entry, handle))
             }

@@ -6,6 +6,8 @@
 //!
 //! The rows and the rules of a commit are in `docs/storage.md`.
 
+mod excluded;
+mod happened;
 mod heads;
 mod keys;
 mod overlay;
@@ -47,6 +49,7 @@ use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member};
+use crate::domain::overlay::{Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
@@ -375,9 +378,94 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             Ok(Counts {
                 all,
                 own: own.map_or(0, |(_, count)| count),
+                excluded: excluded::up_to(engine, conversation, user, seq)?,
             })
         })
         .await
+    }
+
+    async fn hide(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+        user: UserId,
+        ts_ms: u64,
+    ) -> Result<bool, StoreError> {
+        self.ask_to_write(|reply| Job::Hide((conversation, seq), user, ts_ms, reply))
+            .await
+    }
+
+    async fn hidden(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        seqs: Vec<Seq>,
+    ) -> Result<Vec<Seq>, StoreError> {
+        self.read(move |engine, _| {
+            let mut hidden = Vec::new();
+            for seq in seqs {
+                let key = keys::entry_user(conversation, seq, user);
+                if engine.get(tables::HIDDEN, &key)?.is_some() {
+                    hidden.push(seq);
+                }
+            }
+            Ok(hidden)
+        })
+        .await
+    }
+
+    async fn reactions(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Reactions, StoreError> {
+        self.read(move |engine, _| happened::reactions(engine, conversation, seq, (after, limit)))
+            .await
+    }
+
+    async fn reacted(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        seqs: Vec<Seq>,
+    ) -> Result<Vec<(Seq, Vec<Box<str>>)>, StoreError> {
+        self.read(move |engine, _| {
+            let mut reacted = Vec::new();
+            for seq in seqs {
+                let key = keys::entry_user(conversation, seq, user);
+                if let Some(row) = engine.get(tables::REACTION, &key)? {
+                    reacted.push((seq, values::read_emoji(&row)?));
+                }
+            }
+            Ok(reacted)
+        })
+        .await
+    }
+
+    async fn pins(&self, conversation: ConversationId) -> Result<Vec<Pin>, StoreError> {
+        self.read(move |engine, _| happened::pins(engine, conversation))
+            .await
+    }
+
+    async fn expire(&self, now_ms: u64) -> Result<usize, StoreError> {
+        self.ask(|reply| Job::Expire(now_ms, reply)).await
+    }
+
+    async fn report(&self, report: Report) -> Result<(), StoreError> {
+        self.ask_to_write(|reply| Job::Report(Box::new(report), reply))
+            .await
+    }
+
+    async fn reports(
+        &self,
+        after: Option<&Report>,
+        limit: usize,
+    ) -> Result<Vec<Report>, StoreError> {
+        let after = after.map(|last| keys::report(last.ts_ms, last.by, &last.mid));
+        self.read(move |engine, _| happened::reports(engine, after.as_deref(), limit))
+            .await
     }
 
     async fn last_own(

@@ -1,6 +1,7 @@
 //! What every backend has to pass. Each test is a story told once, and run for each engine.
 
 mod account;
+mod acts;
 mod appending;
 mod control;
 #[cfg(all(feature = "fjall", feature = "sled"))]

@@ -37,6 +37,18 @@ pub(super) const HANDLE: Table = Table::new(0x1E, "handle");
 pub(super) const TOKEN: Table = Table::new(0x1F, "token");
 /// Tokens by user.
 pub(super) const USER_TOKEN: Table = Table::new(0x20, "user_token");
+/// What happened to entries since.
+pub(super) const OVERLAY: Table = Table::new(0x21, "overlay");
+/// Reactions by user.
+pub(super) const REACTION: Table = Table::new(0x22, "reaction");
+/// Pinned messages.
+pub(super) const PIN: Table = Table::new(0x23, "pin");
+/// Entries hidden from one user.
+pub(super) const HIDDEN: Table = Table::new(0x24, "hidden");
+/// Counts of what does not count as unread.
+pub(super) const EXCLUDED: Table = Table::new(0x25, "excluded");
+/// Entries by the time at which they expire.
+pub(super) const EXPIRY: Table = Table::new(0x27, "expiry");
 /// Users whose devices know a conversation as it is now.
 pub(super) const CLEAN: Table = Table::new(0x29, "clean");
 /// Account versions.
@@ -47,6 +59,8 @@ pub(super) const CHANGE: Table = Table::new(0x2B, "change");
 pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
 /// What users decide about themselves.
 pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
+/// Reports of abuse.
+pub(super) const REPORT: Table = Table::new(0x32, "report");
 /// How users want to be seen, and when they were seen last.
 pub(super) const PRESENCE: Table = Table::new(0x34, "presence");
 
@@ -73,11 +87,18 @@ pub(super) const ALL: &[Table] = &[
     HANDLE,
     TOKEN,
     USER_TOKEN,
+    OVERLAY,
+    REACTION,
+    PIN,
+    HIDDEN,
+    EXCLUDED,
+    EXPIRY,
     CLEAN,
     ACCOUNT,
     CHANGE,
     CHANGED,
     PROFILE,
+    REPORT,
     PRESENCE,
     CONVERSATION_COUNT,
 ];

@@ -11,8 +11,8 @@ use crate::ids::{ConversationId, MessageId, Seq, UserId};
 use crate::schema::{Change, ClientMessage};
 use crate::wire::Wire;
 
-/// One entry as JSON, in this order: `cid`, `seq`, `mseq`, `ts`, `kind`, `from`, `mid`, `format`, and the body, whose
-/// key tells its kind. Always one line: line breaks between the tokens of a JSON body, the only bytes of it that change,
+/// One entry as JSON, in this order: `cid`, `seq`, `mseq`, `ts`, `kind`, `from`, `mid`, then what it refers to, `format`, and
+/// the body, whose key tells its kind, at last what happened to it since. Always one line: line breaks between the tokens of a JSON body, the only bytes of it that change,
 /// become blanks.
 ///
 /// ```json
@@ -36,8 +36,33 @@ pub struct LogEntry<'a> {
     pub handle: &'a str,
     /// The sender's idempotency key.
     pub mid: &'a MessageId,
+    /// Of a message: the one that it quotes.
+    pub reply_to: Option<Seq>,
+    /// Of an action: the message that it acts on.
+    pub target: Option<Seq>,
+    /// The message that began the thread.
+    pub thread: Option<Seq>,
+    /// From then on there is nothing to see any more, in ms since 1970.
+    pub expires: Option<u64>,
     /// What it says.
     pub body: EntryBody<'a>,
+    /// The edit whose body is shown.
+    pub edited: Option<Edited>,
+    /// How many users reacted, and with what: `"reactions":[{"emoji":"👍","count":2}]`.
+    pub reactions: &'a [(Box<str>, u32)],
+    /// With which of them the reader did: `"mine":true`.
+    pub mine: &'a [Box<str>],
+    /// It is pinned.
+    pub pinned: bool,
+}
+
+/// The latest edit of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edited {
+    /// Its place.
+    pub seq: Seq,
+    /// Its time, in ms since 1970.
+    pub ts: u64,
 }
 
 /// The body of an entry.
@@ -69,6 +94,8 @@ pub enum GoneReason {
     Hidden,
     /// Not for this user to see.
     Unseen,
+    /// Removed by those who run the server.
+    Purged,
 }
 
 impl GoneReason {
@@ -79,6 +106,7 @@ impl GoneReason {
             Self::Expired => "expired",
             Self::Hidden => "hidden",
             Self::Unseen => "unseen",
+            Self::Purged => "purged",
         }
     }
 }
@@ -95,6 +123,17 @@ impl LogEntry<'_> {
             self.cid, self.seq, self.mseq, self.ts, self.kind, self.from, self.handle, self.mid
         )
         .expect("writing to a String cannot fail");
+        let places = [
+            ("reply_to", self.reply_to.map(Seq::get)),
+            ("target", self.target.map(Seq::get)),
+            ("thread", self.thread.map(Seq::get)),
+            ("expires", self.expires),
+        ];
+        for (name, number) in places {
+            if let Some(number) = number {
+                write!(out, r#""{name}":{number},"#).expect("writing to a String cannot fail");
+            }
+        }
         match self.body {
             EntryBody::Text(text) => {
                 out.push_str(r#""format":"text","t":"#);
@@ -118,8 +157,55 @@ impl LogEntry<'_> {
                 out.push('"');
             }
         }
+        self.push_happened(&mut out);
         out.push('}');
         out
+    }
+
+    fn write_happened(&self, out: &mut Wire) {
+        let places = [(15, self.reply_to), (16, self.thread)];
+        for (field, place) in places {
+            out.number(field, place.map_or(0, Seq::get));
+        }
+        if let Some(Edited { seq, ts }) = self.edited {
+            let mut edited = Wire::with_capacity(16);
+            edited.number(1, seq.get());
+            edited.number(2, ts);
+            out.bytes(17, &edited.into_bytes());
+        }
+        for (emoji, count) in self.reactions {
+            let mut reaction = Wire::with_capacity(16 + emoji.len());
+            reaction.text(1, emoji);
+            reaction.number(2, u64::from(*count));
+            reaction.number(3, u64::from(self.mine.contains(emoji)));
+            out.bytes(18, &reaction.into_bytes());
+        }
+        out.number(19, u64::from(self.pinned));
+        out.number(20, self.expires.unwrap_or_default());
+        out.number(21, self.target.map_or(0, Seq::get));
+    }
+
+    fn push_happened(&self, out: &mut String) {
+        if let Some(Edited { seq, ts }) = self.edited {
+            write!(out, r#","edited":{{"seq":{seq},"ts":{ts}}}"#)
+                .expect("writing to a String cannot fail");
+        }
+        for (index, (emoji, count)) in self.reactions.iter().enumerate() {
+            out.push_str(if index == 0 { r#","reactions":["# } else { "," });
+            out.push_str(r#"{"emoji":"#);
+            push_json_string(out, emoji);
+            write!(out, r#","count":{count}"#).expect("writing to a String cannot fail");
+            if self.mine.contains(emoji) {
+                out.push_str(r#","mine":true"#);
+            }
+            out.push('}');
+        }
+        if !self.reactions.is_empty() {
+            out.push(']');
+        }
+        if self.pinned {
+            out.push_str(r#","pinned":true"#);
+        }
     }
 
     /// The entry as a protobuf `LogEntry`. A body in protobuf is in it as the sender wrote it, unknown fields included; of
@@ -159,6 +245,7 @@ impl LogEntry<'_> {
                 out.text(13, reason.name());
             }
         }
+        self.write_happened(&mut out);
         out.into_bytes()
     }
 }
@@ -211,8 +298,8 @@ impl Serialize for LogEntry<'_> {
     }
 }
 
-/// A run of entries that are not to be had: `{"cid":…,"from":…,"to":…,"reason":…}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A run of entries that are not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// Of which conversation.
     pub cid: ConversationId,
@@ -222,6 +309,30 @@ pub struct Gap {
     pub to: Seq,
     /// Why.
     pub reason: GoneReason,
+}
+
+impl Gap {
+    /// A `LogEntry` of the kind `gap`: `{"cid":…,"kind":"gap","gap":{"from":…,"to":…,"reason":…}}`.
+    pub fn to_json(&self) -> String {
+        let Self { cid, from, to, .. } = self;
+        let reason = self.reason.name();
+        format!(
+            r#"{{"cid":"{cid}","kind":"gap","gap":{{"from":{from},"to":{to},"reason":"{reason}"}}}}"#
+        )
+    }
+
+    /// The same in protobuf.
+    pub fn to_protobuf(&self) -> Vec<u8> {
+        let mut gap = Wire::with_capacity(32);
+        gap.number(1, self.from.get());
+        gap.number(2, self.to.get());
+        gap.text(3, self.reason.name());
+        let mut out = Wire::with_capacity(80);
+        out.text(1, &self.cid.to_string());
+        out.text(5, "gap");
+        out.bytes(14, &gap.into_bytes());
+        out.into_bytes()
+    }
 }
 
 /// What is published on `chat/me/rcpt/{cid}`: how far the others have got with what this user sent.
@@ -297,7 +408,15 @@ mod tests {
             from: UserId::from_bytes([0; 16]),
             handle: "bob",
             mid,
+            reply_to: None,
+            target: None,
+            thread: None,
+            expires: None,
             body,
+            edited: None,
+            reactions: &[],
+            mine: &[],
+            pinned: false,
         }
     }
 
@@ -346,8 +465,23 @@ mod tests {
         let mid = "m-1".parse().unwrap();
         let json = r#"{"t":"hi","kind":"image","media":[{"id":"x","w":3}],"opaque":"AAE="}"#;
         let message: ClientMessage = serde_json::from_str(json).unwrap();
+        let reactions = [("👍".into(), 2), ("a".into(), 1)];
+        let mine = ["a".into()];
         for body in bodies(&message.encode_to_vec(), json) {
-            let entry = entry(&mid, body);
+            let entry = LogEntry {
+                reply_to: Some(Seq::new(3)),
+                target: Some(Seq::new(4)),
+                thread: Some(Seq::new(2)),
+                expires: Some(9),
+                edited: Some(Edited {
+                    seq: Seq::new(8),
+                    ts: 5,
+                }),
+                reactions: &reactions,
+                mine: &mine,
+                pinned: true,
+                ..entry(&mid, body)
+            };
             let from_json: schema::LogEntry = serde_json::from_str(&entry.to_json()).unwrap();
             let mut from_protobuf = schema::LogEntry::decode(&*entry.to_protobuf()).unwrap();
             let verbatim = std::mem::take(&mut from_protobuf.json);
@@ -361,6 +495,21 @@ mod tests {
                 "no key is lost"
             );
         }
+    }
+
+    #[test]
+    fn a_gap_is_the_same_in_json_and_in_protobuf() {
+        let gap = Gap {
+            cid: ConversationId::from_parts(ConversationKind::Group, [0; 16]),
+            from: Seq::new(3),
+            to: Seq::new(5),
+            reason: GoneReason::Deleted,
+        };
+        let from_json: schema::LogEntry = serde_json::from_str(&gap.to_json()).unwrap();
+        let from_protobuf = schema::LogEntry::decode(&*gap.to_protobuf()).unwrap();
+        assert_eq!(from_json, from_protobuf);
+        assert_eq!(from_json.kind, "gap");
+        assert_eq!(from_json.gap.unwrap().to, 5);
     }
 
     #[test]
@@ -393,6 +542,35 @@ mod tests {
             (decoded.m.unwrap().t.as_str(), decoded.json.as_str()),
             ("hi", json)
         );
+    }
+
+    #[test]
+    fn what_it_refers_to_comes_before_the_body_and_what_happened_behind() {
+        let mid = "m-1".parse().unwrap();
+        let reactions = [("👍".into(), 2), ("\"".into(), 1)];
+        let mine = ["👍".into()];
+        let json = LogEntry {
+            reply_to: Some(Seq::new(3)),
+            thread: Some(Seq::new(2)),
+            expires: Some(9),
+            edited: Some(Edited {
+                seq: Seq::new(8),
+                ts: 5,
+            }),
+            reactions: &reactions,
+            mine: &mine,
+            pinned: true,
+            ..entry(&mid, EntryBody::Text("a"))
+        }
+        .to_json();
+        assert!(
+            json.ends_with(concat!(
+                r#""mid":"m-1","reply_to":3,"thread":2,"expires":9,"format":"text","t":"a","#,
+                r#""edited":{"seq":8,"ts":5},"reactions":[{"emoji":"👍","count":2,"mine":true},{"emoji":"\"","count":1}],"pinned":true}"#
+            )),
+            "{json}"
+        );
+        let _: Value = serde_json::from_str(&json).unwrap();
     }
 
     #[test]

@@ -35,6 +35,14 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ConvPrefs(params) => ("conv.prefs", json(params)),
         Params::MsgHistory(params) => ("msg.history", json(params)),
         Params::MsgStatus(params) => ("msg.status", json(params)),
+        Params::MsgSend(params) => ("msg.send", json(params)),
+        Params::MsgEdit(params) => ("msg.edit", json(params)),
+        Params::MsgDelete(params) => ("msg.delete", json(params)),
+        Params::MsgReact(params) => ("msg.react", json(params)),
+        Params::MsgPin(params) => ("msg.pin", json(params)),
+        Params::MsgReport(params) => ("msg.report", json(params)),
+        Params::MsgPins(params) => ("msg.pins", json(params)),
+        Params::MsgReactions(params) => ("msg.reactions", json(params)),
         Params::MeGet(params) => ("me.get", json(params)),
         Params::MeSet(params) => ("me.set", json(params)),
         Params::MePrivacy(params) => ("me.privacy", json(params)),
@@ -58,10 +66,13 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
     let outcome = match method {
         "conv.create" | "conv.get" | "conv.prefs" => read(json).map(Outcome::Conversation),
         "conv.list" => read(json).map(Outcome::Conversations),
-        "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings" => {
+        "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings" | "msg.send"
+        | "msg.edit" | "msg.delete" | "msg.react" | "msg.pin" | "msg.report" => {
             read(json).map(Outcome::Changed)
         }
         "msg.status" => read(json).map(Outcome::Status),
+        "msg.pins" => read(json).map(Outcome::Pins),
+        "msg.reactions" => read(json).map(Outcome::Reactions),
         "sync.changes" => read(json).map(Outcome::Changes),
         "me.get" | "me.set" => read(json).map(Outcome::Me),
         "me.privacy" => read(json).map(Outcome::Privacy),

@@ -195,7 +195,8 @@ pub struct LogEntry {
     #[prost(uint64, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ts: u64,
-    /// What it is: `message`, a change (`created`, `added`, `removed`, `left`, `role`, `settings` …), `gone` (nothing more
+    /// What it is: `message`, a change (`created`, `added`, `removed`, `left`, `role`, `settings` …), an action (`edit`,
+    /// `deleted`, `reaction`, `pin`), `gone` (nothing more
     /// to be seen), `gap` (a run of entries that are gone).
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -230,7 +231,7 @@ pub struct LogEntry {
     #[prost(message, optional, tag = "12")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub data: ::core::option::Option<Change>,
-    /// Why there is nothing to be seen: `deleted`, `expired`, `hidden`, `unseen`.
+    /// Why there is nothing to be seen: `deleted`, `expired`, `hidden`, `unseen`, `purged`.
     #[prost(string, tag = "13")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,
@@ -262,6 +263,10 @@ pub struct LogEntry {
     #[prost(uint64, optional, tag = "20")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub expires: ::core::option::Option<u64>,
+    /// Of an action (`edit`, `deleted`, `reaction`, `pin`): the place of the message that it acts on.
+    #[prost(uint64, optional, tag = "21")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub target: ::core::option::Option<u64>,
 }
 /// A user, as others see them.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -348,6 +353,26 @@ pub struct Change {
     #[prost(string, tag = "7")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub owner: ::prost::alloc::string::String,
+    /// `settings`: seconds that later messages last; 0: for ever.
+    #[prost(uint32, optional, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ttl_s: ::core::option::Option<u32>,
+    /// `deleted`, `reaction`, `pin`: the place of the message.
+    #[prost(uint64, optional, tag = "9")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub target: ::core::option::Option<u64>,
+    /// `reaction`: which.
+    #[prost(string, tag = "10")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub emoji: ::prost::alloc::string::String,
+    /// `reaction`: `add`, `remove` or `clear`.
+    #[prost(string, tag = "11")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub op: ::prost::alloc::string::String,
+    /// `pin`: it is, or is no longer.
+    #[prost(bool, optional, tag = "12")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub pinned: ::core::option::Option<bool>,
 }
 /// What members who come later may see. In JSON a word, or `{"last":100}`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -409,7 +434,7 @@ pub struct Gap {
     #[prost(uint64, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: u64,
-    /// Why: `deleted`, `expired`, `hidden`, `unseen`.
+    /// Why: `deleted`, `expired`, `hidden`, `unseen`, `purged`.
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,
@@ -593,7 +618,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 40, 41, 70, 71, 72, 100"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 70, 71, 72, 100"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -635,6 +660,30 @@ pub mod rpc_request {
         /// Of `msg.status`.
         #[prost(message, tag = "41")]
         MsgStatus(super::MsgStatus),
+        /// Of `msg.send`.
+        #[prost(message, tag = "42")]
+        MsgSend(super::MsgSend),
+        /// Of `msg.edit`.
+        #[prost(message, tag = "43")]
+        MsgEdit(super::MsgEdit),
+        /// Of `msg.delete`.
+        #[prost(message, tag = "44")]
+        MsgDelete(super::MsgDelete),
+        /// Of `msg.react`.
+        #[prost(message, tag = "45")]
+        MsgReact(super::MsgReact),
+        /// Of `msg.pin`.
+        #[prost(message, tag = "46")]
+        MsgPin(super::MsgPin),
+        /// Of `msg.report`.
+        #[prost(message, tag = "47")]
+        MsgReport(super::MsgReport),
+        /// Of `msg.pins`.
+        #[prost(message, tag = "48")]
+        MsgPins(super::MsgPins),
+        /// Of `msg.reactions`.
+        #[prost(message, tag = "49")]
+        MsgReactions(super::MsgReactions),
         /// Of `me.get`.
         #[prost(message, tag = "70")]
         MeGet(super::MeGet),
@@ -653,7 +702,7 @@ pub mod rpc_request {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RpcReply {
     /// One of them.
-    #[prost(oneof = "rpc_reply::Result", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "rpc_reply::Result", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
 /// Nested message and enum types in `RpcReply`.
@@ -664,7 +713,8 @@ pub mod rpc_reply {
         /// It was refused.
         #[prost(message, tag = "1")]
         Error(super::RpcError),
-        /// Of `conv.add`, `conv.remove`, `conv.leave`, `conv.role` and `conv.settings`.
+        /// Of `conv.add`, `conv.remove`, `conv.leave`, `conv.role` and `conv.settings`, and of what is sent or done to
+        /// messages.
         #[prost(message, tag = "2")]
         Changed(super::Changed),
         /// Of `conv.create`, `conv.get` and `conv.prefs`.
@@ -688,6 +738,12 @@ pub mod rpc_reply {
         /// Of `me.privacy`.
         #[prost(message, tag = "9")]
         Privacy(super::Privacy),
+        /// Of `msg.pins`.
+        #[prost(message, tag = "10")]
+        Pins(super::Pins),
+        /// Of `msg.reactions`.
+        #[prost(message, tag = "11")]
+        Reactions(super::ReactionsPage),
     }
 }
 /// Why a call was refused; then nothing changed.
@@ -736,6 +792,10 @@ pub struct ConvCreate {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Seconds that messages last; 0: for ever.
+    #[prost(uint32, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ttl_s: u32,
 }
 /// `conv.get`: one conversation with its members. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -846,6 +906,10 @@ pub struct ConvSettings {
     #[prost(message, optional, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub history: ::core::option::Option<History>,
+    /// Seconds that later messages last; 0: for ever.
+    #[prost(uint32, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ttl_s: ::core::option::Option<u32>,
 }
 /// `conv.prefs`: what the caller has decided about a conversation, for all own devices; what is given changes. The reply
 /// is a `Conversation`.
@@ -928,6 +992,170 @@ pub struct MsgStatus {
     #[serde(skip_serializing_if = "super::is_default")]
     pub seq: u64,
 }
+/// `msg.send`: sends a message. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MsgSend {
+    /// To which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The body as text; this or `m`.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub t: ::core::option::Option<::prost::alloc::string::String>,
+    /// The body as a message.
+    #[prost(message, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub m: ::core::option::Option<ClientMessage>,
+    /// The sender's idempotency key; without, that of the request.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::core::option::Option<::prost::alloc::string::String>,
+    /// The place of the message that this one quotes.
+    #[prost(uint64, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reply_to: ::core::option::Option<u64>,
+    /// The place of a message of the thread in which it is.
+    #[prost(uint64, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub thread: ::core::option::Option<u64>,
+    /// Seconds that it lasts.
+    #[prost(uint32, optional, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ttl_s: ::core::option::Option<u32>,
+}
+/// `msg.edit`: gives one's own message another body. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MsgEdit {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Its place.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// The body as text; this or `m`.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub t: ::core::option::Option<::prost::alloc::string::String>,
+    /// The body as a message.
+    #[prost(message, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub m: ::core::option::Option<ClientMessage>,
+}
+/// `msg.delete`: deletes a message for everybody, or hides it. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgDelete {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Its place.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// `all` or `me`.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub r#for: ::prost::alloc::string::String,
+}
+/// `msg.react`: changes one's reactions to a message. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgReact {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Its place.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// Which; not with `clear`.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub emoji: ::core::option::Option<::prost::alloc::string::String>,
+    /// `add` (or nothing), `remove` or `clear`.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub op: ::prost::alloc::string::String,
+}
+/// `msg.pin`: pins a message for all, or unpins it. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgPin {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Its place.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// It shall be.
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub pinned: bool,
+}
+/// `msg.report`: tells those who run the server of a message. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgReport {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Its place.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// Why, at most 2,048 bytes.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub text: ::prost::alloc::string::String,
+}
+/// `msg.pins`: the pinned messages. The reply is a `Pins`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgPins {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+}
+/// `msg.reactions`: who reacted to a message. The reply is a `ReactionsPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgReactions {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Its place.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// Begins behind this user.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 500; 100 if it is missing.
+    #[prost(uint32, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
 /// `me.get`: the caller. The reply is a `Me`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -994,7 +1222,7 @@ pub struct Changed {
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub cid: ::prost::alloc::string::String,
-    /// The place of its entry, or the head if nothing changed.
+    /// The place of its entry. If nothing changed: the head, of what is done to messages nothing.
     #[prost(uint64, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub seq: u64,
@@ -1084,6 +1312,10 @@ pub struct Conversation {
     #[prost(bool, tag = "19")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub pinned: bool,
+    /// Seconds that messages last; 0: for ever.
+    #[prost(uint32, tag = "20")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ttl_s: u32,
 }
 /// What changed in the list of conversations: the reply to `sync.changes`, and what comes on `chat/me/ev/account`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1164,6 +1396,62 @@ pub struct HistoryPage {
     #[prost(uint64, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub head: u64,
+}
+/// The pinned messages of a conversation, by place.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Pins {
+    /// Those that the caller may see.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub pins: ::prost::alloc::vec::Vec<Pin>,
+}
+/// A pinned message.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pin {
+    /// Its place.
+    #[prost(uint64, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// The uid of who pinned it.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub by: ::prost::alloc::string::String,
+    /// When, in ms since 1970.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ts: u64,
+}
+/// Who reacted to a message, in the order of `uid`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReactionsPage {
+    /// User by user.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reactions: ::prost::alloc::vec::Vec<UserReactions>,
+    /// There are more: go on with `after` = the last `uid`.
+    #[prost(bool, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
+}
+/// The reactions of one user.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UserReactions {
+    /// Who.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uid: ::prost::alloc::string::String,
+    /// With what.
+    #[prost(string, repeated, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub emoji: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// How many got and how many read one message.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -10,6 +10,7 @@
 )]
 
 mod acl;
+mod actions;
 mod asyncapi;
 mod campaign;
 mod clients;

@@ -168,6 +168,15 @@ fn calls(cid: &str) -> Vec<(&'static str, Value)> {
         ("msg.history", json!({"cid": cid, "before": 3, "limit": 10})),
         ("msg.status", json!({"cid": cid, "seq": 1})),
         ("msg.status", json!({"cid": cid, "seq": 99})),
+        ("msg.send", json!({"cid": cid, "t": "x"})),
+        ("msg.edit", json!({"cid": cid, "seq": 1, "t": "x"})),
+        ("msg.delete", json!({"cid": cid, "seq": 1, "for": "all"})),
+        ("msg.delete", json!({"cid": cid, "seq": 1, "for": "me"})),
+        ("msg.react", json!({"cid": cid, "seq": 1, "emoji": "x"})),
+        ("msg.pin", json!({"cid": cid, "seq": 1, "pinned": true})),
+        ("msg.report", json!({"cid": cid, "seq": 1, "text": "x"})),
+        ("msg.pins", json!({"cid": cid})),
+        ("msg.reactions", json!({"cid": cid, "seq": 1})),
     ]
 }
 

@@ -17,6 +17,7 @@ pub(super) struct Out<'a> {
     pub(super) room: Room,
     pub(super) pulled: Pulled,
     pub(super) me: &'a Reader,
+    pub(super) now_ms: u64,
 }
 
 /// What one step of a turn came to.
@@ -83,6 +84,7 @@ impl State {
                 self.resend.loaded.push_front((packet_id, reference, line));
                 return false;
             }
+            let line = line.present(out.now_ms);
             let (message, identifiers) = self.again(reference, &line);
             out.push(Delivery {
                 reference: reference.encode(),
@@ -93,14 +95,13 @@ impl State {
                 subscription_identifiers: identifiers,
             });
         }
-        if !self.resend.loading && !self.resend.waiting.is_empty() {
-            self.resend.loading = true;
+        if self.resend.loading.is_empty() && !self.resend.waiting.is_empty() {
             let count = self.resend.waiting.len().min(AT_ONCE);
-            out.pulled
-                .wanted
-                .push(Wanted::Resend(self.resend.waiting.drain(..count).collect()));
+            self.resend.loading = self.resend.waiting.drain(..count).collect();
+            let wanted = Wanted::Resend(self.resend.loading.clone());
+            out.pulled.wanted.push(wanted);
         }
-        !self.resend.loading
+        self.resend.loading.is_empty()
     }
 
     /// The message of a delivery that goes out again, and the identifiers of the subscriptions that it has now.
@@ -120,7 +121,7 @@ impl State {
                 None => (line.log(&line.log_topic()), Vec::new()),
             };
         }
-        let message = form_of(slot).and_then(|form| line.publish(form));
+        let message = form_of(slot).map(|form| line.publish_again(form));
         let filters = self.inbox.get(usize::from(slot));
         let matched = filters.and_then(|filters| filters.matched(&conversation));
         (
@@ -223,7 +224,7 @@ impl State {
             return Step::Done;
         };
         // Each pull checks the right again. What may not be seen is not even read.
-        let Some(visible) = flow.live.next_visible(out.me.user, seq) else {
+        let Some((visible, look_up)) = flow.live.next_visible(out.me.user, seq) else {
             return Step::Done;
         };
         if visible.from > seq {
@@ -235,10 +236,11 @@ impl State {
                 Step::Wanted
             };
         }
-        let Some(line) = flow.line(seq) else {
+        let Some(line) = flow.line(seq, (out.me.user, look_up)) else {
             self.want_page(key, (seq, visible.to), out);
             return Step::Wanted;
         };
+        let line = line.present(out.now_ms);
         match key {
             Key::Inbox(id) => self.step_inbox(id, &line, out),
             Key::Log(slot, _) => self.step_log(slot, &line, out),

@@ -24,6 +24,7 @@ impl ChatPlugin {
             title,
             description,
             history,
+            ttl_s,
             members,
             roles,
         } = asked;
@@ -77,6 +78,7 @@ impl ChatPlugin {
                     title: title.unwrap_or_default(),
                     description,
                     history,
+                    ttl_s,
                 };
                 let place = self
                     .service
@@ -149,6 +151,7 @@ impl ChatPlugin {
             title: asked.title,
             description: asked.description,
             history: asked.history,
+            ttl_s: asked.ttl_s,
         };
         changed(self.service.change_settings(request, cid, change)).await
     }

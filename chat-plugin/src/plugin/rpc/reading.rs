@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proto::ids::{ConversationId, Seq, UserId};
+use proto::payload::Gap;
 use proto::rpc::protobuf::history_reply;
 use serde_json::value::RawValue;
 
@@ -18,16 +19,38 @@ use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
 use crate::render::Line;
 use crate::service::Refusal;
-use crate::service::history::Window;
+use crate::service::history::{Seen, Window};
 
 /// Members that `conv.get` lists.
 const MEMBERS_LISTED_MAX: usize = 1_024;
 
 /// A part of a log, before it has a form.
 struct Page {
-    lines: Vec<Line>,
+    rows: Vec<Row>,
     more: bool,
     head: Seq,
+}
+
+/// A part of a page: an entry with the reactions of its reader, or a run of entries that are gone.
+enum Row {
+    Line(Line, Vec<Box<str>>),
+    Gap(Gap),
+}
+
+impl Row {
+    fn to_json(&self) -> String {
+        match self {
+            Self::Line(line, mine) => line.to_json(mine),
+            Self::Gap(gap) => gap.to_json(),
+        }
+    }
+
+    fn to_protobuf(&self) -> Vec<u8> {
+        match self {
+            Self::Line(line, mine) => line.to_protobuf(mine),
+            Self::Gap(gap) => gap.to_protobuf(),
+        }
+    }
 }
 
 impl ChatPlugin {
@@ -86,6 +109,7 @@ impl ChatPlugin {
             title: String::new(),
             description: String::new(),
             history: HistoryPolicy::All,
+            ttl_s: 0,
             role: Role::Member,
             head: Seq::ZERO,
             mseq: 0,
@@ -118,9 +142,9 @@ impl ChatPlugin {
         asked: AskHistory,
     ) -> Result<HistoryPage, Refusal> {
         let page = self.page(peer, asked).await?;
-        let mut entries = Vec::with_capacity(page.lines.len());
-        for line in page.lines {
-            let json = RawValue::from_string(line.to_json());
+        let mut entries = Vec::with_capacity(page.rows.len());
+        for row in page.rows {
+            let json = RawValue::from_string(row.to_json());
             entries.push(json.map_err(|error| Refusal::format(error.to_string()))?);
         }
         Ok(HistoryPage {
@@ -137,7 +161,7 @@ impl ChatPlugin {
         asked: AskHistory,
     ) -> Result<Vec<u8>, Refusal> {
         let page = self.page(peer, asked).await?;
-        let entries: Vec<_> = page.lines.iter().map(Line::to_protobuf).collect();
+        let entries: Vec<_> = page.rows.iter().map(Row::to_protobuf).collect();
         Ok(history_reply(&entries, page.more, page.head))
     }
 
@@ -157,11 +181,14 @@ impl ChatPlugin {
             .history(peer.actor, cid, window, (limit, half / 2))
             .await?;
         Self::charge(peer, history.entries.len() / LISTED_PER_TOKEN);
-        let lines = history.entries.into_iter();
+        let is_run = |a: &Seen, b: &Seen| {
+            a.entry.gone.is_some()
+                && a.entry.gone == b.entry.gone
+                && a.entry.seq.next() == b.entry.seq
+        };
+        let runs = history.entries.chunk_by(is_run);
         Ok(Page {
-            lines: lines
-                .map(|(entry, handle)| Line::new(Arc::new(entry), handle))
-                .collect(),
+            rows: runs.filter_map(|run| row(cid, run)).collect(),
             more: history.more,
             head: history.head,
         })
@@ -191,4 +218,19 @@ impl ChatPlugin {
             members: members.collect(),
         })
     }
+}
+
+/// One entry, or what stands for a run of entries of which there is nothing to see.
+fn row(cid: ConversationId, run: &[Seen]) -> Option<Row> {
+    let (first, last) = (run.first()?, run.last()?);
+    if run.len() == 1 {
+        let line = Line::new(Arc::new(first.entry.clone()), first.handle.clone());
+        return Some(Row::Line(line, first.reactions.clone()));
+    }
+    Some(Row::Gap(Gap {
+        cid,
+        from: first.entry.seq,
+        to: last.entry.seq,
+        reason: first.entry.gone?,
+    }))
 }

@@ -56,6 +56,8 @@ pub(super) struct Create {
     #[serde(default)]
     pub(super) history: HistoryPolicy,
     #[serde(default)]
+    pub(super) ttl_s: u32,
+    #[serde(default)]
     pub(super) members: Vec<UserAsked>,
     #[serde(default)]
     pub(super) roles: HashMap<UserAsked, Role>,
@@ -116,6 +118,7 @@ pub(super) struct ChangeSettings {
     pub(super) title: Option<String>,
     pub(super) description: Option<String>,
     pub(super) history: Option<HistoryPolicy>,
+    pub(super) ttl_s: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -206,7 +209,9 @@ pub(super) struct ChangedConversation {
 #[derive(Serialize)]
 pub(super) struct Changed {
     pub(super) cid: ConversationId,
-    pub(super) seq: Seq,
+    /// Of the entry, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seq: Option<Seq>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) dup: bool,
 }
@@ -215,7 +220,7 @@ impl From<Placed> for Changed {
     fn from(place: Placed) -> Self {
         Self {
             cid: place.conversation,
-            seq: place.seq,
+            seq: Some(place.seq),
             dup: place.duplicate,
         }
     }
@@ -250,6 +255,8 @@ pub(super) struct Conversation {
     pub(super) title: String,
     pub(super) description: String,
     pub(super) history: HistoryPolicy,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) ttl_s: u32,
     pub(super) role: Role,
     pub(super) head: Seq,
     pub(super) mseq: u64,
@@ -265,6 +272,11 @@ pub(super) struct Conversation {
     pub(super) peer: Option<Named>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) members: Option<Vec<ListedMember>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl From<Overview> for Conversation {
@@ -283,6 +295,7 @@ impl From<Overview> for Conversation {
             title: conversation.settings.title,
             description: conversation.settings.description,
             history: conversation.settings.history,
+            ttl_s: conversation.settings.ttl_s,
             role: member.role,
             head: conversation.head,
             mseq: conversation.mseq,

@@ -17,7 +17,7 @@ pub(super) fn read_cid(bytes: &[u8]) -> Option<ConversationId> {
     Some(ConversationId::from_parts(kind, rest.try_into().ok()?))
 }
 
-/// `cid[17] seq[8]`: table message.
+/// `cid[17] seq[8]`: tables message, overlay and pin.
 pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
     join(&[&cid(conversation), &seq.get().to_be_bytes()])
 }
@@ -44,6 +44,55 @@ pub(super) fn own(conversation: ConversationId, user: UserId, seq: Seq) -> [u8; 
         user.as_bytes(),
         &seq.get().to_be_bytes(),
     ])
+}
+
+/// `cid[17] seq[8] uid[16]`: tables reaction and hidden.
+pub(super) fn entry_user(conversation: ConversationId, seq: Seq, user: UserId) -> [u8; 41] {
+    join(&[
+        &cid(conversation),
+        &seq.get().to_be_bytes(),
+        user.as_bytes(),
+    ])
+}
+
+/// `cid[17] who[16] level[1] block[8]`: table excluded.
+pub(super) fn excluded(
+    conversation: ConversationId,
+    who: UserId,
+    level: u8,
+    block: u64,
+) -> [u8; 42] {
+    join(&[
+        &cid(conversation),
+        who.as_bytes(),
+        &[level],
+        &block.to_be_bytes(),
+    ])
+}
+
+/// `at[6] cid[17] seq[8]`: table expiry.
+pub(super) fn expiry(at_ms: u64, conversation: ConversationId, seq: Seq) -> [u8; 31] {
+    join(&[
+        &short_time(at_ms),
+        &cid(conversation),
+        &seq.get().to_be_bytes(),
+    ])
+}
+
+/// `at[6]`: where a time begins in the table expiry.
+pub(super) fn short_time(at_ms: u64) -> [u8; 6] {
+    let [_, _, low @ ..] = at_ms.min(super::values::TIME_MAX).to_be_bytes();
+    low
+}
+
+/// `ts[6] uid[16] mid…`: table report.
+pub(super) fn report(ts_ms: u64, by: UserId, mid: &MessageId) -> Vec<u8> {
+    [
+        &short_time(ts_ms),
+        by.as_bytes().as_slice(),
+        mid.as_str().as_bytes(),
+    ]
+    .concat()
 }
 
 /// `dev[16] cid[17]`: table cursor.

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use proto::ids::{ConversationId, DeviceId, MessageId, UserId};
+use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
+use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
 use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
@@ -38,6 +39,9 @@ pub(super) enum Job {
     PutPresence(Vec<PresenceChange>, Reply<()>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
+    Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
+    Expire(u64, Reply<usize>),
+    Report(Box<Report>, Reply<()>),
     Flush(Reply<()>),
     Maintain(u64, u64, Reply<()>),
     Close(Reply<()>),
@@ -52,9 +56,11 @@ impl Job {
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
             Self::HandOut(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
+            Self::Expire(_, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
             | Self::ReplaceProfile(_, _, reply)
-            | Self::RemoveToken(_, _, reply) => reply.send(Err(error)).is_err(),
+            | Self::RemoveToken(_, _, reply)
+            | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
@@ -64,6 +70,7 @@ impl Job {
             | Self::UpdateUser(_, reply)
             | Self::PutPresence(_, reply)
             | Self::PutToken(_, reply)
+            | Self::Report(_, reply)
             | Self::Flush(reply)
             | Self::Maintain(_, _, reply)
             | Self::Close(reply) => reply.send(Err(error)).is_err(),

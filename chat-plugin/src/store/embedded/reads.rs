@@ -7,7 +7,7 @@ use broker::store::kv::{KeyRange, KvEngine, Order, Table};
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 
 use super::overlay::Overlay;
-use super::{keys, values};
+use super::{happened, keys, values};
 use crate::domain::account::Changes;
 use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
@@ -193,7 +193,9 @@ pub(super) fn page(
     if !is_full && expected.get() - from.get() < wanted {
         return Err(hole(conversation, expected));
     }
-    Ok(entries.into())
+    let mut entries = entries.into();
+    happened::merge(engine, &mut entries, &range)?;
+    Ok(entries)
 }
 
 pub(super) fn members(
@@ -342,7 +344,7 @@ pub(super) fn tail_cid(key: &[u8]) -> Result<ConversationId, StoreError> {
         .ok_or_else(|| StoreError::Corrupt("a key holds no conversation id".to_owned()))
 }
 
-fn tail_user(key: &[u8]) -> Result<UserId, StoreError> {
+pub(super) fn tail_user(key: &[u8]) -> Result<UserId, StoreError> {
     key.last_chunk()
         .map(|id| UserId::from_bytes(*id))
         .ok_or_else(|| bad_key(tables::MEMBER))

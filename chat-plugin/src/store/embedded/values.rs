@@ -10,6 +10,7 @@ use crate::domain::conversation::Settings;
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
 use crate::domain::member::{Interval, Marks, Member, Role};
+use crate::domain::overlay::{GoneReason, Overlay, Pin, Report};
 use crate::domain::presence::Standing;
 use crate::domain::profile::Profile;
 use crate::domain::user::{ScramKeys, Token, User};
@@ -88,12 +89,16 @@ fn text(out: &mut Vec<u8>, text: &str) {
 
 pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     out.reserve(MESSAGE_FIXED_BYTES + 64 + entry.body.len());
-    out.extend_from_slice(&[
-        FORMAT,
-        entry.kind.to_byte(),
-        entry.format.to_byte(),
-        u8::from(entry.opaque),
-    ]);
+    let flags = [
+        (entry.opaque, flag::OPAQUE),
+        (entry.gone.is_some(), flag::GONE),
+        (entry.target.is_some(), flag::TARGET),
+        (entry.thread.is_some(), flag::THREAD),
+        (entry.expires_ms.is_some(), flag::EXPIRES),
+    ];
+    let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
+    let flags = flags.fold(0, |all, (_, flag)| all | flag);
+    out.extend_from_slice(&[FORMAT, entry.kind.to_byte(), entry.format.to_byte(), flags]);
     time(out, entry.ts_ms);
     long(out, entry.mseq);
     out.extend_from_slice(entry.from.as_bytes());
@@ -101,7 +106,82 @@ pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     let mid = entry.mid.as_str().as_bytes();
     out.push(u8::try_from(mid.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(mid);
+    out.extend(entry.gone.map(reason_byte));
+    for place in [entry.target, entry.thread].into_iter().flatten() {
+        long(out, place.get());
+    }
+    if let Some(ms) = entry.expires_ms {
+        time(out, ms);
+    }
     out.extend_from_slice(&entry.body);
+}
+
+/// Bits of the flags of a message: what follows its `mid`.
+mod flag {
+    pub(super) const OPAQUE: u8 = 1;
+    pub(super) const GONE: u8 = 2;
+    pub(super) const TARGET: u8 = 4;
+    pub(super) const THREAD: u8 = 8;
+    pub(super) const EXPIRES: u8 = 16;
+}
+
+/// Only what is gone for all is so at rest.
+fn reason_byte(reason: GoneReason) -> u8 {
+    match reason {
+        GoneReason::Expired => 2,
+        GoneReason::Purged => 3,
+        _ => 1,
+    }
+}
+
+pub(super) fn write_overlay(overlay: &Overlay) -> Vec<u8> {
+    let mut out = vec![FORMAT, u8::from(overlay.pinned)];
+    let edits = u16::try_from(overlay.edits.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&edits.to_be_bytes());
+    for edit in overlay.edits.iter().take(usize::from(edits)) {
+        long(&mut out, edit.get());
+    }
+    time(&mut out, overlay.edited_ms);
+    let reactions = u16::try_from(overlay.reactions.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&reactions.to_be_bytes());
+    for (emoji, count) in overlay.reactions.iter().take(usize::from(reactions)) {
+        text(&mut out, emoji);
+        out.extend_from_slice(&count.to_be_bytes());
+    }
+    out
+}
+
+/// The emoji of one user on one message.
+pub(super) fn write_emoji(emoji: &[Box<str>]) -> Vec<u8> {
+    let count = u8::try_from(emoji.len()).unwrap_or(u8::MAX);
+    let mut out = vec![FORMAT, count];
+    for one in emoji.iter().take(usize::from(count)) {
+        text(&mut out, one);
+    }
+    out
+}
+
+pub(super) fn write_pin(by: UserId, ts_ms: u64) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(by.as_bytes());
+    time(&mut out, ts_ms);
+    out
+}
+
+/// A count that may be negative: table excluded.
+pub(super) fn write_count(count: i64) -> [u8; 9] {
+    keys::join(&[&[FORMAT], &count.to_be_bytes()])
+}
+
+/// A row that says all by being there: table expiry.
+pub(super) const PRESENT: &[u8] = &[FORMAT];
+
+pub(super) fn write_report(report: &Report) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&keys::cid(report.conversation));
+    long(&mut out, report.seq.get());
+    text(&mut out, &report.text);
+    out
 }
 
 pub(super) fn write_first(out: &mut Vec<u8>, first: &First) {
@@ -138,12 +218,17 @@ pub(super) fn write_member(member: &Member) -> Vec<u8> {
 }
 
 pub(super) fn write_marks(marks: &Marks) -> Vec<u8> {
-    let mut out = Vec::with_capacity(32);
-    out.extend_from_slice(&[FORMAT, u8::from(marks.unread_flag)]);
+    let mut out = Vec::with_capacity(40);
+    let has_hidden = marks.hidden > Seq::ZERO;
+    let flags = u8::from(marks.unread_flag) | u8::from(has_hidden) << 1;
+    out.extend_from_slice(&[FORMAT, flags]);
     long(&mut out, marks.delivered.get());
     long(&mut out, marks.read.get());
     long(&mut out, marks.private_read.get());
     time(&mut out, marks.moved_ms);
+    if has_hidden {
+        long(&mut out, marks.hidden.get());
+    }
     out
 }
 
@@ -385,6 +470,15 @@ impl<'a> Reader<'a> {
         self.array().map(UserId::from_bytes)
     }
 
+    fn gone_reason(&mut self) -> Read<GoneReason> {
+        Ok(match self.byte()? {
+            1 => GoneReason::Deleted,
+            2 => GoneReason::Expired,
+            3 => GoneReason::Purged,
+            _ => return Err(self.bad("unknown reason of being gone")),
+        })
+    }
+
     fn end(self) -> Read<()> {
         if self.rest.is_empty() {
             Ok(())
@@ -403,7 +497,7 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
     let kind = EntryKind::from_byte(kind).ok_or_else(|| reader.bad("unknown kind"))?;
     let format = reader.byte()?;
     let format = BodyFormat::from_byte(format).ok_or_else(|| reader.bad("unknown body format"))?;
-    let opaque = reader.byte()? & 1 != 0;
+    let flags = reader.byte()?;
     let ts_ms = reader.time()?;
     let mseq = reader.long()?;
     let from = reader.user()?;
@@ -414,6 +508,11 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
         .utf8(mid)?
         .parse()
         .map_err(|_| reader.bad("bad message id"))?;
+    let has = |bit: u8| flags & bit != 0;
+    let gone = has(flag::GONE).then(|| reader.gone_reason()).transpose()?;
+    let target = has(flag::TARGET).then(|| reader.seq()).transpose()?;
+    let thread = has(flag::THREAD).then(|| reader.seq()).transpose()?;
+    let expires_ms = has(flag::EXPIRES).then(|| reader.time()).transpose()?;
     Ok(Entry {
         conversation,
         seq,
@@ -424,9 +523,79 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
         mid,
         kind,
         format,
-        opaque,
+        opaque: has(flag::OPAQUE),
         body: Bytes::copy_from_slice(reader.rest),
+        target,
+        thread,
+        expires_ms,
+        gone,
+        overlay: None,
     })
+}
+
+pub(super) fn read_overlay(value: &[u8]) -> Read<Overlay> {
+    let mut reader = Reader::new("overlay", value)?;
+    let pinned = reader.byte()? & 1 != 0;
+    let edits = (0..reader.short()?)
+        .map(|_| reader.seq())
+        .collect::<Read<_>>()?;
+    let edited_ms = reader.time()?;
+    let mut reactions = Vec::new();
+    for _ in 0..reader.short()? {
+        reactions.push((reader.text()?.into(), reader.word()?));
+    }
+    reader.end()?;
+    Ok(Overlay {
+        edits,
+        edited_ms,
+        reactions,
+        pinned,
+    })
+}
+
+pub(super) fn read_emoji(value: &[u8]) -> Read<Vec<Box<str>>> {
+    let mut reader = Reader::new("reaction", value)?;
+    let count = reader.byte()?;
+    let emoji = (0..count).map(|_| reader.text().map(Box::from));
+    let emoji = emoji.collect::<Read<_>>()?;
+    reader.end()?;
+    Ok(emoji)
+}
+
+pub(super) fn read_pin(seq: Seq, value: &[u8]) -> Read<Pin> {
+    let mut reader = Reader::new("pin", value)?;
+    let pin = Pin {
+        seq,
+        by: reader.user()?,
+        ts_ms: reader.time()?,
+    };
+    reader.end()?;
+    Ok(pin)
+}
+
+pub(super) fn read_count(value: &[u8]) -> Read<i64> {
+    let mut reader = Reader::new("excluded", value)?;
+    let count = reader.array().map(i64::from_be_bytes)?;
+    reader.end()?;
+    Ok(count)
+}
+
+/// What the key of a report says is given: when, by whom, and under which id.
+pub(super) fn read_report(
+    (ts_ms, by, mid): (u64, UserId, MessageId),
+    value: &[u8],
+) -> Read<Report> {
+    let mut reader = Reader::new("report", value)?;
+    let report = Report {
+        ts_ms,
+        by,
+        mid,
+        conversation: reader.cid()?,
+        seq: reader.seq()?,
+        text: reader.text()?.to_owned(),
+    };
+    reader.end()?;
+    Ok(report)
 }
 
 /// `mseq` of a message, without reading the rest.
@@ -514,6 +683,11 @@ pub(super) fn read_marks(value: &[u8]) -> Read<Marks> {
         private_read: reader.seq()?,
         unread_flag: flags & 1 != 0,
         moved_ms: reader.time()?,
+        hidden: if flags & 2 == 0 {
+            Seq::ZERO
+        } else {
+            reader.seq()?
+        },
     };
     reader.end()?;
     Ok(marks)
@@ -717,6 +891,11 @@ mod tests {
             format: BodyFormat::Text,
             opaque: true,
             body: Bytes::from_static(b"hello"),
+            target: None,
+            thread: None,
+            expires_ms: None,
+            gone: None,
+            overlay: None,
         }
     }
 
@@ -753,6 +932,39 @@ mod tests {
             Ok(entry.clone())
         );
         assert_eq!(read_entry_mseq(&value), Ok(8));
+
+        let entry = Entry {
+            target: Some(Seq::new(3)),
+            thread: Some(Seq::new(2)),
+            expires_ms: Some(1_800_000_000_123),
+            ..entry
+        };
+        value.clear();
+        write_entry(&mut value, &entry);
+        assert_eq!(
+            read_entry(entry.conversation, entry.seq, &value),
+            Ok(entry.clone())
+        );
+        let mut gone = entry;
+        gone.make_gone(GoneReason::Expired);
+        value.clear();
+        write_entry(&mut value, &gone);
+        assert_eq!(
+            read_entry(gone.conversation, gone.seq, &value),
+            Ok(gone.clone())
+        );
+        assert_eq!(read_entry_mseq(&value), Ok(8));
+
+        let overlay = Overlay {
+            edits: vec![Seq::new(10), Seq::new(12)],
+            edited_ms: 7,
+            reactions: vec![("👍".into(), 3), ("❤️".into(), 1)],
+            pinned: true,
+        };
+        assert_eq!(read_overlay(&write_overlay(&overlay)), Ok(overlay));
+        let emoji: Vec<Box<str>> = vec!["👍".into(), "a".into()];
+        assert_eq!(read_emoji(&write_emoji(&emoji)), Ok(emoji));
+        assert_eq!(read_count(&write_count(-5)), Ok(-5));
 
         let device = device();
         assert_eq!(
@@ -801,6 +1013,12 @@ mod tests {
             private_read: Seq::new(1),
             unread_flag: true,
             moved_ms: 9,
+            hidden: Seq::ZERO,
+        };
+        assert_eq!(read_marks(&write_marks(&marks)), Ok(marks));
+        let marks = Marks {
+            hidden: Seq::new(8),
+            ..marks
         };
         assert_eq!(read_marks(&write_marks(&marks)), Ok(marks));
 
@@ -861,6 +1079,10 @@ mod tests {
             let _ = read_handle(&value);
             let _ = read_token([0; 32], &value);
             let _ = read_hash(&value);
+            let _ = read_overlay(&value);
+            let _ = read_emoji(&value);
+            let _ = read_pin(Seq::new(1), &value);
+            let _ = read_count(&value);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! that failure poisons the store. What readers see (`heads`, the engine) changes only by a commit.
 
 mod account;
+mod acts;
 mod append;
 mod control;
 
@@ -64,6 +65,8 @@ pub(super) struct Writer<K> {
     relaxed_since: Option<Duration>,
     /// Relaxed commits that no durable one has followed.
     relaxed_rows: bool,
+    /// Reports that are kept, once they have been counted.
+    reports: Option<usize>,
     closing: Option<Reply<()>>,
     group: Group,
 }
@@ -102,6 +105,7 @@ enum Done {
     Append(Reply<Vec<Outcome>>, Vec<Outcome>),
     Unit(Reply<()>),
     Flag(Reply<bool>, bool),
+    Count(Reply<usize>, usize),
     Number(Reply<u64>, u64),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
@@ -115,6 +119,7 @@ impl Done {
             Self::Unit(reply) => reply.send(result).is_err(),
             Self::Number(reply, number) => reply.send(result.map(|()| number)).is_err(),
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
+            Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
@@ -149,6 +154,7 @@ impl<K: KvEngine> Writer<K> {
             cleans: Cache::new(owns_max / 2),
             relaxed_since: None,
             relaxed_rows: false,
+            reports: None,
             closing: None,
             group: Group::default(),
         }
@@ -311,6 +317,20 @@ impl<K: KvEngine> Writer<K> {
             Job::RemoveToken(user, id, reply) => {
                 let had = self.remove_token(user, &id);
                 self.answer(had, reply, Durability::Durable, Done::Flag);
+            }
+            Job::Hide(place, user, ts_ms, reply) => {
+                let was_seen = self.hide(place, user, ts_ms);
+                self.answer(was_seen, reply, Durability::Durable, Done::Flag);
+            }
+            Job::Expire(now_ms, reply) => {
+                let expired = self.expire(now_ms);
+                self.answer(expired, reply, Durability::Relaxed, Done::Count);
+            }
+            Job::Report(report, reply) => {
+                let result = self.report(&report);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
             }
             Job::Flush(reply) => {
                 self.fold_all();
@@ -575,7 +595,10 @@ impl<K: KvEngine> Writer<K> {
 
     fn measure(&self, began: Duration) {
         let metrics = &self.shared.metrics;
-        metrics.entries.add(self.group.committed.len());
+        let committed = self.group.committed.iter();
+        metrics
+            .entries
+            .add(committed.filter(|one| one.entry.is_some()).count());
         if self.group.is_durable {
             let took = self.shared.clock.elapsed().saturating_sub(began);
             metrics.commits.note(took, self.group.done.len());

@@ -436,7 +436,7 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
     assert_eq!(store.tokens(uid(1)).await.unwrap(), [token(1, "t2")]);
 }
 
-fn dump(options: &StoreOptions, file: &Path) -> Result<Dumped, StoreError> {
+pub(super) fn dump(options: &StoreOptions, file: &Path) -> Result<Dumped, StoreError> {
     Ok(options.place().dump(file)?)
 }
 

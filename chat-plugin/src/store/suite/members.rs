@@ -58,6 +58,7 @@ fn closed(from: u64, to: u64) -> Interval {
 async fn a_group_begins_with_its_members_and_settings(world: World) {
     let store = world.open();
     let settings = Settings {
+        ttl_s: 60,
         title: "Friends".to_owned(),
         description: "ä".to_owned(),
         history: HistoryPolicy::Last(20),

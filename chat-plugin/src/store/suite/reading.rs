@@ -27,6 +27,7 @@ fn range(from: u64, to: u64, limit: usize) -> PageRange {
         newest: false,
         limit,
         bytes: usize::MAX,
+        as_of: Seq::MAX,
     }
 }
 
@@ -140,6 +141,7 @@ async fn counts_are_those_of_a_recount(world: World) {
             let expected = Counts {
                 all: countable().count() as u64,
                 own: own().count() as u64,
+                excluded: 0,
             };
             assert_eq!(counts, Ok(expected), "user {user} at {place}");
             let last = store.last_own(cid(number), uid(user), seq(place)).await;

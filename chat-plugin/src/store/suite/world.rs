@@ -165,6 +165,10 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         format: BodyFormat::Text,
         opaque: false,
         body: Bytes::copy_from_slice(mid.as_bytes()),
+        target: None,
+        thread: None,
+        expires_ms: None,
+        act: None,
         exchange: None,
         changes: Vec::new(),
     }
@@ -237,6 +241,7 @@ pub(super) async fn all(store: &dyn ChatStore, conversation: ConversationId) -> 
         newest: false,
         limit: usize::MAX,
         bytes: usize::MAX,
+        as_of: Seq::MAX,
     };
     store.page(conversation, range).await.unwrap()
 }

@@ -10,6 +10,7 @@ use super::super::heads::Known;
 use super::super::keys;
 use super::super::values::{self, Exchanged, First, Head};
 use super::Writer;
+use super::acts::Effect;
 use crate::domain::conversation::Settings;
 use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Outcome};
 use crate::domain::member::{Interval, Member};
@@ -51,6 +52,7 @@ impl<K: KvEngine> Writer<K> {
                 });
             }
         }
+        self.settle_before(&draft)?;
         let current = self.conversation(draft.conversation)?;
         let mut mid_key = Vec::with_capacity(99);
         keys::idempotency(&mut mid_key, draft.conversation, draft.from, &draft.mid);
@@ -79,8 +81,13 @@ impl<K: KvEngine> Writer<K> {
             }
         };
         let place = self.place(&draft, current, creates)?;
-        self.tell_accounts(draft.conversation, &place)?;
-        Ok(self.store(draft, place, mid_key))
+        match self.plan_act(&draft, &place.head)? {
+            Ok(effect) => {
+                self.tell_accounts(draft.conversation, &place)?;
+                Ok(self.store(draft, place, effect, mid_key))
+            }
+            Err(refused) => Ok(Outcome::Refused(refused)),
+        }
     }
 
     /// The answer to a message id that was stored before.
@@ -255,7 +262,13 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Writes all rows of an entry into the batch. Nothing here can fail.
-    fn store(&mut self, draft: Draft, place: Place, mut mid_key: Vec<u8>) -> Outcome {
+    fn store(
+        &mut self,
+        draft: Draft,
+        place: Place,
+        effect: Effect,
+        mut mid_key: Vec<u8>,
+    ) -> Outcome {
         let Place {
             head,
             settings,
@@ -313,9 +326,19 @@ impl<K: KvEngine> Writer<K> {
             format: draft.format,
             opaque: draft.opaque,
             body: draft.body,
+            target: draft.target,
+            thread: draft.thread,
+            expires_ms: draft.expires_ms,
+            gone: None,
+            overlay: None,
         };
+        let changed = self.apply(effect);
+        if let Some(at_ms) = entry.expires_ms {
+            let key = keys::expiry(at_ms, entry.conversation, entry.seq);
+            self.group.batch.put(tables::EXPIRY, &key, values::PRESENT);
+        }
         let key = keys::message(entry.conversation, entry.seq);
-        if entry.kind == EntryKind::Created {
+        if matches!(entry.kind, EntryKind::Created | EntryKind::Edit) {
             let mut value = Vec::new();
             values::write_entry(&mut value, &entry);
             self.put(tables::MESSAGE, &key, value);
@@ -329,6 +352,7 @@ impl<K: KvEngine> Writer<K> {
             conversation: entry.conversation,
             head: entry.seq,
             entry: Some(Arc::new(entry)),
+            changed,
             members_changed,
         });
         Outcome::Stored {

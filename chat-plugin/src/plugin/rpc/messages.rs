@@ -1,0 +1,315 @@
+//! Calls that send messages and act on them.
+
+use proto::ids::{MessageId, Seq, UserId};
+use proto::payload;
+use proto::topics::Target;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::wire::Changed;
+use super::{LISTED_PER_TOKEN, room_of};
+use crate::domain::overlay::React;
+use crate::plugin::ChatPlugin;
+use crate::plugin::acts::Written;
+use crate::plugin::peer::Peer;
+use crate::service::acts::Acting;
+use crate::service::membership::Request;
+use crate::service::send::Message;
+use crate::service::{Placed, Refusal};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Send {
+    cid: Target,
+    t: Option<String>,
+    m: Option<Box<RawValue>>,
+    mid: Option<MessageId>,
+    reply_to: Option<Seq>,
+    thread: Option<Seq>,
+    ttl_s: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Edit {
+    cid: Target,
+    seq: Seq,
+    t: Option<String>,
+    m: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum For {
+    All,
+    Me,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Delete {
+    cid: Target,
+    seq: Seq,
+    r#for: For,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Op {
+    Add,
+    Remove,
+    Clear,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskReact {
+    cid: Target,
+    seq: Seq,
+    emoji: Option<Box<str>>,
+    op: Option<Op>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskPin {
+    cid: Target,
+    seq: Seq,
+    #[serde(default)]
+    pinned: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskReport {
+    cid: Target,
+    seq: Seq,
+    #[serde(default)]
+    text: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskReactions {
+    cid: Target,
+    seq: Seq,
+    after: Option<UserId>,
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ReactionsPage {
+    reactions: Vec<UserReactions>,
+    more: bool,
+}
+
+#[derive(Serialize)]
+struct UserReactions {
+    uid: UserId,
+    emoji: Vec<Box<str>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Pins {
+    pins: Vec<PinReply>,
+}
+
+#[derive(Serialize)]
+struct PinReply {
+    seq: Seq,
+    by: UserId,
+    ts: u64,
+}
+
+impl ChatPlugin {
+    pub(super) async fn msg_send(
+        &self,
+        peer: &Peer,
+        request: Request,
+        asked: Send,
+    ) -> Result<Changed, Refusal> {
+        let written = self.body(asked.t.as_deref(), asked.m.as_deref())?;
+        let agreed = |asked: Option<Seq>, in_body: Option<Seq>| match (asked, in_body) {
+            (Some(asked), Some(in_body)) if asked != in_body => {
+                Err(Refusal::format("two messages to refer to that differ"))
+            }
+            (asked, in_body) => Ok(asked.or(in_body)),
+        };
+        let mid = asked.mid.or(written.mid);
+        let message = Message {
+            mid: mid.unwrap_or(request.id),
+            has_own_mid: true,
+            format: written.format,
+            body: written.body,
+            reply_to: agreed(asked.reply_to, written.reply_to)?,
+            thread: agreed(asked.thread, written.thread)?,
+            ttl_s: asked.ttl_s.or(written.ttl_s),
+            exchange: None,
+        };
+        let judged = self
+            .service
+            .judge(peer.actor, asked.cid.clone(), message.clone())
+            .await;
+        let judged = match judged {
+            Ok(judged) => judged,
+            Err(refusal @ (Refusal::Forbidden(_) | Refusal::NotFound(_))) => {
+                let before = self.service.stored_before(peer.actor, &asked.cid, &message);
+                return before.await?.map(Changed::from).ok_or(refusal);
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        let mut results = self.service.append(peer.actor, vec![judged]).await;
+        results
+            .pop()
+            .unwrap_or(Err(Refusal::BUSY))
+            .map(Changed::from)
+    }
+
+    pub(super) async fn msg_edit(
+        &self,
+        peer: &Peer,
+        request: Request,
+        asked: Edit,
+    ) -> Result<Changed, Refusal> {
+        let Written { format, body, .. } = self.body(asked.t.as_deref(), asked.m.as_deref())?;
+        let acting = self.acting_in(peer, request, &asked.cid, asked.seq).await?;
+        let place = self.service.edit(&acting, format, body).await?;
+        Ok(Changed::from(place))
+    }
+
+    pub(super) async fn msg_delete(
+        &self,
+        peer: &Peer,
+        request: Request,
+        asked: Delete,
+    ) -> Result<Changed, Refusal> {
+        let acting = self.acting_in(peer, request, &asked.cid, asked.seq).await?;
+        let place = match asked.r#for {
+            For::All => self.service.delete(&acting).await?,
+            For::Me => self.service.hide(&acting).await.map(|()| None)?,
+        };
+        Ok(acted(&acting, place))
+    }
+
+    pub(super) async fn msg_react(
+        &self,
+        peer: &Peer,
+        request: Request,
+        asked: AskReact,
+    ) -> Result<Changed, Refusal> {
+        let react = match (asked.op.unwrap_or(Op::Add), asked.emoji) {
+            (Op::Add, Some(emoji)) => React::Add(emoji),
+            (Op::Remove, Some(emoji)) => React::Remove(emoji),
+            (Op::Clear, None) => React::Clear,
+            _ => return Err(Refusal::format("an emoji to add or remove, none to clear")),
+        };
+        let acting = self.acting_in(peer, request, &asked.cid, asked.seq).await?;
+        let place = self.service.react(&acting, react).await?;
+        Ok(acted(&acting, place))
+    }
+
+    pub(super) async fn msg_pin(
+        &self,
+        peer: &Peer,
+        request: Request,
+        asked: AskPin,
+    ) -> Result<Changed, Refusal> {
+        let acting = self.acting_in(peer, request, &asked.cid, asked.seq).await?;
+        let place = self.service.pin(&acting, asked.pinned).await?;
+        Ok(acted(&acting, place))
+    }
+
+    pub(super) async fn msg_report(
+        &self,
+        peer: &Peer,
+        request: Request,
+        asked: AskReport,
+    ) -> Result<Changed, Refusal> {
+        let acting = self.acting_in(peer, request, &asked.cid, asked.seq).await?;
+        self.service.report(&acting, &asked.text).await?;
+        Ok(acted(&acting, None))
+    }
+
+    pub(super) async fn msg_pins(
+        &self,
+        peer: &Peer,
+        asked: super::wire::Get,
+    ) -> Result<Pins, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let pins = self.service.pins(peer.actor, cid).await?;
+        Self::charge(peer, pins.len() / LISTED_PER_TOKEN);
+        let pins = pins.into_iter().map(|pin| PinReply {
+            seq: pin.seq,
+            by: pin.by,
+            ts: pin.ts_ms,
+        });
+        Ok(Pins {
+            pins: pins.collect(),
+        })
+    }
+
+    pub(super) async fn msg_reactions(
+        &self,
+        peer: &Peer,
+        asked: AskReactions,
+    ) -> Result<ReactionsPage, Refusal> {
+        // A user has at most eight, of 64 bytes, which JSON may lengthen.
+        const USER_BYTES: usize = 2_048;
+        let cid = self.cid(peer, &asked.cid).await?;
+        let room = (room_of(peer) / USER_BYTES).max(1);
+        let limit = asked.limit.unwrap_or(100).clamp(1, 500).min(room);
+        let page = (asked.after, limit + 1);
+        let mut found = self
+            .service
+            .reactions(peer.actor, (cid, asked.seq), page)
+            .await?;
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Self::charge(peer, found.len() / LISTED_PER_TOKEN);
+        let reactions = found
+            .into_iter()
+            .map(|(uid, emoji)| UserReactions { uid, emoji });
+        Ok(ReactionsPage {
+            reactions: reactions.collect(),
+            more,
+        })
+    }
+
+    /// A body as `t` or `m`.
+    fn body(&self, t: Option<&str>, m: Option<&RawValue>) -> Result<Written, Refusal> {
+        let (content_type, bytes) = match (t, m) {
+            (Some(text), None) => (payload::TEXT, text.as_bytes()),
+            (None, Some(json)) => (payload::JSON, json.get().as_bytes()),
+            _ => return Err(Refusal::format("a body as t or as m")),
+        };
+        self.written(Some(content_type), bytes)
+    }
+
+    async fn acting_in(
+        &self,
+        peer: &Peer,
+        request: Request,
+        cid: &Target,
+        seq: Seq,
+    ) -> Result<Acting, Refusal> {
+        Ok(Acting {
+            actor: peer.actor,
+            conversation: self.cid(peer, cid).await?,
+            seq,
+            mid: request.id,
+            has_own_mid: true,
+            exchange: None,
+        })
+    }
+}
+
+fn acted(acting: &Acting, place: Option<Placed>) -> Changed {
+    place.map_or(
+        Changed {
+            cid: acting.conversation,
+            seq: None,
+            dup: false,
+        },
+        Changed::from,
+    )
+}

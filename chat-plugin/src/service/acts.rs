@@ -1,0 +1,483 @@
+//! What members do to messages that are there: edit, delete, hide, react, pin, report.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
+use serde_json::json;
+
+use super::send::placed;
+use super::{Actor, Placed, Refusal, Service, UNSEEN};
+use crate::conversations::{Live, Sight};
+use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Outcome};
+use crate::domain::overlay::{
+    Act, ActRefused, EMOJI_BYTES_MAX, Pin, REPORT_BYTES_MAX, React, Reactions, Report,
+};
+use crate::domain::permission::{Action, allows};
+use crate::store::PageRange;
+
+/// Most that a deletion waits for those who hold the message in memory. They hear of it within a moment.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
+/// Users in one page of reactions.
+const REACTIONS_MAX: usize = 501;
+
+/// Who acts on which message, and under which id.
+#[derive(Clone, Debug)]
+pub struct Acting {
+    /// Who.
+    pub actor: Actor,
+    /// In which conversation.
+    pub conversation: ConversationId,
+    /// On which message.
+    pub seq: Seq,
+    /// Key of idempotency.
+    pub mid: MessageId,
+    /// The actor chose it.
+    pub has_own_mid: bool,
+    /// Packet identifier of a QoS 2 exchange of a known device.
+    pub exchange: Option<u16>,
+}
+
+/// The entry that tells of an act, and the act.
+struct Deed {
+    kind: EntryKind,
+    act: Act,
+    format: BodyFormat,
+    body: Bytes,
+}
+
+impl Deed {
+    fn system(kind: EntryKind, act: Act, body: &serde_json::Value) -> Self {
+        Self {
+            kind,
+            act,
+            format: BodyFormat::Json,
+            body: Bytes::from(body.to_string()),
+        }
+    }
+}
+
+impl Acting {
+    /// What makes this act this act; also its id, unless each attempt gets another one.
+    fn digest(&self, deed: &Deed) -> [u8; 16] {
+        let mid = if self.has_own_mid {
+            self.mid.as_str().as_bytes()
+        } else {
+            b""
+        };
+        digest16(&[
+            b"act",
+            &[deed.kind.to_byte(), deed.format.to_byte()],
+            &self.seq.get().to_be_bytes(),
+            &deed.body,
+            mid,
+        ])
+    }
+}
+
+impl Service {
+    /// Gives one's own message another body.
+    ///
+    /// # Errors
+    /// [`Refusal::EditClosed`] if it is too late; why not otherwise.
+    pub async fn edit(
+        &self,
+        acting: &Acting,
+        format: BodyFormat,
+        body: Bytes,
+    ) -> Result<Placed, Refusal> {
+        let user = acting.actor.user;
+        let window_ms = u64::from(self.config.edit_window_s) * 1_000;
+        let deed = Deed {
+            kind: EntryKind::Edit,
+            act: Act::Edit,
+            format,
+            body,
+        };
+        let placed = self
+            .act(acting, deed, |sight, message| {
+                if message.from != user {
+                    return Err(Refusal::Forbidden("only its sender edits a message"));
+                }
+                permit(acting, sight, Action::Send)?;
+                within(window_ms, message, "it is too late to edit this message")
+            })
+            .await?;
+        placed.ok_or(Refusal::BUSY)
+    }
+
+    /// Deletes a message for everybody. `None`: it was deleted before.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn delete(&self, acting: &Acting) -> Result<Option<Placed>, Refusal> {
+        let user = acting.actor.user;
+        let window_ms = u64::from(self.config.delete_window_s) * 1_000;
+        let body = json!({"target": acting.seq});
+        let deed = Deed::system(EntryKind::Deleted, Act::Delete, &body);
+        self.act(acting, deed, |sight, message| {
+            if permit(acting, sight, Action::DeleteOthers).is_ok() {
+                return Ok(());
+            }
+            if message.from != user {
+                return Err(Refusal::Forbidden(
+                    "only its sender and moderators delete a message",
+                ));
+            }
+            within(window_ms, message, "it is too late to delete this message")
+        })
+        .await
+    }
+
+    /// Changes one's reactions to a message. `None`: they were so before.
+    ///
+    /// # Errors
+    /// [`Refusal::Format`] for what is no emoji; why not otherwise.
+    pub async fn react(&self, acting: &Acting, react: React) -> Result<Option<Placed>, Refusal> {
+        let (op, emoji) = match &react {
+            React::Add(emoji) => ("add", Some(emoji)),
+            React::Remove(emoji) => ("remove", Some(emoji)),
+            React::Clear => ("clear", None),
+        };
+        let mut body = json!({"target": acting.seq, "op": op});
+        if let Some(emoji) = emoji {
+            check_emoji(emoji)?;
+            body = json!({"target": acting.seq, "emoji": emoji, "op": op});
+        }
+        let deed = Deed::system(EntryKind::Reaction, Act::React(react), &body);
+        let may = |sight: &Sight, _: &Entry| permit(acting, sight, Action::React);
+        self.act(acting, deed, may).await
+    }
+
+    /// Pins a message, or unpins it. `None`: it was so before.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn pin(&self, acting: &Acting, pinned: bool) -> Result<Option<Placed>, Refusal> {
+        let body = json!({"target": acting.seq, "pinned": pinned});
+        let deed = Deed::system(EntryKind::Pin, Act::Pin(pinned), &body);
+        let may = |sight: &Sight, _: &Entry| permit(acting, sight, Action::Pin);
+        self.act(acting, deed, may).await
+    }
+
+    /// Can the actor see the conversation at all? Asked before anything else is said.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if not.
+    pub async fn check_seen(&self, acting: &Acting) -> Result<(), Refusal> {
+        self.seen(acting.actor.user, acting.conversation).await?;
+        Ok(())
+    }
+
+    /// Hides an entry from the actor, on all devices, for ever.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if this user cannot see it.
+    pub async fn hide(&self, acting: &Acting) -> Result<(), Refusal> {
+        let user = acting.actor.user;
+        let (live, sight) = self.seen(user, acting.conversation).await?;
+        self.entry(&sight, acting.conversation, acting.seq).await?;
+        let ts_ms = crate::clock::now_ms();
+        let hidden = self
+            .store
+            .hide(acting.conversation, acting.seq, user, ts_ms)
+            .await?;
+        if hidden {
+            self.delivery.hide(&live, user, acting.seq);
+        }
+        Ok(())
+    }
+
+    /// Reports a message to those who run the server.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if this user cannot see it.
+    pub async fn report(&self, acting: &Acting, text: &str) -> Result<(), Refusal> {
+        if text.len() > REPORT_BYTES_MAX {
+            return Err(Refusal::format(format!(
+                "a report has at most {REPORT_BYTES_MAX} bytes"
+            )));
+        }
+        let user = acting.actor.user;
+        let (_, sight) = self.seen(user, acting.conversation).await?;
+        self.entry(&sight, acting.conversation, acting.seq).await?;
+        let report = Report {
+            ts_ms: crate::clock::now_ms(),
+            by: user,
+            mid: acting.mid.clone(),
+            conversation: acting.conversation,
+            seq: acting.seq,
+            text: text.to_owned(),
+        };
+        Ok(self.store.report(report).await?)
+    }
+
+    /// The pinned messages of a conversation that this user may see.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if this user cannot see the conversation.
+    pub async fn pins(&self, actor: Actor, id: ConversationId) -> Result<Vec<Pin>, Refusal> {
+        let (_, sight) = self.present(actor.user, id).await?;
+        let mut pins = self.store.pins(id).await?;
+        pins.retain(|pin| sight.member.sees(pin.seq));
+        Ok(pins)
+    }
+
+    /// Who reacted to a message, and with what: at most `limit` users after `after`, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if this user cannot see it.
+    pub async fn reactions(
+        &self,
+        actor: Actor,
+        (id, seq): (ConversationId, Seq),
+        (after, limit): (Option<UserId>, usize),
+    ) -> Result<Reactions, Refusal> {
+        let (_, sight) = self.present(actor.user, id).await?;
+        self.message(&sight, id, seq).await?;
+        let limit = limit.clamp(1, REACTIONS_MAX);
+        Ok(self.store.reactions(id, seq, after, limit).await?)
+    }
+
+    /// An entry that this user may see.
+    async fn entry(&self, sight: &Sight, id: ConversationId, seq: Seq) -> Result<Entry, Refusal> {
+        const NO_MESSAGE: Refusal = Refusal::NotFound(Cow::Borrowed("no such message"));
+        if !sight.member.sees(seq) || seq == Seq::ZERO {
+            return Err(NO_MESSAGE);
+        }
+        let range = PageRange {
+            from: seq,
+            to: seq,
+            newest: false,
+            limit: 1,
+            bytes: 1,
+            as_of: Seq::MAX,
+        };
+        let mut found = self.store.page(id, range).await?;
+        found.pop().ok_or(NO_MESSAGE)
+    }
+
+    /// A message that this user may see, and that is not gone.
+    pub(super) async fn message(
+        &self,
+        sight: &Sight,
+        id: ConversationId,
+        seq: Seq,
+    ) -> Result<Entry, Refusal> {
+        let entry = self.entry(sight, id, seq).await?;
+        if entry.kind != EntryKind::Message || entry.gone_at(crate::clock::now_ms()).is_some() {
+            return Err(Refusal::NotFound(Cow::Borrowed("no such message")));
+        }
+        Ok(entry)
+    }
+
+    /// Judges an act on the membership of the moment and appends it, again when that moved meanwhile. A retry of one that
+    /// was stored finds its place, whatever the actor may do now.
+    async fn act(
+        &self,
+        acting: &Acting,
+        deed: Deed,
+        may: impl Fn(&Sight, &Entry) -> Result<(), Refusal>,
+    ) -> Result<Option<Placed>, Refusal> {
+        const TRIES: usize = 8;
+        let digest = acting.digest(&deed);
+        for _ in 0..TRIES {
+            let judged = self.judge_act(acting, &deed, &may).await;
+            let (live, version, message) = match judged {
+                Ok(judged) => judged,
+                Err(refusal @ Refusal::Store(_)) => return Err(refusal),
+                Err(refusal) => {
+                    let before = self.acted_before(acting, digest).await?;
+                    return before.map(Some).ok_or(refusal);
+                }
+            };
+            if message.gone.is_some() {
+                let before = self.acted_before(acting, digest).await?;
+                return Ok(before); // it was deleted, and so it is
+            }
+            let draft = draft(acting, &deed, (version, digest), &message);
+            let outcome = self.store.append(vec![draft.clone()]).await?.pop();
+            if outcome == Some(Outcome::Refused(ActRefused::Unchanged)) {
+                return Ok(None);
+            }
+            match outcome.and_then(|outcome| placed(&draft, outcome)) {
+                Some(result) => {
+                    self.follow_own(&draft, &result);
+                    let place = result?;
+                    if deed.act == Act::Delete && !place.duplicate {
+                        forgotten(&live, place.seq).await;
+                    }
+                    return Ok(Some(place));
+                }
+                None => live.invalidate(),
+            }
+        }
+        Err(Refusal::BUSY)
+    }
+
+    async fn judge_act(
+        &self,
+        acting: &Acting,
+        deed: &Deed,
+        may: &impl Fn(&Sight, &Entry) -> Result<(), Refusal>,
+    ) -> Result<(Arc<Live>, u32, Entry), Refusal> {
+        let (live, sight) = self.seen(acting.actor.user, acting.conversation).await?;
+        let (id, seq) = (acting.conversation, acting.seq);
+        let message = if deed.act == Act::Delete {
+            // Also one that is gone: deleting it again is no mistake.
+            let entry = self.entry(&sight, id, seq).await?;
+            let is_message = entry.kind == EntryKind::Message;
+            Some(entry)
+                .filter(|_| is_message)
+                .ok_or(Refusal::NotFound(Cow::Borrowed("no such message")))?
+        } else {
+            self.message(&sight, id, seq).await?
+        };
+        if !sight.member.is_present() {
+            return Err(UNSEEN);
+        }
+        may(&sight, &message)?;
+        Ok((live, sight.version, message))
+    }
+
+    /// Where this act was stored, if it was.
+    async fn acted_before(
+        &self,
+        acting: &Acting,
+        digest: [u8; 16],
+    ) -> Result<Option<Placed>, Refusal> {
+        let placed = |seq, ts_ms| Placed {
+            conversation: acting.conversation,
+            seq,
+            ts_ms,
+            duplicate: true,
+        };
+        if let Some(packet_id) = acting.exchange
+            && let Some(found) = self.store.exchange(acting.actor.device, packet_id).await?
+            && found.conversation == acting.conversation
+            && found.place.digest == digest
+        {
+            return Ok(Some(placed(found.place.seq, found.place.ts_ms)));
+        }
+        if !acting.has_own_mid {
+            return Ok(None);
+        }
+        let (id, user) = (acting.conversation, acting.actor.user);
+        match self.store.place_of(id, user, &acting.mid).await? {
+            Some(place) if place.digest == digest => Ok(Some(placed(place.seq, place.ts_ms))),
+            Some(_) => Err(Refusal::IdempotencyConflict),
+            None => Ok(None),
+        }
+    }
+
+    /// When a message with this time to live is over, in a conversation with that one; 0 and `None`: never.
+    pub(super) fn expiry(now_ms: u64, own_s: Option<u32>, conversation_s: u32) -> Option<u64> {
+        let of_conversation = (conversation_s > 0).then_some(conversation_s);
+        let shortest = own_s.into_iter().chain(of_conversation).min()?;
+        Some(now_ms.saturating_add(u64::from(shortest) * 1_000))
+    }
+}
+
+fn draft(
+    acting: &Acting,
+    deed: &Deed,
+    (version, digest): (u32, [u8; 16]),
+    message: &Entry,
+) -> Draft {
+    let is_edit = deed.act == Act::Edit;
+    Draft {
+        conversation: acting.conversation,
+        basis: Basis::Version(version),
+        from: acting.actor.user,
+        device: acting.actor.device,
+        mid: acting.mid.clone(),
+        digest,
+        ts_ms: crate::clock::now_ms(),
+        kind: deed.kind,
+        format: deed.format,
+        opaque: false,
+        body: deed.body.clone(),
+        target: Some(acting.seq),
+        thread: None,
+        // An edit lasts no longer than what it edits.
+        expires_ms: message.expires_ms.filter(|_| is_edit),
+        act: Some(deed.act.clone()),
+        exchange: acting
+            .exchange
+            .map(|packet_id| (acting.actor.device, packet_id)),
+        changes: Vec::new(),
+    }
+}
+
+/// Waits until nobody can be handed from memory what was deleted.
+async fn forgotten(live: &Live, seq: Seq) {
+    if tokio::time::timeout(FOLLOW_TIMEOUT, live.follows(seq))
+        .await
+        .is_err()
+    {
+        tracing::warn!(conversation = %live.id(), %seq, "a deletion is late in reaching the readers");
+    }
+}
+
+/// What a client is told when the store could not do an act.
+pub(super) fn refusal(refused: ActRefused) -> Refusal {
+    match refused {
+        ActRefused::NoTarget => Refusal::NotFound(Cow::Borrowed("no such message")),
+        ActRefused::Unchanged | ActRefused::Full => {
+            Refusal::Limit("as many as one message or conversation may have")
+        }
+    }
+}
+
+fn permit(acting: &Acting, sight: &Sight, action: Action) -> Result<(), Refusal> {
+    if allows(acting.conversation.kind(), &sight.member, action) {
+        return Ok(());
+    }
+    Err(Refusal::Forbidden("your role does not allow this"))
+}
+
+/// Is a message young enough? A window of 0 never closes.
+fn within(window_ms: u64, message: &Entry, late: &'static str) -> Result<(), Refusal> {
+    let age_ms = crate::clock::now_ms().saturating_sub(message.ts_ms);
+    if window_ms > 0 && age_ms > window_ms {
+        return Err(Refusal::EditClosed(late));
+    }
+    Ok(())
+}
+
+/// One emoji, or a short text in its place: nothing that breaks a line or hides.
+fn check_emoji(emoji: &str) -> Result<(), Refusal> {
+    let is_hidden = |c: char| c.is_control() || c.is_whitespace();
+    let is_long = emoji.len() > EMOJI_BYTES_MAX;
+    if emoji.is_empty() || is_long || emoji.starts_with('-') || emoji.contains(is_hidden) {
+        return Err(Refusal::format(format!(
+            "a reaction is one emoji of at most {EMOJI_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_time_to_live_counts() {
+        assert_eq!(Service::expiry(1_000, None, 0), None);
+        assert_eq!(Service::expiry(1_000, Some(2), 0), Some(3_000));
+        assert_eq!(Service::expiry(1_000, Some(9), 5), Some(6_000));
+        assert_eq!(Service::expiry(1_000, Some(0), 5), Some(1_000));
+    }
+
+    #[test]
+    fn a_reaction_is_short_and_visible() {
+        for good in ["👍", "👩‍👩‍👧‍👦", "❤️", "+1", ":tada:"] {
+            assert!(check_emoji(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-x", "a b", "a\n", "\u{1b}", &"x".repeat(65)] {
+            assert!(check_emoji(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Reads of what happened to entries: merged into pages, and on their own.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use broker::store::kv::{KeyRange, KvEngine};
+use proto::ids::{ConversationId, MessageId, Seq, UserId};
+
+use super::{keys, reads, values};
+use crate::domain::entry::Entry;
+use crate::domain::overlay::{Overlay, Pin, Reactions, Report};
+use crate::store::{PageRange, StoreError, tables};
+
+/// Merges into the entries of a page what happened to them. Edits may be longer than what they replace: entries beyond
+/// the bytes of the page are left out, but for one.
+pub(super) fn merge(
+    engine: &impl KvEngine,
+    entries: &mut Vec<Entry>,
+    range: &PageRange,
+) -> Result<(), StoreError> {
+    let mut overlays = overlays(engine, entries)?;
+    if overlays.is_empty() {
+        return Ok(());
+    }
+    if range.newest {
+        entries.reverse();
+    }
+    let mut bytes = 0;
+    let mut kept = 0;
+    for entry in entries.iter_mut() {
+        if entry.gone.is_none()
+            && let Some(overlay) = overlays.remove(&entry.seq)
+            && let Some(overlay) = as_of(overlay, range.as_of)
+        {
+            let edit = edit(engine, entry.conversation, &overlay)?;
+            present(entry, overlay, edit);
+        }
+        bytes += entry.body.len();
+        if bytes > range.bytes && kept > 0 {
+            break;
+        }
+        kept += 1;
+    }
+    entries.truncate(kept);
+    if range.newest {
+        entries.reverse();
+    }
+    Ok(())
+}
+
+fn overlays(
+    engine: &impl KvEngine,
+    entries: &[Entry],
+) -> Result<BTreeMap<Seq, Overlay>, StoreError> {
+    let mut found = BTreeMap::new();
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+        return Ok(found);
+    };
+    let low = keys::message(first.conversation, first.seq);
+    let high = keys::message(last.conversation, last.seq);
+    let range = KeyRange::closed(&low, &high);
+    reads::visit(engine, tables::OVERLAY, range, usize::MAX, |key, row| {
+        found.insert(tail_seq(key)?, values::read_overlay(row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The latest edit. One that went meanwhile went with its message: whoever has read that is told of it.
+fn edit(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    overlay: &Overlay,
+) -> Result<Option<Entry>, StoreError> {
+    let Some(seq) = overlay.edits.last().copied() else {
+        return Ok(None);
+    };
+    let row = engine.get(tables::MESSAGE, &keys::message(conversation, seq))?;
+    row.map(|row| values::read_entry(conversation, seq, &row))
+        .transpose()
+}
+
+/// What of it had happened at this place. Of reactions and pins it is not known when they came.
+fn as_of(overlay: Overlay, at: Seq) -> Option<Overlay> {
+    if at == Seq::MAX {
+        return Some(overlay);
+    }
+    let mut edits = overlay.edits;
+    edits.retain(|edit| *edit <= at);
+    (!edits.is_empty()).then(|| Overlay {
+        edits,
+        ..Overlay::default()
+    })
+}
+
+/// The entry as it is now.
+pub(super) fn present(entry: &mut Entry, mut overlay: Overlay, edit: Option<Entry>) {
+    if let Some(edit) = edit.filter(|edit| edit.gone.is_none()) {
+        overlay.edited_ms = edit.ts_ms;
+        entry.format = edit.format;
+        entry.opaque = edit.opaque;
+        entry.body = edit.body;
+    }
+    entry.overlay = (!overlay.is_empty()).then(|| Box::new(overlay));
+}
+
+pub(super) fn reactions(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    seq: Seq,
+    (after, limit): (Option<UserId>, usize),
+) -> Result<Reactions, StoreError> {
+    let low = keys::entry_user(
+        conversation,
+        seq,
+        after.unwrap_or(UserId::from_bytes([0; 16])),
+    );
+    let high = keys::entry_user(conversation, seq, UserId::from_bytes([0xFF; 16]));
+    let range = KeyRange {
+        from: if after.is_some() {
+            Bound::Excluded(&low)
+        } else {
+            Bound::Included(&low)
+        },
+        to: Bound::Included(&high),
+    };
+    let mut found = Vec::new();
+    reads::visit(engine, tables::REACTION, range, limit, |key, row| {
+        found.push((reads::tail_user(key)?, values::read_emoji(row)?));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+pub(super) fn pins(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+) -> Result<Vec<Pin>, StoreError> {
+    let low = keys::message(conversation, Seq::ZERO);
+    let high = keys::message(conversation, Seq::MAX);
+    let range = KeyRange::closed(&low, &high);
+    let mut found = Vec::new();
+    reads::visit(engine, tables::PIN, range, usize::MAX, |key, row| {
+        found.push(values::read_pin(tail_seq(key)?, row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+pub(super) fn reports(
+    engine: &impl KvEngine,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<Report>, StoreError> {
+    let range = KeyRange {
+        from: after.map_or(Bound::Unbounded, Bound::Excluded),
+        to: Bound::Unbounded,
+    };
+    let mut found = Vec::new();
+    reads::visit(engine, tables::REPORT, range, limit, |key, row| {
+        let key = read_report_key(key).ok_or_else(|| reads::bad_key(tables::REPORT))?;
+        found.push(values::read_report(key, row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn read_report_key(key: &[u8]) -> Option<(u64, UserId, MessageId)> {
+    let (ts, rest) = key.split_first_chunk::<6>()?;
+    let (by, mid) = rest.split_first_chunk::<16>()?;
+    let mid = std::str::from_utf8(mid).ok()?.parse().ok()?;
+    let ts_ms = u64::from_be_bytes(keys::join(&[&[0, 0], ts]));
+    Some((ts_ms, UserId::from_bytes(*by), mid))
+}
+
+pub(super) fn tail_seq(key: &[u8]) -> Result<Seq, StoreError> {
+    key.last_chunk()
+        .map(|seq| Seq::new(u64::from_be_bytes(*seq)))
+        .ok_or_else(|| StoreError::Corrupt("a key holds no place".to_owned()))
+}
