@@ -523,7 +523,7 @@ fn deactivate(reader: &Reader, subscription: &Subscription) {
         FilterTopic::Rpc(names) => reader.unsubscribe_replies(name(names).as_deref()),
         FilterTopic::Errors(names) => reader.unsubscribe_errors(name(names).as_deref()),
         FilterTopic::Log { .. } => reader.unsubscribe_log(subscription.slot),
-        _ => false,
+        FilterTopic::Device => false,
     };
     debug_assert!(existed, "{} was held", subscription.filter);
 }
