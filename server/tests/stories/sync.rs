@@ -67,7 +67,9 @@ fn told(client: &mut Client) -> (Known, u64) {
 #[test]
 fn of_five_thousand_conversations_the_twenty_that_changed_are_sent() {
     const ALL: usize = 5_000;
-    let server = Server::in_new_directory(fast);
+    let server = Server::in_new_directory(|launch| {
+        fast(launch).variable("MQCHAT_CHAT__USER_INVITATIONS_PER_MIN", "0")
+    });
     let mut alice = Login::new("alice").connect(server.address());
     let mut bob = Login::new("bob").connect(server.address());
     for batch in 0..ALL / 100 {
