@@ -48,11 +48,13 @@ fn what_the_document_calls_planned_is_refused_and_nothing_else() {
     let channels = channels();
     assert!(channels.len() > 20, "looked in the wrong place");
     for (number, channel) in channels.iter().enumerate() {
+        // What is done to one message is done to one of its own: some of it cannot be done twice.
+        let seq = alice.publish("chat/to/me", "another").seq().to_string();
         let topic = channel
             .address
             .replace("{target}", "me")
             .replace("{cid}", cid)
-            .replace("{seq}", "1")
+            .replace("{seq}", &seq)
             .replace("{method}", "me.get")
             .replace("{n}", "1")
             .replace("{packet}", "7");
@@ -61,6 +63,8 @@ fn what_the_document_calls_planned_is_refused_and_nothing_else() {
         let reason = if channel.is_sent {
             let payload = match topic.rsplit('/').next().unwrap() {
                 name if name.starts_with("r-") || name == "me.get" => "{}",
+                "del" => "me",
+                "presence" => "online",
                 _ => "1",
             };
             alice.publish(&topic, payload).reason
@@ -71,6 +75,10 @@ fn what_the_document_calls_planned_is_refused_and_nothing_else() {
             (true, true) => ReasonCode::TopicNameInvalid,
             (true, false) => ReasonCode::ImplementationSpecificError,
             (false, true) => ReasonCode::Success,
+            // State that is not waited for comes at QoS 0 only.
+            (false, false) if topic.contains("/typing/") || topic.ends_with("/presence") => {
+                ReasonCode::Success
+            }
             (false, false) => ReasonCode::GrantedQos1,
         };
         assert_eq!(reason, wanted, "{topic}");
