@@ -68,41 +68,41 @@ pub(crate) const CHANNELS: &[Channel] = &[
         "Send a message with the message id in the topic.",
         BODY,
     ),
-    planned(sent(
+    sent(
         ("reply", "chat/c/{cid}/m/{seq}/reply"),
         "Quote a message.",
         BODY,
-    )),
-    planned(sent(
+    ),
+    sent(
         ("thread", "chat/c/{cid}/m/{seq}/thread"),
         "Write in the thread of a message.",
         BODY,
-    )),
-    planned(sent(
+    ),
+    sent(
         ("edit", "chat/c/{cid}/m/{seq}/edit"),
         "Edit one's own message.",
         BODY,
-    )),
-    planned(sent(
+    ),
+    sent(
         ("delete", "chat/c/{cid}/m/{seq}/del"),
         "Delete for everybody (`all`), or hide for oneself (`me`).",
         WORD,
-    )),
-    planned(sent(
+    ),
+    sent(
         ("react", "chat/c/{cid}/m/{seq}/react"),
         "Add a reaction, or take it back (`-` before it); empty takes back all.",
         WORD,
-    )),
-    planned(sent(
+    ),
+    sent(
         ("pin", "chat/c/{cid}/m/{seq}/pin"),
         "Pin (`1`) or unpin (`0`).",
         WORD,
-    )),
-    planned(sent(
+    ),
+    sent(
         ("report", "chat/c/{cid}/m/{seq}/report"),
         "Report abuse.",
         WORD,
-    )),
+    ),
     sent(
         ("read", "chat/c/{cid}/read"),
         "I have read everything up to here; empty: all that this device was delivered.",
