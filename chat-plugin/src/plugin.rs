@@ -291,10 +291,16 @@ impl ChatPlugin {
                 _ = seconds.tick() => {}
                 () = stop.cancelled() => return,
             }
-            // What is left of a large number comes with the next ticks: commits of others go between.
-            if let Err(error) = self.service.store.expire(crate::clock::now_ms()).await {
-                tracing::error!(%error, "messages whose time is over could not be removed");
-                return; // the store takes nothing more
+            // A large number goes in many commits, with those of others between.
+            while !stop.is_cancelled() {
+                match self.service.store.expire(crate::clock::now_ms()).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "messages whose time is over could not be removed");
+                        return; // the store takes nothing more
+                    }
+                }
             }
         }
     }

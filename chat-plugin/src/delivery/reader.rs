@@ -20,7 +20,7 @@ use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 use proto::topics::Form;
 
-pub(crate) use self::account::Account;
+pub(crate) use self::account::{Account, From};
 use self::hints::Hints;
 use self::pull::Out;
 pub(crate) use self::reference::Reference;
@@ -657,7 +657,7 @@ impl Reader {
 
     /// These entries are not what they were: what was read of them, and not handed out yet, is read again.
     pub(crate) fn changed(&self, conversation: ConversationId, seqs: &[Seq]) {
-        self.account.changed();
+        self.account.entries_changed();
         let mut guard = self.state();
         let state = &mut *guard;
         if let Some(flow) = state.flows.get_mut(&conversation) {

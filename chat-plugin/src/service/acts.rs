@@ -180,6 +180,7 @@ impl Service {
         let (live, sight) = self.seen(user, acting.conversation).await?;
         self.entry(&sight, acting.conversation, acting.seq).await?;
         let ts_ms = crate::clock::now_ms();
+        live.hide(user, acting.seq); // an account sync between this and the commit must not miss it
         let hidden = self
             .store
             .hide(acting.conversation, acting.seq, user, ts_ms)

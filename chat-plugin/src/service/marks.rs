@@ -121,6 +121,9 @@ impl Service {
         };
         let due = Receipts::due_with(live, actor.user, change);
         let moves = std::iter::once(marks).chain(cursor).chain(due).collect();
+        // Before and after: who makes the conversation clean for an account sync between the two must not miss it, and what
+        // is read again meanwhile may be older.
+        live.move_marks(actor.user, change);
         self.store.advance(moves, Durability::Durable).await?;
         live.move_marks(actor.user, change);
         // Told from where it stood before: a change of members may have read the new mark from the store already.

@@ -9,6 +9,7 @@ use proto::ids::{ConversationId, Handle, Seq};
 use super::history::Overview;
 use super::{Actor, Refusal, Service};
 use crate::domain::account::Preferences;
+use crate::domain::conversation::Conversation;
 use crate::domain::entry::Entry;
 use crate::store::PageRange;
 
@@ -190,8 +191,9 @@ impl Service {
         }
         let (mut list, mut room) = (Vec::with_capacity(ids.len()), bytes);
         let mut before = None;
-        for (id, place) in ids.into_iter().zip(places) {
-            let item = self.item(actor, id).await?;
+        let committed = self.store.conversations(&ids).await?;
+        for ((id, place), committed) in ids.into_iter().zip(places).zip(committed) {
+            let item = self.item(actor, id, committed).await?;
             let len = item.bytes();
             if len > room
                 && let Some(next) = before
@@ -206,7 +208,18 @@ impl Service {
         Ok(Err(list))
     }
 
-    async fn item(&self, actor: Actor, id: ConversationId) -> Result<Item, Refusal> {
+    /// A conversation as it is at `committed`, or later: nobody tells of a change before that again.
+    async fn item(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        committed: Option<Conversation>,
+    ) -> Result<Item, Refusal> {
+        if let (Some(committed), Some(live)) = (committed, self.conversations.in_memory(id))
+            && live.head() < committed.head
+        {
+            live.invalidate(); // the feed is behind
+        }
         let (live, sight) = self.seen(actor.user, id).await?;
         let head = sight.last_visible();
         if !sight.member.is_present() {

@@ -240,6 +240,32 @@ fn who_is_removed_is_told_so_and_then_nothing_more() {
 }
 
 #[test]
+fn an_event_that_waits_does_not_show_what_was_deleted_meanwhile() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut bob = Login::new("bob")
+        .receive_maximum(1)
+        .connect(server.address());
+    let cid = make_group(&mut alice, "Lunch");
+    bob.acks_by_itself = false;
+    bob.subscribe("chat/me/ev/account");
+    let first = bob.next_on("chat/me/ev/account");
+    let sent = alice.publish(&format!("chat/to/{cid}"), "not for ever");
+    // Another device sees that the event of it is due; that of this one waits for an ack.
+    let mut other = Login::new("bob").device("other").connect(server.address());
+    other.subscribe("chat/me/ev/account");
+    told(&mut other);
+    let deleted = alice.publish(&format!("chat/c/{cid}/m/{}/del", sent.seq()), "all");
+    assert_eq!(deleted.reason, ReasonCode::Success);
+    bob.ack(&first);
+    bob.acks_by_itself = true;
+    let (known, badge) = told(&mut bob);
+    let told = known[&cid].to_string();
+    assert!(!told.contains("not for ever"), "{told}");
+    assert_eq!(badge, 0);
+}
+
+#[test]
 fn bad_requests_are_refused() {
     let server = Server::dev();
     let mut bob = Login::new("bob").connect(server.address());

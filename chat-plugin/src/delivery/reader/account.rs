@@ -22,12 +22,45 @@ struct State {
     running: bool,
     /// Begin after this account version.
     restart: Option<u64>,
-    /// Something changed.
-    due: bool,
+    due: Due,
+    /// Counts changes of entries.
+    changes: u64,
     event: Option<Event>,
     /// The client has everything up to this account version.
     acknowledged: u64,
     ended: bool,
+}
+
+/// Why there is to be an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// There is no reason.
+    #[default]
+    Nothing,
+    /// Something changed.
+    News,
+    /// What was made last must not go out: entries in it are not what they were.
+    Again,
+}
+
+/// What the task has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Next {
+    /// From where.
+    pub(crate) from: From,
+    /// To be given to [`Account::tell`].
+    pub(crate) changes: u64,
+}
+
+/// From where the next event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// After this account version, anew.
+    Version(u64),
+    /// From where the last event did, which did not go out.
+    LastEvent,
+    /// From where the last event ended.
+    Here,
 }
 
 /// An event that waits.
@@ -69,16 +102,32 @@ impl Account {
     /// Something changed.
     pub(crate) fn changed(&self) {
         let mut state = self.lock();
-        if state.options.is_some() && !state.due {
-            state.due = true;
+        if state.options.is_some() && state.due == Due::Nothing {
+            state.due = Due::News;
             drop(state);
             self.notify.notify_one();
         }
     }
 
+    /// Entries that were told of are not what they were: the event that waits is made again.
+    pub(crate) fn entries_changed(&self) {
+        let mut state = self.lock();
+        if state.options.is_none() {
+            return;
+        }
+        state.changes += 1;
+        let due = match state.event.take() {
+            Some(_) => Due::Again,
+            None => Due::News,
+        };
+        state.due = state.due.max(due);
+        drop(state);
+        self.notify.notify_one();
+    }
+
     /// Waits until something is to be told, and there is room. `more`: there is, in any case. `None`: nobody wants to know
-    /// any more, and the task ends; otherwise the account version from which to begin anew, if it has to.
-    pub(crate) async fn next(&self, more: bool) -> Option<Option<u64>> {
+    /// any more, and the task ends.
+    pub(crate) async fn next(&self, more: bool) -> Option<Next> {
         loop {
             {
                 let mut state = self.lock();
@@ -86,21 +135,33 @@ impl Account {
                     state.running = false;
                     return None;
                 }
-                let is_wanted = more || state.due || state.restart.is_some();
+                let is_wanted = more || state.due > Due::Nothing || state.restart.is_some();
                 if is_wanted && state.event.is_none() {
-                    state.due = false;
-                    return Some(state.restart.take());
+                    let due = std::mem::take(&mut state.due);
+                    let from = match state.restart.take() {
+                        Some(version) => From::Version(version),
+                        None if due == Due::Again => From::LastEvent,
+                        None => From::Here,
+                    };
+                    let changes = state.changes;
+                    return Some(Next { from, changes });
                 }
             }
             self.notify.notified().await;
         }
     }
 
-    /// The next event, made since the last [`Self::next`]. It is dropped if the story begins anew meanwhile.
-    pub(crate) fn tell(&self, message: Arc<Publish>, version: u64) {
+    /// The next event, made since the [`Self::next`] that said `changes`. It is dropped if the story begins anew, and made
+    /// again if entries changed meanwhile.
+    pub(crate) fn tell(&self, message: Arc<Publish>, version: u64, changes: u64) {
         let mut state = self.lock();
-        if state.options.is_some() && state.restart.is_none() {
+        if state.options.is_none() || state.restart.is_some() {
+            return;
+        }
+        if state.changes == changes {
             state.event = Some(Event { message, version });
+        } else {
+            state.due = Due::Again;
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::room_of;
 use super::wire::{AskChanges, ChangedConversation, Changes, Conversation, Prefer};
-use crate::delivery::reader::Reader;
+use crate::delivery::reader::{From, Reader};
 use crate::plugin::peer::Peer;
 use crate::plugin::{ChatPlugin, json_publish};
 use crate::render::Line;
@@ -100,14 +100,19 @@ impl ChatPlugin {
         };
         let packet = reader.client.packet_bytes_max.map(crate::plugin::size);
         let bytes = packet.map_or(EVENT_BYTES, |packet| (packet / 4).min(EVENT_BYTES));
-        let mut position = Position::Since(0);
+        let (mut position, mut before) = (Position::Since(0), Position::Since(0));
         let mut unread: Option<HashMap<ConversationId, u64>> = None;
         let (mut more, mut pause) = (false, PAUSE_MIN);
-        while let Some(restart) = reader.account().next(more).await {
-            if let Some(version) = restart {
-                position = Position::Since(version);
-                unread = None;
+        while let Some(next) = reader.account().next(more).await {
+            match next.from {
+                From::Version(version) => {
+                    position = Position::Since(version);
+                    unread = None;
+                }
+                From::LastEvent => position = before,
+                From::Here => {}
             }
+            before = position;
             let size = (EVENT_CONVERSATIONS, bytes);
             let synced = self.service.sync(actor, position, size).await?;
             position = synced.next;
@@ -126,7 +131,9 @@ impl ChatPlugin {
                 let badge = (!more).then(|| counts.values().sum());
                 let event = changes(synced, badge)?;
                 let message = json_publish(topics::ACCOUNT_TOPIC, &event);
-                reader.account().tell(Arc::new(message), version);
+                reader
+                    .account()
+                    .tell(Arc::new(message), version, next.changes);
                 reader.client.wake();
                 pause = (pause * 2).min(PAUSE_MAX);
             } else {

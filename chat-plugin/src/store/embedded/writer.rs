@@ -18,6 +18,7 @@ use broker::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
 use broker::store::recover::CommitRow;
 use broker::store::watermark::Watermark;
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
+use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -60,7 +61,7 @@ pub(super) struct Writer<K> {
     /// Number of own countable entries by `cid uid`, as far as the engine has them.
     owns: Cache<[u8; 33], u64>,
     /// For whom a conversation is clean.
-    cleans: Cache<ConversationId, Arc<HashSet<UserId>>>,
+    cleans: Cache<ConversationId, Arc<HashSet<UserId>>, Members>,
     /// Since when something relaxed waits to become durable.
     relaxed_since: Option<Duration>,
     /// Relaxed commits that no durable one has followed.
@@ -69,6 +70,16 @@ pub(super) struct Writer<K> {
     reports: Option<usize>,
     closing: Option<Reply<()>>,
     group: Group,
+}
+
+/// A set of members weighs what it holds.
+#[derive(Clone)]
+struct Members;
+
+impl Weighter<ConversationId, Arc<HashSet<UserId>>> for Members {
+    fn weight(&self, _: &ConversationId, members: &Arc<HashSet<UserId>>) -> u64 {
+        1 + members.len() as u64
+    }
 }
 
 /// What has been gathered for the next commit.
@@ -151,7 +162,7 @@ impl<K: KvEngine> Writer<K> {
             last,
             clock_start,
             owns: Cache::new(owns_max),
-            cleans: Cache::new(owns_max / 2),
+            cleans: Cache::with_weighter(owns_max / 2, owns_max as u64, Members),
             relaxed_since: None,
             relaxed_rows: false,
             reports: None,

@@ -45,9 +45,10 @@ impl<K: KvEngine> Writer<K> {
             }
             let key = keys::member(*conversation, user);
             self.put(tables::CLEAN, &key, values::EMPTY.to_vec());
-            let mut clean = HashSet::clone(&clean);
-            clean.insert(user);
-            self.cleans.insert(*conversation, Arc::new(clean));
+            drop(clean); // so that it is changed in place
+            if let Some(mut clean) = self.cleans.get_mut(conversation) {
+                Arc::make_mut(&mut clean).insert(user);
+            }
         }
         Ok(version)
     }
@@ -57,8 +58,14 @@ impl<K: KvEngine> Writer<K> {
         &mut self,
         conversation: ConversationId,
     ) -> Result<(), StoreError> {
-        for user in self.clean(conversation)?.iter() {
-            self.changed(*user, conversation)?;
+        let clean = self.clean(conversation)?;
+        if clean.is_empty() {
+            return Ok(());
+        }
+        self.cleans.insert(conversation, Arc::default());
+        for user in clean.iter() {
+            self.remove(tables::CLEAN, &keys::member(conversation, *user));
+            self.move_version(*user, conversation)?;
         }
         Ok(())
     }
@@ -82,6 +89,14 @@ impl<K: KvEngine> Writer<K> {
         conversation: ConversationId,
     ) -> Result<(), StoreError> {
         self.make_dirty(user, conversation)?;
+        self.move_version(user, conversation)
+    }
+
+    fn move_version(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<(), StoreError> {
         let Some(before) = self.account_version(user)? else {
             return Ok(());
         };
@@ -138,10 +153,11 @@ impl<K: KvEngine> Writer<K> {
     fn make_dirty(&mut self, user: UserId, conversation: ConversationId) -> Result<(), StoreError> {
         let clean = self.clean(conversation)?;
         if clean.contains(&user) {
+            drop(clean); // so that it is changed in place
             self.remove(tables::CLEAN, &keys::member(conversation, user));
-            let mut clean = HashSet::clone(&clean);
-            clean.remove(&user);
-            self.cleans.insert(conversation, Arc::new(clean));
+            if let Some(mut clean) = self.cleans.get_mut(&conversation) {
+                Arc::make_mut(&mut clean).remove(&user);
+            }
         }
         Ok(())
     }
