@@ -259,12 +259,13 @@ impl Flow {
     /// These entries are not what they were: what was read of them is not handed out.
     pub(crate) fn changed(&mut self, seqs: &[Seq]) {
         self.stale |= self.loading;
-        let (first, last) = (self.page.front(), self.page.back());
-        if let (Some(first), Some(last)) = (first, last) {
-            let held = first.entry.seq..=last.entry.seq;
-            if seqs.iter().any(|seq| held.contains(seq)) {
-                self.drop_page();
-            }
+        let is_old = |line: &Arc<Line>| {
+            let entry = &line.entry;
+            // An edit shows no more than the message that it edits.
+            seqs.contains(&entry.seq) || entry.target.is_some_and(|target| seqs.contains(&target))
+        };
+        if self.page.iter().any(is_old) {
+            self.drop_page();
         }
     }
 
