@@ -31,7 +31,8 @@ const CLEAR: u8 = 4;
 /// The last bytes of each commit.
 const TRAILER: [u8; 4] = *b"FJL\x03";
 /// What a disk writes at once, or not at all.
-const PAGE: u64 = 4_096;
+const PAGE: usize = 4_096;
+const ZEROS: [u8; PAGE] = [0; PAGE];
 /// Of the key of a [`CommitRow`], and of its value.
 const COMMIT_KEY_BYTES: u16 = 6;
 const COMMIT_VALUE_BYTES: u32 = 17;
@@ -291,12 +292,12 @@ impl Tail {
         let mut page = Vec::new();
         loop {
             page.clear();
-            let bytes = PAGE - at % PAGE;
+            let bytes = PAGE as u64 - at % PAGE as u64;
             (&mut reader).take(bytes).read_to_end(&mut page)?;
             if page.is_empty() {
                 return Ok(tail);
             }
-            if page.iter().all(|byte| *byte == 0) {
+            if ZEROS.starts_with(&page) {
                 zero_pages = true;
                 at += page.len() as u64;
                 last = [0; 4];
@@ -330,7 +331,6 @@ mod tests {
 
     const ONE: Table = Table::new(1, "one");
     const TWO: Table = Table::new(2, "two");
-    const PAGE: usize = super::PAGE as usize;
 
     fn directory(path: &Path) -> Directory {
         let format = Format {
