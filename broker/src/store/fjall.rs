@@ -36,7 +36,8 @@ impl FjallEngine {
     /// Opens the database in a locked directory; makes it only if the directory is new, or loss is accepted.
     ///
     /// # Errors
-    /// [`EngineError::Corrupt`] if its files are missing or make no sense, [`EngineError::Io`] if they cannot be read.
+    /// [`EngineError::Corrupt`] if its files are missing or make no sense, [`EngineError::Behind`] if a torn commit was
+    /// acknowledged, [`EngineError::Io`] if they cannot be read.
     pub fn open(directory: &Directory, options: &OpenOptions) -> Result<Self, EngineError> {
         let path = directory.engine_path();
         let may_create = directory.is_new() || options.accept_loss;
@@ -47,7 +48,7 @@ impl FjallEngine {
             )));
         }
         if path.exists() {
-            journal::cut_torn_end(&path)?;
+            journal::cut_torn_end(directory, options.accept_loss)?;
         }
         let required = |table| !options.accept_loss && directory.has(table);
         super::kv::guarded(|| Self::open_at(path.clone(), options, required))

@@ -6,7 +6,8 @@ use super::watermark::Watermark;
 /// Schema and commit number: the table that every store has.
 pub const META: Table = Table::new(0x00, "meta");
 const SCHEMA_KEY: &[u8] = b"schema";
-const COMMIT_KEY: &[u8] = b"commit";
+/// The key of a [`CommitRow`].
+pub(super) const COMMIT_KEY: &[u8] = b"commit";
 /// The format byte of the meta rows.
 const FORMAT: u8 = 1;
 
@@ -29,7 +30,7 @@ impl CommitRow {
         });
     }
 
-    fn read(value: &[u8]) -> Result<Self, EngineError> {
+    pub(super) fn read(value: &[u8]) -> Result<Self, EngineError> {
         let fields = |value: &[u8]| {
             let (number, rest) = value.strip_prefix(&[FORMAT])?.split_first_chunk()?;
             Some(Self {

@@ -1,21 +1,28 @@
-//! The end of fjall's journal after a power cut.
+//! The end of fjall's journal after a power cut or a kill.
 //!
-//! A disk may write the pages of an unfinished commit in any order. fjall drops a commit whose end is missing, but refuses
-//! the whole journal where the end is there and a page in the middle is not: the checksum is wrong then, and it cannot
-//! know that nothing was acknowledged. The commit watermark can tell, so such an end is cut off before fjall looks. Damage
-//! with other commits behind it is left to fjall, which refuses.
+//! A disk may write the pages of an unfinished commit in any order. fjall drops whatever follows a commit that makes no
+//! sense, silently, and refuses the whole journal where only a checksum is wrong: it cannot know what was acknowledged. So
+//! the newest journal is read before fjall looks:
+//!
+//! 1. A torn last commit is cut off: one that the file ends before, or in which a page was never written.
+//! 2. Anything else is damage, of which nobody knows whether it was acknowledged. It is refused before anything is changed;
+//!    where loss is accepted, the journal is cut before the first commit that is not whole.
+//!
+//! What is cut off is kept beside the journal. Journals before the newest one were synced and are left to fjall.
 //!
 //! A commit in the journal: `1` items[4] number[8]; per item `2` type[1] compression[1] table[8] key length[2] value
 //! length[4] stored length[4] key value, or `4` table[8]; `3` xxh3 of the items[8] `FJL` 3. All numbers are little-endian.
+//! Behind the last commit there may be zeros: fjall makes the file longer before it writes.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::store::directory::unavailable;
+use crate::store::directory::{Directory, sync_directory, unavailable};
 use crate::store::kv::EngineError;
+use crate::store::recover::{COMMIT_KEY, CommitRow};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -23,27 +30,97 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 /// The last bytes of each commit.
 const TRAILER: [u8; 4] = *b"FJL\x03";
+/// What a disk writes at once, or not at all.
+const PAGE: usize = 4_096;
+const ZEROS: [u8; PAGE] = [0; PAGE];
+/// Of the key of a [`CommitRow`], and of its value.
+const COMMIT_KEY_BYTES: u16 = 6;
+const COMMIT_VALUE_BYTES: u32 = 17;
 
-/// Cuts the journal of a closed database off before its last commit, if that one is torn.
+/// Cuts the newest journal of a closed database off before its last commit, if that one is torn; before the first one that
+/// is not whole, if loss is accepted.
 ///
 /// # Errors
-/// [`EngineError::Io`] if the journal cannot be read or cut.
-pub(super) fn cut_torn_end(database: &Path) -> Result<(), EngineError> {
-    let Some(path) = newest(database).map_err(|error| unavailable(database, &error))? else {
+/// [`EngineError::Corrupt`] if it is damaged, [`EngineError::Behind`] if acknowledged data would be missing: then nothing
+/// was changed. [`EngineError::Io`] if it cannot be read or cut.
+pub(super) fn cut_torn_end(directory: &Directory, accept_loss: bool) -> Result<(), EngineError> {
+    let database = directory.engine_path();
+    let Some(path) = newest(&database).map_err(|error| unavailable(&database, &error))? else {
         return Ok(());
     };
     let io = |error: io::Error| unavailable(&path, &error);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(io)?;
-    let Some(at) = torn_end(&mut file).map_err(io)? else {
+    let mut file = File::open(&path).map_err(io)?;
+    let Some(damage) = find_damage(&mut file).map_err(io)? else {
         return Ok(());
     };
-    tracing::warn!(journal = %path.display(), at, "the last commit is torn and was cut off: a power cut, unless acknowledged data is missing");
-    file.set_len(at).map_err(io)?;
+    if !accept_loss {
+        damage.check(&path, directory)?;
+    }
+    let torn = keep(&mut file, &damage, &path)?;
+    tracing::warn!(
+        journal = %path.display(),
+        commit = damage.whole + 1,
+        at = damage.start,
+        bytes = damage.end - damage.start,
+        kept = %torn.display(),
+        "{}",
+        if damage.is_torn {
+            "the last commit was not written completely and was cut off"
+        } else {
+            "the journal is damaged and was cut off, as accepted"
+        }
+    );
+    let file = OpenOptions::new().write(true).open(&path).map_err(io)?;
+    file.set_len(damage.start).map_err(io)?;
     file.sync_all().map_err(io)
+}
+
+/// The first commit that is not whole, and what is behind it.
+struct Damage {
+    /// Commits before it.
+    whole: u64,
+    /// The highest number in a commit row before it.
+    number: Option<u64>,
+    start: u64,
+    /// Behind it there are only zeros.
+    end: u64,
+    /// It is the last one, and was never written completely.
+    is_torn: bool,
+}
+
+impl Damage {
+    /// Whether it may be cut off without asking.
+    fn check(&self, path: &Path, directory: &Directory) -> Result<(), EngineError> {
+        if !self.is_torn {
+            return Err(EngineError::Corrupt(format!(
+                "{}: commit {} of this journal, at byte {} of {}, is damaged, and not as an unfinished last one would be: acknowledged data may be lost (`mqchat serve --accept-loss` cuts here)",
+                path.display(),
+                self.whole + 1,
+                self.start,
+                self.end,
+            )));
+        }
+        match (self.number, directory.watermark()?.known()) {
+            (Some(found), Some(known)) if found < known => {
+                Err(EngineError::Behind { found, known })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Copies what will be cut off to a file beside the journal.
+fn keep(file: &mut File, damage: &Damage, journal: &Path) -> Result<PathBuf, EngineError> {
+    let path = journal.with_extension("jnl.torn");
+    let mut copy = || {
+        file.seek(SeekFrom::Start(damage.start))?;
+        let mut torn = File::create(&path)?;
+        io::copy(&mut file.take(damage.end - damage.start), &mut torn)?;
+        torn.sync_all()
+    };
+    copy().map_err(|error| unavailable(&path, &error))?;
+    journal.parent().map_or(Ok(()), sync_directory)?;
+    Ok(path)
 }
 
 /// The journal that was written last.
@@ -63,102 +140,108 @@ fn newest(database: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Where the last commit begins, if it is torn in a way that fjall refuses.
-fn torn_end(file: &mut File) -> io::Result<Option<u64>> {
-    let mut reader = BufReader::new(&mut *file);
-    let mut start = 0;
-    let trailers = loop {
-        match read_commit(&mut reader) {
-            Ok(Found::Whole) => start = reader.stream_position()?,
-            Ok(Found::Unfinished) => return Ok(None),
-            Ok(Found::WrongSum) => break 0,
-            Ok(Found::WrongItems) => {
-                reader.seek(SeekFrom::Start(start))?;
-                break 1;
+fn find_damage(file: &mut File) -> io::Result<Option<Damage>> {
+    let mut reader = BufReader::new(file);
+    let (mut start, mut whole, mut number) = (0, 0, None);
+    let found = loop {
+        match read_commit(&mut reader, &mut number) {
+            Ok(Found::Whole) => {
+                start = reader.stream_position()?;
+                whole += 1;
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Ok(other) => break other,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break Found::Nonsense,
             Err(error) => return Err(error),
         }
     };
-    let is_last = count_trailers(reader, trailers + 1)? <= trailers;
-    Ok(is_last.then_some(start))
+    let read_to = reader.stream_position()?;
+    reader.seek(SeekFrom::Start(start))?;
+    let tail = Tail::read(reader, start, read_to)?;
+    if tail.end == start {
+        return Ok(None);
+    }
+    let is_torn = match found {
+        Found::WrongEnd => tail.has_hole && tail.end <= read_to,
+        // It breaks off. What a client wrote may look like a trailer, but that was read as the value it is.
+        _ if !tail.ends_whole => tail.trailers_behind == 0,
+        // The one trailer may be its own.
+        _ => tail.has_hole && tail.trailers == 1,
+    };
+    Ok(Some(Damage {
+        whole,
+        number,
+        start,
+        end: tail.end,
+        is_torn,
+    }))
 }
 
 /// What stands where a commit should.
 enum Found {
     Whole,
-    /// No commit, or one that breaks off: fjall drops it.
-    Unfinished,
-    /// The end of the commit was read, but the items are not those that were written.
-    WrongSum,
-    /// They make no sense.
-    WrongItems,
+    /// Its end was read, but is not that of these items.
+    WrongEnd,
+    /// No commit, or one that breaks off.
+    Nonsense,
 }
 
-fn read_commit(reader: &mut impl Read) -> io::Result<Found> {
+/// `number` is raised to that of the commit row, if there is one and the commit is whole.
+fn read_commit(reader: &mut impl Read, number: &mut Option<u64>) -> io::Result<Found> {
     if byte(reader)? != START {
-        return Ok(Found::Unfinished);
+        return Ok(Found::Nonsense);
     }
     let mut left = u32::from_le_bytes(array(reader)?);
     let _number: [u8; 8] = array(reader)?;
-    let mut sum = Xxh3::new();
+    let (mut sum, mut row) = (Xxh3::new(), None);
     loop {
         let tag = byte(reader)?;
         match tag {
-            END => {
+            END if left == 0 => {
                 let expected = u64::from_le_bytes(array(reader)?);
-                return Ok(if array(reader)? != TRAILER {
-                    Found::Unfinished
-                } else if left > 0 {
-                    Found::WrongItems
-                } else if sum.digest() == expected {
-                    Found::Whole
-                } else {
-                    Found::WrongSum
+                return Ok(match array(reader)? {
+                    TRAILER if sum.digest() == expected => {
+                        *number = row.max(*number);
+                        Found::Whole
+                    }
+                    [.., 0] => Found::Nonsense,
+                    _ => Found::WrongEnd,
                 });
             }
-            ITEM | CLEAR if left == 0 => return Ok(Found::WrongItems),
-            ITEM => {
-                let head: [u8; 20] = array(reader)?;
-                let [
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    k0,
-                    k1,
-                    v0,
-                    v1,
-                    v2,
-                    v3,
-                    s0,
-                    s1,
-                    s2,
-                    s3,
-                ] = head;
-                let value = u32::from_le_bytes([v0, v1, v2, v3]);
-                if value != u32::from_le_bytes([s0, s1, s2, s3]) {
-                    return Ok(Found::WrongItems); // we do not compress
+            ITEM if left > 0 => {
+                sum.update(&[tag]);
+                let _type_and_compression: [u8; 2] = read_summed(reader, &mut sum)?;
+                let _table: [u8; 8] = read_summed(reader, &mut sum)?;
+                let key = u16::from_le_bytes(read_summed(reader, &mut sum)?);
+                let value = u32::from_le_bytes(read_summed(reader, &mut sum)?);
+                let stored = u32::from_le_bytes(read_summed(reader, &mut sum)?);
+                if stored != value {
+                    return Ok(Found::Nonsense); // we do not compress
                 }
-                sum.update(&[tag]);
-                sum.update(&head);
-                let bytes = u64::from(u16::from_le_bytes([k0, k1])) + u64::from(value);
-                hash(reader, bytes, &mut sum)?;
+                if (key, value) == (COMMIT_KEY_BYTES, COMMIT_VALUE_BYTES) {
+                    let key: [u8; COMMIT_KEY_BYTES as usize] = read_summed(reader, &mut sum)?;
+                    let value: [u8; COMMIT_VALUE_BYTES as usize] = read_summed(reader, &mut sum)?;
+                    // A row of another table may have such a key: its number cannot lower that of the others.
+                    if key == COMMIT_KEY {
+                        row = row.max(CommitRow::read(&value).ok().map(|row| row.number));
+                    }
+                } else {
+                    hash(reader, u64::from(key) + u64::from(value), &mut sum)?;
+                }
             }
-            CLEAR => {
+            CLEAR if left > 0 => {
                 sum.update(&[tag]);
-                hash(reader, 8, &mut sum)?;
+                let _table: [u8; 8] = read_summed(reader, &mut sum)?;
             }
-            _ => return Ok(Found::Unfinished),
+            _ => return Ok(Found::Nonsense),
         }
         left -= 1;
     }
+}
+
+fn read_summed<const N: usize>(reader: &mut impl Read, sum: &mut Xxh3) -> io::Result<[u8; N]> {
+    let bytes = array(reader)?;
+    sum.update(&bytes);
+    Ok(bytes)
 }
 
 fn byte(reader: &mut impl Read) -> io::Result<u8> {
@@ -185,54 +268,108 @@ fn hash(reader: &mut impl Read, mut bytes: u64, sum: &mut Xxh3) -> io::Result<()
     Ok(())
 }
 
-/// How many trailers of commits follow; counts to `enough`. What a client wrote may look like one: then there is one too
-/// many, and nothing is cut.
-fn count_trailers(reader: impl BufRead, enough: u32) -> io::Result<u32> {
-    let (mut found, mut last) = (0, [0; 4]);
-    for byte in reader.bytes() {
-        let [_, b, c, d] = last;
-        last = [b, c, d, byte?];
-        found += u32::from(last == TRAILER);
-        if found == enough {
-            break;
+/// What a journal holds from a commit on that is not whole.
+#[derive(Default)]
+struct Tail {
+    /// Behind the last byte that is not zero.
+    end: u64,
+    /// It ends with the end of a commit.
+    ends_whole: bool,
+    /// A page before its end is zero, as far as it is part of the tail: it was never written.
+    has_hole: bool,
+    trailers: u64,
+    /// Of these, behind where reading the commit stopped.
+    trailers_behind: u64,
+}
+
+impl Tail {
+    fn read(mut reader: impl Read, start: u64, read_to: u64) -> io::Result<Self> {
+        let mut tail = Self {
+            end: start,
+            ..Self::default()
+        };
+        let (mut at, mut last, mut zero_pages) = (start, [0; 4], false);
+        let mut page = Vec::new();
+        loop {
+            page.clear();
+            let bytes = PAGE as u64 - at % PAGE as u64;
+            (&mut reader).take(bytes).read_to_end(&mut page)?;
+            if page.is_empty() {
+                return Ok(tail);
+            }
+            if ZEROS.starts_with(&page) {
+                zero_pages = true;
+                at += page.len() as u64;
+                last = [0; 4];
+                continue;
+            }
+            tail.has_hole |= zero_pages;
+            for byte in &page {
+                at += 1;
+                let [_, b, c, d] = last;
+                last = [b, c, d, *byte];
+                if *byte != 0 {
+                    tail.end = at;
+                    tail.ends_whole = last == TRAILER;
+                }
+                if last == TRAILER {
+                    tail.trailers += 1;
+                    tail.trailers_behind += u64::from(at > read_to);
+                }
+            }
         }
     }
-    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::OpenOptions as Options;
-    use crate::store::directory::{Directory, Format};
+    use crate::store::directory::Format;
     use crate::store::fjall::FjallEngine;
     use crate::store::kv::{KvBatch, KvEngine as _, Table};
 
     const ONE: Table = Table::new(1, "one");
     const TWO: Table = Table::new(2, "two");
-    const PAGE: usize = 4_096;
 
-    fn open(path: &Path) -> Result<FjallEngine, EngineError> {
+    fn directory(path: &Path) -> Directory {
         let format = Format {
             marker: "MARKER",
             title: "test 1",
             watermark: *b"testtest",
         };
+        Directory::open(path, format, "fjall").unwrap()
+    }
+
+    fn try_open(path: &Path, accept_loss: bool) -> Result<FjallEngine, EngineError> {
         let options = Options {
             tables: &[ONE, TWO],
             memory_bytes: 1 << 20,
-            accept_loss: false,
+            accept_loss,
         };
-        let mut directory = Directory::open(path, format, "fjall")?;
+        let mut directory = directory(path);
         let engine = FjallEngine::open(&directory, &options)?;
         directory.set_ready(options.tables)?;
         Ok(engine)
+    }
+
+    fn open(path: &Path) -> FjallEngine {
+        try_open(path, false).unwrap()
     }
 
     fn commit(engine: &FjallEngine, number: u8, value: &[u8]) {
         let mut batch = KvBatch::default();
         batch.put(ONE, &[number], value);
         batch.put(TWO, &[number], &[number; 300]);
+        let row = CommitRow {
+            number: number.into(),
+            clock_ms: 0,
+        };
+        let mut rows = KvBatch::default();
+        row.put(&mut rows);
+        for (_, key, value) in rows.lines() {
+            batch.put(TWO, key, value.unwrap());
+        }
         engine.commit_durable(&batch).unwrap();
     }
 
@@ -245,51 +382,146 @@ mod tests {
             .collect()
     }
 
-    /// A journal with three commits, of which the second and the last have some pages: where they begin, and its bytes.
-    fn three_commits(path: &Path) -> (Vec<usize>, PathBuf, Vec<u8>) {
-        drop(open(path).unwrap());
-        let engine = open(path).unwrap(); // a journal that exists is not made longer before it is written
-        let journal = newest(&path.join("fjall")).unwrap().unwrap();
-        let len = || usize::try_from(journal.metadata().unwrap().len()).unwrap();
-        let mut starts = Vec::new();
-        for (number, bytes) in [(1, 10), (2, 5 * PAGE), (3, 5 * PAGE)] {
-            starts.push(len());
-            commit(&engine, number, &vec![number; bytes]);
-        }
-        drop(engine);
-        let bytes = std::fs::read(&journal).unwrap();
-        (starts, journal, bytes)
+    /// A store with three commits in its journal, of which the second and the last have some pages.
+    struct World {
+        _home: tempfile::TempDir,
+        path: PathBuf,
+        journal: PathBuf,
+        /// Where the commits begin.
+        starts: Vec<usize>,
+        bytes: Vec<u8>,
     }
 
-    #[test]
-    fn a_hole_in_the_last_commit_loses_that_commit_only() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("store");
-        let (starts, journal, whole) = three_commits(&path);
-        let last = starts[2];
-        for at in (last..whole.len()).step_by(PAGE / 2) {
-            let mut torn = whole.clone();
-            let to = (at + PAGE).min(whole.len());
-            torn[at..to].fill(0);
-            std::fs::write(&journal, &torn).unwrap();
-            let engine = open(&path).unwrap_or_else(|error| panic!("hole at {at}: {error}"));
-            assert_eq!(commits(&engine), [1, 2], "hole at {at}");
+    impl World {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let path = home.path().join("store");
+            drop(open(&path));
+            let engine = open(&path); // a journal that exists is not made longer before it is written
+            let journal = newest(&path.join("fjall")).unwrap().unwrap();
+            let len = || usize::try_from(journal.metadata().unwrap().len()).unwrap();
+            let mut starts = Vec::new();
+            for (number, bytes) in [(1, 10), (2, 5 * PAGE), (3, 5 * PAGE)] {
+                starts.push(len());
+                commit(&engine, number, &vec![number; bytes]);
+            }
+            drop(engine);
+            Self {
+                bytes: std::fs::read(&journal).unwrap(),
+                _home: home,
+                path,
+                journal,
+                starts,
+            }
+        }
+
+        fn write(&self, bytes: &[u8]) {
+            std::fs::write(&self.journal, bytes).unwrap();
+        }
+
+        /// The journal with a page never written, the first whole one at or behind a byte.
+        fn with_hole(&self, at: usize) -> Vec<u8> {
+            let mut torn = self.bytes.clone();
+            let at = at.next_multiple_of(PAGE);
+            torn[at..at + PAGE].fill(0);
+            torn
+        }
+
+        fn torn(&self) -> PathBuf {
+            self.journal.with_extension("jnl.torn")
+        }
+
+        fn assert_refused(&self, bytes: &[u8]) {
+            self.write(bytes);
+            let error = try_open(&self.path, false).err().unwrap().to_string();
+            let journal = self.journal.display().to_string();
+            assert!(error.starts_with(&journal), "{error}");
+            assert!(error.contains("--accept-loss` cuts here"), "{error}");
+            assert_eq!(std::fs::read(&self.journal).unwrap(), bytes);
+            assert!(!self.torn().exists());
+        }
+
+        /// Opens with the journal cut off before a commit, and the rest beside it.
+        fn assert_cut(&self, bytes: &[u8], accept_loss: bool, commit_index: usize) {
+            let start = self.starts[commit_index];
+            let expected = [1, 2, 3];
+            self.write(bytes);
+            let engine = try_open(&self.path, accept_loss).unwrap();
+            assert_eq!(commits(&engine), expected[..commit_index]);
+            let mut kept = std::fs::read(self.torn()).unwrap();
+            kept.resize(bytes.len() - start, 0);
+            assert_eq!(kept, bytes[start..]);
             commit(&engine, 4, b"later");
             drop(engine);
-            assert_eq!(commits(&open(&path).unwrap()), [1, 2, 4], "hole at {at}");
+            assert_eq!(commits(&open(&self.path)).last(), Some(&4));
         }
     }
 
     #[test]
-    fn a_hole_before_another_commit_is_damage() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("store");
-        let (starts, journal, mut bytes) = three_commits(&path);
-        let middle = starts[1] + 2 * PAGE;
-        bytes[middle..middle + 100].fill(0);
-        std::fs::write(&journal, &bytes).unwrap();
-        let error = open(&path).err().unwrap();
-        assert!(matches!(error, EngineError::Corrupt(_)), "{error}");
-        assert_eq!(std::fs::read(&journal).unwrap(), bytes, "nothing was cut");
+    fn an_unwritten_page_in_the_last_commit_loses_that_commit_only() {
+        let world = World::new();
+        let last = world.starts[2];
+        let pages = (last / PAGE * PAGE..world.bytes.len()).step_by(PAGE);
+        for page in pages {
+            let mut torn = world.bytes.clone();
+            let to = (page + PAGE).min(torn.len());
+            torn[page.max(last)..to].fill(0);
+            world.assert_cut(&torn, false, 2);
+        }
+    }
+
+    #[test]
+    fn a_last_commit_that_breaks_off_loses_that_commit_only() {
+        let world = World::new();
+        let (last, end) = (world.starts[2], world.bytes.len());
+        for at in (last + 1..end).step_by(1_000).chain(end - 20..end) {
+            world.assert_cut(&world.bytes[..at], false, 2);
+            let mut longer = world.bytes[..at].to_vec();
+            longer.resize(end + 10 * PAGE, 0);
+            world.assert_cut(&longer, false, 2);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_last_commit_is_refused_and_changes_nothing() {
+        let world = World::new();
+        let (last, end) = (world.starts[2], world.bytes.len());
+        let places = (last..last + 50).chain([last + 2 * PAGE]);
+        for at in places.chain(end - 20..end) {
+            for bit in 0..8 {
+                // The number of a commit is not in its checksum.
+                if (last + 5..last + 13).contains(&at) {
+                    continue;
+                }
+                let mut flipped = world.bytes.clone();
+                flipped[at] ^= 1 << bit;
+                world.assert_refused(&flipped);
+            }
+        }
+        let mut flipped = world.bytes.clone();
+        flipped[last + 2 * PAGE] ^= 1;
+        world.assert_cut(&flipped, true, 2);
+    }
+
+    #[test]
+    fn an_unwritten_page_before_the_last_commit_is_cut_where_loss_is_accepted() {
+        let world = World::new();
+        let torn = world.with_hole(world.starts[1] + 100);
+        world.assert_refused(&torn);
+        world.assert_cut(&torn, true, 1);
+    }
+
+    #[test]
+    fn a_torn_commit_that_was_acknowledged_is_not_cut() {
+        let world = World::new();
+        let torn = world.with_hole(world.starts[2] + 100);
+        world.write(&torn);
+        let mut watermark = directory(&world.path).watermark().unwrap();
+        watermark.write(3).unwrap();
+        let error = try_open(&world.path, false).err().unwrap();
+        assert_eq!(error, EngineError::Behind { found: 2, known: 3 });
+        assert_eq!(std::fs::read(&world.journal).unwrap(), torn);
+        watermark.write(2).unwrap();
+        world.assert_cut(&torn, false, 2);
     }
 }
