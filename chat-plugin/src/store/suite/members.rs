@@ -190,7 +190,7 @@ async fn intervals_follow_joining_and_leaving(world: World) {
 
     let leave = Change::Leave { user: uid(2) };
     append(&*store, change("leave2", 4, EntryKind::Left, leave)).await;
-    append(&*store, draft(cid(1), 1, "shown later", 5)).await;
+    append(&*store, draft(cid(1), 1, "shown-later", 5)).await;
     let all = Change::Join {
         user: uid(2),
         role: Role::Admin,
