@@ -15,7 +15,7 @@ use proto::ids::{ConversationId, Seq, UserId};
 use self::ring::Ring;
 pub use self::ring::RingLimits;
 use crate::domain::conversation::Conversation;
-use crate::domain::member::{Interval, Marks, Member};
+use crate::domain::member::{Interval, Marks, Member, Stretch};
 use crate::render::Line;
 use crate::store::{ChatStore, StoreError};
 
@@ -342,23 +342,32 @@ impl Live {
 
     /// The next stretch of the log that this user may see, from `seq` on; and up to where it must be looked up what the user
     /// sees of it, as something is hidden there, or happened after the user left.
-    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<(Interval, Seq)> {
+    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<(Stretch, Seq)> {
+        self.next_of(user, seq, Interval::visible)
+    }
+
+    /// The same of what waits for this user.
+    pub fn next_awaited(&self, user: UserId, seq: Seq) -> Option<(Stretch, Seq)> {
+        self.next_of(user, seq, Interval::awaited)
+    }
+
+    fn next_of(
+        &self,
+        user: UserId,
+        seq: Seq,
+        part: impl Fn(&Interval) -> Stretch,
+    ) -> Option<(Stretch, Seq)> {
         let state = self.state();
         let (member, marks) = state.members.get(&user)?;
-        let next = member
-            .intervals
-            .iter()
-            .find(|interval| seq <= interval.to)?;
-        let visible = Interval {
-            from: next.from.max(seq),
-            to: next.to,
-        };
-        let look_up = if visible.to == Seq::MAX {
+        let mut parts = member.intervals.iter().map(part);
+        let mut next = parts.find(|part| seq <= part.to)?;
+        next.from = next.from.max(seq);
+        let look_up = if next.to == Seq::MAX {
             marks.hidden
         } else {
-            visible.to
+            next.to
         };
-        Some((visible, look_up))
+        Some((next, look_up))
     }
 
     /// May this user see the entry at `seq`?

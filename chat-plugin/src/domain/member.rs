@@ -39,13 +39,42 @@ impl Role {
     }
 }
 
-/// A stretch of the log that a member may see.
+/// A part of the log, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// First entry.
+    pub from: Seq,
+    /// Last entry.
+    pub to: Seq,
+}
+
+/// One membership, from joining to leaving, with what may be seen of the time before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval {
-    /// First visible entry.
+    /// First visible entry, at or before the joining.
     pub from: Seq,
-    /// Last visible entry; [`Seq::MAX`] while a member.
+    /// The entry of this joining.
+    pub joined: Seq,
+    /// Last visible entry, that of the leaving; [`Seq::MAX`] while a member.
     pub to: Seq,
+}
+
+impl Interval {
+    /// What may be seen.
+    pub fn visible(&self) -> Stretch {
+        Stretch {
+            from: self.from,
+            to: self.to,
+        }
+    }
+
+    /// What waits for the member: not the history that the joining granted.
+    pub fn awaited(&self) -> Stretch {
+        Stretch {
+            from: self.joined,
+            to: self.to,
+        }
+    }
 }
 
 /// A member, present or former.
@@ -57,7 +86,7 @@ pub struct Member {
     pub role: Role,
     /// The entry of the first joining; zero for those with whom a direct conversation was made.
     pub joined: Seq,
-    /// What the member may see, ascending and disjoint; the last one is open while a member.
+    /// The memberships and what may be seen, ascending and disjoint; the last one is open while a member.
     pub intervals: Vec<Interval>,
 }
 
@@ -69,19 +98,15 @@ impl Member {
             .is_some_and(|last| last.to == Seq::MAX)
     }
 
-    /// What waits for this member: what may be seen, but for the history from before the first joining.
-    pub fn stretches(&self) -> impl Iterator<Item = Interval> {
-        let since_joining = |interval: &Interval| Interval {
-            from: interval.from.max(self.joined),
-            to: interval.to,
-        };
-        let stretches = self.intervals.iter().map(since_joining);
-        stretches.filter(|stretch| stretch.from <= stretch.to)
+    /// What waits for this member: what was or is said between a joining and the next leaving.
+    pub fn stretches(&self) -> impl Iterator<Item = Stretch> {
+        self.intervals.iter().map(Interval::awaited)
     }
 
     /// Did, or does, the entry at `seq` wait for this member?
     pub fn awaits(&self, seq: Seq) -> bool {
-        self.joined <= seq && self.sees(seq)
+        self.stretches()
+            .any(|stretch| stretch.from <= seq && seq <= stretch.to)
     }
 
     /// The first entry that waits for this member.
@@ -159,18 +184,36 @@ impl Marks {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_said_while_a_member_was_out_does_not_wait_for_that_member() {
-        let interval = |from, to| Interval {
+    fn member(intervals: [(u64, u64, u64); 2]) -> Member {
+        let interval = |(from, joined, to)| Interval {
             from: Seq::new(from),
+            joined: Seq::new(joined),
             to: Seq::new(to),
         };
-        let member = Member {
+        Member {
             user: UserId::new(0, [1; 10]),
             role: Role::Member,
             joined: Seq::new(5),
-            intervals: vec![interval(2, 8), interval(12, u64::MAX)],
-        };
+            intervals: intervals.map(interval).to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_history_that_a_return_grants_is_seen_and_does_not_wait() {
+        let member = member([(1, 5, 8), (9, 12, u64::MAX)]);
+        assert!((1..=14).all(|seq| member.sees(Seq::new(seq))));
+        let waits: Vec<u64> = (1..=14)
+            .filter(|seq| member.awaits(Seq::new(*seq)))
+            .collect();
+        assert_eq!(waits, [5, 6, 7, 8, 12, 13, 14]);
+        assert_eq!(member.first_place(), Seq::new(5));
+        let reached = |mark| member.reached(Seq::new(mark)).get();
+        assert_eq!([0, 4, 6, 8, 10, 13].map(reached), [4, 4, 6, 11, 11, 13]);
+    }
+
+    #[test]
+    fn what_was_said_while_a_member_was_out_does_not_wait_for_that_member() {
+        let member = member([(2, 5, 8), (12, 12, u64::MAX)]);
         assert!(
             member.sees(Seq::new(2)) && !member.awaits(Seq::new(2)),
             "history"

@@ -63,6 +63,7 @@ mod tests {
             joined: Seq::new(1),
             intervals: vec![Interval {
                 from: Seq::new(1),
+                joined: Seq::new(1),
                 to: Seq::MAX,
             }],
         }
@@ -122,6 +123,7 @@ mod tests {
         let mut gone = member(Role::Owner);
         gone.intervals = vec![Interval {
             from: Seq::new(1),
+            joined: Seq::new(1),
             to: Seq::new(5),
         }];
         assert!(!allows(ConversationKind::Group, &gone, Action::Send));

@@ -23,6 +23,7 @@ use super::{ChatPlugin, answer};
 use crate::service::marks::ReadMark;
 use crate::service::send::{Judged, Message};
 use crate::service::{Placed, Refusal, new_mid};
+use crate::store::StoreError;
 
 /// Messages appended at once for one connection.
 const BATCH_MAX: usize = 256;
@@ -316,7 +317,13 @@ impl ChatPlugin {
     /// not make durable gets no answer: the ticket is dropped, the connection closes, the client retries.
     fn refuse(&self, peer: &Peer, waiting: Waiting, refusal: &Refusal) {
         let Some(mut answer) = answer::refused(refusal) else {
-            tracing::error!(user = %peer.actor.user, %refusal, "a publish could not be made durable");
+            let user = peer.actor.user;
+            if let Refusal::Store(StoreError::ReadOnly(_)) = refusal {
+                // The store has told it once; each retry of each client comes here.
+                tracing::debug!(%user, %refusal, "a publish could not be made durable");
+            } else {
+                tracing::error!(%user, %refusal, "a publish could not be made durable");
+            }
             return;
         };
         tracing::debug!(user = %peer.actor.user, topic = %waiting.topic, error = %refusal.name(), "publish refused");

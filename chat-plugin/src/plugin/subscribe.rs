@@ -15,7 +15,7 @@ use crate::conversations::Live;
 use crate::delivery::reader::{LogSubscription, Missing, Reader};
 use crate::delivery::subscriptions::Options;
 use crate::domain::device::{Device, Subscription};
-use crate::store::{Durability, Move, StoreError};
+use crate::store::{Durability, Health, Move, StoreError};
 
 /// Filters that one session may hold below `chat/`.
 const SUBSCRIPTIONS_MAX: usize = 1_024;
@@ -120,6 +120,10 @@ impl ChatPlugin {
     ) -> Result<bool, StoreError> {
         let store = &self.service.store;
         if !wanted.stored {
+            // Known first: cursors need no room, and would stay behind without their device.
+            if let Health::ReadOnly(reason) = store.health() {
+                return Err(StoreError::ReadOnly(reason));
+            }
             let limit = super::size(self.service.config.devices_per_user_max);
             let devices = store.devices(peer.actor.user).await?;
             if devices.len() >= limit && !self.drop_expired(&devices).await? {

@@ -9,7 +9,7 @@ use proto::topics::rcpt_topic;
 
 use super::ReceiptLimits;
 use crate::conversations::Live;
-use crate::domain::member::{Interval, Marks, Member};
+use crate::domain::member::{Marks, Member, Stretch};
 use crate::plugin::json_publish;
 
 /// One event for one receiver; also what waits for a slow one.
@@ -155,7 +155,7 @@ impl Others {
 
     fn add(&mut self, member: &Member, marks: &Marks) {
         let (delivered, read) = (marks.delivered(), marks.read);
-        for Interval { from, to } in member.stretches() {
+        for Stretch { from, to } in member.stretches() {
             self.there.push(from, to);
             self.delivered.push(from, to.min(delivered));
             self.read.push(from, to.min(read));
@@ -218,6 +218,7 @@ impl Stretches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::member::{Interval, Role};
 
     fn event(moves: u8, counts: u64) -> Event {
         let user = |number| UserId::new(0, [number; 10]);
@@ -259,15 +260,16 @@ mod tests {
     #[test]
     fn a_member_who_was_out_is_counted_where_he_was_in() {
         let user = |number| UserId::new(0, [number; 10]);
-        let member = |number, joined, intervals: &[(u64, u64)]| {
-            let interval = |(from, to): &(u64, u64)| Interval {
-                from: Seq::new(*from),
+        let member = |number, intervals: &[(u64, u64)]| {
+            let interval = |(joined, to): &(u64, u64)| Interval {
+                from: Seq::new(1),
+                joined: Seq::new(*joined),
                 to: Seq::new(*to),
             };
             Member {
                 user: user(number),
-                role: crate::domain::member::Role::Member,
-                joined: Seq::new(joined),
+                role: Role::Member,
+                joined: Seq::new(intervals[0].0),
                 intervals: intervals.iter().map(interval).collect(),
             }
         };
@@ -276,10 +278,10 @@ mod tests {
             read: Seq::new(read),
             ..Marks::default()
         };
-        let in_and_out = member(1, 2, &[(2, 4), (8, u64::MAX)]);
-        let always = member(2, 1, &[(1, u64::MAX)]);
-        let late = member(3, 9, &[(1, u64::MAX)]);
-        let sender = member(0, 1, &[(1, u64::MAX)]);
+        let in_and_out = member(1, &[(2, 4), (8, u64::MAX)]);
+        let always = member(2, &[(1, u64::MAX)]);
+        let late = member(3, &[(9, u64::MAX)]);
+        let sender = member(0, &[(1, u64::MAX)]);
         let members = [
             (in_and_out, at(4, 3)),
             (always, at(9, 9)),

@@ -67,6 +67,7 @@ mod tests {
             joined: Seq::new(joined),
             intervals: vec![Interval {
                 from: Seq::new(1),
+                joined: Seq::new(joined),
                 to,
             }],
         }

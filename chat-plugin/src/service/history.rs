@@ -11,7 +11,7 @@ use crate::conversations::{Live, Sight};
 use crate::domain::account::Preferences;
 use crate::domain::conversation::Conversation;
 use crate::domain::entry::Entry;
-use crate::domain::member::{Interval, Marks, Member};
+use crate::domain::member::{Interval, Marks, Member, Stretch};
 use crate::names::Profile;
 use crate::receipts::Others;
 use crate::store::PageRange;
@@ -147,7 +147,7 @@ impl Service {
         let stretches = visible(&sight.member.intervals, low, high);
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = bytes.clamp(1, HISTORY_BYTES);
-        let mut order: Vec<&Interval> = stretches.iter().collect();
+        let mut order: Vec<&Stretch> = stretches.iter().collect();
         if newest {
             order.reverse();
         }
@@ -376,14 +376,14 @@ fn has_reactions(entry: &Entry) -> bool {
 }
 
 /// The parts of `[low, high]` that these intervals show.
-fn visible(intervals: &[Interval], low: Seq, high: Seq) -> Vec<Interval> {
-    let cut = |interval: &Interval| Interval {
+fn visible(intervals: &[Interval], low: Seq, high: Seq) -> Vec<Stretch> {
+    let cut = |interval: &Interval| Stretch {
         from: interval.from.max(low),
         to: interval.to.min(high),
     };
     intervals
         .iter()
         .map(cut)
-        .filter(|interval| interval.from <= interval.to)
+        .filter(|stretch| stretch.from <= stretch.to)
         .collect()
 }

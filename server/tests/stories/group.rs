@@ -180,6 +180,61 @@ fn a_removed_member_gets_the_removal_last() {
 }
 
 #[test]
+fn who_comes_back_to_a_group_that_shows_all_gets_nothing_that_was_said_meanwhile() {
+    for (version, history) in VERSIONS
+        .into_iter()
+        .flat_map(|version| [json!("all"), json!({"last": 3})].map(|history| (version, history)))
+    {
+        let server = Server::dev();
+        let connect = |name| {
+            let mut client = Login::new(name).version(version).connect(server.address());
+            client.subscribe("chat/me/in/+");
+            client
+        };
+        let mut bob = connect("bob");
+        let mut alice = Login::new("alice")
+            .version(version)
+            .connect(server.address());
+        let request = json!({"title": "open", "members": ["@bob"], "history": history});
+        let group = alice.call("conv.create", &request).unwrap();
+        let cid = group["cid"].as_str().unwrap();
+        let to = format!("chat/to/{cid}");
+        alice.publish(&to, "2");
+        let member = json!({"cid": cid, "member": "@bob"});
+        alice.call("conv.remove", &member).unwrap();
+        for text in ["4", "5", "6"] {
+            alice.publish(&to, text);
+        }
+        let status = |client: &mut Client, seq: u64| {
+            let message = json!({"cid": cid, "seq": seq});
+            let status = client.call("msg.status", &message).unwrap();
+            ["delivered", "read", "of"].map(|what| status[what].as_u64().unwrap())
+        };
+        assert_eq!(status(&mut alice, 5), [0, 0, 0]);
+        let members = json!({"cid": cid, "members": ["@bob"]});
+        alice.call("conv.add", &members).unwrap();
+        alice.publish(&to, "8");
+
+        let mut got = Vec::new();
+        while got.last() != Some(&8) {
+            got.push(bob.next_json()["seq"].as_u64().unwrap());
+        }
+        assert_eq!(got, [1, 2, 3, 7, 8]);
+        let found = bob.call("conv.get", &json!({"cid": cid})).unwrap();
+        assert_eq!(found["unread"], 2, "2 and 8");
+        let history = bob.history(cid);
+        assert_eq!(history.len(), 8, "what may be seen can be read");
+        bob.publish(&format!("chat/c/{cid}/read"), "8");
+        assert_eq!(status(&mut alice, 5), [0, 0, 0], "he was not there");
+        assert_eq!(status(&mut alice, 2), [1, 1, 1]);
+        bob.subscribe(&format!("chat/c/{cid}/log/from/4"));
+        for seq in 4..=8 {
+            assert_eq!(bob.next_json()["seq"], seq);
+        }
+    }
+}
+
+#[test]
 fn who_comes_back_to_a_group_gets_what_came_before_the_leaving() {
     for version in VERSIONS {
         let server = Server::dev();

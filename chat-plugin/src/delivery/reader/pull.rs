@@ -224,7 +224,11 @@ impl State {
             return Step::Done;
         };
         // Each pull checks the right again. What may not be seen is not even read.
-        let Some((visible, look_up)) = flow.live.next_visible(out.me.user, seq) else {
+        let next = match key {
+            Key::Inbox(_) => flow.live.next_awaited(out.me.user, seq),
+            Key::Log(..) => flow.live.next_visible(out.me.user, seq),
+        };
+        let Some((visible, look_up)) = next else {
             return Step::Done;
         };
         if visible.from > seq {

@@ -207,11 +207,12 @@ pub(super) fn write_settings(settings: &Settings) -> Result<Vec<u8>, StoreError>
 }
 
 pub(super) fn write_member(member: &Member) -> Vec<u8> {
-    let mut out = Vec::with_capacity(10 + 16 * member.intervals.len());
+    let mut out = Vec::with_capacity(10 + 24 * member.intervals.len());
     out.extend_from_slice(&[FORMAT, member.role.to_byte()]);
     long(&mut out, member.joined.get());
     for interval in &member.intervals {
         long(&mut out, interval.from.get());
+        long(&mut out, interval.joined.get());
         long(&mut out, interval.to.get());
     }
     out
@@ -659,10 +660,11 @@ pub(super) fn read_member(user: UserId, value: &[u8]) -> Read<Member> {
     let role = reader.byte()?;
     let role = Role::from_byte(role).ok_or_else(|| reader.bad("unknown role"))?;
     let joined = reader.seq()?;
-    let mut intervals = Vec::with_capacity(reader.rest.len() / 16);
+    let mut intervals = Vec::with_capacity(reader.rest.len() / 24);
     while !reader.rest.is_empty() {
         intervals.push(Interval {
             from: reader.seq()?,
+            joined: reader.seq()?,
             to: reader.seq()?,
         });
     }
@@ -1001,7 +1003,8 @@ mod tests {
             role: Role::Admin,
             joined: Seq::new(4),
             intervals: vec![Interval {
-                from: Seq::new(4),
+                from: Seq::new(2),
+                joined: Seq::new(4),
                 to: Seq::MAX,
             }],
         };

@@ -41,16 +41,14 @@ async fn member(store: &dyn ChatStore, user: u8) -> Member {
     members.find(|member| member.user == uid(user)).unwrap()
 }
 
-fn open(from: u64) -> Interval {
-    Interval {
-        from: seq(from),
-        to: Seq::MAX,
-    }
+fn open(from: u64, joined: u64) -> Interval {
+    closed(from, joined, u64::MAX)
 }
 
-fn closed(from: u64, to: u64) -> Interval {
+fn closed(from: u64, joined: u64, to: u64) -> Interval {
     Interval {
         from: seq(from),
+        joined: seq(joined),
         to: seq(to),
     }
 }
@@ -132,7 +130,7 @@ async fn two_first_messages_make_one_direct_conversation(world: World) {
     assert_eq!(members.len(), 2);
     for (member, _) in members {
         assert_eq!(member.joined, Seq::ZERO);
-        assert_eq!(member.intervals, [open(1)]);
+        assert_eq!(member.intervals, [open(1, 1)]);
     }
     for user in [1, 2] {
         let of = store.conversations_of(uid(user), None, 10).await.unwrap();
@@ -171,7 +169,7 @@ async fn intervals_follow_joining_and_leaving(world: World) {
     let store = world.open();
     make_group(&*store, cid(1), &[1]).await;
     append(&*store, change("add", 1, EntryKind::Added, join(2))).await;
-    assert_eq!(member(&*store, 2).await.intervals, [open(2)]);
+    assert_eq!(member(&*store, 2).await.intervals, [open(2, 2)]);
     assert_eq!(member(&*store, 2).await.joined, seq(2));
 
     let leave = Change::Leave { user: uid(2) };
@@ -179,7 +177,7 @@ async fn intervals_follow_joining_and_leaving(world: World) {
     let former = member(&*store, 2).await;
     assert_eq!(
         former.intervals,
-        [closed(2, 3)],
+        [closed(2, 2, 3)],
         "the leaving is the last one seen"
     );
     assert!(!former.is_present());
@@ -187,11 +185,12 @@ async fn intervals_follow_joining_and_leaving(world: World) {
     append(&*store, draft(cid(1), 1, "unseen", 3)).await;
     append(&*store, change("again", 3, EntryKind::Added, join(2))).await;
     let back = member(&*store, 2).await;
-    assert_eq!(back.intervals, [closed(2, 3), open(5)]);
+    assert_eq!(back.intervals, [closed(2, 2, 3), open(5, 5)]);
     assert_eq!(back.joined, seq(2), "what waits for him began there");
 
     let leave = Change::Leave { user: uid(2) };
     append(&*store, change("leave2", 4, EntryKind::Left, leave)).await;
+    append(&*store, draft(cid(1), 1, "shown-later", 5)).await;
     let all = Change::Join {
         user: uid(2),
         role: Role::Admin,
@@ -200,7 +199,8 @@ async fn intervals_follow_joining_and_leaving(world: World) {
     append(&*store, change("all", 5, EntryKind::Added, all)).await;
     let store = world.reopen(store).await;
     let back = member(&*store, 2).await;
-    assert_eq!(back.intervals, [open(1)], "overlapping ones are one");
+    let shown = [closed(1, 2, 3), closed(4, 5, 6), open(7, 8)];
+    assert_eq!(back.intervals, shown, "all is seen, and each joining known");
     assert_eq!(back.role, Role::Admin);
     assert_eq!(
         store.conversations_of(uid(2), None, 10).await.unwrap(),
@@ -213,7 +213,7 @@ async fn intervals_follow_joining_and_leaving(world: World) {
     };
     append(&*store, change("role", 6, EntryKind::Role, role)).await;
     let back = member(&*store, 2).await;
-    assert_eq!((back.role, back.intervals), (Role::Reader, vec![open(1)]));
+    assert_eq!((back.role, back.intervals), (Role::Reader, shown.to_vec()));
 }
 
 async fn members_come_in_pages(world: World) {

@@ -234,7 +234,7 @@ impl<K: KvEngine> Writer<K> {
                 });
                 member.role = *role;
                 if !member.is_present() {
-                    open_interval(&mut member.intervals, history_from.unwrap_or(seq).min(seq));
+                    open_interval(&mut member.intervals, history_from.unwrap_or(seq), seq);
                     moved = true;
                 }
             }
@@ -400,18 +400,36 @@ fn counts(draft: &Draft, user: UserId) -> bool {
     draft.conversation.kind() != ConversationKind::Direct || user == draft.from
 }
 
-/// Opens an interval at `from`, joined with those that it touches or overlaps.
-fn open_interval(intervals: &mut Vec<Interval>, from: Seq) {
-    let mut from = from.max(Seq::ZERO.next());
-    while let Some(last) = intervals.last()
-        && last.to >= from.previous()
-    {
-        from = from.min(last.from);
-        intervals.pop();
+/// Begins a membership at `joined` that shows what there is from `from` on: each membership before it shows the part of that
+/// before its own leaving, so that all stay disjoint. One that goes on without a gap is the same.
+fn open_interval(intervals: &mut Vec<Interval>, from: Seq, joined: Seq) {
+    let goes_on = |last: &mut Interval| joined <= last.to.next();
+    let opened = match intervals.pop_if(goes_on) {
+        Some(last) => Interval {
+            to: Seq::MAX,
+            ..last
+        },
+        None => Interval {
+            from: joined,
+            joined,
+            to: Seq::MAX,
+        },
+    };
+    intervals.push(opened);
+    let mut next = from.max(Seq::ZERO.next());
+    for interval in intervals.iter_mut() {
+        if next <= interval.to {
+            interval.from = interval.from.min(next);
+            next = interval.to.next();
+        }
     }
-    intervals.push(Interval { from, to: Seq::MAX });
     if intervals.len() > INTERVALS_MAX {
-        intervals.remove(0);
+        let forgotten = intervals.remove(0);
+        if let Some(first) = intervals.first_mut()
+            && first.from == forgotten.to.next()
+        {
+            first.from = forgotten.from; // still seen
+        }
     }
 }
 
@@ -419,32 +437,63 @@ fn open_interval(intervals: &mut Vec<Interval>, from: Seq) {
 mod tests {
     use super::*;
 
-    fn interval(from: u64, to: u64) -> Interval {
-        Interval {
-            from: Seq::new(from),
-            to: Seq::new(to),
-        }
+    fn intervals(intervals: &[(u64, u64, u64)]) -> Vec<Interval> {
+        let interval = |(from, joined, to): &(u64, u64, u64)| Interval {
+            from: Seq::new(*from),
+            joined: Seq::new(*joined),
+            to: Seq::new(*to),
+        };
+        intervals.iter().map(interval).collect()
     }
 
     #[test]
     fn intervals_stay_ascending_and_disjoint() {
-        let mut intervals = vec![interval(1, 10), interval(20, 30)];
-        open_interval(&mut intervals, Seq::new(40));
+        const OPEN: u64 = u64::MAX;
+        let opened = |before: &[_], from, joined| {
+            let mut opened = intervals(before);
+            open_interval(&mut opened, Seq::new(from), Seq::new(joined));
+            opened
+        };
+        let twice = [(3, 5, 10), (20, 20, 30)];
         assert_eq!(
-            intervals,
-            [interval(1, 10), interval(20, 30), interval(40, u64::MAX)]
+            opened(&twice, 40, 40),
+            intervals(&[(3, 5, 10), (20, 20, 30), (40, 40, OPEN)])
         );
+        assert_eq!(
+            opened(&twice, 35, 40),
+            intervals(&[(3, 5, 10), (20, 20, 30), (35, 40, OPEN)])
+        );
+        assert_eq!(
+            opened(&twice, 25, 40),
+            intervals(&[(3, 5, 10), (20, 20, 30), (31, 40, OPEN)])
+        );
+        assert_eq!(
+            opened(&twice, 7, 40),
+            intervals(&[(3, 5, 10), (11, 20, 30), (31, 40, OPEN)])
+        );
+        assert_eq!(
+            opened(&twice, 0, 40),
+            intervals(&[(1, 5, 10), (11, 20, 30), (31, 40, OPEN)])
+        );
+        assert_eq!(
+            opened(&twice, 31, 31),
+            intervals(&[(3, 5, 10), (20, 20, OPEN)]),
+            "without a gap"
+        );
+        assert_eq!(opened(&[], 0, 1), intervals(&[(1, 1, OPEN)]));
+        assert_eq!(opened(&[], 4, 9), intervals(&[(4, 9, OPEN)]));
+    }
 
-        let mut intervals = vec![interval(1, 10), interval(20, 30)];
-        open_interval(&mut intervals, Seq::new(25));
-        assert_eq!(intervals, [interval(1, 10), interval(20, u64::MAX)]);
-
-        let mut intervals = vec![interval(3, 10), interval(20, 30)];
-        open_interval(&mut intervals, Seq::new(11));
-        assert_eq!(intervals, [interval(3, u64::MAX)]);
-
-        let mut intervals = vec![];
-        open_interval(&mut intervals, Seq::ZERO);
-        assert_eq!(intervals, [interval(1, u64::MAX)]);
+    #[test]
+    fn who_comes_and_goes_without_end_sees_what_the_last_joining_granted() {
+        let mut intervals = Vec::new();
+        for joined in (1..=2 * INTERVALS_MAX as u64).map(|turn| 10 * turn) {
+            open_interval(&mut intervals, Seq::new(1), Seq::new(joined));
+            intervals.last_mut().unwrap().to = Seq::new(joined + 5);
+        }
+        assert_eq!(intervals.len(), INTERVALS_MAX);
+        assert_eq!(intervals[0].from, Seq::new(1));
+        let follows = |pair: &[Interval]| pair[1].from == pair[0].to.next();
+        assert!(intervals.windows(2).all(follows));
     }
 }
