@@ -36,7 +36,7 @@ impl Delivery {
             } else if entry.gone.is_none() && !shown(entry).all(|seq| live.sees(user, seq)) {
                 entry.make_gone(GoneReason::Unseen);
             } else if edits(entry).last().and_then(why).is_some() {
-                let seen = edits(entry).filter(|seq| why(*seq).is_none()).last();
+                let seen = edits(entry).rfind(|seq| why(*seq).is_none());
                 let as_of = seen.unwrap_or(entry.seq);
                 self.take_back_edits(entry, as_of).await?;
             }

@@ -213,15 +213,15 @@ impl Service {
         let Ground {
             conversation,
             basis,
-            changes,
             peer,
+            changes,
             ..
         } = self.ground(actor.user, &judged.target).await?;
         judged.draft = Draft {
             conversation,
             basis,
-            changes,
             peer,
+            changes,
             ..judged.draft
         };
         Ok(judged)

@@ -744,7 +744,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         let key = keys::contact(user, other);
         let decode = move |row: &[u8]| values::read_contact(other, row);
         let row = self.read_row(tables::CONTACT, key, decode).await?;
-        Ok(row.unwrap_or(Contact::none(other)))
+        Ok(row.unwrap_or_else(|| Contact::none(other)))
     }
 
     async fn contacts(

@@ -330,7 +330,7 @@ impl State {
             }
             let is_hidden = line.entry.gone == Some(GoneReason::Blocked);
             let shown = filters.matched(&id).filter(|matched| {
-                !is_hidden && !(matched.no_local && line.entry.device == out.me.device)
+                !(is_hidden || matched.no_local && line.entry.device == out.me.device)
             });
             let form = u8::try_from(slot).ok().and_then(form_of);
             let copy = shown.zip(form.and_then(|form| line.publish(form)));

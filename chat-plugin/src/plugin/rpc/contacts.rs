@@ -15,7 +15,7 @@ impl ChatPlugin {
         &self,
         peer: &Peer,
         asked: AddContact,
-    ) -> Result<wire::Contact, Refusal> {
+    ) -> Result<wire::Person, Refusal> {
         let AddContact { user, called } = asked;
         let change = ContactChange::Add { called };
         self.change_contact(peer, AskUser { user }, change).await
@@ -27,7 +27,7 @@ impl ChatPlugin {
         peer: &Peer,
         AskUser { user }: AskUser,
         change: ContactChange,
-    ) -> Result<wire::Contact, Refusal> {
+    ) -> Result<wire::Person, Refusal> {
         let other = self
             .service
             .contact_of(peer.actor, &user.0, &change)
@@ -61,8 +61,8 @@ impl ChatPlugin {
         Ok(Contacts { contacts, more })
     }
 
-    pub(super) async fn contact(&self, contact: Contact) -> Result<wire::Contact, Refusal> {
-        Ok(wire::Contact {
+    pub(super) async fn contact(&self, contact: Contact) -> Result<wire::Person, Refusal> {
+        Ok(wire::Person {
             user: self.named(contact.other).await?,
             contact: contact.is_contact(),
             blocked: contact.is_blocked(),

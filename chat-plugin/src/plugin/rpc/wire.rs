@@ -186,7 +186,7 @@ pub(super) struct Changes {
     pub(super) ver: Option<u64>,
     pub(super) conversations: Vec<ChangedConversation>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) people: Vec<Contact>,
+    pub(super) people: Vec<Person>,
     /// The own profile, privacy or devices.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) me: bool,
@@ -391,7 +391,7 @@ pub(super) struct ListPeople {
 
 /// What the caller has decided about a user.
 #[derive(Serialize)]
-pub(super) struct Contact {
+pub(super) struct Person {
     #[serde(flatten)]
     pub(super) user: Named,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -402,6 +402,6 @@ pub(super) struct Contact {
 
 #[derive(Serialize)]
 pub(super) struct Contacts {
-    pub(super) contacts: Vec<Contact>,
+    pub(super) contacts: Vec<Person>,
     pub(super) more: bool,
 }

@@ -23,7 +23,8 @@ impl<K: KvEngine> Writer<K> {
         let key = keys::contact(user, other);
         let row = self.row(tables::CONTACT, &key)?;
         let before = row.map(|row| values::read_contact(other, &row));
-        let before = before.transpose()?.unwrap_or(Contact::none(other));
+        let before = before.transpose()?;
+        let before = before.unwrap_or_else(|| Contact::none(other));
         let after = before.clone().changed(change, now_ms);
         if after == before {
             return Ok(false);
