@@ -23,6 +23,7 @@ mod harness;
 mod hostile;
 mod import;
 mod login;
+mod model;
 mod monitor;
 mod operation;
 mod people;
