@@ -8,6 +8,7 @@ mod control;
 mod crash;
 mod members;
 mod poison;
+mod purge;
 mod reading;
 mod world;
 
