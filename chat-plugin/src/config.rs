@@ -14,6 +14,10 @@ pub struct Config {
     pub edit_window_s: u32,
     /// Seconds in which the sender of a message can delete it for everybody; 0: for ever.
     pub delete_window_s: u32,
+    /// Days that messages stay, in all conversations; 0: for ever.
+    pub retention_days: u32,
+    /// So many of the newest messages of each conversation stay; 0: all.
+    pub retention_messages: u32,
     /// Members of a group.
     pub group_members_max: u32,
     /// Conversations of one user: groups, and the direct ones that the user began.
@@ -83,6 +87,8 @@ impl Default for Config {
             json_depth_max: 32,
             edit_window_s: 86_400,
             delete_window_s: 0,
+            retention_days: 0,
+            retention_messages: 0,
             group_members_max: 1_024,
             conversations_per_user_max: 10_000,
             devices_per_user_max: 32,

@@ -28,7 +28,7 @@ use broker::hooks::{
     Ticket,
 };
 use broker::scram::Credential;
-use proto::ids::{DeviceId, UserId};
+use proto::ids::{ConversationId, DeviceId, UserId};
 use proto::payload;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -222,12 +222,12 @@ impl ChatPlugin {
             let Some(UserEvent { user, change, at }) = event else {
                 return;
             };
+            if change == UserChange::Erased {
+                self.reread_name(user).await;
+                continue;
+            }
             if change == UserChange::Removed {
-                match self.service.store.user(user).await {
-                    Ok(Some(removed)) => self.service.names.changed(&removed),
-                    Ok(None) => {}
-                    Err(error) => tracing::error!(%error, "a removed user could not be read"),
-                }
+                self.reread_name(user).await;
                 if let Err(error) = self.judge_watchers(user).await {
                     tracing::error!(%error, "watchers of a removed user could not be judged");
                 }
@@ -246,11 +246,24 @@ impl ChatPlugin {
         }
     }
 
+    async fn reread_name(&self, user: UserId) {
+        match self.service.store.user(user).await {
+            Ok(Some(changed)) => self.service.names.changed(&changed),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "a user who was changed could not be read"),
+        }
+    }
+
     async fn maintain(&self, stop: CancellationToken) {
         const HOUR: Duration = Duration::from_hours(1);
         loop {
             if let Err(error) = self.see_off_removed().await {
                 tracing::error!(%error, "removed users could not be looked for");
+            }
+            match self.service.retain(&self.stop).await {
+                Ok(0) => {}
+                Ok(messages) => tracing::info!(messages, "old messages were removed"),
+                Err(error) => tracing::error!(%error, "old messages could not be removed"),
             }
             tokio::select! {
                 () = tokio::time::sleep(HOUR) => {}
@@ -303,6 +316,27 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// Retention has changed in a conversation: what is over the limit need not wait for the hour.
+    fn retain_soon(&self, conversation: ConversationId) {
+        let Some(plugin) = self.me.upgrade() else {
+            return;
+        };
+        self.tracker.spawn(async move {
+            let found = plugin.service.store.conversations(&[conversation]).await;
+            let retained = match found.map(|mut found| found.pop().flatten()) {
+                Ok(Some(found)) => tokio::select! {
+                    retained = plugin.service.retain_in(&found) => retained,
+                    () = plugin.stop.cancelled() => return,
+                },
+                Ok(None) => Ok(0),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = retained {
+                tracing::error!(%conversation, %error, "old messages could not be removed");
+            }
+        });
     }
 
     /// Takes a removed user out of all groups; what fails is tried again within the hour.

@@ -8,6 +8,7 @@ pub mod marks;
 pub mod membership;
 pub mod people;
 pub(crate) mod privacy;
+pub mod purge;
 pub mod send;
 pub mod sync;
 

@@ -30,7 +30,7 @@ const VERSION_FILE: &str = "version";
 /// A table of our own: what is written there ends a journal, or moves what may be forgotten on. It holds nothing.
 const PAD: &str = "pad";
 const PAD_KEY: &[u8] = b"pad";
-const PAD_BYTES: usize = MIB as usize;
+const PAD_BYTES: usize = 1024 * 1024;
 /// fjall begins another journal behind 64 MB, when a table is flushed next.
 const PADS_MAX: usize = 80;
 /// Of so many one is synced, so that no commit waits for all of them.

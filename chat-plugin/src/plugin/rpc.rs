@@ -8,6 +8,7 @@
 mod groups;
 mod messages;
 mod people;
+mod purges;
 mod reading;
 mod sync;
 mod wire;
@@ -206,6 +207,10 @@ impl ChatPlugin {
             "conv.leave" => raw(self.conv_leave(peer, request, self.parse(payload)?)).await,
             "conv.role" => raw(self.conv_role(peer, request, self.parse(payload)?)).await,
             "conv.settings" => raw(self.conv_settings(peer, request, self.parse(payload)?)).await,
+            "conv.trim" => raw(self.conv_trim(peer, request, self.parse(payload)?)).await,
+            "mod.purge_user" => raw(self.mod_purge_user(peer, request, self.parse(payload)?)).await,
+            "me.export" => raw(self.me_export(peer, self.parse(payload)?)).await,
+            "me.erase" => raw(self.me_erase(peer, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,
             "msg.send" => raw(self.msg_send(peer, request, self.parse(payload)?)).await,
             "msg.edit" => raw(self.msg_edit(peer, request, self.parse(payload)?)).await,

@@ -413,7 +413,7 @@ fn draft(
 }
 
 /// Waits until nobody can be handed from memory what was deleted.
-async fn forgotten(live: &Live, seq: Seq) {
+pub(super) async fn forgotten(live: &Live, seq: Seq) {
     if tokio::time::timeout(FOLLOW_TIMEOUT, live.follows(seq))
         .await
         .is_err()

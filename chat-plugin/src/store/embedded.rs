@@ -486,7 +486,9 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         self.read(move |engine, shared| {
             let after = after.map(keys::cid);
             let range = KeyRange {
-                from: after.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(id)),
+                from: after
+                    .as_ref()
+                    .map_or(Bound::Unbounded, |id| Bound::Excluded(id)),
                 to: Bound::Unbounded,
             };
             let mut found = Vec::new();

@@ -47,6 +47,10 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::MeSet(params) => ("me.set", json(params)),
         Params::MePrivacy(params) => ("me.privacy", json(params)),
         Params::SyncChanges(params) => ("sync.changes", json(params)),
+        Params::ConvTrim(params) => ("conv.trim", json(params)),
+        Params::ModPurgeUser(params) => ("mod.purge_user", json(params)),
+        Params::MeExport(params) => ("me.export", json(params)),
+        Params::MeErase(params) => ("me.erase", json(params)),
     };
     if of != method {
         return Err(format!(
@@ -76,6 +80,9 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "sync.changes" => read(json).map(Outcome::Changes),
         "me.get" | "me.set" => read(json).map(Outcome::Me),
         "me.privacy" => read(json).map(Outcome::Privacy),
+        "conv.trim" | "mod.purge_user" => read(json).map(Outcome::Purged),
+        "me.export" => read(json).map(Outcome::Export),
+        "me.erase" => read(json).map(Outcome::Erased),
         _ => Err(format!("{} has no reply in protobuf", quoted(method))),
     };
     outcome.map(encode)

@@ -29,6 +29,7 @@ mod persistence;
 mod presence;
 mod protobuf;
 mod refusals;
+mod retention;
 mod rpc;
 mod scram;
 mod strangers;

@@ -201,7 +201,11 @@ async fn an_erased_message_that_comes_again_is_not_stored(world: World) {
     };
     purge_all(&*store, traces).await;
     let again = append(&*store, draft(cid(1), 1, "m0", 1)).await;
-    assert_eq!(again, Outcome::Conflict, "what it said is not known any more");
+    assert_eq!(
+        again,
+        Outcome::Conflict,
+        "what it said is not known any more"
+    );
     assert_eq!(there(&*store).await, [0; 0]);
 }
 

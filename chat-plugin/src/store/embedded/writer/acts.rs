@@ -122,7 +122,11 @@ impl<K: KvEngine> Writer<K> {
         Ok(entry.filter(|entry| entry.kind == EntryKind::Message && entry.gone.is_none()))
     }
 
-    pub(super) fn entry(&self, conversation: ConversationId, seq: Seq) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn entry(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+    ) -> Result<Option<Entry>, StoreError> {
         let row = self.row(tables::MESSAGE, &keys::message(conversation, seq))?;
         row.map(|row| values::read_entry(conversation, seq, &row))
             .transpose()
@@ -233,7 +237,11 @@ impl<K: KvEngine> Writer<K> {
 
     /// Nothing is left of an entry but its place: neither its edits nor what others did to it. Scans, so what was gathered
     /// before must be committed.
-    pub(super) fn plan_gone(&mut self, entry: Entry, reason: GoneReason) -> Result<Effect, StoreError> {
+    pub(super) fn plan_gone(
+        &mut self,
+        entry: Entry,
+        reason: GoneReason,
+    ) -> Result<Effect, StoreError> {
         let mut effect = Effect::default();
         let (conversation, seq, from) = (entry.conversation, entry.seq, entry.from);
         let overlay = self.overlay_of(&entry)?;
