@@ -4,7 +4,8 @@
 //! sense, silently, and refuses the whole journal where only a checksum is wrong: it cannot know what was acknowledged. So
 //! the newest journal is read before fjall looks:
 //!
-//! 1. A torn last commit is cut off: one that the file ends before, or in which a page was never written.
+//! 1. A torn commit is cut off, with whatever follows: one that the file ends before, or in which a page was never written.
+//!    No sync covered it, so none covered the commits behind it, however whole they look.
 //! 2. Anything else is damage, of which nobody knows whether it was acknowledged. It is refused before anything is changed;
 //!    where loss is accepted, the journal is cut before the first commit that is not whole.
 //!
@@ -37,8 +38,8 @@ const ZEROS: [u8; PAGE] = [0; PAGE];
 const COMMIT_KEY_BYTES: u16 = 6;
 const COMMIT_VALUE_BYTES: u32 = 17;
 
-/// Cuts the newest journal of a closed database off before its last commit, if that one is torn; before the first one that
-/// is not whole, if loss is accepted.
+/// Cuts the newest journal of a closed database off before the first commit that is not whole, if that one is torn or loss
+/// is accepted.
 ///
 /// # Errors
 /// [`EngineError::Corrupt`] if it is damaged, [`EngineError::Behind`] if acknowledged data would be missing: then nothing
@@ -56,16 +57,21 @@ pub(super) fn cut_torn_end(directory: &Directory, accept_loss: bool) -> Result<(
     if !accept_loss {
         damage.check(&path, directory)?;
     }
-    let torn = keep(&mut file, &damage, &path)?;
+    let kept = match keep(&mut file, &damage, &path) {
+        Ok(kept) => kept.display().to_string(),
+        // A full disk must not stop a start for bytes that were promised to nobody.
+        Err(error) if damage.is_torn => format!("nowhere: {error}"),
+        Err(error) => return Err(error),
+    };
     tracing::warn!(
         journal = %path.display(),
         commit = damage.whole + 1,
         at = damage.start,
         bytes = damage.end - damage.start,
-        kept = %torn.display(),
+        kept,
         "{}",
         if damage.is_torn {
-            "the last commit was not written completely and was cut off"
+            "the last commits were not written completely and were cut off"
         } else {
             "the journal is damaged and was cut off, as accepted"
         }
@@ -84,7 +90,7 @@ struct Damage {
     start: u64,
     /// Behind it there are only zeros.
     end: u64,
-    /// It is the last one, and was never written completely.
+    /// It was never written completely, so no sync covered it.
     is_torn: bool,
 }
 
@@ -93,7 +99,7 @@ impl Damage {
     fn check(&self, path: &Path, directory: &Directory) -> Result<(), EngineError> {
         if !self.is_torn {
             return Err(EngineError::Corrupt(format!(
-                "{}: commit {} of this journal, at byte {} of {}, is damaged, and not as an unfinished last one would be: acknowledged data may be lost (`mqchat serve --accept-loss` cuts here)",
+                "{}: commit {} of this journal, at byte {} of {}, is damaged, and not as an unfinished one would be: acknowledged data may be lost (`serve --accept-loss` cuts here)",
                 path.display(),
                 self.whole + 1,
                 self.start,
@@ -111,12 +117,19 @@ impl Damage {
 
 /// Copies what will be cut off to a file beside the journal.
 fn keep(file: &mut File, damage: &Damage, journal: &Path) -> Result<PathBuf, EngineError> {
-    let path = journal.with_extension("jnl.torn");
+    let beside = |n: u32| journal.with_extension(format!("jnl.torn.{n}"));
+    let mut number = 1;
+    while beside(number).exists() {
+        number += 1;
+    }
+    let path = beside(number);
     let mut copy = || {
         file.seek(SeekFrom::Start(damage.start))?;
-        let mut torn = File::create(&path)?;
-        io::copy(&mut file.take(damage.end - damage.start), &mut torn)?;
-        torn.sync_all()
+        let mut torn = File::create_new(&path)?;
+        let copied = io::copy(&mut file.take(damage.end - damage.start), &mut torn);
+        copied.and_then(|_| torn.sync_all()).inspect_err(|_| {
+            let _half = std::fs::remove_file(&path);
+        })
     };
     copy().map_err(|error| unavailable(&path, &error))?;
     journal.parent().map_or(Ok(()), sync_directory)?;
@@ -184,13 +197,9 @@ fn find_damage(file: &mut File) -> io::Result<Option<Damage>> {
     if tail.end == start {
         return Ok(None);
     }
-    let is_torn = match found {
-        Found::WrongEnd => tail.has_hole && tail.end <= read_to,
-        // It breaks off. What a client wrote may look like a trailer, but that was read as the value it is.
-        _ if !tail.ends_whole => tail.trailers_behind == 0,
-        // The one trailer may be its own.
-        _ => tail.has_hole && tail.trailers == 1,
-    };
+    // What breaks off ends nowhere. What a client wrote may look like a trailer, but that was read as the value it is.
+    let breaks_off = !tail.ends_whole && tail.trailers_behind == 0;
+    let is_torn = tail.has_hole || (breaks_off && found != Found::WrongEnd);
     Ok(Some(Damage {
         whole,
         number,
@@ -201,6 +210,7 @@ fn find_damage(file: &mut File) -> io::Result<Option<Damage>> {
 }
 
 /// What stands where a commit should.
+#[derive(PartialEq)]
 enum Found {
     Whole,
     /// Its end was read, but is not that of these items.
@@ -299,10 +309,10 @@ struct Tail {
     end: u64,
     /// It ends with the end of a commit.
     ends_whole: bool,
-    /// A page before its end is zero, as far as it is part of the tail: it was never written.
+    /// A page was never written: it is zero as far as it is part of the tail, begins before the place where reading the
+    /// commit stopped, and something stands behind it.
     has_hole: bool,
-    trailers: u64,
-    /// Of these, behind where reading the commit stopped.
+    /// Ends of commits behind that place.
     trailers_behind: u64,
 }
 
@@ -322,7 +332,7 @@ impl Tail {
                 return Ok(tail);
             }
             if ZEROS.starts_with(&page) {
-                zero_pages = true;
+                zero_pages |= at < read_to;
                 at += page.len() as u64;
                 last = [0; 4];
                 continue;
@@ -336,10 +346,7 @@ impl Tail {
                     tail.end = at;
                     tail.ends_whole = last == TRAILER;
                 }
-                if last == TRAILER {
-                    tail.trailers += 1;
-                    tail.trailers_behind += u64::from(at > read_to);
-                }
+                tail.trailers_behind += u64::from(last == TRAILER && at > read_to);
             }
         }
     }
@@ -451,8 +458,10 @@ mod tests {
             torn
         }
 
-        fn torn(&self) -> PathBuf {
-            self.journal.with_extension("jnl.torn")
+        /// What was cut off the last time.
+        fn torn(&self) -> Option<PathBuf> {
+            let files = (1..).map(|n| self.journal.with_extension(format!("jnl.torn.{n}")));
+            files.take_while(|path| path.exists()).last()
         }
 
         fn assert_refused(&self, bytes: &[u8]) {
@@ -462,7 +471,7 @@ mod tests {
             assert!(error.starts_with(&journal), "{error}");
             assert!(error.contains("--accept-loss` cuts here"), "{error}");
             assert_eq!(std::fs::read(&self.journal).unwrap(), bytes);
-            assert!(!self.torn().exists());
+            assert_eq!(self.torn(), None);
         }
 
         /// Opens with the journal cut off before a commit, and the rest beside it.
@@ -472,7 +481,7 @@ mod tests {
             self.write(bytes);
             let engine = try_open(&self.path, accept_loss).unwrap();
             assert_eq!(commits(&engine), expected[..commit_index]);
-            let mut kept = std::fs::read(self.torn()).unwrap();
+            let mut kept = std::fs::read(self.torn().unwrap()).unwrap();
             kept.resize(bytes.len() - start, 0);
             assert_eq!(kept, bytes[start..]);
             commit(&engine, 4, b"later");
@@ -528,11 +537,36 @@ mod tests {
     }
 
     #[test]
-    fn an_unwritten_page_before_the_last_commit_is_cut_where_loss_is_accepted() {
+    fn an_unwritten_page_loses_the_commits_behind_it_too_for_no_sync_covered_them() {
         let world = World::new();
+        for page in (world.starts[1]..world.starts[2] - PAGE).step_by(PAGE) {
+            world.assert_cut(&world.with_hole(page), false, 1);
+        }
+        let mut watermark = directory(&world.path).watermark().unwrap();
+        watermark.write(2).unwrap();
         let torn = world.with_hole(world.starts[1] + 100);
-        world.assert_refused(&torn);
-        world.assert_cut(&torn, true, 1);
+        world.write(&torn);
+        let error = try_open(&world.path, false).err().unwrap();
+        assert_eq!(error, EngineError::Behind { found: 1, known: 2 });
+    }
+
+    #[test]
+    fn damage_before_the_last_commit_is_refused_even_where_that_one_is_torn() {
+        let world = World::new();
+        let mut both = world.with_hole(world.starts[2] + 100);
+        both[world.starts[1] + 2 * PAGE] ^= 1;
+        world.assert_refused(&both);
+        world.assert_cut(&both, true, 1);
+    }
+
+    #[test]
+    fn what_was_cut_off_before_is_kept_too() {
+        let world = World::new();
+        let torn = world.with_hole(world.starts[2] + 100);
+        world.assert_cut(&torn, false, 2);
+        let first = world.torn();
+        world.assert_cut(&torn, false, 2);
+        assert_ne!(world.torn(), first);
     }
 
     #[test]
