@@ -102,7 +102,8 @@ impl Service {
         let told = entry.filter(|entry| entry.kind == EntryKind::Purged);
         let body = told.and_then(|entry| serde_json::from_slice(&entry.body).ok());
         let body: serde_json::Value = body.unwrap_or_default();
-        Ok(body["messages"].as_u64().unwrap_or_default())
+        let messages = body.get("messages").and_then(serde_json::Value::as_u64);
+        Ok(messages.unwrap_or_default())
     }
 
     /// Lets go of the messages of all conversations that are over their limits; says how many there were.

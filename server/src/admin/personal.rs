@@ -80,7 +80,10 @@ pub(super) async fn user_of(accounts: &Accounts, user: &str) -> Result<UserId, S
 
 fn progress(next: Option<&str>) -> Result<Progress, String> {
     let wrong = |error: BadProgress| error.to_string();
-    next.map_or(Ok(Progress::default()), |next| next.parse().map_err(wrong))
+    next.map_or_else(
+        || Ok(Progress::default()),
+        |next| next.parse().map_err(wrong),
+    )
 }
 
 #[expect(

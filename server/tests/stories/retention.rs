@@ -1,5 +1,6 @@
 //! Messages that go many at a time: trimmed, purged, too old; and a user who takes out or erases what he wrote.
 
+use std::borrow::Borrow;
 use std::path::Path;
 use std::process::Output;
 
@@ -51,8 +52,13 @@ impl World {
         self.client(name).publish(&topic, text).seq()
     }
 
-    fn call(&mut self, name: &str, method: &str, asked: Value) -> Result<Value, String> {
-        self.client(name).call(method, &asked)
+    fn call(
+        &mut self,
+        name: &str,
+        method: &str,
+        asked: impl Borrow<Value>,
+    ) -> Result<Value, String> {
+        self.client(name).call(method, asked.borrow())
     }
 
     fn unread(&mut self, name: &str) -> u64 {

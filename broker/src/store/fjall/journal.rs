@@ -146,8 +146,9 @@ pub(super) fn empty(database: &Path) -> Result<(), EngineError> {
     let last = newest(database).map_err(io)?;
     for file in std::fs::read_dir(database).map_err(io)? {
         let path = file.map_err(io)?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if matches!(extension, Some("jnl" | "torn")) && Some(&path) != last.as_ref() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_journal = name.ends_with(".jnl") || name.contains(".jnl.torn.");
+        if is_journal && Some(&path) != last.as_ref() {
             std::fs::remove_file(&path).map_err(io)?;
         }
     }
