@@ -4,8 +4,9 @@
 //! sense, silently, and refuses the whole journal where only a checksum is wrong: it cannot know what was acknowledged. So
 //! the newest journal is read before fjall looks:
 //!
-//! 1. A torn commit is cut off, with whatever follows: one that the file ends before, or in which a page was never written.
-//!    No sync covered it, so none covered the commits behind it, however whole they look.
+//! 1. A torn commit is cut off, with whatever follows: one that the file ends before, or in which a sector was never written.
+//!    On a disk that keeps its word no sync covered it, nor the commits behind it, however whole they look. The watermark
+//!    has the last word.
 //! 2. Anything else is damage, of which nobody knows whether it was acknowledged. It is refused before anything is changed;
 //!    where loss is accepted, the journal is cut before the first commit that is not whole.
 //!
@@ -31,9 +32,9 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 /// The last bytes of each commit.
 const TRAILER: [u8; 4] = *b"FJL\x03";
-/// What a disk writes at once, or not at all.
-const PAGE: usize = 4_096;
-const ZEROS: [u8; PAGE] = [0; PAGE];
+/// What a disk writes at once, or not at all: some promise no more than this.
+const SECTOR: usize = 512;
+const ZEROS: [u8; SECTOR] = [0; SECTOR];
 /// Of the key of a [`CommitRow`], and of its value.
 const COMMIT_KEY_BYTES: u16 = 6;
 const COMMIT_VALUE_BYTES: u32 = 17;
@@ -50,17 +51,22 @@ pub(super) fn cut_torn_end(directory: &Directory, accept_loss: bool) -> Result<(
         return Ok(());
     };
     let io = |error: io::Error| unavailable(&path, &error);
-    let mut file = File::open(&path).map_err(io)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(io)?;
     let Some(damage) = find_damage(&mut file).map_err(io)? else {
         return Ok(());
     };
-    if !accept_loss {
-        damage.check(&path, directory)?;
-    }
+    let was_promised = accept_loss || !damage.check(&path, directory)?;
     let kept = match keep(&mut file, &damage, &path) {
-        Ok(kept) => kept.display().to_string(),
+        Ok(kept) => Some(kept),
         // A full disk must not stop a start for bytes that were promised to nobody.
-        Err(error) if damage.is_torn => format!("nowhere: {error}"),
+        Err(error) if !was_promised => {
+            tracing::warn!(%error, "no copy could be made of what is cut off the journal");
+            None
+        }
         Err(error) => return Err(error),
     };
     tracing::warn!(
@@ -68,15 +74,14 @@ pub(super) fn cut_torn_end(directory: &Directory, accept_loss: bool) -> Result<(
         commit = damage.whole + 1,
         at = damage.start,
         bytes = damage.end - damage.start,
-        kept,
+        kept = ?kept.unwrap_or_default(),
         "{}",
         if damage.is_torn {
-            "the last commits were not written completely and were cut off"
+            "an unfinished commit, and what followed it, was cut off"
         } else {
             "the journal is damaged and was cut off, as accepted"
         }
     );
-    let file = OpenOptions::new().write(true).open(&path).map_err(io)?;
     file.set_len(damage.start).map_err(io)?;
     file.sync_all().map_err(io)
 }
@@ -95,8 +100,9 @@ struct Damage {
 }
 
 impl Damage {
-    /// Whether it may be cut off without asking.
-    fn check(&self, path: &Path, directory: &Directory) -> Result<(), EngineError> {
+    /// Whether it may be cut off without asking. True: the watermark says that none of it was acknowledged; otherwise
+    /// nobody knows yet.
+    fn check(&self, path: &Path, directory: &Directory) -> Result<bool, EngineError> {
         if !self.is_torn {
             return Err(EngineError::Corrupt(format!(
                 "{}: commit {} of this journal, at byte {} of {}, is damaged, and not as an unfinished one would be: acknowledged data may be lost (`serve --accept-loss` cuts here)",
@@ -110,7 +116,7 @@ impl Damage {
             (Some(found), Some(known)) if found < known => {
                 Err(EngineError::Behind { found, known })
             }
-            _ => Ok(()),
+            (found, known) => Ok(found.is_some() && known.is_some()),
         }
     }
 }
@@ -198,8 +204,9 @@ fn find_damage(file: &mut File) -> io::Result<Option<Damage>> {
     if tail.end == start {
         return Ok(None);
     }
-    // What breaks off ends nowhere. What a client wrote may look like a trailer, but that was read as the value it is.
-    let breaks_off = !tail.ends_whole && tail.trailers_behind == 0;
+    // What breaks off ends nowhere. What a client wrote and looks like a trailer was read as the value it is, unless it
+    // breaks off right there.
+    let breaks_off = !tail.ends_whole && !tail.has_trailer_behind;
     let is_torn = tail.has_hole || (breaks_off && found != Found::WrongEnd);
     Ok(Some(Damage {
         whole,
@@ -310,11 +317,11 @@ struct Tail {
     end: u64,
     /// It ends with the end of a commit.
     ends_whole: bool,
-    /// A page was never written: it is zero as far as it is part of the tail, begins before the place where reading the
+    /// A sector was never written: it is zero as far as it is part of the tail, begins before the place where reading the
     /// commit stopped, and something stands behind it.
     has_hole: bool,
-    /// Ends of commits behind that place.
-    trailers_behind: u64,
+    /// Another commit may have ended behind where reading this one stopped.
+    has_trailer_behind: bool,
 }
 
 impl Tail {
@@ -323,23 +330,23 @@ impl Tail {
             end: start,
             ..Self::default()
         };
-        let (mut at, mut last, mut zero_pages) = (start, [0; 4], false);
-        let mut page = Vec::new();
+        let (mut at, mut last, mut has_zeros) = (start, [0; 4], false);
+        let mut sector = Vec::new();
         loop {
-            page.clear();
-            let bytes = PAGE as u64 - at % PAGE as u64;
-            (&mut reader).take(bytes).read_to_end(&mut page)?;
-            if page.is_empty() {
+            sector.clear();
+            let bytes = SECTOR as u64 - at % SECTOR as u64;
+            (&mut reader).take(bytes).read_to_end(&mut sector)?;
+            if sector.is_empty() {
                 return Ok(tail);
             }
-            if ZEROS.starts_with(&page) {
-                zero_pages |= at < read_to;
-                at += page.len() as u64;
+            if ZEROS.starts_with(&sector) {
+                has_zeros |= at < read_to;
+                at += sector.len() as u64;
                 last = [0; 4];
                 continue;
             }
-            tail.has_hole |= zero_pages;
-            for byte in &page {
+            tail.has_hole |= has_zeros;
+            for byte in &sector {
                 at += 1;
                 let [_, b, c, d] = last;
                 last = [b, c, d, *byte];
@@ -347,7 +354,7 @@ impl Tail {
                     tail.end = at;
                     tail.ends_whole = last == TRAILER;
                 }
-                tail.trailers_behind += u64::from(last == TRAILER && at > read_to);
+                tail.has_trailer_behind |= last == TRAILER && at > read_to;
             }
         }
     }
@@ -361,6 +368,7 @@ mod tests {
     use crate::store::fjall::FjallEngine;
     use crate::store::kv::{KvBatch, KvEngine as _, Table};
 
+    const PAGE: usize = 4_096;
     const ONE: Table = Table::new(1, "one");
     const TWO: Table = Table::new(2, "two");
 
@@ -453,9 +461,13 @@ mod tests {
 
         /// The journal with a page never written, the first whole one at or behind a byte.
         fn with_hole(&self, at: usize) -> Vec<u8> {
-            let mut torn = self.bytes.clone();
             let at = at.next_multiple_of(PAGE);
-            torn[at..at + PAGE].fill(0);
+            self.without(at..at + PAGE)
+        }
+
+        fn without(&self, bytes: std::ops::Range<usize>) -> Vec<u8> {
+            let mut torn = self.bytes.clone();
+            torn[bytes].fill(0);
             torn
         }
 
@@ -549,6 +561,18 @@ mod tests {
         world.write(&torn);
         let error = try_open(&world.path, false).err().unwrap();
         assert_eq!(error, EngineError::Behind { found: 1, known: 2 });
+        assert_eq!(std::fs::read(&world.journal).unwrap(), torn);
+    }
+
+    #[test]
+    fn a_page_that_was_written_in_part_is_torn_too() {
+        let world = World::new();
+        let (second, last) = (world.starts[1], world.starts[2]);
+        let first_page = second..second.next_multiple_of(PAGE);
+        world.assert_cut(&world.without(first_page), false, 1);
+        for sector in (last.next_multiple_of(SECTOR)..world.bytes.len() - SECTOR).step_by(SECTOR) {
+            world.assert_cut(&world.without(sector..sector + SECTOR), false, 2);
+        }
     }
 
     #[test]
