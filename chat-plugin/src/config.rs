@@ -66,6 +66,14 @@ pub struct Config {
     pub user_messages_per_s: u32,
     /// How many a user who has rested may send at once.
     pub user_messages_burst: u32,
+    /// Messages, calls and subscriptions per second of one address (IPv6: of one /64); 0: no limit.
+    pub address_messages_per_s: u32,
+    /// How many an address that has rested may send at once.
+    pub address_messages_burst: u32,
+    /// Messages and actions per second in one conversation; 0: no limit.
+    pub conversation_messages_per_s: u32,
+    /// How many of them at once after a rest.
+    pub conversation_messages_burst: u32,
     /// Groups made and calls that add members, per minute of one user; 0: no limit. Others cannot refuse to be added.
     pub user_invitations_per_min: u32,
     /// How many of them at once.
@@ -113,6 +121,10 @@ impl Default for Config {
             device_messages_burst: 100_000,
             user_messages_per_s: 20_000,
             user_messages_burst: 100_000,
+            address_messages_per_s: 0,
+            address_messages_burst: 0,
+            conversation_messages_per_s: 0,
+            conversation_messages_burst: 0,
             user_invitations_per_min: 30,
             user_invitations_burst: 200,
             conversation_cache_max: 10_000,

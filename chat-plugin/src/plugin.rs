@@ -10,6 +10,7 @@ mod ingest;
 mod logins;
 mod peer;
 mod presence;
+mod rates;
 mod rpc;
 mod subscribe;
 
@@ -35,7 +36,8 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::answer::{json_message, json_publish, pair};
 use self::logins::Logins;
-use self::peer::{Item, Limits, Peer, Record, Sessions};
+use self::peer::{Item, Peer, Record, Sessions};
+use self::rates::Rates;
 use self::subscribe::Start;
 use crate::accounts::{Accounts, AuthError, UserChange, UserEvent};
 use crate::config::Config;
@@ -48,19 +50,12 @@ use crate::domain::user::User;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
-use crate::rate::{Bucket, Rate};
+use crate::rate::{Buckets, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
 use crate::service::invitations::Invitations;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 use crate::typing::{Typing, TypingLimits};
-
-/// The rates of users who are connected.
-#[derive(Default)]
-struct Buckets {
-    of: HashMap<UserId, Weak<Mutex<Bucket>>>,
-    sweep_at: usize,
-}
 
 /// The chat, to be given to the broker.
 pub struct ChatPlugin {
@@ -75,7 +70,7 @@ pub struct ChatPlugin {
     peers: RwLock<HashMap<u64, Arc<Peer>>>,
     /// Connections that have ended, but not what was being done for them.
     leaving: Mutex<HashMap<DeviceId, Arc<Peer>>>,
-    user_buckets: Mutex<Buckets>,
+    rates: Rates,
     logins: Logins,
     started_ms: u64,
     payload_limits: payload::PayloadLimits,
@@ -142,12 +137,17 @@ impl ChatPlugin {
             body_bytes_max: size(config.body_bytes_max),
             json_depth_max: size(config.json_depth_max),
         };
+        let rates = Rates::new(&config);
         let service = Service {
             store,
             conversations,
             names,
             delivery: Arc::clone(&delivery),
             invitations: Invitations::new(&config),
+            conversation_rates: Buckets::new(
+                Rate::per_s(config.conversation_messages_per_s, config.conversation_messages_burst),
+                cached,
+            ),
             config,
         };
         let plugin = Arc::new_cyclic(|me| Self {
@@ -161,7 +161,7 @@ impl ChatPlugin {
             online,
             peers: RwLock::default(),
             leaving: Mutex::default(),
-            user_buckets: Mutex::default(),
+            rates,
             logins: Logins::default(),
             started_ms: crate::clock::now_ms(),
             payload_limits,
@@ -404,25 +404,6 @@ impl ChatPlugin {
             .cloned()
     }
 
-    fn bucket_of(&self, user: UserId) -> Arc<Mutex<Bucket>> {
-        let config = &self.service.config;
-        let rate = Rate::per_s(config.user_messages_per_s, config.user_messages_burst);
-        let mut buckets = self
-            .user_buckets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets.of.get(&user).and_then(Weak::upgrade) {
-            return bucket;
-        }
-        if buckets.of.len() >= buckets.sweep_at.max(1_024) {
-            buckets.of.retain(|_, bucket| bucket.strong_count() > 0);
-            buckets.sweep_at = buckets.of.len() * 2;
-        }
-        let bucket = Arc::new(Mutex::new(Bucket::new(rate)));
-        buckets.of.insert(user, Arc::downgrade(&bucket));
-        bucket
-    }
-
     async fn open(
         &self,
         client: &Arc<ClientInfo>,
@@ -494,11 +475,7 @@ impl ChatPlugin {
                 }
             }
         };
-        let rate = Rate::per_s(config.device_messages_per_s, config.device_messages_burst);
-        let limits = Limits {
-            device: Mutex::new(Bucket::new(rate)),
-            user: self.bucket_of(user),
-        };
+        let limits = self.rates.of(user, device_id, client.peer.ip());
         let resumed = open.present || restored.present;
         if !resumed {
             // The client has forgotten its exchanges, so their packet identifiers begin new ones.

@@ -19,7 +19,6 @@ use broker::acl;
 use broker::codec::packet::{Publish, Qos};
 use bytes::Bytes;
 use bytestring::ByteString;
-use proto::error::ErrorName;
 use proto::ids::{MessageId, UserId, digest16};
 use proto::payload;
 use proto::rpc::{Failure, RawReply, parse_request, protobuf};
@@ -79,7 +78,7 @@ impl ChatPlugin {
         let reply = match result {
             Ok(reply) => reply,
             Err(refusal @ Refusal::Store(_)) => return Err(refusal),
-            Err(refusal) => form.refusal(refusal.name(), refusal.to_string()),
+            Err(refusal) => form.refusal(&refusal),
         };
         let around = address.topic.len() + address.identifiers.len() * 5 + 64;
         let correlation = address.correlation.as_ref().map_or(0, Bytes::len);
@@ -87,10 +86,7 @@ impl ChatPlugin {
         let reply = if fits {
             reply
         } else {
-            form.refusal(
-                ErrorName::Limit,
-                "larger than your Maximum Packet Size".into(),
-            )
+            form.refusal(&Refusal::Limit("larger than your Maximum Packet Size"))
         };
         let mut message = form.publish(&address.topic, reply);
         message.properties.correlation_data = address.correlation;
@@ -251,8 +247,15 @@ enum ReplyForm {
 }
 
 impl ReplyForm {
-    fn refusal(self, code: ErrorName, message: String) -> Vec<u8> {
-        let failure = Failure { code, message };
+    fn refusal(self, refusal: &Refusal) -> Vec<u8> {
+        let failure = Failure {
+            code: refusal.name(),
+            message: refusal.to_string(),
+            retry_ms: match refusal {
+                Refusal::Rate { retry_ms } => Some(*retry_ms),
+                _ => None,
+            },
+        };
         match self {
             Self::Json => json_bytes(&RawReply::Error(failure)),
             Self::Protobuf => protobuf::refusal(&failure),

@@ -340,6 +340,7 @@ impl Service {
             return Err(UNSEEN);
         }
         may(&sight, &message)?;
+        self.check_conversation_rate(id)?;
         Ok((live, sight.version, message))
     }
 

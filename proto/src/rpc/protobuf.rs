@@ -107,6 +107,7 @@ pub fn refusal(failure: &Failure) -> Vec<u8> {
     encode(Outcome::Error(RpcError {
         code: failure.code.name().to_owned(),
         message: failure.message.clone(),
+        retry_ms: failure.retry_ms,
     }))
 }
 
@@ -190,6 +191,7 @@ mod tests {
         let failure = Failure {
             code: ErrorName::NotFound,
             message: "no such user".into(),
+            retry_ms: None,
         };
         let refused = decode(refusal(&failure));
         assert!(matches!(refused, Outcome::Error(error) if error.code == "not_found"));

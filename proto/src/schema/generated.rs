@@ -803,6 +803,10 @@ pub struct RpcError {
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub message: ::prost::alloc::string::String,
+    /// When it may be tried again, with `rate`.
+    #[prost(uint64, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retry_ms: ::core::option::Option<u64>,
 }
 /// `conv.create`: makes a group, or finds a direct conversation. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
