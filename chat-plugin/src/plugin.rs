@@ -145,7 +145,10 @@ impl ChatPlugin {
             delivery: Arc::clone(&delivery),
             invitations: Invitations::new(&config),
             conversation_rates: Buckets::new(
-                Rate::per_s(config.conversation_messages_per_s, config.conversation_messages_burst),
+                Rate::per_s(
+                    config.conversation_messages_per_s,
+                    config.conversation_messages_burst,
+                ),
                 cached,
             ),
             config,

@@ -245,7 +245,10 @@ mod tests {
         for other in 10..10_000 {
             buckets.of(other).unwrap();
         }
-        assert!(take_all([&buckets.of(1).unwrap()], start).is_err(), "in use");
+        assert!(
+            take_all([&buckets.of(1).unwrap()], start).is_err(),
+            "in use"
+        );
         assert!(Buckets::new(Rate::per_s(0, 0), 16).of(1).is_none());
     }
 

@@ -7,6 +7,7 @@
 mod live;
 mod personal;
 mod reply;
+mod short;
 mod socket;
 mod table;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::live::Live;
 pub(crate) use self::reply::Reply;
+use self::short::with_short;
 pub(crate) use self::socket::AdminSocket;
 use crate::Failure;
 use crate::config::Config;
@@ -206,7 +208,8 @@ pub(crate) fn request(
 
 /// Does a server run on this data directory?
 pub(crate) fn is_running(config: &Config) -> bool {
-    UnixStream::connect(socket_path(&config.server.data_dir)).is_ok()
+    let socket = socket_path(&config.server.data_dir);
+    with_short(&socket, |path| UnixStream::connect(path)).is_ok()
 }
 
 /// Who carries out requests.
@@ -227,7 +230,7 @@ struct Offline {
 impl Office {
     fn find(config: &Config, request: &Request) -> Result<Self, Failure> {
         let socket = socket_path(&config.server.data_dir);
-        match UnixStream::connect(&socket) {
+        match with_short(&socket, |path| UnixStream::connect(path)) {
             Ok(_) => Ok(Self::Server(socket)),
             Err(refused) if request.needs_server() => Err(Failure::Refused(format!(
                 "no server runs on this data directory ({}: {refused})",
@@ -321,7 +324,7 @@ impl Office {
 }
 
 fn ask(socket: &Path, request: &Request) -> std::io::Result<Reply> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = with_short(socket, |path| UnixStream::connect(path))?;
     stream.set_read_timeout(Some(request.patience()))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;

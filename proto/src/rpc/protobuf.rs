@@ -51,6 +51,12 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ModPurgeUser(params) => ("mod.purge_user", json(params)),
         Params::MeExport(params) => ("me.export", json(params)),
         Params::MeErase(params) => ("me.erase", json(params)),
+        Params::PeopleAdd(params) => ("people.add", json(params)),
+        Params::PeopleRemove(params) => ("people.remove", json(params)),
+        Params::PeopleList(params) => ("people.list", json(params)),
+        Params::PeopleBlock(params) => ("people.block", json(params)),
+        Params::PeopleUnblock(params) => ("people.unblock", json(params)),
+        Params::PeopleBlocks(params) => ("people.blocks", json(params)),
     };
     if of != method {
         return Err(format!(
@@ -83,6 +89,10 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "conv.trim" | "mod.purge_user" => read(json).map(Outcome::Purged),
         "me.export" => read(json).map(Outcome::Export),
         "me.erase" => read(json).map(Outcome::Erased),
+        "people.add" | "people.remove" | "people.block" | "people.unblock" => {
+            read(json).map(Outcome::Contact)
+        }
+        "people.list" | "people.blocks" => read(json).map(Outcome::Contacts),
         _ => Err(format!("{} has no reply in protobuf", quoted(method))),
     };
     outcome.map(encode)

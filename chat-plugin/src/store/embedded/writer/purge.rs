@@ -78,13 +78,14 @@ impl<K: KvEngine> Writer<K> {
             self.put(tables::TRIMMED, &keys::cid(conversation), value);
         }
         if !changed.is_empty() {
-            self.changed_for_all(conversation)?;
+            self.changed_for_all(conversation, None)?;
             self.group.committed.push(Committed {
                 conversation,
                 head: head.seq,
                 entry: None,
                 changed,
                 members_changed: false,
+                hidden_from: None,
             });
         }
         Ok(purged)
