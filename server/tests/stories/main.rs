@@ -25,6 +25,7 @@ mod import;
 mod login;
 mod monitor;
 mod operation;
+mod people;
 mod persistence;
 mod presence;
 mod protobuf;
