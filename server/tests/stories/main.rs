@@ -30,6 +30,7 @@ mod persistence;
 mod presence;
 mod protobuf;
 mod refusals;
+mod rows;
 mod rpc;
 mod scram;
 mod strangers;
