@@ -32,6 +32,7 @@ mod protobuf;
 mod refusals;
 mod rows;
 mod rpc;
+mod scenarios;
 mod scram;
 mod strangers;
 mod sync;

@@ -255,7 +255,7 @@ impl World {
     }
 
     /// One says something below `chat/`, and all see it.
-    fn say(&mut self, who: usize, topic: &str, text: &str, expected: Seen) -> u64 {
+    fn say(&mut self, who: usize, topic: &str, text: &str, expected: &Seen) -> u64 {
         let person = &mut self.people[who];
         person.say(topic, text);
         let from = person.name.to_owned();
@@ -268,7 +268,7 @@ impl World {
             kind,
             from,
             text,
-            ..expected
+            ..expected.clone()
         })
     }
 
@@ -314,16 +314,16 @@ fn what_is_sent_is_seen_in_every_form() {
     let mut world = World::new();
     let to = format!("chat/to/{}", world.cid);
     for who in EVERYBODY {
-        let first = world.say(who, &to, "one", Seen::default());
+        let first = world.say(who, &to, "one", &Seen::default());
         let named = format!("{to}/mid-{who}");
-        world.say(who, &named, "two", Seen::default());
+        world.say(who, &named, "two", &Seen::default());
         world.people[who].say(&named, "two"); // the same again: nobody sees it
         let reply_to = first;
         world.say(
             who,
             &world.on(first, "reply"),
             "three",
-            Seen {
+            &Seen {
                 reply_to,
                 ..Seen::default()
             },
@@ -333,7 +333,7 @@ fn what_is_sent_is_seen_in_every_form() {
             who,
             &world.on(first, "thread"),
             "four",
-            Seen {
+            &Seen {
                 thread,
                 ..Seen::default()
             },
@@ -348,13 +348,13 @@ fn what_is_done_to_a_message_is_seen_in_every_form() {
     let to = format!("chat/to/{}", world.cid);
     let mut own = Vec::new();
     for who in EVERYBODY {
-        let seq = world.say(who, &to, "a mesage", Seen::default());
+        let seq = world.say(who, &to, "a mesage", &Seen::default());
         let edit = Seen {
             kind: "edit".into(),
             target: seq,
             ..Seen::default()
         };
-        world.say(who, &world.on(seq, "edit"), "a message", edit);
+        world.say(who, &world.on(seq, "edit"), "a message", &edit);
         for payload in ["👍", "🎉", "-👍", ""] {
             world.act(who, seq, "react", payload, "reaction");
         }
@@ -364,7 +364,7 @@ fn what_is_done_to_a_message_is_seen_in_every_form() {
         world.act(who, seq, "pin", "1", "pin");
         world.people[who].act(&world.on(seq, "report"), "for a test");
         own.push(seq);
-        let doomed = world.say(who, &to, "a mistake", Seen::default());
+        let doomed = world.say(who, &to, "a mistake", &Seen::default());
         world.act(who, doomed, "del", "all", "deleted");
     }
     world.all_have_the_same_history();
@@ -429,9 +429,9 @@ fn marks_are_set_in_every_form() {
     let to = format!("chat/to/{}", world.cid);
     for who in EVERYBODY {
         let sender = (who + 1) % 3;
-        let first = world.say(sender, &to, "one", Seen::default());
-        let second = world.say(sender, &to, "two", Seen::default());
-        let third = world.say(sender, &to, "three", Seen::default());
+        let first = world.say(sender, &to, "one", &Seen::default());
+        let second = world.say(sender, &to, "two", &Seen::default());
+        let third = world.say(sender, &to, "three", &Seen::default());
         let mark = |name: &str| format!("chat/c/{}/{name}", world.cid);
         let (read, unread, recv) = (mark("read"), mark("unread"), mark("recv"));
         let numbers = |seen: &Value| {
@@ -459,7 +459,7 @@ fn a_log_is_the_same_for_every_kind_of_client() {
     let mut world = World::new();
     let to = format!("chat/to/{}", world.cid);
     for who in EVERYBODY {
-        world.say(who, &to, "before", Seen::default());
+        world.say(who, &to, "before", &Seen::default());
     }
     let server = &world.server;
     let mut readers: Vec<_> = world
@@ -480,7 +480,7 @@ fn a_log_is_the_same_for_every_kind_of_client() {
             })
         })
         .collect();
-    world.say(1, &to, "after", Seen::default());
+    world.say(1, &to, "after", &Seen::default());
     for (filter, reader) in &mut readers {
         let expected: &[u64] = if filter.ends_with("log") {
             &[5]
@@ -504,7 +504,7 @@ fn receipts_typing_presence_and_changes_come_to_every_kind_of_client() {
     let to = format!("chat/to/{}", world.cid);
     for who in EVERYBODY {
         let (reader, other) = ((who + 1) % 3, (who + 2) % 3);
-        let seq = world.say(who, &to, "who reads this?", Seen::default());
+        let seq = world.say(who, &to, "who reads this?", &Seen::default());
         let name = world.people[who].name;
         let mut watcher = Login::new(name)
             .client_id("watcher")
