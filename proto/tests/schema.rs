@@ -219,7 +219,7 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         Receipts WatermarkMove SenderCount AccountEvent ChangedConversation TypingEvent PresenceEvent DeviceEvent Error
         RpcError ConvCreate ConvGet ConvList ConvAdd ConvRemove ConvLeave ConvRole ConvSettings ConvPrefs MsgHistory MsgStatus
         SyncChanges MsgSend MsgEdit MsgDelete MsgReact MsgPin MsgReport MsgPins MsgReactions Pins Pin ReactionsPage
-        UserReactions
+        UserReactions MsgMentions MentionsPage
         MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList HistoryPage MessageStatus MemberStatus Me
     );
     let named = messages.keys().map(String::as_str);

@@ -48,7 +48,7 @@ use crate::domain::account::{Changes, Preferences};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
-use crate::domain::member::{Marks, Member};
+use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
@@ -446,6 +446,17 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
 
     async fn pins(&self, conversation: ConversationId) -> Result<Vec<Pin>, StoreError> {
         self.read(move |engine, _| happened::pins(engine, conversation))
+            .await
+    }
+
+    async fn mentions(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        stretch: Stretch,
+        limit: usize,
+    ) -> Result<Vec<Seq>, StoreError> {
+        self.read(move |engine, _| happened::mentions(engine, (conversation, user), stretch, limit))
             .await
     }
 
