@@ -124,7 +124,7 @@ fn a_vote_takes_the_place_of_the_one_before_unless_several_are_asked_for() {
             assert_eq!(sent(&mut alice, &to, message, index % 2 == 1), None);
         }
         alice.publish(&to, "no poll"); // 5
-        let mut react = |client: &mut Client, seq: u64, emoji: &str| {
+        let react = |client: &mut Client, seq: u64, emoji: &str| {
             client.publish(&format!("chat/c/{cid}/m/{seq}/react"), emoji);
             let notice = client.arrived()?;
             let notice: Value = serde_json::from_slice(&notice.payload).unwrap();

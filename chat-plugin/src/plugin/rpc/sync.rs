@@ -174,8 +174,10 @@ fn changes(synced: Synced, badge: Option<u64>) -> Result<Changes, Refusal> {
     for item in list {
         conversations.push(match item {
             Item::Member { overview, last } => {
-                let last =
-                    last.map(|(entry, handle)| Line::new(Arc::new(entry), handle).to_json(&[]));
+                let last = last.map(|last| {
+                    let (entry, handle) = *last;
+                    Line::new(Arc::new(entry), handle).to_json(&[])
+                });
                 let last = last.map(RawValue::from_string).transpose();
                 ChangedConversation {
                     cid: overview.conversation.id,
