@@ -1,6 +1,7 @@
 //! The use cases of chat, one function each: domain and store, no MQTT.
 
 pub mod acts;
+pub mod contacts;
 pub mod departure;
 pub mod history;
 pub(crate) mod invitations;

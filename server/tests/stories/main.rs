@@ -27,6 +27,7 @@ mod login;
 mod mentions;
 mod monitor;
 mod operation;
+mod people;
 mod persistence;
 mod presence;
 mod protobuf;

@@ -10,6 +10,7 @@ use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
+use crate::domain::contact::ContactChange;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
 use crate::domain::overlay::Report;
@@ -37,6 +38,7 @@ pub(super) enum Job {
     UpdateUser(Box<User>, Reply<()>),
     ReplaceProfile(UserId, Box<(Profile, Profile)>, Reply<bool>),
     PutPresence(Vec<PresenceChange>, Reply<()>),
+    ChangeContact((UserId, UserId), ContactChange, u64, Reply<bool>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
     Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
@@ -60,6 +62,7 @@ impl Job {
             Self::EndExchange(_, _, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
+            | Self::ChangeContact(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)
