@@ -7,22 +7,29 @@ pub mod history;
 pub(crate) mod invitations;
 pub mod marks;
 pub mod membership;
+pub mod mentions;
 pub mod people;
 pub(crate) mod privacy;
+pub mod purge;
 pub mod send;
 pub mod sync;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
+use proto::payload::Mention;
 
 use self::invitations::Invitations;
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
+use crate::domain::entry::BodyFormat;
 use crate::names::Names;
+use crate::rate::{Buckets, take_all};
 use crate::store::{ChatStore, StoreError};
 
 /// Everything that the use cases need.
@@ -32,6 +39,7 @@ pub struct Service {
     pub(crate) names: Arc<Names>,
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) invitations: Invitations,
+    pub(crate) conversation_rates: Buckets<ConversationId>,
     pub(crate) config: Config,
 }
 
@@ -42,6 +50,19 @@ pub struct Actor {
     pub user: UserId,
     /// The device or guest connection.
     pub device: DeviceId,
+}
+
+/// What somebody wrote.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// How to read the body.
+    pub format: BodyFormat,
+    /// The bytes, verbatim.
+    pub body: Bytes,
+    /// It is encrypted: not for the server to read.
+    pub opaque: bool,
+    /// Whom it names.
+    pub mentions: Vec<Mention>,
 }
 
 /// Why an action was not done. Each has its row in the result table of `docs/protocol.md`.
@@ -100,6 +121,14 @@ impl Refusal {
         }
     }
 
+    /// Too much at once, for so long.
+    pub(crate) fn rate(wait: Duration) -> Self {
+        let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Self::Rate {
+            retry_ms: retry_ms.max(1),
+        }
+    }
+
     /// Others change the same all the time.
     pub(crate) const BUSY: Self = Self::Rate { retry_ms: 1_000 };
 
@@ -139,6 +168,14 @@ pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
 const UNSEEN: Refusal = Refusal::NotFound(Cow::Borrowed("no such conversation"));
 
 impl Service {
+    /// One more message or act in a conversation, by somebody who may.
+    fn check_conversation_rate(&self, id: ConversationId) -> Result<(), Refusal> {
+        let Some(bucket) = self.conversation_rates.of(id) else {
+            return Ok(());
+        };
+        take_all([&bucket], crate::clock::monotonic()).map_err(Refusal::rate)
+    }
+
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
     async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;

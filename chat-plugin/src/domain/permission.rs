@@ -19,12 +19,18 @@ pub enum Action {
     Settings,
     /// Leave.
     Leave,
+    /// Say how long messages stay.
+    Retention,
+    /// Make the messages of a range gone, whoever wrote them.
+    Trim,
     /// Delete what somebody else wrote, for everybody.
     DeleteOthers,
     /// React to a message.
     React,
     /// Pin a message, or unpin it.
     Pin,
+    /// Mention everybody.
+    MentionAll,
 }
 
 /// May a member do this in a conversation of this kind? A former member may do nothing.
@@ -35,12 +41,16 @@ pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
     let role = member.role;
     match (kind, action) {
         (ConversationKind::Direct, action) => {
-            matches!(action, Action::Send | Action::React | Action::Pin)
+            matches!(
+                action,
+                Action::Send | Action::React | Action::Pin | Action::MentionAll
+            )
         }
         (_, Action::Leave) | (ConversationKind::Channel, Action::React) => true,
         (_, Action::Send | Action::React) => role >= Role::Member,
-        (_, Action::DeleteOthers | Action::Pin) => role >= Role::Moderator,
-        (_, Action::Settings) => role >= Role::Admin,
+        (_, Action::DeleteOthers | Action::Pin | Action::MentionAll) => role >= Role::Moderator,
+        (_, Action::Settings | Action::Trim) => role >= Role::Admin,
+        (_, Action::Retention) => role >= Role::Owner,
         (_, Action::Add(wanted)) => role >= Role::Admin && wanted < role,
         (_, Action::Remove(theirs)) => role >= Role::Admin && theirs < role,
         (_, Action::ChangeRole(from, to)) => {
@@ -83,9 +93,12 @@ mod tests {
             Action::Add(Role::Member),
             Action::Remove(Role::Member),
             Action::Settings,
+            Action::Trim,
+            Action::Retention,
             Action::DeleteOthers,
             Action::React,
             Action::Pin,
+            Action::MentionAll,
         ];
         for action in actions {
             let allowed = roles.map(|role| allows(ConversationKind::Group, &member(role), action));

@@ -8,7 +8,9 @@ mod control;
 #[cfg(all(feature = "fjall", feature = "sled"))]
 mod crash;
 mod members;
+mod mentions;
 mod poison;
+mod purge;
 mod reading;
 mod world;
 

@@ -119,6 +119,8 @@ pub(super) struct ChangeSettings {
     pub(super) description: Option<String>,
     pub(super) history: Option<HistoryPolicy>,
     pub(super) ttl_s: Option<u32>,
+    pub(super) retention_days: Option<u32>,
+    pub(super) retention_messages: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -262,6 +264,10 @@ pub(super) struct Conversation {
     pub(super) history: HistoryPolicy,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) ttl_s: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) retention_days: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) retention_messages: u32,
     pub(super) role: Role,
     pub(super) head: Seq,
     pub(super) mseq: u64,
@@ -270,6 +276,7 @@ pub(super) struct Conversation {
     pub(super) private_read: Seq,
     pub(super) delivered: Seq,
     pub(super) unread: u64,
+    pub(super) mentions: u64,
     pub(super) unread_flag: bool,
     #[serde(flatten)]
     pub(super) preferences: Preferences,
@@ -292,6 +299,7 @@ impl From<Overview> for Conversation {
             marks,
             preferences,
             unread,
+            mentions,
             peer,
         } = overview;
         Self {
@@ -301,6 +309,8 @@ impl From<Overview> for Conversation {
             description: conversation.settings.description,
             history: conversation.settings.history,
             ttl_s: conversation.settings.ttl_s,
+            retention_days: conversation.settings.retention_days,
+            retention_messages: conversation.settings.retention_messages,
             role: member.role,
             head: conversation.head,
             mseq: conversation.mseq,
@@ -309,6 +319,7 @@ impl From<Overview> for Conversation {
             private_read: marks.private_read,
             delivered: marks.delivered(),
             unread,
+            mentions,
             unread_flag: marks.unread_flag,
             preferences,
             peer: peer.map(|(uid, profile)| Named::new(uid, profile)),
