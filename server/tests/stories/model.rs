@@ -104,7 +104,7 @@ impl Walk {
 
     /// A user does something: the answer is that of the model.
     fn take(&mut self, step: &Step) {
-        self.tale.tell(step.to_string());
+        self.tale.tell(&step.to_string());
         if let What::Read {
             place, seq: None, ..
         } = step.what
@@ -119,7 +119,7 @@ impl Walk {
             _ => self.cid_of(step),
         };
         let answer = self.world.take(step, &cid);
-        self.tale.tell(format!("… {answer:?}"));
+        self.tale.tell(&format!("… {answer:?}"));
         self.compare(step, &heard, &answer);
         if step.what.makes_entry() && matches!(answer, Answer::Placed { dup: false, .. }) {
             for device in &mut self.devices {
@@ -177,20 +177,20 @@ impl Walk {
         if device.reads() {
             match turn {
                 0..2 => {
-                    self.tale.tell(format!("{name} dozes"));
+                    self.tale.tell(&format!("{name} dozes"));
                     device.doze();
                 }
                 2 => {
-                    self.tale.tell(format!("{name} takes over from itself"));
+                    self.tale.tell(&format!("{name} takes over from itself"));
                     device.come(address, &mut self.world);
                 }
                 _ => {
-                    self.tale.tell(format!("{name} goes"));
+                    self.tale.tell(&format!("{name} goes"));
                     device.go(turn > 3);
                 }
             }
         } else {
-            self.tale.tell(format!("{name} comes"));
+            self.tale.tell(&format!("{name} comes"));
             device.come(address, &mut self.world);
         }
     }
@@ -202,12 +202,12 @@ impl Walk {
         let marks = members.flat_map(|one| one.members.values_mut());
         let marks = marks.map(|member| &mut member.marks);
         if is_killed {
-            self.tale.tell("SIGKILL".to_owned());
+            self.tale.tell("SIGKILL");
             self.server.kill();
             marks.for_each(rules::Marks::crashed);
             self.devices.iter_mut().for_each(Device::crash);
         } else {
-            self.tale.tell("a restart".to_owned());
+            self.tale.tell("a restart");
             self.server.terminate();
             assert!(self.server.wait_for_exit().success());
             marks.for_each(rules::Marks::stopped);
@@ -226,7 +226,7 @@ impl Walk {
         }
         let user = self.choice.below(NAMES.len());
         let place = self.choice.below(self.world.conversations.len());
-        self.tale.tell(format!("{} looks at {place}", NAMES[user]));
+        self.tale.tell(&format!("{} looks at {place}", NAMES[user]));
         let client = &mut self.actors[user].client;
         checks::conversation(client, &mut self.world, user, place);
         checks::list(client, &self.world, user);
@@ -235,7 +235,7 @@ impl Walk {
 
     /// Everybody looks at everything.
     fn look_at_everything(&mut self) {
-        self.tale.tell("all look at everything".to_owned());
+        self.tale.tell("all look at everything");
         for device in &mut self.devices {
             device.read(&mut self.world);
         }
@@ -268,7 +268,7 @@ struct Tale {
 }
 
 impl Tale {
-    fn tell(&mut self, words: String) {
+    fn tell(&mut self, words: &str) {
         if self.last.len() == self.told {
             self.last.pop_front();
         }

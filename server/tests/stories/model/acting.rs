@@ -299,7 +299,7 @@ impl Words<'_> {
             } => {
                 let muted = muted.map(|muted| if muted { u64::MAX } else { 0 });
                 let asked = json!({"muted_until": muted, "archived": archived, "pinned": on_top});
-                ("conv.prefs", self.of(asked))
+                ("conv.prefs", self.of(&asked))
             }
             What::Block { user, on } => {
                 let method = if *on {
@@ -328,25 +328,25 @@ impl Words<'_> {
             What::Add { users, role, .. } => {
                 let users: Vec<String> = users.iter().map(|user| self.user(*user)).collect();
                 let asked = json!({"members": users, "role": role.name()});
-                ("conv.add", self.of(asked))
+                ("conv.add", self.of(&asked))
             }
             What::Remove { user, .. } => {
                 let asked = json!({"member": self.user(*user)});
-                ("conv.remove", self.of(asked))
+                ("conv.remove", self.of(&asked))
             }
             What::Leave { heir, .. } => {
                 let asked = json!({"owner": heir.map(|heir| self.user(heir))});
-                ("conv.leave", self.of(asked))
+                ("conv.leave", self.of(&asked))
             }
             What::Role { user, role, .. } => {
                 let asked = json!({"member": self.user(*user), "role": role.name()});
-                ("conv.role", self.of(asked))
+                ("conv.role", self.of(&asked))
             }
             What::Settings { title, history, .. } => {
                 let history = history.map(History::in_json);
                 (
                     "conv.settings",
-                    self.of(json!({"title": title, "history": history})),
+                    self.of(&json!({"title": title, "history": history})),
                 )
             }
             what => unreachable!("by topic only: {what:?}"),
@@ -354,8 +354,8 @@ impl Words<'_> {
     }
 
     /// About this conversation; what is not asked for is not said.
-    fn of(&self, asked: Value) -> Value {
-        with(json!({"cid": self.cid()}), &asked)
+    fn of(&self, asked: &Value) -> Value {
+        with(json!({"cid": self.cid()}), asked)
     }
 }
 

@@ -7,7 +7,26 @@ use super::step::{Client, History, How, Step, To, Way, What};
 use crate::harness::Random;
 
 /// Emoji that are used.
-const EMOJI: [&str; EMOJI_MAX + 2] = ["👍", "👎", "❤️", "🎉", "😀", "😢", "🚀", "👀", "+1", "👩‍👩‍👧"];
+const EMOJI: [&str; EMOJI_MAX + 2] = [
+    "👍",
+    "👎",
+    "❤️",
+    "🎉",
+    "😀",
+    "😢",
+    "🚀",
+    "👀",
+    "+1",
+    "👩‍👩‍👧",
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "g",
+    "h",
+];
 /// Groups of one walk.
 const GROUPS_MAX: usize = 7;
 /// Steps that may be tried again.

@@ -257,7 +257,10 @@ fn start_of(world: &World, user: User, place: Place) -> Option<u64> {
     let member = conversation.members.get(&user)?;
     let first = (1..=conversation.head()).find(|seq| member.awaits(*seq))?;
     let read = member.marks.own_read().max(first - 1);
-    let others =
-        (read + 1..=conversation.head()).find(|seq| conversation.entry(*seq).unwrap().from != user);
-    Some(others.map_or(conversation.head(), |others| others - 1))
+    let is_own = |seq: &u64| {
+        let entry = conversation.entry(*seq);
+        entry.is_some_and(|entry| entry.from == user)
+    };
+    let behind = read + 1..=conversation.head();
+    Some(read + behind.take_while(is_own).count() as u64)
 }

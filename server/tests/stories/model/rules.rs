@@ -102,8 +102,9 @@ impl Entry {
     }
 }
 
-/// How far a user has got.
+/// How far a user has got, and what the user has decided.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one decision")]
 pub(super) struct Marks {
     pub(super) read: u64,
     pub(super) private_read: u64,
@@ -459,7 +460,7 @@ pub(super) struct World {
 
 /// Most edits of one message, and most emoji of one user on it.
 pub(super) const EDITS_MAX: usize = 64;
-pub(super) const EMOJI_MAX: usize = 8;
+pub(super) const EMOJI_MAX: usize = 16;
 
 type Judged = Result<Answer, &'static str>;
 
