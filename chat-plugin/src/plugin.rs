@@ -50,7 +50,7 @@ use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
 use crate::rate::{Bucket, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
-use crate::service::invitations::Invitations;
+use crate::service::rates::Rates;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 use crate::typing::{Typing, TypingLimits};
@@ -147,7 +147,7 @@ impl ChatPlugin {
             conversations,
             names,
             delivery: Arc::clone(&delivery),
-            invitations: Invitations::new(&config),
+            rates: Rates::new(&config),
             config,
         };
         let plugin = Arc::new_cyclic(|me| Self {

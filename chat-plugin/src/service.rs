@@ -1,14 +1,19 @@
 //! The use cases of chat, one function each: domain and store, no MQTT.
 
 pub mod acts;
+pub mod bans;
 pub mod departure;
 pub mod history;
-pub(crate) mod invitations;
+pub mod inviting;
+pub mod joining;
 pub mod marks;
 pub mod membership;
 pub mod people;
 pub(crate) mod privacy;
+pub(crate) mod rates;
+pub mod roles;
 pub mod send;
+pub mod settings;
 pub mod sync;
 
 use std::borrow::Cow;
@@ -17,10 +22,11 @@ use std::sync::Arc;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
-use self::invitations::Invitations;
+use self::rates::Rates;
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
+use crate::domain::permission::{Action, allows};
 use crate::names::Names;
 use crate::store::{ChatStore, StoreError};
 
@@ -30,7 +36,7 @@ pub struct Service {
     pub(crate) conversations: Arc<Conversations>,
     pub(crate) names: Arc<Names>,
     pub(crate) delivery: Arc<Delivery>,
-    pub(crate) invitations: Invitations,
+    pub(crate) rates: Rates,
     pub(crate) config: Config,
 }
 
@@ -136,6 +142,17 @@ pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
 
 /// No conversation, or none for this user.
 const UNSEEN: Refusal = Refusal::NotFound(Cow::Borrowed("no such conversation"));
+
+/// May this member do this, in the conversation as it is now? Every action asks.
+pub(crate) fn permit(id: ConversationId, sight: &Sight, action: Action) -> Result<(), Refusal> {
+    if !allows(id.kind(), &sight.member, action) {
+        return Err(Refusal::Forbidden("your rights here do not allow this"));
+    }
+    if sight.closed && action.needs_open() {
+        return Err(Refusal::Forbidden("this conversation is closed"));
+    }
+    Ok(())
+}
 
 impl Service {
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.

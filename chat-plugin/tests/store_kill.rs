@@ -65,6 +65,7 @@ fn message(from: u8, mid: &str) -> Draft {
         thread: None,
         expires_ms: None,
         act: None,
+        slow_ms: 0,
         exchange: None,
         changes: (1..=SENDERS)
             .map(|number| Change::Join {

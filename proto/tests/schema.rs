@@ -220,6 +220,9 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         RpcError ConvCreate ConvGet ConvList ConvAdd ConvRemove ConvLeave ConvRole ConvSettings ConvPrefs MsgHistory MsgStatus
         SyncChanges MsgSend MsgEdit MsgDelete MsgReact MsgPin MsgReport MsgPins MsgReactions Pins Pin ReactionsPage
         UserReactions
+        ConvTransfer ConvRights ConvBan ConvUnban ConvBans ConvInvite ConvInvitations ConvRevoke ConvPeek ConvJoin
+        ConvRequests ConvApprove ConvRefuse ConvWithdraw BanList Ban Invitation InvitationList Glimpse Joined
+        JoinRequestList JoinRequest
         MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList HistoryPage MessageStatus MemberStatus Me
     );
     let named = messages.keys().map(String::as_str);

@@ -9,13 +9,13 @@ use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
 use serde_json::json;
 
 use super::send::placed;
-use super::{Actor, Placed, Refusal, Service, UNSEEN};
+use super::{Actor, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Outcome};
 use crate::domain::overlay::{
     Act, ActRefused, EMOJI_BYTES_MAX, Pin, REPORT_BYTES_MAX, React, Reactions, Report,
 };
-use crate::domain::permission::{Action, allows};
+use crate::domain::permission::Action;
 use crate::store::PageRange;
 
 /// Most that a deletion waits for those who hold the message in memory. They hear of it within a moment.
@@ -101,7 +101,7 @@ impl Service {
                 if message.from != user {
                     return Err(Refusal::Forbidden("only its sender edits a message"));
                 }
-                permit(acting, sight, Action::Send)?;
+                permit(acting.conversation, sight, Action::Send)?;
                 within(window_ms, message, "it is too late to edit this message")
             })
             .await?;
@@ -118,7 +118,7 @@ impl Service {
         let body = json!({"target": acting.seq});
         let deed = Deed::system(EntryKind::Deleted, Act::Delete, &body);
         self.act(acting, deed, |sight, message| {
-            if permit(acting, sight, Action::DeleteOthers).is_ok() {
+            if permit(acting.conversation, sight, Action::DeleteOthers).is_ok() {
                 return Ok(());
             }
             if message.from != user {
@@ -147,7 +147,7 @@ impl Service {
             body = json!({"target": acting.seq, "emoji": emoji, "op": op});
         }
         let deed = Deed::system(EntryKind::Reaction, Act::React(react), &body);
-        let may = |sight: &Sight, _: &Entry| permit(acting, sight, Action::React);
+        let may = |sight: &Sight, _: &Entry| permit(acting.conversation, sight, Action::React);
         self.act(acting, deed, may).await
     }
 
@@ -158,7 +158,7 @@ impl Service {
     pub async fn pin(&self, acting: &Acting, pinned: bool) -> Result<Option<Placed>, Refusal> {
         let body = json!({"target": acting.seq, "pinned": pinned});
         let deed = Deed::system(EntryKind::Pin, Act::Pin(pinned), &body);
-        let may = |sight: &Sight, _: &Entry| permit(acting, sight, Action::Pin);
+        let may = |sight: &Sight, _: &Entry| permit(acting.conversation, sight, Action::Pin);
         self.act(acting, deed, may).await
     }
 
@@ -405,6 +405,7 @@ fn draft(
         // An edit lasts no longer than what it edits.
         expires_ms: message.expires_ms.filter(|_| is_edit),
         act: Some(deed.act.clone()),
+        slow_ms: 0,
         exchange: acting
             .exchange
             .map(|packet_id| (acting.actor.device, packet_id)),
@@ -430,13 +431,6 @@ pub(super) fn refusal(refused: ActRefused) -> Refusal {
             Refusal::Limit("as many as one message or conversation may have")
         }
     }
-}
-
-fn permit(acting: &Acting, sight: &Sight, action: Action) -> Result<(), Refusal> {
-    if allows(acting.conversation.kind(), &sight.member, action) {
-        return Ok(());
-    }
-    Err(Refusal::Forbidden("your role does not allow this"))
 }
 
 /// Is a message young enough? A window of 0 never closes.

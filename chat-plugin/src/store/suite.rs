@@ -6,6 +6,7 @@ mod appending;
 mod control;
 #[cfg(all(feature = "fjall", feature = "sled"))]
 mod crash;
+mod joining;
 mod members;
 mod poison;
 mod reading;

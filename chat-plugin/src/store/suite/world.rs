@@ -169,6 +169,7 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         thread: None,
         expires_ms: None,
         act: None,
+        slow_ms: 0,
         exchange: None,
         changes: Vec::new(),
     }

@@ -72,7 +72,7 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Commits what has been gathered, in the midst of a job.
-    fn commit_so_far(&mut self) -> Result<(), StoreError> {
+    pub(super) fn commit_so_far(&mut self) -> Result<(), StoreError> {
         if !self.group.batch.is_empty() {
             let is_durable = self.group.is_durable;
             self.commit();
