@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Idle(IdleArgs),
     /// Messages for sessions whose clients are away, and how fast these get them when they come back
     Offline(OfflineArgs),
+    /// How long it takes until everybody is back when all connections were cut at once
+    Storm(StormArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -177,6 +179,19 @@ pub(crate) struct IdleArgs {
     /// Seconds of quiet before memory is read
     #[arg(long, default_value = "3")]
     pub(crate) settle: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StormArgs {
+    /// How many sessions
+    #[arg(long, default_value = "1000")]
+    pub(crate) sessions: NonZeroU32,
+    /// How many different users, with --user-prefix
+    #[arg(long, default_value = "1")]
+    pub(crate) users: NonZeroU32,
+    /// How many come back at once; each that is back makes room for the next
+    #[arg(long, default_value = "1000")]
+    pub(crate) at_once: NonZeroUsize,
 }
 
 #[derive(Clone, Debug, clap::Args)]

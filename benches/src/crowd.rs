@@ -82,7 +82,10 @@ pub(crate) async fn connect_all(
 }
 
 /// Tries again while the broker says that it is busy: first logins cost it a password hash each.
-async fn connect_patiently(login: &Login, clock: Clock) -> Result<Connected, BenchError> {
+pub(crate) async fn connect_patiently(
+    login: &Login,
+    clock: Clock,
+) -> Result<Connected, BenchError> {
     let give_up_at = clock.elapsed() + PATIENCE;
     loop {
         match Client::connect(login, clock).await {

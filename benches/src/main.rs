@@ -1,7 +1,8 @@
 //! `mqchat-bench`: load generator and no-loss checker for MQTT brokers, in plain topics and in chat.
 //!
 //! `pairs`, `fanout` and `offline` move messages that carry their number, so that nothing is taken on trust: what a
-//! subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a connection costs. What each figure means: `benches/README.md`.
+//! subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a connection costs, `storm` how
+//! long it takes until all that were cut are back. What each figure means: `benches/README.md`.
 
 mod args;
 mod bits;
@@ -16,6 +17,7 @@ mod offline;
 mod process;
 mod report;
 mod stamp;
+mod storm;
 
 use std::process::ExitCode;
 
@@ -54,6 +56,7 @@ fn run(args: &Args) -> Result<Report, BenchError> {
             Command::Connects(connects) => connects::run(&args.target, connects).await,
             Command::Idle(idle) => idle::run(&args.target, idle).await,
             Command::Offline(offline) => offline::run(&args.target, offline).await,
+            Command::Storm(storm) => storm::run(&args.target, storm).await,
         }
     })
 }

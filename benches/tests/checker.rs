@@ -81,6 +81,18 @@ fn refused_publishes_are_found() {
     assert_fault(Fault::Refuse, &["--qos", "1"], "publishes were refused");
 }
 
+#[test]
+fn sessions_that_are_not_there_after_a_storm_are_found() {
+    let addr = start_broker(Fault::None).to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mqchat-bench"));
+    command.args(["--addr", &addr, "--json", "storm", "--sessions", "1"]);
+    let output = command.output().expect("the bench runs");
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["sessions_lost"], 1, "{report}");
+    assert_eq!(report["faults"][0], "sessions were lost");
+}
+
 fn assert_fault(fault: Fault, options: &[&str], expected: &str) {
     let output = bench(fault, &[], options);
     let text = String::from_utf8(output.stdout).expect("text");

@@ -41,6 +41,7 @@ use self::disconnect::{End, close, hang_up};
 use self::events::Events;
 use self::handshake::{Opened, refuse};
 use self::link::Link;
+use self::subscribe::Answering;
 use crate::acl::{Generation, Permit};
 use crate::clock;
 use crate::codec::packet::{Version, Will};
@@ -107,7 +108,9 @@ pub(crate) struct Connection<S> {
     armed_for: Option<Instant>,
     /// What the client may send, if that is limited.
     meter: Option<Box<Meter>>,
-    /// The client sent too much: it is read no further until then.
+    /// A SUBSCRIBE that is not answered yet; nothing is read before it is.
+    answering: Option<Box<Answering>>,
+    /// The client sent too much, or too much was done for it: it is read no further until then.
     paused_until: Option<Instant>,
     /// No complete packet is left of what was read.
     input_used_up: bool,
@@ -144,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let is_told = opened.session.version() == Version::V5;
         Self {
             meter: Meter::new(&server.config, now),
+            answering: None,
             paused_until: None,
             server,
             link,
@@ -265,6 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if letters.wake {
             self.plugin = Plugin::Ready;
         }
+        self.go_on_subscribing(now, &mut scratch.actions)?;
         self.read_packets(scratch, now)?;
         let bytes = self.room().bytes;
         self.session.resume(now, bytes, &mut scratch.actions);

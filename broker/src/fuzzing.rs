@@ -380,8 +380,12 @@ impl Life {
                     granted.unwrap_or_else(|refusal| refusal)
                 };
                 let reasons = wanted.filters.into_iter().map(subscribe).collect();
-                self.subscriber
-                    .queue_retained(router, &asked, self.now, &mut None);
+                let mut finding = router.find_retained(asked);
+                let queue = |finding: &mut _| {
+                    self.subscriber
+                        .queue_retained(router, finding, self.now, &mut None)
+                };
+                while !queue(&mut finding) {}
                 let answer = Answer::Reasons(reasons);
                 self.session.handle_answer(wanted.number, answer, out)?;
             }

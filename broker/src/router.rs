@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use self::receivers::Large;
 pub(crate) use self::receivers::Publisher;
-pub(crate) use self::retained::Message;
 use self::retained::Retained;
+pub(crate) use self::retained::{Finding, Message};
 pub(crate) use self::subscriber::{Asked, Subscriber};
 use self::subscriptions::Table;
 use crate::budget::{Budgets, Share};

@@ -62,12 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 });
             }
             Action::Keep(keep) => self.keep(keep),
-            Action::Subscribe(wanted) => {
-                let number = wanted.number;
-                let mut entry = self.open_if_durable();
-                let reasons = self.subscribe(wanted, now, &mut entry);
-                self.answer_reasons(number, reasons, entry, out)?;
-            }
+            Action::Subscribe(wanted) => self.subscribe(wanted, now, out)?,
             Action::SubscribePlugin(wanted) => self.subscribe_plugin(wanted),
             Action::Unsubscribe(filters, number) => {
                 let mut entry = self.open_if_durable();

@@ -142,6 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         store_room
             && self.drain_until.is_none()
             && self.paused_until.is_none()
+            && self.answering.is_none()
             && self.session.wants_input()
             && self.has_room()
     }

@@ -14,7 +14,7 @@ use crate::codec::reason::ReasonCode;
 use crate::codec::topic::TopicFilter;
 use crate::journal::{Change, Entry, Waiter};
 use crate::mailbox::Answer;
-use crate::router::Asked;
+use crate::router::{Asked, Finding};
 use crate::session::queue::Queued;
 use crate::session::{Action, Subscribing};
 
@@ -32,15 +32,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &mut self,
         wanted: Subscribing,
         now: Instant,
-        entry: &mut Option<Entry>,
-    ) -> Vec<ReasonCode> {
-        let identifier = wanted.identifier;
+        out: &mut Vec<Action>,
+    ) -> Result<(), End> {
+        let Subscribing {
+            number, identifier, ..
+        } = wanted;
+        let mut entry = self.open_if_durable();
         let filters_max = self.server.config.subscriptions_max;
         let mut asked = Vec::new();
         let mut reasons = Vec::new();
         for (place, filter) in wanted.filters.into_iter().enumerate() {
             reasons.push(if place < filters_max {
-                self.subscribe_one(filter, identifier, &mut asked, entry)
+                self.subscribe_one(filter, identifier, &mut asked, &mut entry)
             } else {
                 // More than it may have: the same ones again, at best.
                 let metrics = &self.server.metrics;
@@ -49,11 +52,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             });
         }
         self.note_subscriptions();
+        let finding = self.server.router.find_retained(asked);
+        let answering = Box::new(Answering {
+            number,
+            reasons,
+            finding,
+        });
+        self.queue_retained(answering, entry, now, out)
+    }
+
+    /// Goes on with the SUBSCRIBE whose retained messages are not all found.
+    pub(super) fn go_on_subscribing(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Result<(), End> {
+        if self.paused_until.is_none()
+            && let Some(answering) = self.answering.take()
+        {
+            let entry = self.open_if_durable();
+            return self.queue_retained(answering, entry, now, out);
+        }
+        Ok(())
+    }
+
+    /// Queues retained messages, and answers after the last one. If that takes long, others have the worker in between, and
+    /// the connection reads nothing more before.
+    fn queue_retained(
+        &mut self,
+        mut answering: Box<Answering>,
+        mut entry: Option<Entry>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Result<(), End> {
         let begin = clock::now();
         let router = &self.server.router;
-        self.subscriber.queue_retained(router, &asked, now, entry);
-        self.pause_after(begin);
-        reasons
+        let finding = &mut answering.finding;
+        while !self
+            .subscriber
+            .queue_retained(router, finding, now, &mut entry)
+        {
+            let end = clock::now();
+            let took = end.saturating_duration_since(begin);
+            if took >= MUCH_WORK {
+                self.paused_until = self.paused_until.max(end.checked_add(took));
+                self.answering = Some(answering);
+                return Ok(());
+            }
+        }
+        let Answering {
+            number, reasons, ..
+        } = *answering;
+        self.answer_reasons(number, reasons, entry, out)
     }
 
     fn subscribe_one(
@@ -188,16 +238,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         Ok(())
     }
-
-    /// Work that began then was done for the client at once. If it was much, others have the worker for as long now.
-    fn pause_after(&mut self, begin: Instant) {
-        let end = clock::now();
-        let took = end.saturating_duration_since(begin);
-        if took >= MUCH_WORK {
-            self.paused_until = self.paused_until.max(end.checked_add(took));
-        }
-    }
 }
 
-/// From here on a connection pauses for the work that was done for it.
+/// A SUBSCRIBE that is answered when its retained messages are found.
+#[derive(Debug)]
+pub(super) struct Answering {
+    number: u64,
+    reasons: Vec<ReasonCode>,
+    finding: Finding,
+}
+
+/// After so much work for one connection others have the worker for as long.
 const MUCH_WORK: Duration = Duration::from_millis(1);

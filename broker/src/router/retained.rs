@@ -50,6 +50,13 @@ pub(crate) struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
+/// A search for what subscriptions ask for, among the messages of clients and the server's own.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    asked: Vec<Asked>,
+    searches: [Search; 2],
+}
+
 impl Retained {
     /// For the messages of clients.
     pub(super) fn of_clients(config: &Config) -> Self {
@@ -274,26 +281,47 @@ impl Router {
         (found.len(), next, entry)
     }
 
-    /// The retained messages that each of these subscriptions asks for. All that there are for one of them, and together no
-    /// more than a queue has room for beside: the rest is left out.
-    pub(super) fn find_retained(&self, asked: &[Asked], now: Instant) -> Vec<Vec<Message>> {
-        let mut lists: Vec<Vec<Message>> = asked.iter().map(|_| Vec::new()).collect();
-        for store in [&self.retained, &self.statistics] {
-            let here = |asked: &Asked| std::ptr::eq(self.retained(asked.filter.as_str()), store);
-            let filters = asked.iter().filter(|asked| here(asked));
-            let read = || store.read().unwrap_or_else(PoisonError::into_inner);
-            let messages_max = self.limits.queue_messages_max.saturating_add(read().len());
-            let filters = filters.map(|asked| asked.filter.as_str());
-            let mut search = Search::new(filters, messages_max);
-            while !search.is_over() {
-                read().search(&mut search, now);
-            }
-            let places = lists.iter_mut().zip(asked).filter(|(_, asked)| here(asked));
-            for ((list, _), found) in places.zip(search.found()) {
-                *list = found;
+    /// Begins to look for the retained messages that these subscriptions ask for. All that there are for one of them, and
+    /// together no more than a queue has room for beside: the rest is left out.
+    pub(crate) fn find_retained(&self, asked: Vec<Asked>) -> Finding {
+        let searches = self.retained_stores().map(|store| {
+            let stored = store.read().unwrap_or_else(PoisonError::into_inner).len();
+            let messages_max = self.limits.queue_messages_max.saturating_add(stored);
+            let filters = asked.iter().map(|asked| asked.filter.as_str());
+            Search::new(filters, messages_max)
+        });
+        Finding { asked, searches }
+    }
+
+    /// Looks for a moment, and no longer. True: all was found. Until `queue` returns nothing newer is routed: who gets a
+    /// newer message is not sent back to an older one.
+    pub(crate) fn go_on_finding(
+        &self,
+        finding: &mut Finding,
+        now: Instant,
+        mut queue: impl FnMut(&mut Asked, Message),
+    ) -> bool {
+        for (store, search) in self
+            .retained_stores()
+            .into_iter()
+            .zip(&mut finding.searches)
+        {
+            if !search.is_over() {
+                let retained = store.read().unwrap_or_else(PoisonError::into_inner);
+                retained.search(search, now);
+                for (place, message) in search.take_found() {
+                    if let Some(asked) = finding.asked.get_mut(place) {
+                        queue(asked, message);
+                    }
+                }
+                break;
             }
         }
-        lists
+        finding.searches.iter().all(Search::is_over)
+    }
+
+    fn retained_stores(&self) -> [&RwLock<Retained>; 2] {
+        [&self.retained, &self.statistics]
     }
 
     fn retained_mut(&self) -> RwLockWriteGuard<'_, Retained> {
@@ -336,12 +364,14 @@ mod tests {
         now: Instant,
     ) -> Vec<Vec<String>> {
         let mut search = Search::new(filters.iter().copied(), messages_max);
+        let mut lists = vec![Vec::new(); filters.len()];
         while !search.is_over() {
             retained.search(&mut search, now);
+            for (place, message) in search.take_found() {
+                lists[place].push(message.publish.topic.to_string());
+            }
         }
-        let topic = |message: &Message| message.publish.topic.to_string();
-        let lists = search.found().into_iter();
-        lists.map(|list| list.iter().map(topic).collect()).collect()
+        lists
     }
 
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Router;
-use super::retained::Message;
+use super::retained::{Finding, Message};
 use super::subscriptions::Subscription;
 use super::trie::Trie;
 use crate::budget::Share;
@@ -142,31 +142,32 @@ impl Subscriber {
                 filter: filter.clone(),
                 qos,
                 identifier,
+                admitted: None,
             });
         }
         self.filters.insert(filter, Held { number, qos });
         Ok(granted(qos))
     }
 
-    /// Queues the retained messages that the subscriptions of a SUBSCRIBE ask for. Whoever gets a newer message before is
-    /// not sent back to an older one: what is found now is not older than what has been routed.
+    /// Finds retained messages for the subscriptions of a SUBSCRIBE, as far as these are still there, and queues them: for a
+    /// moment, and no longer. True: that was all.
     pub(crate) fn queue_retained(
         &self,
         router: &Router,
-        asked: &[Asked],
+        finding: &mut Finding,
         now: Instant,
         entry: &mut Option<Journaled>,
-    ) {
-        let Some(queue) = self.queue.as_ref().filter(|_| !asked.is_empty()) else {
-            return;
+    ) -> bool {
+        let Some(queue) = &self.queue else {
+            return true;
         };
-        for (asked, found) in asked.iter().zip(router.find_retained(asked, now)) {
-            if found.is_empty() {
-                continue;
+        router.go_on_finding(finding, now, |asked, message| {
+            if let Some(held) = self.filters.get(&asked.filter) {
+                asked.qos = asked.qos.min(held.qos);
+                let queued = asked.queued(message);
+                queue.push_retained(queued, &mut asked.admitted, entry);
             }
-            let messages = found.into_iter().map(|message| asked.queued(message));
-            queue.push_retained(messages.collect(), entry);
-        }
+        })
     }
 
     /// Counts the bytes of a filter that comes.
@@ -327,6 +328,8 @@ pub(crate) struct Asked {
     pub(super) filter: TopicFilter,
     qos: Qos,
     identifier: Option<u32>,
+    /// Was there room when the first message was found?
+    admitted: Option<bool>,
 }
 
 impl Asked {

@@ -51,7 +51,8 @@ fn subscribe(
 ) -> Result<ReasonCode, ReasonCode> {
     let mut asked = Vec::new();
     let reason = subscriber.subscribe(router, wanted, identifier, &mut asked, &mut None);
-    subscriber.queue_retained(router, &asked, clock::now(), &mut None);
+    let mut finding = router.find_retained(asked);
+    while !subscriber.queue_retained(router, &mut finding, clock::now(), &mut None) {}
     reason
 }
 
@@ -211,6 +212,47 @@ fn retained_messages_come_with_the_subscription() {
     assert!(got[0].retain);
     assert_eq!(got[0].qos, Qos::AtLeastOnce);
     assert_eq!(got[0].subscription_identifiers, [7]);
+}
+
+#[test]
+fn retained_messages_that_take_long_to_find_never_follow_newer_ones() {
+    let router = Router::new(&Config::default());
+    let mut publisher = Publisher::default();
+    let mut retain = |number: usize, payload: &'static [u8]| {
+        let topic = format!("many/{number:03}").leak();
+        let mut retained = publish(topic, Qos::AtMostOnce);
+        retained.retain = true;
+        retained.payload = Bytes::from_static(payload);
+        send(&router, &mut publisher, retained);
+    };
+    for number in 0..300 {
+        retain(number, b"old");
+    }
+    let (mut subscriber, mut asked) = (Subscriber::default(), Vec::new());
+    let wanted = filter("many/+", Qos::AtMostOnce);
+    subscriber
+        .subscribe(&router, wanted, None, &mut asked, &mut None)
+        .unwrap();
+    let mut finding = router.find_retained(asked);
+    let mut go_on = || subscriber.queue_retained(&router, &mut finding, clock::now(), &mut None);
+    assert!(!go_on());
+    retain(0, b"new"); // was found
+    retain(299, b"new"); // was not
+    let mut pieces = 1;
+    while !go_on() {
+        pieces += 1;
+    }
+    assert!(pieces > 1);
+    let got = received(&subscriber);
+    let of = |topic: &str| -> Vec<(&[u8], bool)> {
+        let messages = got.iter().filter(|queued| *queued.publish.topic == *topic);
+        messages
+            .map(|queued| (&*queued.publish.payload, queued.retain))
+            .collect()
+    };
+    assert_eq!(of("many/000"), [(&b"old"[..], true), (b"new", false)]);
+    assert_eq!(of("many/299"), [(&b"new"[..], false), (b"new", true)]);
+    assert_eq!(got.len(), 302);
 }
 
 fn journaled(config: &Config) -> (Router, Arc<Journal>) {

@@ -159,33 +159,37 @@ impl Queue {
         Pushed::Waits
     }
 
-    /// Adds the retained messages of one subscription, all or none: they are shared with the retained store, so that
-    /// only their number counts, and one SUBSCRIBE may exceed the limit of this queue. It takes from what all queues may hold:
-    /// what is retained may be replaced while it waits.
-    pub(crate) fn push_retained(&self, messages: Vec<Queued>, entry: &mut Option<Entry>) -> Pushed {
+    /// Adds a retained message that a subscription asks for. They are shared with the retained store, so that only their
+    /// number counts, and it is looked at once for each subscription (`admitted`): one SUBSCRIBE may exceed the limit of this
+    /// queue. It takes from what all queues may hold: what is retained may be replaced while it waits.
+    pub(crate) fn push_retained(
+        &self,
+        mut queued: Queued,
+        admitted: &mut Option<bool>,
+        entry: &mut Option<Entry>,
+    ) -> Pushed {
         let waker = {
             let mut inner = self.lock();
             if inner.state == State::Ended {
                 return Pushed::Nobody;
             }
-            let bytes: usize = messages.iter().map(|queued| size(&queued.publish)).sum();
-            let total = inner.bytes + bytes;
-            if inner.messages.len() >= self.messages_max || !inner.share.try_hold(total) {
-                inner.dropped += messages.len() as u64;
+            let has_room = inner.messages.len() < self.messages_max;
+            let total = inner.bytes + size(&queued.publish);
+            if !*admitted.get_or_insert(has_room) || !inner.share.try_hold(total) {
+                *admitted = Some(false);
+                inner.dropped += 1;
                 return Pushed::Full;
             }
-            for mut queued in messages {
-                if queued.qos > Qos::AtMostOnce && self.is_durable() {
-                    let mut shared = Shared::again(queued.clone(), entry.take());
-                    queued.stored = None;
-                    shared.note(self.number, inner.next_place, &mut queued);
-                    inner.next_place += 1;
-                    *entry = shared.entry;
-                } else {
-                    queued.stored = None;
-                }
-                inner.messages.push_back(queued);
+            if queued.qos > Qos::AtMostOnce && self.is_durable() {
+                let mut shared = Shared::again(queued.clone(), entry.take());
+                queued.stored = None;
+                shared.note(self.number, inner.next_place, &mut queued);
+                inner.next_place += 1;
+                *entry = shared.entry;
+            } else {
+                queued.stored = None;
             }
+            inner.messages.push_back(queued);
             inner.bytes = total;
             inner.waker.take()
         };

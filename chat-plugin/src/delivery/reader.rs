@@ -12,7 +12,7 @@ mod reference;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use broker::codec::packet::{PacketId, Publish, Qos};
 use broker::hooks::{ClientInfo, Delivery, DeliveryOutcome, DeliveryRef, Room};
@@ -50,7 +50,8 @@ pub(crate) struct Reader {
     limits: ReaderLimits,
     ended: AtomicBool,
     account: Account,
-    state: Mutex<State>,
+    /// Made when something is asked of it: a client that does not chat holds none.
+    state: OnceLock<Box<Mutex<State>>>,
 }
 
 /// Bounds of one reader, from the configuration.
@@ -228,7 +229,7 @@ impl Reader {
             limits,
             ended: AtomicBool::new(false),
             account: Account::default(),
-            state: Mutex::default(),
+            state: OnceLock::new(),
         }
     }
 
@@ -253,7 +254,7 @@ impl Reader {
     }
 
     pub(crate) fn is_known(&self) -> bool {
-        self.state().known
+        self.made().is_some_and(|state| state.known)
     }
 
     /// Subscribes a form of the inbox. `None`: all conversations.
@@ -287,7 +288,8 @@ impl Reader {
     }
 
     pub(crate) fn has_inbox(&self) -> bool {
-        self.state().inbox.iter().any(|filters| !filters.is_empty())
+        self.made()
+            .is_some_and(|state| state.inbox.iter().any(|filters| !filters.is_empty()))
     }
 
     pub(crate) fn subscribe_receipts(
@@ -303,7 +305,8 @@ impl Reader {
     }
 
     pub(crate) fn wants_receipts(&self, conversation: ConversationId) -> bool {
-        self.state().receipts.matched(&conversation).is_some()
+        self.made()
+            .is_some_and(|state| state.receipts.matched(&conversation).is_some())
     }
 
     pub(crate) fn subscribe_replies(&self, name: Option<&str>, options: Options) {
@@ -347,7 +350,9 @@ impl Reader {
 
     /// This reader is told of new entries from now on: those that came while it was being set up are caught up with.
     pub(crate) fn catch_up_logs(&self) {
-        let mut state = self.state();
+        let Some(mut state) = self.made() else {
+            return;
+        };
         let keys = state.logs.iter_mut().map(|(slot, log)| {
             log.flow.announce(log.flow.live.head());
             Key::Log(*slot, log.generation)
@@ -431,7 +436,9 @@ impl Reader {
     /// An entry that this user may see has been committed.
     pub(crate) fn announce(&self, live: &Arc<Live>, seq: Seq) {
         self.account.changed();
-        let mut state = self.state();
+        let Some(mut state) = self.made() else {
+            return;
+        };
         let mut woken = state.announce_inbox(live, seq.previous(), seq);
         let slots = state
             .logs
@@ -464,18 +471,19 @@ impl Reader {
 
     /// Is there room for one more reply? Asked before a call is run, by the one task that runs the calls of a connection.
     pub(crate) fn takes_replies(&self) -> bool {
-        let state = self.state();
-        state.replies.len() < self.limits.replies_max && state.replies_bytes < REPLIES_BYTES_MAX
+        self.made().is_none_or(|state| {
+            state.replies.len() < self.limits.replies_max && state.replies_bytes < REPLIES_BYTES_MAX
+        })
     }
 
     /// How this connection subscribed to replies under this name.
     pub(crate) fn reply_subscription(&self, name: &str) -> Option<Matched> {
-        self.state().replies_to.matched(name)
+        self.made()?.replies_to.matched(name)
     }
 
     /// How this connection subscribed to errors under this name.
     pub(crate) fn error_subscription(&self, name: &str) -> Option<Matched> {
-        self.state().errors.matched(name)
+        self.made()?.errors.matched(name)
     }
 
     /// Receipts for one of this user's conversations; joins what waits for the same conversation.
@@ -511,7 +519,7 @@ impl Reader {
 
     /// Receipts since then have not been handed out, if some have not; in ms since 1970.
     pub(crate) fn receipts_wait_since(&self) -> Option<u64> {
-        let state = self.state();
+        let state = self.made()?;
         let waiting = state.receipts_wait_since.into_iter();
         waiting.chain(state.catch_up.since_ms).min()
     }
@@ -532,7 +540,9 @@ impl Reader {
 
     /// Begins to look up what is missing. `false`: nothing is, or somebody is at it.
     pub(crate) fn begin_catch_up(&self) -> bool {
-        let mut state = self.state();
+        let Some(mut state) = self.made() else {
+            return false;
+        };
         let begins = state.catch_up.since_ms.is_some() && !state.catch_up.running;
         state.catch_up.running |= begins;
         begins
@@ -557,7 +567,7 @@ impl Reader {
 
     /// Where this reader stands in a conversation, as far as it is in memory.
     pub(crate) fn cursor(&self, conversation: ConversationId) -> Option<Seq> {
-        let state = self.state();
+        let state = self.made()?;
         let flow = state.flows.get(&conversation).map(Flow::cursor);
         flow.or_else(|| state.settled.get(&conversation).copied())
     }
@@ -569,12 +579,15 @@ impl Reader {
 
     /// Takes what there is room for.
     pub(crate) fn pull(&self, room: Room) -> Pulled {
-        let mut state = self.state();
         let mut out = Out {
             room,
             pulled: Pulled::default(),
             me: self,
             now_ms: crate::clock::now_ms(),
+        };
+        let Some(mut state) = self.made() else {
+            out.pull_account();
+            return out.pulled;
         };
         if state.pull_resend(&mut out) {
             state.pull_replies(&mut out);
@@ -658,7 +671,9 @@ impl Reader {
     /// These entries are not what they were: what was read of them, and not handed out yet, is read again.
     pub(crate) fn changed(&self, conversation: ConversationId, seqs: &[Seq]) {
         self.account.entries_changed();
-        let mut guard = self.state();
+        let Some(mut guard) = self.made() else {
+            return;
+        };
         let state = &mut *guard;
         if let Some(flow) = state.flows.get_mut(&conversation) {
             flow.changed(seqs);
@@ -687,7 +702,9 @@ impl Reader {
         &self,
         inflight: &[(PacketId, DeliveryRef)],
     ) -> Vec<(PacketId, Reference)> {
-        let state = self.state();
+        let Some(state) = self.made() else {
+            return Vec::new();
+        };
         let decoded = inflight
             .iter()
             .filter_map(|(id, reference)| Some((*id, Reference::decode(reference)?)));
@@ -711,7 +728,14 @@ impl Reader {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = self.state.get_or_init(Box::default);
+        state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: nothing was asked of this reader yet.
+    fn made(&self) -> Option<MutexGuard<'_, State>> {
+        let state = self.state.get()?;
+        Some(state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -22,7 +22,8 @@ pub(crate) struct Search {
 
 #[derive(Debug)]
 struct Matches {
-    lists: Vec<Vec<Message>>,
+    /// The place of a filter, and what it matches.
+    found: Vec<(usize, Message)>,
     /// How many more are taken.
     left: usize,
 }
@@ -35,13 +36,12 @@ impl Search {
             filters: Trie::default(),
             ranges: Vec::new(),
             found: Matches {
-                lists: Vec::new(),
+                found: Vec::new(),
                 left: messages_max,
             },
         };
         let mut prefixes = Vec::new();
         for (place, filter) in (0..).zip(filters) {
-            search.found.lists.push(Vec::new());
             if filter.contains(['+', '#']) {
                 search.filters.insert(filter, place, ());
                 prefixes.push(literal_prefix(filter));
@@ -62,28 +62,28 @@ impl Search {
         self.literal.is_empty() && self.ranges.is_empty()
     }
 
-    /// What was found for each filter, in the order of the topics, expired messages left out.
-    pub(crate) fn found(self) -> Vec<Vec<Message>> {
-        self.found.lists
+    /// What was found since the last time, expired messages left out: the place of a filter and a message, for each filter
+    /// with wildcards in the order of the topics.
+    pub(crate) fn take_found(&mut self) -> Vec<(usize, Message)> {
+        std::mem::take(&mut self.found.found)
     }
 }
 
 impl Matches {
     fn add(&mut self, place: u64, message: &Message, now: Instant) {
         let fresh = message.expires_at.is_none_or(|at| at > now);
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
-        if let Some(list) = self.lists.get_mut(place)
+        if let Ok(place) = usize::try_from(place)
             && fresh
             && self.left > 0
         {
             self.left -= 1;
-            list.push(message.clone());
+            self.found.push((place, message.clone()));
         }
     }
 }
 
 impl Retained {
-    /// Goes on with a search, for some thousand topics.
+    /// Goes on with a search, for some topics.
     pub(crate) fn search(&self, search: &mut Search, now: Instant) {
         for (place, filter) in std::mem::take(&mut search.literal) {
             if let Some(message) = self.messages.get(&filter) {
@@ -129,5 +129,5 @@ pub(super) fn literal_prefix(filter: &str) -> &str {
     literal.strip_suffix('/').unwrap_or(literal)
 }
 
-/// Topics that are looked at in one go.
-const SEARCH_TOPICS: usize = 4_096;
+/// Topics that are looked at in one go: with as many filters as a client may have, each takes longest.
+const SEARCH_TOPICS: usize = 64;

@@ -4,7 +4,9 @@
 //! sense, silently, and refuses the whole journal where only a checksum is wrong: it cannot know what was acknowledged. So
 //! the newest journal is read before fjall looks:
 //!
-//! 1. A torn last commit is cut off: one that the file ends before, or in which a page was never written.
+//! 1. A torn commit is cut off, with whatever follows: one that the file ends before, or in which a sector was never written.
+//!    On a disk that keeps its word no sync covered it, nor the commits behind it, however whole they look. The watermark
+//!    has the last word.
 //! 2. Anything else is damage, of which nobody knows whether it was acknowledged. It is refused before anything is changed;
 //!    where loss is accepted, the journal is cut before the first commit that is not whole.
 //!
@@ -30,15 +32,15 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 /// The last bytes of each commit.
 const TRAILER: [u8; 4] = *b"FJL\x03";
-/// What a disk writes at once, or not at all.
-const PAGE: usize = 4_096;
-const ZEROS: [u8; PAGE] = [0; PAGE];
+/// What a disk writes at once, or not at all: some promise no more than this.
+const SECTOR: usize = 512;
+const ZEROS: [u8; SECTOR] = [0; SECTOR];
 /// Of the key of a [`CommitRow`], and of its value.
 const COMMIT_KEY_BYTES: u16 = 6;
 const COMMIT_VALUE_BYTES: u32 = 17;
 
-/// Cuts the newest journal of a closed database off before its last commit, if that one is torn; before the first one that
-/// is not whole, if loss is accepted.
+/// Cuts the newest journal of a closed database off before the first commit that is not whole, if that one is torn or loss
+/// is accepted.
 ///
 /// # Errors
 /// [`EngineError::Corrupt`] if it is damaged, [`EngineError::Behind`] if acknowledged data would be missing: then nothing
@@ -49,28 +51,37 @@ pub(super) fn cut_torn_end(directory: &Directory, accept_loss: bool) -> Result<(
         return Ok(());
     };
     let io = |error: io::Error| unavailable(&path, &error);
-    let mut file = File::open(&path).map_err(io)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(io)?;
     let Some(damage) = find_damage(&mut file).map_err(io)? else {
         return Ok(());
     };
-    if !accept_loss {
-        damage.check(&path, directory)?;
-    }
-    let torn = keep(&mut file, &damage, &path)?;
+    let was_promised = accept_loss || !damage.check(&path, directory)?;
+    let kept = match keep(&mut file, &damage, &path) {
+        Ok(kept) => Some(kept),
+        // A full disk must not stop a start for bytes that were promised to nobody.
+        Err(error) if !was_promised => {
+            tracing::warn!(%error, "no copy could be made of what is cut off the journal");
+            None
+        }
+        Err(error) => return Err(error),
+    };
     tracing::warn!(
         journal = %path.display(),
         commit = damage.whole + 1,
         at = damage.start,
         bytes = damage.end - damage.start,
-        kept = %torn.display(),
+        kept = ?kept.unwrap_or_default(),
         "{}",
         if damage.is_torn {
-            "the last commit was not written completely and was cut off"
+            "an unfinished commit, and what followed it, was cut off"
         } else {
             "the journal is damaged and was cut off, as accepted"
         }
     );
-    let file = OpenOptions::new().write(true).open(&path).map_err(io)?;
     file.set_len(damage.start).map_err(io)?;
     file.sync_all().map_err(io)
 }
@@ -84,16 +95,17 @@ struct Damage {
     start: u64,
     /// Behind it there are only zeros.
     end: u64,
-    /// It is the last one, and was never written completely.
+    /// It was never written completely, so no sync covered it.
     is_torn: bool,
 }
 
 impl Damage {
-    /// Whether it may be cut off without asking.
-    fn check(&self, path: &Path, directory: &Directory) -> Result<(), EngineError> {
+    /// Whether it may be cut off without asking. True: the watermark says that none of it was acknowledged; otherwise
+    /// nobody knows yet.
+    fn check(&self, path: &Path, directory: &Directory) -> Result<bool, EngineError> {
         if !self.is_torn {
             return Err(EngineError::Corrupt(format!(
-                "{}: commit {} of this journal, at byte {} of {}, is damaged, and not as an unfinished last one would be: acknowledged data may be lost (`mqchat serve --accept-loss` cuts here)",
+                "{}: commit {} of this journal, at byte {} of {}, is damaged, and not as an unfinished one would be: acknowledged data may be lost (`serve --accept-loss` cuts here)",
                 path.display(),
                 self.whole + 1,
                 self.start,
@@ -104,19 +116,26 @@ impl Damage {
             (Some(found), Some(known)) if found < known => {
                 Err(EngineError::Behind { found, known })
             }
-            _ => Ok(()),
+            (found, known) => Ok(found.is_some() && known.is_some()),
         }
     }
 }
 
 /// Copies what will be cut off to a file beside the journal.
 fn keep(file: &mut File, damage: &Damage, journal: &Path) -> Result<PathBuf, EngineError> {
-    let path = journal.with_extension("jnl.torn");
+    let beside = |n: u32| journal.with_extension(format!("jnl.torn.{n}"));
+    let mut number = 1;
+    while beside(number).exists() {
+        number += 1;
+    }
+    let path = beside(number);
     let mut copy = || {
         file.seek(SeekFrom::Start(damage.start))?;
-        let mut torn = File::create(&path)?;
-        io::copy(&mut file.take(damage.end - damage.start), &mut torn)?;
-        torn.sync_all()
+        let mut torn = File::create_new(&path)?;
+        let copied = io::copy(&mut file.take(damage.end - damage.start), &mut torn);
+        copied.and_then(|_| torn.sync_all()).inspect_err(|_| {
+            let _half = std::fs::remove_file(&path);
+        })
     };
     copy().map_err(|error| unavailable(&path, &error))?;
     journal.parent().map_or(Ok(()), sync_directory)?;
@@ -160,13 +179,10 @@ fn find_damage(file: &mut File) -> io::Result<Option<Damage>> {
     if tail.end == start {
         return Ok(None);
     }
-    let is_torn = match found {
-        Found::WrongEnd => tail.has_hole && tail.end <= read_to,
-        // It breaks off. What a client wrote may look like a trailer, but that was read as the value it is.
-        _ if !tail.ends_whole => tail.trailers_behind == 0,
-        // The one trailer may be its own.
-        _ => tail.has_hole && tail.trailers == 1,
-    };
+    // What breaks off ends nowhere. What a client wrote and looks like a trailer was read as the value it is, unless it
+    // breaks off right there.
+    let breaks_off = !tail.ends_whole && !tail.has_trailer_behind;
+    let is_torn = tail.has_hole || (breaks_off && found != Found::WrongEnd);
     Ok(Some(Damage {
         whole,
         number,
@@ -177,6 +193,7 @@ fn find_damage(file: &mut File) -> io::Result<Option<Damage>> {
 }
 
 /// What stands where a commit should.
+#[derive(PartialEq)]
 enum Found {
     Whole,
     /// Its end was read, but is not that of these items.
@@ -275,11 +292,11 @@ struct Tail {
     end: u64,
     /// It ends with the end of a commit.
     ends_whole: bool,
-    /// A page before its end is zero, as far as it is part of the tail: it was never written.
+    /// A sector was never written: it is zero as far as it is part of the tail, begins before the place where reading the
+    /// commit stopped, and something stands behind it.
     has_hole: bool,
-    trailers: u64,
-    /// Of these, behind where reading the commit stopped.
-    trailers_behind: u64,
+    /// Another commit may have ended behind where reading this one stopped.
+    has_trailer_behind: bool,
 }
 
 impl Tail {
@@ -288,23 +305,23 @@ impl Tail {
             end: start,
             ..Self::default()
         };
-        let (mut at, mut last, mut zero_pages) = (start, [0; 4], false);
-        let mut page = Vec::new();
+        let (mut at, mut last, mut has_zeros) = (start, [0; 4], false);
+        let mut sector = Vec::new();
         loop {
-            page.clear();
-            let bytes = PAGE as u64 - at % PAGE as u64;
-            (&mut reader).take(bytes).read_to_end(&mut page)?;
-            if page.is_empty() {
+            sector.clear();
+            let bytes = SECTOR as u64 - at % SECTOR as u64;
+            (&mut reader).take(bytes).read_to_end(&mut sector)?;
+            if sector.is_empty() {
                 return Ok(tail);
             }
-            if ZEROS.starts_with(&page) {
-                zero_pages = true;
-                at += page.len() as u64;
+            if ZEROS.starts_with(&sector) {
+                has_zeros |= at < read_to;
+                at += sector.len() as u64;
                 last = [0; 4];
                 continue;
             }
-            tail.has_hole |= zero_pages;
-            for byte in &page {
+            tail.has_hole |= has_zeros;
+            for byte in &sector {
                 at += 1;
                 let [_, b, c, d] = last;
                 last = [b, c, d, *byte];
@@ -312,10 +329,7 @@ impl Tail {
                     tail.end = at;
                     tail.ends_whole = last == TRAILER;
                 }
-                if last == TRAILER {
-                    tail.trailers += 1;
-                    tail.trailers_behind += u64::from(at > read_to);
-                }
+                tail.has_trailer_behind |= last == TRAILER && at > read_to;
             }
         }
     }
@@ -329,6 +343,7 @@ mod tests {
     use crate::store::fjall::FjallEngine;
     use crate::store::kv::{KvBatch, KvEngine as _, Table};
 
+    const PAGE: usize = 4_096;
     const ONE: Table = Table::new(1, "one");
     const TWO: Table = Table::new(2, "two");
 
@@ -421,14 +436,20 @@ mod tests {
 
         /// The journal with a page never written, the first whole one at or behind a byte.
         fn with_hole(&self, at: usize) -> Vec<u8> {
-            let mut torn = self.bytes.clone();
             let at = at.next_multiple_of(PAGE);
-            torn[at..at + PAGE].fill(0);
+            self.without(at..at + PAGE)
+        }
+
+        fn without(&self, bytes: std::ops::Range<usize>) -> Vec<u8> {
+            let mut torn = self.bytes.clone();
+            torn[bytes].fill(0);
             torn
         }
 
-        fn torn(&self) -> PathBuf {
-            self.journal.with_extension("jnl.torn")
+        /// What was cut off the last time.
+        fn torn(&self) -> Option<PathBuf> {
+            let files = (1..).map(|n| self.journal.with_extension(format!("jnl.torn.{n}")));
+            files.take_while(|path| path.exists()).last()
         }
 
         fn assert_refused(&self, bytes: &[u8]) {
@@ -438,7 +459,7 @@ mod tests {
             assert!(error.starts_with(&journal), "{error}");
             assert!(error.contains("--accept-loss` cuts here"), "{error}");
             assert_eq!(std::fs::read(&self.journal).unwrap(), bytes);
-            assert!(!self.torn().exists());
+            assert_eq!(self.torn(), None);
         }
 
         /// Opens with the journal cut off before a commit, and the rest beside it.
@@ -448,7 +469,7 @@ mod tests {
             self.write(bytes);
             let engine = try_open(&self.path, accept_loss).unwrap();
             assert_eq!(commits(&engine), expected[..commit_index]);
-            let mut kept = std::fs::read(self.torn()).unwrap();
+            let mut kept = std::fs::read(self.torn().unwrap()).unwrap();
             kept.resize(bytes.len() - start, 0);
             assert_eq!(kept, bytes[start..]);
             commit(&engine, 4, b"later");
@@ -504,11 +525,48 @@ mod tests {
     }
 
     #[test]
-    fn an_unwritten_page_before_the_last_commit_is_cut_where_loss_is_accepted() {
+    fn an_unwritten_page_loses_the_commits_behind_it_too_for_no_sync_covered_them() {
         let world = World::new();
+        for page in (world.starts[1]..world.starts[2] - PAGE).step_by(PAGE) {
+            world.assert_cut(&world.with_hole(page), false, 1);
+        }
+        let mut watermark = directory(&world.path).watermark().unwrap();
+        watermark.write(2).unwrap();
         let torn = world.with_hole(world.starts[1] + 100);
-        world.assert_refused(&torn);
-        world.assert_cut(&torn, true, 1);
+        world.write(&torn);
+        let error = try_open(&world.path, false).err().unwrap();
+        assert_eq!(error, EngineError::Behind { found: 1, known: 2 });
+        assert_eq!(std::fs::read(&world.journal).unwrap(), torn);
+    }
+
+    #[test]
+    fn a_page_that_was_written_in_part_is_torn_too() {
+        let world = World::new();
+        let (second, last) = (world.starts[1], world.starts[2]);
+        let first_page = second..second.next_multiple_of(PAGE);
+        world.assert_cut(&world.without(first_page), false, 1);
+        for sector in (last.next_multiple_of(SECTOR)..world.bytes.len() - SECTOR).step_by(SECTOR) {
+            world.assert_cut(&world.without(sector..sector + SECTOR), false, 2);
+        }
+    }
+
+    #[test]
+    fn damage_before_the_last_commit_is_refused_even_where_that_one_is_torn() {
+        let world = World::new();
+        let mut both = world.with_hole(world.starts[2] + 100);
+        both[world.starts[1] + 2 * PAGE] ^= 1;
+        world.assert_refused(&both);
+        world.assert_cut(&both, true, 1);
+    }
+
+    #[test]
+    fn what_was_cut_off_before_is_kept_too() {
+        let world = World::new();
+        let torn = world.with_hole(world.starts[2] + 100);
+        world.assert_cut(&torn, false, 2);
+        let first = world.torn();
+        world.assert_cut(&torn, false, 2);
+        assert_ne!(world.torn(), first);
     }
 
     #[test]

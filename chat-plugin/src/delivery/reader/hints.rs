@@ -85,7 +85,9 @@ impl Reader {
 
     /// Everybody who is watched, and under which topics.
     pub(crate) fn watched(&self) -> Vec<(ByteString, UserId)> {
-        let state = self.state();
+        let Some(state) = self.made() else {
+            return Vec::new();
+        };
         let watches = state.hints.watches.iter();
         let pairs = watches.map(|(topic, watch)| (topic.clone(), watch.user));
         pairs.collect()
@@ -122,8 +124,8 @@ impl Reader {
     }
 
     pub(crate) fn wants_typing(&self, conversation: ConversationId) -> bool {
-        let state = self.state();
-        state.hints.typing.matched(&conversation).is_some()
+        self.made()
+            .is_some_and(|state| state.hints.typing.matched(&conversation).is_some())
     }
 
     /// What somebody does in a conversation; it takes the place of what waits of the same user there.
