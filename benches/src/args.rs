@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Offline(OfflineArgs),
     /// How long it takes until everybody is back when all connections were cut at once
     Storm(StormArgs),
+    /// What comes of it when all members of a large group read one message (mqchat only)
+    Receipts(ReceiptsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -192,6 +194,16 @@ pub(crate) struct StormArgs {
     /// How many come back at once; each that is back makes room for the next
     #[arg(long, default_value = "1000")]
     pub(crate) at_once: NonZeroUsize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReceiptsArgs {
+    /// How many members read
+    #[arg(long, default_value = "5000")]
+    pub(crate) members: NonZeroU32,
+    /// Seconds over which the reads are spread
+    #[arg(long, default_value = "5")]
+    pub(crate) within: u32,
 }
 
 #[derive(Clone, Debug, clap::Args)]

@@ -46,8 +46,8 @@ pub(crate) enum BenchError {
     MaximumQos { broker: u8, asked: Qos },
     #[error("a publish takes {bytes} bytes, the broker takes {limit}")]
     PacketTooLarge { bytes: usize, limit: u32 },
-    #[error("the group was not made: {0}")]
-    Group(String),
+    #[error("{method}: {told}")]
+    Call { method: &'static str, told: String },
     #[error("cannot read {path}: {error}")]
     Process { path: String, error: io::Error },
     #[error("{path} is not understood")]

@@ -6,7 +6,6 @@
 //!    acknowledged, and they wait until these have arrived. Both waits are bounded.
 //! 4. In chat, subscribers mark what they got as read, so that the next run finds nothing waiting.
 
-mod group;
 mod pacer;
 mod publisher;
 mod subscriber;
@@ -28,6 +27,7 @@ use crate::crowd::{Role, connect_all, handle, login};
 use crate::error::BenchError;
 use crate::process::Process;
 use crate::report::{Latency, Report, Value, float};
+use crate::rpc;
 use crate::stamp::Template;
 use pacer::Pacer;
 use publisher::{Pace, Publisher, PublisherSeen};
@@ -241,7 +241,7 @@ impl<'a> Load<'a> {
             (Topics::Plain, _) => Ok((0..self.streams).map(|i| self.plain_topic(i)).collect()),
             (Topics::Chat, [publisher]) if self.subscribers_each > 1 => {
                 let members: Vec<_> = (0..self.subscribers_each).map(to).collect();
-                let cid = group::create(&mut publisher.client, &members, self.run).await?;
+                let cid = rpc::create_group(&mut publisher.client, &members, self.run).await?;
                 Ok(vec![format!("chat/to/{cid}")])
             }
             (Topics::Chat, _) => {

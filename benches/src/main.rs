@@ -2,7 +2,7 @@
 //!
 //! `pairs`, `fanout` and `offline` move messages that carry their number, so that nothing is taken on trust: what a
 //! subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a connection costs, `storm` how
-//! long it takes until all that were cut are back. What each figure means: `benches/README.md`.
+//! long it takes until all that were cut are back, `receipts` what reading costs in a large group. What each figure means: `benches/README.md`.
 
 mod args;
 mod bits;
@@ -15,7 +15,9 @@ mod idle;
 mod load;
 mod offline;
 mod process;
+mod receipts;
 mod report;
+mod rpc;
 mod stamp;
 mod storm;
 
@@ -56,6 +58,7 @@ fn run(args: &Args) -> Result<Report, BenchError> {
             Command::Connects(connects) => connects::run(&args.target, connects).await,
             Command::Idle(idle) => idle::run(&args.target, idle).await,
             Command::Offline(offline) => offline::run(&args.target, offline).await,
+            Command::Receipts(receipts) => receipts::run(&args.target, receipts).await,
             Command::Storm(storm) => storm::run(&args.target, storm).await,
         }
     })

@@ -47,6 +47,16 @@ impl Process {
             .ok_or(BenchError::ProcessFormat { path })
     }
 
+    /// Bytes that it has had written to disks, in whole pages.
+    pub(crate) fn disk_bytes(&self) -> Result<u64, BenchError> {
+        let (path, io) = self.read("io")?;
+        let line = io
+            .lines()
+            .find_map(|line| line.strip_prefix("write_bytes:"));
+        line.and_then(|line| line.trim().parse().ok())
+            .ok_or(BenchError::ProcessFormat { path })
+    }
+
     fn read(&self, name: &str) -> Result<(String, String), BenchError> {
         let path = format!("/proc/{}/{name}", self.pid);
         match std::fs::read_to_string(&path) {

@@ -48,6 +48,10 @@ pub struct Config {
     pub presence_watchers_per_user_max: u32,
     /// Exceptions in one setting of privacy.
     pub privacy_except_max: u32,
+    /// Contacts of one user.
+    pub contacts_per_user_max: u32,
+    /// Users whom one user may block.
+    pub blocked_per_user_max: u32,
     /// Least time between two hints that a user types in a conversation, in milliseconds.
     pub typing_interval_ms: u32,
     /// Such a hint ends after so long without a repeat, in milliseconds.
@@ -106,6 +110,8 @@ impl Default for Config {
             presence_watched_per_connection_max: 256,
             presence_watchers_per_user_max: 5_000,
             privacy_except_max: 256,
+            contacts_per_user_max: 10_000,
+            blocked_per_user_max: 10_000,
             typing_interval_ms: 3_000,
             typing_expiry_ms: 6_000,
             typing_hints_max: 100_000,

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use proto::ids::{ConversationId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 
 use self::ring::Ring;
 pub use self::ring::RingLimits;
@@ -78,12 +78,12 @@ impl Conversations {
         live: &Live,
         (line, changed): (Option<Arc<Line>>, Vec<Arc<Line>>),
         head: Seq,
-        members_changed: bool,
+        (members_changed, hidden_from): (bool, Option<UserId>),
     ) {
         let commit = self.commits.fetch_add(1, Ordering::Relaxed);
         live.follow(
             (line, changed),
-            head,
+            (head, hidden_from),
             members_changed,
             (self.limits, commit),
         );
@@ -212,7 +212,7 @@ impl MarksChange {
             private_read: self.private_read,
             unread_flag: self.unread_flag.unwrap_or(from.unread_flag),
             moved_ms: self.ts_ms,
-            hidden: Seq::ZERO,
+            ..Marks::default()
         })
     }
 }
@@ -317,9 +317,9 @@ impl Live {
 
     /// An entry was stored here, and its sender is told: whoever asks from now on gets an answer that knows of it, though
     /// the feed may still be on its way.
-    pub(crate) fn stored(&self, seq: Seq, members_changed: bool) {
+    pub(crate) fn stored(&self, seq: Seq, hidden_from: Option<UserId>, members_changed: bool) {
         let mut state = self.state();
-        state.head = state.head.max(seq);
+        state.raise(seq, hidden_from);
         if members_changed || state.conversation.is_none() {
             state.generation += 1;
         }
@@ -406,6 +406,31 @@ impl Live {
         }
     }
 
+    /// Has this user of a direct conversation blocked the other one?
+    pub fn blocks(&self, user: UserId) -> bool {
+        let state = self.state();
+        let marks = state.members.get(&user).map(|(_, marks)| marks.blocks);
+        marks.unwrap_or_default()
+    }
+
+    /// A user has blocked the other one, or does no longer, and it is stored.
+    pub(crate) fn set_blocks(&self, user: UserId, blocks: bool) {
+        let mut state = self.state();
+        if let Some((_, marks)) = state.members.get_mut(&user) {
+            marks.blocks = blocks;
+        }
+        state.generation += 1; // who is reading the members may have read them before
+    }
+
+    /// The other one in a direct conversation; `None` in one with oneself, and in all others.
+    pub fn peer(&self, user: UserId) -> Option<UserId> {
+        if self.id.kind() != ConversationKind::Direct {
+            return None;
+        }
+        let state = self.state();
+        state.members.keys().find(|other| **other != user).copied()
+    }
+
     /// All who are or were members.
     pub fn who_ever(&self) -> Vec<UserId> {
         self.state().members.keys().copied().collect()
@@ -475,7 +500,7 @@ impl Live {
     fn follow(
         &self,
         (line, changed): (Option<Arc<Line>>, Vec<Arc<Line>>),
-        head: Seq,
+        (head, hidden_from): (Seq, Option<UserId>),
         members_changed: bool,
         (limits, commit): (RingLimits, u64),
     ) {
@@ -483,7 +508,7 @@ impl Live {
         if members_changed {
             state.generation += 1;
         }
-        state.head = state.head.max(head);
+        state.raise(head, hidden_from);
         let only_changes = !changed.is_empty();
         for line in changed {
             state.ring.replace(line);
@@ -508,6 +533,14 @@ impl Live {
 }
 
 impl State {
+    /// An entry is stored, and hidden from a user in the same commit: nobody finds the one without the other.
+    fn raise(&mut self, head: Seq, hidden_from: Option<UserId>) {
+        self.head = self.head.max(head);
+        if let Some((_, marks)) = hidden_from.and_then(|user| self.members.get_mut(&user)) {
+            marks.hidden = marks.hidden.max(head);
+        }
+    }
+
     fn install(
         &mut self,
         generation: u64,

@@ -12,6 +12,7 @@
 pub(crate) mod flow;
 pub(crate) mod progress;
 pub(crate) mod reader;
+mod sight;
 pub(crate) mod subscriptions;
 
 use std::collections::HashMap;
@@ -28,8 +29,7 @@ use tokio_util::task::TaskTracker;
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
-use crate::domain::entry::{Entry, EntryKind};
-use crate::domain::overlay::GoneReason;
+use crate::domain::entry::Entry;
 use crate::names::Names;
 use crate::receipts::Receipts;
 use crate::render::Line;
@@ -159,6 +159,7 @@ impl Delivery {
             entry,
             changed,
             members_changed,
+            hidden_from,
         } = committed;
         let live = match self.conversations.in_memory(conversation) {
             Some(live) => live,
@@ -177,17 +178,22 @@ impl Delivery {
         for entry in changed {
             lines.push(self.line(entry).await?);
         }
+        let members = (members_changed, hidden_from);
         self.conversations
-            .committed(&live, (line, lines), head, members_changed);
+            .committed(&live, (line, lines), head, members);
         live.refreshed(&self.conversations).await?;
         if !seqs.is_empty() {
-            self.online.changed(&live.who_ever(), &live, &seqs);
+            let mut ever = live.who_ever();
+            ever.retain(|user| hidden_from != Some(*user));
+            self.online.changed(&ever, &live, &seqs);
         }
         if !is_new {
             return Ok(());
         }
-        if members_changed {
-            self.online.announce(&live.who_sees(head), &live, head);
+        if members_changed || hidden_from.is_some() {
+            let mut sees = live.who_sees(head);
+            sees.retain(|user| hidden_from != Some(*user));
+            self.online.announce(&sees, &live, head);
         } else {
             self.online.announce(&live.present(), &live, head);
         }
@@ -246,7 +252,9 @@ impl Delivery {
                 conversation,
                 seq: one.cursor,
             }));
-            if let Some(delivered) = one.delivered {
+            // Who has blocked the other one of a direct conversation tells him nothing.
+            let delivered = one.delivered.filter(|_| !one.live.blocks(reader.user));
+            if let Some(delivered) = delivered {
                 let change = MarksChange {
                     delivered,
                     ts_ms: crate::clock::now_ms(),
@@ -324,38 +332,6 @@ impl Delivery {
         let entries = self.as_seen(reader.user, live, entries).await?;
         reader.arrived(key, self.lines(entries).await?);
         Ok(())
-    }
-
-    /// These entries as one user sees them: what is hidden from that user is gone, with its edits; so are edits of what the
-    /// user may not see.
-    pub(crate) async fn as_seen(
-        &self,
-        user: UserId,
-        live: &Live,
-        mut entries: Vec<Entry>,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let last = live.hidden(user);
-        let shown = |entry: &Entry| {
-            let edited = entry.target.filter(|_| entry.kind == EntryKind::Edit);
-            [Some(entry.seq), edited].into_iter().flatten()
-        };
-        let mut seqs: Vec<Seq> = entries.iter().flat_map(shown).collect();
-        seqs.retain(|seq| *seq <= last);
-        let mut hidden = Vec::new();
-        if !seqs.is_empty() {
-            hidden = self.store.hidden(live.id(), user, seqs).await?;
-        }
-        for entry in &mut entries {
-            if entry.gone.is_some() {
-                continue;
-            }
-            if shown(entry).any(|seq| hidden.contains(&seq)) {
-                entry.make_gone(GoneReason::Hidden);
-            } else if !shown(entry).all(|seq| live.sees(user, seq)) {
-                entry.make_gone(GoneReason::Unseen);
-            }
-        }
-        Ok(entries)
     }
 
     /// An entry is hidden from one user from now on.

@@ -66,6 +66,8 @@ impl PresenceLimits {
 pub(crate) enum Sight {
     /// Not even whether there is such a user.
     Nothing,
+    /// That he is offline, whatever he is.
+    Offline,
     /// The state and the text.
     State,
     /// And when the user was online last.
@@ -475,6 +477,7 @@ impl Presence {
             let form = forms.of(watcher.sight);
             let is_told = match watcher.sight {
                 Sight::Nothing => watcher.reader.hide_presence(&watcher.topic, form),
+                Sight::Offline => watcher.reader.offline_presence(&watcher.topic, form),
                 _ => watcher.reader.presence(&watcher.topic, form),
             };
             told += usize::from(is_told);

@@ -2,6 +2,7 @@
 
 pub mod acts;
 pub mod bans;
+pub mod contacts;
 pub mod departure;
 pub mod history;
 pub mod inviting;

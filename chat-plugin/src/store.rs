@@ -23,12 +23,13 @@ use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 
 use crate::domain::account::{Changes, Preferences};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member};
-use crate::domain::overlay::{Pin, Reactions, Report};
+use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
@@ -115,13 +116,13 @@ pub trait ChatStore: Send + Sync + 'static {
         ts_ms: u64,
     ) -> Result<bool, StoreError>;
 
-    /// Which of these entries are hidden from one user.
+    /// Which of these entries are hidden from one user, and why: by his own wish, or because he had blocked the sender.
     async fn hidden(
         &self,
         conversation: ConversationId,
         user: UserId,
         seqs: Vec<Seq>,
-    ) -> Result<Vec<Seq>, StoreError>;
+    ) -> Result<Vec<(Seq, GoneReason)>, StoreError>;
 
     /// Who reacted to a message, and with what: at most `limit` after `after` in the order of user ids.
     async fn reactions(
@@ -240,8 +241,7 @@ pub trait ChatStore: Send + Sync + 'static {
         conversation: Option<ConversationId>,
     ) -> Result<Vec<(ConversationId, Seq)>, StoreError>;
 
-    /// Conversations that changed for `user` after the account version `since`, in the order of their changes, at most
-    /// `limit`. Version 0 with nothing: [`ChatStore::hand_out`] was never called for this user.
+    /// What changed for `user` after the account version `since`, in the order of the changes, at most `limit`. Version 0 with nothing: [`ChatStore::hand_out`] was never called for this user.
     async fn changes(&self, user: UserId, since: u64, limit: usize) -> Result<Changes, StoreError>;
 
     /// The devices of `user` are told of these conversations as they are when this returns, or later: the next change of
@@ -336,6 +336,32 @@ pub trait ChatStore: Send + Sync + 'static {
         user: UserId,
         before: Profile,
         after: Profile,
+    ) -> Result<bool, StoreError>;
+
+    /// What `user` has decided about `other`.
+    async fn contact(&self, user: UserId, other: UserId) -> Result<Contact, StoreError>;
+
+    /// Those in a list of `user`, in the order of their ids, at most `limit` after `after`.
+    async fn contacts(
+        &self,
+        user: UserId,
+        list: ContactList,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Contact>, StoreError>;
+
+    /// How long the lists of `user` are. O(1).
+    async fn contact_counts(&self, user: UserId) -> Result<ContactCounts, StoreError>;
+
+    /// Changes what `user` has decided about `other`; durable, and told by the next account version. Says whether it changed
+    /// anything. What `other` writes in their direct conversation while he is blocked is stored, and hidden from `user` in
+    /// the same commit.
+    async fn change_contact(
+        &self,
+        user: UserId,
+        other: UserId,
+        change: ContactChange,
+        now_ms: u64,
     ) -> Result<bool, StoreError>;
 
     /// How a user wants to be seen, and when he was; the defaults where nothing was stored.
@@ -510,6 +536,8 @@ pub struct Committed {
     pub changed: Vec<Arc<Entry>>,
     /// Members, roles or settings changed with it: what was cached of them is old.
     pub members_changed: bool,
+    /// Who has blocked the sender of the entry, and never sees it.
+    pub hidden_from: Option<UserId>,
 }
 
 /// Why a store did not do what it was asked.

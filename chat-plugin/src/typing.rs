@@ -173,6 +173,9 @@ impl Typing {
         };
         let members = live.present();
         let others = members.iter().copied().filter(|member| *member != uid);
+        // Who has blocked somebody tells him nothing, and hears nothing of him.
+        let is_blocked = |other: &UserId| live.blocks(uid) || live.blocks(*other);
+        let others = others.filter(|other| !is_blocked(other));
         let listeners = self.online.typing_listeners(others, cid);
         if listeners.is_empty() {
             return Ok(false);

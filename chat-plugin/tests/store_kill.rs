@@ -53,6 +53,7 @@ fn message(from: u8, mid: &str) -> Draft {
         conversation: group(),
         basis: Basis::Create,
         from: user(from),
+        peer: None,
         device: DeviceId::from_bytes([from; 16]),
         mid: mid.parse().unwrap(),
         digest: digest16(&[mid.as_bytes()]),

@@ -6,6 +6,7 @@
 
 mod live;
 mod reply;
+mod short;
 mod socket;
 mod table;
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::live::Live;
 pub(crate) use self::reply::Reply;
+use self::short::with_short;
 pub(crate) use self::socket::AdminSocket;
 use crate::Failure;
 use crate::config::Config;
@@ -185,7 +187,7 @@ struct Offline {
 impl Office {
     fn find(config: &Config, request: &Request) -> Result<Self, Failure> {
         let socket = socket_path(&config.server.data_dir);
-        match UnixStream::connect(&socket) {
+        match with_short(&socket, |path| UnixStream::connect(path)) {
             Ok(_) => Ok(Self::Server(socket)),
             Err(refused) if request.needs_server() => Err(Failure::Refused(format!(
                 "no server runs on this data directory ({}: {refused})",
@@ -279,7 +281,7 @@ impl Office {
 }
 
 fn ask(socket: &Path, request: &Request) -> std::io::Result<Reply> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = with_short(socket, |path| UnixStream::connect(path))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;

@@ -1,6 +1,6 @@
 //! What a user's devices have to know of the own chat list.
 
-use proto::ids::ConversationId;
+use proto::ids::{ConversationId, UserId};
 use serde::{Deserialize, Serialize};
 
 /// What a user has decided about one conversation, for all own devices; nobody else sees it.
@@ -26,13 +26,38 @@ impl Preferences {
     }
 }
 
-/// Conversations of a user that changed, by account version.
+/// Something of which the devices of a user are told when it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A conversation in the list.
+    Conversation(ConversationId),
+    /// What is decided about another user; about oneself: the own profile, privacy and devices.
+    Person(UserId),
+}
+
+impl Subject {
+    /// Which conversation it is, if it is one.
+    pub fn conversation(self) -> Option<ConversationId> {
+        match self {
+            Self::Conversation(id) => Some(id),
+            Self::Person(_) => None,
+        }
+    }
+}
+
+impl From<ConversationId> for Subject {
+    fn from(id: ConversationId) -> Self {
+        Self::Conversation(id)
+    }
+}
+
+/// What changed for a user, by account version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Version up to which the list tells everything.
     pub upto: u64,
-    /// Version of the change, and conversation; ascending, each conversation once.
-    pub list: Vec<(u64, ConversationId)>,
+    /// Version of the change, and what changed; ascending, each once.
+    pub list: Vec<(u64, Subject)>,
     /// There are more behind `upto`.
     pub more: bool,
 }

@@ -176,6 +176,8 @@ pub struct Draft {
     pub basis: Basis,
     /// Who writes.
     pub from: UserId,
+    /// Of what is written in a direct conversation: the other one, who never sees it if he has blocked the sender.
+    pub peer: Option<UserId>,
     /// From which device or connection.
     pub device: DeviceId,
     /// Key of idempotency within (conversation, sender).
@@ -296,6 +298,8 @@ pub enum Outcome {
         mseq: u64,
         /// Its time.
         ts_ms: u64,
+        /// Who has blocked the sender, and never sees it. Not for the sender to know.
+        hidden_from: Option<UserId>,
     },
     /// Stored before, at this place; nothing was stored now.
     Duplicate {

@@ -153,6 +153,8 @@ pub struct Marks {
     pub moved_ms: u64,
     /// The last entry that is hidden from this user; zero: none is.
     pub hidden: Seq,
+    /// In a direct conversation: this user has blocked the other one, to whom these marks do not move meanwhile.
+    pub blocks: bool,
 }
 
 impl Marks {
@@ -171,6 +173,7 @@ impl Marks {
             unread_flag: later.unread_flag,
             moved_ms: self.moved_ms,
             hidden: self.hidden.max(later.hidden),
+            blocks: self.blocks, // no move changes it
         };
         let moved = merged.delivered() > self.delivered() || merged.read > self.read;
         Self {

@@ -5,6 +5,7 @@
 //! the `req` and the Correlation Data together. A call costs tokens of the rates of its device and user by its work: one,
 //! and one more for each conversation that is looked at, each member that is added, and every sixteen that are listed.
 
+mod contacts;
 mod groups;
 mod joining;
 mod members;
@@ -31,6 +32,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::ChatPlugin;
 use super::answer::{json_bytes, server_publish};
 use super::peer::Peer;
+use crate::domain::contact::{ContactChange, ContactList};
 use crate::service::membership::Request;
 use crate::service::{Refusal, new_mid};
 
@@ -237,6 +239,22 @@ impl ChatPlugin {
             "me.get" => raw(self.me_get(peer, self.parse(payload)?)).await,
             "me.set" => raw(self.me_set(peer, self.parse(payload)?)).await,
             "me.privacy" => raw(self.me_privacy(peer, self.parse(payload)?)).await,
+            "people.add" => raw(self.people_add(peer, self.parse(payload)?)).await,
+            "people.remove" | "people.block" | "people.unblock" => {
+                let change = match method {
+                    "people.remove" => ContactChange::Remove,
+                    "people.block" => ContactChange::Block,
+                    _ => ContactChange::Unblock,
+                };
+                raw(self.change_contact(peer, self.parse(payload)?, change)).await
+            }
+            "people.list" | "people.blocks" => {
+                let list = match method {
+                    "people.list" => ContactList::Contacts,
+                    _ => ContactList::Blocked,
+                };
+                raw(self.list_people(peer, list, self.parse(payload)?)).await
+            }
             _ => Err(Refusal::UnknownMethod),
         }
     }

@@ -34,14 +34,14 @@ impl Forms {
             made: [nothing, state, last_seen, own],
         } = self;
         let place = match sight {
-            Sight::Nothing => nothing,
+            Sight::Nothing | Sight::Offline => nothing,
             Sight::State => state,
             Sight::LastSeen => last_seen,
             Sight::Own => own,
         };
         place.get_or_insert_with(|| {
             let state = match sight {
-                Sight::Nothing => PresenceState::Offline,
+                Sight::Nothing | Sight::Offline => PresenceState::Offline,
                 Sight::Own => shown.state,
                 _ => shown.to_others(),
             };

@@ -236,10 +236,14 @@ impl Service {
         (id, seq): (ConversationId, Seq),
         (after, limit): (Option<UserId>, usize),
     ) -> Result<Reactions, Refusal> {
-        let (_, sight) = self.present(actor.user, id).await?;
+        let (live, sight) = self.present(actor.user, id).await?;
         self.message(&sight, id, seq).await?;
         let limit = limit.clamp(1, REACTIONS_MAX);
-        Ok(self.store.reactions(id, seq, after, limit).await?)
+        let mut reactions = self.store.reactions(id, seq, after, limit).await?;
+        if live.blocks(actor.user) {
+            reactions.retain(|(user, _)| *user == actor.user);
+        }
+        Ok(reactions)
     }
 
     /// An entry that this user may see.
@@ -298,14 +302,15 @@ impl Service {
                 let before = self.acted_before(acting, digest).await?;
                 return Ok(before); // it was deleted, and so it is
             }
-            let draft = draft(acting, &deed, (version, digest), &message);
+            let mut draft = draft(acting, &deed, (version, digest), &message);
+            draft.peer = live.peer(acting.actor.user);
             let outcome = self.store.append(vec![draft.clone()]).await?.pop();
             if outcome == Some(Outcome::Refused(ActRefused::Unchanged)) {
                 return Ok(None);
             }
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
                 Some(result) => {
-                    self.follow_own(&draft, &result);
+                    self.follow_own(&draft, outcome);
                     let place = result?;
                     if deed.act == Act::Delete && !place.duplicate {
                         forgotten(&live, place.seq).await;
@@ -392,6 +397,7 @@ fn draft(
         conversation: acting.conversation,
         basis: Basis::Version(version),
         from: acting.actor.user,
+        peer: None,
         device: acting.actor.device,
         mid: acting.mid.clone(),
         digest,

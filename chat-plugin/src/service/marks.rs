@@ -41,7 +41,8 @@ impl Service {
                 .min(sight.last_visible()),
         };
         check_mark(seq, sight.last_visible())?;
-        let (read, private_read) = if mark.private {
+        // Who has blocked the other one of a direct conversation tells him nothing.
+        let (read, private_read) = if mark.private || sight.marks.blocks {
             (Seq::ZERO, seq)
         } else {
             (seq, Seq::ZERO)
@@ -75,7 +76,7 @@ impl Service {
             seq,
         });
         let change = MarksChange {
-            delivered: seq,
+            delivered: if sight.marks.blocks { Seq::ZERO } else { seq },
             ts_ms: crate::clock::now_ms(),
             ..MarksChange::default()
         };

@@ -113,11 +113,10 @@ impl Service {
         };
         let draft = draft(&request, conversation, Basis::Create, proposal);
         let outcome = self.append_change(&draft).await?;
-        let result = outcome
+        self.follow_own(&draft, outcome);
+        outcome
             .and_then(|outcome| placed(&draft, outcome))
-            .unwrap_or(Err(Refusal::BUSY));
-        self.follow_own(&draft, &result);
-        result
+            .unwrap_or(Err(Refusal::BUSY))
     }
 
     /// The direct conversation with a user: its id, whether or not it has been used yet.
@@ -315,7 +314,7 @@ impl Service {
             let outcome = self.append_change(&draft).await?;
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
                 Some(result) => {
-                    self.follow_own(&draft, &result);
+                    self.follow_own(&draft, outcome);
                     return result;
                 }
                 None => live.invalidate(),
@@ -403,6 +402,7 @@ fn draft(
         conversation,
         basis,
         from: request.actor.user,
+        peer: None,
         device: request.actor.device,
         mid: request.id.clone(),
         digest: request.digest,

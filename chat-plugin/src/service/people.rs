@@ -79,11 +79,7 @@ impl Service {
         actor: Actor,
         name: String,
     ) -> Result<User, Refusal> {
-        if name.len() > NAME_MAX || name.chars().any(char::is_control) {
-            return Err(Refusal::format(format!(
-                "a name has at most {NAME_MAX} bytes and no control characters"
-            )));
-        }
+        check_name(&name)?;
         let user = match accounts.set_name(actor.user, name).await {
             Ok(user) => user,
             Err(AccountError::Store(error)) => return Err(error.into()),
@@ -92,4 +88,14 @@ impl Service {
         self.names.changed(&user);
         Ok(user)
     }
+}
+
+/// A name that can be shown on one line.
+pub(super) fn check_name(name: &str) -> Result<(), Refusal> {
+    if name.len() > NAME_MAX || name.chars().any(char::is_control) {
+        return Err(Refusal::format(format!(
+            "a name has at most {NAME_MAX} bytes and no control characters"
+        )));
+    }
+    Ok(())
 }

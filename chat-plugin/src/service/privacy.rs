@@ -1,9 +1,10 @@
 //! Who may see what of whom: the one place where that is judged.
 
-use proto::ids::{ConversationId, Seq, UserId};
+use proto::ids::UserId;
 use proto::topics::Target;
 
 use super::{Actor, Refusal, Service};
+use crate::domain::contact::Contact;
 use crate::domain::profile::{Audience, Privacy};
 use crate::presence::Sight;
 use crate::store::StoreError;
@@ -47,33 +48,17 @@ impl Service {
             presence,
             last_seen,
         } = self.store.profile(user).await?.privacy;
-        if !self.includes(&presence, (viewer, user)).await? {
+        let contact = self.store.contact(user, viewer).await?;
+        if !includes(&presence, &contact) {
             return Ok(Sight::Nothing);
         }
-        let sees_when = self.includes(&last_seen, (viewer, user)).await?;
-        Ok(if sees_when {
+        Ok(if contact.is_blocked() {
+            Sight::Offline
+        } else if includes(&last_seen, &contact) {
             Sight::LastSeen
         } else {
             Sight::State
         })
-    }
-
-    async fn includes(
-        &self,
-        audience: &Audience,
-        (viewer, user): (UserId, UserId),
-    ) -> Result<bool, StoreError> {
-        match audience.includes(viewer) {
-            Some(is_included) => Ok(is_included),
-            None => self.is_contact(user, viewer).await,
-        }
-    }
-
-    /// Does `user` know `other`? He has written to him: being written to is not enough, or anybody could watch anybody.
-    async fn is_contact(&self, user: UserId, other: UserId) -> Result<bool, StoreError> {
-        let direct = ConversationId::direct(user, other);
-        let last = self.store.last_own(direct, user, Seq::MAX).await?;
-        Ok(last.is_some())
     }
 
     /// The own privacy.
@@ -119,4 +104,10 @@ impl Service {
             }
         }
     }
+}
+
+/// May this contact, or stranger, see what is for this audience?
+fn includes(audience: &Audience, viewer: &Contact) -> bool {
+    let included = audience.includes(viewer.other);
+    included.unwrap_or_else(|| viewer.is_contact())
 }

@@ -6,7 +6,7 @@ use proto::topics::Target;
 use std::borrow::Cow;
 
 use super::{Actor, Placed, Refusal, Service, permit};
-use crate::conversations::Sight;
+use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
 use crate::domain::permission::Action;
@@ -46,6 +46,8 @@ struct Ground {
     conversation: ConversationId,
     basis: Basis,
     changes: Vec<Change>,
+    /// The other one of a direct conversation.
+    peer: Option<UserId>,
     /// Seconds that messages last there; 0: for ever.
     ttl_s: u32,
     /// Least time since the last message of the sender.
@@ -53,9 +55,10 @@ struct Ground {
 }
 
 impl Ground {
-    fn of(conversation: ConversationId, sight: &Sight) -> Self {
+    fn of(live: &Live, sight: &Sight) -> Self {
         Self {
-            conversation,
+            conversation: live.id(),
+            peer: live.peer(sight.member.user),
             basis: Basis::Version(sight.version),
             changes: Vec::new(),
             ttl_s: sight.ttl_s,
@@ -112,6 +115,7 @@ impl Service {
             conversation,
             basis,
             changes,
+            peer,
             ttl_s: of_conversation,
             slow_ms,
         } = ground;
@@ -120,6 +124,7 @@ impl Service {
             conversation,
             basis,
             from: actor.user,
+            peer,
             device: actor.device,
             mid,
             digest,
@@ -217,6 +222,7 @@ impl Service {
         let Ground {
             conversation,
             basis,
+            peer,
             changes,
             slow_ms,
             ..
@@ -225,6 +231,7 @@ impl Service {
             conversation,
             basis,
             slow_ms,
+            peer,
             changes,
             ..judged.draft
         };
@@ -269,7 +276,7 @@ impl Service {
         if let Some(live) = self.conversations.load(id).await?
             && let Some(sight) = live.sight(user)
         {
-            return Ok(Ground::of(id, &sight));
+            return Ok(Ground::of(&live, &sight));
         }
         if !self.names.exists(other).await? {
             return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
@@ -279,15 +286,16 @@ impl Service {
             conversation: id,
             basis: Basis::Create,
             changes: direct_members(user, other),
+            peer: Some(other).filter(|other| *other != user),
             ttl_s: 0,
             slow_ms: 0,
         })
     }
 
     async fn ground_of(&self, user: UserId, id: ConversationId) -> Result<Ground, Refusal> {
-        let (_, sight) = self.seen(user, id).await?;
+        let (live, sight) = self.seen(user, id).await?;
         permit(id, &sight, Action::Send)?;
-        Ok(Ground::of(id, &sight))
+        Ok(Ground::of(&live, &sight))
     }
 
     /// Appends judged drafts of one connection, in order. Drafts whose membership moved meanwhile are judged again, in
@@ -319,7 +327,7 @@ impl Service {
             for ((index, judged), outcome) in open.into_iter().zip(outcomes) {
                 match placed(&judged.draft, outcome) {
                     Some(result) => {
-                        self.follow_own(&judged.draft, &result);
+                        self.follow_own(&judged.draft, Some(outcome));
                         set(&mut results, index, result);
                     }
                     None => match self.moved(actor, judged).await {
@@ -338,11 +346,17 @@ impl Service {
     }
 
     /// Who has an ack must find what it tells of: the feed may be behind.
-    pub(super) fn follow_own(&self, draft: &Draft, result: &Result<Placed, Refusal>) {
-        let Ok(place) = result else { return };
-        if let Some(live) = self.conversations.in_memory(place.conversation) {
+    pub(super) fn follow_own(&self, draft: &Draft, outcome: Option<Outcome>) {
+        let (seq, hidden_from) = match outcome {
+            Some(Outcome::Stored {
+                seq, hidden_from, ..
+            }) => (seq, hidden_from),
+            Some(Outcome::Duplicate { seq, .. }) => (seq, None),
+            _ => return,
+        };
+        if let Some(live) = self.conversations.in_memory(draft.conversation) {
             let members_changed = draft.basis != Basis::Create && !draft.changes.is_empty();
-            live.stored(place.seq, members_changed);
+            live.stored(seq, hidden_from, members_changed);
         }
     }
 

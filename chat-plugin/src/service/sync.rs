@@ -1,4 +1,4 @@
-//! Account sync: what changed in a user's list of conversations, by one cursor.
+//! Account sync: what changed in a user's list of conversations, and of people, by one cursor.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,7 +8,8 @@ use proto::ids::{ConversationId, Handle, Seq};
 
 use super::history::Overview;
 use super::{Actor, Refusal, Service};
-use crate::domain::account::Preferences;
+use crate::domain::account::{Preferences, Subject};
+use crate::domain::contact::Contact;
 use crate::domain::conversation::Conversation;
 use crate::domain::entry::Entry;
 use crate::store::PageRange;
@@ -70,7 +71,7 @@ impl FromStr for Position {
 /// A page of what changed.
 #[derive(Debug)]
 pub struct Synced {
-    /// Each conversation as it is now.
+    /// Each conversation, or person, as it is now.
     pub list: Vec<Item>,
     /// Where the next page begins, or the next sync.
     pub next: Position,
@@ -78,7 +79,7 @@ pub struct Synced {
     pub more: bool,
 }
 
-/// A conversation of which a device is told.
+/// Something of which a device is told.
 #[derive(Debug)]
 pub enum Item {
     /// The user is a member.
@@ -95,6 +96,10 @@ pub enum Item {
         /// The last entry that the user may see.
         head: Seq,
     },
+    /// What the user has decided about somebody.
+    Person(Contact),
+    /// The own profile, privacy or devices changed.
+    Me,
 }
 
 impl Item {
@@ -104,7 +109,8 @@ impl Item {
                 let last = last.as_ref().map_or(0, |(entry, _)| 512 + entry.body.len());
                 overview.bytes() + last
             }
-            Self::Left { .. } => 64,
+            Self::Person(contact) => 512 + contact.called.len(),
+            Self::Left { .. } | Self::Me => 64,
         }
     }
 }
@@ -129,8 +135,8 @@ impl Service {
                 if since <= changes.upto {
                     let versions = changes.list.iter().map(|(version, _)| *version);
                     let places: Vec<_> = versions.map(Position::Since).collect();
-                    let ids = changes.list.iter().map(|(_, id)| *id).collect();
-                    let page = self.page(actor, ids, &places, bytes).await?;
+                    let about = changes.list.iter().map(|(_, about)| *about).collect();
+                    let page = self.page(actor, about, &places, bytes).await?;
                     return Ok(page.unwrap_or_else(|list| Synced {
                         list,
                         next: Position::Since(changes.upto),
@@ -167,7 +173,8 @@ impl Service {
             })
             .collect();
         let last = places.last().copied();
-        let page = self.page(actor, ids, &places, bytes).await?;
+        let about = ids.into_iter().map(Subject::Conversation).collect();
+        let page = self.page(actor, about, &places, bytes).await?;
         Ok(page.unwrap_or_else(|list| Synced {
             list,
             next: last
@@ -177,23 +184,36 @@ impl Service {
         }))
     }
 
-    /// These conversations as they are now. What changes from now on is told by a later page. `Err`: all of them; `Ok`: a
+    /// These subjects as they are now. What changes from now on is told by a later page. `Err`: all of them; `Ok`: a
     /// page that is full before.
     async fn page(
         &self,
         actor: Actor,
-        ids: Vec<ConversationId>,
+        about: Vec<Subject>,
         places: &[Position],
         bytes: usize,
     ) -> Result<Result<Synced, Vec<Item>>, Refusal> {
+        let ids: Vec<_> = about
+            .iter()
+            .filter_map(|about| about.conversation())
+            .collect();
         if !ids.is_empty() {
             self.store.hand_out(actor.user, ids.clone()).await?;
         }
-        let (mut list, mut room) = (Vec::with_capacity(ids.len()), bytes);
+        let (mut list, mut room) = (Vec::with_capacity(about.len()), bytes);
         let mut before = None;
-        let committed = self.store.conversations(&ids).await?;
-        for ((id, place), committed) in ids.into_iter().zip(places).zip(committed) {
-            let item = self.item(actor, id, committed).await?;
+        let mut committed = self.store.conversations(&ids).await?.into_iter();
+        for (about, place) in about.into_iter().zip(places) {
+            let item = match about {
+                Subject::Conversation(id) => {
+                    let committed = committed.next().flatten();
+                    self.item(actor, id, committed).await?
+                }
+                Subject::Person(other) if other == actor.user => Item::Me,
+                Subject::Person(other) => {
+                    Item::Person(self.store.contact(actor.user, other).await?)
+                }
+            };
             let len = item.bytes();
             if len > room
                 && let Some(next) = before

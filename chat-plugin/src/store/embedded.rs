@@ -46,12 +46,13 @@ use super::{
     StoreError, StoreMetrics, StoreOptions, tables,
 };
 use crate::domain::account::{Changes, Preferences};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member};
-use crate::domain::overlay::{Pin, Reactions, Report};
+use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
@@ -402,13 +403,13 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         conversation: ConversationId,
         user: UserId,
         seqs: Vec<Seq>,
-    ) -> Result<Vec<Seq>, StoreError> {
+    ) -> Result<Vec<(Seq, GoneReason)>, StoreError> {
         self.read(move |engine, _| {
             let mut hidden = Vec::new();
             for seq in seqs {
                 let key = keys::entry_user(conversation, seq, user);
-                if engine.get(tables::HIDDEN, &key)?.is_some() {
-                    hidden.push(seq);
+                if let Some(row) = engine.get(tables::HIDDEN, &key)? {
+                    hidden.push((seq, values::read_hidden(&row)?));
                 }
             }
             Ok(hidden)
@@ -630,7 +631,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     ) -> Result<Vec<Preferences>, StoreError> {
         self.read(move |engine, _| {
             let read = |id: &ConversationId| {
-                let row = engine.get(tables::CHANGED, &keys::user_conversation(user, *id))?;
+                let row = engine.get(tables::CHANGED, &keys::changed(user, (*id).into()))?;
                 let row = row.map(|row| values::read_changed(&row)).transpose()?;
                 Ok(row.unwrap_or_default().preferences)
             };
@@ -829,6 +830,41 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         let change = Box::new((before, after));
         self.ask_to_write(|reply| Job::ReplaceProfile(user, change, reply))
             .await
+    }
+
+    async fn contact(&self, user: UserId, other: UserId) -> Result<Contact, StoreError> {
+        let key = keys::contact(user, other);
+        let decode = move |row: &[u8]| values::read_contact(other, row);
+        let row = self.read_row(tables::CONTACT, key, decode).await?;
+        Ok(row.unwrap_or_else(|| Contact::none(other)))
+    }
+
+    async fn contacts(
+        &self,
+        user: UserId,
+        list: ContactList,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Contact>, StoreError> {
+        self.read(move |engine, _| reads::contacts(engine, user, list, (after, limit)))
+            .await
+    }
+
+    async fn contact_counts(&self, user: UserId) -> Result<ContactCounts, StoreError> {
+        let key = keys::contact(user, keys::NO_USER);
+        let row = self.read_row(tables::CONTACT, key, values::read_contact_counts);
+        Ok(row.await?.unwrap_or_default())
+    }
+
+    async fn change_contact(
+        &self,
+        user: UserId,
+        other: UserId,
+        change: ContactChange,
+        now_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let job = |reply| Job::ChangeContact((user, other), change, now_ms, reply);
+        self.ask_to_write(job).await
     }
 
     async fn presence(&self, user: UserId) -> Result<Standing, StoreError> {

@@ -57,6 +57,8 @@ pub(super) const ACCOUNT: Table = Table::new(0x2A, "account");
 pub(super) const CHANGE: Table = Table::new(0x2B, "change");
 /// What a user has decided about a conversation, and the account version of its last change.
 pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
+/// What users have decided about others.
+pub(super) const CONTACT: Table = Table::new(0x2D, "contact");
 /// What users decide about themselves.
 pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
 /// Invitations of conversations.
@@ -106,6 +108,7 @@ pub(super) const ALL: &[Table] = &[
     ACCOUNT,
     CHANGE,
     CHANGED,
+    CONTACT,
     PROFILE,
     INVITATION,
     JOIN_REQUEST,

@@ -92,6 +92,8 @@ pub enum GoneReason {
     Expired,
     /// Hidden for this user.
     Hidden,
+    /// This user had blocked its sender.
+    Blocked,
     /// Not for this user to see.
     Unseen,
     /// Removed by those who run the server.
@@ -105,6 +107,7 @@ impl GoneReason {
             Self::Deleted => "deleted",
             Self::Expired => "expired",
             Self::Hidden => "hidden",
+            Self::Blocked => "blocked",
             Self::Unseen => "unseen",
             Self::Purged => "purged",
         }

@@ -61,6 +61,12 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::MeSet(params) => ("me.set", json(params)),
         Params::MePrivacy(params) => ("me.privacy", json(params)),
         Params::SyncChanges(params) => ("sync.changes", json(params)),
+        Params::PeopleAdd(params) => ("people.add", json(params)),
+        Params::PeopleRemove(params) => ("people.remove", json(params)),
+        Params::PeopleList(params) => ("people.list", json(params)),
+        Params::PeopleBlock(params) => ("people.block", json(params)),
+        Params::PeopleUnblock(params) => ("people.unblock", json(params)),
+        Params::PeopleBlocks(params) => ("people.blocks", json(params)),
     };
     if of != method {
         return Err(format!(
@@ -96,6 +102,10 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "sync.changes" => read(json).map(Outcome::Changes),
         "me.get" | "me.set" => read(json).map(Outcome::Me),
         "me.privacy" => read(json).map(Outcome::Privacy),
+        "people.add" | "people.remove" | "people.block" | "people.unblock" => {
+            read(json).map(Outcome::Contact)
+        }
+        "people.list" | "people.blocks" => read(json).map(Outcome::Contacts),
         _ => Err(format!("{} has no reply in protobuf", quoted(method))),
     };
     outcome.map(encode)

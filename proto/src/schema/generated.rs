@@ -231,7 +231,7 @@ pub struct LogEntry {
     #[prost(message, optional, tag = "12")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub data: ::core::option::Option<Change>,
-    /// Why there is nothing to be seen: `deleted`, `expired`, `hidden`, `unseen`, `purged`.
+    /// Why there is nothing to be seen: `deleted`, `expired`, `hidden`, `blocked`, `unseen`, `purged`.
     #[prost(string, tag = "13")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,
@@ -478,7 +478,7 @@ pub struct Gap {
     #[prost(uint64, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: u64,
-    /// Why: `deleted`, `expired`, `hidden`, `unseen`, `purged`.
+    /// Why: `deleted`, `expired`, `hidden`, `blocked`, `unseen`, `purged`.
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,
@@ -662,7 +662,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 70, 71, 72, 100"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 70, 71, 72, 100, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -782,6 +782,24 @@ pub mod rpc_request {
         /// Of `sync.changes`.
         #[prost(message, tag = "100")]
         SyncChanges(super::SyncChanges),
+        /// Of `people.add`.
+        #[prost(message, tag = "120")]
+        PeopleAdd(super::PeopleAdd),
+        /// Of `people.remove`.
+        #[prost(message, tag = "121")]
+        PeopleRemove(super::PeopleRemove),
+        /// Of `people.list`.
+        #[prost(message, tag = "122")]
+        PeopleList(super::PeopleList),
+        /// Of `people.block`.
+        #[prost(message, tag = "123")]
+        PeopleBlock(super::PeopleBlock),
+        /// Of `people.unblock`.
+        #[prost(message, tag = "124")]
+        PeopleUnblock(super::PeopleUnblock),
+        /// Of `people.blocks`.
+        #[prost(message, tag = "125")]
+        PeopleBlocks(super::PeopleBlocks),
     }
 }
 /// A reply in protobuf.
@@ -790,7 +808,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 40, 41"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -850,6 +868,12 @@ pub mod rpc_reply {
         /// Of `conv.requests`.
         #[prost(message, tag = "35")]
         Requests(super::JoinRequestList),
+        /// Of `people.add`, `people.remove`, `people.block` and `people.unblock`.
+        #[prost(message, tag = "40")]
+        Contact(super::Acquaintance),
+        /// Of `people.list` and `people.blocks`.
+        #[prost(message, tag = "41")]
+        Contacts(super::Acquaintances),
     }
 }
 /// Why a call was refused; then nothing changed.
@@ -1576,6 +1600,122 @@ pub struct Audience {
     #[serde(skip_serializing_if = "super::is_default")]
     pub except: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// `people.add`: makes a user a contact, or calls a contact otherwise. The reply is an `Acquaintance`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleAdd {
+    /// A user.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+    /// How the caller calls this contact, at most 256 bytes; empty: as everybody does.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub called: ::prost::alloc::string::String,
+}
+/// `people.remove`: a user is no contact any more. The reply is an `Acquaintance`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleRemove {
+    /// A user.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+}
+/// `people.list`: the contacts of the caller. The reply is an `Acquaintances`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleList {
+    /// Begins behind this uid.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 500; 100 if it is missing.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// `people.block`: what this user writes to the caller is never seen; he is not told. The reply is an `Acquaintance`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleBlock {
+    /// A user.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+}
+/// `people.unblock`: a user is no longer blocked. The reply is an `Acquaintance`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleUnblock {
+    /// A user.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+}
+/// `people.blocks`: whom the caller has blocked. The reply is an `Acquaintances`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleBlocks {
+    /// Begins behind this uid.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 500; 100 if it is missing.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// What the caller has decided about a user.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Acquaintance {
+    /// Who.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uid: ::prost::alloc::string::String,
+    /// The handle now.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+    /// The name that people are shown.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub name: ::prost::alloc::string::String,
+    /// How the caller calls this contact.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub called: ::prost::alloc::string::String,
+    /// Is a contact.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub contact: bool,
+    /// Is blocked.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub blocked: bool,
+}
+/// A page of people, in the order of `uid`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Acquaintances {
+    /// Those in the list.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub contacts: ::prost::alloc::vec::Vec<Acquaintance>,
+    /// There are more: go on with `after` = the last `uid`.
+    #[prost(bool, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
+}
 /// What a change came to.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1893,6 +2033,14 @@ pub struct AccountEvent {
     #[prost(string, optional, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub next: ::core::option::Option<::prost::alloc::string::String>,
+    /// Contacts and blocked users that changed, each as it is now. Not told by the first sync, of everything.
+    #[prost(message, repeated, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub people: ::prost::alloc::vec::Vec<Acquaintance>,
+    /// The own profile, privacy or devices changed.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub me: bool,
 }
 /// One conversation of the list.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::reply::Reply;
+use super::short::with_short;
 use super::{Live, TIMEOUT, carry_out, socket_path};
 use crate::Failure;
 
@@ -40,7 +41,8 @@ impl AdminSocket {
             }
             _ => {}
         }
-        let listener = UnixListener::bind(&path).map_err(Failure::io(what.clone()))?;
+        let listener = with_short(&path, |path| UnixListener::bind(path));
+        let listener = listener.map_err(Failure::io(what.clone()))?;
         let file = SocketFile(path);
         std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(0o600))
             .map_err(Failure::io(what))?;

@@ -27,6 +27,7 @@ mod login;
 mod membership;
 mod monitor;
 mod operation;
+mod people;
 mod persistence;
 mod presence;
 mod protobuf;

@@ -40,12 +40,14 @@ fn login(user: &str, version: Version, address: SocketAddr) -> Client {
     Login::new(user).version(version).connect(address)
 }
 
-/// Two users who have written to each other, and whose presence is no secret to each other.
+/// Two users who have written to each other and are each other's contacts, and whose presence is no secret to each other.
 fn friends(version: Version, address: SocketAddr) -> (Client, Client) {
     let mut alice = login("alice", version, address);
     let mut bob = login("bob", version, address);
     alice.publish("chat/to/@bob", "hello");
     bob.publish("chat/to/@alice", "hello");
+    alice.call("people.add", &json!({"user": "@bob"})).unwrap();
+    bob.call("people.add", &json!({"user": "@alice"})).unwrap();
     (alice, bob)
 }
 
@@ -308,8 +310,10 @@ fn whom_one_may_not_watch_is_like_nobody() {
         let group = json!({"title": "trap", "members": ["@alice"]});
         eve.call("conv.create", &group).unwrap();
         refused(&mut eve);
-        // His answer does.
+        // Nor does an answer: only that she becomes a contact.
         alice.publish("chat/to/@eve", "who are you?");
+        refused(&mut eve);
+        alice.call("people.add", &json!({"user": "@eve"})).unwrap();
         assert_eq!(watch(&mut eve, "@alice"), ReasonCode::Success);
         assert_eq!(next_word(&mut eve, "@alice"), "online");
         // And an exception takes it back, also for those who watch already.
@@ -558,7 +562,10 @@ fn the_tools_of_mosquitto_watch_and_are_watched() {
     for version in VERSIONS {
         let server = quick_server();
         let address = server.address();
-        Login::new("bob").connect(address).disconnect();
+        let mut bob = Login::new("bob").connect(address);
+        Login::new("alice").connect(address).disconnect();
+        bob.call("people.add", &json!({"user": "@alice"})).unwrap();
+        bob.disconnect();
         publish(
             address,
             version,

@@ -114,6 +114,17 @@ impl Reader {
         told && self.presence(topic, state)
     }
 
+    /// The user is offline for this reader, whatever he does: told to whoever was told of him or waits for the first state,
+    /// once, so that not even the time of a change shows.
+    pub(crate) fn offline_presence(&self, topic: &ByteString, state: &Bytes) -> bool {
+        let told = {
+            let state = self.state();
+            let watch = state.hints.watches.get(topic);
+            watch.is_some_and(|watch| watch.is_first || watch.newest.is_some())
+        };
+        told && self.presence(topic, state)
+    }
+
     /// Subscribes to who is typing. `None`: in all conversations.
     pub(crate) fn subscribe_typing(&self, conversation: Option<ConversationId>, options: Options) {
         self.state().hints.typing.insert(conversation, options);

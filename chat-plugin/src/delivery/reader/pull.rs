@@ -10,6 +10,7 @@ use super::{
     Key, LOG_SLOT, Matched, Options, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted,
 };
 use crate::delivery::flow::form_of;
+use crate::domain::overlay::GoneReason;
 use crate::render::Line;
 
 /// A pull under way.
@@ -327,9 +328,10 @@ impl State {
             if !flow.needs(slot, seq) {
                 continue;
             }
-            let shown = filters
-                .matched(&id)
-                .filter(|matched| !(matched.no_local && line.entry.device == out.me.device));
+            let is_hidden = line.entry.gone == Some(GoneReason::Blocked);
+            let shown = filters.matched(&id).filter(|matched| {
+                !(is_hidden || matched.no_local && line.entry.device == out.me.device)
+            });
             let form = u8::try_from(slot).ok().and_then(form_of);
             let copy = shown.zip(form.and_then(|form| line.publish(form)));
             let Some((matched, message)) = copy else {

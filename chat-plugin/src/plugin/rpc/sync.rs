@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::ids::ConversationId;
+use proto::ids::{ConversationId, Handle};
 use proto::topics;
 use serde_json::value::RawValue;
 
 use super::room_of;
 use super::wire::{AskChanges, ChangedConversation, Changes, Conversation, Prefer};
 use crate::delivery::reader::{From, Reader};
+use crate::domain::entry::Entry;
 use crate::plugin::peer::Peer;
 use crate::plugin::{ChatPlugin, json_publish};
 use crate::render::Line;
+use crate::service::history::Overview;
 use crate::service::sync::{Item, Position, Synced};
 use crate::service::{Actor, Refusal};
 
@@ -52,7 +54,7 @@ impl ChatPlugin {
         } else {
             None
         };
-        changes(synced, badge)
+        self.changes(synced, badge).await
     }
 
     pub(super) async fn conv_prefs(
@@ -129,7 +131,7 @@ impl ChatPlugin {
                     _ => 0,
                 };
                 let badge = (!more).then(|| counts.values().sum());
-                let event = changes(synced, badge)?;
+                let event = self.changes(synced, badge).await?;
                 let message = json_publish(topics::ACCOUNT_TOPIC, &event);
                 reader
                     .account()
@@ -145,6 +147,42 @@ impl ChatPlugin {
             }
         }
         Ok(())
+    }
+
+    async fn changes(&self, synced: Synced, badge: Option<u64>) -> Result<Changes, Refusal> {
+        let Synced { list, next, more } = synced;
+        let ver = match next {
+            Position::Since(version) if !more => Some(version),
+            _ => None,
+        };
+        let mut changes = Changes {
+            ver,
+            conversations: Vec::with_capacity(list.len()),
+            people: Vec::new(),
+            me: false,
+            next: more.then(|| next.to_string()),
+            badge,
+        };
+        for item in list {
+            match item {
+                Item::Member { overview, last } => {
+                    let changed = changed_conversation(*overview, last)?;
+                    changes.conversations.push(changed);
+                }
+                Item::Left { conversation, head } => {
+                    changes.conversations.push(ChangedConversation {
+                        cid: conversation,
+                        head,
+                        left: true,
+                        conversation: None,
+                        last: None,
+                    });
+                }
+                Item::Person(contact) => changes.people.push(self.contact(contact).await?),
+                Item::Me => changes.me = true,
+            }
+        }
+        Ok(changes)
     }
 }
 
@@ -164,44 +202,22 @@ fn count(unread: &mut HashMap<ConversationId, u64>, list: &[Item]) {
             Item::Left { conversation, .. } => {
                 unread.remove(conversation);
             }
+            Item::Person(_) | Item::Me => {}
         }
     }
 }
 
-fn changes(synced: Synced, badge: Option<u64>) -> Result<Changes, Refusal> {
-    let Synced { list, next, more } = synced;
-    let mut conversations = Vec::with_capacity(list.len());
-    for item in list {
-        conversations.push(match item {
-            Item::Member { overview, last } => {
-                let last =
-                    last.map(|(entry, handle)| Line::new(Arc::new(entry), handle).to_json(&[]));
-                let last = last.map(RawValue::from_string).transpose();
-                ChangedConversation {
-                    cid: overview.conversation.id,
-                    head: overview.conversation.head,
-                    left: false,
-                    conversation: Some(Box::new(Conversation::from(*overview))),
-                    last: last.map_err(|error| Refusal::format(error.to_string()))?,
-                }
-            }
-            Item::Left { conversation, head } => ChangedConversation {
-                cid: conversation,
-                head,
-                left: true,
-                conversation: None,
-                last: None,
-            },
-        });
-    }
-    let ver = match next {
-        Position::Since(version) if !more => Some(version),
-        _ => None,
-    };
-    Ok(Changes {
-        ver,
-        conversations,
-        next: more.then(|| next.to_string()),
-        badge,
+fn changed_conversation(
+    overview: Overview,
+    last: Option<(Entry, Option<Handle>)>,
+) -> Result<ChangedConversation, Refusal> {
+    let last = last.map(|(entry, handle)| Line::new(Arc::new(entry), handle).to_json(&[]));
+    let last = last.map(RawValue::from_string).transpose();
+    Ok(ChangedConversation {
+        cid: overview.conversation.id,
+        head: overview.conversation.head,
+        left: false,
+        conversation: Some(Box::new(Conversation::from(overview))),
+        last: last.map_err(|error| Refusal::format(error.to_string()))?,
     })
 }

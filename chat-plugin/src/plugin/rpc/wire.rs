@@ -200,6 +200,11 @@ pub(super) struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ver: Option<u64>,
     pub(super) conversations: Vec<ChangedConversation>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) people: Vec<Person>,
+    /// The own profile, privacy or devices.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) me: bool,
     /// There is another page, which begins here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,
@@ -395,4 +400,42 @@ pub(super) struct Me {
     pub(super) handle: Handle,
     pub(super) name: String,
     pub(super) unread: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskUser {
+    pub(super) user: UserAsked,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddContact {
+    pub(super) user: UserAsked,
+    #[serde(default)]
+    pub(super) called: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListPeople {
+    pub(super) after: Option<UserId>,
+    pub(super) limit: Option<usize>,
+}
+
+/// What the caller has decided about a user.
+#[derive(Serialize)]
+pub(super) struct Person {
+    #[serde(flatten)]
+    pub(super) user: Named,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) called: String,
+    pub(super) contact: bool,
+    pub(super) blocked: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct Contacts {
+    pub(super) contacts: Vec<Person>,
+    pub(super) more: bool,
 }

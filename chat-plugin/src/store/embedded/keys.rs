@@ -4,6 +4,8 @@ use proto::ids::{
     ConversationId, ConversationKind, DeviceId, InvitationId, MessageId, Seq, UserId,
 };
 
+use crate::domain::account::Subject;
+
 /// Bytes of a conversation id in keys and values: kind and 16 bytes.
 pub(super) const CID_BYTES: usize = 17;
 
@@ -34,9 +36,38 @@ pub(super) fn invitation(conversation: ConversationId, id: InvitationId) -> [u8;
     join(&[&cid(conversation), id.as_bytes()])
 }
 
-/// `uid[16] cid[17]`: tables user → conversation, receipt due and changed.
+/// `uid[16] cid[17]`: tables user → conversation and receipt due.
 pub(super) fn user_conversation(user: UserId, conversation: ConversationId) -> [u8; 33] {
     join(&[user.as_bytes(), &cid(conversation)])
+}
+
+/// `uid[16] other[16]`: table contact. With zeros as the other one: how many there are.
+pub(super) fn contact(user: UserId, other: UserId) -> [u8; 32] {
+    join(&[user.as_bytes(), other.as_bytes()])
+}
+
+/// No user has this id: it is before all of them.
+pub(super) const NO_USER: UserId = UserId::from_bytes([0; 16]);
+
+/// A conversation, or a zero and a user: what an account version is about.
+pub(super) fn subject(subject: Subject) -> [u8; CID_BYTES] {
+    match subject {
+        Subject::Conversation(id) => cid(id),
+        Subject::Person(user) => join(&[&[0], user.as_bytes()]),
+    }
+}
+
+/// Reads a [`subject`].
+pub(super) fn read_subject(bytes: &[u8]) -> Option<Subject> {
+    match bytes.split_first()? {
+        (0, user) => Some(Subject::Person(UserId::from_bytes(user.try_into().ok()?))),
+        _ => read_cid(bytes).map(Subject::Conversation),
+    }
+}
+
+/// `uid[16] subject[17]`: table changed.
+pub(super) fn changed(user: UserId, about: Subject) -> [u8; 33] {
+    join(&[user.as_bytes(), &subject(about)])
 }
 
 /// `uid[16] ver[8]`: table change.
@@ -183,6 +214,18 @@ mod tests {
             let known = ConversationId::from_parts(ConversationKind::from_byte(kind).unwrap(), id);
             prop_assert_eq!(read_cid(&cid(known)), Some(known));
         }
+    }
+
+    #[test]
+    fn subjects_come_back() {
+        let cid = ConversationId::from_parts(ConversationKind::Group, [7; 16]);
+        for about in [
+            Subject::Conversation(cid),
+            Subject::Person(UserId::from_bytes([3; 16])),
+        ] {
+            assert_eq!(read_subject(&subject(about)), Some(about));
+        }
+        assert_eq!(read_subject(&LAST_CID), None);
     }
 
     #[test]

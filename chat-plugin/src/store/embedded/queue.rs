@@ -10,6 +10,7 @@ use proto::ids::{ConversationId, DeviceId, InvitationId, MessageId, Seq, UserId}
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
+use crate::domain::contact::ContactChange;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
 use crate::domain::joining::{Invitation, Requested};
@@ -38,6 +39,7 @@ pub(super) enum Job {
     UpdateUser(Box<User>, Reply<()>),
     ReplaceProfile(UserId, Box<(Profile, Profile)>, Reply<bool>),
     PutPresence(Vec<PresenceChange>, Reply<()>),
+    ChangeContact((UserId, UserId), ContactChange, u64, Reply<bool>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
     PutInvitation(Box<Invitation>, [u8; 16], Reply<bool>),
@@ -69,6 +71,7 @@ impl Job {
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
             | Self::DropJoinRequest(_, _, _, reply)
+            | Self::ChangeContact(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)

@@ -9,6 +9,7 @@ use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 use super::overlay::Overlay;
 use super::{happened, keys, values};
 use crate::domain::account::Changes;
+use crate::domain::contact::{Contact, ContactList};
 use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
 use crate::store::{PageRange, StoreError, tables};
@@ -292,7 +293,7 @@ pub(super) fn own_before(
     Ok(Some((seq.ok_or_else(|| bad_key(tables::OWN))?, count?)))
 }
 
-/// Conversations of a user that changed after the version `since`, at most `limit`. The version is read first: a change
+/// What changed for a user after the version `since`, at most `limit`. The version is read first: a change
 /// that is on its way meanwhile has a higher one.
 pub(super) fn changes(
     engine: &impl KvEngine,
@@ -319,8 +320,7 @@ pub(super) fn changes(
         |key, row| {
             let version = key.last_chunk().map(|version| u64::from_be_bytes(*version));
             let version = version.ok_or_else(|| bad_key(tables::CHANGE))?;
-            let id = values::read_conversation_id(tables::CHANGE.name(), row)?;
-            list.push((version, id));
+            list.push((version, values::read_subject(row)?));
             Ok(())
         },
     )?;
@@ -332,6 +332,39 @@ pub(super) fn changes(
         list,
         more,
     })
+}
+
+/// People in a list of a user after `after`, at most `limit`.
+pub(super) fn contacts(
+    engine: &impl KvEngine,
+    user: UserId,
+    list: ContactList,
+    (after, limit): (Option<UserId>, usize),
+) -> Result<Vec<Contact>, StoreError> {
+    let from = keys::contact(user, after.unwrap_or(keys::NO_USER));
+    let to = keys::contact(user, UserId::from_bytes([0xFF; 16]));
+    let range = KeyRange {
+        from: Bound::Excluded(&from),
+        to: Bound::Included(&to),
+    };
+    let mut found = Vec::new();
+    let mut failed = Ok(());
+    engine.scan(tables::CONTACT, range, Order::Ascending, &mut |key, row| {
+        if found.len() == limit {
+            return ControlFlow::Break(());
+        }
+        let contact = tail_user(key).and_then(|other| values::read_contact(other, row));
+        match contact {
+            Ok(contact) if list.shows(&contact) => found.push(contact),
+            Ok(_) => {}
+            Err(error) => {
+                failed = Err(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    failed.map(|()| found)
 }
 
 pub(super) fn read_seq(row: &[u8]) -> Result<Seq, StoreError> {

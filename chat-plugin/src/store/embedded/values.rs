@@ -7,7 +7,8 @@ use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 use proto::payload::{PresenceChoice, PresenceState};
 
 use super::keys;
-use crate::domain::account::Preferences;
+use crate::domain::account::{Preferences, Subject};
+use crate::domain::contact::{Contact, ContactCounts};
 use crate::domain::conversation::Settings;
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
@@ -231,7 +232,8 @@ const NO_RIGHTS_SAID: u16 = u16::MAX;
 pub(super) fn write_marks(marks: &Marks) -> Vec<u8> {
     let mut out = Vec::with_capacity(40);
     let has_hidden = marks.hidden > Seq::ZERO;
-    let flags = u8::from(marks.unread_flag) | u8::from(has_hidden) << 1;
+    let flags =
+        u8::from(marks.unread_flag) | u8::from(has_hidden) << 1 | u8::from(marks.blocks) << 2;
     out.extend_from_slice(&[FORMAT, flags]);
     long(&mut out, marks.delivered.get());
     long(&mut out, marks.read.get());
@@ -246,9 +248,32 @@ pub(super) fn write_marks(marks: &Marks) -> Vec<u8> {
 /// A row that says all by being there.
 pub(super) const EMPTY: &[u8] = &[FORMAT];
 
-pub(super) fn write_conversation_id(conversation: ConversationId) -> Vec<u8> {
+pub(super) fn write_subject(about: Subject) -> Vec<u8> {
     let mut out = vec![FORMAT];
-    out.extend_from_slice(&keys::cid(conversation));
+    out.extend_from_slice(&keys::subject(about));
+    out
+}
+
+pub(super) fn write_contact(contact: &Contact) -> Vec<u8> {
+    let flags = u8::from(contact.is_contact()) | u8::from(contact.is_blocked()) << 1;
+    let mut out = vec![FORMAT, flags];
+    time(&mut out, contact.added_ms.unwrap_or_default());
+    time(&mut out, contact.blocked_ms.unwrap_or_default());
+    text(&mut out, &contact.called);
+    out
+}
+
+pub(super) fn write_contact_counts(counts: ContactCounts) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&counts.contacts.to_be_bytes());
+    out.extend_from_slice(&counts.blocked.to_be_bytes());
+    out
+}
+
+/// An entry that one user does not see: by his own wish, or because he has blocked its sender.
+pub(super) fn write_hidden(ts_ms: u64, by_block: bool) -> Vec<u8> {
+    let mut out = write_time(ts_ms);
+    out.push(u8::from(by_block));
     out
 }
 
@@ -714,6 +739,7 @@ pub(super) fn read_marks(value: &[u8]) -> Read<Marks> {
         } else {
             reader.seq()?
         },
+        blocks: flags & 4 != 0,
     };
     reader.end()?;
     Ok(marks)
@@ -726,11 +752,49 @@ pub(super) fn read_number(table: &'static str, value: &[u8]) -> Read<u64> {
     Ok(number)
 }
 
-pub(super) fn read_conversation_id(table: &'static str, value: &[u8]) -> Read<ConversationId> {
-    let mut reader = Reader::new(table, value)?;
-    let id = reader.cid()?;
+pub(super) fn read_subject(value: &[u8]) -> Read<Subject> {
+    let mut reader = Reader::new("change", value)?;
+    let bytes = reader.bytes(keys::CID_BYTES)?;
+    let about = keys::read_subject(bytes).ok_or_else(|| reader.bad("nothing that changes"))?;
     reader.end()?;
-    Ok(id)
+    Ok(about)
+}
+
+pub(super) fn read_contact(other: UserId, value: &[u8]) -> Read<Contact> {
+    let mut reader = Reader::new("contact", value)?;
+    let flags = reader.byte()?;
+    let (added_ms, blocked_ms) = (reader.time()?, reader.time()?);
+    let contact = Contact {
+        other,
+        added_ms: (flags & 1 != 0).then_some(added_ms),
+        blocked_ms: (flags & 2 != 0).then_some(blocked_ms),
+        called: reader.text()?.to_owned(),
+    };
+    reader.end()?;
+    Ok(contact)
+}
+
+pub(super) fn read_contact_counts(value: &[u8]) -> Read<ContactCounts> {
+    let mut reader = Reader::new("contact", value)?;
+    let counts = ContactCounts {
+        contacts: reader.word()?,
+        blocked: reader.word()?,
+    };
+    reader.end()?;
+    Ok(counts)
+}
+
+/// Why an entry is hidden from one user.
+pub(super) fn read_hidden(value: &[u8]) -> Read<GoneReason> {
+    let mut reader = Reader::new("hidden", value)?;
+    let _since_ms = reader.time()?;
+    let reason = match reader.byte()? {
+        0 => GoneReason::Hidden,
+        1 => GoneReason::Blocked,
+        _ => return Err(reader.bad("unknown reason of being hidden")),
+    };
+    reader.end()?;
+    Ok(reason)
 }
 
 pub(super) fn read_changed(value: &[u8]) -> Read<Changed> {
@@ -1045,6 +1109,7 @@ mod tests {
             unread_flag: true,
             moved_ms: 9,
             hidden: Seq::ZERO,
+            blocks: true,
         };
         assert_eq!(read_marks(&write_marks(&marks)), Ok(marks));
         let marks = Marks {

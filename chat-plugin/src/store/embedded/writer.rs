@@ -6,6 +6,7 @@
 mod account;
 mod acts;
 mod append;
+mod contacts;
 mod control;
 mod joining;
 
@@ -62,6 +63,8 @@ pub(super) struct Writer<K> {
     clock_start: Duration,
     /// Number of own countable entries by `cid uid`, as far as the engine has them.
     owns: Cache<[u8; 33], u64>,
+    /// Whether the user of `cid uid` has blocked the other one of a direct conversation.
+    blocks: Cache<[u8; 33], bool>,
     /// For whom a conversation is clean.
     cleans: Cache<ConversationId, Arc<HashSet<UserId>>, Members>,
     /// Since when something relaxed waits to become durable.
@@ -166,6 +169,7 @@ impl<K: KvEngine> Writer<K> {
             last,
             clock_start,
             owns: Cache::new(owns_max),
+            blocks: Cache::new(owns_max),
             cleans: Cache::with_weighter(owns_max / 2, owns_max as u64, Members),
             relaxed_since: None,
             relaxed_rows: false,
@@ -323,6 +327,10 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
+            Job::ChangeContact(pair, change, now_ms, reply) => {
+                let has_changed = self.change_contact(pair, &change, now_ms);
+                self.answer(has_changed, reply, Durability::Durable, Done::Flag);
+            }
             Job::PutToken(token, reply) => {
                 let result = self.put_token(&token);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
@@ -445,6 +453,16 @@ impl<K: KvEngine> Writer<K> {
         self.engine()
             .scan(table, range, Order::Ascending, &mut |key, _| {
                 found.push(key.to_vec());
+                ControlFlow::Continue(())
+            })?;
+        Ok(found)
+    }
+
+    fn rows_in(&self, table: Table, range: KeyRange<'_>) -> Result<Vec<Row>, EngineError> {
+        let mut found = Vec::new();
+        self.engine()
+            .scan(table, range, Order::Ascending, &mut |key, value| {
+                found.push((key.to_vec(), value.to_vec()));
                 ControlFlow::Continue(())
             })?;
         Ok(found)

@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use proto::ids::{ConversationId, Seq};
 
 use super::world::*;
-use crate::domain::account::Preferences;
+use crate::domain::account::{Preferences, Subject};
 use crate::domain::entry::{Change, Draft, EntryKind};
 use crate::store::{ChatStore, Durability, Move};
 
@@ -21,10 +21,18 @@ super::stories![
     a_device_that_syncs_knows_everything,
 ];
 
+fn conversation(about: Subject) -> ConversationId {
+    match about {
+        Subject::Conversation(id) => id,
+        Subject::Person(other) => panic!("{other} is a person"),
+    }
+}
+
 async fn changed(store: &dyn ChatStore, since: u64) -> (u64, Vec<ConversationId>) {
     let changes = store.changes(uid(1), since, usize::MAX - 1).await.unwrap();
     assert!(!changes.more);
-    let list = changes.list.iter().map(|(_, id)| *id).collect();
+    let list = changes.list.iter().map(|(_, about)| conversation(*about));
+    let list = list.collect();
     (changes.upto, list)
 }
 
@@ -65,7 +73,7 @@ async fn one_change_between_two_hand_outs(world: World) {
     assert!(page.more);
     assert_eq!(
         (page.upto, page.list),
-        (version + 1, vec![(version + 1, cid(1))])
+        (version + 1, vec![(version + 1, cid(1).into())])
     );
 
     let store = world.reopen(store).await;
@@ -164,7 +172,8 @@ async fn state(store: &dyn ChatStore, id: ConversationId) -> (Seq, Seq) {
 impl Replica {
     async fn sync(&mut self, store: &dyn ChatStore) {
         let changes = store.changes(uid(1), self.version, 2).await.unwrap();
-        let ids: Vec<_> = changes.list.iter().map(|(_, id)| *id).collect();
+        let about = changes.list.iter().map(|(_, about)| *about);
+        let ids: Vec<_> = about.map(conversation).collect();
         store.hand_out(uid(1), ids.clone()).await.unwrap();
         for id in ids {
             self.known.insert(id, state(store, id).await);

@@ -137,12 +137,12 @@ async fn marks_merge_by_maximum(world: World) {
     let moves = vec![marks(5, 0, 0, None, 10), marks(3, 2, 0, Some(true), 20)];
     store.advance(moves, Durability::Relaxed).await.unwrap();
     let mut expected = Marks {
-        hidden: Seq::ZERO,
         delivered: seq(5),
         read: seq(2),
         private_read: Seq::ZERO,
         unread_flag: true,
         moved_ms: 20,
+        ..Marks::default()
     };
     assert_eq!(marks_of_1(&*store).await, expected, "relaxed");
     store

@@ -157,6 +157,7 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         conversation,
         basis: Basis::Version(version),
         from: uid(from),
+        peer: None,
         device: dev(from),
         mid: mid.parse().unwrap(),
         digest: digest16(&[mid.as_bytes()]),

@@ -14,7 +14,7 @@ use proto::ids::{ConversationId, UserId};
 use super::super::keys;
 use super::super::values::{self, Changed};
 use super::Writer;
-use crate::domain::account::Preferences;
+use crate::domain::account::{Preferences, Subject};
 use crate::store::{StoreError, tables};
 
 /// The version of an account that nobody has changed.
@@ -53,19 +53,22 @@ impl<K: KvEngine> Writer<K> {
         Ok(version)
     }
 
-    /// A conversation changed for all whose devices know it as it was.
+    /// A conversation changed for all whose devices know it as it was, but for one who is not to know.
     pub(super) fn changed_for_all(
         &mut self,
         conversation: ConversationId,
+        unless: Option<UserId>,
     ) -> Result<(), StoreError> {
         let clean = self.clean(conversation)?;
         if clean.is_empty() {
             return Ok(());
         }
-        self.cleans.insert(conversation, Arc::default());
-        for user in clean.iter() {
+        let unknowing = unless.filter(|user| clean.contains(user));
+        let still_clean = Arc::new(unknowing.into_iter().collect());
+        self.cleans.insert(conversation, still_clean);
+        for user in clean.iter().filter(|user| unknowing != Some(**user)) {
             self.remove(tables::CLEAN, &keys::member(conversation, *user));
-            self.move_version(*user, conversation)?;
+            self.move_version(*user, conversation.into())?;
         }
         Ok(())
     }
@@ -77,30 +80,24 @@ impl<K: KvEngine> Writer<K> {
         conversation: ConversationId,
     ) -> Result<(), StoreError> {
         if self.clean(conversation)?.contains(&user) {
-            self.changed(user, conversation)?;
+            self.changed(user, conversation.into())?;
         }
         Ok(())
     }
 
     /// Moves the version of a user, if there is one, to this change.
-    pub(super) fn changed(
-        &mut self,
-        user: UserId,
-        conversation: ConversationId,
-    ) -> Result<(), StoreError> {
-        self.make_dirty(user, conversation)?;
-        self.move_version(user, conversation)
+    pub(super) fn changed(&mut self, user: UserId, about: Subject) -> Result<(), StoreError> {
+        if let Subject::Conversation(conversation) = about {
+            self.make_dirty(user, conversation)?;
+        }
+        self.move_version(user, about)
     }
 
-    fn move_version(
-        &mut self,
-        user: UserId,
-        conversation: ConversationId,
-    ) -> Result<(), StoreError> {
+    fn move_version(&mut self, user: UserId, about: Subject) -> Result<(), StoreError> {
         let Some(before) = self.account_version(user)? else {
             return Ok(());
         };
-        let key = keys::user_conversation(user, conversation);
+        let key = keys::changed(user, about);
         let row = self.row(tables::CHANGED, &key)?;
         let row = row.map(|row| values::read_changed(&row)).transpose()?;
         let row = row.unwrap_or_default();
@@ -109,7 +106,7 @@ impl<K: KvEngine> Writer<K> {
         }
         let version = before.saturating_add(1);
         self.put_account_version(user, version);
-        let value = values::write_conversation_id(conversation);
+        let value = values::write_subject(about);
         self.put(tables::CHANGE, &keys::change(user, version), value);
         let value = values::write_changed(&Changed { version, ..row });
         self.put(tables::CHANGED, &key, value);
@@ -123,7 +120,7 @@ impl<K: KvEngine> Writer<K> {
         conversation: ConversationId,
         preferences: Preferences,
     ) -> Result<(), StoreError> {
-        let key = keys::user_conversation(user, conversation);
+        let key = keys::changed(user, conversation.into());
         let row = self.row(tables::CHANGED, &key)?;
         let row = row.map(|row| values::read_changed(&row)).transpose()?;
         let row = row.unwrap_or_default();
@@ -132,7 +129,7 @@ impl<K: KvEngine> Writer<K> {
         }
         let value = values::write_changed(&Changed { preferences, ..row });
         self.put(tables::CHANGED, &key, value);
-        self.changed(user, conversation)
+        self.changed(user, conversation.into())
     }
 
     /// Removes what is kept for the devices of a user. Scans, so it needs [`Writer::barrier`] before it.

@@ -250,12 +250,15 @@ impl<K: KvEngine> Writer<K> {
             effect.remove(tables::REACTION, key);
         }
         let mut corrected = vec![(excluded::EVERYBODY, 1), (from, -1)];
-        for key in self.keys(tables::HIDDEN, range)? {
+        for (key, row) in self.rows_in(tables::HIDDEN, range)? {
             let user = reads::tail_user(&key)?;
             if user != from {
                 corrected.push((user, -1));
             }
-            effect.remove(tables::HIDDEN, key);
+            // What a block hides is not even told to be gone.
+            if values::read_hidden(&row)? == GoneReason::Hidden {
+                effect.remove(tables::HIDDEN, key);
+            }
         }
         if entry.kind.is_countable() {
             for (who, by) in corrected {
@@ -269,6 +272,53 @@ impl<K: KvEngine> Writer<K> {
             }
         }
         Ok(effect)
+    }
+
+    /// Who has blocked the sender of a draft, and is not to see it. A deletion of what he sees is for him as well.
+    pub(super) fn blocker(&mut self, draft: &Draft) -> Result<Option<UserId>, StoreError> {
+        let Some(peer) = draft.peer else {
+            return Ok(None);
+        };
+        if !self.has_blocked(draft.conversation, peer)? {
+            return Ok(None);
+        }
+        if let (Some(Act::Delete), Some(target)) = (&draft.act, draft.target) {
+            let key = keys::entry_user(draft.conversation, target, peer);
+            let is_hidden = self.row(tables::HIDDEN, &key)?.is_some();
+            return Ok(is_hidden.then_some(peer));
+        }
+        Ok(Some(peer))
+    }
+
+    /// The entry of a draft is hidden, for ever, from a user who has blocked its sender.
+    pub(super) fn plan_hidden_by_block(
+        &self,
+        effect: &mut Effect,
+        draft: &Draft,
+        head: &Head,
+        user: UserId,
+    ) -> Result<(), StoreError> {
+        let (conversation, seq) = (draft.conversation, head.seq);
+        let key = keys::entry_user(conversation, seq, user);
+        effect.put(tables::HIDDEN, key, values::write_hidden(head.ts_ms, true));
+        if draft.kind.is_countable() {
+            self.count(effect, (conversation, seq), user, 1)?;
+        }
+        self.raise_hidden(effect, (conversation, seq), user)
+    }
+
+    fn raise_hidden(
+        &self,
+        effect: &mut Effect,
+        (conversation, seq): (ConversationId, Seq),
+        user: UserId,
+    ) -> Result<(), StoreError> {
+        let key = keys::member(conversation, user);
+        let marks = self.marks(&key)?;
+        let hidden = marks.hidden.max(seq);
+        let marks = values::write_marks(&Marks { hidden, ..marks });
+        effect.put(tables::MARKS, key, marks);
+        Ok(())
     }
 
     /// Moves the counters of what is not unread.
@@ -306,20 +356,11 @@ impl<K: KvEngine> Writer<K> {
             return Ok(false);
         }
         let mut effect = Effect::default();
-        effect.put(tables::HIDDEN, key, values::write_time(ts_ms));
+        effect.put(tables::HIDDEN, key, values::write_hidden(ts_ms, false));
         if entry.kind.is_countable() && entry.from != user {
             self.count(&mut effect, (conversation, seq), user, 1)?;
         }
-        let key = keys::member(conversation, user);
-        let row = self.row(tables::MARKS, &key)?;
-        let marks = row.map(|row| values::read_marks(&row)).transpose()?;
-        let marks = marks.unwrap_or_default();
-        let hidden = marks.hidden.max(seq);
-        effect.put(
-            tables::MARKS,
-            key,
-            values::write_marks(&Marks { hidden, ..marks }),
-        );
+        self.raise_hidden(&mut effect, (conversation, seq), user)?;
         self.apply(effect);
         self.changed_for(user, conversation)?;
         Ok(true)
@@ -342,7 +383,7 @@ impl<K: KvEngine> Writer<K> {
             };
             let effect = self.plan_gone(entry, GoneReason::Expired)?;
             let changed = self.apply(effect);
-            self.changed_for_all(conversation)?;
+            self.changed_for_all(conversation, None)?;
             let known = self.conversation(conversation)?;
             self.group.committed.push(Committed {
                 conversation,
@@ -350,6 +391,7 @@ impl<K: KvEngine> Writer<K> {
                 entry: None,
                 changed,
                 members_changed: false,
+                hidden_from: None,
             });
         }
         Ok(due.len())

@@ -96,9 +96,13 @@ impl<K: KvEngine> Writer<K> {
         let mut place = self.place(&draft, current, creates)?;
         place.rows = rows;
         match self.plan_act(&draft, &place.head)? {
-            Ok(effect) => {
-                self.tell_accounts(draft.conversation, &place)?;
-                Ok(self.store(draft, place, effect, mid_key))
+            Ok(mut effect) => {
+                let hidden_from = self.blocker(&draft)?;
+                if let Some(user) = hidden_from {
+                    self.plan_hidden_by_block(&mut effect, &draft, &place.head, user)?;
+                }
+                self.tell_accounts(draft.conversation, &place, hidden_from)?;
+                Ok(self.store(draft, place, (effect, hidden_from), mid_key))
             }
             Err(refused) => Ok(Outcome::Refused(refused)),
         }
@@ -207,13 +211,14 @@ impl<K: KvEngine> Writer<K> {
         &mut self,
         conversation: ConversationId,
         place: &Place,
+        hidden_from: Option<UserId>,
     ) -> Result<(), StoreError> {
         for (user, (_, moved)) in &place.members {
-            if *moved {
-                self.changed(*user, conversation)?;
+            if *moved && hidden_from != Some(*user) {
+                self.changed(*user, conversation.into())?;
             }
         }
-        self.changed_for_all(conversation)
+        self.changed_for_all(conversation, hidden_from)
     }
 
     /// Applies one change to the planned rows.
@@ -303,7 +308,7 @@ impl<K: KvEngine> Writer<K> {
         &mut self,
         draft: Draft,
         place: Place,
-        effect: Effect,
+        (effect, hidden_from): (Effect, Option<UserId>),
         mut mid_key: Vec<u8>,
     ) -> Outcome {
         let Place {
@@ -393,11 +398,13 @@ impl<K: KvEngine> Writer<K> {
             entry: Some(Arc::new(entry)),
             changed,
             members_changed,
+            hidden_from,
         });
         Outcome::Stored {
             seq: head.seq,
             mseq: head.mseq,
             ts_ms: head.ts_ms,
+            hidden_from,
         }
     }
 

@@ -137,7 +137,7 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
-    /// Removes what belongs to a user alone: tokens, devices, account version, profile and presence.
+    /// Removes what belongs to a user alone: tokens, devices, account version, contacts, profile and presence.
     fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
         for (key, value) in self.rows_of(tables::USER_TOKEN, user)? {
             let hash = values::read_hash(&value)?;
@@ -145,6 +145,7 @@ impl<K: KvEngine> Writer<K> {
             self.remove(tables::USER_TOKEN, &key);
         }
         self.remove_account(user)?;
+        self.remove_contacts(user)?;
         for (key, _) in self.rows_of(tables::DEVICE, user)? {
             if let Some(device) = key.get(16..).and_then(|id| id.try_into().ok()) {
                 self.remove_device_rows(user, DeviceId::from_bytes(device))?;
@@ -191,7 +192,7 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
-    fn check_user(&self, user: UserId) -> Result<(), StoreError> {
+    pub(super) fn check_user(&self, user: UserId) -> Result<(), StoreError> {
         let row = self.row(tables::USER, user.as_bytes())?;
         let found = values::read_user(user, &row.ok_or(StoreError::NotFound)?)?;
         match found.removed_ms {
@@ -265,11 +266,9 @@ impl<K: KvEngine> Writer<K> {
             }
             Waiting::Marks(conversation, user, step) => {
                 let key = keys::member(conversation, user);
-                let row = self.row(tables::MARKS, &key)?;
-                let before = row.map(|row| values::read_marks(&row)).transpose()?;
-                let mut marks = before.unwrap_or_default();
+                let before = self.marks(&key)?;
+                let mut marks = before;
                 step.fold_into(&mut marks);
-                let before = before.unwrap_or_default();
                 if before != marks {
                     self.put(tables::MARKS, &key, values::write_marks(&marks));
                 }

@@ -1,0 +1,99 @@
+//! Remote calls of mqchat, one at a time.
+
+use broker::codec::packet::{Packet, Publish, Qos};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::error::BenchError;
+
+/// Lets this connection get replies; once, before the first call.
+pub(crate) async fn subscribe(client: &mut Client) -> Result<(), BenchError> {
+    client.subscribe("chat/me/rpc/+", Qos::AtLeastOnce).await
+}
+
+/// Calls a method, under a request id of its own, and gives its result; other deliveries go to `other`.
+pub(crate) async fn call(
+    client: &mut Client,
+    method: &'static str,
+    request: &Value,
+    id: &str,
+    mut other: impl FnMut(&Publish),
+) -> Result<Value, BenchError> {
+    let refused = |told: String| BenchError::Call { method, told };
+    let reply_topic = format!("chat/me/rpc/{id}");
+    let mut reply = None;
+    let mut take = |publish: &Publish| {
+        if *publish.topic == *reply_topic {
+            reply = Some(publish.payload.clone());
+        } else {
+            other(publish);
+        }
+    };
+    let topic = format!("chat/rpc/{method}/{id}");
+    let body = Bytes::from(request.to_string());
+    let reason = client.publish_and_wait(&topic, body, &mut take).await?;
+    if reason.is_error() {
+        return Err(refused(format!("{reason:?}")));
+    }
+    // The reply may come before or after the ack.
+    let reply = loop {
+        if let Some(reply) = reply {
+            break reply;
+        }
+        match client.answer().await? {
+            Packet::Publish(publish) => {
+                client.acknowledge(&publish);
+                if *publish.topic == *reply_topic {
+                    reply = Some(publish.payload);
+                } else {
+                    other(&publish);
+                }
+            }
+            unexpected => return Err(client.unexpected(&unexpected)),
+        }
+    };
+    let mut parsed: Value = serde_json::from_slice(&reply).unwrap_or_default();
+    match parsed.get_mut("ok") {
+        Some(result) => Ok(result.take()),
+        None => Err(refused(String::from_utf8_lossy(&reply).into_owned())),
+    }
+}
+
+/// Makes a group of these handles and gives its `cid`.
+pub(crate) async fn create_group(
+    client: &mut Client,
+    handles: &[String],
+    run: u32,
+) -> Result<String, BenchError> {
+    let members: Vec<_> = handles.iter().map(|handle| format!("@{handle}")).collect();
+    let mut parts = members.chunks(MEMBERS_AT_ONCE);
+    let first = parts.next().unwrap_or_default();
+    let request = json!({"kind": "group", "title": "mqchat-bench", "members": first});
+    subscribe(client).await?;
+    let made = call(
+        client,
+        "conv.create",
+        &request,
+        &format!("mqb-{run:08x}"),
+        drop_it,
+    )
+    .await?;
+    let cid = made.get("cid").and_then(Value::as_str);
+    let cid = cid.map(str::to_owned).ok_or_else(|| BenchError::Call {
+        method: "conv.create",
+        told: made.to_string(),
+    })?;
+    for (number, part) in parts.enumerate() {
+        let request = json!({"cid": cid, "members": part});
+        let id = format!("mqb-{run:08x}-{number}");
+        call(client, "conv.add", &request, &id, drop_it).await?;
+    }
+    Ok(cid)
+}
+
+/// A request has a limited size.
+const MEMBERS_AT_ONCE: usize = 500;
+
+/// For who expects nothing else.
+pub(crate) const fn drop_it(_: &Publish) {}

@@ -1,0 +1,117 @@
+//! Whom one knows, and whom one has blocked. Those concerned are not told, and cannot find out.
+
+use proto::ids::{ConversationId, UserId};
+use proto::topics::Target;
+
+use super::people::check_name;
+use super::{Actor, Refusal, Service};
+use crate::domain::contact::{Contact, ContactChange, ContactList};
+
+/// People in one page.
+const PAGE_MAX: usize = 500;
+
+/// A page of a list of people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContactPage {
+    /// In the order of their ids.
+    pub list: Vec<Contact>,
+    /// There are more behind the last one.
+    pub more: bool,
+}
+
+impl Service {
+    /// Whom a request to change a contact means. Who was removed from the server can still be taken off a list, by id.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if there is no such user, [`Refusal::Format`] for oneself.
+    pub async fn contact_of(
+        &self,
+        actor: Actor,
+        target: &Target,
+        change: &ContactChange,
+    ) -> Result<UserId, Refusal> {
+        let takes_off = matches!(change, ContactChange::Remove | ContactChange::Unblock);
+        let other = match target {
+            Target::User(user) if takes_off => *user,
+            target => self.user_of(actor, target).await?,
+        };
+        if other == actor.user {
+            return Err(Refusal::format("one is no contact of oneself"));
+        }
+        Ok(other)
+    }
+
+    /// Changes what the actor has decided about another user: in effect, durable, and told to the own devices when it returns.
+    /// Says what it is now, and whether that is new.
+    ///
+    /// # Errors
+    /// [`Refusal::Limit`] if the list is full, [`Refusal::Format`] for a bad name.
+    pub async fn change_contact(
+        &self,
+        actor: Actor,
+        other: UserId,
+        change: ContactChange,
+    ) -> Result<(Contact, bool), Refusal> {
+        if let ContactChange::Add { called } = &change {
+            check_name(called)?;
+        }
+        let before = self.store.contact(actor.user, other).await?;
+        self.check_lists(actor.user, &before, &change).await?;
+        let now_ms = crate::clock::now_ms();
+        let changed = self
+            .store
+            .change_contact(actor.user, other, change, now_ms)
+            .await?;
+        let after = self.store.contact(actor.user, other).await?;
+        let direct = ConversationId::direct(actor.user, other);
+        if let Some(live) = self.conversations.in_memory(direct) {
+            live.set_blocks(actor.user, after.is_blocked());
+        }
+        if changed {
+            self.delivery.account_changed(actor.user);
+        }
+        Ok((after, changed))
+    }
+
+    async fn check_lists(
+        &self,
+        user: UserId,
+        before: &Contact,
+        change: &ContactChange,
+    ) -> Result<(), Refusal> {
+        let counts = self.store.contact_counts(user).await?;
+        match change {
+            ContactChange::Add { .. }
+                if !before.is_contact() && counts.contacts >= self.config.contacts_per_user_max =>
+            {
+                Err(Refusal::Limit("too many contacts"))
+            }
+            ContactChange::Block
+                if !before.is_blocked() && counts.blocked >= self.config.blocked_per_user_max =>
+            {
+                Err(Refusal::Limit("too many users are blocked"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A page of a list, behind `after`.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn contacts(
+        &self,
+        actor: Actor,
+        list: ContactList,
+        (after, limit): (Option<UserId>, usize),
+    ) -> Result<ContactPage, Refusal> {
+        let limit = limit.clamp(1, PAGE_MAX);
+        let mut found = self
+            .store
+            .contacts(actor.user, list, after, limit + 1)
+            .await?;
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Ok(ContactPage { list: found, more })
+    }
+}

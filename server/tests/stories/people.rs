@@ -1,0 +1,331 @@
+//! People: contacts, and those whom one does not want to know.
+
+use broker::codec::packet::{Qos, Version};
+use broker::codec::reason::ReasonCode;
+use serde_json::{Value, json};
+
+use super::harness::{Client, Login, Server, VERSIONS};
+
+fn login(server: &Server, user: &str, version: Version) -> Client {
+    Login::new(user).version(version).connect(server.address())
+}
+
+/// The direct conversation with this user.
+fn direct(client: &mut Client, target: &str) -> String {
+    let conversation = client.call(
+        "conv.create",
+        &json!({"kind": "direct", "members": [target]}),
+    );
+    conversation.unwrap()["cid"].as_str().unwrap().to_owned()
+}
+
+fn overview(client: &mut Client, cid: &str) -> Value {
+    client.call("conv.get", &json!({"cid": cid})).unwrap()
+}
+
+fn user(target: &str) -> Value {
+    json!({"user": target})
+}
+
+/// What a client can see of a conversation, without what only time moves.
+fn seen(client: &mut Client, cid: &str) -> (Value, Vec<Value>) {
+    (overview(client, cid), client.history(cid))
+}
+
+/// A server where presence and typing are told soon.
+fn quick_server() -> Server {
+    Server::in_new_directory(|launch| {
+        launch
+            .dev()
+            .variable("MQCHAT_CHAT__PRESENCE_GRACE_MS", "100")
+            .variable("MQCHAT_CHAT__PRESENCE_INTERVAL_MS", "0")
+            .variable("MQCHAT_CHAT__TYPING_INTERVAL_MS", "50")
+    })
+}
+
+#[test]
+fn a_blocked_user_is_neither_seen_nor_told() {
+    for version in VERSIONS {
+        let mut server = quick_server();
+        let (mut mallory, mut bob) = (
+            login(&server, "mallory", version),
+            login(&server, "bob", version),
+        );
+        mallory.publish("chat/to/@bob", "before");
+        let cid = direct(&mut mallory, "@bob");
+        bob.publish("chat/to/@mallory", "hello");
+        bob.publish(&format!("chat/c/{cid}/read"), "1");
+        let blocked = bob.call("people.block", &user("@mallory")).unwrap();
+        assert_eq!(
+            (&blocked["blocked"], &blocked["contact"]),
+            (&json!(true), &json!(false))
+        );
+        let before = overview(&mut mallory, &cid);
+
+        for filter in [
+            "chat/me/in/+",
+            "chat/me/txt/+",
+            "chat/me/pb/+",
+            "chat/me/ev/account",
+        ] {
+            bob.subscribe(filter);
+        }
+        bob.settle();
+        bob.arrivals();
+        mallory.subscribe("chat/me/rcpt/+");
+        mallory.settle();
+        mallory.arrivals();
+        let place = mallory.publish(&format!("chat/to/{cid}"), "meanwhile");
+        assert_eq!(place.reason, ReasonCode::Success);
+        mallory.publish("chat/to/@bob", r#"{"t":"again"}"#);
+        mallory.publish(&format!("chat/c/{cid}/m/2/react"), "\u{1f4a9}");
+        mallory.publish(&format!("chat/c/{cid}/m/1/edit"), "the first one, worse");
+        bob.settle();
+        assert_eq!(bob.arrivals(), [], "nothing comes");
+        assert_eq!(overview(&mut bob, &cid)["unread"], 0);
+        assert_eq!(bob.call("me.get", &json!({})).unwrap()["unread"], 0);
+        let history = bob.history(&cid);
+        assert_eq!(history[0]["t"], "before", "not the edit");
+        assert_eq!(history[1]["t"], "hello");
+        assert!(history[1].get("reactions").is_none(), "{}", history[1]);
+        let gap = json!({"from": 3, "to": 6, "reason": "blocked"});
+        assert_eq!(history[2]["gap"], gap);
+
+        // His own words and marks tell her nothing.
+        bob.publish(&format!("chat/to/{cid}"), "to himself");
+        assert_eq!(bob.next_json()["seq"], 7);
+        bob.publish(&format!("chat/c/{cid}/read"), "7");
+        bob.publish(&format!("chat/c/{cid}/recv"), "7");
+        mallory.settle();
+        assert_eq!(mallory.arrivals(), [], "no receipt");
+        let after = overview(&mut mallory, &cid);
+        assert_eq!(after["members"], before["members"], "no mark moved");
+        let status = json!({"cid": cid, "seq": 3});
+        let status = mallory.call("msg.status", &status).unwrap();
+        assert_eq!(
+            (&status["delivered"], &status["of"]),
+            (&json!(0), &json!(1))
+        );
+
+        // For ever: after a kill, after unblocking, for a new device, as a log.
+        let entries = seen(&mut bob, &cid).1;
+        server.restart();
+        let mut bob = login(&server, "bob", version);
+        let mut mallory = login(&server, "mallory", version);
+        assert_eq!(bob.history(&cid), entries);
+        bob.call("people.unblock", &user("@mallory")).unwrap();
+        mallory.publish(&format!("chat/to/{cid}"), "after");
+        let unblocked = bob.history(&cid);
+        assert_eq!(unblocked[2]["gap"], gap);
+        assert_eq!(unblocked[0]["t"], "before");
+        assert_eq!(unblocked.last().unwrap()["t"], "after");
+        assert_eq!(overview(&mut bob, &cid)["unread"], 1);
+        let mut tablet = Login::new("bob")
+            .version(version)
+            .device("tablet")
+            .connect(server.address());
+        tablet.subscribe("chat/me/in/+");
+        assert_eq!(tablet.next_json()["t"], "after");
+        tablet.subscribe(&format!("chat/c/{cid}/log/from/1"));
+        let log: Vec<_> = (1..=8).map(|_| tablet.next_json()).collect();
+        let reasons: Vec<_> = log[2..6].iter().map(|entry| &entry["reason"]).collect();
+        assert_eq!(reasons, [&json!("blocked"); 4]);
+        assert_eq!(mallory.history(&cid).len(), 8, "she sees all of it");
+    }
+}
+
+#[test]
+fn a_block_before_the_first_word_holds() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        let (mut mallory, mut bob) = (
+            login(&server, "mallory", version),
+            login(&server, "bob", version),
+        );
+        bob.call("people.block", &user("@mallory")).unwrap();
+        for filter in ["chat/me/in/+", "chat/me/txt/+"] {
+            bob.subscribe(filter);
+        }
+        bob.settle();
+        assert!(mallory.publish("chat/to/@bob", "hello").reason == ReasonCode::Success);
+        bob.settle();
+        assert_eq!(bob.arrivals(), []);
+        assert_eq!(bob.call("me.get", &json!({})).unwrap()["unread"], 0);
+        // In a group they are members like others.
+        let group = json!({"title": "T", "members": ["@bob"]});
+        let group = mallory.call("conv.create", &group).unwrap();
+        assert_eq!(bob.next_json()["kind"], "created");
+        let topic = format!("chat/to/{}", group["cid"].as_str().unwrap());
+        mallory.publish(&topic, "to all");
+        assert_eq!(bob.next_json()["t"], "to all");
+    }
+}
+
+#[test]
+fn who_is_blocked_sees_somebody_who_is_away() {
+    for version in VERSIONS {
+        let server = quick_server();
+        let (mut mallory, mut bob) = (
+            login(&server, "mallory", version),
+            login(&server, "bob", version),
+        );
+        mallory.publish("chat/to/@bob", "hello");
+        let cid = direct(&mut mallory, "@bob");
+        bob.call("people.add", &user("@mallory")).unwrap();
+        let watch = |client: &mut Client| {
+            let granted = client.try_subscribe("chat/u/@bob/presence", Qos::AtMostOnce);
+            assert_eq!(granted, ReasonCode::Success);
+        };
+        watch(&mut mallory);
+        assert_eq!(mallory.next_json()["state"], "online");
+        bob.call("people.block", &user("@mallory")).unwrap();
+        let told = mallory.next_json();
+        assert_eq!(
+            (&told["state"], told.get("last_seen")),
+            (&json!("offline"), None)
+        );
+        // Whatever he does, it does not show, nor when; and a new subscription is granted as before.
+        mallory.try_subscribe("chat/me/ev/typing/+", Qos::AtMostOnce);
+        let mut tablet = login(&server, "mallory", version);
+        watch(&mut tablet);
+        assert_eq!(tablet.next_json(), told);
+        bob.try_subscribe("chat/me/ev/typing/+", Qos::AtMostOnce);
+        bob.try_subscribe("chat/u/me/presence", Qos::AtMostOnce);
+        assert_eq!(bob.next_json()["state"], "online");
+        for state in ["away", "dnd", "online"] {
+            bob.publish("chat/me/presence", state);
+            assert_eq!(bob.next_json()["state"], state);
+            bob.publish(&format!("chat/c/{cid}/typing"), "1");
+            mallory.publish(&format!("chat/c/{cid}/typing"), "1");
+        }
+        bob.settle();
+        assert_eq!(bob.arrivals(), [], "nor does he hear of her");
+        for client in [&mut mallory, &mut tablet] {
+            client.settle();
+            assert_eq!(client.arrivals(), []);
+        }
+        bob.call("people.unblock", &user("@mallory")).unwrap();
+        assert_eq!(mallory.next_json()["state"], "online");
+    }
+}
+
+#[test]
+fn contacts_are_listed_named_and_told_to_the_own_devices() {
+    for version in VERSIONS {
+        let mut server = Server::dev();
+        let (mut alice, mut bob) = (
+            login(&server, "alice", version),
+            login(&server, "bob", version),
+        );
+        let mut tablet = login(&server, "alice", version);
+        tablet.subscribe("chat/me/ev/account");
+        let first = tablet.next_json();
+        let version_before = first["ver"].as_u64().unwrap();
+        let carol = login(&server, "carol", version);
+        let added = alice.call("people.add", &json!({"user": "@bob", "called": "Bobby"}));
+        let added = added.unwrap();
+        assert_eq!(
+            (&added["handle"], &added["called"]),
+            (&json!("bob"), &json!("Bobby"))
+        );
+        let told = tablet.next_json();
+        assert_eq!(told["people"], json!([added]));
+        assert!(told["ver"].as_u64().unwrap() > version_before);
+        alice.call("people.add", &user("@carol")).unwrap();
+        alice.call("people.block", &user("@carol")).unwrap();
+        bob.subscribe("chat/me/ev/account");
+        assert_eq!(bob.next_json()["conversations"], json!([]));
+
+        server.restart();
+        drop((tablet, carol));
+        let mut alice = login(&server, "alice", version);
+        let page = |alice: &mut Client, method: &str, request: Value| {
+            alice.call(method, &request).unwrap()
+        };
+        let names = |page: &Value| {
+            let list = page["contacts"].as_array().unwrap().iter();
+            list.map(|contact| contact["handle"].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let all = page(&mut alice, "people.list", json!({}));
+        let mut both = names(&all);
+        both.sort();
+        assert_eq!(
+            (both, &all["more"]),
+            (vec!["bob".into(), "carol".into()], &json!(false))
+        );
+        let one = page(&mut alice, "people.list", json!({"limit": 1}));
+        assert_eq!((names(&one).len(), &one["more"]), (1, &json!(true)));
+        let after = one["contacts"][0]["uid"].clone();
+        let rest = page(
+            &mut alice,
+            "people.list",
+            json!({"limit": 1, "after": after}),
+        );
+        assert_eq!(rest["more"], false);
+        assert_ne!(names(&rest), names(&one));
+        assert_eq!(
+            names(&page(&mut alice, "people.blocks", json!({}))),
+            ["carol"]
+        );
+        let changes = json!({"ver": version_before});
+        let changes = page(&mut alice, "sync.changes", changes);
+        assert_eq!(changes["people"].as_array().unwrap().len(), 2, "{changes}");
+        let removed = alice.call("people.remove", &user("@bob")).unwrap();
+        assert_eq!(
+            (&removed["contact"], removed.get("called")),
+            (&json!(false), None)
+        );
+        let left = page(&mut alice, "people.list", json!({}));
+        assert_eq!(names(&left), ["carol"]);
+    }
+}
+
+#[test]
+fn what_is_no_contact_is_refused() {
+    let server = Server::in_new_directory(|launch| {
+        launch
+            .dev()
+            .variable("MQCHAT_CHAT__CONTACTS_PER_USER_MAX", "1")
+            .variable("MQCHAT_CHAT__BLOCKED_PER_USER_MAX", "1")
+    });
+    let others = ["bob", "carol"].map(|user| login(&server, user, Version::V5));
+    for version in VERSIONS {
+        let mut alice = login(&server, "alice", version);
+        for method in ["people.add", "people.block"] {
+            alice.call(method, &user("@bob")).unwrap();
+            alice.call(method, &user("@bob")).unwrap();
+        }
+        let long = "x".repeat(257);
+        for (method, request, code) in [
+            ("people.add", user("@nobody"), "not_found"),
+            (
+                "people.add",
+                user("u.01arz3ndektsv4rrffq69g5fav"),
+                "not_found",
+            ),
+            ("people.block", user("@nobody"), "not_found"),
+            ("people.unblock", user("@nobody"), "not_found"),
+            ("people.add", user("me"), "format"),
+            ("people.block", user("@alice"), "format"),
+            (
+                "people.add",
+                json!({"user": "@bob", "called": long}),
+                "format",
+            ),
+            (
+                "people.add",
+                json!({"user": "@bob", "called": "a\nb"}),
+                "format",
+            ),
+            ("people.add", json!({}), "format"),
+            ("people.list", json!({"after": "@bob"}), "format"),
+            ("people.add", user("@carol"), "limit"),
+            ("people.block", user("@carol"), "limit"),
+        ] {
+            let refused = alice.try_call(method, &request).unwrap_err();
+            assert_eq!(refused["code"], code, "{method} {request}");
+        }
+    }
+    drop(others);
+}
