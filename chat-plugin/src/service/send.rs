@@ -230,8 +230,8 @@ impl Service {
         judged.draft = Draft {
             conversation,
             basis,
-            slow_ms,
             peer,
+            slow_ms,
             changes,
             ..judged.draft
         };
