@@ -11,5 +11,6 @@ pub mod overlay;
 pub mod permission;
 pub mod presence;
 pub mod profile;
+pub mod purge;
 pub mod rights;
 pub mod user;

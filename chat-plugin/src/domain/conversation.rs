@@ -48,6 +48,12 @@ pub struct Settings {
     /// Its owner has closed it: it can be read, and nothing more is said.
     #[serde(skip_serializing_if = "is_default")]
     pub closed: bool,
+    /// Days that messages stay; 0: for ever.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retention_days: u32,
+    /// So many of the newest messages stay; 0: all.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retention_messages: u32,
 }
 
 /// What a member who is added later may see of the past.

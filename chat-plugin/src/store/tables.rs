@@ -47,6 +47,8 @@ pub(super) const PIN: Table = Table::new(0x23, "pin");
 pub(super) const HIDDEN: Table = Table::new(0x24, "hidden");
 /// Counts of what does not count as unread.
 pub(super) const EXCLUDED: Table = Table::new(0x25, "excluded");
+/// Messages that mention a user.
+pub(super) const MENTION: Table = Table::new(0x26, "mention");
 /// Entries by the time at which they expire.
 pub(super) const EXPIRY: Table = Table::new(0x27, "expiry");
 /// Users whose devices know a conversation as it is now.
@@ -77,6 +79,8 @@ pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_coun
 pub(super) const BAN: Table = Table::new(0x38, "ban");
 /// Invitations by the hash of a code.
 pub(super) const CODE: Table = Table::new(0x39, "code");
+/// Up to where retention has looked.
+pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -103,6 +107,7 @@ pub(super) const ALL: &[Table] = &[
     PIN,
     HIDDEN,
     EXCLUDED,
+    MENTION,
     EXPIRY,
     CLEAN,
     ACCOUNT,
@@ -117,4 +122,5 @@ pub(super) const ALL: &[Table] = &[
     CONVERSATION_COUNT,
     BAN,
     CODE,
+    TRIMMED,
 ];

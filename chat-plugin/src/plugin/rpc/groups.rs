@@ -88,7 +88,7 @@ impl ChatPlugin {
                     public,
                     approval,
                     slow_s,
-                    closed: false,
+                    ..Settings::default()
                 };
                 let place = self
                     .service
@@ -170,8 +170,15 @@ impl ChatPlugin {
             approval: asked.approval,
             slow_s: asked.slow_s,
             closed: asked.closed,
+            retention_days: asked.retention_days,
+            retention_messages: asked.retention_messages,
         };
-        changed(self.service.change_settings(request, cid, change)).await
+        let retains = change.retention_days.is_some() || change.retention_messages.is_some();
+        let changed = changed(self.service.change_settings(request, cid, change)).await?;
+        if retains {
+            self.retain_soon(cid);
+        }
+        Ok(changed)
     }
 
     pub(super) async fn member(

@@ -134,6 +134,8 @@ pub(super) struct ChangeSettings {
     pub(super) approval: Option<bool>,
     pub(super) slow_s: Option<u32>,
     pub(super) closed: Option<bool>,
+    pub(super) retention_days: Option<u32>,
+    pub(super) retention_messages: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -297,6 +299,7 @@ pub(super) struct Conversation {
     pub(super) private_read: Seq,
     pub(super) delivered: Seq,
     pub(super) unread: u64,
+    pub(super) mentions: u64,
     pub(super) unread_flag: bool,
     #[serde(flatten)]
     pub(super) preferences: Preferences,
@@ -319,6 +322,7 @@ impl From<Overview> for Conversation {
             marks,
             preferences,
             unread,
+            mentions,
             peer,
             requests,
         } = overview;
@@ -337,6 +341,7 @@ impl From<Overview> for Conversation {
             private_read: marks.private_read,
             delivered: marks.delivered(),
             unread,
+            mentions,
             unread_flag: marks.unread_flag,
             preferences,
             peer: peer.map(|(uid, profile)| Named::new(uid, profile)),
