@@ -10,6 +10,7 @@ pub mod membership;
 pub mod mentions;
 pub mod people;
 pub(crate) mod privacy;
+pub mod scheduled;
 pub mod send;
 pub mod sync;
 
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
-use proto::payload::Mention;
+use proto::payload::{self, Mention, PayloadLimits};
 
 use self::invitations::Invitations;
 use crate::config::Config;
@@ -150,6 +151,20 @@ pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
         .to_string();
     text.parse()
         .map_err(|error| Refusal::format(format!("{error}")))
+}
+
+/// A body at rest, as its sender's client was understood.
+fn looked_at(format: BodyFormat, body: &[u8]) -> Option<payload::Body<'_>> {
+    const ANY: PayloadLimits = PayloadLimits {
+        body_bytes_max: usize::MAX,
+        json_depth_max: usize::MAX,
+    };
+    let content_type = match format {
+        BodyFormat::Text => payload::TEXT,
+        BodyFormat::Json => payload::JSON,
+        BodyFormat::Protobuf => payload::PROTOBUF,
+    };
+    payload::classify(Some(content_type), body, &ANY).ok()
 }
 
 /// No conversation, or none for this user.

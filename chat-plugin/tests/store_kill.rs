@@ -66,6 +66,7 @@ fn message(from: u8, mid: &str) -> Draft {
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        scheduled: None,
         act: None,
         exchange: None,
         changes: (1..=SENDERS)

@@ -218,7 +218,8 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         WatermarkMove SenderCount AccountEvent ChangedConversation TypingEvent PresenceEvent DeviceEvent Error RpcError
         ConvCreate ConvGet ConvList ConvAdd ConvRemove ConvLeave ConvRole ConvSettings ConvPrefs MsgHistory MsgStatus
         SyncChanges MsgSend MsgEdit MsgDelete MsgReact MsgPin MsgReport MsgPins MsgReactions Pins Pin ReactionsPage
-        UserReactions MsgMentions MentionsPage PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks
+        UserReactions MsgMentions MentionsPage MsgScheduled MsgReschedule MsgUnschedule
+        ScheduledPage ScheduledMessage Unscheduled PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks
         Acquaintance Acquaintances MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList
         HistoryPage MessageStatus MemberStatus Me
     );

@@ -469,6 +469,7 @@ fn draft(
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        scheduled: None,
         act: None,
         exchange: None,
         changes: proposal.changes,

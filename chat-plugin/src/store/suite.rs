@@ -11,6 +11,7 @@ mod members;
 mod mentions;
 mod poison;
 mod reading;
+mod scheduled;
 mod world;
 
 /// Runs each of these stories for every engine.

@@ -51,6 +51,8 @@ pub(super) const EXCLUDED: Table = Table::new(0x25, "excluded");
 pub(super) const MENTION: Table = Table::new(0x26, "mention");
 /// Entries by the time at which they expire.
 pub(super) const EXPIRY: Table = Table::new(0x27, "expiry");
+/// Messages that wait for their time.
+pub(super) const SCHEDULED: Table = Table::large(0x28, "scheduled");
 /// Users whose devices know a conversation as it is now.
 pub(super) const CLEAN: Table = Table::new(0x29, "clean");
 /// Account versions.
@@ -70,6 +72,9 @@ pub(super) const PRESENCE: Table = Table::new(0x34, "presence");
 
 /// Number of conversations that count against the limit of a user.
 pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_count");
+
+/// Scheduled messages by the time at which they are due.
+pub(super) const DUE: Table = Table::new(0x50, "due");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -98,6 +103,7 @@ pub(super) const ALL: &[Table] = &[
     EXCLUDED,
     MENTION,
     EXPIRY,
+    SCHEDULED,
     CLEAN,
     ACCOUNT,
     CHANGE,
@@ -107,4 +113,5 @@ pub(super) const ALL: &[Table] = &[
     REPORT,
     PRESENCE,
     CONVERSATION_COUNT,
+    DUE,
 ];

@@ -35,6 +35,7 @@ mod refusals;
 mod rows;
 mod rpc;
 mod scenarios;
+mod scheduled;
 mod scram;
 mod strangers;
 mod sync;

@@ -16,6 +16,7 @@ use crate::domain::entry::{Change, Draft, Outcome};
 use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
 use crate::domain::profile::Profile;
+use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::user::{Token, User};
 use crate::store::{Durability, Place, StoreError};
 
@@ -42,6 +43,8 @@ pub(super) enum Job {
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
     Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
+    Schedule(Box<Scheduled>, usize, Reply<Scheduling>),
+    Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
     Flush(Reply<()>),
@@ -58,8 +61,10 @@ impl Job {
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
             Self::HandOut(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
+            Self::Schedule(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Expire(_, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
+            | Self::Reschedule(_, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
             | Self::ChangeContact(_, _, _, reply)
@@ -98,6 +103,14 @@ impl Job {
             Self::PutPresence(changes, _) => Size {
                 items: changes.len(),
                 bytes: changes.len() * ROW_BYTES,
+            },
+            Self::Schedule(scheduled, _, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + scheduled.body.len(),
+            },
+            Self::Reschedule(change, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + change.1.as_ref().map_or(0, |after| after.body.len()),
             },
             _ => Size {
                 items: 1,

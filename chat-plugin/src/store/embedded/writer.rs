@@ -8,6 +8,7 @@ mod acts;
 mod append;
 mod contacts;
 mod control;
+mod scheduled;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -33,6 +34,7 @@ use super::{Opened, Shared};
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
 use crate::domain::member::Member;
+use crate::domain::scheduled::Scheduling;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
 
 /// Relaxed moves are written with the first commit after this.
@@ -121,6 +123,7 @@ enum Done {
     Flag(Reply<bool>, bool),
     Count(Reply<usize>, usize),
     Number(Reply<u64>, u64),
+    Scheduling(Reply<Scheduling>, Scheduling),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
 }
@@ -132,6 +135,7 @@ impl Done {
             Self::Append(reply, outcomes) => reply.send(result.map(|()| outcomes)).is_err(),
             Self::Unit(reply) => reply.send(result).is_err(),
             Self::Number(reply, number) => reply.send(result.map(|()| number)).is_err(),
+            Self::Scheduling(reply, done) => reply.send(result.map(|()| done)).is_err(),
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
             Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
@@ -340,6 +344,14 @@ impl<K: KvEngine> Writer<K> {
             Job::Hide(place, user, ts_ms, reply) => {
                 let was_seen = self.hide(place, user, ts_ms);
                 self.answer(was_seen, reply, Durability::Durable, Done::Flag);
+            }
+            Job::Schedule(scheduled, max, reply) => {
+                let scheduling = self.schedule(&scheduled, max);
+                self.answer(scheduling, reply, Durability::Durable, Done::Scheduling);
+            }
+            Job::Reschedule(change, reply) => {
+                let was_so = self.reschedule(&change.0, change.1.as_ref());
+                self.answer(was_so, reply, Durability::Durable, Done::Flag);
             }
             Job::Expire(now_ms, reply) => {
                 let expired = self.expire(now_ms);
