@@ -12,13 +12,13 @@ fn named(line: &str) -> Vec<&str> {
     }
 }
 
-/// The file of `module::test`, or the one that is named.
+/// In the file of `module::test`, or in the one whose path is named.
 fn exists(name: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let Some((place, test)) = name.rsplit_once("::") else {
         return false;
     };
-    let file = if place.ends_with(".rs") {
+    let file = if place.contains('/') {
         root.join("..").join(place)
     } else {
         let module = place.replace("::", "/");
