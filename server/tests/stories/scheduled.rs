@@ -241,7 +241,7 @@ fn who_may_not_send_when_it_is_due_is_told() {
         assert_eq!(told["topic"], format!("chat/to/{cid}"));
         let list = listed(&mut bob);
         assert_eq!(list[0]["error"]["code"], "forbidden");
-        assert_eq!(texts(&mut alice, cid).len(), 1, "nothing but the beginning");
+        assert!(!texts(&mut alice, cid).contains(&json!("too late")));
 
         // It waits to be changed, also through a restart.
         let member = json!({"cid": cid, "member": "@bob", "role": "member"});
