@@ -222,6 +222,7 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         ScheduledPage ScheduledMessage Unscheduled PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks
         Acquaintance Acquaintances MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList
         HistoryPage MessageStatus MemberStatus Me
+        ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased
     );
     let named = messages.keys().map(String::as_str);
     let missing: Vec<_> = named

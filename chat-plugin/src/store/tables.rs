@@ -73,6 +73,8 @@ pub(super) const PRESENCE: Table = Table::new(0x34, "presence");
 /// Number of conversations that count against the limit of a user.
 pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_count");
 
+/// Up to where retention has looked.
+pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 /// Scheduled messages by the time at which they are due.
 pub(super) const DUE: Table = Table::new(0x50, "due");
 
@@ -113,5 +115,6 @@ pub(super) const ALL: &[Table] = &[
     REPORT,
     PRESENCE,
     CONVERSATION_COUNT,
+    TRIMMED,
     DUE,
 ];

@@ -51,6 +51,10 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::MeSet(params) => ("me.set", json(params)),
         Params::MePrivacy(params) => ("me.privacy", json(params)),
         Params::SyncChanges(params) => ("sync.changes", json(params)),
+        Params::ConvTrim(params) => ("conv.trim", json(params)),
+        Params::ModPurgeUser(params) => ("mod.purge_user", json(params)),
+        Params::MeExport(params) => ("me.export", json(params)),
+        Params::MeErase(params) => ("me.erase", json(params)),
         Params::PeopleAdd(params) => ("people.add", json(params)),
         Params::PeopleRemove(params) => ("people.remove", json(params)),
         Params::PeopleList(params) => ("people.list", json(params)),
@@ -90,6 +94,9 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "sync.changes" => read(json).map(Outcome::Changes),
         "me.get" | "me.set" => read(json).map(Outcome::Me),
         "me.privacy" => read(json).map(Outcome::Privacy),
+        "conv.trim" | "mod.purge_user" => read(json).map(Outcome::Purged),
+        "me.export" => read(json).map(Outcome::Export),
+        "me.erase" => read(json).map(Outcome::Erased),
         "people.add" | "people.remove" | "people.block" | "people.unblock" => {
             read(json).map(Outcome::Contact)
         }
@@ -118,6 +125,7 @@ pub fn refusal(failure: &Failure) -> Vec<u8> {
     encode(Outcome::Error(RpcError {
         code: failure.code.name().to_owned(),
         message: failure.message.clone(),
+        retry_ms: failure.retry_ms,
     }))
 }
 
@@ -201,6 +209,7 @@ mod tests {
         let failure = Failure {
             code: ErrorName::NotFound,
             message: "no such user".into(),
+            retry_ms: None,
         };
         let refused = decode(refusal(&failure));
         assert!(matches!(refused, Outcome::Error(error) if error.code == "not_found"));
