@@ -68,6 +68,7 @@ fn message(from: u8, mid: &str) -> Draft {
         mentions: Mentioned::default(),
         scheduled: None,
         act: None,
+        slow_ms: 0,
         exchange: None,
         changes: (1..=SENDERS)
             .map(|number| Change::Join {

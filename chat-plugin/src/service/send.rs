@@ -4,11 +4,11 @@ use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
 use proto::topics::Target;
 use std::borrow::Cow;
 
-use super::{Actor, Content, Placed, Refusal, Service};
+use super::{Actor, Content, Placed, Refusal, Service, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
-use crate::domain::permission::{Action, allows};
+use crate::domain::permission::Action;
 use crate::store::StoreError;
 
 /// A message as its sender wrote it.
@@ -49,6 +49,8 @@ struct Ground {
     peer: Option<UserId>,
     /// Seconds that messages last there; 0: for ever.
     ttl_s: u32,
+    /// Least time since the last message of the sender.
+    slow_ms: u64,
 }
 
 impl Ground {
@@ -59,6 +61,11 @@ impl Ground {
             basis: Basis::Version(sight.version),
             changes: Vec::new(),
             ttl_s: sight.ttl_s,
+            slow_ms: if sight.member.role >= Role::Moderator {
+                0
+            } else {
+                u64::from(sight.slow_s) * 1_000
+            },
         }
     }
 }
@@ -113,6 +120,7 @@ impl Service {
             changes,
             peer,
             ttl_s: of_conversation,
+            slow_ms,
         } = ground;
         let ts_ms = crate::clock::now_ms();
         let draft = Draft {
@@ -134,6 +142,7 @@ impl Service {
             mentions,
             scheduled: None,
             act: None,
+            slow_ms,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,
         };
@@ -220,12 +229,14 @@ impl Service {
             basis,
             peer,
             changes,
+            slow_ms,
             ..
         } = self.ground(actor.user, &judged.target).await?;
         judged.draft = Draft {
             conversation,
             basis,
             peer,
+            slow_ms,
             changes,
             ..judged.draft
         };
@@ -282,14 +293,13 @@ impl Service {
             changes: direct_members(user, other),
             peer: Some(other).filter(|other| *other != user),
             ttl_s: 0,
+            slow_ms: 0,
         })
     }
 
     async fn ground_of(&self, user: UserId, id: ConversationId) -> Result<Ground, Refusal> {
         let (live, sight) = self.seen(user, id).await?;
-        if !allows(id.kind(), &sight.member, Action::Send) {
-            return Err(Refusal::Forbidden("you may not write here"));
-        }
+        permit(id, &sight, Action::Send)?;
         Ok(Ground::of(&live, &sight))
     }
 
@@ -409,6 +419,9 @@ pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, R
         Outcome::MembersMoved => return None,
         Outcome::Rescheduled => Err(Refusal::BUSY),
         Outcome::Refused(refused) => Err(super::acts::refusal(refused)),
+        Outcome::Banned => Err(super::bans::BANNED),
+        Outcome::Void => Err(super::inviting::MISS),
+        Outcome::TooSoon { retry_ms } => Err(Refusal::Rate { retry_ms }),
     })
 }
 
