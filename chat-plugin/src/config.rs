@@ -22,6 +22,8 @@ pub struct Config {
     pub group_members_max: u32,
     /// Conversations of one user: groups, and the direct ones that the user began.
     pub conversations_per_user_max: u32,
+    /// Messages of one user that wait for their time.
+    pub scheduled_per_user_max: u32,
     /// Devices of one user: sessions that are kept.
     pub devices_per_user_max: u32,
     /// `…/log` subscriptions of one connection; at most 128.
@@ -109,6 +111,7 @@ impl Default for Config {
             retention_messages: 0,
             group_members_max: 1_024,
             conversations_per_user_max: 10_000,
+            scheduled_per_user_max: 100,
             devices_per_user_max: 32,
             log_subscriptions_per_connection_max: 64,
             rpc_pending_max: 64,
@@ -177,6 +180,13 @@ impl Config {
                 self.conversations_per_user_max,
                 1,
                 ANY,
+            ),
+            // They are counted one by one.
+            (
+                "scheduled_per_user_max",
+                self.scheduled_per_user_max,
+                0,
+                10_000,
             ),
             ("devices_per_user_max", self.devices_per_user_max, 1, ANY),
             (

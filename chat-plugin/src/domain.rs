@@ -13,4 +13,5 @@ pub mod presence;
 pub mod profile;
 pub mod purge;
 pub mod rights;
+pub mod scheduled;
 pub mod user;

@@ -12,6 +12,7 @@ mod peer;
 mod presence;
 mod rates;
 mod rpc;
+mod scheduled;
 mod subscribe;
 
 use std::collections::HashMap;
@@ -204,6 +205,9 @@ impl ChatPlugin {
             .spawn(async move { plugin.maintain(stop).await });
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
         self.tracker.spawn(async move { plugin.sweep(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker
+            .spawn(async move { plugin.send_scheduled(stop).await });
     }
 
     /// A changed password, a removed user or a revoked token ends the connections that rest on it.

@@ -15,6 +15,7 @@ pub(crate) mod privacy;
 pub mod purge;
 pub(crate) mod rates;
 pub mod roles;
+pub mod scheduled;
 pub mod send;
 pub mod settings;
 pub mod sync;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
-use proto::payload::Mention;
+use proto::payload::{self, Mention, PayloadLimits};
 
 use self::rates::UserRates;
 use crate::config::Config;
@@ -168,6 +169,20 @@ pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
         .to_string();
     text.parse()
         .map_err(|error| Refusal::format(format!("{error}")))
+}
+
+/// A body at rest, as its sender's client was understood.
+fn looked_at(format: BodyFormat, body: &[u8]) -> Option<payload::Body<'_>> {
+    const ANY: PayloadLimits = PayloadLimits {
+        body_bytes_max: usize::MAX,
+        json_depth_max: usize::MAX,
+    };
+    let content_type = match format {
+        BodyFormat::Text => payload::TEXT,
+        BodyFormat::Json => payload::JSON,
+        BodyFormat::Protobuf => payload::PROTOBUF,
+    };
+    payload::classify(Some(content_type), body, &ANY).ok()
 }
 
 /// No conversation, or none for this user.

@@ -33,6 +33,7 @@ use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::user::{Token, User};
 
 pub use self::metrics::StoreMetrics;
@@ -154,6 +155,35 @@ pub trait ChatStore: Send + Sync + 'static {
         stretch: Stretch,
         limit: usize,
     ) -> Result<Vec<Seq>, StoreError>;
+
+    /// Lets a message wait for its time, one of at most `max` of its user; once for each message id. Durable.
+    async fn schedule(&self, scheduled: Scheduled, max: usize) -> Result<Scheduling, StoreError>;
+
+    /// Changes a scheduled message, or cancels it, if it is still as it was. Says whether it was. Durable.
+    async fn reschedule(
+        &self,
+        before: Scheduled,
+        after: Option<Scheduled>,
+    ) -> Result<bool, StoreError>;
+
+    /// Scheduled messages of a user, in the order of their message ids, at most `limit` after `after`.
+    async fn scheduled(
+        &self,
+        user: UserId,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, StoreError>;
+
+    /// The scheduled message with this message id.
+    async fn scheduled_as(
+        &self,
+        user: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Scheduled>, StoreError>;
+
+    /// Scheduled messages whose time has come, the oldest first, at most `limit`. They go with the draft that is their
+    /// sending ([`Draft::scheduled`]).
+    async fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Scheduled>, StoreError>;
 
     /// Makes entries gone whose time is over, the oldest first; at most some hundred at once. Says how many were.
     async fn expire(&self, now_ms: u64) -> Result<usize, StoreError>;

@@ -5,6 +5,7 @@ use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
 use super::overlay::{Act, ActRefused, GoneReason, Overlay};
 use super::rights::Rights;
+use super::scheduled::Scheduled;
 
 pub use proto::payload::Mentioned;
 
@@ -210,6 +211,8 @@ pub struct Draft {
     pub expires_ms: Option<u64>,
     /// Which members it mentions.
     pub mentions: Mentioned,
+    /// The scheduled message that this is the sending of: its row goes with the commit, and must be as it is here.
+    pub scheduled: Option<Box<Scheduled>>,
     /// What it does to its target.
     pub act: Option<Act>,
     /// Not within so many ms of the last message of this sender; 0: at any time.
@@ -322,6 +325,8 @@ pub enum Outcome {
     Conflict,
     /// The membership is not what the draft was judged on: judge again.
     MembersMoved,
+    /// The scheduled message that it is the sending of was changed or cancelled meanwhile; nothing was stored.
+    Rescheduled,
     /// Its action could not be done, and nothing was stored.
     Refused(ActRefused),
     /// Somebody who was to join was banned.

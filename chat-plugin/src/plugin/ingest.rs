@@ -21,6 +21,7 @@ use super::acts::{exchange, mid_property};
 use super::peer::{Item, Peer};
 use super::{ChatPlugin, answer};
 use crate::service::marks::ReadMark;
+use crate::service::scheduled::Arranged;
 use crate::service::send::{Judged, Message};
 use crate::service::{Placed, Refusal, new_mid};
 use crate::store::StoreError;
@@ -133,6 +134,12 @@ impl ChatPlugin {
                     batch.judged.push(*judged);
                     batch.waiting.push(waiting);
                 }
+                Ok(Taken::Arranged(arranged)) => {
+                    self.append(peer, batch).await;
+                    waiting
+                        .ticket
+                        .answer(answer::arranged(&arranged, waiting.mid.as_ref()));
+                }
                 Ok(Taken::Placed(place)) => {
                     self.append(peer, batch).await;
                     self.settle(peer, waiting, Ok(place));
@@ -187,6 +194,10 @@ impl ChatPlugin {
             return Ok(Taken::Placed(place));
         }
         Self::check_rate(peer)?;
+        if let Some(at_ms) = message.at_ms.filter(|at| *at > crate::clock::now_ms()) {
+            let arranged = self.service.schedule(peer.actor, target, message, at_ms);
+            return arranged.await.map(Taken::Arranged);
+        }
         match self
             .service
             .judge(peer.actor, target.clone(), message.clone())
@@ -244,6 +255,7 @@ impl ChatPlugin {
             reply_to,
             thread,
             ttl_s: expiry_s.into_iter().chain(written.ttl_s).min(),
+            at_ms: written.at_ms,
             exchange: exchange(peer, publish),
         })
     }
@@ -369,6 +381,8 @@ enum Taken {
     Judged(Box<Judged>),
     /// Stored already, by a sender who has lost the right since.
     Placed(Placed),
+    /// It waits for its time.
+    Arranged(Arranged),
 }
 
 impl Batch {

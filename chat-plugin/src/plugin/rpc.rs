@@ -13,6 +13,7 @@ mod messages;
 mod people;
 mod purges;
 mod reading;
+mod scheduled;
 mod sync;
 mod wire;
 
@@ -235,6 +236,9 @@ impl ChatPlugin {
             "msg.pins" => raw(self.msg_pins(peer, self.parse(payload)?)).await,
             "msg.reactions" => raw(self.msg_reactions(peer, self.parse(payload)?)).await,
             "msg.mentions" => raw(self.msg_mentions(peer, self.parse(payload)?)).await,
+            "msg.scheduled" => raw(self.msg_scheduled(peer, self.parse(payload)?)).await,
+            "msg.reschedule" => raw(self.msg_reschedule(peer, self.parse(payload)?)).await,
+            "msg.unschedule" => raw(self.msg_unschedule(peer, self.parse(payload)?)).await,
             "msg.status" => raw(self.msg_status(peer, self.parse(payload)?)).await,
             "conv.prefs" => raw(self.conv_prefs(peer, self.parse(payload)?)).await,
             "sync.changes" => raw(self.sync_changes(peer, self.parse(payload)?)).await,

@@ -415,6 +415,7 @@ fn draft(
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        scheduled: None,
         act: None,
         slow_ms: 0,
         exchange: None,

@@ -26,6 +26,8 @@ pub struct Message {
     pub thread: Option<Seq>,
     /// Seconds that it lasts.
     pub ttl_s: Option<u32>,
+    /// When it shall be sent, in ms since 1970; `None`, and what is past: now.
+    pub at_ms: Option<u64>,
     /// Packet identifier of a QoS 2 exchange of a known device.
     pub exchange: Option<u16>,
 }
@@ -35,7 +37,7 @@ pub struct Message {
 pub struct Judged {
     /// What to append.
     pub draft: Draft,
-    target: Target,
+    pub(super) target: Target,
 }
 
 /// What a message rests on.
@@ -70,7 +72,7 @@ impl Ground {
 
 impl Message {
     /// What makes this message this message; also its id, unless each attempt gets another one.
-    fn digest(&self) -> [u8; 16] {
+    pub(super) fn digest(&self) -> [u8; 16] {
         let mid = if self.has_own_mid {
             self.mid.as_str().as_bytes()
         } else {
@@ -138,6 +140,7 @@ impl Service {
             thread,
             expires_ms: Self::expiry(ts_ms, ttl_s, of_conversation),
             mentions,
+            scheduled: None,
             act: None,
             slow_ms,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
@@ -417,6 +420,7 @@ pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, R
         }),
         Outcome::Conflict => Err(Refusal::IdempotencyConflict),
         Outcome::MembersMoved => return None,
+        Outcome::Rescheduled => Err(Refusal::BUSY),
         Outcome::Refused(refused) => Err(super::acts::refusal(refused)),
         Outcome::Banned => Err(super::bans::BANNED),
         Outcome::Void => Err(super::inviting::MISS),

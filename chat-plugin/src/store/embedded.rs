@@ -14,6 +14,7 @@ mod keys;
 mod overlay;
 mod queue;
 mod reads;
+mod scheduled;
 mod upkeep;
 mod values;
 mod writer;
@@ -56,6 +57,7 @@ use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::user::{Token, User};
 
 /// The schema of the rows written today.
@@ -461,6 +463,47 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         limit: usize,
     ) -> Result<Vec<Seq>, StoreError> {
         self.read(move |engine, _| happened::mentions(engine, (conversation, user), stretch, limit))
+            .await
+    }
+
+    async fn schedule(&self, scheduled: Scheduled, max: usize) -> Result<Scheduling, StoreError> {
+        self.ask_to_write(|reply| Job::Schedule(Box::new(scheduled), max, reply))
+            .await
+    }
+
+    async fn reschedule(
+        &self,
+        before: Scheduled,
+        after: Option<Scheduled>,
+    ) -> Result<bool, StoreError> {
+        self.ask(|reply| Job::Reschedule(Box::new((before, after)), reply))
+            .await
+    }
+
+    async fn scheduled(
+        &self,
+        user: UserId,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, StoreError> {
+        self.read(move |engine, _| scheduled::of_user(engine, user, after.as_ref(), limit))
+            .await
+    }
+
+    async fn scheduled_as(
+        &self,
+        user: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Scheduled>, StoreError> {
+        let (key, mid) = (keys::scheduled(user, mid), mid.clone());
+        self.read_row(tables::SCHEDULED, key, move |row| {
+            values::read_scheduled(user, mid, row)
+        })
+        .await
+    }
+
+    async fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Scheduled>, StoreError> {
+        self.read(move |engine, _| scheduled::due(engine, now_ms, limit))
             .await
     }
 

@@ -51,6 +51,8 @@ pub(super) const EXCLUDED: Table = Table::new(0x25, "excluded");
 pub(super) const MENTION: Table = Table::new(0x26, "mention");
 /// Entries by the time at which they expire.
 pub(super) const EXPIRY: Table = Table::new(0x27, "expiry");
+/// Messages that wait for their time.
+pub(super) const SCHEDULED: Table = Table::large(0x28, "scheduled");
 /// Users whose devices know a conversation as it is now.
 pub(super) const CLEAN: Table = Table::new(0x29, "clean");
 /// Account versions.
@@ -81,6 +83,8 @@ pub(super) const BAN: Table = Table::new(0x38, "ban");
 pub(super) const CODE: Table = Table::new(0x39, "code");
 /// Up to where retention has looked.
 pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
+/// Scheduled messages by the time at which they are due.
+pub(super) const DUE: Table = Table::new(0x50, "due");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -109,6 +113,7 @@ pub(super) const ALL: &[Table] = &[
     EXCLUDED,
     MENTION,
     EXPIRY,
+    SCHEDULED,
     CLEAN,
     ACCOUNT,
     CHANGE,
@@ -123,4 +128,5 @@ pub(super) const ALL: &[Table] = &[
     BAN,
     CODE,
     TRIMMED,
+    DUE,
 ];

@@ -42,7 +42,7 @@ pub struct ClientMessage {
     #[prost(uint64, optional, tag = "8")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: ::core::option::Option<u64>,
-    /// When it shall be sent, in ms since 1970.
+    /// When it shall be sent, in ms since 1970, at most a year ahead; what is past: now. With it, `mid` is needed.
     #[prost(uint64, optional, tag = "9")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub at: ::core::option::Option<u64>,
@@ -686,7 +686,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -797,6 +797,15 @@ pub mod rpc_request {
         /// Of `msg.mentions`.
         #[prost(message, tag = "50")]
         MsgMentions(super::MsgMentions),
+        /// Of `msg.scheduled`.
+        #[prost(message, tag = "51")]
+        MsgScheduled(super::MsgScheduled),
+        /// Of `msg.reschedule`.
+        #[prost(message, tag = "52")]
+        MsgReschedule(super::MsgReschedule),
+        /// Of `msg.unschedule`.
+        #[prost(message, tag = "53")]
+        MsgUnschedule(super::MsgUnschedule),
         /// Of `me.get`.
         #[prost(message, tag = "70")]
         MeGet(super::MeGet),
@@ -847,7 +856,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60, 61, 62, 63"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -925,6 +934,15 @@ pub mod rpc_reply {
         /// Of `msg.mentions`.
         #[prost(message, tag = "60")]
         Mentions(super::MentionsPage),
+        /// Of `msg.scheduled`.
+        #[prost(message, tag = "61")]
+        Scheduled(super::ScheduledPage),
+        /// Of `msg.reschedule`.
+        #[prost(message, tag = "62")]
+        Rescheduled(super::ScheduledMessage),
+        /// Of `msg.unschedule`.
+        #[prost(message, tag = "63")]
+        Unscheduled(super::Unscheduled),
     }
 }
 /// Why a call was refused; then nothing changed.
@@ -1475,6 +1493,10 @@ pub struct MsgSend {
     #[prost(uint32, optional, tag = "7")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: ::core::option::Option<u32>,
+    /// When it shall be sent, in ms since 1970; without, now.
+    #[prost(uint64, optional, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub at: ::core::option::Option<u64>,
 }
 /// `msg.edit`: gives one's own message another body. The reply is a `Changed`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1738,6 +1760,52 @@ pub struct MsgMentions {
     #[serde(skip_serializing_if = "super::is_default")]
     pub limit: ::core::option::Option<u32>,
 }
+/// `msg.scheduled`: messages of the caller that wait for their time. The reply is a `ScheduledPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgScheduled {
+    /// Begins behind this message id.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 16, which it is if it is missing.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// `msg.reschedule`: changes a message that waits for its time. The reply is a `ScheduledMessage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MsgReschedule {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+    /// When it shall be sent, in ms since 1970.
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub at: ::core::option::Option<u64>,
+    /// Another body as text; not with `m`.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub t: ::core::option::Option<::prost::alloc::string::String>,
+    /// Another body as a message.
+    #[prost(message, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub m: ::core::option::Option<ClientMessage>,
+}
+/// `msg.unschedule`: cancels a message that waits for its time. The reply is an `Unscheduled`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgUnschedule {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+}
 /// `me.get`: the caller. The reply is a `Me`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1928,6 +1996,10 @@ pub struct Changed {
     #[prost(bool, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub dup: bool,
+    /// When it will be sent, in ms since 1970; then there is no `seq`.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub at: ::core::option::Option<u64>,
 }
 /// A conversation as the caller sees it.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2376,6 +2448,80 @@ pub struct MentionsPage {
     #[prost(string, optional, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// Messages that wait for their time, in the order of `mid`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScheduledPage {
+    /// Those of the caller.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub scheduled: ::prost::alloc::vec::Vec<ScheduledMessage>,
+    /// There are more: go on with `after` = the last `mid`.
+    #[prost(bool, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
+}
+/// A message that waits for its time.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScheduledMessage {
+    /// The message id that it will have.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+    /// When it is due, in ms since 1970.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub at: u64,
+    /// Where it will go.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The place of the message that it quotes.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reply_to: ::core::option::Option<u64>,
+    /// The place of a message of the thread in which it is.
+    #[prost(uint64, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub thread: ::core::option::Option<u64>,
+    /// Seconds that it lasts from then on.
+    #[prost(uint32, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ttl_s: ::core::option::Option<u32>,
+    /// How it was written: `text` (in `t`), `json` or `protobuf` (in `m`).
+    #[prost(string, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub format: ::prost::alloc::string::String,
+    /// The body, if it was written as text.
+    #[prost(string, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub t: ::prost::alloc::string::String,
+    /// The body, if it was written in JSON or protobuf.
+    #[prost(message, optional, tag = "9")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub m: ::core::option::Option<ClientMessage>,
+    /// Why it was not sent when it was due. It is not tried again before it is changed.
+    #[prost(message, optional, tag = "10")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub error: ::core::option::Option<RpcError>,
+}
+/// What became of a cancelled message.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unscheduled {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+    /// It will not be sent. Otherwise there is none: it was sent, or cancelled before.
+    #[prost(bool, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cancelled: bool,
 }
 /// How many got and how many read one message.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -40,6 +40,7 @@ mod retention;
 mod rows;
 mod rpc;
 mod scenarios;
+mod scheduled;
 mod scram;
 mod strangers;
 mod sync;

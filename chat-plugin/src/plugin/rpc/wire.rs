@@ -236,6 +236,9 @@ pub(super) struct Changed {
     pub(super) seq: Option<Seq>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) dup: bool,
+    /// When it will be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<u64>,
 }
 
 impl Changed {
@@ -245,6 +248,7 @@ impl Changed {
             cid,
             seq: None,
             dup: false,
+            at: None,
         }
     }
 }
@@ -255,6 +259,7 @@ impl From<Placed> for Changed {
             cid: place.conversation,
             seq: Some(place.seq),
             dup: place.duplicate,
+            at: None,
         }
     }
 }

@@ -133,6 +133,16 @@ pub(super) fn report(ts_ms: u64, by: UserId, mid: &MessageId) -> Vec<u8> {
     .concat()
 }
 
+/// `uid[16] mid…`: table scheduled.
+pub(super) fn scheduled(user: UserId, mid: &MessageId) -> Vec<u8> {
+    [user.as_bytes(), mid.as_str().as_bytes()].concat()
+}
+
+/// `at[6] uid[16] mid…`: table due.
+pub(super) fn due(at_ms: u64, user: UserId, mid: &MessageId) -> Vec<u8> {
+    [&short_time(at_ms)[..], &scheduled(user, mid)].concat()
+}
+
 /// `dev[16] cid[17]`: table cursor.
 pub(super) fn cursor(device: DeviceId, conversation: ConversationId) -> [u8; 33] {
     join(&[device.as_bytes(), &cid(conversation)])

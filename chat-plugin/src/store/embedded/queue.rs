@@ -18,6 +18,7 @@ use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::user::{Token, User};
 use crate::store::{AskToJoin, Durability, Place, StoreError};
 
@@ -48,6 +49,8 @@ pub(super) enum Job {
     AskToJoin(Box<AskToJoin>, Reply<Requested>),
     DropJoinRequest(ConversationId, UserId, Vec<UserId>, Reply<bool>),
     Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
+    Schedule(Box<Scheduled>, usize, Reply<Scheduling>),
+    Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
@@ -69,7 +72,9 @@ impl Job {
             Self::AskToJoin(_, reply) => reply.send(Err(error)).is_err(),
             Self::Expire(_, reply) | Self::Forget(_, reply) => reply.send(Err(error)).is_err(),
             Self::Purge(_, _, reply) => reply.send(Err(error)).is_err(),
+            Self::Schedule(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
+            | Self::Reschedule(_, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
             | Self::PutInvitation(_, _, reply)
@@ -111,6 +116,14 @@ impl Job {
             Self::PutPresence(changes, _) => Size {
                 items: changes.len(),
                 bytes: changes.len() * ROW_BYTES,
+            },
+            Self::Schedule(scheduled, _, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + scheduled.body.len(),
+            },
+            Self::Reschedule(change, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + change.1.as_ref().map_or(0, |after| after.body.len()),
             },
             _ => Size {
                 items: 1,

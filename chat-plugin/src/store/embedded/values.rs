@@ -3,6 +3,7 @@
 pub(super) mod joining;
 
 use bytes::Bytes;
+use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 use proto::payload::{PresenceChoice, PresenceState};
 
@@ -17,6 +18,7 @@ use crate::domain::overlay::{GoneReason, Overlay, Pin, Report};
 use crate::domain::presence::Standing;
 use crate::domain::profile::Profile;
 use crate::domain::rights::{Mask, Rights};
+use crate::domain::scheduled::Scheduled;
 use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::StoreError;
 
@@ -185,6 +187,37 @@ pub(super) fn write_emoji(emoji: &[Box<str>]) -> Vec<u8> {
     for one in emoji.iter().take(usize::from(count)) {
         text(&mut out, one);
     }
+    out
+}
+
+pub(super) fn write_scheduled(scheduled: &Scheduled) -> Vec<u8> {
+    let flags = [
+        scheduled.opaque,
+        scheduled.refused.is_some(),
+        scheduled.reply_to.is_some(),
+        scheduled.thread.is_some(),
+        scheduled.ttl_s.is_some(),
+    ];
+    let flags = flags
+        .into_iter()
+        .rev()
+        .fold(0, |all, flag| all << 1 | u8::from(flag));
+    let mut out = Vec::with_capacity(128 + scheduled.body.len());
+    out.extend_from_slice(&[FORMAT, flags, scheduled.format.to_byte()]);
+    time(&mut out, scheduled.at_ms);
+    out.extend_from_slice(scheduled.device.as_bytes());
+    out.extend_from_slice(&scheduled.digest);
+    out.extend_from_slice(&keys::cid(scheduled.conversation));
+    text(&mut out, &scheduled.target.to_string());
+    if let Some((name, said)) = &scheduled.refused {
+        text(&mut out, name.name());
+        text(&mut out, said);
+    }
+    for place in [scheduled.reply_to, scheduled.thread].into_iter().flatten() {
+        long(&mut out, place.get());
+    }
+    out.extend(scheduled.ttl_s.iter().flat_map(|ttl_s| ttl_s.to_be_bytes()));
+    out.extend_from_slice(&scheduled.body);
     out
 }
 
@@ -539,6 +572,15 @@ impl<'a> Reader<'a> {
         keys::read_cid(bytes).ok_or_else(|| self.bad("no conversation id"))
     }
 
+    fn refusal(&mut self) -> Read<(ErrorName, String)> {
+        let name = self.text()?;
+        let name = ErrorName::ALL
+            .into_iter()
+            .find(|known| known.name() == name);
+        let name = name.ok_or_else(|| self.bad("unknown refusal"))?;
+        Ok((name, self.text()?.to_owned()))
+    }
+
     fn mentions(&mut self) -> Read<Mentioned> {
         let users = (0..self.byte()?).map(|_| self.user());
         let mut users = users.collect::<Read<Vec<_>>>()?;
@@ -616,6 +658,40 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
         mentions: mentions.unwrap_or_default(),
         gone,
         overlay: None,
+    })
+}
+
+pub(super) fn read_scheduled(user: UserId, mid: MessageId, value: &[u8]) -> Read<Scheduled> {
+    let mut reader = Reader::new("scheduled", value)?;
+    let flags = reader.byte()?;
+    let has = |bit: u8| flags & 1 << bit != 0;
+    let format = reader.byte()?;
+    let format = BodyFormat::from_byte(format).ok_or_else(|| reader.bad("unknown body format"))?;
+    let at_ms = reader.time()?;
+    let device = DeviceId::from_bytes(reader.array()?);
+    let digest = reader.array()?;
+    let conversation = reader.cid()?;
+    let target = reader.text()?.parse();
+    let target = target.map_err(|_| reader.bad("no target"))?;
+    let refused = has(1).then(|| reader.refusal()).transpose()?;
+    let reply_to = has(2).then(|| reader.seq()).transpose()?;
+    let thread = has(3).then(|| reader.seq()).transpose()?;
+    let ttl_s = has(4).then(|| reader.word()).transpose()?;
+    Ok(Scheduled {
+        user,
+        device,
+        mid,
+        at_ms,
+        target,
+        conversation,
+        digest,
+        format,
+        opaque: has(0),
+        body: Bytes::copy_from_slice(reader.rest),
+        reply_to,
+        thread,
+        ttl_s,
+        refused,
     })
 }
 

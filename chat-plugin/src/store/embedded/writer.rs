@@ -10,6 +10,7 @@ mod contacts;
 mod control;
 mod joining;
 mod purge;
+mod scheduled;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -37,6 +38,7 @@ use crate::domain::entry::Outcome;
 use crate::domain::joining::Requested;
 use crate::domain::member::Member;
 use crate::domain::purge::Purged;
+use crate::domain::scheduled::Scheduling;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
 
 /// Relaxed moves are written with the first commit after this.
@@ -125,6 +127,7 @@ enum Done {
     Flag(Reply<bool>, bool),
     Count(Reply<usize>, usize),
     Number(Reply<u64>, u64),
+    Scheduling(Reply<Scheduling>, Scheduling),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
     Requested(Reply<Requested>, Requested),
@@ -138,6 +141,7 @@ impl Done {
             Self::Append(reply, outcomes) => reply.send(result.map(|()| outcomes)).is_err(),
             Self::Unit(reply) => reply.send(result).is_err(),
             Self::Number(reply, number) => reply.send(result.map(|()| number)).is_err(),
+            Self::Scheduling(reply, done) => reply.send(result.map(|()| done)).is_err(),
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
             Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
             Self::Requested(reply, requested) => reply.send(result.map(|()| requested)).is_err(),
@@ -364,6 +368,14 @@ impl<K: KvEngine> Writer<K> {
             Job::Hide(place, user, ts_ms, reply) => {
                 let was_seen = self.hide(place, user, ts_ms);
                 self.answer(was_seen, reply, Durability::Durable, Done::Flag);
+            }
+            Job::Schedule(scheduled, max, reply) => {
+                let scheduling = self.schedule(&scheduled, max);
+                self.answer(scheduling, reply, Durability::Durable, Done::Scheduling);
+            }
+            Job::Reschedule(change, reply) => {
+                let was_so = self.reschedule(&change.0, change.1.as_ref());
+                self.answer(was_so, reply, Durability::Durable, Done::Flag);
             }
             Job::Expire(now_ms, reply) => {
                 let expired = self.expire(now_ms);

@@ -58,6 +58,9 @@ impl<K: KvEngine> Writer<K> {
                 });
             }
         }
+        if !self.is_due(&draft)? {
+            return Ok(Outcome::Rescheduled);
+        }
         self.settle_before(&draft)?;
         let current = self.conversation(draft.conversation)?;
         let mut mid_key = Vec::with_capacity(99);
@@ -112,6 +115,9 @@ impl<K: KvEngine> Writer<K> {
     fn repeated(&mut self, draft: &Draft, first: First) -> Outcome {
         if first.digest != draft.digest {
             return Outcome::Conflict;
+        }
+        if let Some(scheduled) = &draft.scheduled {
+            self.remove_scheduled(scheduled);
         }
         self.put_exchange(draft, first.seq, first.ts_ms);
         Outcome::Duplicate {
@@ -339,6 +345,9 @@ impl<K: KvEngine> Writer<K> {
         for (user, count) in counts {
             let value = values::write_number(count).to_vec();
             self.put(tables::CONVERSATION_COUNT, user.as_bytes(), value);
+        }
+        if let Some(scheduled) = &draft.scheduled {
+            self.remove_scheduled(scheduled);
         }
         let first = First {
             seq: head.seq,

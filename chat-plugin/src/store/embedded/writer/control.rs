@@ -137,7 +137,7 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
-    /// Removes what belongs to a user alone: tokens, devices, account version, contacts, profile and presence.
+    /// Removes what belongs to a user alone: tokens, devices, scheduled messages, account version, contacts, profile and presence.
     fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
         for (key, value) in self.rows_of(tables::USER_TOKEN, user)? {
             let hash = values::read_hash(&value)?;
@@ -145,6 +145,7 @@ impl<K: KvEngine> Writer<K> {
             self.remove(tables::USER_TOKEN, &key);
         }
         self.remove_account(user)?;
+        self.remove_all_scheduled(user)?;
         self.remove_contacts(user)?;
         for (key, _) in self.rows_of(tables::DEVICE, user)? {
             if let Some(device) = key.get(16..).and_then(|id| id.try_into().ok()) {
