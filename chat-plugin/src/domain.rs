@@ -12,4 +12,5 @@ pub mod permission;
 pub mod presence;
 pub mod profile;
 pub mod rights;
+pub mod support;
 pub mod user;

@@ -15,6 +15,7 @@ pub(crate) mod rates;
 pub mod roles;
 pub mod send;
 pub mod settings;
+pub mod support;
 pub mod sync;
 
 use std::borrow::Cow;
@@ -78,6 +79,9 @@ pub enum Refusal {
     /// The time in which a message can be edited, or deleted by its sender, is over.
     #[error("{0}")]
     EditClosed(&'static str),
+    /// Somebody else changed it first.
+    #[error("{0}")]
+    Conflict(&'static str),
     /// The last owner cannot leave without handing over.
     #[error("the last owner hands over before leaving")]
     LastOwner,
@@ -100,6 +104,7 @@ impl Refusal {
             Self::Format(_) => ErrorName::Format,
             Self::IdempotencyConflict => ErrorName::IdempotencyConflict,
             Self::EditClosed(_) => ErrorName::EditClosed,
+            Self::Conflict(_) => ErrorName::Conflict,
             Self::LastOwner => ErrorName::LastOwner,
             Self::UnknownMethod => ErrorName::UnknownMethod,
             Self::Store(_) => ErrorName::Unavailable,

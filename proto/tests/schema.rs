@@ -223,6 +223,7 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         ConvTransfer ConvRights ConvBan ConvUnban ConvBans ConvInvite ConvInvitations ConvRevoke ConvPeek ConvJoin
         ConvRequests ConvApprove ConvRefuse ConvWithdraw BanList Ban Invitation InvitationList Glimpse Joined
         JoinRequestList JoinRequest
+        CaseOpen CaseQueue CaseClaim CaseTransfer CaseClose CaseVisitor CaseStanding CaseList ListedCase Visitor
         PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks Acquaintance Acquaintances
         MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList HistoryPage MessageStatus MemberStatus Me
     );

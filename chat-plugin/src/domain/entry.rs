@@ -77,6 +77,8 @@ pub enum EntryKind {
     Banned = 13,
     /// A ban was lifted: body `{"uid":…}`.
     Unbanned = 14,
+    /// A support case stands elsewhere: body `{"state":…}`, with `"agent":…` who has it and `"from":…` who had it.
+    Case = 15,
 }
 
 impl EntryKind {
@@ -102,6 +104,7 @@ impl EntryKind {
             12 => Self::Joined,
             13 => Self::Banned,
             14 => Self::Unbanned,
+            15 => Self::Case,
             _ => return None,
         })
     }
@@ -123,6 +126,7 @@ impl EntryKind {
             Self::Joined => "joined",
             Self::Banned => "banned",
             Self::Unbanned => "unbanned",
+            Self::Case => "case",
         }
     }
 
@@ -282,6 +286,13 @@ pub enum Change {
         user: UserId,
         /// As what.
         role: super::member::Role,
+    },
+    /// Another conversation, of which this user is a member, looks different for him with this entry.
+    Tell {
+        /// Whom.
+        user: UserId,
+        /// Of which.
+        conversation: ConversationId,
     },
     /// Settings of the conversation; replaces them all.
     Settings(super::conversation::Settings),

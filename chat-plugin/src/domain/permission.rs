@@ -39,6 +39,14 @@ pub enum Action {
 }
 
 impl Action {
+    /// Is it about messages, not about members?
+    const fn is_of_messages(self) -> bool {
+        matches!(
+            self,
+            Self::Send | Self::React | Self::Pin | Self::DeleteOthers
+        )
+    }
+
     /// Is it over in a conversation that was closed?
     pub const fn needs_open(self) -> bool {
         matches!(self, Self::Send | Self::Add(_) | Self::React | Self::Pin)
@@ -53,6 +61,9 @@ pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
     let (role, rights) = (member.role, member.rights(kind));
     if kind == ConversationKind::Direct {
         return matches!(action, Action::Send | Action::React | Action::Pin);
+    }
+    if kind == ConversationKind::Support && !action.is_of_messages() {
+        return false; // who is in a case follows from who has it
     }
     match action {
         Action::Leave | Action::Want => true,

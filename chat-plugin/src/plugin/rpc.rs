@@ -12,6 +12,7 @@ mod members;
 mod messages;
 mod people;
 mod reading;
+mod support;
 mod sync;
 mod wire;
 
@@ -201,6 +202,9 @@ impl ChatPlugin {
         request: Request,
         payload: &[u8],
     ) -> Result<Box<RawValue>, Refusal> {
+        if peer.is_visitor && !super::visitors::MAY_CALL.contains(&method) {
+            return Err(super::visitors::REFUSED);
+        }
         match method {
             "conv.create" => raw(self.conv_create(peer, request, self.parse(payload)?)).await,
             "conv.get" => raw(self.conv_get(peer, self.parse(payload)?)).await,
@@ -224,6 +228,12 @@ impl ChatPlugin {
             "conv.approve" => raw(self.conv_approve(peer, request, self.parse(payload)?)).await,
             "conv.refuse" => raw(self.conv_refuse(peer, self.parse(payload)?)).await,
             "conv.withdraw" => raw(self.conv_withdraw(peer, self.parse(payload)?)).await,
+            "case.open" => raw(self.case_open(peer, request, self.parse(payload)?)).await,
+            "case.queue" => raw(self.case_queue(peer, self.parse(payload)?)).await,
+            "case.claim" => raw(self.case_claim(peer, request, self.parse(payload)?)).await,
+            "case.transfer" => raw(self.case_transfer(peer, request, self.parse(payload)?)).await,
+            "case.close" => raw(self.case_close(peer, request, self.parse(payload)?)).await,
+            "case.visitor" => raw(self.case_visitor(peer, request, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,
             "msg.send" => raw(self.msg_send(peer, request, self.parse(payload)?)).await,
             "msg.edit" => raw(self.msg_edit(peer, request, self.parse(payload)?)).await,

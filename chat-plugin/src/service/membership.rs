@@ -350,7 +350,7 @@ impl Service {
         }))
     }
 
-    async fn append_change(&self, draft: &Draft) -> Result<Option<Outcome>, Refusal> {
+    pub(super) async fn append_change(&self, draft: &Draft) -> Result<Option<Outcome>, Refusal> {
         match self.store.append(vec![draft.clone()]).await {
             Ok(mut outcomes) => Ok(outcomes.pop()),
             Err(StoreError::TooLarge { .. }) => {
@@ -391,7 +391,7 @@ impl Service {
     }
 }
 
-fn draft(
+pub(super) fn draft(
     request: &Request,
     conversation: ConversationId,
     basis: Basis,

@@ -77,6 +77,8 @@ pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_coun
 pub(super) const BAN: Table = Table::new(0x38, "ban");
 /// Invitations by the hash of a code.
 pub(super) const CODE: Table = Table::new(0x39, "code");
+/// Support cases of a desk, by where they stand and since when.
+pub(super) const CASE: Table = Table::new(0x3A, "case");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -117,4 +119,5 @@ pub(super) const ALL: &[Table] = &[
     CONVERSATION_COUNT,
     BAN,
     CODE,
+    CASE,
 ];

@@ -35,6 +35,7 @@ mod refusals;
 mod rpc;
 mod scram;
 mod strangers;
+mod support;
 mod sync;
 mod transports;
 mod walkthrough;

@@ -30,6 +30,7 @@ impl ChatPlugin {
             public,
             approval,
             slow_s,
+            desk,
             members,
             roles,
         } = asked;
@@ -89,6 +90,8 @@ impl ChatPlugin {
                     approval,
                     slow_s,
                     closed: false,
+                    desk,
+                    case: None,
                 };
                 let place = self
                     .service
@@ -170,6 +173,7 @@ impl ChatPlugin {
             approval: asked.approval,
             slow_s: asked.slow_s,
             closed: asked.closed,
+            desk: asked.desk,
         };
         changed(self.service.change_settings(request, cid, change)).await
     }
