@@ -11,6 +11,7 @@ pub mod overlay;
 pub mod permission;
 pub mod presence;
 pub mod profile;
+pub mod purge;
 pub mod rights;
 pub mod support;
 pub mod user;

@@ -9,8 +9,10 @@ pub mod inviting;
 pub mod joining;
 pub mod marks;
 pub mod membership;
+pub mod mentions;
 pub mod people;
 pub(crate) mod privacy;
+pub mod purge;
 pub(crate) mod rates;
 pub mod roles;
 pub mod send;
@@ -20,16 +22,21 @@ pub mod sync;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
+use proto::payload::Mention;
 
-use self::rates::Rates;
+use self::rates::UserRates;
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
+use crate::domain::entry::BodyFormat;
 use crate::domain::permission::{Action, allows};
 use crate::names::Names;
+use crate::rate::{Buckets, take_all};
 use crate::store::{ChatStore, StoreError};
 
 /// Everything that the use cases need.
@@ -38,7 +45,8 @@ pub struct Service {
     pub(crate) conversations: Arc<Conversations>,
     pub(crate) names: Arc<Names>,
     pub(crate) delivery: Arc<Delivery>,
-    pub(crate) rates: Rates,
+    pub(crate) rates: UserRates,
+    pub(crate) conversation_rates: Buckets<ConversationId>,
     pub(crate) config: Config,
 }
 
@@ -49,6 +57,19 @@ pub struct Actor {
     pub user: UserId,
     /// The device or guest connection.
     pub device: DeviceId,
+}
+
+/// What somebody wrote.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// How to read the body.
+    pub format: BodyFormat,
+    /// The bytes, verbatim.
+    pub body: Bytes,
+    /// It is encrypted: not for the server to read.
+    pub opaque: bool,
+    /// Whom it names.
+    pub mentions: Vec<Mention>,
 }
 
 /// Why an action was not done. Each has its row in the result table of `docs/protocol.md`.
@@ -111,6 +132,14 @@ impl Refusal {
         }
     }
 
+    /// Too much at once, for so long.
+    pub(crate) fn rate(wait: Duration) -> Self {
+        let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Self::Rate {
+            retry_ms: retry_ms.max(1),
+        }
+    }
+
     /// Others change the same all the time.
     pub(crate) const BUSY: Self = Self::Rate { retry_ms: 1_000 };
 
@@ -161,6 +190,14 @@ pub(crate) fn permit(id: ConversationId, sight: &Sight, action: Action) -> Resul
 }
 
 impl Service {
+    /// One more message or act in a conversation, by somebody who may.
+    fn check_conversation_rate(&self, id: ConversationId) -> Result<(), Refusal> {
+        let Some(bucket) = self.conversation_rates.of(id) else {
+            return Ok(());
+        };
+        take_all([&bucket], crate::clock::monotonic()).map_err(Refusal::rate)
+    }
+
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
     async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;

@@ -214,18 +214,18 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         .map(|message| (message.name().to_owned(), message))
         .collect();
     let walked = around_each!(&messages,
-        ClientMessage Media Location Contact Poll
-        LogEntry User Member Change History Edited Reaction Gap
-        Receipts WatermarkMove SenderCount AccountEvent ChangedConversation TypingEvent PresenceEvent DeviceEvent Error
-        RpcError ConvCreate ConvGet ConvList ConvAdd ConvRemove ConvLeave ConvRole ConvSettings ConvPrefs MsgHistory MsgStatus
+        ClientMessage Media Location Contact Poll LogEntry User Member Change History Edited Reaction Gap Receipts
+        WatermarkMove SenderCount AccountEvent ChangedConversation TypingEvent PresenceEvent DeviceEvent Error RpcError
+        ConvCreate ConvGet ConvList ConvAdd ConvRemove ConvLeave ConvRole ConvSettings ConvPrefs MsgHistory MsgStatus
         SyncChanges MsgSend MsgEdit MsgDelete MsgReact MsgPin MsgReport MsgPins MsgReactions Pins Pin ReactionsPage
-        UserReactions
+        UserReactions MsgMentions MentionsPage PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks
         ConvTransfer ConvRights ConvBan ConvUnban ConvBans ConvInvite ConvInvitations ConvRevoke ConvPeek ConvJoin
         ConvRequests ConvApprove ConvRefuse ConvWithdraw BanList Ban Invitation InvitationList Glimpse Joined
         JoinRequestList JoinRequest
         CaseOpen CaseQueue CaseClaim CaseTransfer CaseClose CaseVisitor CaseStanding CaseList ListedCase Visitor
-        PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks Acquaintance Acquaintances
-        MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList HistoryPage MessageStatus MemberStatus Me
+        Acquaintance Acquaintances MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList
+        HistoryPage MessageStatus MemberStatus Me
+        ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased
     );
     let named = messages.keys().map(String::as_str);
     let missing: Vec<_> = named

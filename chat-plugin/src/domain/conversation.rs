@@ -60,6 +60,12 @@ pub struct Settings {
     /// Of a support case: where it stands.
     #[serde(skip_serializing_if = "is_default")]
     pub case: Option<Case>,
+    /// Days that messages stay; 0: for ever.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retention_days: u32,
+    /// So many of the newest messages stay; 0: all.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retention_messages: u32,
 }
 
 /// What a member who is added later may see of the past.

@@ -6,6 +6,8 @@ use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 use super::overlay::{Act, ActRefused, GoneReason, Overlay};
 use super::rights::Rights;
 
+pub use proto::payload::Mentioned;
+
 /// One line of a conversation's log, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -37,6 +39,8 @@ pub struct Entry {
     pub thread: Option<Seq>,
     /// From then on there is nothing to see any more, in ms since 1970.
     pub expires_ms: Option<u64>,
+    /// Which members it mentions. With an edit, those of the latest one.
+    pub mentions: Mentioned,
     /// There is nothing to see any more, and why: the body is empty.
     pub gone: Option<GoneReason>,
     /// What happened to it since. With an edit, `format` and `body` are those of the latest one.
@@ -58,7 +62,7 @@ pub enum EntryKind {
     Removed = 4,
     /// A member left: body `{"uid":…}`, with `"owner":…` when ownership went over.
     Left = 5,
-    /// A role, or rights, changed: body `{"uid":…}` with what is new of `role`, `given` and `want`, and with `from` who
+    /// A role, or rights, changed: body `{"uid":…}` with what is new of `role`, `given` and `want`, and with `former` who
     /// handed over the ownership.
     Role = 6,
     /// Settings of the conversation changed: body holds the new values only.
@@ -77,8 +81,10 @@ pub enum EntryKind {
     Banned = 13,
     /// A ban was lifted: body `{"uid":…}`.
     Unbanned = 14,
-    /// A support case stands elsewhere: body `{"state":…}`, with `"agent":…` who has it and `"from":…` who had it.
+    /// A support case stands elsewhere: body `{"state":…}`, with `"agent":…` who has it and `"former":…` who had it.
     Case = 15,
+    /// Messages of a range are gone: body `{"from":…,"to":…,"uid":…,"messages":…}`, `uid` if only those of one user.
+    Purged = 16,
 }
 
 impl EntryKind {
@@ -105,6 +111,7 @@ impl EntryKind {
             13 => Self::Banned,
             14 => Self::Unbanned,
             15 => Self::Case,
+            16 => Self::Purged,
             _ => return None,
         })
     }
@@ -127,6 +134,7 @@ impl EntryKind {
             Self::Banned => "banned",
             Self::Unbanned => "unbanned",
             Self::Case => "case",
+            Self::Purged => "purged",
         }
     }
 
@@ -204,6 +212,8 @@ pub struct Draft {
     pub thread: Option<Seq>,
     /// From then on there is nothing to see any more, in ms since 1970.
     pub expires_ms: Option<u64>,
+    /// Which members it mentions.
+    pub mentions: Mentioned,
     /// What it does to its target.
     pub act: Option<Act>,
     /// Not within so many ms of the last message of this sender; 0: at any time.

@@ -30,12 +30,18 @@ pub enum Action {
     Transfer,
     /// Leave.
     Leave,
+    /// Say how long messages stay.
+    Retention,
+    /// Make the messages of a range gone, whoever wrote them.
+    Trim,
     /// Delete what somebody else wrote, for everybody.
     DeleteOthers,
     /// React to a message.
     React,
     /// Pin a message, or unpin it.
     Pin,
+    /// Mention everybody.
+    MentionAll,
 }
 
 impl Action {
@@ -60,7 +66,10 @@ pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
     }
     let (role, rights) = (member.role, member.rights(kind));
     if kind == ConversationKind::Direct {
-        return matches!(action, Action::Send | Action::React | Action::Pin);
+        return matches!(
+            action,
+            Action::Send | Action::React | Action::Pin | Action::MentionAll
+        );
     }
     if kind == ConversationKind::Support && !action.is_of_messages() {
         return false; // who is in a case follows from who has it
@@ -73,7 +82,9 @@ pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
         Action::Pin => rights.has(Rights::PIN),
         Action::DeleteOthers => rights.has(Rights::DELETE),
         Action::Settings => rights.has(Rights::SETTINGS),
-        Action::Close | Action::Transfer => role == Role::Owner,
+        Action::MentionAll => role >= Role::Moderator,
+        Action::Trim => rights.has(Rights::DELETE) && role >= Role::Admin,
+        Action::Close | Action::Transfer | Action::Retention => role == Role::Owner,
         // Whoever may invite at all may invite members.
         Action::Add(wanted) => rights.has(Rights::INVITE) && wanted < role.max(Role::Moderator),
         Action::Remove(theirs) => rights.has(Rights::REMOVE) && theirs < role,
@@ -120,9 +131,12 @@ mod tests {
             Action::Add(Role::Member),
             Action::Remove(Role::Member),
             Action::Settings,
+            Action::Trim,
+            Action::Retention,
             Action::DeleteOthers,
             Action::React,
             Action::Pin,
+            Action::MentionAll,
         ];
         for action in actions {
             let allowed = roles.map(|role| allows(ConversationKind::Group, &member(role), action));

@@ -11,6 +11,7 @@ mod joining;
 mod members;
 mod messages;
 mod people;
+mod purges;
 mod reading;
 mod support;
 mod sync;
@@ -22,7 +23,6 @@ use broker::acl;
 use broker::codec::packet::{Publish, Qos};
 use bytes::Bytes;
 use bytestring::ByteString;
-use proto::error::ErrorName;
 use proto::ids::{MessageId, UserId, digest16};
 use proto::payload;
 use proto::rpc::{Failure, RawReply, parse_request, protobuf};
@@ -83,7 +83,7 @@ impl ChatPlugin {
         let reply = match result {
             Ok(reply) => reply,
             Err(refusal @ Refusal::Store(_)) => return Err(refusal),
-            Err(refusal) => form.refusal(refusal.name(), refusal.to_string()),
+            Err(refusal) => form.refusal(&refusal),
         };
         let around = address.topic.len() + address.identifiers.len() * 5 + 64;
         let correlation = address.correlation.as_ref().map_or(0, Bytes::len);
@@ -91,10 +91,7 @@ impl ChatPlugin {
         let reply = if fits {
             reply
         } else {
-            form.refusal(
-                ErrorName::Limit,
-                "larger than your Maximum Packet Size".into(),
-            )
+            form.refusal(&Refusal::Limit("larger than your Maximum Packet Size"))
         };
         let mut message = form.publish(&address.topic, reply);
         message.properties.correlation_data = address.correlation;
@@ -234,6 +231,10 @@ impl ChatPlugin {
             "case.transfer" => raw(self.case_transfer(peer, request, self.parse(payload)?)).await,
             "case.close" => raw(self.case_close(peer, request, self.parse(payload)?)).await,
             "case.visitor" => raw(self.case_visitor(peer, request, self.parse(payload)?)).await,
+            "conv.trim" => raw(self.conv_trim(peer, request, self.parse(payload)?)).await,
+            "mod.purge_user" => raw(self.mod_purge_user(peer, request, self.parse(payload)?)).await,
+            "me.export" => raw(self.me_export(peer, self.parse(payload)?)).await,
+            "me.erase" => raw(self.me_erase(peer, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,
             "msg.send" => raw(self.msg_send(peer, request, self.parse(payload)?)).await,
             "msg.edit" => raw(self.msg_edit(peer, request, self.parse(payload)?)).await,
@@ -243,6 +244,7 @@ impl ChatPlugin {
             "msg.report" => raw(self.msg_report(peer, request, self.parse(payload)?)).await,
             "msg.pins" => raw(self.msg_pins(peer, self.parse(payload)?)).await,
             "msg.reactions" => raw(self.msg_reactions(peer, self.parse(payload)?)).await,
+            "msg.mentions" => raw(self.msg_mentions(peer, self.parse(payload)?)).await,
             "msg.status" => raw(self.msg_status(peer, self.parse(payload)?)).await,
             "conv.prefs" => raw(self.conv_prefs(peer, self.parse(payload)?)).await,
             "sync.changes" => raw(self.sync_changes(peer, self.parse(payload)?)).await,
@@ -290,8 +292,15 @@ enum ReplyForm {
 }
 
 impl ReplyForm {
-    fn refusal(self, code: ErrorName, message: String) -> Vec<u8> {
-        let failure = Failure { code, message };
+    fn refusal(self, refusal: &Refusal) -> Vec<u8> {
+        let failure = Failure {
+            code: refusal.name(),
+            message: refusal.to_string(),
+            retry_ms: match refusal {
+                Refusal::Rate { retry_ms } => Some(*retry_ms),
+                _ => None,
+            },
+        };
         match self {
             Self::Json => json_bytes(&RawReply::Error(failure)),
             Self::Protobuf => protobuf::refusal(&failure),

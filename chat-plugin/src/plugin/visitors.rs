@@ -39,7 +39,7 @@ pub(super) fn may_publish(topic: &PublishTopic<'_>) -> bool {
         | PublishTopic::Unread { cid, .. }
         | PublishTopic::Typing { cid, .. } => is_case(cid),
         PublishTopic::Rpc { .. } => true, // each method says
-        _ => false,
+        PublishTopic::Presence => false,
     }
 }
 

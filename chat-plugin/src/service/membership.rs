@@ -10,7 +10,7 @@ use super::settings::check_settings;
 use super::{Actor, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::conversation::{HistoryPolicy, Settings};
-use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
+use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Mentioned, Outcome};
 use crate::domain::member::{Member, Role};
 use crate::domain::permission::Action;
 use crate::store::StoreError;
@@ -414,6 +414,7 @@ pub(super) fn draft(
         target: None,
         thread: None,
         expires_ms: None,
+        mentions: Mentioned::default(),
         act: None,
         slow_ms: 0,
         exchange: None,

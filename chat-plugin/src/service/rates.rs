@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::rate::{Bucket, Rate};
 
 /// The rates of users, for those things that have one of their own.
-pub(crate) struct Rates {
+pub(crate) struct UserRates {
     /// Making groups and adding members: others cannot refuse to be added.
     pub(super) invitations: UserRate,
     /// Looking at codes, joining and asking to join: nobody tries out codes.
@@ -19,7 +19,7 @@ pub(crate) struct Rates {
     pub(super) visitors: UserRate,
 }
 
-impl Rates {
+impl UserRates {
     pub(crate) fn new(config: &Config) -> Self {
         let kept = usize::try_from(config.conversation_cache_max).unwrap_or(usize::MAX);
         let rate = |per_min, burst| UserRate::new(Rate::per_min(per_min, burst), kept);
@@ -59,8 +59,6 @@ impl UserRate {
             .unwrap_or_else(|| Bucket::new(self.rate));
         let taken = bucket.take(now);
         buckets.insert(user, bucket);
-        taken.map_err(|wait| Refusal::Rate {
-            retry_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
-        })
+        taken.map_err(Refusal::rate)
     }
 }

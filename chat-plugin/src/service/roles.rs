@@ -78,7 +78,7 @@ impl Service {
             }
             Ok(Some(Proposal {
                 kind: EntryKind::Role,
-                body: json!({"uid": heir, "role": Role::Owner, "from": user}),
+                body: json!({"uid": heir, "role": Role::Owner, "former": user}),
                 changes,
             }))
         })

@@ -40,6 +40,10 @@ pub struct SettingsChange {
     pub desk: Option<bool>,
     /// Nothing more is said. For owners.
     pub closed: Option<bool>,
+    /// Days that messages stay; 0: for ever. For owners.
+    pub retention_days: Option<u32>,
+    /// So many of the newest messages stay; 0: all. For owners.
+    pub retention_messages: Option<u32>,
 }
 
 impl SettingsChange {
@@ -96,6 +100,20 @@ impl SettingsChange {
             &mut news,
         );
         set("desk", self.desk.as_ref(), &mut settings.desk, &mut news);
+        let days = &mut settings.retention_days;
+        set(
+            "retention_days",
+            self.retention_days.as_ref(),
+            days,
+            &mut news,
+        );
+        let messages = &mut settings.retention_messages;
+        set(
+            "retention_messages",
+            self.retention_messages.as_ref(),
+            messages,
+            &mut news,
+        );
         news
     }
 }
@@ -126,6 +144,9 @@ impl Service {
         self.change(&request, id, |sight, _, settings| {
             if change.closed.is_some() {
                 permit(id, sight, Action::Close)?;
+            }
+            if change.retention_days.is_some() || change.retention_messages.is_some() {
+                permit(id, sight, Action::Retention)?;
             }
             if change.is_about_more() || change.closed.is_none() {
                 permit(id, sight, Action::Settings)?;

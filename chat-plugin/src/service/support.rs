@@ -193,11 +193,11 @@ impl Service {
             let (state, body) = match to {
                 Some(to) => (
                     CaseState::Claimed,
-                    json!({"state": "transferred", "agent": to, "from": case.agent}),
+                    json!({"state": "transferred", "agent": to, "former": case.agent}),
                 ),
                 None => (
                     CaseState::Queued,
-                    json!({"state": "queued", "from": case.agent}),
+                    json!({"state": "queued", "former": case.agent}),
                 ),
             };
             Ok(Some(moves(scene, case, (state, to), body, &agents)))
@@ -230,7 +230,7 @@ impl Service {
             if !may {
                 return Err(Refusal::Forbidden("somebody else has this case"));
             }
-            let body = json!({"state": "closed", "from": case.agent});
+            let body = json!({"state": "closed", "former": case.agent});
             Ok(Some(moves(
                 scene,
                 case,

@@ -9,7 +9,9 @@ mod control;
 mod crash;
 mod joining;
 mod members;
+mod mentions;
 mod poison;
+mod purge;
 mod reading;
 mod world;
 

@@ -47,6 +47,8 @@ pub(super) const PIN: Table = Table::new(0x23, "pin");
 pub(super) const HIDDEN: Table = Table::new(0x24, "hidden");
 /// Counts of what does not count as unread.
 pub(super) const EXCLUDED: Table = Table::new(0x25, "excluded");
+/// Messages that mention a user.
+pub(super) const MENTION: Table = Table::new(0x26, "mention");
 /// Entries by the time at which they expire.
 pub(super) const EXPIRY: Table = Table::new(0x27, "expiry");
 /// Users whose devices know a conversation as it is now.
@@ -79,6 +81,8 @@ pub(super) const BAN: Table = Table::new(0x38, "ban");
 pub(super) const CODE: Table = Table::new(0x39, "code");
 /// Support cases of a desk, by where they stand and since when.
 pub(super) const CASE: Table = Table::new(0x3A, "case");
+/// Up to where retention has looked.
+pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -105,6 +109,7 @@ pub(super) const ALL: &[Table] = &[
     PIN,
     HIDDEN,
     EXCLUDED,
+    MENTION,
     EXPIRY,
     CLEAN,
     ACCOUNT,
@@ -120,4 +125,5 @@ pub(super) const ALL: &[Table] = &[
     BAN,
     CODE,
     CASE,
+    TRIMMED,
 ];

@@ -63,10 +63,15 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::MsgReport(params) => ("msg.report", json(params)),
         Params::MsgPins(params) => ("msg.pins", json(params)),
         Params::MsgReactions(params) => ("msg.reactions", json(params)),
+        Params::MsgMentions(params) => ("msg.mentions", json(params)),
         Params::MeGet(params) => ("me.get", json(params)),
         Params::MeSet(params) => ("me.set", json(params)),
         Params::MePrivacy(params) => ("me.privacy", json(params)),
         Params::SyncChanges(params) => ("sync.changes", json(params)),
+        Params::ConvTrim(params) => ("conv.trim", json(params)),
+        Params::ModPurgeUser(params) => ("mod.purge_user", json(params)),
+        Params::MeExport(params) => ("me.export", json(params)),
+        Params::MeErase(params) => ("me.erase", json(params)),
         Params::PeopleAdd(params) => ("people.add", json(params)),
         Params::PeopleRemove(params) => ("people.remove", json(params)),
         Params::PeopleList(params) => ("people.list", json(params)),
@@ -110,9 +115,13 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "msg.status" => read(json).map(Outcome::Status),
         "msg.pins" => read(json).map(Outcome::Pins),
         "msg.reactions" => read(json).map(Outcome::Reactions),
+        "msg.mentions" => read(json).map(Outcome::Mentions),
         "sync.changes" => read(json).map(Outcome::Changes),
         "me.get" | "me.set" => read(json).map(Outcome::Me),
         "me.privacy" => read(json).map(Outcome::Privacy),
+        "conv.trim" | "mod.purge_user" => read(json).map(Outcome::Purged),
+        "me.export" => read(json).map(Outcome::Export),
+        "me.erase" => read(json).map(Outcome::Erased),
         "people.add" | "people.remove" | "people.block" | "people.unblock" => {
             read(json).map(Outcome::Contact)
         }
@@ -141,6 +150,7 @@ pub fn refusal(failure: &Failure) -> Vec<u8> {
     encode(Outcome::Error(RpcError {
         code: failure.code.name().to_owned(),
         message: failure.message.clone(),
+        retry_ms: failure.retry_ms,
     }))
 }
 
@@ -224,6 +234,7 @@ mod tests {
         let failure = Failure {
             code: ErrorName::NotFound,
             message: "no such user".into(),
+            retry_ms: None,
         };
         let refused = decode(refusal(&failure));
         assert!(matches!(refused, Outcome::Error(error) if error.code == "not_found"));

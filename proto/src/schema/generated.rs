@@ -26,11 +26,11 @@ pub struct ClientMessage {
     #[serde(skip_serializing_if = "super::is_default")]
     pub thread: ::core::option::Option<u64>,
     /// What it is: `text` (or nothing), `image`, `video`, `file`, `voice`, `location`, `contact`, `poll`, or a word of
-    /// your own.
+    /// your own, at most 64 of A-Z, a-z, 0-9 and . _ -
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub kind: ::prost::alloc::string::String,
-    /// Who is meant: `@alice`, `u.` and a uid, or `@all`. At most 256.
+    /// Who is meant, beside those whom the text names: `@alice`, `u.` and a uid, or `@all`. At most 64.
     #[prost(string, repeated, tag = "6")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub mentions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -69,15 +69,15 @@ pub struct ClientMessage {
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Media {
-    /// Its name on the server.
+    /// Its name on the server, 1 to 128 of A-Z, a-z, 0-9 and . _ ~ : @ -
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub id: ::prost::alloc::string::String,
-    /// Its type, as `image/jpeg`.
+    /// Its type, as `image/jpeg`; the first one of an `image` is `image/…`, of a `video` `video/…`, of `voice` `audio/…`.
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub mime: ::prost::alloc::string::String,
-    /// The name of the file, for people.
+    /// The name of the file, for people, at most 256 bytes, without folders.
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub name: ::prost::alloc::string::String,
@@ -132,12 +132,12 @@ pub struct Location {
     #[serde(skip_serializing_if = "super::is_default")]
     pub name: ::prost::alloc::string::String,
 }
-/// Somebody, as a card.
+/// Somebody, as a card. At most 16 numbers and 16 addresses, each of at most 254 bytes.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Contact {
-    /// The name, for people.
+    /// The name, for people, at most 256 bytes.
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub name: ::prost::alloc::string::String,
@@ -154,20 +154,20 @@ pub struct Contact {
     #[serde(skip_serializing_if = "super::is_default")]
     pub emails: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// A question with answers to choose from.
+/// A question with answers to choose from. Members vote by the reactions `#1`, `#2` … for the first answer, the second …
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Poll {
-    /// The answers.
+    /// The answers: 2 to 12 different ones, each of at most 256 bytes.
     #[prost(string, repeated, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// More than one may be chosen.
+    /// More than one may be chosen; otherwise a vote takes the place of the one before it.
     #[prost(bool, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub multiple: bool,
-    /// When it closes, in ms since 1970.
+    /// When it closes, in ms since 1970: from then on votes stay as they are.
     #[prost(uint64, optional, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub closes: ::core::option::Option<u64>,
@@ -267,6 +267,10 @@ pub struct LogEntry {
     #[prost(uint64, optional, tag = "21")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub target: ::core::option::Option<u64>,
+    /// Whom it mentions: uids of members, or `@all`.
+    #[prost(string, repeated, tag = "22")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mentions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A user, as others see them.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -416,7 +420,7 @@ pub struct Change {
     /// `role`: who handed over the ownership; `case`: who had it.
     #[prost(string, tag = "38")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub from: ::prost::alloc::string::String,
+    pub former: ::prost::alloc::string::String,
     /// `case`: `queued`, `claimed`, `transferred` or `closed`; `created` of a case: `queued`.
     #[prost(string, tag = "39")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -429,6 +433,26 @@ pub struct Change {
     #[prost(string, tag = "41")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub desk: ::prost::alloc::string::String,
+    /// `settings`: days that messages stay; 0: for ever.
+    #[prost(uint32, optional, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_days: ::core::option::Option<u32>,
+    /// `settings`: so many of the newest messages stay; 0: all.
+    #[prost(uint32, optional, tag = "61")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_messages: ::core::option::Option<u32>,
+    /// `purged`: the first place of the range; `uid` if only the messages of one user went.
+    #[prost(uint64, optional, tag = "62")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<u64>,
+    /// `purged`: the last place of the range.
+    #[prost(uint64, optional, tag = "63")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: ::core::option::Option<u64>,
+    /// `purged`: how many went.
+    #[prost(uint64, optional, tag = "64")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub messages: ::core::option::Option<u64>,
 }
 /// What members who come later may see. In JSON a word, or `{"last":100}`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -674,7 +698,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 70, 71, 72, 100, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -800,6 +824,9 @@ pub mod rpc_request {
         /// Of `msg.reactions`.
         #[prost(message, tag = "49")]
         MsgReactions(super::MsgReactions),
+        /// Of `msg.mentions`.
+        #[prost(message, tag = "50")]
+        MsgMentions(super::MsgMentions),
         /// Of `me.get`.
         #[prost(message, tag = "70")]
         MeGet(super::MeGet),
@@ -812,6 +839,18 @@ pub mod rpc_request {
         /// Of `sync.changes`.
         #[prost(message, tag = "100")]
         SyncChanges(super::SyncChanges),
+        /// Of `conv.trim`.
+        #[prost(message, tag = "200")]
+        ConvTrim(super::ConvTrim),
+        /// Of `mod.purge_user`.
+        #[prost(message, tag = "201")]
+        ModPurgeUser(super::ModPurgeUser),
+        /// Of `me.export`.
+        #[prost(message, tag = "202")]
+        MeExport(super::MeExport),
+        /// Of `me.erase`.
+        #[prost(message, tag = "203")]
+        MeErase(super::MeErase),
         /// Of `people.add`.
         #[prost(message, tag = "120")]
         PeopleAdd(super::PeopleAdd),
@@ -838,7 +877,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 40, 41"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 40, 41, 60"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -904,12 +943,24 @@ pub mod rpc_reply {
         /// Of `case.visitor`.
         #[prost(message, tag = "37")]
         Visitor(super::Visitor),
+        /// Of `conv.trim` and `mod.purge_user`.
+        #[prost(message, tag = "80")]
+        Purged(super::Purged),
+        /// Of `me.export`.
+        #[prost(message, tag = "81")]
+        Export(super::ExportPage),
+        /// Of `me.erase`.
+        #[prost(message, tag = "82")]
+        Erased(super::Erased),
         /// Of `people.add`, `people.remove`, `people.block` and `people.unblock`.
         #[prost(message, tag = "40")]
         Contact(super::Acquaintance),
         /// Of `people.list` and `people.blocks`.
         #[prost(message, tag = "41")]
         Contacts(super::Acquaintances),
+        /// Of `msg.mentions`.
+        #[prost(message, tag = "60")]
+        Mentions(super::MentionsPage),
     }
 }
 /// Why a call was refused; then nothing changed.
@@ -925,6 +976,10 @@ pub struct RpcError {
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub message: ::prost::alloc::string::String,
+    /// When it may be tried again, with `rate`.
+    #[prost(uint64, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retry_ms: ::core::option::Option<u64>,
 }
 /// `conv.create`: makes a group, or finds a direct conversation. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1124,6 +1179,14 @@ pub struct ConvSettings {
     #[prost(bool, optional, tag = "15")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub desk: ::core::option::Option<bool>,
+    /// Days that messages stay; 0: for ever. For owners.
+    #[prost(uint32, optional, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_days: ::core::option::Option<u32>,
+    /// So many of the newest messages stay; 0: all. For owners.
+    #[prost(uint32, optional, tag = "61")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_messages: ::core::option::Option<u32>,
 }
 /// `conv.transfer`: a member becomes the owner, and the caller an admin. The reply is a `Changed`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1667,6 +1730,138 @@ pub struct MsgReactions {
     #[serde(skip_serializing_if = "super::is_default")]
     pub limit: ::core::option::Option<u32>,
 }
+/// `conv.trim`: makes the messages of a range gone. The reply is a `Purged`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvTrim {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The first place; from the beginning if it is missing.
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<u64>,
+    /// The last place.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: u64,
+}
+/// `mod.purge_user`: makes the messages of one user in a range gone. The reply is a `Purged`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModPurgeUser {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Whose, also of a former member.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+    /// The first place; from the beginning if it is missing.
+    #[prost(uint64, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<u64>,
+    /// The last place; to the end if it is missing.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: ::core::option::Option<u64>,
+}
+/// What a purge came to.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Purged {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The entry that tells of it, if anything went.
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: ::core::option::Option<u64>,
+    /// How many messages went.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub messages: u64,
+}
+/// `me.export`: what is known of the caller, and what the caller wrote. The reply is an `ExportPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeExport {
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// A page of an export.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportPage {
+    /// Each an object of JSON with a `type`: `profile`, `conversation`, `message`, at last `counts`.
+    #[prost(string, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// There is another page, which begins here.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `me.erase`: makes gone what the caller wrote, everywhere, a page at a time. The reply is an `Erased`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeErase {
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// What a page of an erasure came to.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Erased {
+    /// Conversations that were looked through to their end.
+    #[prost(uint64, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub conversations: u64,
+    /// Messages that are gone.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub messages: u64,
+    /// Messages of others to which the caller reacts no longer.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reactions: u64,
+    /// There is another page, which begins here.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `msg.mentions`: messages of others that mention the caller. The reply is a `MentionsPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgMentions {
+    /// Of which conversation; of all, if it is missing.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::core::option::Option<::prost::alloc::string::String>,
+    /// Where the page before ended.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 100; 50 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
 /// `me.get`: the caller. The reply is a `Me`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1983,6 +2178,18 @@ pub struct Conversation {
     #[prost(uint32, tag = "39")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub queued: u32,
+    /// Days that messages stay; 0: for ever.
+    #[prost(uint32, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_days: u32,
+    /// So many of the newest messages stay; 0: all.
+    #[prost(uint32, tag = "61")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_messages: u32,
+    /// Messages that mention the caller, of those that the caller has not read; counted up to 1,000.
+    #[prost(uint64, tag = "40")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mentions: u64,
 }
 /// Where a support case stands.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2383,6 +2590,20 @@ pub struct UserReactions {
     #[prost(string, repeated, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub emoji: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Messages that mention the caller: conversation by conversation, the newest of each first.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MentionsPage {
+    /// Without what is gone.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mentions: ::prost::alloc::vec::Vec<LogEntry>,
+    /// There may be more: go on with this.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// How many got and how many read one message.
 #[derive(serde::Serialize, serde::Deserialize)]

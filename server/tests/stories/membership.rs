@@ -290,7 +290,7 @@ fn of_two_transfers_at_once_one_goes_through() {
         let alice = members.iter().find(|one| one["handle"] == "alice").unwrap();
         assert_eq!(alice["role"], "admin");
         let entry = &carol.history(&group.cid)[1];
-        assert_eq!(entry["data"]["from"], alice["uid"]);
+        assert_eq!(entry["data"]["former"], alice["uid"]);
         let mut alice = group.connect("alice");
         group.call(&mut alice, "conv.leave", json!({})).unwrap();
     }

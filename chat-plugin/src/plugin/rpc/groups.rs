@@ -89,9 +89,8 @@ impl ChatPlugin {
                     public,
                     approval,
                     slow_s,
-                    closed: false,
                     desk,
-                    case: None,
+                    ..Settings::default()
                 };
                 let place = self
                     .service
@@ -174,8 +173,15 @@ impl ChatPlugin {
             slow_s: asked.slow_s,
             closed: asked.closed,
             desk: asked.desk,
+            retention_days: asked.retention_days,
+            retention_messages: asked.retention_messages,
         };
-        changed(self.service.change_settings(request, cid, change)).await
+        let retains = change.retention_days.is_some() || change.retention_messages.is_some();
+        let changed = changed(self.service.change_settings(request, cid, change)).await?;
+        if retains {
+            self.retain_soon(cid);
+        }
+        Ok(changed)
     }
 
     pub(super) async fn member(

@@ -137,6 +137,8 @@ pub(super) struct ChangeSettings {
     pub(super) slow_s: Option<u32>,
     pub(super) closed: Option<bool>,
     pub(super) desk: Option<bool>,
+    pub(super) retention_days: Option<u32>,
+    pub(super) retention_messages: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -303,6 +305,7 @@ pub(super) struct Conversation {
     pub(super) private_read: Seq,
     pub(super) delivered: Seq,
     pub(super) unread: u64,
+    pub(super) mentions: u64,
     pub(super) unread_flag: bool,
     #[serde(flatten)]
     pub(super) preferences: Preferences,
@@ -325,6 +328,7 @@ impl From<Overview> for Conversation {
             marks,
             preferences,
             unread,
+            mentions,
             peer,
             requests,
             queued,
@@ -345,6 +349,7 @@ impl From<Overview> for Conversation {
             private_read: marks.private_read,
             delivered: marks.delivered(),
             unread,
+            mentions,
             unread_flag: marks.unread_flag,
             preferences,
             peer: peer.map(|(uid, profile)| Named::new(uid, profile)),

@@ -1,13 +1,14 @@
 //! Reads of what happened to entries: merged into pages, and on their own.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, ControlFlow};
 
-use broker::store::kv::{KeyRange, KvEngine};
+use broker::store::kv::{KeyRange, KvEngine, Order};
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
 
 use super::{keys, reads, values};
 use crate::domain::entry::Entry;
+use crate::domain::member::Stretch;
 use crate::domain::overlay::{Overlay, Pin, Reactions, Report};
 use crate::store::{PageRange, StoreError, tables};
 
@@ -99,9 +100,67 @@ pub(super) fn present(entry: &mut Entry, mut overlay: Overlay, edit: Option<Entr
         overlay.edited_ms = edit.ts_ms;
         entry.format = edit.format;
         entry.opaque = edit.opaque;
+        entry.mentions = edit.mentions;
         entry.body = edit.body;
     }
     entry.overlay = (!overlay.is_empty()).then(|| Box::new(overlay));
+}
+
+/// Messages of one user that are there, with the bodies of their latest edits: so many behind `after`, of so many bytes.
+pub(super) fn written(
+    engine: &impl KvEngine,
+    (conversation, user): (ConversationId, UserId),
+    after: Seq,
+    (limit, bytes): (usize, usize),
+) -> Result<Vec<Entry>, StoreError> {
+    let high = keys::own(conversation, user, Seq::MAX);
+    let mut found: Vec<Entry> = Vec::new();
+    let mut left = bytes;
+    let mut from = after;
+    loop {
+        // The rows first: an engine may not be asked from within a scan.
+        let low = keys::own(conversation, user, from);
+        let range = KeyRange::between(&low, &high);
+        let mut seqs = Vec::new();
+        reads::visit(engine, tables::OWN, range, limit, |key, _| {
+            seqs.push(tail_seq(key)?);
+            Ok(())
+        })?;
+        for seq in &seqs {
+            let Some(entry) = shown(engine, conversation, *seq)? else {
+                continue;
+            };
+            if found.len() == limit || (entry.body.len() > left && !found.is_empty()) {
+                return Ok(found);
+            }
+            left = left.saturating_sub(entry.body.len());
+            found.push(entry);
+        }
+        match seqs.last() {
+            Some(last) => from = *last,
+            None => return Ok(found),
+        }
+    }
+}
+
+/// An entry as it is now, if anything of it is there.
+fn shown(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    seq: Seq,
+) -> Result<Option<Entry>, StoreError> {
+    let key = keys::message(conversation, seq);
+    let row = engine.get(tables::MESSAGE, &key)?;
+    let entry = row.map(|row| values::read_entry(conversation, seq, &row));
+    let Some(mut entry) = entry.transpose()?.filter(|entry| entry.gone.is_none()) else {
+        return Ok(None);
+    };
+    if let Some(row) = engine.get(tables::OVERLAY, &key)? {
+        let overlay = values::read_overlay(&row)?;
+        let edit = edit(engine, conversation, &overlay)?;
+        present(&mut entry, overlay, edit);
+    }
+    Ok(Some(entry))
 }
 
 pub(super) fn reactions(
@@ -132,6 +191,73 @@ pub(super) fn reactions(
     Ok(found)
 }
 
+/// Messages of others that mention a user, and that are not hidden from him: the newest first, at most `limit`.
+pub(super) fn mentions(
+    engine: &impl KvEngine,
+    (conversation, user): (ConversationId, UserId),
+    stretch: Stretch,
+    limit: usize,
+) -> Result<Vec<Seq>, StoreError> {
+    let marks = engine.get(tables::MARKS, &keys::member(conversation, user))?;
+    let marks = marks.map(|row| values::read_marks(&row)).transpose()?;
+    let hidden_to = marks.unwrap_or_default().hidden;
+    let mut found = BTreeSet::new();
+    for who in [user, values::EVERYBODY] {
+        let (mut part, mut room) = (stretch, limit);
+        while room > 0 && part.from <= part.to {
+            let (seqs, next) = mentions_of(engine, (conversation, who, user), part, room)?;
+            for seq in seqs {
+                let key = keys::entry_user(conversation, seq, user);
+                if seq > hidden_to || engine.get(tables::HIDDEN, &key)?.is_none() {
+                    found.insert(seq);
+                    room -= 1;
+                }
+            }
+            let Some(next) = next else { break };
+            part.to = next.previous();
+        }
+    }
+    Ok(found.into_iter().rev().take(limit).collect())
+}
+
+/// One piece of the rows of `who`, without what `user` wrote; and its last row, if there may be more.
+fn mentions_of(
+    engine: &impl KvEngine,
+    (conversation, who, user): (ConversationId, UserId, UserId),
+    Stretch { from, to }: Stretch,
+    limit: usize,
+) -> Result<(Vec<Seq>, Option<Seq>), StoreError> {
+    let low = keys::own(conversation, who, from);
+    let high = keys::own(conversation, who, to);
+    let (mut seqs, mut seen, mut last) = (Vec::new(), 0, None);
+    let mut failed = Ok(());
+    engine.scan(
+        tables::MENTION,
+        KeyRange::closed(&low, &high),
+        Order::Descending,
+        &mut |key, row| {
+            match (
+                tail_seq(key),
+                values::read_user_id(tables::MENTION.name(), row),
+            ) {
+                (Ok(seq), Ok(writer)) => {
+                    seqs.extend((writer != user).then_some(seq));
+                    last = Some(seq);
+                }
+                (Err(error), _) | (_, Err(error)) => failed = Err(error),
+            }
+            seen += 1;
+            if failed.is_err() || seen == limit {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        },
+    )?;
+    failed?;
+    Ok((seqs, last.filter(|_| seen == limit)))
+}
+
 pub(super) fn pins(
     engine: &impl KvEngine,
     conversation: ConversationId,
@@ -158,11 +284,15 @@ pub(super) fn reports(
     };
     let mut found = Vec::new();
     reads::visit(engine, tables::REPORT, range, limit, |key, row| {
-        let key = read_report_key(key).ok_or_else(|| reads::bad_key(tables::REPORT))?;
-        found.push(values::read_report(key, row)?);
+        found.push(read_report(key, row)?);
         Ok(())
     })?;
     Ok(found)
+}
+
+pub(super) fn read_report(key: &[u8], row: &[u8]) -> Result<Report, StoreError> {
+    let key = read_report_key(key).ok_or_else(|| reads::bad_key(tables::REPORT))?;
+    values::read_report(key, row)
 }
 
 fn read_report_key(key: &[u8]) -> Option<(u64, UserId, MessageId)> {

@@ -9,6 +9,7 @@ mod append;
 mod contacts;
 mod control;
 mod joining;
+mod purge;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -35,6 +36,7 @@ use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
 use crate::domain::joining::Requested;
 use crate::domain::member::Member;
+use crate::domain::purge::Purged;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
 
 /// Relaxed moves are written with the first commit after this.
@@ -126,6 +128,7 @@ enum Done {
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
     Requested(Reply<Requested>, Requested),
+    Purged(Reply<Purged>, Purged),
 }
 
 impl Done {
@@ -139,6 +142,7 @@ impl Done {
             Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
             Self::Requested(reply, requested) => reply.send(result.map(|()| requested)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
+            Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
     }
@@ -364,6 +368,14 @@ impl<K: KvEngine> Writer<K> {
             Job::Expire(now_ms, reply) => {
                 let expired = self.expire(now_ms);
                 self.answer(expired, reply, Durability::Relaxed, Done::Count);
+            }
+            Job::Purge(conversation, purge, reply) => {
+                let purged = self.purge(conversation, *purge);
+                self.answer(purged, reply, Durability::Durable, Done::Purged);
+            }
+            Job::Forget(user, reply) => {
+                let reports = self.forget_user(user);
+                self.answer(reports, reply, Durability::Durable, Done::Count);
             }
             Job::Report(report, reply) => {
                 let result = self.report(&report);

@@ -66,7 +66,7 @@ async fn a_group_begins_with_its_members_and_settings(world: World) {
         slow_s: 5,
         closed: true,
         desk: true,
-        case: None,
+        ..Settings::default()
     };
     let mut first = created(cid(1), &[1, 2]);
     first.changes.push(Change::Settings(settings.clone()));

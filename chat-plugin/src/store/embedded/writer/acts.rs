@@ -16,6 +16,7 @@ use crate::domain::entry::{Draft, Entry, EntryKind};
 use crate::domain::member::Marks;
 use crate::domain::overlay::{
     Act, ActRefused, EDITS_MAX, EMOJI_PER_USER_MAX, GoneReason, Overlay, PINS_MAX, React, Report,
+    VOTE,
 };
 use crate::store::{Committed, StoreError, tables};
 
@@ -112,7 +113,7 @@ impl<K: KvEngine> Writer<K> {
         effect.changed
     }
 
-    fn live_message(
+    pub(super) fn live_message(
         &self,
         conversation: ConversationId,
         seq: Option<Seq>,
@@ -122,7 +123,11 @@ impl<K: KvEngine> Writer<K> {
         Ok(entry.filter(|entry| entry.kind == EntryKind::Message && entry.gone.is_none()))
     }
 
-    fn entry(&self, conversation: ConversationId, seq: Seq) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn entry(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+    ) -> Result<Option<Entry>, StoreError> {
         let row = self.row(tables::MESSAGE, &keys::message(conversation, seq))?;
         row.map(|row| values::read_entry(conversation, seq, &row))
             .transpose()
@@ -144,18 +149,27 @@ impl<K: KvEngine> Writer<K> {
         if overlay.edits.len() >= EDITS_MAX {
             return Ok(Err(ActRefused::Full));
         }
+        let before = self.edited(target, &overlay)?;
         overlay.edits.push(head.seq);
         overlay.edited_ms = head.ts_ms;
+        let mut effect = Effect::default();
+        for key in mention_keys(&before) {
+            effect.remove(tables::MENTION, key);
+        }
         let edited = Entry {
             format: draft.format,
             opaque: draft.opaque,
             body: draft.body.clone(),
-            ..target
+            mentions: draft.mentions.clone(),
+            ..before
         };
-        Ok(Ok(changed_to(edited, overlay, Effect::default())))
+        for key in mention_keys(&edited) {
+            effect.put(tables::MENTION, key, values::write_user_id(edited.from));
+        }
+        Ok(Ok(changed_to(edited, overlay, effect)))
     }
 
-    fn plan_reaction(
+    pub(super) fn plan_reaction(
         &mut self,
         target: Entry,
         user: UserId,
@@ -169,6 +183,12 @@ impl<K: KvEngine> Writer<K> {
         match react {
             React::Add(emoji) if !before.contains(emoji) => after.push(emoji.clone()),
             React::Add(_) => {}
+            React::Choose(emoji) => {
+                after.retain(|known| !known.starts_with(VOTE) || known == emoji);
+                if !after.contains(emoji) {
+                    after.push(emoji.clone());
+                }
+            }
             React::Remove(emoji) => after.retain(|known| known != emoji),
             React::Clear => after.clear(),
         }
@@ -233,7 +253,11 @@ impl<K: KvEngine> Writer<K> {
 
     /// Nothing is left of an entry but its place: neither its edits nor what others did to it. Scans, so what was gathered
     /// before must be committed.
-    fn plan_gone(&mut self, entry: Entry, reason: GoneReason) -> Result<Effect, StoreError> {
+    pub(super) fn plan_gone(
+        &mut self,
+        entry: Entry,
+        reason: GoneReason,
+    ) -> Result<Effect, StoreError> {
         let mut effect = Effect::default();
         let (conversation, seq, from) = (entry.conversation, entry.seq, entry.from);
         let overlay = self.overlay_of(&entry)?;
@@ -242,6 +266,12 @@ impl<K: KvEngine> Writer<K> {
         }
         if overlay.pinned {
             effect.remove(tables::PIN, key_of(&entry));
+        }
+        if entry.kind == EntryKind::Message {
+            let shown = self.edited(entry.clone(), &overlay)?;
+            for key in mention_keys(&shown) {
+                effect.remove(tables::MENTION, key);
+            }
         }
         let first = keys::entry_user(conversation, seq, UserId::from_bytes([0; 16]));
         let last = keys::entry_user(conversation, seq, UserId::from_bytes([0xFF; 16]));
@@ -465,7 +495,7 @@ fn changed_to(mut entry: Entry, overlay: Overlay, mut effect: Effect) -> Effect 
 }
 
 /// The row and the entry without what was said.
-fn wipe(mut entry: Entry, reason: GoneReason, effect: &mut Effect) {
+pub(super) fn wipe(mut entry: Entry, reason: GoneReason, effect: &mut Effect) {
     if let Some(at_ms) = entry.expires_ms {
         effect.remove(
             tables::EXPIRY,
@@ -477,6 +507,18 @@ fn wipe(mut entry: Entry, reason: GoneReason, effect: &mut Effect) {
     values::write_entry(&mut value, &entry);
     effect.put(tables::MESSAGE, key_of(&entry), value);
     effect.changed.push(Arc::new(entry));
+}
+
+/// The rows of those whom a message mentions. Nobody mentions himself, and who is meant with all is not named as well.
+pub(super) fn mention_keys(entry: &Entry) -> Vec<[u8; 41]> {
+    let users: &[UserId] = if entry.mentions.all {
+        &[values::EVERYBODY]
+    } else {
+        &entry.mentions.users
+    };
+    let others = users.iter().filter(|user| **user != entry.from);
+    let key = |user: &UserId| keys::own(entry.conversation, *user, entry.seq);
+    others.map(key).collect()
 }
 
 fn key_of(entry: &Entry) -> [u8; 25] {
