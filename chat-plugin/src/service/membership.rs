@@ -315,6 +315,9 @@ impl Service {
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
                 Some(result) => {
                     self.follow_own(&draft, outcome);
+                    if result.is_ok() && scene.settings.desk {
+                        self.release_cases(id, &draft.changes).await?;
+                    }
                     return result;
                 }
                 None => live.invalidate(),

@@ -1,7 +1,7 @@
 //! Support cases: a visitor opens one at a desk, an agent of the desk claims it, hands it on, closes it; the visitor's next
 //! word opens it again. The visitor sees an ordinary conversation; every step is an entry.
 
-use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, MessageId, Seq, UserId};
 use serde_json::json;
 use std::borrow::Cow;
 
@@ -290,6 +290,56 @@ impl Service {
                 body,
                 &agents,
             )))
+        })
+        .await?;
+        self.tell_desk(&agents);
+        Ok(())
+    }
+
+    /// What those had who are no longer of the desk goes back to the queue.
+    pub(super) async fn release_cases(
+        &self,
+        desk: ConversationId,
+        changes: &[Change],
+    ) -> Result<(), Refusal> {
+        for change in changes {
+            let Change::Leave { user } = change else {
+                continue;
+            };
+            let mut after = None;
+            loop {
+                let page = self.store.cases(desk, CaseState::Claimed, after, CASES_MAX);
+                let page = page.await?;
+                let Some(last) = page.last().copied() else {
+                    break;
+                };
+                after = Some(last);
+                for (_, id) in page {
+                    Box::pin(self.release(id, *user)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(&self, id: ConversationId, user: UserId) -> Result<(), Refusal> {
+        let (_, agents) = self.desk_of(id).await?;
+        let request = Request {
+            actor: Actor {
+                user,
+                device: DeviceId::new(user, ""),
+            },
+            id: new_mid()?,
+            digest: [0; 16],
+        };
+        self.change_of_scene(&request, id, |scene| {
+            let case = case_in(scene)?;
+            if case.agent != Some(user) {
+                return Ok(None);
+            }
+            let body = json!({"state": "queued", "former": user});
+            let to = (CaseState::Queued, None);
+            Ok(Some(moves(scene, case, to, body, &agents)))
         })
         .await?;
         self.tell_desk(&agents);

@@ -108,7 +108,7 @@ fn a_case_goes_from_the_queue_to_an_agent_to_another_and_is_closed_and_opened_ag
         assert_eq!(claimed, Err("conflict".into()));
         let unseen = carol.call("conv.get", &cid);
         assert_eq!(unseen, Err("not_found".into()));
-        assert_eq!(bob.next_json()["kind"], "case");
+        while bob.next_json()["kind"] != "case" {} // before or behind the making of the desk
         bob.publish(&to, "turn it off");
         let kinds: Vec<_> = (0..4)
             .map(|_| visitor.next_json()["kind"].clone())
@@ -284,5 +284,25 @@ fn who_is_not_of_the_desk_sees_neither_queue_nor_cases() {
         assert_eq!(bob.call("conv.settings", &mine), Err("forbidden".into()));
         let added = bob.call("conv.add", &json!({"cid": own, "members": ["@eve"]}));
         assert_eq!(added, Err("forbidden".into()));
+    }
+}
+
+#[test]
+fn who_is_no_longer_of_the_desk_has_no_case_any_more() {
+    for version in VERSIONS {
+        let (desk, mut alice) = Desk::new(version);
+        let mut bob = desk.connect("bob");
+        let (mut visitor, _) = desk.visitor(&mut alice);
+        let case = desk.open(&mut visitor, "");
+        let to = format!("chat/to/{case}");
+        bob.call("case.claim", &json!({"cid": case})).unwrap();
+        alice
+            .call("conv.remove", &json!({"cid": desk.cid, "member": "@bob"}))
+            .unwrap();
+        visitor.publish(&to, "are you there?");
+        assert_eq!(desk.queue(&mut alice, "queued"), [case.as_str()]);
+        assert_eq!(states(&mut bob, &case), ["created", "claimed", "queued"]);
+        let seen = bob.call("conv.get", &json!({"cid": case}));
+        assert_eq!(seen, Err("not_found".into()));
     }
 }
