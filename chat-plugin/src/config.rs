@@ -88,6 +88,10 @@ pub struct Config {
     pub user_joins_per_min: u32,
     /// How many of them at once.
     pub user_joins_burst: u32,
+    /// Visitors made for support desks, per minute of one user; 0: no limit.
+    pub user_visitors_per_min: u32,
+    /// How many of them at once.
+    pub user_visitors_burst: u32,
     /// Requests to join that may wait in one conversation.
     pub join_requests_max: u32,
     /// Conversations, and names of users, kept in memory beside those in use.
@@ -144,6 +148,8 @@ impl Default for Config {
             user_invitations_burst: 200,
             user_joins_per_min: 10,
             user_joins_burst: 50,
+            user_visitors_per_min: 60,
+            user_visitors_burst: 600,
             join_requests_max: 256,
             conversation_cache_max: 10_000,
             ring_entries_max: 64,

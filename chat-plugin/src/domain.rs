@@ -14,4 +14,5 @@ pub mod profile;
 pub mod purge;
 pub mod rights;
 pub mod scheduled;
+pub mod support;
 pub mod user;

@@ -14,6 +14,7 @@ mod rates;
 mod rpc;
 mod scheduled;
 mod subscribe;
+mod visitors;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -47,6 +48,7 @@ use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
+use crate::domain::support::VISITOR_PREFIX;
 use crate::domain::user::User;
 use crate::metrics::Metrics;
 use crate::names::Names;
@@ -497,7 +499,15 @@ impl ChatPlugin {
             exchanges: persistent || resumed,
         };
         let held = record.device.subscriptions.clone();
-        let peer = Peer::new(actor, Arc::clone(&reader), sessions, limits, record);
+        let handle = self.service.names.handle(user).await?;
+        let is_visitor = handle.is_some_and(|handle| handle.as_str().starts_with(VISITOR_PREFIX));
+        let peer = Peer::new(
+            (actor, is_visitor),
+            Arc::clone(&reader),
+            sessions,
+            limits,
+            record,
+        );
         let peer = Arc::new(peer);
         self.peers
             .write()

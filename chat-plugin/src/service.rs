@@ -18,6 +18,7 @@ pub mod roles;
 pub mod scheduled;
 pub mod send;
 pub mod settings;
+pub mod support;
 pub mod sync;
 
 use std::borrow::Cow;
@@ -100,6 +101,9 @@ pub enum Refusal {
     /// The time in which a message can be edited, or deleted by its sender, is over.
     #[error("{0}")]
     EditClosed(&'static str),
+    /// Somebody else changed it first.
+    #[error("{0}")]
+    Conflict(&'static str),
     /// The last owner cannot leave without handing over.
     #[error("the last owner hands over before leaving")]
     LastOwner,
@@ -122,6 +126,7 @@ impl Refusal {
             Self::Format(_) => ErrorName::Format,
             Self::IdempotencyConflict => ErrorName::IdempotencyConflict,
             Self::EditClosed(_) => ErrorName::EditClosed,
+            Self::Conflict(_) => ErrorName::Conflict,
             Self::LastOwner => ErrorName::LastOwner,
             Self::UnknownMethod => ErrorName::UnknownMethod,
             Self::Store(_) => ErrorName::Unavailable,

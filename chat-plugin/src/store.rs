@@ -34,6 +34,7 @@ use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
 use crate::domain::scheduled::{Scheduled, Scheduling};
+use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
 
 pub use self::metrics::StoreMetrics;
@@ -275,6 +276,15 @@ pub trait ChatStore: Send + Sync + 'static {
         after: Option<UserId>,
         limit: usize,
     ) -> Result<Vec<JoinRequest>, StoreError>;
+
+    /// Support cases of a desk that stand there, and since when, in this order, at most `limit` after `after`.
+    async fn cases(
+        &self,
+        desk: ConversationId,
+        state: CaseState,
+        after: Option<(u64, ConversationId)>,
+        limit: usize,
+    ) -> Result<Vec<(u64, ConversationId)>, StoreError>;
 
     /// The ban of one user. No draft by which that user would join is stored while there is one.
     async fn ban(

@@ -223,6 +223,7 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         ConvRequests ConvApprove ConvRefuse ConvWithdraw BanList Ban Invitation InvitationList Glimpse Joined
         JoinRequestList JoinRequest
         MsgScheduled MsgReschedule MsgUnschedule ScheduledPage ScheduledMessage Unscheduled
+        CaseOpen CaseQueue CaseClaim CaseTransfer CaseClose CaseVisitor CaseStanding CaseList ListedCase Visitor
         Acquaintance Acquaintances MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList
         HistoryPage MessageStatus MemberStatus Me
         ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased

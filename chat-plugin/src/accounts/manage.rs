@@ -10,6 +10,7 @@ use super::mosquitto::MosquittoHash;
 use super::tokens::{self, PREFIX};
 use super::{Accounts, PASSWORD_BYTES_MAX, UserChange, UserEvent};
 use crate::clock;
+use crate::domain::support::VISITOR_PREFIX;
 use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::{ChatStore, StoreError};
 
@@ -43,6 +44,24 @@ impl Accounts {
             return Err(AccountError::UnknownHash);
         }
         self.create(handle, Some(hash.to_owned()), None).await
+    }
+
+    /// Makes a visitor of a support desk, with a token and no password: one for each `name`, who gets one more token each
+    /// time.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyTokens`], or the store's error.
+    pub async fn make_visitor(&self, name: [u8; 16]) -> Result<(User, String), AccountError> {
+        let name = UserId::from_bytes(name); // for its text
+        let handle: Handle = format!("{VISITOR_PREFIX}{name}")
+            .parse()
+            .map_err(|error: proto::ids::IdError| AccountError::Hash(error.to_string()))?;
+        let user = match self.create(handle.clone(), None, None).await {
+            Err(AccountError::HandleTaken(_)) => self.known(&handle).await?,
+            made => made?,
+        };
+        let (_, token) = self.issue_token(&handle, "visitor").await?;
+        Ok((user, token))
     }
 
     /// Replaces a password. Open connections of the user are closed, and the old password is refused at once.

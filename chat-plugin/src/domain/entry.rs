@@ -82,6 +82,8 @@ pub enum EntryKind {
     Banned = 13,
     /// A ban was lifted: body `{"uid":…}`.
     Unbanned = 14,
+    /// A support case stands elsewhere: body `{"state":…}`, with `"agent":…` who has it and `"former":…` who had it.
+    Case = 15,
     /// Messages of a range are gone: body `{"from":…,"to":…,"uid":…,"messages":…}`, `uid` if only those of one user.
     Purged = 16,
 }
@@ -109,6 +111,7 @@ impl EntryKind {
             12 => Self::Joined,
             13 => Self::Banned,
             14 => Self::Unbanned,
+            15 => Self::Case,
             16 => Self::Purged,
             _ => return None,
         })
@@ -131,6 +134,7 @@ impl EntryKind {
             Self::Joined => "joined",
             Self::Banned => "banned",
             Self::Unbanned => "unbanned",
+            Self::Case => "case",
             Self::Purged => "purged",
         }
     }
@@ -295,6 +299,13 @@ pub enum Change {
         user: UserId,
         /// As what.
         role: super::member::Role,
+    },
+    /// Another conversation, of which this user is a member, looks different for him with this entry.
+    Tell {
+        /// Whom.
+        user: UserId,
+        /// Of which.
+        conversation: ConversationId,
     },
     /// Settings of the conversation; replaces them all.
     Settings(super::conversation::Settings),

@@ -19,7 +19,7 @@ use proto::topics::{
 
 use super::acts::{exchange, mid_property};
 use super::peer::{Item, Peer};
-use super::{ChatPlugin, answer};
+use super::{ChatPlugin, answer, visitors};
 use crate::service::marks::ReadMark;
 use crate::service::scheduled::Arranged;
 use crate::service::send::{Judged, Message};
@@ -103,6 +103,9 @@ impl ChatPlugin {
         };
         let topic = waiting.topic.clone();
         let parsed = match PublishTopic::parse(&topic) {
+            Ok(parsed) if peer.is_visitor && !visitors::may_publish(&parsed) => {
+                return self.refuse(peer, waiting, &visitors::REFUSED);
+            }
             Ok(parsed) if !publish.retain => parsed,
             Ok(_) => {
                 return self.refuse(

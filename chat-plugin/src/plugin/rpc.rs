@@ -14,6 +14,7 @@ mod people;
 mod purges;
 mod reading;
 mod scheduled;
+mod support;
 mod sync;
 mod wire;
 
@@ -199,6 +200,9 @@ impl ChatPlugin {
         request: Request,
         payload: &[u8],
     ) -> Result<Box<RawValue>, Refusal> {
+        if peer.is_visitor && !super::visitors::MAY_CALL.contains(&method) {
+            return Err(super::visitors::REFUSED);
+        }
         match method {
             "conv.create" => raw(self.conv_create(peer, request, self.parse(payload)?)).await,
             "conv.get" => raw(self.conv_get(peer, self.parse(payload)?)).await,
@@ -222,6 +226,12 @@ impl ChatPlugin {
             "conv.approve" => raw(self.conv_approve(peer, request, self.parse(payload)?)).await,
             "conv.refuse" => raw(self.conv_refuse(peer, self.parse(payload)?)).await,
             "conv.withdraw" => raw(self.conv_withdraw(peer, self.parse(payload)?)).await,
+            "case.open" => raw(self.case_open(peer, request, self.parse(payload)?)).await,
+            "case.queue" => raw(self.case_queue(peer, self.parse(payload)?)).await,
+            "case.claim" => raw(self.case_claim(peer, request, self.parse(payload)?)).await,
+            "case.transfer" => raw(self.case_transfer(peer, request, self.parse(payload)?)).await,
+            "case.close" => raw(self.case_close(peer, request, self.parse(payload)?)).await,
+            "case.visitor" => raw(self.case_visitor(peer, request, self.parse(payload)?)).await,
             "conv.trim" => raw(self.conv_trim(peer, request, self.parse(payload)?)).await,
             "mod.purge_user" => raw(self.mod_purge_user(peer, request, self.parse(payload)?)).await,
             "me.export" => raw(self.me_export(peer, self.parse(payload)?)).await,

@@ -15,6 +15,8 @@ pub(crate) struct UserRates {
     pub(super) invitations: UserRate,
     /// Looking at codes, joining and asking to join: nobody tries out codes.
     pub(super) joins: UserRate,
+    /// Making visitors: users whom nobody has seen.
+    pub(super) visitors: UserRate,
 }
 
 impl UserRates {
@@ -27,6 +29,7 @@ impl UserRates {
                 config.user_invitations_burst,
             ),
             joins: rate(config.user_joins_per_min, config.user_joins_burst),
+            visitors: rate(config.user_visitors_per_min, config.user_visitors_burst),
         }
     }
 }

@@ -100,6 +100,9 @@ impl Service {
         target: Target,
         message: Message,
     ) -> Result<Judged, Refusal> {
+        if let Target::Conversation(id) = &target {
+            self.reopen_by(actor, *id, &message.mid).await?;
+        }
         let ground = self.ground(actor.user, &target).await?;
         let digest = message.digest();
         let (quoted, thread) = self.references(actor.user, &ground, &message).await?;

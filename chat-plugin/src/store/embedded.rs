@@ -58,6 +58,7 @@ use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
 use crate::domain::scheduled::{Scheduled, Scheduling};
+use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
 
 /// The schema of the rows written today.
@@ -651,6 +652,17 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         limit: usize,
     ) -> Result<Vec<JoinRequest>, StoreError> {
         self.read(move |engine, _| joining::requests(engine, conversation, after, limit))
+            .await
+    }
+
+    async fn cases(
+        &self,
+        desk: ConversationId,
+        state: CaseState,
+        after: Option<(u64, ConversationId)>,
+        limit: usize,
+    ) -> Result<Vec<(u64, ConversationId)>, StoreError> {
+        self.read(move |engine, _| joining::cases(engine, (desk, state), after, limit))
             .await
     }
 

@@ -81,6 +81,8 @@ pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_coun
 pub(super) const BAN: Table = Table::new(0x38, "ban");
 /// Invitations by the hash of a code.
 pub(super) const CODE: Table = Table::new(0x39, "code");
+/// Support cases of a desk, by where they stand and since when.
+pub(super) const CASE: Table = Table::new(0x3A, "case");
 /// Up to where retention has looked.
 pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 /// Scheduled messages by the time at which they are due.
@@ -127,6 +129,7 @@ pub(super) const ALL: &[Table] = &[
     CONVERSATION_COUNT,
     BAN,
     CODE,
+    CASE,
     TRIMMED,
     DUE,
 ];

@@ -47,6 +47,12 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ConvApprove(params) => ("conv.approve", json(params)),
         Params::ConvRefuse(params) => ("conv.refuse", json(params)),
         Params::ConvWithdraw(params) => ("conv.withdraw", json(params)),
+        Params::CaseOpen(params) => ("case.open", json(params)),
+        Params::CaseQueue(params) => ("case.queue", json(params)),
+        Params::CaseClaim(params) => ("case.claim", json(params)),
+        Params::CaseTransfer(params) => ("case.transfer", json(params)),
+        Params::CaseClose(params) => ("case.close", json(params)),
+        Params::CaseVisitor(params) => ("case.visitor", json(params)),
         Params::MsgHistory(params) => ("msg.history", json(params)),
         Params::MsgStatus(params) => ("msg.status", json(params)),
         Params::MsgSend(params) => ("msg.send", json(params)),
@@ -92,12 +98,17 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
 /// That it is no result of this method.
 pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
     let outcome = match method {
-        "conv.create" | "conv.get" | "conv.prefs" => read(json).map(Outcome::Conversation),
+        "conv.create" | "conv.get" | "conv.prefs" | "case.open" => {
+            read(json).map(Outcome::Conversation)
+        }
         "conv.list" => read(json).map(Outcome::Conversations),
         "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings"
         | "conv.transfer" | "conv.rights" | "conv.ban" | "conv.unban" | "conv.revoke"
-        | "conv.approve" | "conv.refuse" | "conv.withdraw" | "msg.send" | "msg.edit"
-        | "msg.delete" | "msg.react" | "msg.pin" | "msg.report" => read(json).map(Outcome::Changed),
+        | "conv.approve" | "conv.refuse" | "conv.withdraw" | "case.claim" | "case.transfer"
+        | "case.close" | "msg.send" | "msg.edit" | "msg.delete" | "msg.react" | "msg.pin"
+        | "msg.report" => read(json).map(Outcome::Changed),
+        "case.queue" => read(json).map(Outcome::Cases),
+        "case.visitor" => read(json).map(Outcome::Visitor),
         "conv.bans" => read(json).map(Outcome::Bans),
         "conv.invite" => read(json).map(Outcome::Invitation),
         "conv.invitations" => read(json).map(Outcome::Invitations),

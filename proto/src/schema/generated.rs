@@ -417,10 +417,22 @@ pub struct Change {
     #[prost(string, tag = "37")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub via: ::prost::alloc::string::String,
-    /// `role`: who handed over the ownership.
+    /// `role`: who handed over the ownership; `case`: who had it.
     #[prost(string, tag = "38")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub former: ::prost::alloc::string::String,
+    /// `case`: `queued`, `claimed`, `transferred` or `closed`; `created` of a case: `queued`.
+    #[prost(string, tag = "39")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub state: ::prost::alloc::string::String,
+    /// `case`: who has it now.
+    #[prost(string, tag = "40")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub agent: ::prost::alloc::string::String,
+    /// `created` of a case: the group that answers.
+    #[prost(string, tag = "41")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
     /// `settings`: days that messages stay; 0: for ever.
     #[prost(uint32, optional, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -686,7 +698,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125, 24, 25, 26, 27, 28, 29"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -764,6 +776,24 @@ pub mod rpc_request {
         /// Of `conv.withdraw`.
         #[prost(message, tag = "23")]
         ConvWithdraw(super::ConvWithdraw),
+        /// Of `case.open`.
+        #[prost(message, tag = "24")]
+        CaseOpen(super::CaseOpen),
+        /// Of `case.queue`.
+        #[prost(message, tag = "25")]
+        CaseQueue(super::CaseQueue),
+        /// Of `case.claim`.
+        #[prost(message, tag = "26")]
+        CaseClaim(super::CaseClaim),
+        /// Of `case.transfer`.
+        #[prost(message, tag = "27")]
+        CaseTransfer(super::CaseTransfer),
+        /// Of `case.close`.
+        #[prost(message, tag = "28")]
+        CaseClose(super::CaseClose),
+        /// Of `case.visitor`.
+        #[prost(message, tag = "29")]
+        CaseVisitor(super::CaseVisitor),
         /// Of `msg.history`.
         #[prost(message, tag = "40")]
         MsgHistory(super::MsgHistory),
@@ -856,7 +886,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60, 61, 62, 63"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60, 61, 62, 63, 36, 37"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -871,7 +901,7 @@ pub mod rpc_reply {
         /// Of what changes members or settings of a conversation, and of what is sent or done to messages.
         #[prost(message, tag = "2")]
         Changed(super::Changed),
-        /// Of `conv.create`, `conv.get` and `conv.prefs`.
+        /// Of `conv.create`, `conv.get`, `conv.prefs` and `case.open`.
         #[prost(message, tag = "3")]
         Conversation(super::Conversation),
         /// Of `conv.list`.
@@ -916,6 +946,12 @@ pub mod rpc_reply {
         /// Of `conv.requests`.
         #[prost(message, tag = "35")]
         Requests(super::JoinRequestList),
+        /// Of `case.queue`.
+        #[prost(message, tag = "36")]
+        Cases(super::CaseList),
+        /// Of `case.visitor`.
+        #[prost(message, tag = "37")]
+        Visitor(super::Visitor),
         /// Of `conv.trim` and `mod.purge_user`.
         #[prost(message, tag = "80")]
         Purged(super::Purged),
@@ -1015,6 +1051,10 @@ pub struct ConvCreate {
     #[prost(uint32, tag = "13")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub slow_s: u32,
+    /// Its members answer support cases.
+    #[prost(bool, tag = "14")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: bool,
 }
 /// `conv.get`: one conversation with its members. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1153,6 +1193,10 @@ pub struct ConvSettings {
     #[prost(bool, optional, tag = "14")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub closed: ::core::option::Option<bool>,
+    /// Its members answer support cases. For groups.
+    #[prost(bool, optional, tag = "15")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::core::option::Option<bool>,
     /// Days that messages stay; 0: for ever. For owners.
     #[prost(uint32, optional, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -1378,6 +1422,86 @@ pub struct ConvWithdraw {
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub cid: ::prost::alloc::string::String,
+}
+/// `case.open`: opens a support case, or finds the one that the caller has at this desk. The reply is a `Conversation`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseOpen {
+    /// A group that answers.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
+    /// What it is about, at most 256 bytes.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub title: ::prost::alloc::string::String,
+}
+/// `case.queue`: cases of a desk, those that have waited longest first. The reply is a `CaseList`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseQueue {
+    /// A group that answers.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
+    /// `queued` if it is missing, `claimed` or `closed`.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub state: ::core::option::Option<::prost::alloc::string::String>,
+    /// The next page.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 500; 100 if it is missing.
+    #[prost(uint32, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// `case.claim`: takes a case from the queue. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseClaim {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+}
+/// `case.transfer`: hands a case on. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseTransfer {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// A user of the desk; back to the queue if it is missing.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `case.close`: ends a case until the visitor says something more. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseClose {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+}
+/// `case.visitor`: makes a user who can only talk to desks. The reply is a `Visitor`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseVisitor {
+    /// A group that answers.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
 }
 /// `conv.prefs`: what the caller has decided about a conversation, for all own devices; what is given changes. The reply
 /// is a `Conversation`.
@@ -2114,6 +2238,18 @@ pub struct Conversation {
     #[prost(uint32, tag = "36")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub requests: u32,
+    /// Its members answer support cases.
+    #[prost(bool, tag = "37")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: bool,
+    /// Of a support case: where it stands.
+    #[prost(message, optional, tag = "38")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub case: ::core::option::Option<CaseStanding>,
+    /// Of a desk: how many cases wait; for those who answer. At most 501 are counted.
+    #[prost(uint32, tag = "39")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub queued: u32,
     /// Days that messages stay; 0: for ever.
     #[prost(uint32, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -2126,6 +2262,98 @@ pub struct Conversation {
     #[prost(uint64, tag = "40")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub mentions: u64,
+}
+/// Where a support case stands.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseStanding {
+    /// The group that answers.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
+    /// The uid of who asks for help.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub visitor: ::prost::alloc::string::String,
+    /// `queued`, `claimed` or `closed`.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub state: ::prost::alloc::string::String,
+    /// The uid of who has it.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub agent: ::core::option::Option<::prost::alloc::string::String>,
+    /// Since when it stands there, in ms since 1970.
+    #[prost(uint64, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub since: u64,
+}
+/// A page of the cases of a desk.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CaseList {
+    /// Those that have stood there longest first.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cases: ::prost::alloc::vec::Vec<ListedCase>,
+    /// There are more: go on with `after` = this.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// A case in the queue.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListedCase {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// What it is about.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub title: ::prost::alloc::string::String,
+    /// The group that answers.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
+    /// The uid of who asks for help.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub visitor: ::prost::alloc::string::String,
+    /// `queued`, `claimed` or `closed`.
+    #[prost(string, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub state: ::prost::alloc::string::String,
+    /// The uid of who has it.
+    #[prost(string, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub agent: ::core::option::Option<::prost::alloc::string::String>,
+    /// Since when it stands there, in ms since 1970.
+    #[prost(uint64, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub since: u64,
+}
+/// A user who can only talk to desks.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Visitor {
+    /// The id.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uid: ::prost::alloc::string::String,
+    /// The User Name to connect with.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+    /// The Password to connect with. It cannot be told again.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub token: ::prost::alloc::string::String,
 }
 /// Users who may not come back, in the order of `uid`.
 #[derive(serde::Serialize, serde::Deserialize)]

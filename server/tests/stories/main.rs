@@ -43,6 +43,7 @@ mod scenarios;
 mod scheduled;
 mod scram;
 mod strangers;
+mod support;
 mod sync;
 mod transports;
 mod walkthrough;

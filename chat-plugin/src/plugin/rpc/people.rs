@@ -93,6 +93,9 @@ impl ChatPlugin {
         if let Target::Conversation(cid) = target {
             return Ok(*cid);
         }
+        if peer.is_visitor {
+            return Err(Refusal::NotFound("no such conversation".into()));
+        }
         let other = self.service.user_of(peer.actor, target).await?;
         Ok(ConversationId::direct(peer.actor.user, other))
     }

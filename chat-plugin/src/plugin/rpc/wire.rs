@@ -67,6 +67,8 @@ pub(super) struct Create {
     #[serde(default)]
     pub(super) slow_s: u32,
     #[serde(default)]
+    pub(super) desk: bool,
+    #[serde(default)]
     pub(super) members: Vec<UserAsked>,
     #[serde(default)]
     pub(super) roles: HashMap<UserAsked, Role>,
@@ -134,6 +136,7 @@ pub(super) struct ChangeSettings {
     pub(super) approval: Option<bool>,
     pub(super) slow_s: Option<u32>,
     pub(super) closed: Option<bool>,
+    pub(super) desk: Option<bool>,
     pub(super) retention_days: Option<u32>,
     pub(super) retention_messages: Option<u32>,
 }
@@ -292,6 +295,9 @@ pub(super) struct Conversation {
     pub(super) kind: proto::ids::ConversationKind,
     #[serde(flatten)]
     pub(super) settings: Settings,
+    /// Support cases that wait.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) queued: usize,
     /// How many ask to join.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) requests: usize,
@@ -330,12 +336,14 @@ impl From<Overview> for Conversation {
             mentions,
             peer,
             requests,
+            queued,
         } = overview;
         let kind = conversation.id.kind();
         Self {
             cid: conversation.id,
             kind,
             settings: conversation.settings,
+            queued,
             requests,
             role: member.role,
             rights: member.rights(kind),

@@ -5,6 +5,7 @@ use proto::ids::{
 };
 
 use crate::domain::account::Subject;
+use crate::domain::support::CaseState;
 
 /// Bytes of a conversation id in keys and values: kind and 16 bytes.
 pub(super) const CID_BYTES: usize = 17;
@@ -29,6 +30,21 @@ pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
 /// `cid[17] uid[16]`: tables member, marks, clean, join request and ban.
 pub(super) fn member(conversation: ConversationId, user: UserId) -> [u8; 33] {
     join(&[&cid(conversation), user.as_bytes()])
+}
+
+/// `desk[17] state[1] since[6] cid[17]`: table case.
+pub(super) fn case(
+    desk: ConversationId,
+    state: CaseState,
+    since_ms: u64,
+    conversation: ConversationId,
+) -> [u8; 41] {
+    join(&[
+        &cid(desk),
+        &[state.to_byte()],
+        &short_time(since_ms),
+        &cid(conversation),
+    ])
 }
 
 /// `cid[17] id[16]`: table invitation.

@@ -105,6 +105,7 @@ impl<K: KvEngine> Writer<K> {
                     self.plan_hidden_by_block(&mut effect, &draft, &place.head, user)?;
                 }
                 self.tell_accounts(draft.conversation, &place, hidden_from)?;
+                self.tell_others(&draft)?;
                 Ok(self.store(draft, place, (effect, hidden_from), mid_key))
             }
             Err(refused) => Ok(Outcome::Refused(refused)),
@@ -229,6 +230,16 @@ impl<K: KvEngine> Writer<K> {
         self.changed_for_all(conversation, hidden_from)
     }
 
+    /// Other conversations that look different with this entry.
+    fn tell_others(&mut self, draft: &Draft) -> Result<(), StoreError> {
+        for change in &draft.changes {
+            if let Change::Tell { user, conversation } = change {
+                self.changed_for(*user, *conversation)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Applies one change to the planned rows.
     fn plan(
         &mut self,
@@ -251,7 +262,8 @@ impl<K: KvEngine> Writer<K> {
             Change::Ban { .. }
             | Change::Unban { .. }
             | Change::Invited { .. }
-            | Change::Approved { .. } => return Ok(()),
+            | Change::Approved { .. }
+            | Change::Tell { .. } => return Ok(()),
         };
         let (mut member, mut moved) = match place.members.remove(&user) {
             Some((member, moved)) => (Some(member), moved),
