@@ -10,4 +10,5 @@ pub mod overlay;
 pub mod permission;
 pub mod presence;
 pub mod profile;
+pub mod search;
 pub mod user;

@@ -9,6 +9,7 @@ pub mod marks;
 pub mod membership;
 pub mod people;
 pub(crate) mod privacy;
+pub mod search;
 pub mod send;
 pub mod sync;
 
@@ -32,6 +33,7 @@ pub struct Service {
     pub(crate) names: Arc<Names>,
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) invitations: Invitations,
+    pub(crate) searches: Invitations,
     pub(crate) config: Config,
 }
 

@@ -220,6 +220,7 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         RpcError ConvCreate ConvGet ConvList ConvAdd ConvRemove ConvLeave ConvRole ConvSettings ConvPrefs MsgHistory MsgStatus
         SyncChanges MsgSend MsgEdit MsgDelete MsgReact MsgPin MsgReport MsgPins MsgReactions Pins Pin ReactionsPage
         UserReactions
+        MeHandle MeDevices MeRevoke MeDelete PeopleGet SearchUsers Person Users Devices Device Done
         PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks Acquaintance Acquaintances
         MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList HistoryPage MessageStatus MemberStatus Me
     );

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use chat_plugin::accounts::{AccountError, Accounts};
 use chat_plugin::store::{self, ChatStore, EngineKind, StoreError};
-use proto::ids::{Handle, UserId};
+use proto::ids::{DeviceId, Handle, UserId};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::live::Live;
@@ -66,6 +66,13 @@ pub(crate) enum Request {
     TokenRevoke {
         handle: Handle,
         id: String,
+    },
+    DeviceList {
+        handle: Handle,
+    },
+    DeviceRevoke {
+        handle: Handle,
+        id: DeviceId,
     },
     ClientList {
         /// User and Client Identifier of the last one that was looked at.
@@ -300,6 +307,11 @@ async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) 
         let done = live.carry_out(accounts, request).await;
         return done.unwrap_or_else(Reply::Refused);
     }
+    if let (Request::DeviceRevoke { handle, id }, Some(live)) = (request, live)
+        && let Err(why) = live.end_device(accounts, handle, *id).await
+    {
+        return Reply::Refused(why);
+    }
     match try_carry_out(accounts, request).await {
         Ok(reply) => reply,
         Err(error) => Reply::Refused(error.to_string()),
@@ -337,6 +349,14 @@ async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, 
         }
         Request::TokenList { handle } => {
             return Ok(Reply::tokens(accounts.list_tokens(handle).await?));
+        }
+        Request::DeviceList { handle } => {
+            return Ok(Reply::devices(accounts.list_devices(handle).await?));
+        }
+        Request::DeviceRevoke { handle, id } => {
+            let user = accounts.user_of(handle).await?;
+            accounts.forget_device(user.id, *id).await?;
+            tracing::info!(%handle, %id, "device revoked");
         }
         _ => return Ok(Reply::Refused("it is no request about users".to_owned())),
     }

@@ -18,12 +18,23 @@ pub(crate) struct Invitations {
 
 impl Invitations {
     pub(crate) fn new(config: &Config) -> Self {
+        let rate = Rate::per_min(
+            config.user_invitations_per_min,
+            config.user_invitations_burst,
+        );
+        Self::with(rate, config)
+    }
+
+    /// The same for those who search: who may ask for ever finds everybody.
+    pub(crate) fn searches(config: &Config) -> Self {
+        let rate = Rate::per_min(config.user_searches_per_min, config.user_searches_burst);
+        Self::with(rate, config)
+    }
+
+    fn with(rate: Rate, config: &Config) -> Self {
         let kept = usize::try_from(config.conversation_cache_max).unwrap_or(usize::MAX);
         Self {
-            rate: Rate::per_min(
-                config.user_invitations_per_min,
-                config.user_invitations_burst,
-            ),
+            rate,
             buckets: Mutex::new(Cache::new(kept.max(16))),
         }
     }

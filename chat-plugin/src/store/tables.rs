@@ -61,6 +61,8 @@ pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
 pub(super) const CONTACT: Table = Table::new(0x2D, "contact");
 /// What users decide about themselves.
 pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
+/// Users and conversations by the words that they are found by.
+pub(super) const SEARCH: Table = Table::new(0x2F, "search");
 /// Reports of abuse.
 pub(super) const REPORT: Table = Table::new(0x32, "report");
 /// How users want to be seen, and when they were seen last.
@@ -101,6 +103,7 @@ pub(super) const ALL: &[Table] = &[
     CHANGED,
     CONTACT,
     PROFILE,
+    SEARCH,
     REPORT,
     PRESENCE,
     CONVERSATION_COUNT,

@@ -28,6 +28,7 @@ mod operation;
 mod people;
 mod persistence;
 mod presence;
+mod profiles;
 mod protobuf;
 mod refusals;
 mod rpc;

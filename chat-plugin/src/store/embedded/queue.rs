@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
@@ -39,6 +39,7 @@ pub(super) enum Job {
     ReplaceProfile(UserId, Box<(Profile, Profile)>, Reply<bool>),
     PutPresence(Vec<PresenceChange>, Reply<()>),
     ChangeContact((UserId, UserId), ContactChange, u64, Reply<bool>),
+    ChangeHandle(UserId, Box<(Handle, Handle)>, u64, Reply<bool>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
     Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
@@ -63,6 +64,7 @@ impl Job {
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
             | Self::ChangeContact(_, _, _, reply)
+            | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)
