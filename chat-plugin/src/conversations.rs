@@ -370,6 +370,13 @@ impl Live {
         Some((next, look_up))
     }
 
+    /// Is this user a member?
+    pub fn is_present(&self, user: UserId) -> bool {
+        let state = self.state();
+        let member = state.members.get(&user);
+        member.is_some_and(|(member, _)| member.is_present())
+    }
+
     /// May this user see the entry at `seq`?
     pub fn sees(&self, user: UserId, seq: Seq) -> bool {
         let state = self.state();

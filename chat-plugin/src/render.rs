@@ -151,6 +151,7 @@ impl Line {
             target: entry.target.filter(|_| !is_message),
             thread: entry.thread,
             expires: entry.expires_ms,
+            mentions: &entry.mentions,
             body,
             edited: overlay.and_then(|overlay| {
                 Some(Edited {

@@ -7,6 +7,7 @@ pub mod history;
 pub(crate) mod invitations;
 pub mod marks;
 pub mod membership;
+pub mod mentions;
 pub mod people;
 pub(crate) mod privacy;
 pub mod search;
@@ -16,13 +17,16 @@ pub mod sync;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
+use proto::payload::Mention;
 
 use self::invitations::Invitations;
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
+use crate::domain::entry::BodyFormat;
 use crate::names::Names;
 use crate::store::{ChatStore, StoreError};
 
@@ -44,6 +48,19 @@ pub struct Actor {
     pub user: UserId,
     /// The device or guest connection.
     pub device: DeviceId,
+}
+
+/// What somebody wrote.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// How to read the body.
+    pub format: BodyFormat,
+    /// The bytes, verbatim.
+    pub body: Bytes,
+    /// It is encrypted: not for the server to read.
+    pub opaque: bool,
+    /// Whom it names.
+    pub mentions: Vec<Mention>,
 }
 
 /// Why an action was not done. Each has its row in the result table of `docs/protocol.md`.

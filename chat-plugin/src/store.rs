@@ -27,7 +27,7 @@ use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList}
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
-use crate::domain::member::{Marks, Member};
+use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
@@ -142,6 +142,16 @@ pub trait ChatStore: Send + Sync + 'static {
 
     /// The pinned messages of a conversation, ascending by `seq`.
     async fn pins(&self, conversation: ConversationId) -> Result<Vec<Pin>, StoreError>;
+
+    /// Messages of others in a stretch of the log that mention `user`, or all, and are neither gone nor hidden from the
+    /// user: the newest first, at most `limit`.
+    async fn mentions(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        stretch: Stretch,
+        limit: usize,
+    ) -> Result<Vec<Seq>, StoreError>;
 
     /// Makes entries gone whose time is over, the oldest first; at most some hundred at once. Says how many were.
     async fn expire(&self, now_ms: u64) -> Result<usize, StoreError>;

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chat_plugin::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
+use chat_plugin::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Mentioned, Outcome};
 use chat_plugin::domain::member::Role;
 use chat_plugin::store::{ChatStore, EngineKind, PageRange, StoreOptions, open};
 use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId, digest16};
@@ -65,6 +65,7 @@ fn message(from: u8, mid: &str) -> Draft {
         target: None,
         thread: None,
         expires_ms: None,
+        mentions: Mentioned::default(),
         act: None,
         exchange: None,
         changes: (1..=SENDERS)

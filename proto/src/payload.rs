@@ -4,13 +4,17 @@
 //! they came, unknown fields included.
 
 mod entry;
+mod kind;
 pub(crate) mod line;
+mod mention;
 mod presence;
 
 pub use entry::{
     Edited, EntryBody, Gap, GoneReason, LogEntry, Receipts, SenderCount, WatermarkMove,
 };
+pub use kind::PollTerms;
 pub use line::escape_line;
+pub use mention::{MENTIONS_MAX, Mention, Mentioned};
 pub use presence::{
     PRESENCE_TEXT_MAX, Presence, PresenceChoice, PresenceState, Typing, TypingState,
 };
@@ -21,7 +25,7 @@ use serde::Deserialize;
 use crate::error::ErrorName;
 use crate::ids::{MessageId, Seq};
 use crate::quote::quoted;
-use crate::schema::{ClientMessage, Location};
+use crate::schema::ClientMessage;
 
 /// Content Type of a text body.
 pub const TEXT: &str = "text/plain";
@@ -31,11 +35,6 @@ pub const JSON: &str = "application/json";
 pub const PROTOBUF: &str = "application/x-mqchat+protobuf";
 /// Before protobuf where no Content Type tells of it. Never in UTF-8.
 pub const PROTOBUF_MARK: u8 = 0xC1;
-
-/// Users that one message may mention.
-const MENTIONS_MAX: usize = 256;
-/// Attachments of one message.
-const MEDIA_MAX: usize = 64;
 
 /// How large a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,7 +311,7 @@ fn as_json<'a>(payload: &'a [u8], limits: &PayloadLimits) -> Result<Body<'a>, Pa
     }
     let message: Box<ClientMessage> =
         crate::json::read_object(payload).map_err(PayloadError::NotClientMessage)?;
-    check(&message)?;
+    kind::check(&message)?;
     Ok(Body::Json(payload, message))
 }
 
@@ -320,39 +319,8 @@ fn as_protobuf(payload: &[u8]) -> Result<Body<'_>, PayloadError> {
     let message = ClientMessage::decode(payload)
         .map(Box::new)
         .map_err(|error| PayloadError::NotProtobuf(error.to_string()))?;
-    check(&message)?;
+    kind::check(&message)?;
     Ok(Body::Protobuf(payload, message))
-}
-
-/// What the types of the schema do not say.
-fn check(message: &ClientMessage) -> Result<(), PayloadError> {
-    if message.t.is_empty() {
-        return Err(PayloadError::Empty);
-    }
-    if let Some(mid) = &message.mid
-        && let Err(error) = mid.parse::<MessageId>()
-    {
-        let said = format!("field `mid`: {error}: {}", quoted(mid));
-        return Err(PayloadError::NotClientMessage(said));
-    }
-    let counts = [
-        ("mentions", message.mentions.len(), MENTIONS_MAX),
-        ("media", message.media.len(), MEDIA_MAX),
-    ];
-    for (field, count, max) in counts {
-        if count > max {
-            return Err(PayloadError::TooMany { field, count, max });
-        }
-    }
-    // Not every number of protobuf is one of JSON.
-    let on_earth = |place: &Location| {
-        place.lat.abs() <= 90.0 && place.lon.abs() <= 180.0 && place.accuracy.is_finite()
-    };
-    if !message.location.as_ref().is_none_or(on_earth) {
-        let said = "field `location` is no place on Earth".to_owned();
-        return Err(PayloadError::NotClientMessage(said));
-    }
-    Ok(())
 }
 
 fn looks_like_message(payload: &[u8], limits: &PayloadLimits) -> bool {

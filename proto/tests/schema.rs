@@ -214,15 +214,14 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         .map(|message| (message.name().to_owned(), message))
         .collect();
     let walked = around_each!(&messages,
-        ClientMessage Media Location Contact Poll
-        LogEntry User Member Change History Edited Reaction Gap
-        Receipts WatermarkMove SenderCount AccountEvent ChangedConversation TypingEvent PresenceEvent DeviceEvent Error
-        RpcError ConvCreate ConvGet ConvList ConvAdd ConvRemove ConvLeave ConvRole ConvSettings ConvPrefs MsgHistory MsgStatus
+        ClientMessage Media Location Contact Poll LogEntry User Member Change History Edited Reaction Gap Receipts
+        WatermarkMove SenderCount AccountEvent ChangedConversation TypingEvent PresenceEvent DeviceEvent Error RpcError
+        ConvCreate ConvGet ConvList ConvAdd ConvRemove ConvLeave ConvRole ConvSettings ConvPrefs MsgHistory MsgStatus
         SyncChanges MsgSend MsgEdit MsgDelete MsgReact MsgPin MsgReport MsgPins MsgReactions Pins Pin ReactionsPage
-        UserReactions
-        MeHandle MeDevices MeRevoke MeDelete PeopleGet SearchUsers Person Users Devices Device Done
-        PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks Acquaintance Acquaintances
-        MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList HistoryPage MessageStatus MemberStatus Me
+        UserReactions MsgMentions MentionsPage PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks
+        Acquaintance Acquaintances MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList
+        HistoryPage MessageStatus MemberStatus Me MeHandle MeDevices MeRevoke MeDelete PeopleGet SearchUsers Person Users
+        Devices Device Done
     );
     let named = messages.keys().map(String::as_str);
     let missing: Vec<_> = named

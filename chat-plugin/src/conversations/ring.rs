@@ -116,7 +116,7 @@ mod tests {
     use proto::ids::{ConversationId, DeviceId, MessageId};
 
     use super::*;
-    use crate::domain::entry::{BodyFormat, Entry, EntryKind};
+    use crate::domain::entry::{BodyFormat, Entry, EntryKind, Mentioned};
 
     const LIMITS: RingLimits = RingLimits {
         entries_max: 8,
@@ -141,6 +141,7 @@ mod tests {
             target: None,
             thread: None,
             expires_ms: None,
+            mentions: Mentioned::default(),
             gone: None,
             overlay: None,
         };

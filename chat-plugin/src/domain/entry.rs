@@ -5,6 +5,8 @@ use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
 use super::overlay::{Act, ActRefused, GoneReason, Overlay};
 
+pub use proto::payload::Mentioned;
+
 /// One line of a conversation's log, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -36,6 +38,8 @@ pub struct Entry {
     pub thread: Option<Seq>,
     /// From then on there is nothing to see any more, in ms since 1970.
     pub expires_ms: Option<u64>,
+    /// Which members it mentions. With an edit, those of the latest one.
+    pub mentions: Mentioned,
     /// There is nothing to see any more, and why: the body is empty.
     pub gone: Option<GoneReason>,
     /// What happened to it since. With an edit, `format` and `body` are those of the latest one.
@@ -186,6 +190,8 @@ pub struct Draft {
     pub thread: Option<Seq>,
     /// From then on there is nothing to see any more, in ms since 1970.
     pub expires_ms: Option<u64>,
+    /// Which members it mentions.
+    pub mentions: Mentioned,
     /// What it does to its target.
     pub act: Option<Act>,
     /// A QoS 2 exchange of a known device: its result becomes part of the commit. If there is a row of this exchange with

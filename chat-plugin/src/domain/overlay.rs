@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proto::ids::{Seq, UserId};
 
-use super::entry::{BodyFormat, Entry};
+use super::entry::{BodyFormat, Entry, Mentioned};
 
 pub use proto::payload::GoneReason;
 
@@ -11,8 +11,8 @@ pub use proto::payload::GoneReason;
 pub const EDITS_MAX: usize = 64;
 /// Different emoji on one message.
 pub const EMOJI_PER_MESSAGE_MAX: usize = 64;
-/// Emoji of one user on one message.
-pub const EMOJI_PER_USER_MAX: usize = 8;
+/// Emoji of one user on one message: votes for all answers of a poll, and some more.
+pub const EMOJI_PER_USER_MAX: usize = 16;
 /// Bytes of one emoji: families with skin tones take some 40.
 pub const EMOJI_BYTES_MAX: usize = 64;
 /// Pinned messages of one conversation.
@@ -67,11 +67,16 @@ pub enum Act {
     Pin(bool),
 }
 
+/// With what a reaction begins that is a vote: `#2` is one for the second answer of a poll.
+pub const VOTE: char = '#';
+
 /// A change of the reactions of one user to one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum React {
     /// This one, too.
     Add(Box<str>),
+    /// This one, in the place of all others that begin with [`VOTE`].
+    Choose(Box<str>),
     /// No longer this one.
     Remove(Box<str>),
     /// None.
@@ -130,6 +135,7 @@ impl Entry {
         self.body = Bytes::new();
         self.format = BodyFormat::Text;
         self.opaque = false;
+        self.mentions = Mentioned::default();
         self.overlay = None;
     }
 

@@ -25,6 +25,8 @@ pub enum Action {
     React,
     /// Pin a message, or unpin it.
     Pin,
+    /// Mention everybody.
+    MentionAll,
 }
 
 /// May a member do this in a conversation of this kind? A former member may do nothing.
@@ -35,11 +37,14 @@ pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
     let role = member.role;
     match (kind, action) {
         (ConversationKind::Direct, action) => {
-            matches!(action, Action::Send | Action::React | Action::Pin)
+            matches!(
+                action,
+                Action::Send | Action::React | Action::Pin | Action::MentionAll
+            )
         }
         (_, Action::Leave) | (ConversationKind::Channel, Action::React) => true,
         (_, Action::Send | Action::React) => role >= Role::Member,
-        (_, Action::DeleteOthers | Action::Pin) => role >= Role::Moderator,
+        (_, Action::DeleteOthers | Action::Pin | Action::MentionAll) => role >= Role::Moderator,
         (_, Action::Settings) => role >= Role::Admin,
         (_, Action::Add(wanted)) => role >= Role::Admin && wanted < role,
         (_, Action::Remove(theirs)) => role >= Role::Admin && theirs < role,
@@ -86,6 +91,7 @@ mod tests {
             Action::DeleteOthers,
             Action::React,
             Action::Pin,
+            Action::MentionAll,
         ];
         for action in actions {
             let allowed = roles.map(|role| allows(ConversationKind::Group, &member(role), action));

@@ -13,13 +13,12 @@ use super::peer::Peer;
 use crate::domain::entry::BodyFormat;
 use crate::domain::overlay::React;
 use crate::service::acts::Acting;
-use crate::service::{Placed, Refusal};
+use crate::service::{Content, Placed, Refusal};
 
 /// What somebody wrote, and what the server reads of it.
 pub(super) struct Written {
-    pub(super) format: BodyFormat,
-    /// In memory of its own: a slice would keep the whole buffer that it was read into.
-    pub(super) body: Bytes,
+    /// Its body is in memory of its own: a slice would keep the whole buffer that it was read into.
+    pub(super) content: Content,
     pub(super) mid: Option<MessageId>,
     pub(super) reply_to: Option<Seq>,
     pub(super) thread: Option<Seq>,
@@ -41,7 +40,7 @@ impl ChatPlugin {
                 if written.mid.is_some_and(|mid| mid != acting.mid) {
                     return Err(Refusal::format("two message ids that differ"));
                 }
-                let edited = self.service.edit(&acting, written.format, written.body);
+                let edited = self.service.edit(&acting, written.content);
                 edited.await.map(Some)
             }
             MessageAction::Delete => match text(publish)? {
@@ -123,8 +122,12 @@ impl ChatPlugin {
         let message = body.message();
         let ttl_s = message.and_then(|message| message.ttl_s);
         Ok(Written {
-            format,
-            body: Bytes::copy_from_slice(body.bytes()),
+            content: Content {
+                format,
+                body: Bytes::copy_from_slice(body.bytes()),
+                opaque: message.is_some_and(|message| !message.opaque.is_empty()),
+                mentions: body.mentions(),
+            },
             mid: body.mid(),
             reply_to: message.and_then(|message| message.reply_to).map(Seq::new),
             thread: message.and_then(|message| message.thread).map(Seq::new),

@@ -240,8 +240,7 @@ impl ChatPlugin {
         Ok(Message {
             mid,
             has_own_mid: !waiting.mid_is_ours,
-            format: written.format,
-            body: written.body,
+            content: written.content,
             reply_to,
             thread,
             ttl_s: expiry_s.into_iter().chain(written.ttl_s).min(),

@@ -218,6 +218,7 @@ impl ChatPlugin {
             "msg.report" => raw(self.msg_report(peer, request, self.parse(payload)?)).await,
             "msg.pins" => raw(self.msg_pins(peer, self.parse(payload)?)).await,
             "msg.reactions" => raw(self.msg_reactions(peer, self.parse(payload)?)).await,
+            "msg.mentions" => raw(self.msg_mentions(peer, self.parse(payload)?)).await,
             "msg.status" => raw(self.msg_status(peer, self.parse(payload)?)).await,
             "conv.prefs" => raw(self.conv_prefs(peer, self.parse(payload)?)).await,
             "sync.changes" => raw(self.sync_changes(peer, self.parse(payload)?)).await,

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
+use proto::payload::{self, PayloadLimits, PollTerms};
 use serde_json::json;
 
 use super::send::placed;
-use super::{Actor, Placed, Refusal, Service, UNSEEN};
+use super::{Actor, Content, Placed, Refusal, Service, UNSEEN};
 use crate::conversations::{Live, Sight};
-use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Outcome};
+use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Mentioned, Outcome};
 use crate::domain::overlay::{
-    Act, ActRefused, EMOJI_BYTES_MAX, Pin, REPORT_BYTES_MAX, React, Reactions, Report,
+    Act, ActRefused, EMOJI_BYTES_MAX, Pin, REPORT_BYTES_MAX, React, Reactions, Report, VOTE,
 };
 use crate::domain::permission::{Action, allows};
 use crate::store::PageRange;
@@ -46,6 +47,8 @@ struct Deed {
     act: Act,
     format: BodyFormat,
     body: Bytes,
+    opaque: bool,
+    mentions: Mentioned,
 }
 
 impl Deed {
@@ -55,6 +58,8 @@ impl Deed {
             act,
             format: BodyFormat::Json,
             body: Bytes::from(body.to_string()),
+            opaque: false,
+            mentions: Mentioned::default(),
         }
     }
 }
@@ -82,19 +87,19 @@ impl Service {
     ///
     /// # Errors
     /// [`Refusal::EditClosed`] if it is too late; why not otherwise.
-    pub async fn edit(
-        &self,
-        acting: &Acting,
-        format: BodyFormat,
-        body: Bytes,
-    ) -> Result<Placed, Refusal> {
+    pub async fn edit(&self, acting: &Acting, content: Content) -> Result<Placed, Refusal> {
         let user = acting.actor.user;
+        let mentions = self
+            .mentioned(user, acting.conversation, &content.mentions)
+            .await?;
         let window_ms = u64::from(self.config.edit_window_s) * 1_000;
         let deed = Deed {
             kind: EntryKind::Edit,
             act: Act::Edit,
-            format,
-            body,
+            format: content.format,
+            body: content.body,
+            opaque: content.opaque,
+            mentions,
         };
         let placed = self
             .act(acting, deed, |sight, message| {
@@ -136,8 +141,30 @@ impl Service {
     /// # Errors
     /// [`Refusal::Format`] for what is no emoji; why not otherwise.
     pub async fn react(&self, acting: &Acting, react: React) -> Result<Option<Placed>, Refusal> {
+        let is_vote = |emoji: &str| emoji.starts_with(VOTE);
+        let may_vote = match &react {
+            React::Add(emoji) | React::Choose(emoji) | React::Remove(emoji) => is_vote(emoji),
+            React::Clear => true,
+        };
+        let poll = if may_vote {
+            self.poll(acting).await
+        } else {
+            Ok(None)
+        };
+        let poll = match poll {
+            Ok(poll) => poll,
+            Err(refusal @ Refusal::Store(_)) => return Err(refusal),
+            Err(_) => None, // judged below, where a retry is known
+        };
+        let react = match react {
+            React::Add(emoji) if is_vote(&emoji) && poll.is_some_and(|poll| !poll.multiple) => {
+                React::Choose(emoji)
+            }
+            react => react,
+        };
         let (op, emoji) = match &react {
             React::Add(emoji) => ("add", Some(emoji)),
+            React::Choose(emoji) => ("choose", Some(emoji)),
             React::Remove(emoji) => ("remove", Some(emoji)),
             React::Clear => ("clear", None),
         };
@@ -146,9 +173,34 @@ impl Service {
             check_emoji(emoji)?;
             body = json!({"target": acting.seq, "emoji": emoji, "op": op});
         }
+        let choice = emoji.and_then(|emoji| emoji.strip_prefix(VOTE));
+        let choice = choice.map(str::to_owned);
         let deed = Deed::system(EntryKind::Reaction, Act::React(react), &body);
-        let may = |sight: &Sight, _: &Entry| permit(acting, sight, Action::React);
-        self.act(acting, deed, may).await
+        self.act(acting, deed, |sight, _| {
+            permit(acting, sight, Action::React)?;
+            poll.as_ref()
+                .map_or(Ok(()), |poll| votes(poll, choice.as_deref()))
+        })
+        .await
+    }
+
+    /// What may be chosen, if the message is a poll.
+    async fn poll(&self, acting: &Acting) -> Result<Option<PollTerms>, Refusal> {
+        let (_, sight) = self.seen(acting.actor.user, acting.conversation).await?;
+        let message = self
+            .message(&sight, acting.conversation, acting.seq)
+            .await?;
+        let content_type = match message.format {
+            BodyFormat::Text => return Ok(None),
+            BodyFormat::Json => payload::JSON,
+            BodyFormat::Protobuf => payload::PROTOBUF,
+        };
+        let limits = PayloadLimits {
+            body_bytes_max: usize::MAX,
+            json_depth_max: usize::MAX,
+        };
+        let body = payload::classify(Some(content_type), &message.body, &limits);
+        Ok(body.ok().and_then(|body| body.poll()))
     }
 
     /// Pins a message, or unpins it. `None`: it was so before.
@@ -404,12 +456,13 @@ fn draft(
         ts_ms: crate::clock::now_ms(),
         kind: deed.kind,
         format: deed.format,
-        opaque: false,
+        opaque: deed.opaque,
         body: deed.body.clone(),
         target: Some(acting.seq),
         thread: None,
         // An edit lasts no longer than what it edits.
         expires_ms: message.expires_ms.filter(|_| is_edit),
+        mentions: deed.mentions.clone(),
         act: Some(deed.act.clone()),
         exchange: acting
             .exchange
@@ -436,6 +489,21 @@ pub(super) fn refusal(refused: ActRefused) -> Refusal {
             Refusal::Limit("as many as one message or conversation may have")
         }
     }
+}
+
+/// Is this a choice that the poll offers, at this time? `None`: all are withdrawn.
+fn votes(poll: &PollTerms, choice: Option<&str>) -> Result<(), Refusal> {
+    if poll
+        .closes
+        .is_some_and(|closes| closes <= crate::clock::now_ms())
+    {
+        return Err(Refusal::EditClosed("the poll is closed"));
+    }
+    let offered = |choice: &str| (1..=poll.options).any(|number| number.to_string() == choice);
+    if choice.is_none_or(offered) {
+        return Ok(());
+    }
+    Err(Refusal::format("the poll has no such answer"))
 }
 
 fn permit(acting: &Acting, sight: &Sight, action: Action) -> Result<(), Refusal> {

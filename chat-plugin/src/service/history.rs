@@ -95,6 +95,8 @@ pub struct Overview {
     pub preferences: Preferences,
     /// Countable entries of others that were not read.
     pub unread: u64,
+    /// How many of them mention the user.
+    pub mentions: u64,
     /// The other user of a direct conversation.
     pub peer: Option<(UserId, Option<Profile>)>,
 }
@@ -322,6 +324,11 @@ impl Service {
             .conversation()
             .ok_or(Refusal::NotFound(Cow::Borrowed("no such conversation")))?;
         let unread = self.count_unread(live, &sight).await?;
+        let mentions = if unread == 0 {
+            0
+        } else {
+            self.count_mentions(live, &sight).await?
+        };
         let peer = self.peer(actor.user, live).await?;
         let preferences = self.preferences(actor, live.id()).await?;
         Ok(Overview {
@@ -330,6 +337,7 @@ impl Service {
             member: sight.member,
             marks: sight.marks,
             unread,
+            mentions,
             peer,
         })
     }
@@ -376,7 +384,7 @@ fn has_reactions(entry: &Entry) -> bool {
 }
 
 /// The parts of `[low, high]` that these intervals show.
-fn visible(intervals: &[Interval], low: Seq, high: Seq) -> Vec<Stretch> {
+pub(super) fn visible(intervals: &[Interval], low: Seq, high: Seq) -> Vec<Stretch> {
     let cut = |interval: &Interval| Stretch {
         from: interval.from.max(low),
         to: interval.to.min(high),

@@ -9,7 +9,7 @@ use super::send::placed;
 use super::{Actor, Placed, Refusal, Service};
 use crate::conversations::Sight;
 use crate::domain::conversation::{HistoryPolicy, Settings};
-use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
+use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Mentioned, Outcome};
 use crate::domain::member::{Member, Role};
 use crate::domain::permission::{Action, allows};
 use crate::store::StoreError;
@@ -468,6 +468,7 @@ fn draft(
         target: None,
         thread: None,
         expires_ms: None,
+        mentions: Mentioned::default(),
         act: None,
         exchange: None,
         changes: proposal.changes,

@@ -1,13 +1,12 @@
 //! Sending: from what a client published to a draft, and from drafts to places in logs.
 
-use bytes::Bytes;
 use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
 use proto::topics::Target;
 use std::borrow::Cow;
 
-use super::{Actor, Placed, Refusal, Service};
+use super::{Actor, Content, Placed, Refusal, Service};
 use crate::conversations::{Live, Sight};
-use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
+use crate::domain::entry::{Basis, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
 use crate::domain::permission::{Action, allows};
 use crate::store::StoreError;
@@ -19,10 +18,8 @@ pub struct Message {
     pub mid: MessageId,
     /// The sender chose it.
     pub has_own_mid: bool,
-    /// How to read the body.
-    pub format: BodyFormat,
-    /// The sender's bytes, verbatim.
-    pub body: Bytes,
+    /// What it says.
+    pub content: Content,
     /// The message that it quotes.
     pub reply_to: Option<Seq>,
     /// A message of the thread in which it is written, or the one that begins it.
@@ -72,13 +69,14 @@ impl Message {
         } else {
             b""
         };
-        let format = [self.format.to_byte()];
+        let Content { format, body, .. } = &self.content;
+        let format = [format.to_byte()];
         if self.reply_to.is_none() && self.thread.is_none() {
-            return digest16(&[b"message", &format, &self.body, mid]);
+            return digest16(&[b"message", &format, body, mid]);
         }
         let [reply_to, thread] =
             [self.reply_to, self.thread].map(|seq| seq.unwrap_or_default().get().to_be_bytes());
-        digest16(&[b"reply", &format, &self.body, mid, &reply_to, &thread])
+        digest16(&[b"reply", &format, body, mid, &reply_to, &thread])
     }
 }
 
@@ -98,12 +96,14 @@ impl Service {
         let (quoted, thread) = self.references(actor.user, &ground, &message).await?;
         let Message {
             mid,
-            format,
-            body,
+            content,
             ttl_s,
             exchange,
             ..
         } = message;
+        let mentions = self
+            .mentioned(actor.user, ground.conversation, &content.mentions)
+            .await?;
         let Ground {
             conversation,
             basis,
@@ -122,12 +122,13 @@ impl Service {
             digest,
             ts_ms,
             kind: EntryKind::Message,
-            format,
-            opaque: false,
-            body,
+            format: content.format,
+            opaque: content.opaque,
+            body: content.body,
             target: quoted,
             thread,
             expires_ms: Self::expiry(ts_ms, ttl_s, of_conversation),
+            mentions,
             act: None,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,

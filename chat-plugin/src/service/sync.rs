@@ -87,7 +87,7 @@ pub enum Item {
         /// The conversation.
         overview: Box<Overview>,
         /// Its last entry that the user may see, and the handle of its sender.
-        last: Option<(Entry, Option<Handle>)>,
+        last: Option<Box<(Entry, Option<Handle>)>>,
     },
     /// The user is no member any more.
     Left {
@@ -106,7 +106,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Member { overview, last } => {
-                let last = last.as_ref().map_or(0, |(entry, _)| 512 + entry.body.len());
+                let last = last.as_ref().map_or(0, |last| 512 + last.0.body.len());
                 overview.bytes() + last
             }
             Self::Person(contact) => 512 + contact.called.len(),
@@ -264,7 +264,7 @@ impl Service {
                     entry.make_gone(reason);
                 }
                 let handle = self.names.handle(entry.from).await?;
-                Some((entry, handle))
+                Some(Box::new((entry, handle)))
             }
             _ => None,
         };

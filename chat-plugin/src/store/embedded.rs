@@ -49,7 +49,7 @@ use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList}
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
-use crate::domain::member::{Marks, Member};
+use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
@@ -447,6 +447,17 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
 
     async fn pins(&self, conversation: ConversationId) -> Result<Vec<Pin>, StoreError> {
         self.read(move |engine, _| happened::pins(engine, conversation))
+            .await
+    }
+
+    async fn mentions(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        stretch: Stretch,
+        limit: usize,
+    ) -> Result<Vec<Seq>, StoreError> {
+        self.read(move |engine, _| happened::mentions(engine, (conversation, user), stretch, limit))
             .await
     }
 

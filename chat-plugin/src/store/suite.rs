@@ -8,6 +8,7 @@ mod control;
 #[cfg(all(feature = "fjall", feature = "sled"))]
 mod crash;
 mod members;
+mod mentions;
 mod poison;
 mod reading;
 mod world;

@@ -47,6 +47,8 @@ pub(super) const PIN: Table = Table::new(0x23, "pin");
 pub(super) const HIDDEN: Table = Table::new(0x24, "hidden");
 /// Counts of what does not count as unread.
 pub(super) const EXCLUDED: Table = Table::new(0x25, "excluded");
+/// Messages that mention a user.
+pub(super) const MENTION: Table = Table::new(0x26, "mention");
 /// Entries by the time at which they expire.
 pub(super) const EXPIRY: Table = Table::new(0x27, "expiry");
 /// Users whose devices know a conversation as it is now.
@@ -96,6 +98,7 @@ pub(super) const ALL: &[Table] = &[
     PIN,
     HIDDEN,
     EXCLUDED,
+    MENTION,
     EXPIRY,
     CLEAN,
     ACCOUNT,

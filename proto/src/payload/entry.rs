@@ -7,6 +7,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::Mentioned;
 use crate::ids::{ConversationId, MessageId, Seq, UserId};
 use crate::schema::{Change, ClientMessage};
 use crate::wire::Wire;
@@ -44,6 +45,8 @@ pub struct LogEntry<'a> {
     pub thread: Option<Seq>,
     /// From then on there is nothing to see any more, in ms since 1970.
     pub expires: Option<u64>,
+    /// Whom it mentions: `"mentions":["@all","01…"]`.
+    pub mentions: &'a Mentioned,
     /// What it says.
     pub body: EntryBody<'a>,
     /// The edit whose body is shown.
@@ -137,6 +140,7 @@ impl LogEntry<'_> {
                 write!(out, r#""{name}":{number},"#).expect("writing to a String cannot fail");
             }
         }
+        self.push_mentions(&mut out);
         match self.body {
             EntryBody::Text(text) => {
                 out.push_str(r#""format":"text","t":"#);
@@ -165,6 +169,17 @@ impl LogEntry<'_> {
         out
     }
 
+    fn push_mentions(&self, out: &mut String) {
+        if self.mentions.is_empty() {
+            return;
+        }
+        for (index, word) in self.mentions.words().enumerate() {
+            out.push_str(if index == 0 { r#""mentions":["# } else { "," });
+            write!(out, r#""{word}""#).expect("writing to a String cannot fail");
+        }
+        out.push_str("],");
+    }
+
     fn write_happened(&self, out: &mut Wire) {
         let places = [(15, self.reply_to), (16, self.thread)];
         for (field, place) in places {
@@ -186,6 +201,9 @@ impl LogEntry<'_> {
         out.number(19, u64::from(self.pinned));
         out.number(20, self.expires.unwrap_or_default());
         out.number(21, self.target.map_or(0, Seq::get));
+        for word in self.mentions.words() {
+            out.text(22, &word);
+        }
     }
 
     fn push_happened(&self, out: &mut String) {
@@ -415,6 +433,7 @@ mod tests {
             target: None,
             thread: None,
             expires: None,
+            mentions: Box::leak(Box::default()),
             body,
             edited: None,
             reactions: &[],

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::schema::Media;
+use crate::schema::{Location, Media};
 
 const LIMITS: PayloadLimits = PayloadLimits {
     body_bytes_max: 1000,
@@ -279,7 +279,7 @@ proptest! {
             }
             Err(_) => prop_assert!(
                 ClientMessage::decode(&*payload).is_err() || payload.is_empty()
-                    || check(&ClientMessage::decode(&*payload).unwrap()).is_err()
+                    || kind::check(&ClientMessage::decode(&*payload).unwrap()).is_err()
             ),
         }
     }

@@ -26,11 +26,11 @@ pub struct ClientMessage {
     #[serde(skip_serializing_if = "super::is_default")]
     pub thread: ::core::option::Option<u64>,
     /// What it is: `text` (or nothing), `image`, `video`, `file`, `voice`, `location`, `contact`, `poll`, or a word of
-    /// your own.
+    /// your own, at most 64 of A-Z, a-z, 0-9 and . _ -
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub kind: ::prost::alloc::string::String,
-    /// Who is meant: `@alice`, `u.` and a uid, or `@all`. At most 256.
+    /// Who is meant, beside those whom the text names: `@alice`, `u.` and a uid, or `@all`. At most 64.
     #[prost(string, repeated, tag = "6")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub mentions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -69,15 +69,15 @@ pub struct ClientMessage {
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Media {
-    /// Its name on the server.
+    /// Its name on the server, 1 to 128 of A-Z, a-z, 0-9 and . _ ~ : @ -
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub id: ::prost::alloc::string::String,
-    /// Its type, as `image/jpeg`.
+    /// Its type, as `image/jpeg`; the first one of an `image` is `image/…`, of a `video` `video/…`, of `voice` `audio/…`.
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub mime: ::prost::alloc::string::String,
-    /// The name of the file, for people.
+    /// The name of the file, for people, at most 256 bytes, without folders.
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub name: ::prost::alloc::string::String,
@@ -132,12 +132,12 @@ pub struct Location {
     #[serde(skip_serializing_if = "super::is_default")]
     pub name: ::prost::alloc::string::String,
 }
-/// Somebody, as a card.
+/// Somebody, as a card. At most 16 numbers and 16 addresses, each of at most 254 bytes.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Contact {
-    /// The name, for people.
+    /// The name, for people, at most 256 bytes.
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub name: ::prost::alloc::string::String,
@@ -154,20 +154,20 @@ pub struct Contact {
     #[serde(skip_serializing_if = "super::is_default")]
     pub emails: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// A question with answers to choose from.
+/// A question with answers to choose from. Members vote by the reactions `#1`, `#2` … for the first answer, the second …
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Poll {
-    /// The answers.
+    /// The answers: 2 to 12 different ones, each of at most 256 bytes.
     #[prost(string, repeated, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// More than one may be chosen.
+    /// More than one may be chosen; otherwise a vote takes the place of the one before it.
     #[prost(bool, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub multiple: bool,
-    /// When it closes, in ms since 1970.
+    /// When it closes, in ms since 1970: from then on votes stay as they are.
     #[prost(uint64, optional, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub closes: ::core::option::Option<u64>,
@@ -267,6 +267,10 @@ pub struct LogEntry {
     #[prost(uint64, optional, tag = "21")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub target: ::core::option::Option<u64>,
+    /// Whom it mentions: uids of members, or `@all`.
+    #[prost(string, repeated, tag = "22")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mentions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A user, as others see them.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -618,7 +622,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -684,6 +688,9 @@ pub mod rpc_request {
         /// Of `msg.reactions`.
         #[prost(message, tag = "49")]
         MsgReactions(super::MsgReactions),
+        /// Of `msg.mentions`.
+        #[prost(message, tag = "50")]
+        MsgMentions(super::MsgMentions),
         /// Of `me.get`.
         #[prost(message, tag = "70")]
         MeGet(super::MeGet),
@@ -740,7 +747,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 40, 41, 42, 43, 44, 45"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 40, 41, 42, 43, 44, 45, 60"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -801,6 +808,9 @@ pub mod rpc_reply {
         /// Of `me.delete`.
         #[prost(message, tag = "45")]
         Done(super::Done),
+        /// Of `msg.mentions`.
+        #[prost(message, tag = "60")]
+        Mentions(super::MentionsPage),
     }
 }
 /// Why a call was refused; then nothing changed.
@@ -1210,6 +1220,24 @@ pub struct MsgReactions {
     pub after: ::core::option::Option<::prost::alloc::string::String>,
     /// At most 500; 100 if it is missing.
     #[prost(uint32, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// `msg.mentions`: messages of others that mention the caller. The reply is a `MentionsPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgMentions {
+    /// Of which conversation; of all, if it is missing.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::core::option::Option<::prost::alloc::string::String>,
+    /// Where the page before ended.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 100; 50 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub limit: ::core::option::Option<u32>,
 }
@@ -1681,6 +1709,10 @@ pub struct Conversation {
     #[prost(uint32, tag = "20")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: u32,
+    /// Messages that mention the caller, of those that the caller has not read; counted up to 1,000.
+    #[prost(uint64, tag = "40")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mentions: u64,
 }
 /// What changed in the list of conversations: the reply to `sync.changes`, and what comes on `chat/me/ev/account`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1825,6 +1857,20 @@ pub struct UserReactions {
     #[prost(string, repeated, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub emoji: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Messages that mention the caller: conversation by conversation, the newest of each first.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MentionsPage {
+    /// Without what is gone.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mentions: ::prost::alloc::vec::Vec<LogEntry>,
+    /// There may be more: go on with this.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// How many got and how many read one message.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -512,11 +512,11 @@ fn reactions_are_a_set_per_user_that_everybody_sees() {
                 "{bad}"
             );
         }
-        for number in 0..8 {
+        for number in 0..16 {
             assert_eq!(told(&mut world.carol, &react, &format!("e{number}")), None);
         }
         assert_eq!(
-            told(&mut world.carol, &react, "e8").as_deref(),
+            told(&mut world.carol, &react, "e16").as_deref(),
             Some("limit")
         );
         assert_eq!(world.unread("dave"), 1);

@@ -374,8 +374,11 @@ fn random_bytes_are_stored_only_if_they_are_a_message() {
     let mut alice = Login::new("alice").connect(server.address());
     let whole = ClientMessage {
         mentions: vec!["@bob".into()],
-        media: vec![Media::default()],
-        ..message("seed")
+        media: vec![Media {
+            id: "m".into(),
+            ..Media::default()
+        }],
+        ..message("a seed of some length")
     };
     let whole = whole.encode_to_vec();
     let mut stored = Vec::new();

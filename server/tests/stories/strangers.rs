@@ -177,6 +177,7 @@ fn calls(cid: &str) -> Vec<(&'static str, Value)> {
         ("msg.report", json!({"cid": cid, "seq": 1, "text": "x"})),
         ("msg.pins", json!({"cid": cid})),
         ("msg.reactions", json!({"cid": cid, "seq": 1})),
+        ("msg.mentions", json!({"cid": cid})),
     ]
 }
 

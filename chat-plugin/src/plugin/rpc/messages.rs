@@ -1,5 +1,7 @@
 //! Calls that send messages and act on them.
 
+use std::sync::Arc;
+
 use proto::ids::{MessageId, Seq, UserId};
 use proto::payload;
 use proto::topics::Target;
@@ -12,8 +14,10 @@ use crate::domain::overlay::React;
 use crate::plugin::ChatPlugin;
 use crate::plugin::acts::Written;
 use crate::plugin::peer::Peer;
+use crate::render::Line;
 use crate::service::acts::Acting;
 use crate::service::membership::Request;
+use crate::service::mentions::Ended;
 use crate::service::send::Message;
 use crate::service::{Placed, Refusal};
 
@@ -97,6 +101,21 @@ pub(super) struct AskReactions {
     limit: Option<usize>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskMentions {
+    cid: Option<Target>,
+    next: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+pub(super) struct MentionsPage {
+    mentions: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
 #[derive(Serialize)]
 pub(super) struct ReactionsPage {
     reactions: Vec<UserReactions>,
@@ -139,8 +158,7 @@ impl ChatPlugin {
         let message = Message {
             mid: mid.unwrap_or(request.id),
             has_own_mid: true,
-            format: written.format,
-            body: written.body,
+            content: written.content,
             reply_to: agreed(asked.reply_to, written.reply_to)?,
             thread: agreed(asked.thread, written.thread)?,
             ttl_s: asked.ttl_s.or(written.ttl_s),
@@ -171,9 +189,9 @@ impl ChatPlugin {
         request: Request,
         asked: Edit,
     ) -> Result<Changed, Refusal> {
-        let Written { format, body, .. } = self.body(asked.t.as_deref(), asked.m.as_deref())?;
+        let Written { content, .. } = self.body(asked.t.as_deref(), asked.m.as_deref())?;
         let acting = self.acting_in(peer, request, &asked.cid, asked.seq).await?;
-        let place = self.service.edit(&acting, format, body).await?;
+        let place = self.service.edit(&acting, content).await?;
         Ok(Changed::from(place))
     }
 
@@ -275,6 +293,30 @@ impl ChatPlugin {
         })
     }
 
+    pub(super) async fn msg_mentions(
+        &self,
+        peer: &Peer,
+        asked: AskMentions,
+    ) -> Result<MentionsPage, Refusal> {
+        let cid = match &asked.cid {
+            Some(cid) => Some(self.cid(peer, cid).await?),
+            None => None,
+        };
+        let from = asked.next.as_deref().map(parse_ended).transpose()?;
+        // JSON may lengthen a text.
+        let size = (asked.limit.unwrap_or(50), room_of(peer) / 2);
+        let page = self.service.mentions(peer.actor, cid, from, size).await?;
+        Self::charge(peer, page.looked_at + page.list.len() / LISTED_PER_TOKEN);
+        let mut mentions = Vec::with_capacity(page.list.len());
+        for (entry, handle) in page.list {
+            let line = Line::new(Arc::new(entry), handle).to_json(&[]);
+            let line = RawValue::from_string(line);
+            mentions.push(line.map_err(|error| Refusal::format(error.to_string()))?);
+        }
+        let next = page.next.map(|(id, seq)| format!("{id}:{seq}"));
+        Ok(MentionsPage { mentions, next })
+    }
+
     /// A body as `t` or `m`.
     fn body(&self, t: Option<&str>, m: Option<&RawValue>) -> Result<Written, Refusal> {
         let (content_type, bytes) = match (t, m) {
@@ -301,6 +343,15 @@ impl ChatPlugin {
             exchange: None,
         })
     }
+}
+
+/// Where a page ended, as it told it.
+fn parse_ended(text: &str) -> Result<Ended, Refusal> {
+    let parse = || {
+        let (id, seq) = text.split_once(':')?;
+        Some((id.parse().ok()?, Seq::new(seq.parse().ok()?)))
+    };
+    parse().ok_or_else(|| Refusal::format("next must be what the page before said"))
 }
 
 fn acted(acting: &Acting, place: Option<Placed>) -> Changed {

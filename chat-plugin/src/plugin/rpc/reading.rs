@@ -118,6 +118,7 @@ impl ChatPlugin {
             private_read: Seq::ZERO,
             delivered: Seq::ZERO,
             unread: 0,
+            mentions: 0,
             unread_flag: false,
             preferences: Preferences::default(),
             peer: Some(self.named(other).await?),

@@ -209,9 +209,12 @@ fn count(unread: &mut HashMap<ConversationId, u64>, list: &[Item]) {
 
 fn changed_conversation(
     overview: Overview,
-    last: Option<(Entry, Option<Handle>)>,
+    last: Option<Box<(Entry, Option<Handle>)>>,
 ) -> Result<ChangedConversation, Refusal> {
-    let last = last.map(|(entry, handle)| Line::new(Arc::new(entry), handle).to_json(&[]));
+    let last = last.map(|last| {
+        let (entry, handle) = *last;
+        Line::new(Arc::new(entry), handle).to_json(&[])
+    });
     let last = last.map(RawValue::from_string).transpose();
     Ok(ChangedConversation {
         cid: overview.conversation.id,

@@ -277,6 +277,7 @@ pub(super) struct Conversation {
     pub(super) private_read: Seq,
     pub(super) delivered: Seq,
     pub(super) unread: u64,
+    pub(super) mentions: u64,
     pub(super) unread_flag: bool,
     #[serde(flatten)]
     pub(super) preferences: Preferences,
@@ -299,6 +300,7 @@ impl From<Overview> for Conversation {
             marks,
             preferences,
             unread,
+            mentions,
             peer,
         } = overview;
         Self {
@@ -316,6 +318,7 @@ impl From<Overview> for Conversation {
             private_read: marks.private_read,
             delivered: marks.delivered(),
             unread,
+            mentions,
             unread_flag: marks.unread_flag,
             preferences,
             peer: peer.map(|(uid, profile)| Named::new(uid, profile)),

@@ -1,13 +1,14 @@
 //! Reads of what happened to entries: merged into pages, and on their own.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, ControlFlow};
 
-use broker::store::kv::{KeyRange, KvEngine};
+use broker::store::kv::{KeyRange, KvEngine, Order};
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
 
 use super::{keys, reads, values};
 use crate::domain::entry::Entry;
+use crate::domain::member::Stretch;
 use crate::domain::overlay::{Overlay, Pin, Reactions, Report};
 use crate::store::{PageRange, StoreError, tables};
 
@@ -99,6 +100,7 @@ pub(super) fn present(entry: &mut Entry, mut overlay: Overlay, edit: Option<Entr
         overlay.edited_ms = edit.ts_ms;
         entry.format = edit.format;
         entry.opaque = edit.opaque;
+        entry.mentions = edit.mentions;
         entry.body = edit.body;
     }
     entry.overlay = (!overlay.is_empty()).then(|| Box::new(overlay));
@@ -130,6 +132,73 @@ pub(super) fn reactions(
         Ok(())
     })?;
     Ok(found)
+}
+
+/// Messages of others that mention a user, and that are not hidden from him: the newest first, at most `limit`.
+pub(super) fn mentions(
+    engine: &impl KvEngine,
+    (conversation, user): (ConversationId, UserId),
+    stretch: Stretch,
+    limit: usize,
+) -> Result<Vec<Seq>, StoreError> {
+    let marks = engine.get(tables::MARKS, &keys::member(conversation, user))?;
+    let marks = marks.map(|row| values::read_marks(&row)).transpose()?;
+    let hidden_to = marks.unwrap_or_default().hidden;
+    let mut found = BTreeSet::new();
+    for who in [user, values::EVERYBODY] {
+        let (mut part, mut room) = (stretch, limit);
+        while room > 0 && part.from <= part.to {
+            let (seqs, next) = mentions_of(engine, (conversation, who, user), part, room)?;
+            for seq in seqs {
+                let key = keys::entry_user(conversation, seq, user);
+                if seq > hidden_to || engine.get(tables::HIDDEN, &key)?.is_none() {
+                    found.insert(seq);
+                    room -= 1;
+                }
+            }
+            let Some(next) = next else { break };
+            part.to = next.previous();
+        }
+    }
+    Ok(found.into_iter().rev().take(limit).collect())
+}
+
+/// One piece of the rows of `who`, without what `user` wrote; and its last row, if there may be more.
+fn mentions_of(
+    engine: &impl KvEngine,
+    (conversation, who, user): (ConversationId, UserId, UserId),
+    Stretch { from, to }: Stretch,
+    limit: usize,
+) -> Result<(Vec<Seq>, Option<Seq>), StoreError> {
+    let low = keys::own(conversation, who, from);
+    let high = keys::own(conversation, who, to);
+    let (mut seqs, mut seen, mut last) = (Vec::new(), 0, None);
+    let mut failed = Ok(());
+    engine.scan(
+        tables::MENTION,
+        KeyRange::closed(&low, &high),
+        Order::Descending,
+        &mut |key, row| {
+            match (
+                tail_seq(key),
+                values::read_user_id(tables::MENTION.name(), row),
+            ) {
+                (Ok(seq), Ok(writer)) => {
+                    seqs.extend((writer != user).then_some(seq));
+                    last = Some(seq);
+                }
+                (Err(error), _) | (_, Err(error)) => failed = Err(error),
+            }
+            seen += 1;
+            if failed.is_err() || seen == limit {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        },
+    )?;
+    failed?;
+    Ok((seqs, last.filter(|_| seen == limit)))
 }
 
 pub(super) fn pins(

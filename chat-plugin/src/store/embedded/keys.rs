@@ -73,7 +73,7 @@ pub(super) fn change(user: UserId, version: u64) -> [u8; 24] {
     join(&[user.as_bytes(), &version.to_be_bytes()])
 }
 
-/// `cid[17] uid[16] seq[8]`: table own.
+/// `cid[17] uid[16] seq[8]`: tables own and mention.
 pub(super) fn own(conversation: ConversationId, user: UserId, seq: Seq) -> [u8; 41] {
     join(&[
         &cid(conversation),

@@ -9,7 +9,7 @@ use crate::domain::account::{Preferences, Subject};
 use crate::domain::contact::{Contact, ContactCounts};
 use crate::domain::conversation::Settings;
 use crate::domain::device::{Device, Inflight, Subscription};
-use crate::domain::entry::{BodyFormat, Entry, EntryKind};
+use crate::domain::entry::{BodyFormat, Entry, EntryKind, Mentioned};
 use crate::domain::member::{Interval, Marks, Member, Role};
 use crate::domain::overlay::{GoneReason, Overlay, Pin, Report};
 use crate::domain::presence::Standing;
@@ -17,6 +17,8 @@ use crate::domain::profile::Profile;
 use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::StoreError;
 
+/// Whom a mention of all means, in the place of a user.
+pub(super) const EVERYBODY: UserId = UserId::from_bytes([0xFF; 16]);
 /// The format byte of everything written today.
 const FORMAT: u8 = 1;
 /// Largest time that has room in 6 bytes.
@@ -96,6 +98,7 @@ pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
         (entry.target.is_some(), flag::TARGET),
         (entry.thread.is_some(), flag::THREAD),
         (entry.expires_ms.is_some(), flag::EXPIRES),
+        (!entry.mentions.is_empty(), flag::MENTIONS),
     ];
     let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
     let flags = flags.fold(0, |all, (_, flag)| all | flag);
@@ -114,7 +117,26 @@ pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     if let Some(ms) = entry.expires_ms {
         time(out, ms);
     }
+    if !entry.mentions.is_empty() {
+        write_mentions(out, &entry.mentions);
+    }
     out.extend_from_slice(&entry.body);
+}
+
+fn write_mentions(out: &mut Vec<u8>, mentions: &Mentioned) {
+    let all = mentions.all.then_some(&EVERYBODY);
+    let users = all.into_iter().chain(&mentions.users);
+    let users = users.take(usize::from(u8::MAX));
+    let place = out.len();
+    out.push(0);
+    let mut count = 0;
+    for user in users {
+        out.extend_from_slice(user.as_bytes());
+        count += 1;
+    }
+    if let Some(byte) = out.get_mut(place) {
+        *byte = count;
+    }
 }
 
 /// Bits of the flags of a message: what follows its `mid`.
@@ -124,6 +146,7 @@ mod flag {
     pub(super) const TARGET: u8 = 4;
     pub(super) const THREAD: u8 = 8;
     pub(super) const EXPIRES: u8 = 16;
+    pub(super) const MENTIONS: u8 = 32;
 }
 
 /// Only what is gone for all is so at rest.
@@ -160,6 +183,11 @@ pub(super) fn write_emoji(emoji: &[Box<str>]) -> Vec<u8> {
         text(&mut out, one);
     }
     out
+}
+
+/// Who wrote a message: table mention.
+pub(super) fn write_user_id(user: UserId) -> [u8; 17] {
+    keys::join(&[&[FORMAT], user.as_bytes()])
 }
 
 pub(super) fn write_pin(by: UserId, ts_ms: u64) -> Vec<u8> {
@@ -494,6 +522,17 @@ impl<'a> Reader<'a> {
         keys::read_cid(bytes).ok_or_else(|| self.bad("no conversation id"))
     }
 
+    fn mentions(&mut self) -> Read<Mentioned> {
+        let users = (0..self.byte()?).map(|_| self.user());
+        let mut users = users.collect::<Read<Vec<_>>>()?;
+        let all = users.first() == Some(&EVERYBODY);
+        if all {
+            users.remove(0);
+        }
+        let users = users.into();
+        Ok(Mentioned { all, users })
+    }
+
     fn user(&mut self) -> Read<UserId> {
         self.array().map(UserId::from_bytes)
     }
@@ -541,6 +580,7 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
     let target = has(flag::TARGET).then(|| reader.seq()).transpose()?;
     let thread = has(flag::THREAD).then(|| reader.seq()).transpose()?;
     let expires_ms = has(flag::EXPIRES).then(|| reader.time()).transpose()?;
+    let mentions = has(flag::MENTIONS).then(|| reader.mentions()).transpose()?;
     Ok(Entry {
         conversation,
         seq,
@@ -556,9 +596,17 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
         target,
         thread,
         expires_ms,
+        mentions: mentions.unwrap_or_default(),
         gone,
         overlay: None,
     })
+}
+
+pub(super) fn read_user_id(table: &'static str, value: &[u8]) -> Read<UserId> {
+    let mut reader = Reader::new(table, value)?;
+    let user = reader.user()?;
+    reader.end()?;
+    Ok(user)
 }
 
 pub(super) fn read_overlay(value: &[u8]) -> Read<Overlay> {
@@ -967,6 +1015,7 @@ mod tests {
             target: None,
             thread: None,
             expires_ms: None,
+            mentions: Mentioned::default(),
             gone: None,
             overlay: None,
         }

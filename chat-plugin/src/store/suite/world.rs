@@ -10,7 +10,9 @@ use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId, digest
 use tempfile::TempDir;
 
 use crate::domain::device::{Device, Subscription};
-use crate::domain::entry::{Basis, BodyFormat, Change, Draft, Entry, EntryKind, Outcome};
+use crate::domain::entry::{
+    Basis, BodyFormat, Change, Draft, Entry, EntryKind, Mentioned, Outcome,
+};
 use crate::domain::member::Role;
 use crate::domain::user::{Token, User};
 use crate::store::clock::Clock;
@@ -169,6 +171,7 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         target: None,
         thread: None,
         expires_ms: None,
+        mentions: Mentioned::default(),
         act: None,
         exchange: None,
         changes: Vec::new(),

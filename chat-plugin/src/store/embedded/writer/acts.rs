@@ -16,6 +16,7 @@ use crate::domain::entry::{Draft, Entry, EntryKind};
 use crate::domain::member::Marks;
 use crate::domain::overlay::{
     Act, ActRefused, EDITS_MAX, EMOJI_PER_USER_MAX, GoneReason, Overlay, PINS_MAX, React, Report,
+    VOTE,
 };
 use crate::store::{Committed, StoreError, tables};
 
@@ -144,15 +145,24 @@ impl<K: KvEngine> Writer<K> {
         if overlay.edits.len() >= EDITS_MAX {
             return Ok(Err(ActRefused::Full));
         }
+        let before = self.edited(target, &overlay)?;
         overlay.edits.push(head.seq);
         overlay.edited_ms = head.ts_ms;
+        let mut effect = Effect::default();
+        for key in mention_keys(&before) {
+            effect.remove(tables::MENTION, key);
+        }
         let edited = Entry {
             format: draft.format,
             opaque: draft.opaque,
             body: draft.body.clone(),
-            ..target
+            mentions: draft.mentions.clone(),
+            ..before
         };
-        Ok(Ok(changed_to(edited, overlay, Effect::default())))
+        for key in mention_keys(&edited) {
+            effect.put(tables::MENTION, key, values::write_user_id(edited.from));
+        }
+        Ok(Ok(changed_to(edited, overlay, effect)))
     }
 
     fn plan_reaction(
@@ -169,6 +179,12 @@ impl<K: KvEngine> Writer<K> {
         match react {
             React::Add(emoji) if !before.contains(emoji) => after.push(emoji.clone()),
             React::Add(_) => {}
+            React::Choose(emoji) => {
+                after.retain(|known| !known.starts_with(VOTE) || known == emoji);
+                if !after.contains(emoji) {
+                    after.push(emoji.clone());
+                }
+            }
             React::Remove(emoji) => after.retain(|known| known != emoji),
             React::Clear => after.clear(),
         }
@@ -242,6 +258,12 @@ impl<K: KvEngine> Writer<K> {
         }
         if overlay.pinned {
             effect.remove(tables::PIN, key_of(&entry));
+        }
+        if entry.kind == EntryKind::Message {
+            let shown = self.edited(entry.clone(), &overlay)?;
+            for key in mention_keys(&shown) {
+                effect.remove(tables::MENTION, key);
+            }
         }
         let first = keys::entry_user(conversation, seq, UserId::from_bytes([0; 16]));
         let last = keys::entry_user(conversation, seq, UserId::from_bytes([0xFF; 16]));
@@ -477,6 +499,18 @@ fn wipe(mut entry: Entry, reason: GoneReason, effect: &mut Effect) {
     values::write_entry(&mut value, &entry);
     effect.put(tables::MESSAGE, key_of(&entry), value);
     effect.changed.push(Arc::new(entry));
+}
+
+/// The rows of those whom a message mentions. Nobody mentions himself, and who is meant with all is not named as well.
+pub(super) fn mention_keys(entry: &Entry) -> Vec<[u8; 41]> {
+    let users: &[UserId] = if entry.mentions.all {
+        &[values::EVERYBODY]
+    } else {
+        &entry.mentions.users
+    };
+    let others = users.iter().filter(|user| **user != entry.from);
+    let key = |user: &UserId| keys::own(entry.conversation, *user, entry.seq);
+    others.map(key).collect()
 }
 
 fn key_of(entry: &Entry) -> [u8; 25] {

@@ -10,7 +10,7 @@ use super::super::heads::Known;
 use super::super::keys;
 use super::super::values::{self, Exchanged, First, Head};
 use super::Writer;
-use super::acts::Effect;
+use super::acts::{Effect, mention_keys};
 use crate::domain::conversation::Settings;
 use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Outcome};
 use crate::domain::member::{Interval, Member};
@@ -334,6 +334,7 @@ impl<K: KvEngine> Writer<K> {
             target: draft.target,
             thread: draft.thread,
             expires_ms: draft.expires_ms,
+            mentions: draft.mentions,
             gone: None,
             overlay: None,
         };
@@ -341,6 +342,12 @@ impl<K: KvEngine> Writer<K> {
         if let Some(at_ms) = entry.expires_ms {
             let key = keys::expiry(at_ms, entry.conversation, entry.seq);
             self.group.batch.put(tables::EXPIRY, &key, values::PRESENT);
+        }
+        if entry.kind == EntryKind::Message {
+            for key in mention_keys(&entry) {
+                let value = values::write_user_id(entry.from);
+                self.group.batch.put(tables::MENTION, &key, &value);
+            }
         }
         let key = keys::message(entry.conversation, entry.seq);
         if matches!(entry.kind, EntryKind::Created | EntryKind::Edit) {

@@ -1,0 +1,553 @@
+//! Each row of the topic map, by three kinds of client that share one conversation: text in 3.1.1, JSON in 5.0, protobuf in
+//! 5.0. What one does the two others see, and at the end all have the same history.
+
+use broker::codec::packet::{Publish, Qos, Version};
+use broker::codec::properties::PublishProperties;
+use broker::codec::reason::ReasonCode;
+use proto::payload::{JSON, PROTOBUF};
+use proto::schema::rpc_reply::Result as Outcome;
+use proto::schema::rpc_request::Params;
+use proto::schema::{ClientMessage, LogEntry, Message as _, MsgHistory, RpcReply, RpcRequest};
+use serde_json::{Value, json};
+
+use super::harness::{Client, Login, Server};
+
+/// How a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Json,
+    Protobuf,
+}
+
+/// Somebody with an inbox in a form of their own.
+struct Person {
+    kind: Kind,
+    name: &'static str,
+    client: Client,
+}
+
+/// What somebody is to be told of an entry.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Seen {
+    seq: u64,
+    kind: String,
+    from: String,
+    text: String,
+    reply_to: u64,
+    thread: u64,
+    target: u64,
+}
+
+impl Person {
+    fn connect(server: &Server, kind: Kind, name: &'static str) -> Self {
+        let version = match kind {
+            Kind::Text => Version::V311,
+            Kind::Json | Kind::Protobuf => Version::V5,
+        };
+        let login = Login::new(name).version(version).device("phone");
+        let mut client = login.connect(server.address());
+        client.subscribe("chat/me/err/+");
+        client.subscribe(match kind {
+            Kind::Text => "chat/me/txt/+",
+            Kind::Json => "chat/me/in/+",
+            Kind::Protobuf => "chat/me/pb/+",
+        });
+        Self { kind, name, client }
+    }
+
+    /// Publishes a body in the own form.
+    fn say(&mut self, topic: &str, text: &str) {
+        let with = |content_type: &'static str| PublishProperties {
+            content_type: Some(content_type.into()),
+            ..PublishProperties::default()
+        };
+        let answer = match self.kind {
+            Kind::Text => self.client.publish(topic, text),
+            Kind::Json => {
+                let body = json!({"t": text}).to_string();
+                self.client.publish_with(topic, body, with(JSON))
+            }
+            Kind::Protobuf => {
+                let message = ClientMessage {
+                    t: text.into(),
+                    ..ClientMessage::default()
+                };
+                let body = message.encode_to_vec();
+                self.client.publish_with(topic, body, with(PROTOBUF))
+            }
+        };
+        assert_eq!(answer.reason, ReasonCode::Success, "{topic}: {answer:?}");
+    }
+
+    /// Publishes what is no body.
+    fn act(&mut self, topic: &str, payload: &str) {
+        let answer = self.client.publish(topic, payload);
+        assert_eq!(answer.reason, ReasonCode::Success, "{topic}: {answer:?}");
+    }
+
+    /// The next thing in the inbox is this one, as far as the own form shows it.
+    fn sees(&mut self, expected: &Seen) {
+        if self.kind == Kind::Text {
+            let Seen { from, text, .. } = expected;
+            let line = match expected.kind.as_str() {
+                "message" => format!("{from}: {text}"),
+                "edit" => format!("{from}: * {text}"),
+                _ => return,
+            };
+            let publish = self.client.next_message();
+            assert_eq!(std::str::from_utf8(&publish.payload), Ok(line.as_str()));
+            return;
+        }
+        let publish = self.client.next_message();
+        let found = match self.kind {
+            Kind::Protobuf => seen_in(&as_json(&publish)),
+            Kind::Text | Kind::Json => seen_in(&serde_json::from_slice(&publish.payload).unwrap()),
+        };
+        assert_eq!(found, *expected, "{} sees", self.name);
+    }
+
+    /// All that there is, by the call in the own form.
+    fn history(&mut self, cid: &str) -> Vec<Value> {
+        let mut entries = if self.kind == Kind::Protobuf {
+            self.history_in_protobuf(cid)
+        } else {
+            self.client.history(cid)
+        };
+        for entry in &mut entries {
+            plain(entry);
+        }
+        entries
+    }
+
+    fn history_in_protobuf(&mut self, cid: &str) -> Vec<Value> {
+        let history = MsgHistory {
+            cid: cid.into(),
+            after: Some(0),
+            limit: Some(500),
+            ..MsgHistory::default()
+        };
+        let request = RpcRequest {
+            params: Some(Params::MsgHistory(history)),
+        };
+        self.client.subscribe("chat/me/rpc/pb");
+        let properties = PublishProperties {
+            content_type: Some(PROTOBUF.into()),
+            response_topic: Some("chat/me/rpc/pb".into()),
+            ..PublishProperties::default()
+        };
+        let topic = "chat/rpc/msg.history";
+        self.client
+            .publish_with(topic, request.encode_to_vec(), properties);
+        let reply = self.client.next_on("chat/me/rpc/pb");
+        let reply = RpcReply::decode(&*reply.payload).unwrap();
+        let Some(Outcome::History(page)) = reply.result else {
+            panic!("no history: {reply:?}");
+        };
+        assert!(!page.more);
+        let entries = page.entries.into_iter();
+        entries
+            .map(|entry| serde_json::to_value(entry).unwrap())
+            .collect()
+    }
+}
+
+fn as_json(publish: &Publish) -> Value {
+    let entry = LogEntry::decode(&*publish.payload).unwrap();
+    serde_json::to_value(entry).unwrap()
+}
+
+fn seen_in(entry: &Value) -> Seen {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let number = |name: &str| entry[name].as_u64().unwrap_or(0);
+    let body = [&entry["t"], &entry["m"]["t"]].map(text);
+    Seen {
+        seq: number("seq"),
+        kind: text(&entry["kind"]),
+        from: text(&entry["from"]["handle"]),
+        text: body.concat(),
+        reply_to: number("reply_to"),
+        thread: number("thread"),
+        target: number("target"),
+    }
+}
+
+/// Leaves out what a form leaves out, and what is the reader's own.
+fn plain(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("json");
+            fields.remove("mine");
+            fields.retain(|_, field| {
+                ![json!(0), json!(""), json!(false), json!([]), json!(null)].contains(field)
+            });
+            fields.values_mut().for_each(plain);
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain),
+        _ => {}
+    }
+}
+
+/// Why there is nothing to see at this place, if so.
+fn gone_at(history: &[Value], seq: u64) -> Option<&str> {
+    let found = history.iter().find(|entry| {
+        let gap = &entry["gap"];
+        let covers = gap["from"].as_u64() <= Some(seq) && gap["to"].as_u64() >= Some(seq);
+        entry["seq"] == seq || covers
+    });
+    let found = found.unwrap_or_else(|| panic!("no {seq} in {history:?}"));
+    match found["kind"].as_str().unwrap() {
+        "gone" => found["reason"].as_str(),
+        "gap" => found["gap"]["reason"].as_str(),
+        _ => None,
+    }
+}
+
+/// Three people in a group; each may do everything in it.
+struct World {
+    server: Server,
+    people: [Person; 3],
+    cid: String,
+    head: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let server = Server::dev();
+        let mut people = [
+            (Kind::Text, "text"),
+            (Kind::Json, "json"),
+            (Kind::Protobuf, "proto"),
+        ]
+        .map(|(kind, name)| Person::connect(&server, kind, name));
+        let request = json!({
+            "title": "Three",
+            "members": ["@text", "@proto"],
+            "roles": {"@text": "moderator", "@proto": "moderator"},
+        });
+        let made = people[1].client.call("conv.create", &request).unwrap();
+        let cid = made["cid"].as_str().unwrap().to_owned();
+        let mut world = Self {
+            server,
+            people,
+            cid,
+            head: 0,
+        };
+        world.all_see(Seen {
+            kind: "created".into(),
+            from: "json".into(),
+            ..Seen::default()
+        });
+        world
+    }
+
+    /// Everybody sees this as the next entry; where it is.
+    fn all_see(&mut self, expected: Seen) -> u64 {
+        self.head += 1;
+        let expected = Seen {
+            seq: self.head,
+            ..expected
+        };
+        for person in &mut self.people {
+            person.sees(&expected);
+        }
+        self.head
+    }
+
+    /// One says something below `chat/`, and all see it.
+    fn say(&mut self, who: usize, topic: &str, text: &str, expected: &Seen) -> u64 {
+        let person = &mut self.people[who];
+        person.say(topic, text);
+        let from = person.name.to_owned();
+        let kind = match expected.kind.as_str() {
+            "" => "message".to_owned(),
+            kind => kind.to_owned(),
+        };
+        let text = text.to_owned();
+        self.all_see(Seen {
+            kind,
+            from,
+            text,
+            ..expected.clone()
+        })
+    }
+
+    /// One acts on a message, and all see an entry of this kind.
+    fn act(&mut self, who: usize, seq: u64, action: &str, payload: &str, kind: &str) {
+        let topic = self.on(seq, action);
+        let person = &mut self.people[who];
+        person.act(&topic, payload);
+        let from = person.name.to_owned();
+        let kind = kind.to_owned();
+        self.all_see(Seen {
+            kind,
+            from,
+            target: seq,
+            ..Seen::default()
+        });
+    }
+
+    fn on(&self, seq: u64, action: &str) -> String {
+        format!("chat/c/{}/m/{seq}/{action}", self.cid)
+    }
+
+    fn overview(&mut self, who: usize) -> Value {
+        let request = json!({"cid": self.cid});
+        let client = &mut self.people[who].client;
+        client.call("conv.get", &request).unwrap()
+    }
+
+    fn all_have_the_same_history(&mut self) {
+        let cid = self.cid.clone();
+        let [text, json, proto] = &mut self.people;
+        let expected = json.history(&cid);
+        assert!(!expected.is_empty());
+        assert_eq!(text.history(&cid), expected);
+        assert_eq!(proto.history(&cid), expected);
+    }
+}
+
+const EVERYBODY: [usize; 3] = [0, 1, 2];
+
+#[test]
+fn what_is_sent_is_seen_in_every_form() {
+    let mut world = World::new();
+    let to = format!("chat/to/{}", world.cid);
+    for who in EVERYBODY {
+        let first = world.say(who, &to, "one", &Seen::default());
+        let named = format!("{to}/mid-{who}");
+        world.say(who, &named, "two", &Seen::default());
+        world.people[who].say(&named, "two"); // the same again: nobody sees it
+        let reply_to = first;
+        world.say(
+            who,
+            &world.on(first, "reply"),
+            "three",
+            &Seen {
+                reply_to,
+                ..Seen::default()
+            },
+        );
+        let thread = first;
+        world.say(
+            who,
+            &world.on(first, "thread"),
+            "four",
+            &Seen {
+                thread,
+                ..Seen::default()
+            },
+        );
+    }
+    world.all_have_the_same_history();
+}
+
+#[test]
+fn what_is_done_to_a_message_is_seen_in_every_form() {
+    let mut world = World::new();
+    let to = format!("chat/to/{}", world.cid);
+    let mut own = Vec::new();
+    for who in EVERYBODY {
+        let seq = world.say(who, &to, "a mesage", &Seen::default());
+        let edit = Seen {
+            kind: "edit".into(),
+            target: seq,
+            ..Seen::default()
+        };
+        world.say(who, &world.on(seq, "edit"), "a message", &edit);
+        for payload in ["👍", "🎉", "-👍", ""] {
+            world.act(who, seq, "react", payload, "reaction");
+        }
+        world.act(who, seq, "react", "👍", "reaction");
+        world.act(who, seq, "pin", "1", "pin");
+        world.act(who, seq, "pin", "0", "pin");
+        world.act(who, seq, "pin", "1", "pin");
+        world.people[who].act(&world.on(seq, "report"), "for a test");
+        own.push(seq);
+        let doomed = world.say(who, &to, "a mistake", &Seen::default());
+        world.act(who, doomed, "del", "all", "deleted");
+    }
+    world.all_have_the_same_history();
+    let cid = world.cid.clone();
+    for (who, seq) in own.into_iter().enumerate() {
+        world.people[who].act(&world.on(seq, "del"), "me");
+        for reader in EVERYBODY {
+            let history = world.people[reader].history(&cid);
+            let hidden = gone_at(&history, seq);
+            assert_eq!(hidden, (reader == who).then_some("hidden"));
+        }
+    }
+}
+
+#[test]
+fn a_user_is_written_to_by_handle_by_id_and_as_oneself() {
+    let server = Server::dev();
+    let people = [
+        (Kind::Text, "text"),
+        (Kind::Json, "json"),
+        (Kind::Protobuf, "proto"),
+    ];
+    let mut people = people.map(|(kind, name)| Person::connect(&server, kind, name));
+    let uids: Vec<String> = people
+        .iter_mut()
+        .map(|person| {
+            let me = person.client.call("me.get", &json!({})).unwrap();
+            me["uid"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    for who in EVERYBODY {
+        let other = (who + 1) % 3;
+        let handle = people[other].name;
+        let from = people[who].name.to_owned();
+        let targets = [
+            format!("@{handle}"),
+            format!("u.{}", uids[other]),
+            "me".into(),
+        ];
+        for (target, receiver) in targets.iter().zip([other, other, who]) {
+            people[who].say(&format!("chat/to/{target}"), target);
+            let request = json!({"cid": target});
+            let found = people[who].client.call("conv.get", &request).unwrap();
+            let expected = Seen {
+                seq: found["head"].as_u64().unwrap(),
+                kind: "message".into(),
+                from: from.clone(),
+                text: target.clone(),
+                ..Seen::default()
+            };
+            people[receiver].sees(&expected);
+            if receiver != who {
+                people[who].sees(&expected); // one's own, too
+            }
+        }
+    }
+}
+
+#[test]
+fn marks_are_set_in_every_form() {
+    let mut world = World::new();
+    let to = format!("chat/to/{}", world.cid);
+    for who in EVERYBODY {
+        let sender = (who + 1) % 3;
+        let first = world.say(sender, &to, "one", &Seen::default());
+        let second = world.say(sender, &to, "two", &Seen::default());
+        let third = world.say(sender, &to, "three", &Seen::default());
+        let mark = |name: &str| format!("chat/c/{}/{name}", world.cid);
+        let (read, unread, recv) = (mark("read"), mark("unread"), mark("recv"));
+        let numbers = |seen: &Value| {
+            ["read", "private_read", "unread"].map(|name| seen[name].as_u64().unwrap())
+        };
+
+        world.people[who].act(&recv, &third.to_string());
+        assert_eq!(world.overview(who)["delivered"], third);
+        world.people[who].act(&read, &first.to_string());
+        assert_eq!(numbers(&world.overview(who)), [first, 0, 2]);
+        let private = json!({"seq": second, "private": true}).to_string();
+        world.people[who].act(&read, &private);
+        assert_eq!(numbers(&world.overview(who)), [first, second, 1]);
+        world.people[who].act(&unread, "1");
+        assert_eq!(world.overview(who)["unread_flag"], true);
+        world.people[who].act(&unread, "0");
+        assert_eq!(world.overview(who)["unread_flag"], false);
+        world.people[who].act(&read, ""); // all that was delivered
+        assert_eq!(numbers(&world.overview(who)), [third, second, 0]);
+    }
+}
+
+#[test]
+fn a_log_is_the_same_for_every_kind_of_client() {
+    let mut world = World::new();
+    let to = format!("chat/to/{}", world.cid);
+    for who in EVERYBODY {
+        world.say(who, &to, "before", &Seen::default());
+    }
+    let server = &world.server;
+    let mut readers: Vec<_> = world
+        .people
+        .iter()
+        .flat_map(|person| {
+            let filters = ["log", "log/from/2", "log/last/2"];
+            filters.map(|filter| {
+                let version = match person.kind {
+                    Kind::Text => Version::V311,
+                    Kind::Json | Kind::Protobuf => Version::V5,
+                };
+                let login = Login::new(person.name).version(version).client_id("log");
+                let mut reader = login.client_id(filter).connect(server.address());
+                let filter = format!("chat/c/{}/{filter}", world.cid);
+                reader.subscribe(&filter);
+                (filter, reader)
+            })
+        })
+        .collect();
+    world.say(1, &to, "after", &Seen::default());
+    for (filter, reader) in &mut readers {
+        let expected: &[u64] = if filter.ends_with("log") {
+            &[5]
+        } else if filter.ends_with("from/2") {
+            &[2, 3, 4, 5]
+        } else {
+            &[3, 4, 5]
+        };
+        for seq in expected {
+            let publish = reader.next_message();
+            assert_eq!(*publish.topic, *filter);
+            let entry: Value = serde_json::from_slice(&publish.payload).unwrap();
+            assert_eq!(entry["seq"], *seq);
+        }
+    }
+}
+
+#[test]
+fn receipts_typing_presence_and_changes_come_to_every_kind_of_client() {
+    let mut world = World::new();
+    let to = format!("chat/to/{}", world.cid);
+    for who in EVERYBODY {
+        let (reader, other) = ((who + 1) % 3, (who + 2) % 3);
+        let seq = world.say(who, &to, "who reads this?", &Seen::default());
+        let name = world.people[who].name;
+        let mut watcher = Login::new(name)
+            .client_id("watcher")
+            .connect(world.server.address());
+        let cid = world.cid.clone();
+
+        watcher.subscribe(&format!("chat/me/rcpt/{cid}"));
+        for index in [reader, other] {
+            let topic = format!("chat/c/{cid}/read");
+            world.people[index].act(&topic, &seq.to_string());
+        }
+        let told = format!("chat/me/rcpt/{cid}");
+        while json_on(&mut watcher, &told)["read_all"] != seq {}
+        watcher.unsubscribe(&told);
+
+        let at_qos_0 = |watcher: &mut Client, filter: &str| {
+            let granted = watcher.try_subscribe(filter, Qos::AtMostOnce);
+            assert_eq!(granted, ReasonCode::Success, "{filter}");
+        };
+        at_qos_0(&mut watcher, "chat/me/ev/typing/+");
+        world.people[reader].act(&format!("chat/c/{cid}/typing"), "rec");
+        let event = json_on(&mut watcher, &format!("chat/me/ev/typing/{cid}"));
+        assert_eq!(event["typing"], "rec");
+        assert_eq!(event["handle"], world.people[reader].name);
+
+        world.people[who].act("chat/me/presence", "dnd In a test");
+        let filter = "chat/u/me/presence";
+        at_qos_0(&mut watcher, filter);
+        let state = json_on(&mut watcher, filter);
+        assert_eq!(
+            (&state["state"], &state["text"]),
+            (&json!("dnd"), &json!("In a test"))
+        );
+
+        watcher.subscribe("chat/me/ev/account");
+        let changes = json_on(&mut watcher, "chat/me/ev/account");
+        let listed = changes["conversations"].as_array().unwrap();
+        let ours = listed.iter().find(|one| one["cid"] == cid).unwrap();
+        assert_eq!(ours["head"], seq);
+    }
+}
+
+fn json_on(client: &mut Client, topic: &str) -> Value {
+    let publish = client.next_on(topic);
+    serde_json::from_slice(&publish.payload).unwrap()
+}
