@@ -173,6 +173,8 @@ pub enum UserChange {
     TokenRevoked,
     /// A device of the user is gone: the others are told.
     Devices,
+    /// What the user told of himself is gone; logins are not concerned.
+    Erased,
 }
 
 /// All users, with their passwords and tokens.

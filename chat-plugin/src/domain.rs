@@ -10,5 +10,6 @@ pub mod overlay;
 pub mod permission;
 pub mod presence;
 pub mod profile;
+pub mod purge;
 pub mod search;
 pub mod user;

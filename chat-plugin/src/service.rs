@@ -10,12 +10,14 @@ pub mod membership;
 pub mod mentions;
 pub mod people;
 pub(crate) mod privacy;
+pub mod purge;
 pub mod search;
 pub mod send;
 pub mod sync;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proto::error::ErrorName;
@@ -28,6 +30,7 @@ use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
 use crate::domain::entry::BodyFormat;
 use crate::names::Names;
+use crate::rate::{Buckets, take_all};
 use crate::store::{ChatStore, StoreError};
 
 /// Everything that the use cases need.
@@ -38,6 +41,7 @@ pub struct Service {
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) invitations: Invitations,
     pub(crate) searches: Invitations,
+    pub(crate) conversation_rates: Buckets<ConversationId>,
     pub(crate) config: Config,
 }
 
@@ -119,6 +123,14 @@ impl Refusal {
         }
     }
 
+    /// Too much at once, for so long.
+    pub(crate) fn rate(wait: Duration) -> Self {
+        let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Self::Rate {
+            retry_ms: retry_ms.max(1),
+        }
+    }
+
     /// Others change the same all the time.
     pub(crate) const BUSY: Self = Self::Rate { retry_ms: 1_000 };
 
@@ -158,6 +170,14 @@ pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
 const UNSEEN: Refusal = Refusal::NotFound(Cow::Borrowed("no such conversation"));
 
 impl Service {
+    /// One more message or act in a conversation, by somebody who may.
+    fn check_conversation_rate(&self, id: ConversationId) -> Result<(), Refusal> {
+        let Some(bucket) = self.conversation_rates.of(id) else {
+            return Ok(());
+        };
+        take_all([&bucket], crate::clock::monotonic()).map_err(Refusal::rate)
+    }
+
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
     async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;

@@ -31,6 +31,7 @@ use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
+use crate::domain::purge::{Purge, Purged};
 use crate::domain::user::{Token, User};
 
 pub use self::metrics::StoreMetrics;
@@ -155,6 +156,34 @@ pub trait ChatStore: Send + Sync + 'static {
 
     /// Makes entries gone whose time is over, the oldest first; at most some hundred at once. Says how many were.
     async fn expire(&self, now_ms: u64) -> Result<usize, StoreError>;
+
+    /// One step of a purge: makes at most some hundred entries gone, and says where the next one begins.
+    async fn purge(&self, conversation: ConversationId, purge: Purge)
+    -> Result<Purged, StoreError>;
+
+    /// What a user told of himself goes: profile, presence, the words of reports. Says how many reports there were.
+    async fn forget(&self, user: UserId) -> Result<usize, StoreError>;
+
+    /// Messages of one user that are there, as they are now: at most so many behind `after`, and at most so many bytes of
+    /// bodies, but one; ascending.
+    async fn written(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        after: Seq,
+        size: (usize, usize),
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// All conversations in the order of their ids, at most `limit` after `after`.
+    async fn all_conversations(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<Conversation>, StoreError>;
+
+    /// Gives back space while others read and write: then no file holds what was removed before, or is gone. May take
+    /// minutes. `false`: the engine cannot, or was held up.
+    async fn reclaim(&self) -> Result<bool, StoreError>;
 
     /// Stores a report, once for each message id of its writer. There are at most 10,000: then the oldest go.
     async fn report(&self, report: Report) -> Result<(), StoreError>;

@@ -32,6 +32,10 @@ pub struct Settings {
     pub history: HistoryPolicy,
     /// Seconds that messages last; 0: for ever.
     pub ttl_s: u32,
+    /// Days that messages stay; 0: for ever.
+    pub retention_days: u32,
+    /// So many of the newest messages stay; 0: all.
+    pub retention_messages: u32,
 }
 
 /// What a member who is added later may see of the past.

@@ -73,6 +73,8 @@ pub enum EntryKind {
     Reaction = 10,
     /// The target was pinned, or is no longer: body `{"target":…,"pinned":true}`.
     Pin = 11,
+    /// Messages of a range are gone: body `{"from":…,"to":…,"uid":…,"messages":…}`, `uid` if only those of one user.
+    Purged = 16,
 }
 
 impl EntryKind {
@@ -95,6 +97,7 @@ impl EntryKind {
             9 => Self::Deleted,
             10 => Self::Reaction,
             11 => Self::Pin,
+            16 => Self::Purged,
             _ => return None,
         })
     }
@@ -113,6 +116,7 @@ impl EntryKind {
             Self::Deleted => "deleted",
             Self::Reaction => "reaction",
             Self::Pin => "pin",
+            Self::Purged => "purged",
         }
     }
 

@@ -19,6 +19,10 @@ pub enum Action {
     Settings,
     /// Leave.
     Leave,
+    /// Say how long messages stay.
+    Retention,
+    /// Make the messages of a range gone, whoever wrote them.
+    Trim,
     /// Delete what somebody else wrote, for everybody.
     DeleteOthers,
     /// React to a message.
@@ -45,7 +49,8 @@ pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
         (_, Action::Leave) | (ConversationKind::Channel, Action::React) => true,
         (_, Action::Send | Action::React) => role >= Role::Member,
         (_, Action::DeleteOthers | Action::Pin | Action::MentionAll) => role >= Role::Moderator,
-        (_, Action::Settings) => role >= Role::Admin,
+        (_, Action::Settings | Action::Trim) => role >= Role::Admin,
+        (_, Action::Retention) => role >= Role::Owner,
         (_, Action::Add(wanted)) => role >= Role::Admin && wanted < role,
         (_, Action::Remove(theirs)) => role >= Role::Admin && theirs < role,
         (_, Action::ChangeRole(from, to)) => {
@@ -88,6 +93,8 @@ mod tests {
             Action::Add(Role::Member),
             Action::Remove(Role::Member),
             Action::Settings,
+            Action::Trim,
+            Action::Retention,
             Action::DeleteOthers,
             Action::React,
             Action::Pin,

@@ -397,6 +397,7 @@ impl Service {
             return Err(UNSEEN);
         }
         may(&sight, &message)?;
+        self.check_conversation_rate(id)?;
         Ok((live, sight.version, message))
     }
 
@@ -472,7 +473,7 @@ fn draft(
 }
 
 /// Waits until nobody can be handed from memory what was deleted.
-async fn forgotten(live: &Live, seq: Seq) {
+pub(super) async fn forgotten(live: &Live, seq: Seq) {
     if tokio::time::timeout(FOLLOW_TIMEOUT, live.follows(seq))
         .await
         .is_err()

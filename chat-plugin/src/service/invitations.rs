@@ -49,8 +49,6 @@ impl Invitations {
             .unwrap_or_else(|| Bucket::new(self.rate));
         let taken = bucket.take(now);
         buckets.insert(user, bucket);
-        taken.map_err(|wait| Refusal::Rate {
-            retry_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
-        })
+        taken.map_err(Refusal::rate)
     }
 }

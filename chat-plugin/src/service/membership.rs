@@ -48,13 +48,17 @@ pub struct SettingsChange {
     pub history: Option<HistoryPolicy>,
     /// Seconds that later messages last; 0: for ever.
     pub ttl_s: Option<u32>,
+    /// Days that messages stay; 0: for ever. For owners.
+    pub retention_days: Option<u32>,
+    /// So many of the newest messages stay; 0: all. For owners.
+    pub retention_messages: Option<u32>,
 }
 
 /// A change before it has been judged against the members of the moment.
-struct Proposal {
-    kind: EntryKind,
-    body: serde_json::Value,
-    changes: Vec<Change>,
+pub(super) struct Proposal {
+    pub(super) kind: EntryKind,
+    pub(super) body: serde_json::Value,
+    pub(super) changes: Vec<Change>,
 }
 
 impl Service {
@@ -298,6 +302,9 @@ impl Service {
     ) -> Result<Placed, Refusal> {
         self.change(&request, id, |sight, _, settings| {
             permit(id, sight, Action::Settings)?;
+            if change.retention_days.is_some() || change.retention_messages.is_some() {
+                permit(id, sight, Action::Retention)?;
+            }
             let mut settings = settings.clone();
             let mut body = serde_json::Map::new();
             if let Some(title) = &change.title {
@@ -316,6 +323,14 @@ impl Service {
                 settings.ttl_s = ttl_s;
                 body.insert("ttl_s".into(), json!(ttl_s));
             }
+            if let Some(days) = change.retention_days {
+                settings.retention_days = days;
+                body.insert("retention_days".into(), json!(days));
+            }
+            if let Some(messages) = change.retention_messages {
+                settings.retention_messages = messages;
+                body.insert("retention_messages".into(), json!(messages));
+            }
             if body.is_empty() {
                 return Err(Refusal::format("nothing to change"));
             }
@@ -333,7 +348,7 @@ impl Service {
     /// Judges a change on the members of the moment and appends it, if there is something to change; judges again when
     /// they moved meanwhile (another node, or a first message). A retry of a request that was stored finds its place
     /// whatever the members are now.
-    async fn change(
+    pub(super) async fn change(
         &self,
         request: &Request,
         id: ConversationId,
@@ -475,7 +490,7 @@ fn draft(
     }
 }
 
-fn permit(id: ConversationId, sight: &Sight, action: Action) -> Result<(), Refusal> {
+pub(super) fn permit(id: ConversationId, sight: &Sight, action: Action) -> Result<(), Refusal> {
     if allows(id.kind(), &sight.member, action) {
         return Ok(());
     }

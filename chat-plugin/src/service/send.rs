@@ -94,6 +94,7 @@ impl Service {
         let ground = self.ground(actor.user, &target).await?;
         let digest = message.digest();
         let (quoted, thread) = self.references(actor.user, &ground, &message).await?;
+        self.check_conversation_rate(ground.conversation)?;
         let Message {
             mid,
             content,

@@ -53,6 +53,7 @@ use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
+use crate::domain::purge::{Purge, Purged};
 use crate::domain::user::{Token, User};
 
 /// The schema of the rows written today.
@@ -463,6 +464,66 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
 
     async fn expire(&self, now_ms: u64) -> Result<usize, StoreError> {
         self.ask(|reply| Job::Expire(now_ms, reply)).await
+    }
+
+    async fn purge(
+        &self,
+        conversation: ConversationId,
+        purge: Purge,
+    ) -> Result<Purged, StoreError> {
+        self.ask(|reply| Job::Purge(conversation, Box::new(purge), reply))
+            .await
+    }
+
+    async fn forget(&self, user: UserId) -> Result<usize, StoreError> {
+        self.ask(|reply| Job::Forget(user, reply)).await
+    }
+
+    async fn written(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        after: Seq,
+        size: (usize, usize),
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |engine, _| happened::written(engine, (conversation, user), after, size))
+            .await
+    }
+
+    async fn all_conversations(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<Conversation>, StoreError> {
+        self.read(move |engine, shared| {
+            let after = after.map(keys::cid);
+            let range = KeyRange {
+                from: after
+                    .as_ref()
+                    .map_or(Bound::Unbounded, |id| Bound::Excluded(id)),
+                to: Bound::Unbounded,
+            };
+            let mut found = Vec::new();
+            visit(engine, tables::CONVERSATION, range, limit, |key, _| {
+                found.push(tail_cid(key)?);
+                Ok(())
+            })?;
+            let read = |id| {
+                let known = shared.heads.find(engine, id)?;
+                Ok(known.map(|known| known.into_conversation(id)))
+            };
+            let read = found.into_iter().map(read);
+            read.filter_map(Result::transpose).collect()
+        })
+        .await
+    }
+
+    async fn reclaim(&self) -> Result<bool, StoreError> {
+        let opened = self.shared.opened().ok_or_else(|| self.gone())?;
+        let reclaim = move || opened.engine.reclaim();
+        let reclaimed = tokio::task::spawn_blocking(reclaim).await;
+        let reclaimed = reclaimed.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(reclaimed?)
     }
 
     async fn report(&self, report: Report) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ mod crash;
 mod members;
 mod mentions;
 mod poison;
+mod purge;
 mod reading;
 mod world;
 

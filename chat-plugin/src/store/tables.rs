@@ -73,6 +73,9 @@ pub(super) const PRESENCE: Table = Table::new(0x34, "presence");
 /// Number of conversations that count against the limit of a user.
 pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_count");
 
+/// Up to where retention has looked.
+pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
+
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
     META,
@@ -110,4 +113,5 @@ pub(super) const ALL: &[Table] = &[
     REPORT,
     PRESENCE,
     CONVERSATION_COUNT,
+    TRIMMED,
 ];

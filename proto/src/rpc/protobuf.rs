@@ -54,6 +54,10 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::MeDelete(params) => ("me.delete", json(params)),
         Params::PeopleGet(params) => ("people.get", json(params)),
         Params::SearchUsers(params) => ("search.users", json(params)),
+        Params::ConvTrim(params) => ("conv.trim", json(params)),
+        Params::ModPurgeUser(params) => ("mod.purge_user", json(params)),
+        Params::MeExport(params) => ("me.export", json(params)),
+        Params::MeErase(params) => ("me.erase", json(params)),
         Params::PeopleAdd(params) => ("people.add", json(params)),
         Params::PeopleRemove(params) => ("people.remove", json(params)),
         Params::PeopleList(params) => ("people.list", json(params)),
@@ -94,6 +98,9 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "people.get" => read(json).map(Outcome::Person),
         "search.users" => read(json).map(Outcome::Users),
         "me.privacy" => read(json).map(Outcome::Privacy),
+        "conv.trim" | "mod.purge_user" => read(json).map(Outcome::Purged),
+        "me.export" => read(json).map(Outcome::Export),
+        "me.erase" => read(json).map(Outcome::Erased),
         "people.add" | "people.remove" | "people.block" | "people.unblock" => {
             read(json).map(Outcome::Contact)
         }
@@ -122,6 +129,7 @@ pub fn refusal(failure: &Failure) -> Vec<u8> {
     encode(Outcome::Error(RpcError {
         code: failure.code.name().to_owned(),
         message: failure.message.clone(),
+        retry_ms: failure.retry_ms,
     }))
 }
 
@@ -205,6 +213,7 @@ mod tests {
         let failure = Failure {
             code: ErrorName::NotFound,
             message: "no such user".into(),
+            retry_ms: None,
         };
         let refused = decode(refusal(&failure));
         assert!(matches!(refused, Outcome::Error(error) if error.code == "not_found"));

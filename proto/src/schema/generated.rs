@@ -377,6 +377,26 @@ pub struct Change {
     #[prost(bool, optional, tag = "12")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub pinned: ::core::option::Option<bool>,
+    /// `settings`: days that messages stay; 0: for ever.
+    #[prost(uint32, optional, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_days: ::core::option::Option<u32>,
+    /// `settings`: so many of the newest messages stay; 0: all.
+    #[prost(uint32, optional, tag = "61")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_messages: ::core::option::Option<u32>,
+    /// `purged`: the first place of the range; `uid` if only the messages of one user went.
+    #[prost(uint64, optional, tag = "62")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<u64>,
+    /// `purged`: the last place of the range.
+    #[prost(uint64, optional, tag = "63")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: ::core::option::Option<u64>,
+    /// `purged`: how many went.
+    #[prost(uint64, optional, tag = "64")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub messages: ::core::option::Option<u64>,
 }
 /// What members who come later may see. In JSON a word, or `{"last":100}`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -622,7 +642,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -721,6 +741,18 @@ pub mod rpc_request {
         /// Of `search.users`.
         #[prost(message, tag = "140")]
         SearchUsers(super::SearchUsers),
+        /// Of `conv.trim`.
+        #[prost(message, tag = "200")]
+        ConvTrim(super::ConvTrim),
+        /// Of `mod.purge_user`.
+        #[prost(message, tag = "201")]
+        ModPurgeUser(super::ModPurgeUser),
+        /// Of `me.export`.
+        #[prost(message, tag = "202")]
+        MeExport(super::MeExport),
+        /// Of `me.erase`.
+        #[prost(message, tag = "203")]
+        MeErase(super::MeErase),
         /// Of `people.add`.
         #[prost(message, tag = "120")]
         PeopleAdd(super::PeopleAdd),
@@ -747,7 +779,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 40, 41, 42, 43, 44, 45, 60"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 80, 81, 82, 40, 41, 42, 43, 44, 45, 60"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -790,6 +822,15 @@ pub mod rpc_reply {
         /// Of `msg.reactions`.
         #[prost(message, tag = "11")]
         Reactions(super::ReactionsPage),
+        /// Of `conv.trim` and `mod.purge_user`.
+        #[prost(message, tag = "80")]
+        Purged(super::Purged),
+        /// Of `me.export`.
+        #[prost(message, tag = "81")]
+        Export(super::ExportPage),
+        /// Of `me.erase`.
+        #[prost(message, tag = "82")]
+        Erased(super::Erased),
         /// Of `people.add`, `people.remove`, `people.block` and `people.unblock`.
         #[prost(message, tag = "40")]
         Contact(super::Acquaintance),
@@ -826,6 +867,10 @@ pub struct RpcError {
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub message: ::prost::alloc::string::String,
+    /// When it may be tried again, with `rate`.
+    #[prost(uint64, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retry_ms: ::core::option::Option<u64>,
 }
 /// `conv.create`: makes a group, or finds a direct conversation. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -977,6 +1022,14 @@ pub struct ConvSettings {
     #[prost(uint32, optional, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: ::core::option::Option<u32>,
+    /// Days that messages stay; 0: for ever. For owners.
+    #[prost(uint32, optional, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_days: ::core::option::Option<u32>,
+    /// So many of the newest messages stay; 0: all. For owners.
+    #[prost(uint32, optional, tag = "61")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_messages: ::core::option::Option<u32>,
 }
 /// `conv.prefs`: what the caller has decided about a conversation, for all own devices; what is given changes. The reply
 /// is a `Conversation`.
@@ -1222,6 +1275,120 @@ pub struct MsgReactions {
     #[prost(uint32, optional, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub limit: ::core::option::Option<u32>,
+}
+/// `conv.trim`: makes the messages of a range gone. The reply is a `Purged`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvTrim {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The first place; from the beginning if it is missing.
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<u64>,
+    /// The last place.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: u64,
+}
+/// `mod.purge_user`: makes the messages of one user in a range gone. The reply is a `Purged`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModPurgeUser {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Whose, also of a former member.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+    /// The first place; from the beginning if it is missing.
+    #[prost(uint64, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<u64>,
+    /// The last place; to the end if it is missing.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: ::core::option::Option<u64>,
+}
+/// What a purge came to.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Purged {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The entry that tells of it, if anything went.
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: ::core::option::Option<u64>,
+    /// How many messages went.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub messages: u64,
+}
+/// `me.export`: what is known of the caller, and what the caller wrote. The reply is an `ExportPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeExport {
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// A page of an export.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportPage {
+    /// Each an object of JSON with a `type`: `profile`, `conversation`, `message`, at last `counts`.
+    #[prost(string, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// There is another page, which begins here.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `me.erase`: makes gone what the caller wrote, everywhere, a page at a time. The reply is an `Erased`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeErase {
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// What a page of an erasure came to.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Erased {
+    /// Conversations that were looked through to their end.
+    #[prost(uint64, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub conversations: u64,
+    /// Messages that are gone.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub messages: u64,
+    /// Messages of others to which the caller reacts no longer.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reactions: u64,
+    /// There is another page, which begins here.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// `msg.mentions`: messages of others that mention the caller. The reply is a `MentionsPage`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1709,6 +1876,14 @@ pub struct Conversation {
     #[prost(uint32, tag = "20")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: u32,
+    /// Days that messages stay; 0: for ever.
+    #[prost(uint32, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_days: u32,
+    /// So many of the newest messages stay; 0: all.
+    #[prost(uint32, tag = "61")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_messages: u32,
     /// Messages that mention the caller, of those that the caller has not read; counted up to 1,000.
     #[prost(uint64, tag = "40")]
     #[serde(skip_serializing_if = "super::is_default")]

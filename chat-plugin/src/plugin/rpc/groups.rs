@@ -79,6 +79,7 @@ impl ChatPlugin {
                     description,
                     history,
                     ttl_s,
+                    ..Settings::default()
                 };
                 let place = self
                     .service
@@ -152,8 +153,15 @@ impl ChatPlugin {
             description: asked.description,
             history: asked.history,
             ttl_s: asked.ttl_s,
+            retention_days: asked.retention_days,
+            retention_messages: asked.retention_messages,
         };
-        changed(self.service.change_settings(request, cid, change)).await
+        let retains = change.retention_days.is_some() || change.retention_messages.is_some();
+        let changed = changed(self.service.change_settings(request, cid, change)).await?;
+        if retains {
+            self.retain_soon(cid);
+        }
+        Ok(changed)
     }
 
     async fn member(

@@ -110,6 +110,8 @@ impl ChatPlugin {
             description: String::new(),
             history: HistoryPolicy::All,
             ttl_s: 0,
+            retention_days: 0,
+            retention_messages: 0,
             role: Role::Member,
             head: Seq::ZERO,
             mseq: 0,

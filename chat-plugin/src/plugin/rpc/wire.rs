@@ -119,6 +119,8 @@ pub(super) struct ChangeSettings {
     pub(super) description: Option<String>,
     pub(super) history: Option<HistoryPolicy>,
     pub(super) ttl_s: Option<u32>,
+    pub(super) retention_days: Option<u32>,
+    pub(super) retention_messages: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -269,6 +271,10 @@ pub(super) struct Conversation {
     pub(super) history: HistoryPolicy,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) ttl_s: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) retention_days: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) retention_messages: u32,
     pub(super) role: Role,
     pub(super) head: Seq,
     pub(super) mseq: u64,
@@ -310,6 +316,8 @@ impl From<Overview> for Conversation {
             description: conversation.settings.description,
             history: conversation.settings.history,
             ttl_s: conversation.settings.ttl_s,
+            retention_days: conversation.settings.retention_days,
+            retention_messages: conversation.settings.retention_messages,
             role: member.role,
             head: conversation.head,
             mseq: conversation.mseq,

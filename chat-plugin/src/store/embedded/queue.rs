@@ -16,6 +16,7 @@ use crate::domain::entry::{Change, Draft, Outcome};
 use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
 use crate::domain::profile::Profile;
+use crate::domain::purge::{Purge, Purged};
 use crate::domain::user::{Token, User};
 use crate::store::{Durability, Place, StoreError};
 
@@ -45,6 +46,8 @@ pub(super) enum Job {
     Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
+    Purge(ConversationId, Box<Purge>, Reply<Purged>),
+    Forget(UserId, Reply<usize>),
     Flush(Reply<()>),
     Maintain(u64, u64, Reply<()>),
     Close(Reply<()>),
@@ -59,7 +62,8 @@ impl Job {
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
             Self::HandOut(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
-            Self::Expire(_, reply) => reply.send(Err(error)).is_err(),
+            Self::Expire(_, reply) | Self::Forget(_, reply) => reply.send(Err(error)).is_err(),
+            Self::Purge(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)

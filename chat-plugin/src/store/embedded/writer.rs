@@ -8,6 +8,7 @@ mod acts;
 mod append;
 mod contacts;
 mod control;
+mod purge;
 mod search;
 
 use std::collections::{HashMap, HashSet};
@@ -34,6 +35,7 @@ use super::{Opened, Shared};
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
 use crate::domain::member::Member;
+use crate::domain::purge::Purged;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
 
 /// Relaxed moves are written with the first commit after this.
@@ -124,6 +126,7 @@ enum Done {
     Number(Reply<u64>, u64),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
+    Purged(Reply<Purged>, Purged),
 }
 
 impl Done {
@@ -136,6 +139,7 @@ impl Done {
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
             Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
+            Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
     }
@@ -349,6 +353,14 @@ impl<K: KvEngine> Writer<K> {
             Job::Expire(now_ms, reply) => {
                 let expired = self.expire(now_ms);
                 self.answer(expired, reply, Durability::Relaxed, Done::Count);
+            }
+            Job::Purge(conversation, purge, reply) => {
+                let purged = self.purge(conversation, *purge);
+                self.answer(purged, reply, Durability::Durable, Done::Purged);
+            }
+            Job::Forget(user, reply) => {
+                let reports = self.forget_user(user);
+                self.answer(reports, reply, Durability::Durable, Done::Count);
             }
             Job::Report(report, reply) => {
                 let result = self.report(&report);

@@ -47,6 +47,31 @@ impl<K: KvEngine> Writer<K> {
         Ok(true)
     }
 
+    /// What a user told of himself in his profile goes, and is not found any more. Who stays keeps his privacy.
+    pub(super) fn forget_profile(&mut self, user: UserId) -> Result<(), StoreError> {
+        let before = self.profile(user)?;
+        let after = Profile {
+            privacy: before.privacy.clone(),
+            handle_changes: before.handle_changes.clone(),
+            ..Profile::default()
+        };
+        match self.live_user(user) {
+            Ok(known) => {
+                let value = values::write_profile(&after)?;
+                self.put(tables::PROFILE, user.as_bytes(), value);
+                let words = [&before, &after].map(|profile| words_of_user(&known, profile));
+                let [before, after] = &words;
+                self.index(Subject::Person(user), before, after);
+                self.changed(user, Subject::Person(user))
+            }
+            Err(StoreError::NotFound) => {
+                self.remove(tables::PROFILE, user.as_bytes());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Can this user have this handle now?
     pub(super) fn check_handle(
         &self,
