@@ -54,7 +54,7 @@ use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
 use crate::rate::{Buckets, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
-use crate::service::invitations::Invitations;
+use crate::service::rates::UserRates;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 use crate::typing::{Typing, TypingLimits};
@@ -152,8 +152,7 @@ impl ChatPlugin {
             conversations,
             names,
             delivery: Arc::clone(&delivery),
-            invitations: Invitations::new(&config),
-            searches: Invitations::searches(&config),
+            rates: UserRates::new(&config),
             conversation_rates: Buckets::new(
                 Rate::per_s(
                     config.conversation_messages_per_s,

@@ -38,7 +38,7 @@ impl Service {
         } else {
             prefixes(question)?
         };
-        self.searches.take(actor.user)?;
+        self.rates.searches.take(actor.user)?;
         let mut found = Vec::new();
         if let Ok(handle) = question.trim_start_matches('@').parse::<Handle>()
             && let Some(exact) = self.names.user(&handle).await?
