@@ -54,6 +54,12 @@ pub struct Config {
     pub presence_watchers_per_user_max: u32,
     /// Exceptions in one setting of privacy.
     pub privacy_except_max: u32,
+    /// Handles that a user may give himself in 30 days; 0: none, those who run the server give them.
+    pub handle_changes_per_month: u32,
+    /// Searches per minute of one user; 0: no limit.
+    pub user_searches_per_min: u32,
+    /// How many of them at once.
+    pub user_searches_burst: u32,
     /// Contacts of one user.
     pub contacts_per_user_max: u32,
     /// Users whom one user may block.
@@ -131,6 +137,9 @@ impl Default for Config {
             presence_watched_per_connection_max: 256,
             presence_watchers_per_user_max: 5_000,
             privacy_except_max: 256,
+            handle_changes_per_month: 2,
+            user_searches_per_min: 20,
+            user_searches_burst: 20,
             contacts_per_user_max: 10_000,
             blocked_per_user_max: 10_000,
             typing_interval_ms: 3_000,

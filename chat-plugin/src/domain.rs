@@ -14,5 +14,6 @@ pub mod profile;
 pub mod purge;
 pub mod rights;
 pub mod scheduled;
+pub mod search;
 pub mod support;
 pub mod user;

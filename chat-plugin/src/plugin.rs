@@ -11,13 +11,14 @@ mod logins;
 mod peer;
 mod presence;
 mod rates;
+mod revoked;
 mod rpc;
 mod scheduled;
 mod subscribe;
 mod visitors;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,6 +31,7 @@ use broker::hooks::{
     DeliveryRef, Hooks, Identity, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored,
     Ticket,
 };
+use broker::operator::Operator;
 use broker::scram::Credential;
 use proto::ids::{ConversationId, DeviceId, UserId};
 use proto::payload;
@@ -60,6 +62,9 @@ use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 use crate::typing::{Typing, TypingLimits};
 
+/// Logins by token that are on the way in at once.
+const TOKENS_MAX: usize = 16_384;
+
 /// The chat, to be given to the broker.
 pub struct ChatPlugin {
     service: Service,
@@ -75,6 +80,10 @@ pub struct ChatPlugin {
     leaving: Mutex<HashMap<DeviceId, Arc<Peer>>>,
     rates: Rates,
     logins: Logins,
+    /// With which tokens those log in who are on the way in.
+    tokens: quick_cache::sync::Cache<DeviceId, String>,
+    /// What ends sessions, once the broker is made.
+    operator: OnceLock<Operator>,
     started_ms: u64,
     payload_limits: payload::PayloadLimits,
     ordinary_topics_open: bool,
@@ -169,6 +178,8 @@ impl ChatPlugin {
             leaving: Mutex::default(),
             rates,
             logins: Logins::default(),
+            tokens: quick_cache::sync::Cache::new(TOKENS_MAX),
+            operator: OnceLock::new(),
             started_ms: crate::clock::now_ms(),
             payload_limits,
             ordinary_topics_open,
@@ -179,6 +190,11 @@ impl ChatPlugin {
         });
         plugin.start();
         plugin
+    }
+
+    /// Who ends the sessions of devices that are revoked, and of users who go. Before the broker serves.
+    pub fn attach(&self, operator: Operator) {
+        self.operator.get_or_init(|| operator);
     }
 
     /// Counters of the chat.
@@ -231,6 +247,10 @@ impl ChatPlugin {
             let Some(UserEvent { user, change, at }) = event else {
                 return;
             };
+            if change == UserChange::Devices {
+                self.delivery.account_changed(user);
+                continue; // the connection of that one is closed already
+            }
             if change == UserChange::Erased {
                 self.reread_name(user).await;
                 continue;
@@ -241,8 +261,10 @@ impl ChatPlugin {
                     tracing::error!(%error, "watchers of a removed user could not be judged");
                 }
                 if let Some(plugin) = self.me.upgrade() {
-                    self.tracker
-                        .spawn(async move { plugin.see_off(user).await });
+                    self.tracker.spawn(async move {
+                        plugin.see_off(user).await;
+                        plugin.drop_sessions(user).await;
+                    });
                 }
             }
             // Noted first: who is on the way in finds it, and who is in already is found here.
@@ -434,11 +456,15 @@ impl ChatPlugin {
         };
         let reader = Arc::new(Reader::new(Arc::clone(client), user, device_id, limits));
         let persistent = open.session_expiry > 0;
+        let token = self.tokens.remove(&device_id).map(|(_, token)| token);
         let now_ms = crate::clock::now_ms();
         let mut restored = SessionRestored::default();
         let record = match self.service.store.device(user, device_id).await? {
             None => Record {
-                device: new_device(client, (user, device_id), open.session_expiry, now_ms),
+                device: Device {
+                    token,
+                    ..new_device(client, (user, device_id), open.session_expiry, now_ms)
+                },
                 stored: false,
             },
             Some(found) => {
@@ -447,6 +473,7 @@ impl ChatPlugin {
                 let kept = !open.clean_start && (open.present || (!open.authoritative && !is_over));
                 let seen_ms = found.receipts_ms;
                 let mut device = Device {
+                    token,
                     last_seen_ms: now_ms,
                     session_expiry: open.session_expiry,
                     connected: true,
@@ -691,6 +718,8 @@ fn new_device(
         connected: true,
         receipts_ms: now_ms,
         account: 0,
+        first_seen_ms: now_ms,
+        token: None,
         last_seen_ms: now_ms,
     }
 }
@@ -757,6 +786,13 @@ impl Hooks for ChatPlugin {
         }
         let login = self.accounts.login(&request).await;
         let user = login.map_err(|error| refusal(&error, ReasonCode::BadUserNameOrPassword))?;
+        let token = self.accounts.token_of(&request).await;
+        let token = token.map_err(|error| refusal(&error, ReasonCode::BadUserNameOrPassword))?;
+        let device = DeviceId::new(user.id, &request.client_id);
+        match token {
+            Some(token) => self.tokens.insert(device, token),
+            None => drop(self.tokens.remove(&device)),
+        }
         Ok(identity(&user))
     }
 

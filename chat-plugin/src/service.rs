@@ -16,6 +16,7 @@ pub mod purge;
 pub(crate) mod rates;
 pub mod roles;
 pub mod scheduled;
+pub mod search;
 pub mod send;
 pub mod settings;
 pub mod support;

@@ -22,7 +22,7 @@ use broker::store::kv::EngineError;
 use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 
-use crate::domain::account::{Changes, Preferences};
+use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
@@ -396,6 +396,28 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Replaces a user's row; the handle must not change. A row with `removed_ms` frees the handle (after 90 days), the
     /// tokens and the devices.
     async fn update_user(&self, user: User) -> Result<(), StoreError>;
+
+    /// Gives a user another handle, if he still has `from`; says whether he had. The old one names nobody from then on, and
+    /// rests like that of a removed user; only he may take it back.
+    ///
+    /// # Errors
+    /// [`StoreError::HandleTaken`] as in [`ChatStore::create_user`].
+    async fn change_handle(
+        &self,
+        user: UserId,
+        from: Handle,
+        to: Handle,
+        now_ms: u64,
+    ) -> Result<bool, StoreError>;
+
+    /// Users (or else public conversations) that are found by a word that begins with `prefix`, in the order of the words, at
+    /// most `limit`. They follow users, profiles and settings in the same commit.
+    async fn search(
+        &self,
+        prefix: String,
+        people: bool,
+        limit: usize,
+    ) -> Result<Vec<Subject>, StoreError>;
 
     /// One user.
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;

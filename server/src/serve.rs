@@ -205,6 +205,7 @@ fn build(
         broker::Error::Bind { address, source } => cannot_listen(&address)(source),
         other => Failure::Usage(other.to_string()),
     })?;
+    plugin.attach(broker.operator());
     let sources = Sources {
         broker: broker.metrics(),
         operator: broker.operator(),

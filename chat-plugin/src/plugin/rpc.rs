@@ -6,6 +6,7 @@
 //! and one more for each conversation that is looked at, each member that is added, and every sixteen that are listed.
 
 mod contacts;
+mod devices;
 mod groups;
 mod joining;
 mod members;
@@ -255,6 +256,12 @@ impl ChatPlugin {
             "me.get" => raw(self.me_get(peer, self.parse(payload)?)).await,
             "me.set" => raw(self.me_set(peer, self.parse(payload)?)).await,
             "me.privacy" => raw(self.me_privacy(peer, self.parse(payload)?)).await,
+            "me.handle" => raw(self.me_handle(peer, self.parse(payload)?)).await,
+            "me.devices" => raw(self.me_devices(peer, self.parse(payload)?)).await,
+            "me.revoke" => raw(self.me_revoke(peer, self.parse(payload)?)).await,
+            "me.delete" => raw(self.me_delete(peer, self.parse(payload)?)).await,
+            "people.get" => raw(self.people_get(peer, self.parse(payload)?)).await,
+            "search.users" => raw(self.search_users(peer, self.parse(payload)?)).await,
             "people.add" => raw(self.people_add(peer, self.parse(payload)?)).await,
             "people.remove" | "people.block" | "people.unblock" => {
                 let change = match method {

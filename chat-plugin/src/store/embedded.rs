@@ -46,7 +46,7 @@ use super::{
     AskToJoin, ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place,
     StoreError, StoreMetrics, StoreOptions, tables,
 };
-use crate::domain::account::{Changes, Preferences};
+use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
@@ -902,6 +902,28 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn change_handle(
+        &self,
+        user: UserId,
+        from: Handle,
+        to: Handle,
+        now_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let handles = Box::new((from, to));
+        self.ask_to_write(|reply| Job::ChangeHandle(user, handles, now_ms, reply))
+            .await
+    }
+
+    async fn search(
+        &self,
+        prefix: String,
+        people: bool,
+        limit: usize,
+    ) -> Result<Vec<Subject>, StoreError> {
+        self.read(move |engine, _| reads::search(engine, &prefix, people, limit))
+            .await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         self.read_row(tables::USER, *id.as_bytes(), move |row| {
             values::read_user(id, row)
@@ -915,7 +937,11 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             let Some(row) = engine.get(tables::HANDLE, handle.as_str().as_bytes())? else {
                 return Ok(None);
             };
-            let id = values::read_handle(&row)?.user;
+            let row = values::read_handle(&row)?;
+            if row.freed_ms > 0 {
+                return Ok(None);
+            }
+            let id = row.user;
             let Some(row) = engine.get(tables::USER, id.as_bytes())? else {
                 return Ok(None);
             };

@@ -65,6 +65,8 @@ pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
 pub(super) const CONTACT: Table = Table::new(0x2D, "contact");
 /// What users decide about themselves.
 pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
+/// Users and conversations by the words that they are found by.
+pub(super) const SEARCH: Table = Table::new(0x2F, "search");
 /// Invitations of conversations.
 pub(super) const INVITATION: Table = Table::new(0x30, "invitation");
 /// Requests to join.
@@ -122,6 +124,7 @@ pub(super) const ALL: &[Table] = &[
     CHANGED,
     CONTACT,
     PROFILE,
+    SEARCH,
     INVITATION,
     JOIN_REQUEST,
     REPORT,

@@ -698,7 +698,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125, 24, 25, 26, 27, 28, 29"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125, 24, 25, 26, 27, 28, 29, 73, 74, 75, 76, 126, 140"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -848,6 +848,24 @@ pub mod rpc_request {
         /// Of `sync.changes`.
         #[prost(message, tag = "100")]
         SyncChanges(super::SyncChanges),
+        /// Of `me.handle`.
+        #[prost(message, tag = "73")]
+        MeHandle(super::MeHandle),
+        /// Of `me.devices`.
+        #[prost(message, tag = "74")]
+        MeDevices(super::MeDevices),
+        /// Of `me.revoke`.
+        #[prost(message, tag = "75")]
+        MeRevoke(super::MeRevoke),
+        /// Of `me.delete`.
+        #[prost(message, tag = "76")]
+        MeDelete(super::MeDelete),
+        /// Of `people.get`.
+        #[prost(message, tag = "126")]
+        PeopleGet(super::PeopleGet),
+        /// Of `search.users`.
+        #[prost(message, tag = "140")]
+        SearchUsers(super::SearchUsers),
         /// Of `conv.trim`.
         #[prost(message, tag = "200")]
         ConvTrim(super::ConvTrim),
@@ -886,7 +904,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60, 61, 62, 63, 36, 37"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60, 61, 62, 63, 36, 37, 42, 43, 44, 45"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -913,7 +931,7 @@ pub mod rpc_reply {
         /// Of `msg.status`.
         #[prost(message, tag = "6")]
         Status(super::MessageStatus),
-        /// Of `me.get` and `me.set`.
+        /// Of `me.get`, `me.set` and `me.handle`.
         #[prost(message, tag = "7")]
         Me(super::Me),
         /// Of `sync.changes`.
@@ -967,6 +985,18 @@ pub mod rpc_reply {
         /// Of `people.list` and `people.blocks`.
         #[prost(message, tag = "41")]
         Contacts(super::Acquaintances),
+        /// Of `people.get`.
+        #[prost(message, tag = "42")]
+        Person(super::Person),
+        /// Of `search.users`.
+        #[prost(message, tag = "43")]
+        Users(super::Users),
+        /// Of `me.devices` and `me.revoke`.
+        #[prost(message, tag = "44")]
+        Devices(super::Devices),
+        /// Of `me.delete`.
+        #[prost(message, tag = "45")]
+        Done(super::Done),
         /// Of `msg.mentions`.
         #[prost(message, tag = "60")]
         Mentions(super::MentionsPage),
@@ -1935,7 +1965,7 @@ pub struct MsgUnschedule {
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MeGet {}
-/// `me.set`: changes the profile of the caller. The reply is a `Me`.
+/// `me.set`: changes the profile of the caller: what is given. The reply is a `Me`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1944,7 +1974,183 @@ pub struct MeSet {
     #[prost(string, optional, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub name: ::core::option::Option<::prost::alloc::string::String>,
+    /// A line about the caller, at most 256 bytes.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub status: ::core::option::Option<::prost::alloc::string::String>,
+    /// Where the photo is, at most 512 bytes.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::core::option::Option<::prost::alloc::string::String>,
+    /// A language tag such as `de-AT`.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub locale: ::core::option::Option<::prost::alloc::string::String>,
+    /// Words by which the caller wants to be found, with spaces between them: at most 16, of 32 bytes each.
+    #[prost(string, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::core::option::Option<::prost::alloc::string::String>,
 }
+/// `me.handle`: another handle for the caller, who logs in with it from then on. The reply is a `Me`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeHandle {
+    /// The new one.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+}
+/// `me.devices`: the devices of the caller. The reply is a `Devices`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeDevices {}
+/// `me.revoke`: ends another device of the caller: its connection, session, cursors and token. The reply is a `Devices`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeRevoke {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub device: ::prost::alloc::string::String,
+}
+/// `me.delete`: the end of the account; what was written stays. The connections are closed, the reply, a `Done`, may be lost.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeDelete {
+    /// Needed of who has one; others must have logged in within the last 5 minutes.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub password: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `people.get`: what the caller may see of a user. The reply is a `Person`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleGet {
+    /// A user.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+}
+/// `search.users`: finds users by handle, name and tags. The reply is a `Users`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SearchUsers {
+    /// Beginnings of words, one of at least 3 characters; or `@` and the exact handle.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub q: ::prost::alloc::string::String,
+    /// At most 20, as if it is missing.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// What the caller may see of a user.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Person {
+    /// Who.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uid: ::prost::alloc::string::String,
+    /// The handle now.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+    /// The name that people are shown.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub name: ::prost::alloc::string::String,
+    /// How the caller calls this contact.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub called: ::prost::alloc::string::String,
+    /// Is a contact of the caller.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub contact: bool,
+    /// Is blocked by the caller.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub blocked: bool,
+    /// A line about the user.
+    #[prost(string, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub status: ::prost::alloc::string::String,
+    /// Where the photo is.
+    #[prost(string, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::prost::alloc::string::String,
+    /// Words by which the user wants to be found.
+    #[prost(string, repeated, tag = "9")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Is no more.
+    #[prost(bool, tag = "10")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub deleted: bool,
+}
+/// Users who were found.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Users {
+    /// At most 20.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub users: ::prost::alloc::vec::Vec<User>,
+}
+/// The devices of a user.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Devices {
+    /// In the order of their ids.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub devices: ::prost::alloc::vec::Vec<Device>,
+}
+/// One device.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Device {
+    /// Its id, for `me.revoke`.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub id: ::prost::alloc::string::String,
+    /// Its MQTT Client Identifier.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub client_id: ::prost::alloc::string::String,
+    /// When it came first, in ms since 1970.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub first_seen: u64,
+    /// When it was connected last, in ms since 1970.
+    #[prost(uint64, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub last_seen: u64,
+    /// It is connected.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub connected: bool,
+    /// It is the one that asks.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub current: bool,
+}
+/// It is done.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Done {}
 /// `me.privacy`: changes who may see what of the caller: what is given. The reply is a `Privacy`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1958,6 +2164,14 @@ pub struct MePrivacy {
     #[prost(message, optional, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub last_seen: ::core::option::Option<Audience>,
+    /// Status, photo and tags.
+    #[prost(message, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub profile: ::core::option::Option<Audience>,
+    /// Found by the beginning of a word; otherwise by the exact handle only.
+    #[prost(bool, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub search: ::core::option::Option<bool>,
 }
 /// Who may see what of the caller.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1972,6 +2186,14 @@ pub struct Privacy {
     #[prost(message, optional, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub last_seen: ::core::option::Option<Audience>,
+    /// Status, photo and tags.
+    #[prost(message, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub profile: ::core::option::Option<Audience>,
+    /// Found by the beginning of a word; otherwise by the exact handle only.
+    #[prost(bool, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub search: bool,
 }
 /// Who may see something.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2828,4 +3050,20 @@ pub struct Me {
     #[prost(uint64, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub unread: u64,
+    /// A line about the caller.
+    #[prost(string, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub status: ::prost::alloc::string::String,
+    /// Where the photo is.
+    #[prost(string, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::prost::alloc::string::String,
+    /// A language tag; nobody else sees it.
+    #[prost(string, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub locale: ::prost::alloc::string::String,
+    /// Words by which the caller wants to be found.
+    #[prost(string, repeated, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

@@ -33,6 +33,7 @@ mod operation;
 mod people;
 mod persistence;
 mod presence;
+mod profiles;
 mod protobuf;
 mod rates;
 mod refusals;

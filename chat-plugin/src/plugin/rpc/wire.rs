@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use proto::ids::{ConversationId, Handle, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, Seq, UserId};
 use proto::quote::quoted;
 use proto::topics::{Target, TopicError};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use crate::domain::account::Preferences;
 use crate::domain::conversation::{HistoryPolicy, Settings};
 use crate::domain::member::Role;
-use crate::domain::profile::Circle;
+use crate::domain::profile::{Circle, Profile};
 use crate::domain::rights::Rights;
-use crate::names::Profile;
+use crate::names;
 use crate::service::Placed;
 use crate::service::history::Overview;
 
@@ -160,7 +160,12 @@ pub(super) struct AskStatus {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetMe {
-    pub(super) name: String,
+    pub(super) name: Option<String>,
+    pub(super) status: Option<String>,
+    pub(super) photo: Option<String>,
+    pub(super) locale: Option<String>,
+    /// Words with spaces between them.
+    pub(super) tags: Option<String>,
 }
 
 /// Who may see something, as a request says it.
@@ -177,6 +182,8 @@ pub(super) struct AudienceAsked {
 pub(super) struct SetPrivacy {
     pub(super) presence: Option<AudienceAsked>,
     pub(super) last_seen: Option<AudienceAsked>,
+    pub(super) profile: Option<AudienceAsked>,
+    pub(super) search: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -276,7 +283,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    pub(super) fn new(uid: UserId, profile: Option<Profile>) -> Self {
+    pub(super) fn new(uid: UserId, profile: Option<names::Profile>) -> Self {
         let (handle, name) = profile
             .map(|profile| (profile.handle, profile.name))
             .unzip();
@@ -417,8 +424,94 @@ pub(super) struct Me {
     pub(super) uid: UserId,
     pub(super) handle: Handle,
     pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) profile: Shown,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) locale: String,
     pub(super) unread: u64,
 }
+
+/// What of a profile others may see.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) status: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) photo: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tags: Vec<String>,
+}
+
+impl From<Profile> for Shown {
+    fn from(profile: Profile) -> Self {
+        Self {
+            status: profile.status,
+            photo: profile.photo,
+            tags: profile.tags,
+        }
+    }
+}
+
+/// A user as the caller may see him.
+#[derive(Serialize)]
+pub(super) struct PersonShown {
+    #[serde(flatten)]
+    pub(super) person: Person,
+    #[serde(flatten)]
+    pub(super) profile: Shown,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) deleted: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetHandle {
+    pub(super) handle: Handle,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revoke {
+    pub(super) device: DeviceId,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteMe {
+    pub(super) password: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Search {
+    pub(super) q: String,
+    pub(super) limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Users {
+    pub(super) users: Vec<Named>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Devices {
+    pub(super) devices: Vec<ListedDevice>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ListedDevice {
+    pub(super) id: DeviceId,
+    pub(super) client_id: String,
+    pub(super) first_seen: u64,
+    pub(super) last_seen: u64,
+    pub(super) connected: bool,
+    /// The one that asks.
+    pub(super) current: bool,
+}
+
+/// It is done.
+#[derive(Serialize)]
+pub(super) struct Done {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

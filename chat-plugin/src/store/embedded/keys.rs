@@ -81,6 +81,11 @@ pub(super) fn read_subject(bytes: &[u8]) -> Option<Subject> {
     }
 }
 
+/// `word… 0 subject[17]`: table search. A word has no zero.
+pub(super) fn search(word: &str, about: Subject) -> Vec<u8> {
+    [word.as_bytes(), &[0], &subject(about)].concat()
+}
+
 /// `uid[16] subject[17]`: table changed.
 pub(super) fn changed(user: UserId, about: Subject) -> [u8; 33] {
     join(&[user.as_bytes(), &subject(about)])

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use proto::ids::{ConversationId, DeviceId, InvitationId, MessageId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
@@ -42,6 +42,7 @@ pub(super) enum Job {
     ReplaceProfile(UserId, Box<(Profile, Profile)>, Reply<bool>),
     PutPresence(Vec<PresenceChange>, Reply<()>),
     ChangeContact((UserId, UserId), ContactChange, u64, Reply<bool>),
+    ChangeHandle(UserId, Box<(Handle, Handle)>, u64, Reply<bool>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
     PutInvitation(Box<Invitation>, [u8; 16], Reply<bool>),
@@ -81,6 +82,7 @@ impl Job {
             | Self::RevokeInvitation(_, _, reply)
             | Self::DropJoinRequest(_, _, _, reply)
             | Self::ChangeContact(_, _, _, reply)
+            | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)

@@ -371,6 +371,8 @@ pub(super) fn write_device(device: &Device) -> Vec<u8> {
     time(&mut out, device.last_seen_ms);
     long(&mut out, device.account);
     text(&mut out, &device.client_id);
+    time(&mut out, device.first_seen_ms);
+    text(&mut out, device.token.as_deref().unwrap_or_default());
     let count = u16::try_from(device.subscriptions.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&count.to_be_bytes());
     for subscription in device.subscriptions.iter().take(usize::from(count)) {
@@ -952,6 +954,9 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
     let last_seen_ms = reader.time()?;
     let account = reader.long()?;
     let client_id = reader.text()?.to_owned();
+    let first_seen_ms = reader.time()?;
+    let token = Some(reader.text()?).filter(|id| !id.is_empty());
+    let token = token.map(str::to_owned);
     let count = reader.short()?;
     let mut subscriptions = Vec::new();
     for _ in 0..count {
@@ -980,6 +985,8 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
         connected: flags & 2 != 0,
         receipts_ms,
         account,
+        first_seen_ms,
+        token,
         last_seen_ms,
     })
 }
@@ -1133,6 +1140,8 @@ mod tests {
             connected: true,
             receipts_ms: 4,
             account: 6,
+            first_seen_ms: 9,
+            token: Some("t1".to_owned()),
             last_seen_ms: 5,
         }
     }

@@ -11,6 +11,7 @@ mod control;
 mod joining;
 mod purge;
 mod scheduled;
+mod search;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -276,8 +277,8 @@ impl<K: KvEngine> Writer<K> {
                 });
             }
             Job::PutDevice(device, inflight, durability, reply) => {
-                self.put_device(&device, inflight.as_deref());
-                self.answer(Ok(()), reply, durability, |reply, ()| Done::Unit(reply));
+                let result = self.put_device(&device, inflight.as_deref());
+                self.answer(result, reply, durability, |reply, ()| Done::Unit(reply));
             }
             Job::TakeInflight(device, reply) => {
                 let inflight = self.take_inflight(device);
@@ -337,6 +338,10 @@ impl<K: KvEngine> Writer<K> {
             }
             Job::ChangeContact(pair, change, now_ms, reply) => {
                 let has_changed = self.change_contact(pair, &change, now_ms);
+                self.answer(has_changed, reply, Durability::Durable, Done::Flag);
+            }
+            Job::ChangeHandle(user, handles, now_ms, reply) => {
+                let has_changed = self.change_handle(user, &handles, now_ms);
                 self.answer(has_changed, reply, Durability::Durable, Done::Flag);
             }
             Job::PutToken(token, reply) => {

@@ -296,6 +296,8 @@ pub(super) fn device(user: u8, number: u8) -> Device {
         connected: false,
         receipts_ms: 10,
         account: 3,
+        first_seen_ms: 9,
+        token: None,
         last_seen_ms: 12,
     }
 }

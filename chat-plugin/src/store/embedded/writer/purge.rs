@@ -175,10 +175,10 @@ impl<K: KvEngine> Writer<K> {
         failed.map(|()| seqs)
     }
 
-    /// What a user told of himself goes: profile, presence, scheduled messages, the words of reports. Says how many reports there were.
+    /// What a user told of himself goes: profile (but for the privacy of who stays), presence, scheduled messages, the words of reports. Says how many reports there were.
     pub(super) fn forget_user(&mut self, user: UserId) -> Result<usize, StoreError> {
         self.commit_so_far()?;
-        self.remove(tables::PROFILE, user.as_bytes());
+        self.forget_profile(user)?;
         self.remove(tables::PRESENCE, user.as_bytes());
         self.remove_all_scheduled(user)?;
         let mut reports = Vec::new();
