@@ -15,7 +15,7 @@ mod rpc;
 mod subscribe;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -47,6 +47,7 @@ use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::user::User;
+use crate::filter::ContentFilter;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
@@ -144,6 +145,7 @@ impl ChatPlugin {
             names,
             delivery: Arc::clone(&delivery),
             invitations: Invitations::new(&config),
+            filter: OnceLock::new(),
             conversation_rates: Buckets::new(
                 Rate::per_s(
                     config.conversation_messages_per_s,
@@ -176,6 +178,13 @@ impl ChatPlugin {
         });
         plugin.start();
         plugin
+    }
+
+    /// Messages are shown to this filter from now on. Called once, before anybody connects.
+    pub fn set_filter(&self, filter: Arc<dyn ContentFilter>) {
+        if self.service.filter.set(filter).is_err() {
+            tracing::error!("there is a content filter already");
+        }
     }
 
     /// Counters of the chat.

@@ -221,7 +221,7 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         UserReactions MsgMentions MentionsPage PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks
         Acquaintance Acquaintances MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList
         HistoryPage MessageStatus MemberStatus Me
-        ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased
+        ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased ModHeld HeldPage HeldMessage ModDecide
     );
     let named = messages.keys().map(String::as_str);
     let missing: Vec<_> = named

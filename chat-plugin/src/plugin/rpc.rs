@@ -8,6 +8,7 @@
 mod contacts;
 mod groups;
 mod messages;
+mod moderation;
 mod people;
 mod purges;
 mod reading;
@@ -207,6 +208,9 @@ impl ChatPlugin {
             "conv.settings" => raw(self.conv_settings(peer, request, self.parse(payload)?)).await,
             "conv.trim" => raw(self.conv_trim(peer, request, self.parse(payload)?)).await,
             "mod.purge_user" => raw(self.mod_purge_user(peer, request, self.parse(payload)?)).await,
+            "mod.held" => raw(self.mod_held(peer, self.parse(payload)?)).await,
+            "mod.approve" => raw(self.mod_approve(peer, self.parse(payload)?)).await,
+            "mod.reject" => raw(self.mod_reject(peer, self.parse(payload)?)).await,
             "me.export" => raw(self.me_export(peer, self.parse(payload)?)).await,
             "me.erase" => raw(self.me_erase(peer, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,

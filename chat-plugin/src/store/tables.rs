@@ -74,6 +74,9 @@ pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_coun
 /// Up to where retention has looked.
 pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 
+/// Messages that wait for a moderator's decision.
+pub(super) const HELD: Table = Table::new(0x37, "held");
+
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
     META,
@@ -111,4 +114,5 @@ pub(super) const ALL: &[Table] = &[
     PRESENCE,
     CONVERSATION_COUNT,
     TRIMMED,
+    HELD,
 ];

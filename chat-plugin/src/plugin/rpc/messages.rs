@@ -174,6 +174,14 @@ impl ChatPlugin {
                 let before = self.service.stored_before(peer.actor, &asked.cid, &message);
                 return before.await?.map(Changed::from).ok_or(refusal);
             }
+            Err(Refusal::Held(cid)) => {
+                return Ok(Changed {
+                    cid,
+                    seq: None,
+                    dup: false,
+                    held: true,
+                });
+            }
             Err(refusal) => return Err(refusal),
         };
         let mut results = self.service.append(peer.actor, vec![judged]).await;
@@ -360,6 +368,7 @@ fn acted(acting: &Acting, place: Option<Placed>) -> Changed {
             cid: acting.conversation,
             seq: None,
             dup: false,
+            held: false,
         },
         Changed::from,
     )

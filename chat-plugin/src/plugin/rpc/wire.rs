@@ -221,6 +221,9 @@ pub(super) struct Changed {
     pub(super) seq: Option<Seq>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) dup: bool,
+    /// It waits for a moderator.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) held: bool,
 }
 
 impl From<Placed> for Changed {
@@ -229,6 +232,7 @@ impl From<Placed> for Changed {
             cid: place.conversation,
             seq: Some(place.seq),
             dup: place.duplicate,
+            held: false,
         }
     }
 }
