@@ -16,7 +16,7 @@ struct World {
     server: Server,
     clients: Vec<(&'static str, Client)>,
     cid: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -43,7 +43,7 @@ impl World {
             server,
             clients,
             cid,
-            _folder: folder,
+            folder: folder,
         }
     }
 
@@ -53,7 +53,7 @@ impl World {
     }
 
     fn words(&self) -> std::path::PathBuf {
-        self._folder.path().join("words")
+        self.folder.path().join("words")
     }
 
     /// The error that is told, if any.
