@@ -82,6 +82,12 @@ pub struct Config {
     pub user_invitations_per_min: u32,
     /// How many of them at once.
     pub user_invitations_burst: u32,
+    /// Looks at codes of invitations, joinings and requests to join, per minute of one user; 0: no limit.
+    pub user_joins_per_min: u32,
+    /// How many of them at once.
+    pub user_joins_burst: u32,
+    /// Requests to join that may wait in one conversation.
+    pub join_requests_max: u32,
     /// Conversations, and names of users, kept in memory beside those in use.
     pub conversation_cache_max: u32,
     /// Newest entries of a conversation kept in memory for live delivery.
@@ -133,6 +139,9 @@ impl Default for Config {
             conversation_messages_burst: 0,
             user_invitations_per_min: 30,
             user_invitations_burst: 200,
+            user_joins_per_min: 10,
+            user_joins_burst: 50,
+            join_requests_max: 256,
             conversation_cache_max: 10_000,
             ring_entries_max: 64,
             ring_bytes_max: 131_072,
@@ -178,6 +187,8 @@ impl Config {
             ),
             ("rpc_pending_max", self.rpc_pending_max, 1, 65_535),
             ("history_limit_max", self.history_limit_max, 1, 100_000),
+            // They are counted by looking at them.
+            ("join_requests_max", self.join_requests_max, 0, 10_000),
             ("turn_entries", self.turn_entries, 1, 65_535),
             ("cursor_days", self.cursor_days, 1, 36_500),
             ("receipt_interval_ms", self.receipt_interval_ms, 1, 60_000),

@@ -53,7 +53,7 @@ use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
 use crate::rate::{Buckets, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
-use crate::service::invitations::Invitations;
+use crate::service::rates::UserRates;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 use crate::typing::{Typing, TypingLimits};
@@ -144,7 +144,7 @@ impl ChatPlugin {
             conversations,
             names,
             delivery: Arc::clone(&delivery),
-            invitations: Invitations::new(&config),
+            rates: UserRates::new(&config),
             filter: OnceLock::new(),
             conversation_rates: Buckets::new(
                 Rate::per_s(

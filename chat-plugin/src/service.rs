@@ -1,10 +1,12 @@
 //! The use cases of chat, one function each: domain and store, no MQTT.
 
 pub mod acts;
+pub mod bans;
 pub mod contacts;
 pub mod departure;
 pub mod history;
-pub(crate) mod invitations;
+pub mod inviting;
+pub mod joining;
 pub mod marks;
 pub mod membership;
 pub mod mentions;
@@ -12,7 +14,10 @@ pub mod moderation;
 pub mod people;
 pub(crate) mod privacy;
 pub mod purge;
+pub(crate) mod rates;
+pub mod roles;
 pub mod send;
+pub mod settings;
 pub mod sync;
 
 use std::borrow::Cow;
@@ -24,11 +29,12 @@ use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 use proto::payload::Mention;
 
-use self::invitations::Invitations;
+use self::rates::UserRates;
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
 use crate::domain::entry::BodyFormat;
+use crate::domain::permission::{Action, allows};
 use crate::filter::ContentFilter;
 use crate::names::Names;
 use crate::rate::{Buckets, take_all};
@@ -40,7 +46,7 @@ pub struct Service {
     pub(crate) conversations: Arc<Conversations>,
     pub(crate) names: Arc<Names>,
     pub(crate) delivery: Arc<Delivery>,
-    pub(crate) invitations: Invitations,
+    pub(crate) rates: UserRates,
     pub(crate) conversation_rates: Buckets<ConversationId>,
     pub(crate) filter: OnceLock<Arc<dyn ContentFilter>>,
     pub(crate) config: Config,
@@ -175,6 +181,17 @@ pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
 
 /// No conversation, or none for this user.
 const UNSEEN: Refusal = Refusal::NotFound(Cow::Borrowed("no such conversation"));
+
+/// May this member do this, in the conversation as it is now? Every action asks.
+pub(crate) fn permit(id: ConversationId, sight: &Sight, action: Action) -> Result<(), Refusal> {
+    if !allows(id.kind(), &sight.member, action) {
+        return Err(Refusal::Forbidden("your rights here do not allow this"));
+    }
+    if sight.closed && action.needs_open() {
+        return Err(Refusal::Forbidden("this conversation is closed"));
+    }
+    Ok(())
+}
 
 impl Service {
     /// One more message or act in a conversation, by somebody who may.

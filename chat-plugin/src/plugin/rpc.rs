@@ -7,6 +7,8 @@
 
 mod contacts;
 mod groups;
+mod joining;
+mod members;
 mod messages;
 mod moderation;
 mod people;
@@ -206,6 +208,20 @@ impl ChatPlugin {
             "conv.leave" => raw(self.conv_leave(peer, request, self.parse(payload)?)).await,
             "conv.role" => raw(self.conv_role(peer, request, self.parse(payload)?)).await,
             "conv.settings" => raw(self.conv_settings(peer, request, self.parse(payload)?)).await,
+            "conv.transfer" => raw(self.conv_transfer(peer, request, self.parse(payload)?)).await,
+            "conv.rights" => raw(self.conv_rights(peer, request, self.parse(payload)?)).await,
+            "conv.ban" => raw(self.conv_ban(peer, request, self.parse(payload)?)).await,
+            "conv.unban" => raw(self.conv_unban(peer, request, self.parse(payload)?)).await,
+            "conv.bans" => raw(self.conv_bans(peer, self.parse(payload)?)).await,
+            "conv.invite" => raw(self.conv_invite(peer, request, self.parse(payload)?)).await,
+            "conv.invitations" => raw(self.conv_invitations(peer, self.parse(payload)?)).await,
+            "conv.revoke" => raw(self.conv_revoke(peer, self.parse(payload)?)).await,
+            "conv.peek" => raw(self.conv_peek(peer, self.parse(payload)?)).await,
+            "conv.join" => raw(self.conv_join(peer, request, self.parse(payload)?)).await,
+            "conv.requests" => raw(self.conv_requests(peer, self.parse(payload)?)).await,
+            "conv.approve" => raw(self.conv_approve(peer, request, self.parse(payload)?)).await,
+            "conv.refuse" => raw(self.conv_refuse(peer, self.parse(payload)?)).await,
+            "conv.withdraw" => raw(self.conv_withdraw(peer, self.parse(payload)?)).await,
             "conv.trim" => raw(self.conv_trim(peer, request, self.parse(payload)?)).await,
             "mod.purge_user" => raw(self.mod_purge_user(peer, request, self.parse(payload)?)).await,
             "mod.held" => raw(self.mod_held(peer, self.parse(payload)?)).await,

@@ -5,9 +5,8 @@ use std::borrow::Cow;
 use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId};
 use proto::payload::EntryBody;
 
-use super::membership::permit;
 use super::send::placed;
-use super::{Actor, Placed, Refusal, Service};
+use super::{Actor, Placed, Refusal, Service, permit};
 use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind};
 use crate::domain::held::{Held, Holding};
 use crate::domain::permission::Action;
@@ -107,7 +106,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Refusal::NotFound`] if none is held under this id; why not otherwise.
-    pub async fn approve(
+    pub async fn approve_held(
         &self,
         actor: Actor,
         id: ConversationId,
@@ -142,7 +141,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Refusal::NotFound`] if none is held under this id; why not otherwise.
-    pub async fn reject(
+    pub async fn reject_held(
         &self,
         actor: Actor,
         id: ConversationId,
@@ -186,6 +185,7 @@ fn draft(held: Held, basis: Basis) -> Draft {
         mid: entry.mid,
         digest,
         ts_ms: crate::clock::now_ms(),
+        slow_ms: 0, // it waited long enough
         kind: entry.kind,
         format: entry.format,
         opaque: entry.opaque,

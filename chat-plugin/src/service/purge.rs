@@ -5,8 +5,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::acts::forgotten;
-use super::membership::{Proposal, Request, permit};
-use super::{Placed, Refusal, Service};
+use super::membership::{Proposal, Request};
+use super::{Placed, Refusal, Service, permit};
 use crate::domain::conversation::Conversation;
 use crate::domain::entry::EntryKind;
 use crate::domain::permission::Action;

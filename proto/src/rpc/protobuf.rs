@@ -33,6 +33,20 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ConvRole(params) => ("conv.role", json(params)),
         Params::ConvSettings(params) => ("conv.settings", json(params)),
         Params::ConvPrefs(params) => ("conv.prefs", json(params)),
+        Params::ConvTransfer(params) => ("conv.transfer", json(params)),
+        Params::ConvRights(params) => ("conv.rights", json(params)),
+        Params::ConvBan(params) => ("conv.ban", json(params)),
+        Params::ConvUnban(params) => ("conv.unban", json(params)),
+        Params::ConvBans(params) => ("conv.bans", json(params)),
+        Params::ConvInvite(params) => ("conv.invite", json(params)),
+        Params::ConvInvitations(params) => ("conv.invitations", json(params)),
+        Params::ConvRevoke(params) => ("conv.revoke", json(params)),
+        Params::ConvPeek(params) => ("conv.peek", json(params)),
+        Params::ConvJoin(params) => ("conv.join", json(params)),
+        Params::ConvRequests(params) => ("conv.requests", json(params)),
+        Params::ConvApprove(params) => ("conv.approve", json(params)),
+        Params::ConvRefuse(params) => ("conv.refuse", json(params)),
+        Params::ConvWithdraw(params) => ("conv.withdraw", json(params)),
         Params::MsgHistory(params) => ("msg.history", json(params)),
         Params::MsgStatus(params) => ("msg.status", json(params)),
         Params::MsgSend(params) => ("msg.send", json(params)),
@@ -80,9 +94,18 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
     let outcome = match method {
         "conv.create" | "conv.get" | "conv.prefs" => read(json).map(Outcome::Conversation),
         "conv.list" => read(json).map(Outcome::Conversations),
-        "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings" | "msg.send"
-        | "msg.edit" | "msg.delete" | "msg.react" | "msg.pin" | "msg.report" | "mod.approve"
-        | "mod.reject" => read(json).map(Outcome::Changed),
+        "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings"
+        | "conv.transfer" | "conv.rights" | "conv.ban" | "conv.unban" | "conv.revoke"
+        | "conv.approve" | "conv.refuse" | "conv.withdraw" | "msg.send" | "msg.edit"
+        | "msg.delete" | "msg.react" | "msg.pin" | "msg.report" | "mod.approve" | "mod.reject" => {
+            read(json).map(Outcome::Changed)
+        }
+        "conv.bans" => read(json).map(Outcome::Bans),
+        "conv.invite" => read(json).map(Outcome::Invitation),
+        "conv.invitations" => read(json).map(Outcome::Invitations),
+        "conv.peek" => read(json).map(Outcome::Glimpse),
+        "conv.join" => read(json).map(Outcome::Joined),
+        "conv.requests" => read(json).map(Outcome::Requests),
         "msg.status" => read(json).map(Outcome::Status),
         "msg.pins" => read(json).map(Outcome::Pins),
         "msg.reactions" => read(json).map(Outcome::Reactions),

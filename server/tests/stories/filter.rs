@@ -43,7 +43,7 @@ impl World {
             server,
             clients,
             cid,
-            folder: folder,
+            folder,
         }
     }
 

@@ -91,7 +91,7 @@ impl ChatPlugin {
         let cid = self.cid(peer, &asked.cid).await?;
         let from = self.service.member_of(peer.actor, cid, &asked.from.0);
         let held = (from.await?, &asked.mid);
-        let place = self.service.approve(peer.actor, cid, held).await?;
+        let place = self.service.approve_held(peer.actor, cid, held).await?;
         Ok(Changed::from(place))
     }
 
@@ -99,13 +99,8 @@ impl ChatPlugin {
         let cid = self.cid(peer, &asked.cid).await?;
         let from = self.service.member_of(peer.actor, cid, &asked.from.0);
         let held = (from.await?, &asked.mid);
-        self.service.reject(peer.actor, cid, held).await?;
-        Ok(Changed {
-            cid,
-            seq: None,
-            dup: false,
-            held: false,
-        })
+        self.service.reject_held(peer.actor, cid, held).await?;
+        Ok(Changed::without_entry(cid))
     }
 }
 

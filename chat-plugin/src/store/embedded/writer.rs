@@ -9,6 +9,7 @@ mod append;
 mod contacts;
 mod control;
 mod held;
+mod joining;
 mod purge;
 
 use std::collections::{HashMap, HashSet};
@@ -35,6 +36,7 @@ use super::{Opened, Shared};
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
 use crate::domain::held::Holding;
+use crate::domain::joining::Requested;
 use crate::domain::member::Member;
 use crate::domain::purge::Purged;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
@@ -127,6 +129,7 @@ enum Done {
     Number(Reply<u64>, u64),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
+    Requested(Reply<Requested>, Requested),
     Purged(Reply<Purged>, Purged),
     Holding(Reply<Holding>, Holding),
 }
@@ -140,6 +143,7 @@ impl Done {
             Self::Number(reply, number) => reply.send(result.map(|()| number)).is_err(),
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
             Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
+            Self::Requested(reply, requested) => reply.send(result.map(|()| requested)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Holding(reply, holding) => reply.send(result.map(|()| holding)).is_err(),
             Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
@@ -343,6 +347,22 @@ impl<K: KvEngine> Writer<K> {
             }
             Job::RemoveToken(user, id, reply) => {
                 let had = self.remove_token(user, &id);
+                self.answer(had, reply, Durability::Durable, Done::Flag);
+            }
+            Job::PutInvitation(invitation, hash, reply) => {
+                let had_room = self.put_invitation(*invitation, hash);
+                self.answer(had_room, reply, Durability::Durable, Done::Flag);
+            }
+            Job::RevokeInvitation(conversation, id, reply) => {
+                let had = self.revoke_invitation(conversation, id);
+                self.answer(had, reply, Durability::Durable, Done::Flag);
+            }
+            Job::AskToJoin(asked, reply) => {
+                let requested = self.ask_to_join(&asked);
+                self.answer(requested, reply, Durability::Durable, Done::Requested);
+            }
+            Job::DropJoinRequest(conversation, user, tell, reply) => {
+                let had = self.drop_join_request(conversation, user, &tell);
                 self.answer(had, reply, Durability::Durable, Done::Flag);
             }
             Job::Hide(place, user, ts_ms, reply) => {
