@@ -317,9 +317,15 @@ impl Live {
 
     /// An entry was stored here, and its sender is told: whoever asks from now on gets an answer that knows of it, though
     /// the feed may still be on its way.
-    pub(crate) fn stored(&self, seq: Seq, hidden_from: Option<UserId>, members_changed: bool) {
+    pub(crate) fn stored(
+        &self,
+        (seq, mseq, ts_ms): (Seq, u64, u64),
+        hidden_from: Option<UserId>,
+        members_changed: bool,
+    ) {
         let mut state = self.state();
         state.raise(seq, hidden_from);
+        state.count(mseq, ts_ms);
         if members_changed || state.conversation.is_none() {
             state.generation += 1;
         }
@@ -348,7 +354,7 @@ impl Live {
     }
 
     /// The next stretch of the log that this user may see, from `seq` on; and up to where it must be looked up what the user
-    /// sees of it, as something is hidden there, or happened after the user left.
+    /// sees of it, as something is hidden there, happened after the user left, or is of somebody who is blocked.
     pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<(Stretch, Seq)> {
         self.next_of(user, seq, Interval::visible)
     }
@@ -369,7 +375,7 @@ impl Live {
         let mut parts = member.intervals.iter().map(part);
         let mut next = parts.find(|part| seq <= part.to)?;
         next.from = next.from.max(seq);
-        let look_up = if next.to == Seq::MAX {
+        let look_up = if next.to == Seq::MAX && !marks.blocks {
             marks.hidden
         } else {
             next.to
@@ -526,10 +532,7 @@ impl Live {
             }
             return;
         };
-        if let Some(conversation) = &mut state.conversation {
-            conversation.mseq = conversation.mseq.max(line.entry.mseq);
-            conversation.ts_ms = conversation.ts_ms.max(line.entry.ts_ms);
-        }
+        state.count(line.entry.mseq, line.entry.ts_ms);
         state.pushed = commit;
         state.ring.push(line, limits);
     }
@@ -540,6 +543,14 @@ impl Live {
 }
 
 impl State {
+    /// There are so many messages, the last entry has this time.
+    fn count(&mut self, mseq: u64, ts_ms: u64) {
+        if let Some(conversation) = &mut self.conversation {
+            conversation.mseq = conversation.mseq.max(mseq);
+            conversation.ts_ms = conversation.ts_ms.max(ts_ms);
+        }
+    }
+
     /// An entry is stored, and hidden from a user in the same commit: nobody finds the one without the other.
     fn raise(&mut self, head: Seq, hidden_from: Option<UserId>) {
         self.head = self.head.max(head);

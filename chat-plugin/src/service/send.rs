@@ -350,16 +350,19 @@ impl Service {
 
     /// Who has an ack must find what it tells of: the feed may be behind.
     pub(super) fn follow_own(&self, draft: &Draft, outcome: Option<Outcome>) {
-        let (seq, hidden_from) = match outcome {
+        let (last, hidden_from) = match outcome {
             Some(Outcome::Stored {
-                seq, hidden_from, ..
-            }) => (seq, hidden_from),
-            Some(Outcome::Duplicate { seq, .. }) => (seq, None),
+                seq,
+                mseq,
+                ts_ms,
+                hidden_from,
+            }) => ((seq, mseq, ts_ms), hidden_from),
+            Some(Outcome::Duplicate { seq, ts_ms }) => ((seq, 0, ts_ms), None),
             _ => return,
         };
         if let Some(live) = self.conversations.in_memory(draft.conversation) {
             let members_changed = draft.basis != Basis::Create && !draft.changes.is_empty();
-            live.stored(seq, hidden_from, members_changed);
+            live.stored(last, hidden_from, members_changed);
         }
     }
 

@@ -28,6 +28,7 @@ mod kinds;
 mod login;
 mod membership;
 mod mentions;
+mod model;
 mod monitor;
 mod operation;
 mod people;

@@ -35,22 +35,25 @@ impl<K: KvEngine> Writer<K> {
             FIRST
         };
         for conversation in conversations {
-            let clean = self.clean(*conversation)?;
-            if clean.contains(&user) {
-                continue;
-            }
             let member = self.member(*conversation, user)?;
             if !member.is_some_and(|member| member.is_present()) {
                 continue; // what happens there is no business of those who left
             }
-            let key = keys::member(*conversation, user);
-            self.put(tables::CLEAN, &key, values::EMPTY.to_vec());
-            drop(clean); // so that it is changed in place
-            if let Some(mut clean) = self.cleans.get_mut(conversation) {
-                Arc::make_mut(&mut clean).insert(user);
-            }
+            self.make_clean(user, *conversation)?;
         }
         Ok(version)
+    }
+
+    /// A user becomes a member and is not to know of it: the next change is the first of which his devices are told.
+    pub(super) fn joined_unknowing(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<(), StoreError> {
+        if self.account_version(user)?.is_some() {
+            self.make_clean(user, conversation)?;
+        }
+        Ok(())
     }
 
     /// A conversation changed for all whose devices know it as it was, but for one who is not to know.
@@ -144,6 +147,19 @@ impl<K: KvEngine> Writer<K> {
             self.remove(tables::CHANGE, &key);
         }
         self.remove(tables::ACCOUNT, user.as_bytes());
+        Ok(())
+    }
+
+    fn make_clean(&mut self, user: UserId, conversation: ConversationId) -> Result<(), StoreError> {
+        let clean = self.clean(conversation)?;
+        if !clean.contains(&user) {
+            drop(clean); // so that it is changed in place
+            let key = keys::member(conversation, user);
+            self.put(tables::CLEAN, &key, values::EMPTY.to_vec());
+            if let Some(mut clean) = self.cleans.get_mut(&conversation) {
+                Arc::make_mut(&mut clean).insert(user);
+            }
+        }
         Ok(())
     }
 

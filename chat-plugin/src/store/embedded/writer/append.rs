@@ -214,7 +214,9 @@ impl<K: KvEngine> Writer<K> {
         hidden_from: Option<UserId>,
     ) -> Result<(), StoreError> {
         for (user, (_, moved)) in &place.members {
-            if *moved && hidden_from != Some(*user) {
+            if *moved && hidden_from == Some(*user) {
+                self.joined_unknowing(*user, conversation)?;
+            } else if *moved {
                 self.changed(*user, conversation.into())?;
             }
         }
