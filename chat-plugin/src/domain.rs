@@ -5,6 +5,7 @@ pub mod contact;
 pub mod conversation;
 pub mod device;
 pub mod entry;
+pub mod held;
 pub mod joining;
 pub mod member;
 pub mod overlay;

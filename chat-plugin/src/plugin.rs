@@ -52,6 +52,7 @@ use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::support::VISITOR_PREFIX;
 use crate::domain::user::User;
+use crate::filter::ContentFilter;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
@@ -156,6 +157,7 @@ impl ChatPlugin {
             names,
             delivery: Arc::clone(&delivery),
             rates: UserRates::new(&config),
+            filter: OnceLock::new(),
             conversation_rates: Buckets::new(
                 Rate::per_s(
                     config.conversation_messages_per_s,
@@ -195,6 +197,13 @@ impl ChatPlugin {
     /// Who ends the sessions of devices that are revoked, and of users who go. Before the broker serves.
     pub fn attach(&self, operator: Operator) {
         self.operator.get_or_init(|| operator);
+    }
+
+    /// Messages are shown to this filter from now on. Called once, before anybody connects.
+    pub fn set_filter(&self, filter: Arc<dyn ContentFilter>) {
+        if self.service.filter.set(filter).is_err() {
+            tracing::error!("there is a content filter already");
+        }
     }
 
     /// Counters of the chat.

@@ -10,6 +10,7 @@ pub mod joining;
 pub mod marks;
 pub mod membership;
 pub mod mentions;
+pub mod moderation;
 pub mod people;
 pub(crate) mod privacy;
 pub mod purge;
@@ -23,7 +24,7 @@ pub mod support;
 pub mod sync;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +38,7 @@ use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
 use crate::domain::entry::BodyFormat;
 use crate::domain::permission::{Action, allows};
+use crate::filter::ContentFilter;
 use crate::names::Names;
 use crate::rate::{Buckets, take_all};
 use crate::store::{ChatStore, StoreError};
@@ -49,6 +51,7 @@ pub struct Service {
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) rates: UserRates,
     pub(crate) conversation_rates: Buckets<ConversationId>,
+    pub(crate) filter: OnceLock<Arc<dyn ContentFilter>>,
     pub(crate) config: Config,
 }
 
@@ -84,6 +87,12 @@ pub enum Refusal {
     /// No such user, message, or conversation that this user can see.
     #[error("{0}")]
     NotFound(Cow<'static, str>),
+    /// The content filter refused it, and says why.
+    #[error("refused: {0}")]
+    Content(String),
+    /// Settled, but not refused: it waits for a moderator of this conversation.
+    #[error("it waits for a moderator")]
+    Held(ConversationId),
     /// Rate limit.
     #[error("too much at once; try again in {retry_ms} ms")]
     Rate {
@@ -120,7 +129,7 @@ impl Refusal {
     /// The name on the wire; [`Refusal::Store`] is never told on PUBACK.
     pub fn name(&self) -> ErrorName {
         match self {
-            Self::Forbidden(_) => ErrorName::Forbidden,
+            Self::Forbidden(_) | Self::Content(_) | Self::Held(_) => ErrorName::Forbidden,
             Self::NotFound(_) => ErrorName::NotFound,
             Self::Rate { .. } => ErrorName::Rate,
             Self::Limit(_) => ErrorName::Limit,

@@ -27,6 +27,7 @@ use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList}
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
@@ -195,6 +196,34 @@ pub trait ChatStore: Send + Sync + 'static {
 
     /// What a user told of himself goes: profile, presence, the words of reports. Says how many reports there were.
     async fn forget(&self, user: UserId) -> Result<usize, StoreError>;
+
+    /// Puts a message aside for a moderator to decide on: once for each message id of its sender, at most 1,000 in a
+    /// conversation, for 14 days.
+    async fn hold(&self, held: Held) -> Result<Holding, StoreError>;
+
+    /// Messages that are held in a conversation, in the order of senders and message ids, at most `limit` behind `after`.
+    async fn held(
+        &self,
+        conversation: ConversationId,
+        after: Option<(UserId, MessageId)>,
+        limit: usize,
+    ) -> Result<Vec<Held>, StoreError>;
+
+    /// One of them.
+    async fn held_message(
+        &self,
+        conversation: ConversationId,
+        from: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Held>, StoreError>;
+
+    /// Ends the holding of a message. Says whether it was held.
+    async fn end_hold(
+        &self,
+        conversation: ConversationId,
+        from: UserId,
+        mid: &MessageId,
+    ) -> Result<bool, StoreError>;
 
     /// Messages of one user that are there, as they are now: at most so many behind `after`, and at most so many bytes of
     /// bodies, but one; ascending.

@@ -288,6 +288,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::CheckConfig { config } => {
             let config = Config::read(config.as_deref(), &Overrides::default())?;
             acl::read(&config.server.acl_file)?;
+            crate::filter::build(&config.filter)?;
             let text =
                 toml::to_string(&config).map_err(|error| Failure::Usage(error.to_string()))?;
             print(&text)

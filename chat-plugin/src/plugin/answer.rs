@@ -53,6 +53,13 @@ pub(super) fn refused(refusal: &Refusal) -> Option<PublishAnswer> {
     if matches!(refusal, Refusal::Store(_)) {
         return None;
     }
+    if let Refusal::Held(conversation) = refusal {
+        let properties = vec![
+            pair("cid", conversation.to_string()),
+            pair("held", "1".into()),
+        ];
+        return Some(answer(ReasonCode::Success, None, properties));
+    }
     let mut user_properties = vec![pair("error", refusal.name().name().into())];
     if let Refusal::Rate { retry_ms } = refusal {
         user_properties.push(pair("retry_ms", retry_ms.to_string()));

@@ -314,6 +314,10 @@ impl ChatPlugin {
             }
             return;
         };
+        if let Refusal::Held(_) = refusal {
+            waiting.ticket.answer(answer);
+            return;
+        }
         tracing::debug!(user = %peer.actor.user, topic = %waiting.topic, error = %refusal.name(), "publish refused");
         self.metrics.refused(refusal.name());
         answer.notice = notice(peer, &waiting, refusal).map(Box::new);

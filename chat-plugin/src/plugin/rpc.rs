@@ -11,6 +11,7 @@ mod groups;
 mod joining;
 mod members;
 mod messages;
+mod moderation;
 mod people;
 mod purges;
 mod reading;
@@ -235,6 +236,9 @@ impl ChatPlugin {
             "case.visitor" => raw(self.case_visitor(peer, request, self.parse(payload)?)).await,
             "conv.trim" => raw(self.conv_trim(peer, request, self.parse(payload)?)).await,
             "mod.purge_user" => raw(self.mod_purge_user(peer, request, self.parse(payload)?)).await,
+            "mod.held" => raw(self.mod_held(peer, self.parse(payload)?)).await,
+            "mod.approve" => raw(self.mod_approve(peer, self.parse(payload)?)).await,
+            "mod.reject" => raw(self.mod_reject(peer, self.parse(payload)?)).await,
             "me.export" => raw(self.me_export(peer, self.parse(payload)?)).await,
             "me.erase" => raw(self.me_erase(peer, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,

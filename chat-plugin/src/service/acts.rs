@@ -347,6 +347,9 @@ impl Service {
             }
             let mut draft = draft(acting, &deed, (version, digest), &message);
             draft.peer = live.peer(acting.actor.user);
+            if deed.act == Act::Edit {
+                self.check_content(&draft).await?;
+            }
             let outcome = self.store.append(vec![draft.clone()]).await?.pop();
             if outcome == Some(Outcome::Refused(ActRefused::Unchanged)) {
                 return Ok(None);

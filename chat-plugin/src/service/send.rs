@@ -149,6 +149,7 @@ impl Service {
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,
         };
+        self.check_content(&draft).await?;
         Ok(Judged { draft, target })
     }
 

@@ -51,6 +51,7 @@ use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList}
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
@@ -523,6 +524,46 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
 
     async fn forget(&self, user: UserId) -> Result<usize, StoreError> {
         self.ask(|reply| Job::Forget(user, reply)).await
+    }
+
+    async fn hold(&self, held: Held) -> Result<Holding, StoreError> {
+        self.ask_to_write(|reply| Job::Hold(Box::new(held), reply))
+            .await
+    }
+
+    async fn held(
+        &self,
+        conversation: ConversationId,
+        after: Option<(UserId, MessageId)>,
+        limit: usize,
+    ) -> Result<Vec<Held>, StoreError> {
+        let after = after.map(|(from, mid)| keys::held(conversation, from, mid.as_str()));
+        self.read(move |engine, _| happened::held(engine, conversation, after.as_deref(), limit))
+            .await
+    }
+
+    async fn held_message(
+        &self,
+        conversation: ConversationId,
+        from: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Held>, StoreError> {
+        let key = keys::held(conversation, from, mid.as_str());
+        self.read_row(tables::HELD, key, move |row| {
+            values::read_held(conversation, row)
+        })
+        .await
+    }
+
+    async fn end_hold(
+        &self,
+        conversation: ConversationId,
+        from: UserId,
+        mid: &MessageId,
+    ) -> Result<bool, StoreError> {
+        let mid = mid.clone();
+        self.ask(|reply| Job::EndHold(conversation, from, mid, reply))
+            .await
     }
 
     async fn written(

@@ -90,6 +90,9 @@ pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 /// Scheduled messages by the time at which they are due.
 pub(super) const DUE: Table = Table::new(0x50, "due");
 
+/// Messages that wait for a moderator's decision.
+pub(super) const HELD: Table = Table::new(0x37, "held");
+
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
     META,
@@ -135,4 +138,5 @@ pub(super) const ALL: &[Table] = &[
     CASE,
     TRIMMED,
     DUE,
+    HELD,
 ];

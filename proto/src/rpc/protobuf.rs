@@ -81,6 +81,9 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ModPurgeUser(params) => ("mod.purge_user", json(params)),
         Params::MeExport(params) => ("me.export", json(params)),
         Params::MeErase(params) => ("me.erase", json(params)),
+        Params::ModHeld(params) => ("mod.held", json(params)),
+        Params::ModDecide(params) if method == "mod.reject" => ("mod.reject", json(params)),
+        Params::ModDecide(params) => ("mod.approve", json(params)),
         Params::PeopleAdd(params) => ("people.add", json(params)),
         Params::PeopleRemove(params) => ("people.remove", json(params)),
         Params::PeopleList(params) => ("people.list", json(params)),
@@ -112,7 +115,7 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         | "conv.transfer" | "conv.rights" | "conv.ban" | "conv.unban" | "conv.revoke"
         | "conv.approve" | "conv.refuse" | "conv.withdraw" | "case.claim" | "case.transfer"
         | "case.close" | "msg.send" | "msg.edit" | "msg.delete" | "msg.react" | "msg.pin"
-        | "msg.report" => read(json).map(Outcome::Changed),
+        | "msg.report" | "mod.approve" | "mod.reject" => read(json).map(Outcome::Changed),
         "case.queue" => read(json).map(Outcome::Cases),
         "case.visitor" => read(json).map(Outcome::Visitor),
         "conv.bans" => read(json).map(Outcome::Bans),
@@ -138,6 +141,7 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "conv.trim" | "mod.purge_user" => read(json).map(Outcome::Purged),
         "me.export" => read(json).map(Outcome::Export),
         "me.erase" => read(json).map(Outcome::Erased),
+        "mod.held" => read(json).map(Outcome::Held),
         "people.add" | "people.remove" | "people.block" | "people.unblock" => {
             read(json).map(Outcome::Contact)
         }

@@ -698,7 +698,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125, 24, 25, 26, 27, 28, 29, 73, 74, 75, 76, 126, 140"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125, 24, 25, 26, 27, 28, 29, 73, 74, 75, 76, 126, 140, 204, 205"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -878,6 +878,12 @@ pub mod rpc_request {
         /// Of `me.erase`.
         #[prost(message, tag = "203")]
         MeErase(super::MeErase),
+        /// Of `mod.held`.
+        #[prost(message, tag = "204")]
+        ModHeld(super::ModHeld),
+        /// Of `mod.approve` and `mod.reject`.
+        #[prost(message, tag = "205")]
+        ModDecide(super::ModDecide),
         /// Of `people.add`.
         #[prost(message, tag = "120")]
         PeopleAdd(super::PeopleAdd),
@@ -904,7 +910,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60, 61, 62, 63, 36, 37, 42, 43, 44, 45"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60, 61, 62, 63, 36, 37, 42, 43, 44, 45, 83"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -979,6 +985,9 @@ pub mod rpc_reply {
         /// Of `me.erase`.
         #[prost(message, tag = "82")]
         Erased(super::Erased),
+        /// Of `mod.held`.
+        #[prost(message, tag = "83")]
+        Held(super::HeldPage),
         /// Of `people.add`, `people.remove`, `people.block` and `people.unblock`.
         #[prost(message, tag = "40")]
         Contact(super::Acquaintance),
@@ -1822,6 +1831,90 @@ pub struct ModPurgeUser {
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: ::core::option::Option<u64>,
 }
+/// `mod.held`: messages that wait for a moderator. The reply is a `HeldPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModHeld {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 100; 50 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// A page of messages that are held.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeldPage {
+    /// In the order of senders and message ids.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub held: ::prost::alloc::vec::Vec<HeldMessage>,
+    /// There is another page, which begins here.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// A message that the content filter has held.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldMessage {
+    /// Who wrote it.
+    #[prost(message, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<User>,
+    /// Its message id.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+    /// When, in ms since 1970.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ts: u64,
+    /// The place of the message that it quotes.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reply_to: ::core::option::Option<u64>,
+    /// The place of the message that began its thread.
+    #[prost(uint64, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub thread: ::core::option::Option<u64>,
+    /// What people would be shown.
+    #[prost(string, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub text: ::prost::alloc::string::String,
+    /// Why it is held.
+    #[prost(string, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// `mod.approve`: lets a message that is held into the log. `mod.reject`: forgets it. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModDecide {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Who wrote it.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::prost::alloc::string::String,
+    /// Its message id.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+}
 /// What a purge came to.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -2346,6 +2439,10 @@ pub struct Changed {
     #[prost(uint64, optional, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub at: ::core::option::Option<u64>,
+    /// It is not stored yet: a moderator decides.
+    #[prost(bool, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub held: bool,
 }
 /// A conversation as the caller sees it.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -18,6 +18,7 @@ mod crash;
 mod delivery;
 mod departures;
 mod edges;
+mod filter;
 mod group;
 mod harness;
 mod hostile;

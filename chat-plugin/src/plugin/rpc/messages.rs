@@ -180,6 +180,14 @@ impl ChatPlugin {
                 let before = self.service.stored_before(peer.actor, &asked.cid, &message);
                 return before.await?.map(Changed::from).ok_or(refusal);
             }
+            Err(Refusal::Held(cid)) => {
+                return Ok(Changed {
+                    cid,
+                    seq: None,
+                    dup: false,
+                    held: true,
+                });
+            }
             Err(refusal) => return Err(refusal),
         };
         let mut results = self.service.append(peer.actor, vec![judged]).await;
@@ -370,6 +378,7 @@ fn acted(acting: &Acting, place: Option<Placed>) -> Changed {
             seq: None,
             dup: false,
             at: None,
+            held: false,
         },
         Changed::from,
     )

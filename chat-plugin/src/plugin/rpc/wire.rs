@@ -249,6 +249,9 @@ pub(super) struct Changed {
     /// When it will be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) at: Option<u64>,
+    /// It waits for a moderator.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) held: bool,
 }
 
 impl Changed {
@@ -259,6 +262,7 @@ impl Changed {
             seq: None,
             dup: false,
             at: None,
+            held: false,
         }
     }
 }
@@ -270,6 +274,7 @@ impl From<Placed> for Changed {
             seq: Some(place.seq),
             dup: place.duplicate,
             at: None,
+            held: false,
         }
     }
 }

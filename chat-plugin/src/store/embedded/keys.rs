@@ -164,6 +164,16 @@ pub(super) fn due(at_ms: u64, user: UserId, mid: &MessageId) -> Vec<u8> {
     [&short_time(at_ms)[..], &scheduled(user, mid)].concat()
 }
 
+/// `cid[17] uid[16] mid…`: table held.
+pub(super) fn held(conversation: ConversationId, from: UserId, mid: &str) -> Vec<u8> {
+    [
+        &cid(conversation),
+        from.as_bytes().as_slice(),
+        mid.as_bytes(),
+    ]
+    .concat()
+}
+
 /// `dev[16] cid[17]`: table cursor.
 pub(super) fn cursor(device: DeviceId, conversation: ConversationId) -> [u8; 33] {
     join(&[device.as_bytes(), &cid(conversation)])

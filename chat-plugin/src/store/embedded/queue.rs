@@ -13,6 +13,7 @@ use crate::domain::account::Preferences;
 use crate::domain::contact::ContactChange;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
+use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Invitation, Requested};
 use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
@@ -56,6 +57,8 @@ pub(super) enum Job {
     Report(Box<Report>, Reply<()>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
+    Hold(Box<Held>, Reply<Holding>),
+    EndHold(ConversationId, UserId, MessageId, Reply<bool>),
     Flush(Reply<()>),
     Maintain(u64, u64, Reply<()>),
     Close(Reply<()>),
@@ -74,8 +77,10 @@ impl Job {
             Self::Expire(_, reply) | Self::Forget(_, reply) => reply.send(Err(error)).is_err(),
             Self::Purge(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Schedule(_, _, reply) => reply.send(Err(error)).is_err(),
+            Self::Hold(_, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
             | Self::Reschedule(_, reply)
+            | Self::EndHold(_, _, _, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
             | Self::PutInvitation(_, _, reply)
@@ -110,6 +115,10 @@ impl Job {
             Self::HandOut(_, conversations, _) => Size {
                 items: conversations.len().max(1),
                 bytes: conversations.len().max(1) * ROW_BYTES,
+            },
+            Self::Hold(held, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + held.entry.body.len(),
             },
             Self::Settle(keys, _) => Size {
                 items: keys.len(),

@@ -13,6 +13,7 @@ use crate::domain::contact::{Contact, ContactCounts};
 use crate::domain::conversation::Settings;
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind, Mentioned};
+use crate::domain::held::Held;
 use crate::domain::member::{Interval, Marks, Member, Role};
 use crate::domain::overlay::{GoneReason, Overlay, Pin, Report};
 use crate::domain::presence::Standing;
@@ -246,6 +247,15 @@ pub(super) fn write_report(report: &Report) -> Vec<u8> {
     out.extend_from_slice(&keys::cid(report.conversation));
     long(&mut out, report.seq.get());
     text(&mut out, &report.text);
+    out
+}
+
+pub(super) fn write_held(held: &Held) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    time(&mut out, held.entry.ts_ms);
+    out.extend_from_slice(&held.digest);
+    text(&mut out, &held.reason);
+    write_entry(&mut out, &held.entry);
     out
 }
 
@@ -1010,6 +1020,21 @@ pub(super) fn read_inflight(value: &[u8]) -> Read<Vec<Inflight>> {
     Ok(inflight)
 }
 
+pub(super) fn read_held(conversation: ConversationId, value: &[u8]) -> Read<Held> {
+    let mut reader = Reader::new("held", value)?;
+    let (_, digest) = (reader.time()?, reader.array()?);
+    Ok(Held {
+        digest,
+        reason: reader.text()?.to_owned(),
+        entry: read_entry(conversation, Seq::ZERO, reader.rest)?,
+    })
+}
+
+/// When a message was held.
+pub(super) fn read_held_time(value: &[u8]) -> Read<u64> {
+    Reader::new("held", value)?.time()
+}
+
 pub(super) fn read_exchanged(value: &[u8]) -> Read<Exchanged> {
     let mut reader = Reader::new("exchange", value)?;
     let exchanged = Exchanged {
@@ -1313,6 +1338,8 @@ mod tests {
             let _ = read_emoji(&value);
             let _ = read_pin(Seq::new(1), &value);
             let _ = read_count(&value);
+            let _ = read_held(group(), &value);
+            let _ = read_held_time(&value);
         }
     }
 }

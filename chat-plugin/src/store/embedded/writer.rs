@@ -8,6 +8,7 @@ mod acts;
 mod append;
 mod contacts;
 mod control;
+mod held;
 mod joining;
 mod purge;
 mod scheduled;
@@ -36,6 +37,7 @@ use super::values::{self, First};
 use super::{Opened, Shared};
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
+use crate::domain::held::Holding;
 use crate::domain::joining::Requested;
 use crate::domain::member::Member;
 use crate::domain::purge::Purged;
@@ -133,6 +135,7 @@ enum Done {
     Place(Reply<Option<Place>>, Option<Place>),
     Requested(Reply<Requested>, Requested),
     Purged(Reply<Purged>, Purged),
+    Holding(Reply<Holding>, Holding),
 }
 
 impl Done {
@@ -147,6 +150,7 @@ impl Done {
             Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
             Self::Requested(reply, requested) => reply.send(result.map(|()| requested)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
+            Self::Holding(reply, holding) => reply.send(result.map(|()| holding)).is_err(),
             Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
@@ -389,6 +393,14 @@ impl<K: KvEngine> Writer<K> {
             Job::Purge(conversation, purge, reply) => {
                 let purged = self.purge(conversation, *purge);
                 self.answer(purged, reply, Durability::Durable, Done::Purged);
+            }
+            Job::Hold(held, reply) => {
+                let holding = self.hold(&held);
+                self.answer(holding, reply, Durability::Durable, Done::Holding);
+            }
+            Job::EndHold(conversation, from, mid, reply) => {
+                let was_held = self.end_hold(conversation, from, &mid);
+                self.answer(was_held, reply, Durability::Durable, Done::Flag);
             }
             Job::Forget(user, reply) => {
                 let reports = self.forget_user(user);

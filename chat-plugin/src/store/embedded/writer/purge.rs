@@ -47,6 +47,11 @@ impl<K: KvEngine> Writer<K> {
         };
         let seqs = self.seqs(table, KeyRange::closed(&first, &last))?;
         let is_all = seqs.len() < LOOKED_AT_MAX;
+        if let Purge::Traces { of, from } = purge
+            && from == Seq::ZERO
+        {
+            self.end_holds_of(conversation, of)?;
+        }
         let mut purged = Purged::default();
         let mut changed = Vec::new();
         let mut last = None;
