@@ -10,8 +10,8 @@ use super::mosquitto::MosquittoHash;
 use super::tokens::{self, PREFIX};
 use super::{Accounts, PASSWORD_BYTES_MAX, UserChange, UserEvent};
 use crate::clock;
-use crate::domain::support::VISITOR_PREFIX;
 use crate::domain::device::Device;
+use crate::domain::support::VISITOR_PREFIX;
 use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::{ChatStore, StoreError};
 

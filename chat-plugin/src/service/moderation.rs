@@ -194,6 +194,7 @@ fn draft(held: Held, basis: Basis) -> Draft {
         thread: entry.thread,
         expires_ms: entry.expires_ms,
         mentions: entry.mentions,
+        scheduled: None,
         act: None,
         exchange: None,
         changes: Vec::new(),

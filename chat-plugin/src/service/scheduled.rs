@@ -75,7 +75,9 @@ impl Service {
             target => target,
         };
         let (reply_to, thread, ttl_s) = (message.reply_to, message.thread, message.ttl_s);
-        let draft = self.judge(actor, target.clone(), message).await?.draft;
+        // What it says is looked at when it is sent: words may be added until then.
+        let judged = self.judge_sender(actor, target.clone(), message).await?;
+        let draft = judged.draft;
         let scheduled = Scheduled {
             user: actor.user,
             device: actor.device,
@@ -189,6 +191,10 @@ impl Service {
         for scheduled in by_user.into_values() {
             for (scheduled, refusal) in self.send_of(scheduled).await? {
                 let mut after = scheduled.clone();
+                if let Refusal::Held(_) = refusal {
+                    self.store.reschedule(scheduled, None).await?; // it waits for a moderator now
+                    continue;
+                }
                 if let Refusal::Rate { retry_ms } = refusal {
                     // Put off, so that others are not kept waiting behind it.
                     after.at_ms = crate::clock::now_ms().saturating_add(retry_ms.max(PAUSE_MIN_MS));

@@ -90,11 +90,23 @@ impl Message {
 }
 
 impl Service {
-    /// Judges a message: may this user send it there?
+    /// Judges a message: may this user send it there, and may it be said?
     ///
     /// # Errors
     /// Why not.
     pub async fn judge(
+        &self,
+        actor: Actor,
+        target: Target,
+        message: Message,
+    ) -> Result<Judged, Refusal> {
+        let judged = self.judge_sender(actor, target, message).await?;
+        self.check_content(&judged.draft).await?;
+        Ok(judged)
+    }
+
+    /// Judges a message, but for what it says.
+    pub(super) async fn judge_sender(
         &self,
         actor: Actor,
         target: Target,
@@ -149,7 +161,6 @@ impl Service {
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,
         };
-        self.check_content(&draft).await?;
         Ok(Judged { draft, target })
     }
 

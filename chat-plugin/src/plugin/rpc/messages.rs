@@ -185,6 +185,7 @@ impl ChatPlugin {
                     cid,
                     seq: None,
                     dup: false,
+                    at: None,
                     held: true,
                 });
             }

@@ -117,6 +117,7 @@ impl From<Arranged> for Changed {
                 seq: None,
                 dup: duplicate,
                 at: Some(at_ms),
+                held: false,
             },
         }
     }
