@@ -152,7 +152,7 @@ impl Client {
             topic: topic.into(),
             packet_id: Some(FIRST_ID),
             payload,
-            properties: PublishProperties::default(),
+            properties: PublishProperties::default().into(),
         }));
         loop {
             match self.answer().await? {

@@ -212,7 +212,7 @@ fn publish(topic: &str, packet_id: u16, payload: Bytes) -> Packet {
         topic: topic.into(),
         packet_id: PacketId::new(packet_id),
         payload,
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
     })
 }
 

@@ -102,7 +102,7 @@ impl Template {
             topic: topic.into(),
             packet_id,
             payload: Bytes::from(vec![b'x'; payload_bytes]),
-            properties: PublishProperties::default(),
+            properties: PublishProperties::default().into(),
         };
         let mut bytes = BytesMut::new();
         encode_publish(&publish, &PublishHead::of(&publish), version, &mut bytes);

@@ -115,7 +115,7 @@ async fn come_back(
         topic: topic.into(),
         packet_id: PacketId::new(2),
         payload: Bytes::from_static(b"back"),
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
     }));
     let (mut acknowledged, mut arrived) = (false, false);
     while !(acknowledged && arrived) {

@@ -450,7 +450,7 @@ fn delivery(reference: [u8; 32], qos: Qos, resend: Option<PacketId>, bytes: usiz
             topic: "plug/in".into(),
             packet_id: None,
             payload: Bytes::from(vec![b'x'; bytes]),
-            properties: PublishProperties::default(),
+            properties: PublishProperties::default().into(),
         }),
         qos,
         retain: false,

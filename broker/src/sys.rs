@@ -85,7 +85,7 @@ impl Statistics {
                 topic: format!("{ROOT}/broker/{name}").into(),
                 packet_id: None,
                 payload: value.into(),
-                properties: PublishProperties::default(),
+                properties: PublishProperties::default().into(),
             };
             self.server
                 .route(Arc::new(publish), &mut self.publisher, now);

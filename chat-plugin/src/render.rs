@@ -220,7 +220,8 @@ impl Line {
                 content_type: Some(ByteString::from_static(content_type)),
                 user_properties,
                 ..PublishProperties::default()
-            },
+            }
+.into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use bytestring::ByteString;
 
 use super::properties::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
-    PublishProperties, SubscribeProperties, WillProperties,
+    MaybeProperties, SubscribeProperties, WillProperties,
 };
 use super::reason::ReasonCode;
 
@@ -224,7 +224,7 @@ pub struct Publish {
     /// Any bytes.
     pub payload: Bytes,
     /// Empty in 3.1.1.
-    pub properties: PublishProperties,
+    pub properties: MaybeProperties,
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP (§3.4 to §3.7).

@@ -5,6 +5,8 @@
 //! writing are both made of that list. PUBLISH is not in it; only there do alias and identifiers differ from one receiver to
 //! the next.
 
+use std::ops::{Deref, DerefMut};
+
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -100,6 +102,57 @@ pub struct PublishProperties {
     pub subscription_identifiers: Vec<u32>,
     /// Media type of the payload.
     pub content_type: Option<ByteString>,
+}
+
+/// The properties of a PUBLISH, which take no room where there are none: most have none, and a PUBLISH is moved often.
+#[derive(Clone, Debug, Default)]
+pub struct MaybeProperties(Option<Box<PublishProperties>>);
+
+impl MaybeProperties {
+    /// To change what there is; reading goes by [`Deref`].
+    pub fn as_mut(&mut self) -> Option<&mut PublishProperties> {
+        self.0.as_deref_mut()
+    }
+}
+
+impl Deref for MaybeProperties {
+    type Target = PublishProperties;
+
+    fn deref(&self) -> &PublishProperties {
+        static NONE: PublishProperties = PublishProperties {
+            payload_format_indicator: None,
+            message_expiry_interval: None,
+            topic_alias: None,
+            response_topic: None,
+            correlation_data: None,
+            user_properties: Vec::new(),
+            subscription_identifiers: Vec::new(),
+            content_type: None,
+        };
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for MaybeProperties {
+    /// Makes room if there was none: to look whether there is something use [`Deref`].
+    fn deref_mut(&mut self) -> &mut PublishProperties {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl PartialEq for MaybeProperties {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for MaybeProperties {}
+
+impl From<PublishProperties> for MaybeProperties {
+    fn from(properties: PublishProperties) -> Self {
+        let has_any = properties != PublishProperties::default();
+        Self(has_any.then(|| Box::new(properties)))
+    }
 }
 
 /// Properties of CONNECT (§3.1.2.11).

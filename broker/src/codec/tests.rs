@@ -120,7 +120,8 @@ fn one_publish_goes_out_with_the_head_of_each_receiver() {
             subscription_identifiers: vec![3],
             content_type: Some("t".into()),
             ..PublishProperties::default()
-        },
+        }
+.into(),
     };
     let head = PublishHead {
         qos: Qos::AtLeastOnce,

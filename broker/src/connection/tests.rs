@@ -150,7 +150,7 @@ fn congest(journal: &Arc<Journal>, stop: &AtomicBool) {
         topic: "t".into(),
         packet_id: None,
         payload: vec![0; 20 * 1024 * 1024].into(),
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
     });
     while !stop.load(Ordering::Relaxed) {
         journal.open().push(Change::Message(MessageRow {

@@ -349,7 +349,7 @@ mod tests {
                 topic: topic.into(),
                 packet_id: None,
                 payload: Bytes::from_static(payload),
-                properties: PublishProperties::default(),
+                properties: PublishProperties::default().into(),
             }),
             expires_at: None,
             number: None,

@@ -21,7 +21,7 @@ fn publish(topic: &'static str, qos: Qos) -> Publish {
         topic: topic.into(),
         packet_id: None,
         payload: Bytes::from_static(b"hi"),
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
     }
 }
 

@@ -53,7 +53,8 @@ impl Session {
 
     /// Replaces an alias by its topic, or remembers it (MQTT 5.0 §3.3.2.3.4).
     fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), ProtocolError> {
-        let Some(alias) = publish.properties.topic_alias.take() else {
+        let properties = publish.properties.as_mut();
+        let Some(alias) = properties.and_then(|properties| properties.topic_alias.take()) else {
             return if publish.topic.is_empty() {
                 Err(ProtocolError::NoTopic)
             } else {

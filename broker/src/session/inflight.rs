@@ -542,7 +542,7 @@ mod tests {
                 topic: "t".into(),
                 packet_id: None,
                 payload: vec![0; bytes].into(),
-                properties: PublishProperties::default(),
+                properties: PublishProperties::default().into(),
             }),
             expires_at: None,
             qos: Qos::AtLeastOnce,

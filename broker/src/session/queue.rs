@@ -406,7 +406,7 @@ mod tests {
                 topic: "t".into(),
                 packet_id: None,
                 payload: Bytes::from_static(b"hi"),
-                properties: PublishProperties::default(),
+                properties: PublishProperties::default().into(),
             }),
             None,
         )

@@ -320,7 +320,7 @@ fn publish(topic: &'static str, qos: Qos, packet_id: Option<PacketId>, number: u
         topic: topic.into(),
         packet_id,
         payload: Bytes::copy_from_slice(&number.to_be_bytes()),
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
     }
 }
 

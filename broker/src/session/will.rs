@@ -24,7 +24,8 @@ pub(crate) fn into_publish(will: Will) -> Publish {
             user_properties: properties.user_properties,
             content_type: properties.content_type,
             ..PublishProperties::default()
-        },
+        }
+.into(),
     }
 }
 

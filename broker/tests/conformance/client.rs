@@ -305,7 +305,7 @@ pub(crate) fn message(topic: &'static str, qos: Qos, number: u16, payload: &str)
         topic: topic.into(),
         packet_id: PacketId::new(number),
         payload: Bytes::copy_from_slice(payload.as_bytes()),
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
     }
 }
 

@@ -572,7 +572,7 @@ pub(crate) fn delivery(number: u8, qos: Qos) -> Delivery {
             topic: "plug/in".into(),
             packet_id: None,
             payload: Bytes::from(vec![number]),
-            properties: PublishProperties::default(),
+            properties: PublishProperties::default().into(),
         }),
         qos,
         retain: false,

@@ -133,7 +133,8 @@ fn message(topic: ByteString, payload: Bytes, content_type: &'static str) -> Pub
             content_type: Some(ByteString::from_static(content_type)),
             payload_format_indicator: (content_type != payload::PROTOBUF).then_some(true),
             ..PublishProperties::default()
-        },
+        }
+.into(),
     }
 }
 

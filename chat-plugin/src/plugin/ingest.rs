@@ -379,7 +379,9 @@ fn notice(peer: &Peer, waiting: &Waiting, refusal: &Refusal) -> Option<Publish> 
     };
     let matched = peer.reader.error_subscription(&key)?;
     let mut notice = answer::notice(&topic, refusal, &waiting.topic, mid);
-    notice.properties.subscription_identifiers = matched.identifiers;
+    if !matched.identifiers.is_empty() {
+        notice.properties.subscription_identifiers = matched.identifiers;
+    }
     Some(notice)
 }
 

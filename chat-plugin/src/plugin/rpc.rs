@@ -97,7 +97,9 @@ impl ChatPlugin {
             form.refusal(&Refusal::Limit("larger than your Maximum Packet Size"))
         };
         let mut message = form.publish(&address.topic, reply);
-        message.properties.correlation_data = address.correlation;
+        if address.correlation.is_some() {
+            message.properties.correlation_data = address.correlation;
+        }
         peer.reader
             .reply(Arc::new(message), address.qos, address.identifiers);
         Ok(())

@@ -30,7 +30,7 @@ fn publish(topic: &str, qos: Qos, packet_id: u16, payload: &str) -> Packet {
         topic: topic.into(),
         packet_id: PacketId::new(packet_id),
         payload: Bytes::copy_from_slice(payload.as_bytes()),
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
     })
 }
 

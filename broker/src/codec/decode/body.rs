@@ -7,7 +7,7 @@ use crate::codec::packet::{
     Subscribe, SubscribeFilter, UnsubAck, Unsubscribe, Version,
 };
 use crate::codec::properties::{
-    AckProperties, AuthProperties, ConnAckProperties, DisconnectProperties, PublishProperties,
+    AckProperties, AuthProperties, ConnAckProperties, DisconnectProperties, MaybeProperties,
     SubscribeProperties,
 };
 use crate::codec::reason::ReasonCode;
@@ -56,7 +56,7 @@ fn publish(context: Context, flags: u8, body: &mut Reader) -> Result<Publish, De
         Qos::AtLeastOnce | Qos::ExactlyOnce => Some(body.packet_id()?),
     };
     let properties = match context.version {
-        Version::V311 => PublishProperties::default(),
+        Version::V311 => MaybeProperties::default(),
         Version::V5 => properties::publish(body)?,
     };
     if context.sender == Sender::Client && !properties.subscription_identifiers.is_empty() {

@@ -7,7 +7,7 @@ use super::DecodeError;
 use super::reader::Reader;
 use crate::codec::properties::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
-    PropertyId as Id, PublishProperties, SubscribeProperties, UserProperties, WillProperties,
+    MaybeProperties, PropertyId as Id, SubscribeProperties, UserProperties, WillProperties,
     property_lists,
 };
 
@@ -28,8 +28,8 @@ macro_rules! readers {
 
 property_lists!(readers);
 
-pub(super) fn publish(body: &mut Reader) -> Result<PublishProperties, DecodeError> {
-    let mut p = PublishProperties::default();
+pub(super) fn publish(body: &mut Reader) -> Result<MaybeProperties, DecodeError> {
+    let mut p = MaybeProperties::default();
     each(body, |id, section| match id {
         Id::PayloadFormatIndicator => flag(id, &mut p.payload_format_indicator, section),
         Id::MessageExpiryInterval => long(id, &mut p.message_expiry_interval, section),

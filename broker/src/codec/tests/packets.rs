@@ -276,7 +276,7 @@ fn publish(version: Version, from_server: bool) -> impl Strategy<Value = Publish
                 },
                 packet_id: (qos != Qos::AtMostOnce).then_some(packet_id),
                 payload,
-                properties,
+                properties: properties.into(),
             },
         )
 }

@@ -140,7 +140,9 @@ pub(crate) fn copy(publish: &Publish) -> Publish {
     let mut copy = publish.clone();
     copy.topic = text(&publish.topic);
     copy.payload = binary(&publish.payload);
-    let properties = &mut copy.properties;
+    let Some(properties) = copy.properties.as_mut() else {
+        return copy;
+    };
     properties.response_topic = properties.response_topic.as_ref().map(text);
     properties.correlation_data = properties.correlation_data.as_ref().map(binary);
     properties.content_type = properties.content_type.as_ref().map(text);

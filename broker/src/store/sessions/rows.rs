@@ -398,7 +398,8 @@ mod tests {
                 content_type: Some("text".into()),
                 user_properties: vec![("a".into(), "b".into())],
                 ..PublishProperties::default()
-            },
+            }
+.into(),
         }
     }
 

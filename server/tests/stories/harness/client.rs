@@ -838,6 +838,6 @@ fn publish_packet(
         topic: topic.into(),
         packet_id,
         payload: Bytes::copy_from_slice(payload.as_ref()),
-        properties,
+        properties: properties.into(),
     })
 }
