@@ -50,7 +50,7 @@ use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
-use crate::domain::support::VISITOR_PREFIX;
+use crate::domain::support::is_visitor;
 use crate::domain::user::User;
 use crate::filter::ContentFilter;
 use crate::metrics::Metrics;
@@ -256,9 +256,16 @@ impl ChatPlugin {
             let Some(UserEvent { user, change, at }) = event else {
                 return;
             };
-            if change == UserChange::Devices {
+            if let UserChange::DeviceRevoked(id) = change {
                 self.delivery.account_changed(user);
-                continue; // the connection of that one is closed already
+                // Its connection is closed already, but for one that was on its way in meanwhile.
+                self.logins.revoked(id, at);
+                for reader in self.online.of(user) {
+                    if reader.device == id && self.logins.is_revoked(id, &reader.client) {
+                        self.end_late(&reader);
+                    }
+                }
+                continue;
             }
             if change == UserChange::Erased {
                 self.reread_name(user).await;
@@ -272,7 +279,9 @@ impl ChatPlugin {
                 if let Some(plugin) = self.me.upgrade() {
                     self.tracker.spawn(async move {
                         plugin.see_off(user).await;
-                        plugin.drop_sessions(user).await;
+                        if let Err(error) = plugin.drop_sessions(Some(user)).await {
+                            tracing::error!(%user, %error, "sessions of a removed user are still there");
+                        }
                     });
                 }
             }
@@ -300,6 +309,9 @@ impl ChatPlugin {
             if let Err(error) = self.see_off_removed().await {
                 tracing::error!(%error, "removed users could not be looked for");
             }
+            if let Err(error) = self.service.release_orphans().await {
+                tracing::error!(%error, "cases of former agents could not be looked for");
+            }
             match self.service.retain(&self.stop).await {
                 Ok(0) => {}
                 Ok(messages) => tracing::info!(messages, "old messages were removed"),
@@ -326,7 +338,7 @@ impl ChatPlugin {
         loop {
             let users = self.service.store.users(after, PAGE).await?;
             let Some(last) = users.last() else {
-                return Ok(());
+                return self.drop_sessions(None).await;
             };
             after = Some(last.id);
             for user in users.iter().filter(|user| user.removed_ms.is_some()) {
@@ -536,7 +548,7 @@ impl ChatPlugin {
         };
         let held = record.device.subscriptions.clone();
         let handle = self.service.names.handle(user).await?;
-        let is_visitor = handle.is_some_and(|handle| handle.as_str().starts_with(VISITOR_PREFIX));
+        let is_visitor = handle.is_some_and(|handle| is_visitor(&handle));
         let peer = Peer::new(
             (actor, is_visitor),
             Arc::clone(&reader),
@@ -559,6 +571,9 @@ impl ChatPlugin {
         }
         if self.logins.are_over(user, client) {
             client.close(ReasonCode::NotAuthorized); // changed between login and here
+        }
+        if self.logins.is_revoked(device_id, client) {
+            self.end_late(&reader);
         }
         Ok(restored)
     }

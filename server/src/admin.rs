@@ -350,8 +350,8 @@ async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) 
         let done = live.carry_out(accounts, request).await;
         return done.unwrap_or_else(Reply::Refused);
     }
-    if let (Request::DeviceRevoke { handle, id }, Some(live)) = (request, live)
-        && let Err(why) = live.end_device(accounts, handle, *id).await
+    if let Request::DeviceRevoke { handle, id } = request
+        && let Err(why) = end_device(accounts, live, handle, *id).await
     {
         return Reply::Refused(why);
     }
@@ -361,6 +361,22 @@ async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) 
     match try_carry_out(accounts, request).await {
         Ok(reply) => reply,
         Err(error) => Reply::Refused(error.to_string()),
+    }
+}
+
+/// Its token goes first, then its connection and session: so it does not come back meanwhile.
+async fn end_device(
+    accounts: &Accounts,
+    live: Option<&Live>,
+    handle: &Handle,
+    id: DeviceId,
+) -> Result<(), String> {
+    let told = |error: AccountError| error.to_string();
+    let user = accounts.user_of(handle).await.map_err(told)?;
+    let device = accounts.distrust_device(user.id, id).await.map_err(told)?;
+    match live {
+        Some(live) => live.end_session(user.id, &device.client_id).await,
+        None => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::profile::Profile;
+use super::support::is_visitor;
 use super::user::User;
 
 /// Words of one user or conversation; and bytes of one, after which only its beginning counts.
@@ -15,9 +16,10 @@ pub fn words(text: &str) -> impl Iterator<Item = String> {
     words.filter(|word| !word.is_empty()).map(word)
 }
 
-/// What a user is found by: the handle, its parts, the words of the name, the tags. Nothing, if he does not want to be found.
+/// What a user is found by: the handle, its parts, the words of the name, the tags. Nothing, if he does not want to be found, or is a visitor
+/// of a support desk.
 pub fn words_of_user(user: &User, profile: &Profile) -> BTreeSet<String> {
-    if user.removed_ms.is_some() || !profile.privacy.search {
+    if user.removed_ms.is_some() || !profile.privacy.search || is_visitor(&user.handle) {
         return BTreeSet::new();
     }
     let handle = user.handle.as_str();

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::bans::BANNED;
 use super::inviting::MISS;
-use super::membership::{Proposal, Request, Scene, history_from};
+use super::membership::{Proposal, Request, Scene, history_from, present};
 use super::{Actor, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Change, EntryKind};
@@ -191,6 +191,9 @@ impl Service {
             permit(id, sight, Action::Admit)?;
             let asked = asked.as_ref().ok_or(NO_REQUEST)?;
             permit(id, sight, Action::Add(asked.role))?;
+            if present(&scene.members, user).is_ok() {
+                return Ok(None); // added meanwhile, and has a role
+            }
             self.check_room(scene)?;
             let role = asked.role;
             Ok(Some(Proposal {
@@ -314,6 +317,10 @@ impl Service {
             Requested::Full => Err(Refusal::Limit("too many requests to join wait here")),
             Requested::Void => Err(MISS),
             Requested::Banned => Err(BANNED),
+            Requested::Member => {
+                live.invalidate();
+                Err(Refusal::BUSY) // added meanwhile: the next attempt finds it
+            }
         }
     }
 

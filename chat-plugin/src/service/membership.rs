@@ -13,6 +13,7 @@ use crate::domain::conversation::{HistoryPolicy, Settings};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Mentioned, Outcome};
 use crate::domain::member::{Member, Role};
 use crate::domain::permission::Action;
+use crate::domain::support::is_visitor;
 use crate::store::StoreError;
 
 /// A request that changes something: its id makes it idempotent.
@@ -124,9 +125,7 @@ impl Service {
     /// # Errors
     /// [`Refusal::NotFound`] if there is no such user.
     pub async fn direct(&self, actor: Actor, other: UserId) -> Result<ConversationId, Refusal> {
-        if !self.names.exists(other).await? {
-            return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
-        }
+        self.check_person(other).await?;
         Ok(ConversationId::direct(actor.user, other))
     }
 
@@ -295,7 +294,7 @@ impl Service {
     ) -> Result<Placed, Refusal> {
         const TRIES: usize = 8;
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
-        let _turn = live.turn_to_change().await;
+        let turn = live.turn_to_change().await;
         for _ in 0..TRIES {
             let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
             let scene = Scene::of(&live, request.actor.user).ok_or(UNSEEN)?;
@@ -315,8 +314,9 @@ impl Service {
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
                 Some(result) => {
                     self.follow_own(&draft, outcome);
+                    drop(turn);
                     if result.is_ok() && scene.settings.desk {
-                        self.release_cases(id, &draft.changes).await?;
+                        self.release_cases(id, &draft.changes).await;
                     }
                     return result;
                 }
@@ -375,10 +375,17 @@ impl Service {
         users: impl Iterator<Item = &UserId>,
     ) -> Result<(), Refusal> {
         for user in users {
-            if !self.names.exists(*user).await? {
-                return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
-            }
+            self.check_person(*user).await?;
             self.check_conversations(*user).await?;
+        }
+        Ok(())
+    }
+
+    /// Somebody who can be written to and added: visitors talk to a desk, and to nobody else.
+    pub(super) async fn check_person(&self, user: UserId) -> Result<(), Refusal> {
+        let handle = self.names.handle(user).await?;
+        if !self.names.exists(user).await? || handle.is_some_and(|handle| is_visitor(&handle)) {
+            return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
         }
         Ok(())
     }

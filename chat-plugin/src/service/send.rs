@@ -298,9 +298,7 @@ impl Service {
         {
             return Ok(Ground::of(&live, &sight));
         }
-        if !self.names.exists(other).await? {
-            return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
-        }
+        self.check_person(other).await?;
         self.check_conversations(user).await?;
         Ok(Ground {
             conversation: id,

@@ -172,6 +172,11 @@ impl Service {
 }
 
 pub(super) fn check_settings(settings: &Settings) -> Result<(), Refusal> {
+    if settings.desk && settings.public && !settings.approval {
+        return Err(Refusal::format(
+            "who joins a desk answers there: a public one needs approval",
+        ));
+    }
     let texts = [
         ("title", &settings.title, TITLE_MAX),
         ("description", &settings.description, DESCRIPTION_MAX),

@@ -231,7 +231,10 @@ impl ChatPlugin {
         asked: AskMember,
     ) -> Result<Changed, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
-        let user = self.member(peer, cid, &asked.member).await?;
+        let user = self
+            .service
+            .anybody(peer.actor, cid, &asked.member.0)
+            .await?;
         self.service.refuse_request(peer.actor, cid, user).await?;
         Ok(Changed::without_entry(cid))
     }

@@ -131,7 +131,10 @@ impl ChatPlugin {
         asked: AskMember,
     ) -> Result<Changed, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
-        let user = self.member(peer, cid, &asked.member).await?;
+        let user = self
+            .service
+            .anybody(peer.actor, cid, &asked.member.0)
+            .await?;
         changed(self.service.unban(request, cid, user)).await
     }
 

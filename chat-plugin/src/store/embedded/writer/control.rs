@@ -53,6 +53,9 @@ impl<K: KvEngine> Writer<K> {
     ) -> Result<(), StoreError> {
         let key = keys::device(device.user, device.id);
         if self.row(tables::DEVICE, &key)?.is_none() {
+            if self.is_removed(device.user)? {
+                return Ok(()); // its connection ends behind the removal
+            }
             self.changed(device.user, Subject::Person(device.user))?;
         }
         self.put(tables::DEVICE, &key, values::write_device(device));

@@ -99,6 +99,10 @@ impl<K: KvEngine> Writer<K> {
         if self.row(tables::JOIN_REQUEST, &key)?.is_some() {
             return Ok(Requested::Waits);
         }
+        let member = self.member(conversation, user)?;
+        if member.is_some_and(|member| member.is_present()) {
+            return Ok(Requested::Member);
+        }
         self.commit_so_far()?;
         let waiting = joining::requests(self.engine(), conversation, None, asked.limit)?;
         if waiting.len() >= asked.limit {
