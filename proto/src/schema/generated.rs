@@ -449,10 +449,6 @@ pub struct Change {
     #[prost(uint64, optional, tag = "63")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: ::core::option::Option<u64>,
-    /// `purged`: how many went.
-    #[prost(uint64, optional, tag = "64")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub messages: ::core::option::Option<u64>,
 }
 /// What members who come later may see. In JSON a word, or `{"last":100}`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1924,14 +1920,18 @@ pub struct Purged {
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub cid: ::prost::alloc::string::String,
-    /// The entry that tells of it, if anything went.
-    #[prost(uint64, optional, tag = "2")]
+    /// The entry that has announced it.
+    #[prost(uint64, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub seq: ::core::option::Option<u64>,
-    /// How many messages went.
+    pub seq: u64,
+    /// How many messages went so far.
     #[prost(uint64, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub messages: u64,
+    /// The rest goes behind the reply.
+    #[prost(bool, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
 }
 /// `me.export`: what is known of the caller, and what the caller wrote. The reply is an `ExportPage`.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -27,6 +27,11 @@ pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
     join(&[&cid(conversation), &seq.get().to_be_bytes()])
 }
 
+/// `state[1] cid[17] seq[8]`: table purge. Those under way come first.
+pub(super) fn purge(is_done: bool, conversation: ConversationId, seq: Seq) -> [u8; 26] {
+    join(&[&[u8::from(is_done)], &message(conversation, seq)])
+}
+
 /// `cid[17] uid[16]`: tables member, marks, clean, join request and ban.
 pub(super) fn member(conversation: ConversationId, user: UserId) -> [u8; 33] {
     join(&[&cid(conversation), user.as_bytes()])

@@ -57,6 +57,7 @@ pub(super) enum Job {
     Report(Box<Report>, Reply<()>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
+    Trust(u64, Reply<()>),
     Hold(Box<Held>, Reply<Holding>),
     EndHold(ConversationId, UserId, MessageId, Reply<bool>),
     Flush(Reply<()>),
@@ -90,6 +91,7 @@ impl Job {
             | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
+            | Self::Trust(_, reply)
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
             | Self::EndExchanges(_, reply)

@@ -42,6 +42,11 @@ impl Effect {
         self.rows.push((table, key.into(), None));
     }
 
+    /// How many rows it takes.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
     fn put_overlay(&mut self, key: [u8; 25], overlay: &Overlay) {
         if overlay.is_empty() {
             self.remove(tables::OVERLAY, key);
