@@ -71,6 +71,8 @@ pub(crate) enum Request {
     },
     /// Nothing that is gone is left in the files, if the engine can do that while the store is open.
     StoreReclaim,
+    /// The wall clock is right, however far it has gone.
+    ClockTrust,
     TokenIssue {
         handle: Handle,
         label: String,
@@ -355,7 +357,8 @@ async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) 
     {
         return Reply::Refused(why);
     }
-    if let Some(done) = personal::carry_out(accounts, request).await {
+    let stop = live.map(|live| live.stop.clone()).unwrap_or_default();
+    if let Some(done) = personal::carry_out(accounts, &stop, request).await {
         return done.unwrap_or_else(Reply::Refused);
     }
     match try_carry_out(accounts, request).await {

@@ -88,6 +88,11 @@ enum Command {
         #[command(subcommand)]
         command: LogCommand,
     },
+    /// Say that the wall clock is right: messages are removed for their age again, after the server found it too far ahead
+    TrustClock {
+        #[command(flatten)]
+        place: Place,
+    },
     /// Look after the store, while the server does not run (`compact`: also while it does)
     Store {
         #[command(flatten)]
@@ -278,6 +283,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             let LogCommand::Level { filter } = command;
             ask(&place, Request::LogLevel { filter }, false)
         }
+        Command::TrustClock { place } => ask(&place, Request::ClockTrust, false),
         Command::Store { place, command } => {
             let config = place.config()?;
             if matches!(command, StoreCommand::Compact) && admin::is_running(&config) {

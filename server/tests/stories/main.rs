@@ -18,6 +18,7 @@ mod crash;
 mod delivery;
 mod departures;
 mod edges;
+mod erasure;
 mod filter;
 mod group;
 mod harness;
