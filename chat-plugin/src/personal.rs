@@ -4,6 +4,8 @@
 mod export;
 mod progress;
 
+use std::sync::Arc;
+
 use proto::ids::{ConversationId, Seq, UserId};
 use serde::Serialize;
 
@@ -12,7 +14,8 @@ use self::progress::Stage;
 pub use self::progress::{BadProgress, Progress};
 use crate::domain::member::Member;
 use crate::domain::purge::Purge;
-use crate::store::{ChatStore, StoreError};
+use crate::render::Line;
+use crate::store::{ChatStore, PageRange, StoreError};
 
 /// Steps of a purge in one page of an erasure: some thousand entries.
 const STEPS_PER_PAGE: usize = 16;
@@ -94,6 +97,28 @@ pub async fn erase(
         }
         at = Some((id, Seq::ZERO));
     }
+}
+
+/// A message as its conversation shows it now, if it is there; for operators.
+///
+/// # Errors
+/// The store's.
+pub async fn message(
+    store: &dyn ChatStore,
+    id: ConversationId,
+    seq: Seq,
+) -> Result<Option<String>, StoreError> {
+    let range = PageRange {
+        from: seq,
+        to: seq,
+        newest: false,
+        limit: 1,
+        bytes: 1,
+        as_of: Seq::MAX,
+    };
+    let found = store.page(id, range).await?.pop();
+    let found = found.filter(|entry| entry.gone.is_none());
+    Ok(found.map(|entry| Line::new(Arc::new(entry), None).to_json(&[])))
 }
 
 /// Was this conversation ever the user's? Any other one is not told apart from none.

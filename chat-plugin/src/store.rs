@@ -31,7 +31,7 @@ use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{GoneReason, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Limits, Overdue, Purge, Purged};
@@ -271,9 +271,15 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Reports, oldest first, at most `limit` after `after`.
     async fn reports(
         &self,
-        after: Option<&Report>,
+        after: Option<&ReportKey>,
         limit: usize,
     ) -> Result<Vec<Report>, StoreError>;
+
+    /// One of them.
+    async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError>;
+
+    /// Lets go of a report that is settled. Says whether there was one.
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError>;
 
     /// Makes an invitation with a code of this hash, or gives the one with this id another code. `false`: there are as many
     /// as there may be.

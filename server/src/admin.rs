@@ -7,6 +7,7 @@
 mod live;
 mod personal;
 mod reply;
+mod reports;
 mod short;
 mod socket;
 mod table;
@@ -68,6 +69,16 @@ pub(crate) enum Request {
     UserErase {
         user: String,
         next: Option<String>,
+    },
+    /// Reports behind this one.
+    ReportList {
+        after: Option<String>,
+    },
+    ReportShow {
+        id: String,
+    },
+    ReportClose {
+        id: String,
     },
     /// Nothing that is gone is left in the files, if the engine can do that while the store is open.
     StoreReclaim,
@@ -164,6 +175,9 @@ impl Request {
         Some(match reply {
             Reply::Users { next, .. } => Self::UserList {
                 after: Some((*next)?),
+            },
+            Reply::Reports { next, .. } => Self::ReportList {
+                after: Some(next.clone()?),
             },
             Reply::Exported { next, .. } | Reply::Erased { next, .. } => {
                 let next = Some(next.clone()?);
@@ -356,6 +370,9 @@ async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) 
         && let Err(why) = live.end_device(accounts, handle, *id).await
     {
         return Reply::Refused(why);
+    }
+    if let Some(done) = reports::carry_out(accounts, request).await {
+        return done.unwrap_or_else(Reply::Refused);
     }
     let stop = live.map(|live| live.stop.clone()).unwrap_or_default();
     if let Some(done) = personal::carry_out(accounts, &stop, request).await {

@@ -9,7 +9,7 @@ use super::progress::{Progress, Stage};
 use super::{PageError, check, member};
 use crate::domain::contact::ContactList;
 use crate::domain::entry::{BodyFormat, Entry};
-use crate::domain::overlay::Report;
+use crate::domain::overlay::{Report, ReportKey};
 use crate::domain::scheduled::Scheduled;
 use crate::domain::user::User;
 use crate::render::Line;
@@ -191,7 +191,7 @@ impl Exporter<'_> {
     }
 
     async fn reports(&mut self, told: u64) -> Result<bool, StoreError> {
-        let mut last: Option<Report> = None;
+        let mut last: Option<ReportKey> = None;
         let mut number = 0;
         loop {
             let found = self.store.reports(last.as_ref(), ROWS).await?;
@@ -214,7 +214,7 @@ impl Exporter<'_> {
                 self.at.stage = Stage::Conversation(None);
                 return Ok(true);
             }
-            last = found.into_iter().next_back();
+            last = found.last().map(Report::key);
         }
     }
 

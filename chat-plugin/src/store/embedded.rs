@@ -56,7 +56,7 @@ use crate::domain::entry::{Change, Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{GoneReason, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Limits, Overdue, Purge, Purged};
@@ -637,12 +637,26 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
 
     async fn reports(
         &self,
-        after: Option<&Report>,
+        after: Option<&ReportKey>,
         limit: usize,
     ) -> Result<Vec<Report>, StoreError> {
-        let after = after.map(|last| keys::report(last.ts_ms, last.by, &last.mid));
+        let after = after.map(keys::report);
         self.read(move |engine, _| happened::reports(engine, after.as_deref(), limit))
             .await
+    }
+
+    async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError> {
+        let key = keys::report(key);
+        let row = key.clone();
+        self.read_row(tables::REPORT, key, move |value| {
+            happened::read_report(&row, value)
+        })
+        .await
+    }
+
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError> {
+        let key = keys::report(key);
+        self.ask(|reply| Job::CloseReport(key, reply)).await
     }
 
     async fn put_invitation(

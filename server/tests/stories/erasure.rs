@@ -307,6 +307,39 @@ fn is_in_files(path: &Path) -> bool {
 }
 
 #[test]
+fn what_an_erased_user_said_of_himself_is_told_to_nobody() {
+    let mut world = World::new(Server::dev());
+    let everybody = json!({"presence": {"who": "everybody"}});
+    let privacy = world.call("carol", "me.privacy", everybody).unwrap();
+    let presence = |text: &str| format!("away {text}");
+    world
+        .client("carol")
+        .publish("chat/me/presence", presence("in words"));
+    world.client("eve").subscribe("chat/u/@carol/presence");
+    let told = world.client("eve").next_json();
+    assert_eq!(
+        (&told["state"], &told["text"]),
+        (&json!("away"), &json!("in words"))
+    );
+    run(&world.server, &["user", "erase", "carol"]);
+    let told = world.client("eve").next_json();
+    assert_eq!(
+        (&told["state"], &told["text"]),
+        (&json!("away"), &json!(""))
+    );
+    let after = world.call("carol", "me.privacy", json!({})).unwrap();
+    assert_eq!(after, privacy);
+    world.server.restart();
+    world.connect_again();
+    world.client("eve").subscribe("chat/u/@carol/presence");
+    let told = world.client("eve").next_json();
+    assert_eq!(
+        (&told["state"], &told["text"]),
+        (&json!("away"), &json!(""))
+    );
+}
+
+#[test]
 fn what_an_operator_erases_is_in_no_file() {
     for (engine, is_removed) in [("fjall", true), ("fjall", false), ("sled", true)] {
         let folder = tempfile::tempdir().unwrap();

@@ -39,6 +39,7 @@ mod profiles;
 mod protobuf;
 mod rates;
 mod refusals;
+mod reports;
 mod retention;
 mod rows;
 mod rpc;

@@ -259,7 +259,11 @@ fn a_trim_that_a_kill_cut_off_is_finished_and_told_once() {
         let announced = format!("chat/c/{cid}/log/from/{}", COUNT + 2);
         world.client("dave").subscribe(&announced);
         assert_eq!(world.client("dave").next_json()["kind"], "purged");
-        world.server.kill();
+        if engine == "sled" {
+            // A stop does not wait for all of it either.
+            world.server.terminate();
+            world.server.wait_for_exit();
+        }
         world.server.restart();
         world.connect_again();
         eventually("all of them to go", || {

@@ -5,6 +5,7 @@ use proto::ids::{
 };
 
 use crate::domain::account::Subject;
+use crate::domain::overlay::ReportKey;
 use crate::domain::support::CaseState;
 
 /// Bytes of a conversation id in keys and values: kind and 16 bytes.
@@ -150,11 +151,11 @@ pub(super) fn short_time(at_ms: u64) -> [u8; 6] {
 }
 
 /// `ts[6] uid[16] mid…`: table report.
-pub(super) fn report(ts_ms: u64, by: UserId, mid: &MessageId) -> Vec<u8> {
+pub(super) fn report(key: &ReportKey) -> Vec<u8> {
     [
-        &short_time(ts_ms),
-        by.as_bytes().as_slice(),
-        mid.as_str().as_bytes(),
+        &short_time(key.ts_ms),
+        key.by.as_bytes().as_slice(),
+        key.mid.as_str().as_bytes(),
     ]
     .concat()
 }

@@ -55,6 +55,7 @@ pub(super) enum Job {
     Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
+    CloseReport(Vec<u8>, Reply<bool>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
     Trust(u64, Reply<()>),
@@ -86,6 +87,7 @@ impl Job {
             | Self::RemoveToken(_, _, reply)
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
+            | Self::CloseReport(_, reply)
             | Self::DropJoinRequest(_, _, _, reply)
             | Self::ChangeContact(_, _, _, reply)
             | Self::ChangeHandle(_, _, _, reply)

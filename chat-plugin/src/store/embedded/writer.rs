@@ -421,6 +421,10 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
+            Job::CloseReport(key, reply) => {
+                let was_there = self.close_report(&key);
+                self.answer(was_there, reply, Durability::Durable, Done::Flag);
+            }
             Job::Flush(reply) => {
                 self.fold_all();
                 self.group.is_forced |= self.relaxed_rows;
