@@ -18,6 +18,9 @@ pub struct Config {
     pub retention_days: u32,
     /// So many of the newest messages of each conversation stay; 0: all.
     pub retention_messages: u32,
+    /// Hours that the clock may be ahead of what was trusted last and of the time that the server has been running since: further
+    /// ahead nothing is removed for its age, until an operator trusts the clock.
+    pub retention_clock_ahead_h: u32,
     /// Members of a group.
     pub group_members_max: u32,
     /// Conversations of one user: groups, and the direct ones that the user began.
@@ -119,6 +122,7 @@ impl Default for Config {
             delete_window_s: 0,
             retention_days: 0,
             retention_messages: 0,
+            retention_clock_ahead_h: 72,
             group_members_max: 1_024,
             conversations_per_user_max: 10_000,
             scheduled_per_user_max: 100,

@@ -147,8 +147,6 @@ pub struct Live {
     id: ConversationId,
     loading: tokio::sync::Mutex<()>,
     changing: tokio::sync::Mutex<()>,
-    /// The feed has passed one more entry.
-    followed: tokio::sync::Notify,
     state: Mutex<State>,
 }
 
@@ -163,8 +161,6 @@ struct State {
     /// Generation of what was read; 0: nothing yet.
     loaded: u64,
     ring: Ring,
-    /// How far the feed has come.
-    followed: Seq,
     /// The commit that was pushed last.
     pushed: u64,
 }
@@ -246,7 +242,6 @@ impl Live {
             id,
             loading: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::default(),
-            followed: tokio::sync::Notify::new(),
             state: Mutex::new(state),
         }
     }
@@ -447,27 +442,6 @@ impl Live {
     /// All who are or were members.
     pub fn who_ever(&self) -> Vec<UserId> {
         self.state().members.keys().copied().collect()
-    }
-
-    /// The feed has come so far, and all who hold entries in memory have heard of it.
-    pub(crate) fn has_followed(&self, seq: Seq) {
-        let mut state = self.state();
-        state.followed = state.followed.max(seq);
-        drop(state);
-        self.followed.notify_waiters();
-    }
-
-    /// Waits until the feed has come to an entry that was stored after this conversation was loaded.
-    pub(crate) async fn follows(&self, seq: Seq) {
-        loop {
-            let next = self.followed.notified();
-            tokio::pin!(next);
-            next.as_mut().enable();
-            if self.state().followed >= seq {
-                return;
-            }
-            next.await;
-        }
     }
 
     /// All present members.

@@ -9,6 +9,7 @@
 //! 3. The connection pulls; what is not in memory is read in the background and the connection is woken again.
 //! 4. Acks settle copies; cursors and delivered marks move through [`Progress`].
 
+mod feed;
 pub(crate) mod flow;
 pub(crate) mod progress;
 pub(crate) mod reader;
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::feed::Marks;
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
@@ -47,6 +49,7 @@ pub(crate) struct Delivery {
     pub(crate) progress: Arc<Progress>,
     receipts: Arc<Receipts>,
     online: Arc<Online>,
+    marks: Marks,
     tracker: TaskTracker,
 }
 
@@ -126,28 +129,31 @@ impl Delivery {
             progress,
             receipts,
             online,
+            marks: Marks::default(),
             tracker,
         }
     }
 
-    /// Follows the feed of the store until it ends or `stop` is cancelled.
-    pub(crate) async fn follow(
-        &self,
-        mut feed: mpsc::Receiver<Committed>,
-        stop: CancellationToken,
-    ) {
+    /// Waits until all that is committed now has reached those who hold entries in memory: nobody is handed any more what is
+    /// gone.
+    pub(crate) async fn catch_up(&self) {
+        self.marks.passed().await;
+    }
+
+    /// Follows the feed of the store until it ends or `stop` is cancelled. Once.
+    pub(crate) async fn follow(&self, feed: mpsc::Receiver<Committed>, stop: CancellationToken) {
+        let Some(mut feed) = self.marks.in_feed(feed) else {
+            return;
+        };
         loop {
             let committed = tokio::select! {
-                committed = feed.recv() => committed,
+                committed = feed.next() => committed,
                 () = stop.cancelled() => None,
             };
             let Some(committed) = committed else { return };
-            let (conversation, head) = (committed.conversation, committed.head);
+            let conversation = committed.conversation;
             if let Err(error) = self.committed(committed).await {
                 tracing::error!(%conversation, %error, "an entry could not be announced; readers get it when they come back");
-            }
-            if let Some(live) = self.conversations.in_memory(conversation) {
-                live.has_followed(head);
             }
         }
     }

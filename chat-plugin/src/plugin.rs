@@ -58,6 +58,7 @@ use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
 use crate::rate::{Buckets, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
+use crate::service::purge::Trust;
 use crate::service::rates::UserRates;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
@@ -166,6 +167,8 @@ impl ChatPlugin {
                 cached,
             ),
             config,
+            trust: Trust::new(crate::clock::monotonic()),
+            unfinished: tokio::sync::Notify::new(),
         };
         let plugin = Arc::new_cyclic(|me| Self {
             service,
@@ -233,6 +236,11 @@ impl ChatPlugin {
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
         self.tracker.spawn(async move { plugin.sweep(stop).await });
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker.spawn(async move { plugin.retain(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker
+            .spawn(async move { plugin.finish_purges(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
         self.tracker
             .spawn(async move { plugin.send_scheduled(stop).await });
     }
@@ -269,6 +277,9 @@ impl ChatPlugin {
             }
             if change == UserChange::Erased {
                 self.reread_name(user).await;
+                if let Err(error) = self.follow_erasure(user).await {
+                    tracing::error!(%error, "what an erased user said of himself may be told on");
+                }
                 continue;
             }
             if change == UserChange::Removed {
@@ -295,6 +306,12 @@ impl ChatPlugin {
         }
     }
 
+    /// What a user told of himself is gone from the store: it is told to nobody any more.
+    async fn follow_erasure(&self, user: UserId) -> Result<(), StoreError> {
+        self.presence.forget_text(user).await?;
+        self.judge_watchers(user).await.map(|_| ())
+    }
+
     async fn reread_name(&self, user: UserId) {
         match self.service.store.user(user).await {
             Ok(Some(changed)) => self.service.names.changed(&changed),
@@ -312,21 +329,71 @@ impl ChatPlugin {
             if let Err(error) = self.service.release_orphans().await {
                 tracing::error!(%error, "cases of former agents could not be looked for");
             }
-            match self.service.retain(&self.stop).await {
-                Ok(0) => {}
-                Ok(messages) => tracing::info!(messages, "old messages were removed"),
-                Err(error) => tracing::error!(%error, "old messages could not be removed"),
-            }
             tokio::select! {
                 () = tokio::time::sleep(HOUR) => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(error) = self.drop_old_devices().await {
+            let now_ms = match self.service.trusted_now().await {
+                Ok(Some(now_ms)) => now_ms,
+                Ok(None) => {
+                    tracing::error!(
+                        "the clock is too far ahead of when the server ran last: nothing is removed for its age. If it is right, say so: mqchat trust-clock"
+                    );
+                    0
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the hourly upkeep could not begin");
+                    continue;
+                }
+            };
+            let oldest_ms = self.oldest_ms(now_ms);
+            if let Err(error) = self.drop_old_devices(oldest_ms).await {
                 tracing::error!(%error, "old devices could not be dropped");
             }
-            let (now_ms, oldest_ms) = (crate::clock::now_ms(), self.oldest_ms());
             if let Err(error) = self.service.store.maintain(now_ms, oldest_ms).await {
                 tracing::error!(%error, "the hourly upkeep of the store failed");
+            }
+        }
+    }
+
+    /// Lets go of old messages every hour; at start only of those that are too many.
+    async fn retain(&self, stop: CancellationToken) {
+        let mut is_first = true;
+        let mut hours = tokio::time::interval(Duration::from_hours(1));
+        hours.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = hours.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            // A clock that is wrong at start may be set right meanwhile.
+            let now_ms = if is_first {
+                Ok(None)
+            } else {
+                self.service.trusted_now().await
+            };
+            is_first = false;
+            let retained = match now_ms {
+                Ok(now_ms) => self.service.retain(now_ms, &stop).await,
+                Err(error) => Err(error),
+            };
+            match retained {
+                Ok(0) => {}
+                Ok(messages) => tracing::info!(messages, "old messages were removed"),
+                Err(error) => tracing::error!(%error, "old messages could not be removed"),
+            }
+        }
+    }
+
+    /// Finishes purges that were announced: those of the time before, and those that callers have left.
+    async fn finish_purges(&self, stop: CancellationToken) {
+        loop {
+            if let Err(error) = self.service.finish_purges(&stop).await {
+                tracing::error!(%error, "a purge that was announced could not be finished");
+            }
+            tokio::select! {
+                () = self.service.unfinished.notified() => {}
+                () = stop.cancelled() => return,
             }
         }
     }
@@ -356,9 +423,18 @@ impl ChatPlugin {
                 _ = seconds.tick() => {}
                 () = stop.cancelled() => return,
             }
+            // Whoever reads goes by the clock as it is; but nothing goes for ever by one that may be wrong.
+            let now_ms = match self.service.trusted_now().await {
+                Ok(Some(now_ms)) => now_ms,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "messages whose time is over could not be removed");
+                    return; // the store takes nothing more
+                }
+            };
             // A large number goes in many commits, with those of others between.
             while !stop.is_cancelled() {
-                match self.service.store.expire(crate::clock::now_ms()).await {
+                match self.service.store.expire(now_ms).await {
                     Ok(0) => break,
                     Ok(_) => {}
                     Err(error) => {
@@ -376,16 +452,8 @@ impl ChatPlugin {
             return;
         };
         self.tracker.spawn(async move {
-            let found = plugin.service.store.conversations(&[conversation]).await;
-            let retained = match found.map(|mut found| found.pop().flatten()) {
-                Ok(Some(found)) => tokio::select! {
-                    retained = plugin.service.retain_in(&found) => retained,
-                    () = plugin.stop.cancelled() => return,
-                },
-                Ok(None) => Ok(0),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = retained {
+            let retained = plugin.service.retain_in(conversation, &plugin.stop);
+            if let Err(error) = retained.await {
                 tracing::error!(%conversation, %error, "old messages could not be removed");
             }
         });
@@ -405,10 +473,9 @@ impl ChatPlugin {
     }
 
     /// Devices that have not been seen for so long that their cursors are not kept any more.
-    async fn drop_old_devices(&self) -> Result<(), StoreError> {
+    async fn drop_old_devices(&self, oldest_ms: u64) -> Result<(), StoreError> {
         const PAGE: usize = 256;
         let store = &self.service.store;
-        let oldest_ms = self.oldest_ms();
         let mut after = None;
         loop {
             let users = store.users(after, PAGE).await?;
@@ -434,9 +501,9 @@ impl ChatPlugin {
     }
 
     /// Who has not been seen since then is not waited for any longer.
-    fn oldest_ms(&self) -> u64 {
+    fn oldest_ms(&self, now_ms: u64) -> u64 {
         let kept_ms = u64::from(self.service.config.cursor_days) * 24 * 3_600 * 1_000;
-        crate::clock::now_ms().saturating_sub(kept_ms)
+        now_ms.saturating_sub(kept_ms)
     }
 
     /// When a device that is not connected was seen last. One that was when the server was killed is noted as connected,

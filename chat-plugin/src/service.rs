@@ -31,6 +31,7 @@ use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 use proto::payload::{self, Mention, PayloadLimits};
+use tokio::sync::Notify;
 
 use self::rates::UserRates;
 use crate::config::Config;
@@ -53,6 +54,9 @@ pub struct Service {
     pub(crate) conversation_rates: Buckets<ConversationId>,
     pub(crate) filter: OnceLock<Arc<dyn ContentFilter>>,
     pub(crate) config: Config,
+    pub(crate) trust: purge::Trust,
+    /// A purge is left for those who finish them.
+    pub(crate) unfinished: Notify,
 }
 
 /// Who acts.

@@ -21,6 +21,7 @@ use broker::store::kv::EngineError;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
@@ -30,10 +31,10 @@ use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{GoneReason, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
-use crate::domain::purge::{Purge, Purged};
+use crate::domain::purge::{Limits, Overdue, Purge, Purged};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
@@ -194,7 +195,29 @@ pub trait ChatStore: Send + Sync + 'static {
     async fn purge(&self, conversation: ConversationId, purge: Purge)
     -> Result<Purged, StoreError>;
 
-    /// What a user told of himself goes: profile, presence, the words of reports. Says how many reports there were.
+    /// Places of entries that have announced a purge which is not done yet: at most `limit` behind `after`.
+    async fn purges_under_way(
+        &self,
+        after: Option<(ConversationId, Seq)>,
+        limit: usize,
+    ) -> Result<Vec<(ConversationId, Seq)>, StoreError>;
+
+    /// Conversations in which something is over these limits, or over stricter ones of their own. Looks at some hundred behind
+    /// `after`; without `limits` only at those that have their own. One that cannot be read is told to the log, and left out.
+    async fn overdue(
+        &self,
+        limits: Limits,
+        after: Option<ConversationId>,
+    ) -> Result<Overdue, StoreError>;
+
+    /// Up to when the wall clock has been trusted, in ms since 1970; `None`: never yet.
+    async fn trusted_ms(&self) -> Result<Option<u64>, StoreError>;
+
+    /// Trusts the wall clock up to this time.
+    async fn trust(&self, now_ms: u64) -> Result<(), StoreError>;
+
+    /// What a user told of himself goes: profile, the text of his presence, what waits to be sent, how he calls others, what his
+    /// tokens are for, the words of reports; of one who was removed all that belonged to him. Says how many reports there were.
     async fn forget(&self, user: UserId) -> Result<usize, StoreError>;
 
     /// Puts a message aside for a moderator to decide on: once for each message id of its sender, at most 1,000 in a
@@ -225,26 +248,22 @@ pub trait ChatStore: Send + Sync + 'static {
         mid: &MessageId,
     ) -> Result<bool, StoreError>;
 
-    /// Messages of one user that are there, as they are now: at most so many behind `after`, and at most so many bytes of
-    /// bodies, but one; ascending.
+    /// Messages of one user that are there, as they are now: looks at so many behind `after`, gone ones included, and takes at
+    /// most so many bytes of bodies, but one; ascending.
     async fn written(
         &self,
         conversation: ConversationId,
         user: UserId,
         after: Seq,
         size: (usize, usize),
-    ) -> Result<Vec<Entry>, StoreError>;
-
-    /// All conversations in the order of their ids, at most `limit` after `after`.
-    async fn all_conversations(
-        &self,
-        after: Option<ConversationId>,
-        limit: usize,
-    ) -> Result<Vec<Conversation>, StoreError>;
+    ) -> Result<Written, StoreError>;
 
     /// Gives back space while others read and write: then no file holds what was removed before, or is gone. May take
     /// minutes. `false`: the engine cannot, or was held up.
-    async fn reclaim(&self) -> Result<bool, StoreError>;
+    ///
+    /// # Errors
+    /// [`StoreError::NotNow`] if it is stopped, is going on already, or has no room.
+    async fn reclaim(&self, stop: &CancellationToken) -> Result<bool, StoreError>;
 
     /// Stores a report, once for each message id of its writer. There are at most 10,000: then the oldest go.
     async fn report(&self, report: Report) -> Result<(), StoreError>;
@@ -252,9 +271,15 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Reports, oldest first, at most `limit` after `after`.
     async fn reports(
         &self,
-        after: Option<&Report>,
+        after: Option<&ReportKey>,
         limit: usize,
     ) -> Result<Vec<Report>, StoreError>;
+
+    /// One of them.
+    async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError>;
+
+    /// Lets go of a report that is settled. Says whether there was one.
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError>;
 
     /// Makes an invitation with a code of this hash, or gives the one with this id another code. `false`: there are as many
     /// as there may be.
@@ -550,6 +575,17 @@ pub struct PageRange {
     pub as_of: Seq,
 }
 
+/// Result of [`ChatStore::written`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The messages.
+    pub entries: Vec<Entry>,
+    /// How many were looked at.
+    pub looked_at: usize,
+    /// The last one that was looked at; `None`: there are no more.
+    pub next: Option<Seq>,
+}
+
 /// What [`ChatStore::ask_to_join`] takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AskToJoin {
@@ -724,6 +760,9 @@ pub enum StoreError {
     /// There is no such row.
     #[error("not found")]
     NotFound,
+    /// It was not done, or not to its end; nothing is lost by trying again later.
+    #[error("{0}")]
+    NotNow(String),
 }
 
 #[cfg(any(feature = "fjall", feature = "sled"))]
@@ -743,6 +782,7 @@ impl From<EngineError> for StoreError {
         match error {
             EngineError::Io(reason) => Self::Unavailable(reason),
             EngineError::ReadOnly(reason) => Self::ReadOnly(reason),
+            EngineError::NotNow(reason) => Self::NotNow(reason),
             EngineError::Locked => Self::Locked,
             EngineError::NotFound => Self::NotFound,
             EngineError::NewerSchema { found, known } => Self::NewerSchema { found, known },

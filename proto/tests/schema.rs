@@ -228,6 +228,7 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
          HistoryPage MessageStatus MemberStatus Me MeHandle MeDevices MeRevoke MeDelete PeopleGet SearchUsers Person Users
          Devices Device Done
          ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased ModHeld HeldPage HeldMessage ModDecide
+         ModReports ReportList ListedReport ModSettle
     );
     let named = messages.keys().map(String::as_str);
     let missing: Vec<_> = named

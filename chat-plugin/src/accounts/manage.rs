@@ -167,6 +167,14 @@ impl Accounts {
         Ok(reports)
     }
 
+    /// Takes the wall clock as right, however far it has gone.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn trust_clock(&self) -> Result<(), StoreError> {
+        self.store.trust(crate::clock::now_ms()).await
+    }
+
     /// The store that users are in.
     pub fn store(&self) -> &dyn ChatStore {
         &*self.store

@@ -84,7 +84,7 @@ pub enum EntryKind {
     Unbanned = 14,
     /// A support case stands elsewhere: body `{"state":…}`, with `"agent":…` who has it and `"former":…` who had it.
     Case = 15,
-    /// Messages of a range are gone: body `{"from":…,"to":…,"uid":…,"messages":…}`, `uid` if only those of one user.
+    /// Messages of a range are gone: body `{"from":…,"to":…,"uid":…}`, `uid` if only those of one user. What it announces is done behind it.
     Purged = 16,
 }
 
@@ -309,6 +309,8 @@ pub enum Change {
     },
     /// Settings of the conversation; replaces them all.
     Settings(super::conversation::Settings),
+    /// Announces a purge: the store knows that it is under way until it has been done.
+    Purge(super::purge::Range),
 }
 
 /// What the store did with a draft.

@@ -239,6 +239,8 @@ impl ChatPlugin {
             "mod.held" => raw(self.mod_held(peer, self.parse(payload)?)).await,
             "mod.approve" => raw(self.mod_approve(peer, self.parse(payload)?)).await,
             "mod.reject" => raw(self.mod_reject(peer, self.parse(payload)?)).await,
+            "mod.reports" => raw(self.mod_reports(peer, self.parse(payload)?)).await,
+            "mod.settle" => raw(self.mod_settle(peer, self.parse(payload)?)).await,
             "me.export" => raw(self.me_export(peer, self.parse(payload)?)).await,
             "me.erase" => raw(self.me_erase(peer, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
@@ -19,8 +18,6 @@ use crate::domain::overlay::{
 use crate::domain::permission::Action;
 use crate::store::PageRange;
 
-/// Most that a deletion waits for those who hold the message in memory. They hear of it within a moment.
-const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Users in one page of reactions.
 const REACTIONS_MAX: usize = 501;
 
@@ -359,7 +356,7 @@ impl Service {
                     self.follow_own(&draft, outcome);
                     let place = result?;
                     if deed.act == Act::Delete && !place.duplicate {
-                        forgotten(&live, place.seq).await;
+                        self.delivery.catch_up().await;
                     }
                     return Ok(Some(place));
                 }
@@ -465,16 +462,6 @@ fn draft(
             .exchange
             .map(|packet_id| (acting.actor.device, packet_id)),
         changes: Vec::new(),
-    }
-}
-
-/// Waits until nobody can be handed from memory what was deleted.
-pub(super) async fn forgotten(live: &Live, seq: Seq) {
-    if tokio::time::timeout(FOLLOW_TIMEOUT, live.follows(seq))
-        .await
-        .is_err()
-    {
-        tracing::warn!(conversation = %live.id(), %seq, "a deletion is late in reaching the readers");
     }
 }
 

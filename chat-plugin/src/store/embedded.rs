@@ -14,6 +14,7 @@ mod keys;
 mod overlay;
 mod queue;
 mod reads;
+mod retention;
 mod scheduled;
 mod upkeep;
 mod values;
@@ -32,6 +33,7 @@ use broker::store::kv::{KeyRange, KvEngine, Table};
 use broker::store::recover::recover;
 use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use self::heads::Heads;
 use self::overlay::{Overlay, OverlayKey};
@@ -40,24 +42,24 @@ use self::reads::{
     all_cursors, bad_key, changes, hole, members, own_before, page, read_seq, tail_cid, visit,
     visit_user,
 };
-use self::writer::Writer;
+use self::writer::{TRUSTED_KEY, Writer};
 use super::clock::Clock;
 use super::{
     AskToJoin, ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place,
-    StoreError, StoreMetrics, StoreOptions, tables,
+    StoreError, StoreMetrics, StoreOptions, Written, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
-use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::entry::{Change, Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{GoneReason, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
-use crate::domain::purge::{Purge, Purged};
+use crate::domain::purge::{Limits, Overdue, Purge, Purged};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
@@ -100,6 +102,8 @@ struct Shared<K> {
     feed: Mutex<Option<mpsc::Sender<Committed>>>,
     clock: Arc<dyn Clock>,
     metrics: Arc<StoreMetrics>,
+    /// The files are written anew, by one at a time.
+    reclaiming: Arc<tokio::sync::Mutex<()>>,
     reads_in_memory: bool,
     /// Room for reads that may block: each takes a thread.
     reads: Arc<Semaphore>,
@@ -148,6 +152,7 @@ impl<K: KvEngine> EmbeddedStore<K> {
             queue: Queue::new(),
             condition: Condition::default(),
             feed: Mutex::new(None),
+            reclaiming: Arc::default(),
             clock,
             metrics: Arc::default(),
         });
@@ -268,8 +273,11 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         let Some(first) = chunks.pop_front() else {
             return Ok(Vec::new());
         };
+        if !first.iter().all(makes_room) {
+            self.shared.condition.may_grow()?;
+        }
         // Almost always it is the only one.
-        let mut outcomes = self.ask_to_write(|reply| Job::Append(first, reply)).await?;
+        let mut outcomes = self.ask(|reply| Job::Append(first, reply)).await?;
         for chunk in chunks {
             outcomes.extend(self.ask_to_write(|reply| Job::Append(chunk, reply)).await?);
         }
@@ -522,6 +530,35 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn purges_under_way(
+        &self,
+        after: Option<(ConversationId, Seq)>,
+        limit: usize,
+    ) -> Result<Vec<(ConversationId, Seq)>, StoreError> {
+        self.read(move |engine, _| retention::purges_under_way(engine, after, limit))
+            .await
+    }
+
+    async fn overdue(
+        &self,
+        limits: Limits,
+        after: Option<ConversationId>,
+    ) -> Result<Overdue, StoreError> {
+        self.read(move |engine, shared| retention::overdue(engine, &shared.heads, limits, after))
+            .await
+    }
+
+    async fn trusted_ms(&self) -> Result<Option<u64>, StoreError> {
+        self.read_row(tables::TRUSTED, TRUSTED_KEY, |row| {
+            values::read_number(tables::TRUSTED.name(), row)
+        })
+        .await
+    }
+
+    async fn trust(&self, now_ms: u64) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Trust(now_ms, reply)).await
+    }
+
     async fn forget(&self, user: UserId) -> Result<usize, StoreError> {
         self.ask(|reply| Job::Forget(user, reply)).await
     }
@@ -572,42 +609,22 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         user: UserId,
         after: Seq,
         size: (usize, usize),
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Written, StoreError> {
         self.read(move |engine, _| happened::written(engine, (conversation, user), after, size))
             .await
     }
 
-    async fn all_conversations(
-        &self,
-        after: Option<ConversationId>,
-        limit: usize,
-    ) -> Result<Vec<Conversation>, StoreError> {
-        self.read(move |engine, shared| {
-            let after = after.map(keys::cid);
-            let range = KeyRange {
-                from: after
-                    .as_ref()
-                    .map_or(Bound::Unbounded, |id| Bound::Excluded(id)),
-                to: Bound::Unbounded,
-            };
-            let mut found = Vec::new();
-            visit(engine, tables::CONVERSATION, range, limit, |key, _| {
-                found.push(tail_cid(key)?);
-                Ok(())
-            })?;
-            let read = |id| {
-                let known = shared.heads.find(engine, id)?;
-                Ok(known.map(|known| known.into_conversation(id)))
-            };
-            let read = found.into_iter().map(read);
-            read.filter_map(Result::transpose).collect()
-        })
-        .await
-    }
-
-    async fn reclaim(&self) -> Result<bool, StoreError> {
+    async fn reclaim(&self, stop: &CancellationToken) -> Result<bool, StoreError> {
         let opened = self.shared.opened().ok_or_else(|| self.gone())?;
-        let reclaim = move || opened.engine.reclaim();
+        let Ok(alone) = Arc::clone(&self.shared.reclaiming).try_lock_owned() else {
+            return Err(StoreError::NotNow("it is being done already".to_owned()));
+        };
+        let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
+        let reclaim = move || {
+            let _alone = alone;
+            let is_over = || stop.is_cancelled() || shared.condition.is_over();
+            opened.engine.reclaim(&is_over)
+        };
         let reclaimed = tokio::task::spawn_blocking(reclaim).await;
         let reclaimed = reclaimed.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(reclaimed?)
@@ -620,12 +637,26 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
 
     async fn reports(
         &self,
-        after: Option<&Report>,
+        after: Option<&ReportKey>,
         limit: usize,
     ) -> Result<Vec<Report>, StoreError> {
-        let after = after.map(|last| keys::report(last.ts_ms, last.by, &last.mid));
+        let after = after.map(keys::report);
         self.read(move |engine, _| happened::reports(engine, after.as_deref(), limit))
             .await
+    }
+
+    async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError> {
+        let key = keys::report(key);
+        let row = key.clone();
+        self.read_row(tables::REPORT, key, move |value| {
+            happened::read_report(&row, value)
+        })
+        .await
+    }
+
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError> {
+        let key = keys::report(key);
+        self.ask(|reply| Job::CloseReport(key, reply)).await
     }
 
     async fn put_invitation(
@@ -1186,6 +1217,11 @@ impl<K> Drop for Farewell<K> {
 
 fn heads_max(memory_bytes: u64) -> usize {
     usize::try_from((memory_bytes / HEAD_BUDGET_BYTES).clamp(4_096, 262_144)).unwrap_or(4_096)
+}
+
+/// Is it stored while the store is read-only, too? What announces a purge takes little, and makes room.
+fn makes_room(draft: &Draft) -> bool {
+    matches!(draft.changes.as_slice(), [Change::Purge(_)])
 }
 
 /// Splits a call into what single commits can hold.

@@ -7,12 +7,14 @@ mod contacts;
 mod control;
 #[cfg(all(feature = "fjall", feature = "sled"))]
 mod crash;
+mod erasure;
 mod joining;
 mod members;
 mod mentions;
 mod poison;
 mod purge;
 mod reading;
+mod retention;
 mod scheduled;
 mod world;
 

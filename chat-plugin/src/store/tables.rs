@@ -85,11 +85,16 @@ pub(super) const BAN: Table = Table::new(0x38, "ban");
 pub(super) const CODE: Table = Table::new(0x39, "code");
 /// Support cases of a desk, by where they stand and since when.
 pub(super) const CASE: Table = Table::new(0x3A, "case");
+/// Purges that were announced by an entry: under way, or what came of them.
+pub(super) const PURGE: Table = Table::new(0x3B, "purge");
+/// Conversations with a retention of their own.
+pub(super) const LIMITED: Table = Table::new(0x3D, "limited");
+/// Up to when the wall clock has been trusted.
+pub(super) const TRUSTED: Table = Table::new(0x3C, "trusted");
 /// Up to where retention has looked.
 pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 /// Scheduled messages by the time at which they are due.
 pub(super) const DUE: Table = Table::new(0x50, "due");
-
 /// Messages that wait for a moderator's decision.
 pub(super) const HELD: Table = Table::new(0x37, "held");
 
@@ -137,6 +142,9 @@ pub(super) const ALL: &[Table] = &[
     CODE,
     CASE,
     TRIMMED,
+    PURGE,
+    TRUSTED,
+    LIMITED,
     DUE,
     HELD,
 ];

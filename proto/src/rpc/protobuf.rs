@@ -84,6 +84,8 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ModHeld(params) => ("mod.held", json(params)),
         Params::ModDecide(params) if method == "mod.reject" => ("mod.reject", json(params)),
         Params::ModDecide(params) => ("mod.approve", json(params)),
+        Params::ModReports(params) => ("mod.reports", json(params)),
+        Params::ModSettle(params) => ("mod.settle", json(params)),
         Params::PeopleAdd(params) => ("people.add", json(params)),
         Params::PeopleRemove(params) => ("people.remove", json(params)),
         Params::PeopleList(params) => ("people.list", json(params)),
@@ -142,6 +144,7 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "me.export" => read(json).map(Outcome::Export),
         "me.erase" => read(json).map(Outcome::Erased),
         "mod.held" => read(json).map(Outcome::Held),
+        "mod.reports" => read(json).map(Outcome::Reports),
         "people.add" | "people.remove" | "people.block" | "people.unblock" => {
             read(json).map(Outcome::Contact)
         }

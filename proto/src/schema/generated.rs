@@ -449,10 +449,6 @@ pub struct Change {
     #[prost(uint64, optional, tag = "63")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: ::core::option::Option<u64>,
-    /// `purged`: how many went.
-    #[prost(uint64, optional, tag = "64")]
-    #[serde(skip_serializing_if = "super::is_default")]
-    pub messages: ::core::option::Option<u64>,
 }
 /// What members who come later may see. In JSON a word, or `{"last":100}`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -698,7 +694,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 200, 201, 202, 203, 204, 205, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 200, 201, 202, 203, 204, 205, 206, 207, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -884,6 +880,12 @@ pub mod rpc_request {
         /// Of `mod.approve` and `mod.reject`.
         #[prost(message, tag = "205")]
         ModDecide(super::ModDecide),
+        /// Of `mod.reports`.
+        #[prost(message, tag = "206")]
+        ModReports(super::ModReports),
+        /// Of `mod.settle`.
+        #[prost(message, tag = "207")]
+        ModSettle(super::ModSettle),
         /// Of `people.add`.
         #[prost(message, tag = "120")]
         PeopleAdd(super::PeopleAdd),
@@ -910,7 +912,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 83, 40, 41, 42, 43, 44, 45, 60, 61, 62, 63"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 83, 84, 40, 41, 42, 43, 44, 45, 60, 61, 62, 63"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -988,6 +990,9 @@ pub mod rpc_reply {
         /// Of `mod.held`.
         #[prost(message, tag = "83")]
         Held(super::HeldPage),
+        /// Of `mod.reports`.
+        #[prost(message, tag = "84")]
+        Reports(super::ReportList),
         /// Of `people.add`, `people.remove`, `people.block` and `people.unblock`.
         #[prost(message, tag = "40")]
         Contact(super::Acquaintance),
@@ -1897,6 +1902,78 @@ pub struct HeldMessage {
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,
 }
+/// `mod.reports`: what was reported of the messages of a conversation. The reply is a `ReportList`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModReports {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 100; 50 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// A page of reports. It may be empty and not the last one.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReportList {
+    /// The oldest first.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reports: ::prost::alloc::vec::Vec<ListedReport>,
+    /// There may be another page, which begins here.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// A complaint about a message.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListedReport {
+    /// What names it.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub id: ::prost::alloc::string::String,
+    /// Who complains.
+    #[prost(message, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub by: ::core::option::Option<User>,
+    /// About which message.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// When, in ms since 1970.
+    #[prost(uint64, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ts: u64,
+    /// Why.
+    #[prost(string, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub text: ::prost::alloc::string::String,
+}
+/// `mod.settle`: ends a report. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModSettle {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Which report.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub id: ::prost::alloc::string::String,
+}
 /// `mod.approve`: lets a message that is held into the log. `mod.reject`: forgets it. The reply is a `Changed`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1924,14 +2001,18 @@ pub struct Purged {
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub cid: ::prost::alloc::string::String,
-    /// The entry that tells of it, if anything went.
-    #[prost(uint64, optional, tag = "2")]
+    /// The entry that has announced it.
+    #[prost(uint64, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub seq: ::core::option::Option<u64>,
-    /// How many messages went.
+    pub seq: u64,
+    /// How many messages went so far.
     #[prost(uint64, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub messages: u64,
+    /// The rest goes behind the reply.
+    #[prost(bool, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
 }
 /// `me.export`: what is known of the caller, and what the caller wrote. The reply is an `ExportPage`.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -9,6 +9,7 @@ use broker::operator::{ConnectedClient, ListedRetained, ListedSession, Operator,
 use chat_plugin::accounts::{AccountError, Accounts};
 use proto::ids::{Handle, UserId};
 use proto::quote::quoted;
+use tokio_util::sync::CancellationToken;
 
 use super::Request;
 use super::reply::{ClientLine, Reply, RetainedLine, SessionLine};
@@ -22,6 +23,8 @@ const SLOW_MAX: usize = 50;
 pub(crate) struct Live {
     pub(crate) operator: Operator,
     pub(crate) log: LogFilter,
+    /// The end of the server: what takes long is broken off.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Live {

@@ -5,6 +5,7 @@ use proto::ids::{
 };
 
 use crate::domain::account::Subject;
+use crate::domain::overlay::ReportKey;
 use crate::domain::support::CaseState;
 
 /// Bytes of a conversation id in keys and values: kind and 16 bytes.
@@ -25,6 +26,11 @@ pub(super) fn read_cid(bytes: &[u8]) -> Option<ConversationId> {
 /// `cid[17] seq[8]`: tables message, overlay and pin.
 pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
     join(&[&cid(conversation), &seq.get().to_be_bytes()])
+}
+
+/// `state[1] cid[17] seq[8]`: table purge. Those under way come first.
+pub(super) fn purge(is_done: bool, conversation: ConversationId, seq: Seq) -> [u8; 26] {
+    join(&[&[u8::from(is_done)], &message(conversation, seq)])
 }
 
 /// `cid[17] uid[16]`: tables member, marks, clean, join request and ban.
@@ -145,11 +151,11 @@ pub(super) fn short_time(at_ms: u64) -> [u8; 6] {
 }
 
 /// `ts[6] uid[16] mid…`: table report.
-pub(super) fn report(ts_ms: u64, by: UserId, mid: &MessageId) -> Vec<u8> {
+pub(super) fn report(key: &ReportKey) -> Vec<u8> {
     [
-        &short_time(ts_ms),
-        by.as_bytes().as_slice(),
-        mid.as_str().as_bytes(),
+        &short_time(key.ts_ms),
+        key.by.as_bytes().as_slice(),
+        key.mid.as_str().as_bytes(),
     ]
     .concat()
 }

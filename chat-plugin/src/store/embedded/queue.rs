@@ -55,8 +55,10 @@ pub(super) enum Job {
     Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
+    CloseReport(Vec<u8>, Reply<bool>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
+    Trust(u64, Reply<()>),
     Hold(Box<Held>, Reply<Holding>),
     EndHold(ConversationId, UserId, MessageId, Reply<bool>),
     Flush(Reply<()>),
@@ -85,11 +87,13 @@ impl Job {
             | Self::RemoveToken(_, _, reply)
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
+            | Self::CloseReport(_, reply)
             | Self::DropJoinRequest(_, _, _, reply)
             | Self::ChangeContact(_, _, _, reply)
             | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
+            | Self::Trust(_, reply)
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
             | Self::EndExchanges(_, reply)

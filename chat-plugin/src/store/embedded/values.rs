@@ -18,6 +18,7 @@ use crate::domain::member::{Interval, Marks, Member, Role};
 use crate::domain::overlay::{GoneReason, Overlay, Pin, Report};
 use crate::domain::presence::Standing;
 use crate::domain::profile::Profile;
+use crate::domain::purge::Range;
 use crate::domain::rights::{Mask, Rights};
 use crate::domain::scheduled::Scheduled;
 use crate::domain::user::{ScramKeys, Token, User};
@@ -247,6 +248,18 @@ pub(super) fn write_report(report: &Report) -> Vec<u8> {
     out.extend_from_slice(&keys::cid(report.conversation));
     long(&mut out, report.seq.get());
     text(&mut out, &report.text);
+    out
+}
+
+/// What is left of a purge under way, and the messages that went so far.
+pub(super) fn write_purge(range: &Range, messages: u64) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    long(&mut out, messages);
+    long(&mut out, range.from.get());
+    long(&mut out, range.to.get());
+    if let Some(by) = range.by {
+        out.extend_from_slice(by.as_bytes());
+    }
     out
 }
 
@@ -879,6 +892,18 @@ pub(super) fn read_marks(value: &[u8]) -> Read<Marks> {
     };
     reader.end()?;
     Ok(marks)
+}
+
+pub(super) fn read_purge(value: &[u8]) -> Read<(Range, u64)> {
+    let mut reader = Reader::new("purge", value)?;
+    let messages = reader.long()?;
+    let (from, to) = (reader.seq()?, reader.seq()?);
+    let by = match reader.rest {
+        [] => None,
+        _ => Some(reader.user()?),
+    };
+    reader.end()?;
+    Ok((Range { from, to, by }, messages))
 }
 
 pub(super) fn read_number(table: &'static str, value: &[u8]) -> Read<u64> {

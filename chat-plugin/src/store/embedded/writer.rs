@@ -50,6 +50,8 @@ const RELAXED_DELAY: Duration = Duration::from_millis(200);
 const WATERMARK_INTERVAL: Duration = Duration::from_secs(5);
 /// A week of uptime, for idempotency keys.
 const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
+/// The only row of its table.
+pub(super) const TRUSTED_KEY: &[u8] = b"wall";
 /// How long the thread waits before it looks again whether the receiver of the feed has room.
 const FEED_PAUSE: Duration = Duration::from_millis(1);
 
@@ -406,11 +408,22 @@ impl<K: KvEngine> Writer<K> {
                 let reports = self.forget_user(user);
                 self.answer(reports, reply, Durability::Durable, Done::Count);
             }
+            Job::Trust(now_ms, reply) => {
+                let value = values::write_number(now_ms).to_vec();
+                self.put(tables::TRUSTED, TRUSTED_KEY, value);
+                self.answer(Ok(()), reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::Report(report, reply) => {
                 let result = self.report(&report);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
                     Done::Unit(reply)
                 });
+            }
+            Job::CloseReport(key, reply) => {
+                let was_there = self.close_report(&key);
+                self.answer(was_there, reply, Durability::Durable, Done::Flag);
             }
             Job::Flush(reply) => {
                 self.fold_all();
@@ -662,6 +675,12 @@ impl<K: KvEngine> Writer<K> {
             if pending.settings_changed {
                 let value = values::write_settings(&known.settings)?;
                 batch.put(tables::SETTINGS, &key, &value);
+                let settings = &known.settings;
+                if settings.retention_days > 0 || settings.retention_messages > 0 {
+                    batch.put(tables::LIMITED, &key, values::PRESENT);
+                } else {
+                    batch.remove(tables::LIMITED, &key);
+                }
             }
         }
         let row = CommitRow {

@@ -42,6 +42,11 @@ impl Effect {
         self.rows.push((table, key.into(), None));
     }
 
+    /// How many rows it takes.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
     fn put_overlay(&mut self, key: [u8; 25], overlay: &Overlay) {
         if overlay.is_empty() {
             self.remove(tables::OVERLAY, key);
@@ -470,9 +475,19 @@ impl<K: KvEngine> Writer<K> {
             self.remove(tables::REPORT, &oldest);
         }
         self.reports = Some((count + 1).min(REPORTS_MAX));
-        let key = keys::report(report.ts_ms, report.by, &report.mid);
+        let key = keys::report(&report.key());
         self.put(tables::REPORT, &key, values::write_report(report));
         Ok(())
+    }
+
+    /// Says whether there was one.
+    pub(super) fn close_report(&mut self, key: &[u8]) -> Result<bool, StoreError> {
+        let was_there = self.row(tables::REPORT, key)?.is_some();
+        if was_there {
+            self.remove(tables::REPORT, key);
+            self.reports = self.reports.map(|count| count.saturating_sub(1));
+        }
+        Ok(was_there)
     }
 
     fn first_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {

@@ -97,7 +97,7 @@ impl<K: KvEngine> Writer<K> {
             Err(outcome) => return Ok(outcome),
         };
         let mut place = self.place(&draft, current, creates)?;
-        place.rows = rows;
+        place.rows.extend(rows);
         match self.plan_act(&draft, &place.head)? {
             Ok(mut effect) => {
                 let hidden_from = self.blocker(&draft)?;
@@ -174,7 +174,7 @@ impl<K: KvEngine> Writer<K> {
             ts_ms: draft.ts_ms.max(before.ts_ms).min(values::TIME_MAX),
             version: before
                 .version
-                .saturating_add(u32::from(creates || !changes.is_empty())),
+                .saturating_add(u32::from(creates || changes.iter().any(moves))),
         };
         let own = match (is_countable, creates) {
             (false, _) => None,
@@ -252,6 +252,12 @@ impl<K: KvEngine> Writer<K> {
         let user = match change {
             Change::Settings(settings) => {
                 place.settings = Some(Arc::new(settings.clone()));
+                return Ok(());
+            }
+            Change::Purge(range) => {
+                let key = keys::purge(false, conversation, seq).to_vec();
+                let value = values::write_purge(range, 0);
+                place.rows.push((tables::PURGE, key, Some(value)));
                 return Ok(());
             }
             Change::Join { user, .. }
@@ -468,6 +474,11 @@ impl<K: KvEngine> Writer<K> {
         });
         self.put(tables::EXCHANGE, &keys::exchange(device, packet_id), value);
     }
+}
+
+/// Does this change what the next draft is judged on?
+fn moves(change: &Change) -> bool {
+    !matches!(change, Change::Purge(_))
 }
 
 /// Does this conversation count against the limit of this user? A direct one does for who begins it only: otherwise

@@ -161,7 +161,8 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Removes what belongs to a user alone: tokens, devices, scheduled messages, account version, contacts, profile and presence.
-    fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
+    /// Scans, so it needs [`Writer::barrier`] before it.
+    pub(super) fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
         for (key, value) in self.rows_of(tables::USER_TOKEN, user)? {
             let hash = values::read_hash(&value)?;
             self.remove(tables::TOKEN, &hash);
