@@ -168,6 +168,9 @@ impl Delivery {
                 None => return Ok(()),
             },
         };
+        if let Some(user) = hidden_from {
+            live.hide(user, head); // whatever fails below
+        }
         let line = match entry {
             Some(entry) => Some(self.line(entry).await?),
             None => None,
@@ -183,17 +186,13 @@ impl Delivery {
             .committed(&live, (line, lines), head, members);
         live.refreshed(&self.conversations).await?;
         if !seqs.is_empty() {
-            let mut ever = live.who_ever();
-            ever.retain(|user| hidden_from != Some(*user));
-            self.online.changed(&ever, &live, &seqs);
+            self.online.changed(&live.who_ever(), &live, &seqs);
         }
         if !is_new {
             return Ok(());
         }
-        if members_changed || hidden_from.is_some() {
-            let mut sees = live.who_sees(head);
-            sees.retain(|user| hidden_from != Some(*user));
-            self.online.announce(&sees, &live, head);
+        if members_changed {
+            self.online.announce(&live.who_sees(head), &live, head);
         } else {
             self.online.announce(&live.present(), &live, head);
         }

@@ -28,7 +28,7 @@ use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
@@ -115,13 +115,13 @@ pub trait ChatStore: Send + Sync + 'static {
         ts_ms: u64,
     ) -> Result<bool, StoreError>;
 
-    /// Which of these entries are hidden from one user, and why: by his own wish, or because he had blocked the sender.
+    /// Which of these entries are hidden from one user, and by what.
     async fn hidden(
         &self,
         conversation: ConversationId,
         user: UserId,
         seqs: Vec<Seq>,
-    ) -> Result<Vec<(Seq, GoneReason)>, StoreError>;
+    ) -> Result<Vec<(Seq, HiddenBy)>, StoreError>;
 
     /// Who reacted to a message, and with what: at most `limit` after `after` in the order of user ids.
     async fn reactions(

@@ -272,10 +272,8 @@ impl Service {
     /// # Errors
     /// [`Refusal::NotFound`] if this user cannot see the conversation.
     pub async fn pins(&self, actor: Actor, id: ConversationId) -> Result<Vec<Pin>, Refusal> {
-        let (_, sight) = self.present(actor.user, id).await?;
-        let mut pins = self.store.pins(id).await?;
-        pins.retain(|pin| sight.member.sees(pin.seq));
-        Ok(pins)
+        let (live, _) = self.present(actor.user, id).await?;
+        Ok(self.delivery.pins(actor.user, &live).await?)
     }
 
     /// Who reacted to a message, and with what: at most `limit` users after `after`, in the order of their ids.

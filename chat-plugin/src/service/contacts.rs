@@ -65,7 +65,8 @@ impl Service {
         let after = self.store.contact(actor.user, other).await?;
         let direct = ConversationId::direct(actor.user, other);
         if let Some(live) = self.conversations.in_memory(direct) {
-            live.set_blocks(actor.user, after.is_blocked());
+            live.invalidate();
+            live.refreshed(&self.conversations).await?;
         }
         if changed {
             self.delivery.account_changed(actor.user);

@@ -50,7 +50,7 @@ use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::user::{Token, User};
@@ -401,7 +401,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         conversation: ConversationId,
         user: UserId,
         seqs: Vec<Seq>,
-    ) -> Result<Vec<(Seq, GoneReason)>, StoreError> {
+    ) -> Result<Vec<(Seq, HiddenBy)>, StoreError> {
         self.read(move |engine, _| {
             let mut hidden = Vec::new();
             for seq in seqs {

@@ -3,11 +3,11 @@
 use proto::ids::{ConversationId, Seq};
 
 use super::world::*;
-use crate::domain::account::Subject;
+use crate::domain::account::{Changes, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
-use crate::domain::overlay::{Act, GoneReason};
+use crate::domain::overlay::{Act, HiddenBy, React};
 use crate::domain::user::User;
 use crate::store::{ChatStore, StoreError};
 
@@ -17,6 +17,8 @@ super::stories![
     what_is_written_to_who_has_blocked_is_hidden_for_ever,
     a_block_before_the_first_message_holds,
     a_blocked_message_is_no_change_for_who_blocks,
+    a_conversation_begun_under_a_block_is_told_with_the_first_word_to_be_seen,
+    what_is_done_to_what_a_block_hides_is_hidden_as_well,
     a_removed_user_has_no_lists,
 ];
 
@@ -56,7 +58,7 @@ fn to_other(from: u8, mid: &str) -> Draft {
     }
 }
 
-async fn is_hidden(store: &dyn ChatStore, of: u8, at: Seq) -> Option<GoneReason> {
+async fn is_hidden(store: &dyn ChatStore, of: u8, at: Seq) -> Option<HiddenBy> {
     let hidden = store.hidden(direct(), uid(of), vec![at]).await.unwrap();
     hidden.first().map(|(_, reason)| *reason)
 }
@@ -148,9 +150,9 @@ async fn what_is_written_to_who_has_blocked_is_hidden_for_ever(world: World) {
     let store = world.reopen(store).await;
     for (at, hidden) in [
         (before, None),
-        (meanwhile, Some(GoneReason::Blocked)),
+        (meanwhile, Some(HiddenBy::Block)),
         (own, None),
-        (edit, Some(GoneReason::Blocked)),
+        (edit, Some(HiddenBy::Block)),
         (after, None),
     ] {
         assert_eq!(is_hidden(&*store, 2, at).await, hidden, "{at}");
@@ -171,9 +173,9 @@ async fn what_is_written_to_who_has_blocked_is_hidden_for_ever(world: World) {
     };
     change(&*store, 2, 1, ContactChange::Block).await;
     let told = place(append(&*store, delete(meanwhile, "delete-1")).await);
-    assert_eq!(is_hidden(&*store, 2, told).await, Some(GoneReason::Blocked));
+    assert_eq!(is_hidden(&*store, 2, told).await, Some(HiddenBy::Block));
     let hidden = is_hidden(&*store, 2, meanwhile).await;
-    assert_eq!(hidden, Some(GoneReason::Blocked));
+    assert_eq!(hidden, Some(HiddenBy::Block));
     assert_eq!(unread(&*store, 2).await, 2);
     let told = place(append(&*store, delete(before, "delete-2")).await);
     assert_eq!(is_hidden(&*store, 2, told).await, None, "he saw that one");
@@ -222,6 +224,67 @@ async fn a_blocked_message_is_no_change_for_who_blocks(world: World) {
     append(&*store, to_other(2, "own")).await;
     let changes = store.changes(uid(2), versions[1], 9).await.unwrap();
     assert_eq!(changes.list, [(versions[1] + 1, direct().into())]);
+}
+
+async fn a_conversation_begun_under_a_block_is_told_with_the_first_word_to_be_seen(world: World) {
+    let mut store = world.open();
+    users(&*store).await;
+    let version = store.hand_out(uid(2), Vec::new()).await.unwrap();
+    change(&*store, 2, 1, ContactChange::Block).await;
+    append(&*store, to_other(1, "first")).await;
+    change(&*store, 2, 1, ContactChange::Unblock).await;
+    let about = |changes: Changes| changes.list.into_iter().map(|(_, about)| about);
+    let told = async |store: &dyn ChatStore, since| {
+        about(store.changes(uid(2), since, 9).await.unwrap()).collect::<Vec<_>>()
+    };
+    let person = Subject::Person(uid(1));
+    assert_eq!(told(&*store, version).await, [person]);
+    if world.is_on_disk() {
+        store = world.reopen(store).await;
+    }
+    append(&*store, to_other(1, "after")).await;
+    assert_eq!(told(&*store, version).await, [person, direct().into()]);
+    append(&*store, to_other(1, "again")).await;
+    assert_eq!(told(&*store, version).await.len(), 2, "it was dirty");
+}
+
+async fn what_is_done_to_what_a_block_hides_is_hidden_as_well(world: World) {
+    let store = world.open();
+    users(&*store).await;
+    let seen = place(append(&*store, to_other(1, "seen")).await);
+    change(&*store, 2, 1, ContactChange::Block).await;
+    let meanwhile = place(append(&*store, to_other(1, "meanwhile")).await);
+    change(&*store, 2, 1, ContactChange::Unblock).await;
+    let react = |emoji: &str| Act::React(React::Add(emoji.into()));
+    for (number, (act, target, hidden)) in [
+        (react("+"), meanwhile, Some(HiddenBy::Block)),
+        (Act::Pin(true), meanwhile, Some(HiddenBy::Block)),
+        (Act::Edit, meanwhile, Some(HiddenBy::Block)),
+        (Act::Delete, meanwhile, Some(HiddenBy::Block)),
+        (react("+"), seen, None),
+        (Act::Pin(true), seen, None),
+        (Act::Edit, seen, None),
+        (Act::Delete, seen, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let kind = match act {
+            Act::Edit => EntryKind::Edit,
+            Act::Delete => EntryKind::Deleted,
+            Act::React(_) => EntryKind::Reaction,
+            Act::Pin(_) => EntryKind::Pin,
+        };
+        let draft = Draft {
+            kind,
+            target: Some(target),
+            act: Some(act),
+            ..to_other(1, &format!("act-{number}"))
+        };
+        let at = place(append(&*store, draft).await);
+        assert_eq!(is_hidden(&*store, 2, at).await, hidden, "act {number}");
+    }
+    assert_eq!(unread(&*store, 2).await, 0);
 }
 
 async fn a_removed_user_has_no_lists(world: World) {

@@ -43,14 +43,23 @@ impl<K: KvEngine> Writer<K> {
             if !member.is_some_and(|member| member.is_present()) {
                 continue; // what happens there is no business of those who left
             }
-            let key = keys::member(*conversation, user);
-            self.put(tables::CLEAN, &key, values::EMPTY.to_vec());
             drop(clean); // so that it is changed in place
-            if let Some(mut clean) = self.cleans.get_mut(conversation) {
-                Arc::make_mut(&mut clean).insert(user);
-            }
+            self.make_clean(user, *conversation);
         }
         Ok(version)
+    }
+
+    /// A user has become a member, and his devices are not to be told before there is something that he may see.
+    pub(super) fn is_told_later(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<(), StoreError> {
+        if self.account_version(user)?.is_some() {
+            self.clean(conversation)?; // it is changed in the cache
+            self.make_clean(user, conversation);
+        }
+        Ok(())
     }
 
     /// A conversation changed for all whose devices know it as it was, but for one who is not to know.
@@ -145,6 +154,14 @@ impl<K: KvEngine> Writer<K> {
         }
         self.remove(tables::ACCOUNT, user.as_bytes());
         Ok(())
+    }
+
+    fn make_clean(&mut self, user: UserId, conversation: ConversationId) {
+        let key = keys::member(conversation, user);
+        self.put(tables::CLEAN, &key, values::EMPTY.to_vec());
+        if let Some(mut clean) = self.cleans.get_mut(&conversation) {
+            Arc::make_mut(&mut clean).insert(user);
+        }
     }
 
     fn make_dirty(&mut self, user: UserId, conversation: ConversationId) -> Result<(), StoreError> {

@@ -198,7 +198,9 @@ impl<K: KvEngine> Writer<K> {
         hidden_from: Option<UserId>,
     ) -> Result<(), StoreError> {
         for (user, (_, moved)) in &place.members {
-            if *moved && hidden_from != Some(*user) {
+            if *moved && hidden_from == Some(*user) {
+                self.is_told_later(*user, conversation)?;
+            } else if *moved {
                 self.changed(*user, conversation.into())?;
             }
         }
