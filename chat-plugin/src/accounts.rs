@@ -171,6 +171,8 @@ pub enum UserChange {
     Removed,
     /// A token of the user is gone.
     TokenRevoked,
+    /// What the user told of himself is gone; logins are not concerned.
+    Erased,
 }
 
 /// All users, with their passwords and tokens.

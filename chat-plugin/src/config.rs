@@ -14,6 +14,10 @@ pub struct Config {
     pub edit_window_s: u32,
     /// Seconds in which the sender of a message can delete it for everybody; 0: for ever.
     pub delete_window_s: u32,
+    /// Days that messages stay, in all conversations; 0: for ever.
+    pub retention_days: u32,
+    /// So many of the newest messages of each conversation stay; 0: all.
+    pub retention_messages: u32,
     /// Members of a group.
     pub group_members_max: u32,
     /// Conversations of one user: groups, and the direct ones that the user began.
@@ -66,10 +70,24 @@ pub struct Config {
     pub user_messages_per_s: u32,
     /// How many a user who has rested may send at once.
     pub user_messages_burst: u32,
+    /// Messages, calls and subscriptions per second of one address (IPv6: of one /64); 0: no limit.
+    pub address_messages_per_s: u32,
+    /// How many an address that has rested may send at once.
+    pub address_messages_burst: u32,
+    /// Messages and actions per second in one conversation; 0: no limit.
+    pub conversation_messages_per_s: u32,
+    /// How many of them at once after a rest.
+    pub conversation_messages_burst: u32,
     /// Groups made and calls that add members, per minute of one user; 0: no limit. Others cannot refuse to be added.
     pub user_invitations_per_min: u32,
     /// How many of them at once.
     pub user_invitations_burst: u32,
+    /// Looks at codes of invitations, joinings and requests to join, per minute of one user; 0: no limit.
+    pub user_joins_per_min: u32,
+    /// How many of them at once.
+    pub user_joins_burst: u32,
+    /// Requests to join that may wait in one conversation.
+    pub join_requests_max: u32,
     /// Conversations, and names of users, kept in memory beside those in use.
     pub conversation_cache_max: u32,
     /// Newest entries of a conversation kept in memory for live delivery.
@@ -87,6 +105,8 @@ impl Default for Config {
             json_depth_max: 32,
             edit_window_s: 86_400,
             delete_window_s: 0,
+            retention_days: 0,
+            retention_messages: 0,
             group_members_max: 1_024,
             conversations_per_user_max: 10_000,
             devices_per_user_max: 32,
@@ -113,8 +133,15 @@ impl Default for Config {
             device_messages_burst: 100_000,
             user_messages_per_s: 20_000,
             user_messages_burst: 100_000,
+            address_messages_per_s: 0,
+            address_messages_burst: 0,
+            conversation_messages_per_s: 0,
+            conversation_messages_burst: 0,
             user_invitations_per_min: 30,
             user_invitations_burst: 200,
+            user_joins_per_min: 10,
+            user_joins_burst: 50,
+            join_requests_max: 256,
             conversation_cache_max: 10_000,
             ring_entries_max: 64,
             ring_bytes_max: 131_072,
@@ -160,6 +187,8 @@ impl Config {
             ),
             ("rpc_pending_max", self.rpc_pending_max, 1, 65_535),
             ("history_limit_max", self.history_limit_max, 1, 100_000),
+            // They are counted by looking at them.
+            ("join_requests_max", self.join_requests_max, 0, 10_000),
             ("turn_entries", self.turn_entries, 1, 65_535),
             ("cursor_days", self.cursor_days, 1, 36_500),
             ("receipt_interval_ms", self.receipt_interval_ms, 1, 60_000),

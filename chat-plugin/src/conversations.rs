@@ -185,6 +185,10 @@ pub struct Sight {
     pub head: Seq,
     /// Seconds that messages last here; 0: for ever.
     pub ttl_s: u32,
+    /// Seconds between two messages of one member here; 0: none.
+    pub slow_s: u32,
+    /// Nothing more is said here.
+    pub closed: bool,
 }
 
 /// A wish to move marks; zero moves nothing.
@@ -334,12 +338,15 @@ impl Live {
         let state = self.state();
         let (member, marks) = state.members.get(&user)?;
         let conversation = state.conversation.as_ref();
+        let settings = conversation.map(|conversation| &conversation.settings);
         Some(Sight {
             member: member.clone(),
             marks: *marks,
             version: conversation.map_or(0, |conversation| conversation.version),
             head: state.head,
-            ttl_s: conversation.map_or(0, |conversation| conversation.settings.ttl_s),
+            ttl_s: settings.map_or(0, |settings| settings.ttl_s),
+            slow_s: settings.map_or(0, |settings| settings.slow_s),
+            closed: settings.is_some_and(|settings| settings.closed),
         })
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod delivery;
 pub mod domain;
 pub mod metrics;
 pub mod names;
+pub mod personal;
 pub mod plugin;
 pub(crate) mod presence;
 pub(crate) mod rate;

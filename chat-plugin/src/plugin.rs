@@ -10,6 +10,7 @@ mod ingest;
 mod logins;
 mod peer;
 mod presence;
+mod rates;
 mod rpc;
 mod subscribe;
 
@@ -28,14 +29,15 @@ use broker::hooks::{
     Ticket,
 };
 use broker::scram::Credential;
-use proto::ids::{DeviceId, UserId};
+use proto::ids::{ConversationId, DeviceId, UserId};
 use proto::payload;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::answer::{json_message, json_publish, pair};
 use self::logins::Logins;
-use self::peer::{Item, Limits, Peer, Record, Sessions};
+use self::peer::{Item, Peer, Record, Sessions};
+use self::rates::Rates;
 use self::subscribe::Start;
 use crate::accounts::{Accounts, AuthError, UserChange, UserEvent};
 use crate::config::Config;
@@ -48,19 +50,12 @@ use crate::domain::user::User;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
-use crate::rate::{Bucket, Rate};
+use crate::rate::{Buckets, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
-use crate::service::invitations::Invitations;
+use crate::service::rates::UserRates;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 use crate::typing::{Typing, TypingLimits};
-
-/// The rates of users who are connected.
-#[derive(Default)]
-struct Buckets {
-    of: HashMap<UserId, Weak<Mutex<Bucket>>>,
-    sweep_at: usize,
-}
 
 /// The chat, to be given to the broker.
 pub struct ChatPlugin {
@@ -75,7 +70,7 @@ pub struct ChatPlugin {
     peers: RwLock<HashMap<u64, Arc<Peer>>>,
     /// Connections that have ended, but not what was being done for them.
     leaving: Mutex<HashMap<DeviceId, Arc<Peer>>>,
-    user_buckets: Mutex<Buckets>,
+    rates: Rates,
     logins: Logins,
     started_ms: u64,
     payload_limits: payload::PayloadLimits,
@@ -142,12 +137,20 @@ impl ChatPlugin {
             body_bytes_max: size(config.body_bytes_max),
             json_depth_max: size(config.json_depth_max),
         };
+        let rates = Rates::new(&config);
         let service = Service {
             store,
             conversations,
             names,
             delivery: Arc::clone(&delivery),
-            invitations: Invitations::new(&config),
+            rates: UserRates::new(&config),
+            conversation_rates: Buckets::new(
+                Rate::per_s(
+                    config.conversation_messages_per_s,
+                    config.conversation_messages_burst,
+                ),
+                cached,
+            ),
             config,
         };
         let plugin = Arc::new_cyclic(|me| Self {
@@ -161,7 +164,7 @@ impl ChatPlugin {
             online,
             peers: RwLock::default(),
             leaving: Mutex::default(),
-            user_buckets: Mutex::default(),
+            rates,
             logins: Logins::default(),
             started_ms: crate::clock::now_ms(),
             payload_limits,
@@ -222,12 +225,12 @@ impl ChatPlugin {
             let Some(UserEvent { user, change, at }) = event else {
                 return;
             };
+            if change == UserChange::Erased {
+                self.reread_name(user).await;
+                continue;
+            }
             if change == UserChange::Removed {
-                match self.service.store.user(user).await {
-                    Ok(Some(removed)) => self.service.names.changed(&removed),
-                    Ok(None) => {}
-                    Err(error) => tracing::error!(%error, "a removed user could not be read"),
-                }
+                self.reread_name(user).await;
                 if let Err(error) = self.judge_watchers(user).await {
                     tracing::error!(%error, "watchers of a removed user could not be judged");
                 }
@@ -246,11 +249,24 @@ impl ChatPlugin {
         }
     }
 
+    async fn reread_name(&self, user: UserId) {
+        match self.service.store.user(user).await {
+            Ok(Some(changed)) => self.service.names.changed(&changed),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "a user who was changed could not be read"),
+        }
+    }
+
     async fn maintain(&self, stop: CancellationToken) {
         const HOUR: Duration = Duration::from_hours(1);
         loop {
             if let Err(error) = self.see_off_removed().await {
                 tracing::error!(%error, "removed users could not be looked for");
+            }
+            match self.service.retain(&self.stop).await {
+                Ok(0) => {}
+                Ok(messages) => tracing::info!(messages, "old messages were removed"),
+                Err(error) => tracing::error!(%error, "old messages could not be removed"),
             }
             tokio::select! {
                 () = tokio::time::sleep(HOUR) => {}
@@ -303,6 +319,27 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// Retention has changed in a conversation: what is over the limit need not wait for the hour.
+    fn retain_soon(&self, conversation: ConversationId) {
+        let Some(plugin) = self.me.upgrade() else {
+            return;
+        };
+        self.tracker.spawn(async move {
+            let found = plugin.service.store.conversations(&[conversation]).await;
+            let retained = match found.map(|mut found| found.pop().flatten()) {
+                Ok(Some(found)) => tokio::select! {
+                    retained = plugin.service.retain_in(&found) => retained,
+                    () = plugin.stop.cancelled() => return,
+                },
+                Ok(None) => Ok(0),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = retained {
+                tracing::error!(%conversation, %error, "old messages could not be removed");
+            }
+        });
     }
 
     /// Takes a removed user out of all groups; what fails is tried again within the hour.
@@ -368,25 +405,6 @@ impl ChatPlugin {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&client.connection)
             .cloned()
-    }
-
-    fn bucket_of(&self, user: UserId) -> Arc<Mutex<Bucket>> {
-        let config = &self.service.config;
-        let rate = Rate::per_s(config.user_messages_per_s, config.user_messages_burst);
-        let mut buckets = self
-            .user_buckets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets.of.get(&user).and_then(Weak::upgrade) {
-            return bucket;
-        }
-        if buckets.of.len() >= buckets.sweep_at.max(1_024) {
-            buckets.of.retain(|_, bucket| bucket.strong_count() > 0);
-            buckets.sweep_at = buckets.of.len() * 2;
-        }
-        let bucket = Arc::new(Mutex::new(Bucket::new(rate)));
-        buckets.of.insert(user, Arc::downgrade(&bucket));
-        bucket
     }
 
     async fn open(
@@ -460,11 +478,7 @@ impl ChatPlugin {
                 }
             }
         };
-        let rate = Rate::per_s(config.device_messages_per_s, config.device_messages_burst);
-        let limits = Limits {
-            device: Mutex::new(Bucket::new(rate)),
-            user: self.bucket_of(user),
-        };
+        let limits = self.rates.of(user, device_id, client.peer.ip());
         let resumed = open.present || restored.present;
         if !resumed {
             // The client has forgotten its exchanges, so their packet identifiers begin new ones.

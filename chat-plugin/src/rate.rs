@@ -1,6 +1,12 @@
-//! Token buckets: how many messages a device or a user may send, and how many logins may fail.
+//! Token buckets: how many messages a device, a user, an address and a conversation may send, and how many logins may fail.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+
+use quick_cache::unsync::Cache;
 
 use tokio::time::Instant;
 
@@ -30,6 +36,11 @@ impl Rate {
             each: Duration::from_mins(1),
             burst,
         }
+    }
+
+    /// Is there a limit at all?
+    pub(crate) const fn is_limited(&self) -> bool {
+        self.tokens > 0
     }
 
     fn per_second(&self) -> f64 {
@@ -105,6 +116,93 @@ impl Bucket {
     }
 }
 
+/// A bucket that several share.
+pub(crate) type SharedBucket = Arc<Mutex<Bucket>>;
+
+/// Buckets by whose they are. Those in use, and those used lately, are found again: who comes back goes on where he was.
+pub(crate) struct Buckets<K> {
+    rate: Rate,
+    inner: Mutex<Inner<K>>,
+}
+
+struct Inner<K> {
+    known: HashMap<K, Weak<Mutex<Bucket>>>,
+    sweep_at: usize,
+    /// A bucket that has filled up again is the same as none, so that this may forget.
+    recent: Cache<K, SharedBucket>,
+}
+
+impl<K: Copy + Eq + Hash> Buckets<K> {
+    /// At most `kept_max` are kept beside those in use.
+    pub(crate) fn new(rate: Rate, kept_max: usize) -> Self {
+        Self {
+            rate,
+            inner: Mutex::new(Inner {
+                known: HashMap::new(),
+                sweep_at: 0,
+                recent: Cache::new(kept_max.max(16)),
+            }),
+        }
+    }
+
+    /// The bucket of this one; `None` if there is no limit.
+    pub(crate) fn of(&self, key: K) -> Option<SharedBucket> {
+        if !self.rate.is_limited() {
+            return None;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = inner.recent.get(&key) {
+            return Some(Arc::clone(bucket));
+        }
+        let known = inner.known.get(&key).and_then(Weak::upgrade);
+        let bucket = known.unwrap_or_else(|| {
+            if inner.known.len() >= inner.sweep_at.max(1_024) {
+                inner.known.retain(|_, bucket| bucket.strong_count() > 0);
+                inner.sweep_at = inner.known.len() * 2;
+            }
+            let bucket = Arc::new(Mutex::new(Bucket::new(self.rate)));
+            inner.known.insert(key, Arc::downgrade(&bucket));
+            bucket
+        });
+        inner.recent.insert(key, Arc::clone(&bucket));
+        Some(bucket)
+    }
+}
+
+/// Takes a token from each of these buckets, or none from any.
+///
+/// # Errors
+/// How long until all have one.
+pub(crate) fn take_all<'a>(
+    buckets: impl IntoIterator<Item = &'a SharedBucket> + Clone,
+    now: Instant,
+) -> Result<(), Duration> {
+    let wait = |bucket: &SharedBucket| lock(bucket).check(now).err();
+    if let Some(longest) = buckets.clone().into_iter().filter_map(wait).max() {
+        return Err(longest);
+    }
+    for bucket in buckets {
+        lock(bucket).owe(now, 1);
+    }
+    Ok(())
+}
+
+/// The bucket, for whoever comes first.
+pub(crate) fn lock(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
+    bucket.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// IPv4 (also inside IPv6) as it is, IPv6 by its /64, which is what one customer gets.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let prefix = address.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(prefix))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +226,30 @@ mod tests {
         for _ in 0..1_000 {
             bucket.take(crate::clock::monotonic()).unwrap();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_back_finds_the_bucket_as_it_was() {
+        let buckets = Buckets::new(Rate::per_s(1, 2), 16);
+        let start = crate::clock::monotonic();
+        let mine = buckets.of(1).unwrap();
+        let shared = buckets.of(9).unwrap();
+        take_all([&mine, &shared], start).unwrap();
+        take_all([&mine], start).unwrap();
+        let wait = take_all([&mine, &shared], start).unwrap_err();
+        assert_eq!(wait.as_secs(), 1);
+        take_all([&shared], start).expect("it was not taken from for nothing");
+        drop(mine);
+        let again = buckets.of(1).unwrap();
+        assert!(take_all([&again], start).is_err());
+        for other in 10..10_000 {
+            buckets.of(other).unwrap();
+        }
+        assert!(
+            take_all([&buckets.of(1).unwrap()], start).is_err(),
+            "in use"
+        );
+        assert!(Buckets::new(Rate::per_s(0, 0), 16).of(1).is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,32 +1,41 @@
 //! The use cases of chat, one function each: domain and store, no MQTT.
 
 pub mod acts;
+pub mod bans;
 pub mod contacts;
 pub mod departure;
 pub mod history;
-pub(crate) mod invitations;
+pub mod inviting;
+pub mod joining;
 pub mod marks;
 pub mod membership;
 pub mod mentions;
 pub mod people;
 pub(crate) mod privacy;
+pub mod purge;
+pub(crate) mod rates;
+pub mod roles;
 pub mod send;
+pub mod settings;
 pub mod sync;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 use proto::payload::Mention;
 
-use self::invitations::Invitations;
+use self::rates::UserRates;
 use crate::config::Config;
 use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
 use crate::domain::entry::BodyFormat;
+use crate::domain::permission::{Action, allows};
 use crate::names::Names;
+use crate::rate::{Buckets, take_all};
 use crate::store::{ChatStore, StoreError};
 
 /// Everything that the use cases need.
@@ -35,7 +44,8 @@ pub struct Service {
     pub(crate) conversations: Arc<Conversations>,
     pub(crate) names: Arc<Names>,
     pub(crate) delivery: Arc<Delivery>,
-    pub(crate) invitations: Invitations,
+    pub(crate) rates: UserRates,
+    pub(crate) conversation_rates: Buckets<ConversationId>,
     pub(crate) config: Config,
 }
 
@@ -117,6 +127,14 @@ impl Refusal {
         }
     }
 
+    /// Too much at once, for so long.
+    pub(crate) fn rate(wait: Duration) -> Self {
+        let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Self::Rate {
+            retry_ms: retry_ms.max(1),
+        }
+    }
+
     /// Others change the same all the time.
     pub(crate) const BUSY: Self = Self::Rate { retry_ms: 1_000 };
 
@@ -155,7 +173,26 @@ pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
 /// No conversation, or none for this user.
 const UNSEEN: Refusal = Refusal::NotFound(Cow::Borrowed("no such conversation"));
 
+/// May this member do this, in the conversation as it is now? Every action asks.
+pub(crate) fn permit(id: ConversationId, sight: &Sight, action: Action) -> Result<(), Refusal> {
+    if !allows(id.kind(), &sight.member, action) {
+        return Err(Refusal::Forbidden("your rights here do not allow this"));
+    }
+    if sight.closed && action.needs_open() {
+        return Err(Refusal::Forbidden("this conversation is closed"));
+    }
+    Ok(())
+}
+
 impl Service {
+    /// One more message or act in a conversation, by somebody who may.
+    fn check_conversation_rate(&self, id: ConversationId) -> Result<(), Refusal> {
+        let Some(bucket) = self.conversation_rates.of(id) else {
+            return Ok(());
+        };
+        take_all([&bucket], crate::clock::monotonic()).map_err(Refusal::rate)
+    }
+
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
     async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;

@@ -20,17 +20,19 @@ pub use broker::store::Health;
 use broker::store::kv::EngineError;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 use broker::store::offline::OfflineError;
-use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 
 use crate::domain::account::{Changes, Preferences};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
+use crate::domain::purge::{Purge, Purged};
 use crate::domain::user::{Token, User};
 
 pub use self::metrics::StoreMetrics;
@@ -156,6 +158,34 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Makes entries gone whose time is over, the oldest first; at most some hundred at once. Says how many were.
     async fn expire(&self, now_ms: u64) -> Result<usize, StoreError>;
 
+    /// One step of a purge: makes at most some hundred entries gone, and says where the next one begins.
+    async fn purge(&self, conversation: ConversationId, purge: Purge)
+    -> Result<Purged, StoreError>;
+
+    /// What a user told of himself goes: profile, presence, the words of reports. Says how many reports there were.
+    async fn forget(&self, user: UserId) -> Result<usize, StoreError>;
+
+    /// Messages of one user that are there, as they are now: at most so many behind `after`, and at most so many bytes of
+    /// bodies, but one; ascending.
+    async fn written(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        after: Seq,
+        size: (usize, usize),
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// All conversations in the order of their ids, at most `limit` after `after`.
+    async fn all_conversations(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<Conversation>, StoreError>;
+
+    /// Gives back space while others read and write: then no file holds what was removed before, or is gone. May take
+    /// minutes. `false`: the engine cannot, or was held up.
+    async fn reclaim(&self) -> Result<bool, StoreError>;
+
     /// Stores a report, once for each message id of its writer. There are at most 10,000: then the oldest go.
     async fn report(&self, report: Report) -> Result<(), StoreError>;
 
@@ -165,6 +195,71 @@ pub trait ChatStore: Send + Sync + 'static {
         after: Option<&Report>,
         limit: usize,
     ) -> Result<Vec<Report>, StoreError>;
+
+    /// Makes an invitation with a code of this hash, or gives the one with this id another code. `false`: there are as many
+    /// as there may be.
+    async fn put_invitation(
+        &self,
+        invitation: Invitation,
+        hash: [u8; 16],
+    ) -> Result<bool, StoreError>;
+
+    /// The invitation of which this is the hash of a code, whether or not it can still be used.
+    async fn invited(&self, hash: [u8; 16]) -> Result<Option<Invitation>, StoreError>;
+
+    /// The invitations of a conversation: at most [`crate::domain::joining::INVITATIONS_MAX`].
+    async fn invitations(
+        &self,
+        conversation: ConversationId,
+    ) -> Result<Vec<Invitation>, StoreError>;
+
+    /// Removes an invitation with its codes. Says whether there was one.
+    async fn revoke_invitation(
+        &self,
+        conversation: ConversationId,
+        id: InvitationId,
+    ) -> Result<bool, StoreError>;
+
+    /// Takes a request to join; one that waits already stays as it is.
+    async fn ask_to_join(&self, asked: AskToJoin) -> Result<Requested, StoreError>;
+
+    /// Ends a request to join; the conversation has changed for those in `tell`. Says whether there was one.
+    async fn drop_join_request(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        tell: Vec<UserId>,
+    ) -> Result<bool, StoreError>;
+
+    /// The request to join of one user.
+    async fn join_request(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Option<JoinRequest>, StoreError>;
+
+    /// Requests to join, in the order of the users, at most `limit` after `after`.
+    async fn join_requests(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<JoinRequest>, StoreError>;
+
+    /// The ban of one user. No draft by which that user would join is stored while there is one.
+    async fn ban(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Option<Ban>, StoreError>;
+
+    /// Banned users, in the order of their ids, at most `limit` after `after`.
+    async fn bans(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Ban>, StoreError>;
 
     /// The last own countable entry of `user` at or before `seq`. O(log n).
     async fn last_own(
@@ -362,6 +457,19 @@ pub struct PageRange {
     pub bytes: usize,
     /// Of what happened to them, what is to be shown: all ([`Seq::MAX`]), or only edits up to this place.
     pub as_of: Seq,
+}
+
+/// What [`ChatStore::ask_to_join`] takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskToJoin {
+    /// Who asks, and where.
+    pub request: JoinRequest,
+    /// Hash of the code on which it rests, one use of which it costs.
+    pub code: Option<[u8; 16]>,
+    /// Requests of one conversation.
+    pub limit: usize,
+    /// For whom the conversation has changed.
+    pub tell: Vec<UserId>,
 }
 
 /// Result of [`ChatStore::place_of`].

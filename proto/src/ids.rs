@@ -82,6 +82,10 @@ macro_rules! text_id {
     };
 }
 
+mod invitation;
+
+pub use self::invitation::{InvitationCode, InvitationId};
+
 /// A user: a ULID, 26 characters of lower-case Crockford base32.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId([u8; 16]);

@@ -25,6 +25,9 @@ pub struct Failure {
     pub code: ErrorName,
     /// For people: says which field, and what is allowed.
     pub message: String,
+    /// When it may be tried again, with [`ErrorName::Rate`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_ms: Option<u64>,
 }
 
 impl<T> Reply<T> {
@@ -33,6 +36,7 @@ impl<T> Reply<T> {
         Self::Error(Failure {
             code,
             message: message.into(),
+            retry_ms: None,
         })
     }
 }

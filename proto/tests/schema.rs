@@ -219,8 +219,12 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         ConvCreate ConvGet ConvList ConvAdd ConvRemove ConvLeave ConvRole ConvSettings ConvPrefs MsgHistory MsgStatus
         SyncChanges MsgSend MsgEdit MsgDelete MsgReact MsgPin MsgReport MsgPins MsgReactions Pins Pin ReactionsPage
         UserReactions MsgMentions MentionsPage PeopleAdd PeopleRemove PeopleList PeopleBlock PeopleUnblock PeopleBlocks
+        ConvTransfer ConvRights ConvBan ConvUnban ConvBans ConvInvite ConvInvitations ConvRevoke ConvPeek ConvJoin
+        ConvRequests ConvApprove ConvRefuse ConvWithdraw BanList Ban Invitation InvitationList Glimpse Joined
+        JoinRequestList JoinRequest
         Acquaintance Acquaintances MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList
         HistoryPage MessageStatus MemberStatus Me
+        ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased
     );
     let named = messages.keys().map(String::as_str);
     let missing: Vec<_> = named

@@ -5,6 +5,7 @@
 //! each one line of JSON. A request that was read is carried out to its end, whatever becomes of the connection.
 
 mod live;
+mod personal;
 mod reply;
 mod short;
 mod socket;
@@ -32,6 +33,8 @@ use crate::config::Config;
 const REPLY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long one side waits for the other. Longer than the queue of passwords to be hashed.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for what rewrites all files.
+const RECLAIM_TIMEOUT: Duration = Duration::from_hours(6);
 /// Users in one reply; the next request goes on behind them.
 const USERS_PAGE: usize = 1_000;
 
@@ -56,6 +59,18 @@ pub(crate) enum Request {
     UserRemove {
         handle: Handle,
     },
+    /// A page of what is known of a user; the handle, or the id of one who was removed.
+    UserExport {
+        user: String,
+        next: Option<String>,
+    },
+    /// A page of the erasure of what a user wrote.
+    UserErase {
+        user: String,
+        next: Option<String>,
+    },
+    /// Nothing that is gone is left in the files, if the engine can do that while the store is open.
+    StoreReclaim,
     TokenIssue {
         handle: Handle,
         label: String,
@@ -127,12 +142,34 @@ impl Request {
         )
     }
 
+    /// How long the reply may take.
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::StoreReclaim => RECLAIM_TIMEOUT,
+            _ => TIMEOUT,
+        }
+    }
+
     /// The same, for what comes behind a page.
     fn behind(&self, reply: &Reply) -> Option<Self> {
         Some(match reply {
             Reply::Users { next, .. } => Self::UserList {
                 after: Some((*next)?),
             },
+            Reply::Exported { next, .. } | Reply::Erased { next, .. } => {
+                let next = Some(next.clone()?);
+                match self {
+                    Self::UserExport { user, .. } => Self::UserExport {
+                        user: user.clone(),
+                        next,
+                    },
+                    Self::UserErase { user, .. } => Self::UserErase {
+                        user: user.clone(),
+                        next,
+                    },
+                    _ => return None,
+                }
+            }
             Reply::Clients { next, .. } => Self::ClientList {
                 after: Some(next.clone()?),
             },
@@ -167,6 +204,12 @@ pub(crate) fn request(
     let office = Office::find(config, first)?;
     let result = requests.try_for_each(|request| office.serve(request, &mut each));
     office.close(config).and(result)
+}
+
+/// Does a server run on this data directory?
+pub(crate) fn is_running(config: &Config) -> bool {
+    let socket = socket_path(&config.server.data_dir);
+    with_short(&socket, |path| UnixStream::connect(path)).is_ok()
 }
 
 /// Who carries out requests.
@@ -282,7 +325,7 @@ impl Office {
 
 fn ask(socket: &Path, request: &Request) -> std::io::Result<Reply> {
     let mut stream = with_short(socket, |path| UnixStream::connect(path))?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(request.patience()))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
@@ -298,6 +341,9 @@ async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) 
             return Reply::Refused("only a server that runs can do that".to_owned());
         };
         let done = live.carry_out(accounts, request).await;
+        return done.unwrap_or_else(Reply::Refused);
+    }
+    if let Some(done) = personal::carry_out(accounts, request).await {
         return done.unwrap_or_else(Reply::Refused);
     }
     match try_carry_out(accounts, request).await {

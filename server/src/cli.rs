@@ -81,7 +81,7 @@ enum Command {
         #[command(subcommand)]
         command: LogCommand,
     },
-    /// Look after the store, while the server does not run
+    /// Look after the store, while the server does not run (`compact`: also while it does)
     Store {
         #[command(flatten)]
         place: Place,
@@ -131,6 +131,16 @@ enum UserCommand {
     List,
     /// Remove a user; the messages stay, the handle rests for 90 days
     Remove { handle: Handle },
+    /// Print what is known of a user and all messages of the user, an object of JSON on each line
+    Export {
+        /// The handle, or the id of a user who was removed
+        user: String,
+    },
+    /// Make gone what a user wrote, in all conversations and in the files; the places of the messages stay
+    Erase {
+        /// The handle, or the id of a user who was removed
+        user: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -251,6 +261,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Store { place, command } => {
             let config = place.config()?;
+            if matches!(command, StoreCommand::Compact) && admin::is_running(&config) {
+                return admin::request(&config, [Request::StoreReclaim], print_reply);
+            }
             print(&crate::offline::run(command, &config)?)
         }
         Command::CheckConfig { config } => {
@@ -298,9 +311,45 @@ impl UserCommand {
             Self::Import { file } => return import::run(config, &file, print),
             Self::List => Request::UserList { after: None },
             Self::Remove { handle } => Request::UserRemove { handle },
+            Self::Export { user } => Request::UserExport { user, next: None },
+            Self::Erase { user } => return erase(config, user),
         };
         admin::request(config, [request], print_reply)
     }
+}
+
+/// All pages of an erasure, then the files.
+fn erase(config: &Config, user: String) -> Result<(), Failure> {
+    let mut sum = [0; 4];
+    let pages = Request::UserErase { user, next: None };
+    admin::request(config, [pages, Request::StoreReclaim], |reply| {
+        let Reply::Erased {
+            conversations,
+            messages,
+            reactions,
+            reports,
+            next,
+        } = reply
+        else {
+            return print_reply(reply);
+        };
+        let reports_of_page = u64::try_from(*reports).unwrap_or(u64::MAX);
+        let page = [*conversations, *messages, *reactions, reports_of_page];
+        for (sum, of_page) in sum.iter_mut().zip(page) {
+            *sum += of_page;
+        }
+        if next.is_some() {
+            return Ok(());
+        }
+        let [conversations, messages, reactions, reports] = sum;
+        print_reply(&Reply::Erased {
+            conversations,
+            messages,
+            reactions,
+            reports: usize::try_from(reports).unwrap_or(usize::MAX),
+            next: None,
+        })
+    })
 }
 
 impl TokenCommand {

@@ -1,6 +1,9 @@
 //! The default engine: fjall 3, a log-structured one in pure Rust.
 //!
 //! One keyspace per table, one batch per commit with `SyncData` (`fdatasync` of the journal before it returns).
+//!
+//! What was overwritten or removed is still in the journal, and in files of tables until they are compacted: [`compact_at`]
+//! and [`KvEngine::reclaim`] get rid of it.
 
 mod journal;
 
@@ -13,8 +16,9 @@ use ::fjall::{
 };
 
 use super::OpenOptions;
-use super::directory::{Directory, disk_usage};
+use super::directory::{Directory, disk_usage, unavailable};
 use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Table, Visit};
+use super::recover::last_commit;
 
 const MIB: u64 = 1024 * 1024;
 /// Bounds the time of reopening after a crash: 58 MB took 1 to 6 s on a busy machine.
@@ -23,6 +27,16 @@ const JOURNAL_BYTES_MAX: u64 = 128 * MIB;
 const WORKER_THREADS: usize = 2;
 /// A file that every complete database has.
 const VERSION_FILE: &str = "version";
+/// A table of our own: what is written there ends a journal, or moves what may be forgotten on. It holds nothing.
+const PAD: &str = "pad";
+const PAD_KEY: &[u8] = b"pad";
+const PAD_BYTES: usize = 1024 * 1024;
+/// fjall begins another journal behind 64 MB, when a table is flushed next.
+const PADS_MAX: usize = 80;
+/// Of so many one is synced, so that no commit waits for all of them.
+const PADS_PER_SYNC: usize = 8;
+/// How often a sealed journal is looked for before it is said not to have gone.
+const SEALED_TRIES: usize = 50;
 
 /// An open database.
 pub struct FjallEngine {
@@ -159,13 +173,84 @@ impl KvEngine for FjallEngine {
         })
     }
 
-    fn compact(&self) -> Result<(), EngineError> {
+    /// 1. Fills the journal until fjall begins another one. 2. Writes all tables out: then fjall needs the first journal no
+    ///    more. 3. Compacts them; not before, since fjall sees by the newest row of a table how far it was written out.
+    fn reclaim(&self) -> Result<bool, EngineError> {
+        let pad = self.pad()?;
+        let first = self.journal()?;
+        let fill = vec![0x55; PAD_BYTES];
+        for number in 0..PADS_MAX {
+            if self.journal()? != first {
+                break;
+            }
+            pad.insert(PAD_KEY, fill.as_slice())?;
+            if number % PADS_PER_SYNC == PADS_PER_SYNC - 1 {
+                pad.rotate_memtable_and_wait()?;
+                self.database.persist(PersistMode::SyncData)?;
+            }
+        }
+        touch(&pad)?;
         for table in self.tables.values() {
+            table.rotate_memtable_and_wait()?;
+        }
+        let is_there = || first.as_ref().is_some_and(|first| first.exists());
+        let mut tries = 0;
+        while is_there() && tries < SEALED_TRIES {
+            touch(&pad)?;
+            tries += 1;
+        }
+        self.compact(&pad)?;
+        Ok(!is_there())
+    }
+}
+
+impl FjallEngine {
+    fn pad(&self) -> Result<Keyspace, EngineError> {
+        Ok(self
+            .database
+            .keyspace(PAD, KeyspaceCreateOptions::default)?)
+    }
+
+    /// The journal that is written to.
+    fn journal(&self) -> Result<Option<PathBuf>, EngineError> {
+        journal::newest(&self.path).map_err(|error| unavailable(&self.path, &error))
+    }
+
+    /// Writes every table out, without what was overwritten or removed.
+    fn compact(&self, pad: &Keyspace) -> Result<(), EngineError> {
+        touch(pad)?;
+        for table in self.tables.values().chain([pad]) {
             table.rotate_memtable_and_wait()?;
             table.major_compact()?;
         }
-        Ok(())
+        touch(pad)
     }
+}
+
+/// Writes to the pad. Only what is older than the last write may be forgotten, and each rotation moves that on, and looks for
+/// journals that are not needed any more and files that nobody reads.
+fn touch(pad: &Keyspace) -> Result<(), EngineError> {
+    pad.insert(PAD_KEY, b"")?;
+    Ok(pad.rotate_memtable_and_wait()?)
+}
+
+/// Compacts a database that nobody has open, and empties its journals: nothing is left of what was overwritten or removed.
+///
+/// # Errors
+/// As [`FjallEngine::open`], those of [`last_commit`], or the disk refuses.
+pub fn compact_at(
+    directory: &Directory,
+    options: &OpenOptions,
+    schema: u32,
+) -> Result<(), EngineError> {
+    let engine = FjallEngine::open(directory, options)?;
+    let known = directory.watermark()?.known();
+    last_commit(&engine, schema, known, options.accept_loss)?;
+    let pad = engine.pad()?;
+    engine.compact(&pad)?;
+    drop(pad);
+    drop(engine);
+    journal::empty(&directory.engine_path())
 }
 
 fn show(rows: impl Iterator<Item = Guard>, visit: &mut Visit<'_>) -> Result<(), EngineError> {

@@ -355,11 +355,12 @@ pub trait KvEngine: Send + Sync + 'static {
     /// If its files cannot be looked at.
     fn stats(&self) -> Result<EngineStats, EngineError>;
 
-    /// Gives back what space it can. May take minutes; only called while nobody else uses the engine.
+    /// Gives back space while others read and write: then no file holds what was overwritten or removed before. May take
+    /// minutes. `false`: this engine cannot, or something held it up; nothing is lost by trying again.
     ///
     /// # Errors
     /// If the disk refuses.
-    fn compact(&self) -> Result<(), EngineError>;
+    fn reclaim(&self) -> Result<bool, EngineError>;
 }
 
 impl<K: KvEngine> KvEngine for Arc<K> {
@@ -397,8 +398,8 @@ impl<K: KvEngine> KvEngine for Arc<K> {
         (**self).stats()
     }
 
-    fn compact(&self) -> Result<(), EngineError> {
-        (**self).compact()
+    fn reclaim(&self) -> Result<bool, EngineError> {
+        (**self).reclaim()
     }
 }
 

@@ -71,7 +71,7 @@ impl KvEngine for MemoryEngine {
         Ok(EngineStats::default())
     }
 
-    fn compact(&self) -> Result<(), EngineError> {
-        Ok(())
+    fn reclaim(&self) -> Result<bool, EngineError> {
+        Ok(true)
     }
 }

@@ -134,7 +134,16 @@ impl Place {
                 let directory = Directory::open(&self.directory, self.format, self.engine.name())?;
                 super::sled::compact_at(&directory, &self.options)?;
             }
-            _ => self.with_engine(Purpose::Use, Compact)?,
+            #[cfg(feature = "fjall")]
+            EngineKind::Fjall => {
+                let directory = Directory::open(&self.directory, self.format, self.engine.name())?;
+                super::fjall::compact_at(&directory, &self.options, self.schema)?;
+            }
+            #[allow(
+                unreachable_patterns,
+                reason = "it depends on the engines that are built in"
+            )]
+            other => return Err(not_built(other).into()),
         }
         Ok(Compacted {
             before_bytes,
@@ -169,11 +178,7 @@ impl Place {
                 unreachable_patterns,
                 reason = "it depends on the engines that are built in"
             )]
-            other => Err(EngineError::Io(format!(
-                "this program was built without the engine {}",
-                other.name()
-            ))
-            .into()),
+            other => Err(not_built(other).into()),
         }
     }
 
@@ -307,14 +312,6 @@ impl Work for LoadFrom<'_> {
     }
 }
 
-struct Compact;
-
-impl Work for Compact {
-    fn on(self, engine: &impl KvEngine, _: &mut Watermark) -> Result<(), OfflineError> {
-        Ok(engine.compact()?)
-    }
-}
-
 /// A file that is hashed while it is written.
 struct Output<W: Write> {
     out: W,
@@ -401,6 +398,13 @@ impl<R: Read> Input<R> {
         buffer.resize(len, 0);
         self.bytes(buffer)
     }
+}
+
+fn not_built(engine: EngineKind) -> EngineError {
+    EngineError::Io(format!(
+        "this program was built without the engine {}",
+        engine.name()
+    ))
 }
 
 fn bad_file(path: &Path, error: &std::io::Error) -> OfflineError {

@@ -157,8 +157,8 @@ impl KvEngine for SledEngine {
     }
 
     /// sled cannot give space back in place; see [`compact_at`].
-    fn compact(&self) -> Result<(), EngineError> {
-        Ok(())
+    fn reclaim(&self) -> Result<bool, EngineError> {
+        Ok(false)
     }
 }
 
@@ -178,7 +178,13 @@ pub fn compact_at(directory: &Directory, options: &OpenOptions) -> Result<(), En
     sync_directory(&new)?;
     rename(&path, &old)?;
     rename(&new, &path)?;
-    remove(&old)
+    remove(&old)?;
+    // They hold what was deleted since.
+    let aside = path.with_file_name(ASIDE);
+    if aside.exists() {
+        remove(&aside)?;
+    }
+    Ok(())
 }
 
 /// Finishes or undoes what [`compact_at`] had begun.

@@ -11,7 +11,7 @@ use super::tokens::{self, PREFIX};
 use super::{Accounts, PASSWORD_BYTES_MAX, UserChange, UserEvent};
 use crate::clock;
 use crate::domain::user::{ScramKeys, Token, User};
-use crate::store::StoreError;
+use crate::store::{ChatStore, StoreError};
 
 impl Accounts {
     /// Makes a user. Without a password only tokens let the user in.
@@ -93,6 +93,28 @@ impl Accounts {
         self.verified.forget(user.id);
         self.tell(user.id, UserChange::Removed).await;
         Ok(())
+    }
+
+    /// Forgets what a user, removed or not, told of himself: the display name, the profile, the words of reports. Says how
+    /// many reports there were.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`] or the store's error.
+    pub async fn forget(&self, id: UserId) -> Result<usize, AccountError> {
+        let alone = self.changes.lock().await;
+        let found = self.store.user(id).await?;
+        let mut user = found.ok_or_else(|| AccountError::NoSuchUser(id.to_string()))?;
+        user.name.clear();
+        self.store.update_user(user).await?;
+        let reports = self.store.forget(id).await?;
+        drop(alone);
+        self.tell(id, UserChange::Erased).await;
+        Ok(reports)
+    }
+
+    /// The store that users are in.
+    pub fn store(&self) -> &dyn ChatStore {
+        &*self.store
     }
 
     /// Users in the order of their making, removed ones included, at most `limit` after `after`.

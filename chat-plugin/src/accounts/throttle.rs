@@ -7,7 +7,7 @@
 //! with addresses that were never seen.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use quick_cache::unsync::Cache;
 use tokio::time::Instant;
 
 use super::AccountsConfig;
-use crate::rate::{Bucket, Rate};
+use crate::rate::{Bucket, Rate, network};
 
 /// The buckets of all addresses and names that have failed lately.
 pub(super) struct Throttle {
@@ -116,17 +116,6 @@ impl Throttle {
 
     fn lock(&self) -> MutexGuard<'_, Buckets> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// IPv4 (also inside IPv6) as it is, IPv6 by its /64, which is what one customer gets.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let prefix = address.to_bits() & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from_bits(prefix))
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

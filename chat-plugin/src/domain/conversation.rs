@@ -20,7 +20,7 @@ pub struct Conversation {
     pub settings: Settings,
 }
 
-/// What the admins of a conversation decide. Stored as JSON, so that later fields need no migration.
+/// What the admins of a conversation decide. Stored as JSON, so that later fields need no migration, and shown so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
@@ -31,7 +31,29 @@ pub struct Settings {
     /// What a member sees that comes later.
     pub history: HistoryPolicy,
     /// Seconds that messages last; 0: for ever.
+    #[serde(skip_serializing_if = "is_default")]
     pub ttl_s: u32,
+    /// Reference of a picture; at most 256 bytes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub photo: String,
+    /// Whoever knows of it may join, and it may be found.
+    #[serde(skip_serializing_if = "is_default")]
+    pub public: bool,
+    /// Who joins a public one has to be approved.
+    #[serde(skip_serializing_if = "is_default")]
+    pub approval: bool,
+    /// Seconds between two messages of one member; 0: as fast as they like. Moderators and above are exempt.
+    #[serde(skip_serializing_if = "is_default")]
+    pub slow_s: u32,
+    /// Its owner has closed it: it can be read, and nothing more is said.
+    #[serde(skip_serializing_if = "is_default")]
+    pub closed: bool,
+    /// Days that messages stay; 0: for ever.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retention_days: u32,
+    /// So many of the newest messages stay; 0: all.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retention_messages: u32,
 }
 
 /// What a member who is added later may see of the past.
@@ -45,4 +67,9 @@ pub enum HistoryPolicy {
     Joined,
     /// The last so many entries before joining, too.
     Last(u32),
+}
+
+/// What a conversation does not have is left out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
 use super::overlay::{Act, ActRefused, GoneReason, Overlay};
+use super::rights::Rights;
 
 pub use proto::payload::Mentioned;
 
@@ -61,7 +62,8 @@ pub enum EntryKind {
     Removed = 4,
     /// A member left: body `{"uid":…}`, with `"owner":…` when ownership went over.
     Left = 5,
-    /// A role changed: body `{"uid":…,"role":…}`.
+    /// A role, or rights, changed: body `{"uid":…}` with what is new of `role`, `given` and `want`, and with `former` who
+    /// handed over the ownership.
     Role = 6,
     /// Settings of the conversation changed: body holds the new values only.
     Settings = 7,
@@ -73,6 +75,14 @@ pub enum EntryKind {
     Reaction = 10,
     /// The target was pinned, or is no longer: body `{"target":…,"pinned":true}`.
     Pin = 11,
+    /// Somebody joined by himself, or was let in: body `{"uid":…,"role":…,"via":"link"}`.
+    Joined = 12,
+    /// Somebody was banned: body `{"uid":…}`; the last entry that he gets if he was a member.
+    Banned = 13,
+    /// A ban was lifted: body `{"uid":…}`.
+    Unbanned = 14,
+    /// Messages of a range are gone: body `{"from":…,"to":…,"uid":…,"messages":…}`, `uid` if only those of one user.
+    Purged = 16,
 }
 
 impl EntryKind {
@@ -95,6 +105,10 @@ impl EntryKind {
             9 => Self::Deleted,
             10 => Self::Reaction,
             11 => Self::Pin,
+            12 => Self::Joined,
+            13 => Self::Banned,
+            14 => Self::Unbanned,
+            16 => Self::Purged,
             _ => return None,
         })
     }
@@ -113,6 +127,10 @@ impl EntryKind {
             Self::Deleted => "deleted",
             Self::Reaction => "reaction",
             Self::Pin => "pin",
+            Self::Joined => "joined",
+            Self::Banned => "banned",
+            Self::Unbanned => "unbanned",
+            Self::Purged => "purged",
         }
     }
 
@@ -201,6 +219,8 @@ pub struct Draft {
     pub mentions: Mentioned,
     /// What it does to its target.
     pub act: Option<Act>,
+    /// Not within so many ms of the last message of this sender; 0: at any time.
+    pub slow_ms: u64,
     /// A QoS 2 exchange of a known device: its result becomes part of the commit. If there is a row of this exchange with
     /// the same conversation and digest already, nothing is stored and the row's result is returned as a duplicate,
     /// whatever `mid` says.
@@ -244,6 +264,42 @@ pub enum Change {
         /// As what.
         role: super::member::Role,
     },
+    /// Has these rights given beside the role.
+    Given {
+        /// Who.
+        user: UserId,
+        /// `None`: those of the role.
+        rights: Option<Rights>,
+    },
+    /// Wants these of the rights that are given.
+    Want {
+        /// Who.
+        user: UserId,
+        /// `None`: all.
+        rights: Option<Rights>,
+    },
+    /// May not come back. A present member has to leave by a change of its own.
+    Ban {
+        /// Who.
+        user: UserId,
+    },
+    /// May come back.
+    Unban {
+        /// Who.
+        user: UserId,
+    },
+    /// Rests on this code of an invitation, and uses it.
+    Invited {
+        /// Of the code.
+        hash: [u8; 16],
+    },
+    /// Rests on a request to join, and ends it.
+    Approved {
+        /// Who asked.
+        user: UserId,
+        /// As what.
+        role: super::member::Role,
+    },
     /// Settings of the conversation; replaces them all.
     Settings(super::conversation::Settings),
 }
@@ -275,4 +331,13 @@ pub enum Outcome {
     MembersMoved,
     /// Its action could not be done, and nothing was stored.
     Refused(ActRefused),
+    /// Somebody who was to join was banned.
+    Banned,
+    /// The invitation or request that it rests on is no more.
+    Void,
+    /// Sooner after the last message of its sender than is allowed.
+    TooSoon {
+        /// When to try again.
+        retry_ms: u64,
+    },
 }

@@ -1,7 +1,9 @@
 //! Members: users in a conversation, with a role and the stretches of the log that they may see.
 
-use proto::ids::{Seq, UserId};
+use proto::ids::{ConversationKind, Seq, UserId};
 use serde::{Deserialize, Serialize};
+
+use super::rights::{Mask, Rights};
 
 /// What a member may do: owner ⊃ admin ⊃ moderator ⊃ member ⊃ reader. Numbers are those at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,6 +86,8 @@ pub struct Member {
     pub user: UserId,
     /// The role; of a former member the last one.
     pub role: Role,
+    /// What was decided about his rights beside the role.
+    pub mask: Mask,
     /// The entry of the first joining; zero for those with whom a direct conversation was made.
     pub joined: Seq,
     /// The memberships and what may be seen, ascending and disjoint; the last one is open while a member.
@@ -96,6 +100,11 @@ impl Member {
         self.intervals
             .last()
             .is_some_and(|last| last.to == Seq::MAX)
+    }
+
+    /// What he may do here while a member.
+    pub fn rights(&self, kind: ConversationKind) -> Rights {
+        self.mask.rights(kind, self.role)
     }
 
     /// What waits for this member: what was or is said between a joining and the next leaving.
@@ -196,6 +205,7 @@ mod tests {
         Member {
             user: UserId::new(0, [1; 10]),
             role: Role::Member,
+            mask: Mask::default(),
             joined: Seq::new(5),
             intervals: intervals.map(interval).to_vec(),
         }

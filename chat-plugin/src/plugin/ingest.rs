@@ -5,7 +5,7 @@
 //! calls) waits for the messages before it.
 
 use std::borrow::Cow;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use broker::codec::packet::{PacketId, Publish};
 use broker::hooks::{PublishAnswer, Ticket};
@@ -260,32 +260,6 @@ impl ChatPlugin {
         waiting.mid = Some(acting.mid.clone());
         waiting.mid_is_ours = !acting.has_own_mid;
         self.act(acting, action, publish).await
-    }
-
-    pub(super) fn check_rate(peer: &Peer) -> Result<(), Refusal> {
-        let now = crate::clock::monotonic();
-        let buckets = [&peer.limits.device, &*peer.limits.user];
-        for bucket in buckets {
-            let taken = bucket
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(now);
-            taken.map_err(|wait| Refusal::Rate {
-                retry_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Takes more tokens for one call that is as much work as so many messages. It is not refused for that, but what
-    /// follows is, until the rate has paid for it.
-    pub(super) fn charge(peer: &Peer, tokens: usize) {
-        let now = crate::clock::monotonic();
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        for bucket in [&peer.limits.device, &*peer.limits.user] {
-            let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            bucket.owe(now, tokens);
-        }
     }
 
     async fn append(&self, peer: &Peer, batch: &mut Batch) {

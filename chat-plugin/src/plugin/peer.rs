@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::delivery::reader::Reader;
 use crate::domain::device::Device;
-use crate::rate::Bucket;
+use crate::rate::SharedBucket;
 use crate::service::Actor;
 
 /// One connection.
@@ -21,7 +21,8 @@ pub(super) struct Peer {
     pub(super) actor: Actor,
     pub(super) reader: Arc<Reader>,
     pub(super) sessions: Sessions,
-    pub(super) limits: Limits,
+    /// What it takes from: see `rates`.
+    pub(super) limits: Vec<SharedBucket>,
     queue: Mutex<Queue>,
     pub(super) record: tokio::sync::Mutex<Record>,
     /// What is being done for this connection: the next one of the same device waits for it.
@@ -47,12 +48,6 @@ pub(super) struct Sessions {
     pub(super) exchanges: bool,
 }
 
-/// Rates of one connection.
-pub(super) struct Limits {
-    pub(super) device: Mutex<Bucket>,
-    pub(super) user: Arc<Mutex<Bucket>>,
-}
-
 /// What a client asked for, in the order of arrival. Bounded by the tickets that the broker gives a connection.
 #[derive(Default)]
 struct Queue {
@@ -73,7 +68,7 @@ impl Peer {
         actor: Actor,
         reader: Arc<Reader>,
         sessions: Sessions,
-        limits: Limits,
+        limits: Vec<SharedBucket>,
         record: Record,
     ) -> Self {
         Self {

@@ -13,9 +13,9 @@ use super::ChatPlugin;
 use super::peer::Peer;
 use crate::delivery::reader::Reader;
 use crate::domain::device::{Device, Subscription};
-use crate::domain::permission::{Action, allows};
+use crate::domain::permission::Action;
 use crate::presence::Wish;
-use crate::service::{Actor, Refusal};
+use crate::service::{Actor, Refusal, permit};
 use crate::store::StoreError;
 
 impl ChatPlugin {
@@ -43,9 +43,7 @@ impl ChatPlugin {
             .map_err(|error| Refusal::format(error.to_string()))?;
         Self::check_rate(peer)?;
         let (_, sight) = self.service.present(peer.actor.user, cid).await?;
-        if !allows(cid.kind(), &sight.member, Action::Send) {
-            return Err(Refusal::Forbidden("you may not write here"));
-        }
+        permit(cid, &sight, Action::Send)?;
         self.typing.heard((cid, peer.actor.user), state);
         Ok(())
     }

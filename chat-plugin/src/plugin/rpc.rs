@@ -7,8 +7,11 @@
 
 mod contacts;
 mod groups;
+mod joining;
+mod members;
 mod messages;
 mod people;
+mod purges;
 mod reading;
 mod sync;
 mod wire;
@@ -19,7 +22,6 @@ use broker::acl;
 use broker::codec::packet::{Publish, Qos};
 use bytes::Bytes;
 use bytestring::ByteString;
-use proto::error::ErrorName;
 use proto::ids::{MessageId, UserId, digest16};
 use proto::payload;
 use proto::rpc::{Failure, RawReply, parse_request, protobuf};
@@ -80,7 +82,7 @@ impl ChatPlugin {
         let reply = match result {
             Ok(reply) => reply,
             Err(refusal @ Refusal::Store(_)) => return Err(refusal),
-            Err(refusal) => form.refusal(refusal.name(), refusal.to_string()),
+            Err(refusal) => form.refusal(&refusal),
         };
         let around = address.topic.len() + address.identifiers.len() * 5 + 64;
         let correlation = address.correlation.as_ref().map_or(0, Bytes::len);
@@ -88,10 +90,7 @@ impl ChatPlugin {
         let reply = if fits {
             reply
         } else {
-            form.refusal(
-                ErrorName::Limit,
-                "larger than your Maximum Packet Size".into(),
-            )
+            form.refusal(&Refusal::Limit("larger than your Maximum Packet Size"))
         };
         let mut message = form.publish(&address.topic, reply);
         message.properties.correlation_data = address.correlation;
@@ -208,6 +207,24 @@ impl ChatPlugin {
             "conv.leave" => raw(self.conv_leave(peer, request, self.parse(payload)?)).await,
             "conv.role" => raw(self.conv_role(peer, request, self.parse(payload)?)).await,
             "conv.settings" => raw(self.conv_settings(peer, request, self.parse(payload)?)).await,
+            "conv.transfer" => raw(self.conv_transfer(peer, request, self.parse(payload)?)).await,
+            "conv.rights" => raw(self.conv_rights(peer, request, self.parse(payload)?)).await,
+            "conv.ban" => raw(self.conv_ban(peer, request, self.parse(payload)?)).await,
+            "conv.unban" => raw(self.conv_unban(peer, request, self.parse(payload)?)).await,
+            "conv.bans" => raw(self.conv_bans(peer, self.parse(payload)?)).await,
+            "conv.invite" => raw(self.conv_invite(peer, request, self.parse(payload)?)).await,
+            "conv.invitations" => raw(self.conv_invitations(peer, self.parse(payload)?)).await,
+            "conv.revoke" => raw(self.conv_revoke(peer, self.parse(payload)?)).await,
+            "conv.peek" => raw(self.conv_peek(peer, self.parse(payload)?)).await,
+            "conv.join" => raw(self.conv_join(peer, request, self.parse(payload)?)).await,
+            "conv.requests" => raw(self.conv_requests(peer, self.parse(payload)?)).await,
+            "conv.approve" => raw(self.conv_approve(peer, request, self.parse(payload)?)).await,
+            "conv.refuse" => raw(self.conv_refuse(peer, self.parse(payload)?)).await,
+            "conv.withdraw" => raw(self.conv_withdraw(peer, self.parse(payload)?)).await,
+            "conv.trim" => raw(self.conv_trim(peer, request, self.parse(payload)?)).await,
+            "mod.purge_user" => raw(self.mod_purge_user(peer, request, self.parse(payload)?)).await,
+            "me.export" => raw(self.me_export(peer, self.parse(payload)?)).await,
+            "me.erase" => raw(self.me_erase(peer, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,
             "msg.send" => raw(self.msg_send(peer, request, self.parse(payload)?)).await,
             "msg.edit" => raw(self.msg_edit(peer, request, self.parse(payload)?)).await,
@@ -265,8 +282,15 @@ enum ReplyForm {
 }
 
 impl ReplyForm {
-    fn refusal(self, code: ErrorName, message: String) -> Vec<u8> {
-        let failure = Failure { code, message };
+    fn refusal(self, refusal: &Refusal) -> Vec<u8> {
+        let failure = Failure {
+            code: refusal.name(),
+            message: refusal.to_string(),
+            retry_ms: match refusal {
+                Refusal::Rate { retry_ms } => Some(*retry_ms),
+                _ => None,
+            },
+        };
         match self {
             Self::Json => json_bytes(&RawReply::Error(failure)),
             Self::Protobuf => protobuf::refusal(&failure),

@@ -219,6 +219,7 @@ impl Stretches {
 mod tests {
     use super::*;
     use crate::domain::member::{Interval, Role};
+    use crate::domain::rights::Mask;
 
     fn event(moves: u8, counts: u64) -> Event {
         let user = |number| UserId::new(0, [number; 10]);
@@ -269,6 +270,7 @@ mod tests {
             Member {
                 user: user(number),
                 role: Role::Member,
+                mask: Mask::default(),
                 joined: Seq::new(intervals[0].0),
                 intervals: intervals.iter().map(interval).collect(),
             }

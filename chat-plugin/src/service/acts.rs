@@ -10,13 +10,13 @@ use proto::payload::{self, PayloadLimits, PollTerms};
 use serde_json::json;
 
 use super::send::placed;
-use super::{Actor, Content, Placed, Refusal, Service, UNSEEN};
+use super::{Actor, Content, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Mentioned, Outcome};
 use crate::domain::overlay::{
     Act, ActRefused, EMOJI_BYTES_MAX, Pin, REPORT_BYTES_MAX, React, Reactions, Report, VOTE,
 };
-use crate::domain::permission::{Action, allows};
+use crate::domain::permission::Action;
 use crate::store::PageRange;
 
 /// Most that a deletion waits for those who hold the message in memory. They hear of it within a moment.
@@ -106,7 +106,7 @@ impl Service {
                 if message.from != user {
                     return Err(Refusal::Forbidden("only its sender edits a message"));
                 }
-                permit(acting, sight, Action::Send)?;
+                permit(acting.conversation, sight, Action::Send)?;
                 within(window_ms, message, "it is too late to edit this message")
             })
             .await?;
@@ -123,7 +123,7 @@ impl Service {
         let body = json!({"target": acting.seq});
         let deed = Deed::system(EntryKind::Deleted, Act::Delete, &body);
         self.act(acting, deed, |sight, message| {
-            if permit(acting, sight, Action::DeleteOthers).is_ok() {
+            if permit(acting.conversation, sight, Action::DeleteOthers).is_ok() {
                 return Ok(());
             }
             if message.from != user {
@@ -177,7 +177,7 @@ impl Service {
         let choice = choice.map(str::to_owned);
         let deed = Deed::system(EntryKind::Reaction, Act::React(react), &body);
         self.act(acting, deed, |sight, _| {
-            permit(acting, sight, Action::React)?;
+            permit(acting.conversation, sight, Action::React)?;
             poll.as_ref()
                 .map_or(Ok(()), |poll| votes(poll, choice.as_deref()))
         })
@@ -210,7 +210,7 @@ impl Service {
     pub async fn pin(&self, acting: &Acting, pinned: bool) -> Result<Option<Placed>, Refusal> {
         let body = json!({"target": acting.seq, "pinned": pinned});
         let deed = Deed::system(EntryKind::Pin, Act::Pin(pinned), &body);
-        let may = |sight: &Sight, _: &Entry| permit(acting, sight, Action::Pin);
+        let may = |sight: &Sight, _: &Entry| permit(acting.conversation, sight, Action::Pin);
         self.act(acting, deed, may).await
     }
 
@@ -395,6 +395,7 @@ impl Service {
             return Err(UNSEEN);
         }
         may(&sight, &message)?;
+        self.check_conversation_rate(id)?;
         Ok((live, sight.version, message))
     }
 
@@ -462,6 +463,7 @@ fn draft(
         expires_ms: message.expires_ms.filter(|_| is_edit),
         mentions: deed.mentions.clone(),
         act: Some(deed.act.clone()),
+        slow_ms: 0,
         exchange: acting
             .exchange
             .map(|packet_id| (acting.actor.device, packet_id)),
@@ -470,7 +472,7 @@ fn draft(
 }
 
 /// Waits until nobody can be handed from memory what was deleted.
-async fn forgotten(live: &Live, seq: Seq) {
+pub(super) async fn forgotten(live: &Live, seq: Seq) {
     if tokio::time::timeout(FOLLOW_TIMEOUT, live.follows(seq))
         .await
         .is_err()
@@ -502,13 +504,6 @@ fn votes(poll: &PollTerms, choice: Option<&str>) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::format("the poll has no such answer"))
-}
-
-fn permit(acting: &Acting, sight: &Sight, action: Action) -> Result<(), Refusal> {
-    if allows(acting.conversation.kind(), &sight.member, action) {
-        return Ok(());
-    }
-    Err(Refusal::Forbidden("your role does not allow this"))
 }
 
 /// Is a message young enough? A window of 0 never closes.

@@ -59,11 +59,13 @@ mod tests {
 
     use super::*;
     use crate::domain::member::{Interval, Role};
+    use crate::domain::rights::Mask;
 
     fn member(number: u8, role: Role, joined: u64, to: Seq) -> Member {
         Member {
             user: UserId::from_bytes([number; 16]),
             role,
+            mask: Mask::default(),
             joined: Seq::new(joined),
             intervals: vec![Interval {
                 from: Seq::new(1),

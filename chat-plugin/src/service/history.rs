@@ -99,6 +99,8 @@ pub struct Overview {
     pub mentions: u64,
     /// The other user of a direct conversation.
     pub peer: Option<(UserId, Option<Profile>)>,
+    /// How many ask to join; shown to those who may let them in.
+    pub requests: usize,
 }
 
 impl Overview {
@@ -108,7 +110,8 @@ impl Overview {
         let settings = &self.conversation.settings;
         let peer = self.peer.as_ref().and_then(|(_, profile)| profile.as_ref());
         let name = peer.map_or(0, |profile| profile.name.len());
-        NUMBERS_AND_NAMES + settings.title.len() + settings.description.len() + name
+        let texts = settings.title.len() + settings.description.len() + settings.photo.len();
+        NUMBERS_AND_NAMES + texts + name
     }
 }
 
@@ -331,7 +334,9 @@ impl Service {
         };
         let peer = self.peer(actor.user, live).await?;
         let preferences = self.preferences(actor, live.id()).await?;
+        let requests = self.requests_shown(live.id(), &sight).await?;
         Ok(Overview {
+            requests,
             preferences,
             conversation,
             member: sight.member,

@@ -6,17 +6,14 @@ use serde_json::json;
 use std::borrow::Cow;
 
 use super::send::placed;
-use super::{Actor, Placed, Refusal, Service};
-use crate::conversations::Sight;
+use super::settings::check_settings;
+use super::{Actor, Placed, Refusal, Service, UNSEEN, permit};
+use crate::conversations::{Live, Sight};
 use crate::domain::conversation::{HistoryPolicy, Settings};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Mentioned, Outcome};
 use crate::domain::member::{Member, Role};
-use crate::domain::permission::{Action, allows};
+use crate::domain::permission::Action;
 use crate::store::StoreError;
-
-/// Longest title and description, in bytes.
-const TITLE_MAX: usize = 256;
-const DESCRIPTION_MAX: usize = 2_048;
 
 /// A request that changes something: its id makes it idempotent.
 #[derive(Clone, Debug)]
@@ -37,24 +34,37 @@ impl Request {
     }
 }
 
-/// New values of settings; absent ones stay.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SettingsChange {
-    /// At most 256 bytes.
-    pub title: Option<String>,
-    /// At most 2,048 bytes.
-    pub description: Option<String>,
-    /// What later members may see.
-    pub history: Option<HistoryPolicy>,
-    /// Seconds that later messages last; 0: for ever.
-    pub ttl_s: Option<u32>,
+/// A change before it has been judged against the members of the moment.
+pub(super) struct Proposal {
+    pub(super) kind: EntryKind,
+    pub(super) body: serde_json::Value,
+    pub(super) changes: Vec<Change>,
 }
 
-/// A change before it has been judged against the members of the moment.
-struct Proposal {
-    kind: EntryKind,
-    body: serde_json::Value,
-    changes: Vec<Change>,
+/// What a change is judged on.
+pub(super) struct Scene {
+    /// The conversation as the one who asks may see it, if at all.
+    pub(super) own: Option<Sight>,
+    /// Present and former.
+    pub(super) members: Vec<Member>,
+    pub(super) settings: Settings,
+    pub(super) head: Seq,
+    version: u32,
+}
+
+impl Scene {
+    /// As it is now, in this order: what moved meanwhile is newer than the version.
+    pub(super) fn of(live: &Live, user: UserId) -> Option<Self> {
+        let conversation = live.conversation()?;
+        let members = live.members();
+        Some(Self {
+            own: live.sight(user),
+            members: members.into_iter().map(|(member, _)| member).collect(),
+            settings: conversation.settings,
+            head: conversation.head,
+            version: conversation.version,
+        })
+    }
 }
 
 impl Service {
@@ -78,7 +88,7 @@ impl Service {
         if members.iter().any(|(_, role)| *role == Role::Owner) {
             return Err(Refusal::format("a group is made with one owner: its maker"));
         }
-        self.invitations.take(owner)?;
+        self.rates.invitations.take(owner)?;
         self.check_joinable(std::iter::once(&owner).chain(members.iter().map(|(user, _)| user)))
             .await?;
         let all: Vec<(UserId, Role)> = std::iter::once((owner, Role::Owner))
@@ -120,7 +130,8 @@ impl Service {
         Ok(ConversationId::direct(actor.user, other))
     }
 
-    /// Adds members. Those who are members already are left as they are.
+    /// Adds members. Those who are members already are left as they are. What they may see of the past is as the settings
+    /// say, or as whoever may change these says here.
     ///
     /// # Errors
     /// Why not.
@@ -129,16 +140,21 @@ impl Service {
         request: Request,
         id: ConversationId,
         users: Vec<(UserId, Role)>,
+        history: Option<HistoryPolicy>,
     ) -> Result<Placed, Refusal> {
         if users.is_empty() {
             return Err(Refusal::format("nobody to add"));
         }
-        self.invitations.take(request.actor.user)?;
+        self.rates.invitations.take(request.actor.user)?;
         self.check_joinable(users.iter().map(|(user, _)| user))
             .await?;
         self.change(&request, id, |sight, members, settings| {
             for (_, role) in &users {
                 permit(id, sight, Action::Add(*role))?;
+            }
+            let history = history.unwrap_or(settings.history);
+            if history != settings.history {
+                permit(id, sight, Action::Settings)?;
             }
             let is_member = |user: &UserId| {
                 members
@@ -159,7 +175,7 @@ impl Service {
             let joins = coming.iter().map(|(user, role)| Change::Join {
                 user: *user,
                 role: *role,
-                history_from: history_from(settings.history, at),
+                history_from: history_from(history, at),
             });
             let listed: Vec<_> = coming
                 .iter()
@@ -252,122 +268,49 @@ impl Service {
         .await
     }
 
-    /// Gives a member another role.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn set_role(
-        &self,
-        request: Request,
-        id: ConversationId,
-        user: UserId,
-        role: Role,
-    ) -> Result<Placed, Refusal> {
-        self.change(&request, id, |sight, members, _| {
-            let theirs = present(members, user)?;
-            permit(id, sight, Action::ChangeRole(theirs.role, role))?;
-            let owners = members
-                .iter()
-                .filter(|member| member.is_present() && member.role == Role::Owner)
-                .count();
-            if theirs.role == role {
-                return Ok(None);
-            }
-            if theirs.role == Role::Owner && role != Role::Owner && owners == 1 {
-                return Err(Refusal::LastOwner);
-            }
-            let body = json!({"uid": user, "role": role});
-            Ok(Some(Proposal {
-                kind: EntryKind::Role,
-                body,
-                changes: vec![Change::Role { user, role }],
-            }))
-        })
-        .await
-    }
-
-    /// Changes settings.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn change_settings(
-        &self,
-        request: Request,
-        id: ConversationId,
-        change: SettingsChange,
-    ) -> Result<Placed, Refusal> {
-        self.change(&request, id, |sight, _, settings| {
-            permit(id, sight, Action::Settings)?;
-            let mut settings = settings.clone();
-            let mut body = serde_json::Map::new();
-            if let Some(title) = &change.title {
-                settings.title.clone_from(title);
-                body.insert("title".into(), json!(title));
-            }
-            if let Some(description) = &change.description {
-                settings.description.clone_from(description);
-                body.insert("description".into(), json!(description));
-            }
-            if let Some(history) = change.history {
-                settings.history = history;
-                body.insert("history".into(), json!(history));
-            }
-            if let Some(ttl_s) = change.ttl_s {
-                settings.ttl_s = ttl_s;
-                body.insert("ttl_s".into(), json!(ttl_s));
-            }
-            if body.is_empty() {
-                return Err(Refusal::format("nothing to change"));
-            }
-            check_settings(&settings)?;
-            let changes = vec![Change::Settings(settings)];
-            Ok(Some(Proposal {
-                kind: EntryKind::Settings,
-                body: body.into(),
-                changes,
-            }))
-        })
-        .await
-    }
-
-    /// Judges a change on the members of the moment and appends it, if there is something to change; judges again when
-    /// they moved meanwhile (another node, or a first message). A retry of a request that was stored finds its place
-    /// whatever the members are now.
-    async fn change(
+    /// Judges a change by a member on the members of the moment and appends it, if there is something to change.
+    pub(super) async fn change(
         &self,
         request: &Request,
         id: ConversationId,
         propose: impl Fn(&Sight, &[Member], &Settings) -> Result<Option<Proposal>, Refusal>,
     ) -> Result<Placed, Refusal> {
+        self.seen(request.actor.user, id).await?; // a stranger takes no turn
+        self.change_of_scene(request, id, |scene| {
+            let own = scene.own.as_ref();
+            // Who is in now is not for those who left.
+            let sight = own.filter(|own| own.member.is_present());
+            propose(sight.ok_or(UNSEEN)?, &scene.members, &scene.settings)
+        })
+        .await
+    }
+
+    /// Judges a change and appends it; judges again when the members moved meanwhile (another node, or a first message). A
+    /// retry of a request that was stored finds its place whatever the members are now.
+    pub(super) async fn change_of_scene(
+        &self,
+        request: &Request,
+        id: ConversationId,
+        propose: impl Fn(&Scene) -> Result<Option<Proposal>, Refusal>,
+    ) -> Result<Placed, Refusal> {
         const TRIES: usize = 8;
-        let (live, _) = self.seen(request.actor.user, id).await?;
+        let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
         let _turn = live.turn_to_change().await;
         for _ in 0..TRIES {
-            let (live, sight) = self.seen(request.actor.user, id).await?;
+            let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
+            let scene = Scene::of(&live, request.actor.user).ok_or(UNSEEN)?;
             if let Some(place) = self.done_before(request, id).await? {
                 return Ok(place);
             }
-            if !sight.member.is_present() {
-                return Err(super::UNSEEN); // who is in now is not for those who left
-            }
-            let members: Vec<Member> = live
-                .members()
-                .into_iter()
-                .map(|(member, _)| member)
-                .collect();
-            let settings = live
-                .conversation()
-                .map(|conversation| conversation.settings)
-                .unwrap_or_default();
-            let Some(proposal) = propose(&sight, &members, &settings)? else {
+            let Some(proposal) = propose(&scene)? else {
                 return Ok(Placed {
                     conversation: id,
-                    seq: sight.head,
+                    seq: scene.head,
                     ts_ms: 0,
                     duplicate: false,
                 });
             };
-            let draft = draft(request, id, Basis::Version(sight.version), proposal);
+            let draft = draft(request, id, Basis::Version(scene.version), proposal);
             let outcome = self.append_change(&draft).await?;
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
                 Some(result) => {
@@ -417,14 +360,17 @@ impl Service {
         }
     }
 
-    fn check_group_size(&self, members: usize) -> Result<(), Refusal> {
+    pub(super) fn check_group_size(&self, members: usize) -> Result<(), Refusal> {
         if members > usize::try_from(self.config.group_members_max).unwrap_or(usize::MAX) {
             return Err(Refusal::Limit("too many members"));
         }
         Ok(())
     }
 
-    async fn check_joinable(&self, users: impl Iterator<Item = &UserId>) -> Result<(), Refusal> {
+    pub(super) async fn check_joinable(
+        &self,
+        users: impl Iterator<Item = &UserId>,
+    ) -> Result<(), Refusal> {
         for user in users {
             if !self.names.exists(*user).await? {
                 return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
@@ -470,26 +416,20 @@ fn draft(
         expires_ms: None,
         mentions: Mentioned::default(),
         act: None,
+        slow_ms: 0,
         exchange: None,
         changes: proposal.changes,
     }
 }
 
-fn permit(id: ConversationId, sight: &Sight, action: Action) -> Result<(), Refusal> {
-    if allows(id.kind(), &sight.member, action) {
-        return Ok(());
-    }
-    Err(Refusal::Forbidden("your role does not allow this"))
-}
-
-fn present(members: &[Member], user: UserId) -> Result<&Member, Refusal> {
+pub(super) fn present(members: &[Member], user: UserId) -> Result<&Member, Refusal> {
     let found = members
         .iter()
         .find(|member| member.user == user && member.is_present());
     found.ok_or(Refusal::NotFound(Cow::Borrowed("no such member")))
 }
 
-fn history_from(policy: HistoryPolicy, at: Seq) -> Option<Seq> {
+pub(super) fn history_from(policy: HistoryPolicy, at: Seq) -> Option<Seq> {
     match policy {
         HistoryPolicy::All => Some(Seq::new(1)),
         HistoryPolicy::Joined => None,
@@ -497,18 +437,4 @@ fn history_from(policy: HistoryPolicy, at: Seq) -> Option<Seq> {
             Some(Seq::new(at.get().saturating_sub(u64::from(count)).max(1)))
         }
     }
-}
-
-fn check_settings(settings: &Settings) -> Result<(), Refusal> {
-    if settings.title.len() > TITLE_MAX {
-        return Err(Refusal::format(format!(
-            "the title is longer than {TITLE_MAX} bytes"
-        )));
-    }
-    if settings.description.len() > DESCRIPTION_MAX {
-        return Err(Refusal::format(format!(
-            "the description is longer than {DESCRIPTION_MAX} bytes"
-        )));
-    }
-    Ok(())
 }

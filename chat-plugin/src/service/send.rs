@@ -4,11 +4,11 @@ use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
 use proto::topics::Target;
 use std::borrow::Cow;
 
-use super::{Actor, Content, Placed, Refusal, Service};
+use super::{Actor, Content, Placed, Refusal, Service, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
-use crate::domain::permission::{Action, allows};
+use crate::domain::permission::Action;
 use crate::store::StoreError;
 
 /// A message as its sender wrote it.
@@ -47,6 +47,8 @@ struct Ground {
     peer: Option<UserId>,
     /// Seconds that messages last there; 0: for ever.
     ttl_s: u32,
+    /// Least time since the last message of the sender.
+    slow_ms: u64,
 }
 
 impl Ground {
@@ -57,6 +59,11 @@ impl Ground {
             basis: Basis::Version(sight.version),
             changes: Vec::new(),
             ttl_s: sight.ttl_s,
+            slow_ms: if sight.member.role >= Role::Moderator {
+                0
+            } else {
+                u64::from(sight.slow_s) * 1_000
+            },
         }
     }
 }
@@ -94,6 +101,7 @@ impl Service {
         let ground = self.ground(actor.user, &target).await?;
         let digest = message.digest();
         let (quoted, thread) = self.references(actor.user, &ground, &message).await?;
+        self.check_conversation_rate(ground.conversation)?;
         let Message {
             mid,
             content,
@@ -110,6 +118,7 @@ impl Service {
             changes,
             peer,
             ttl_s: of_conversation,
+            slow_ms,
         } = ground;
         let ts_ms = crate::clock::now_ms();
         let draft = Draft {
@@ -130,6 +139,7 @@ impl Service {
             expires_ms: Self::expiry(ts_ms, ttl_s, of_conversation),
             mentions,
             act: None,
+            slow_ms,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,
         };
@@ -216,12 +226,14 @@ impl Service {
             basis,
             peer,
             changes,
+            slow_ms,
             ..
         } = self.ground(actor.user, &judged.target).await?;
         judged.draft = Draft {
             conversation,
             basis,
             peer,
+            slow_ms,
             changes,
             ..judged.draft
         };
@@ -278,14 +290,13 @@ impl Service {
             changes: direct_members(user, other),
             peer: Some(other).filter(|other| *other != user),
             ttl_s: 0,
+            slow_ms: 0,
         })
     }
 
     async fn ground_of(&self, user: UserId, id: ConversationId) -> Result<Ground, Refusal> {
         let (live, sight) = self.seen(user, id).await?;
-        if !allows(id.kind(), &sight.member, Action::Send) {
-            return Err(Refusal::Forbidden("you may not write here"));
-        }
+        permit(id, &sight, Action::Send)?;
         Ok(Ground::of(&live, &sight))
     }
 
@@ -404,6 +415,9 @@ pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, R
         Outcome::Conflict => Err(Refusal::IdempotencyConflict),
         Outcome::MembersMoved => return None,
         Outcome::Refused(refused) => Err(super::acts::refusal(refused)),
+        Outcome::Banned => Err(super::bans::BANNED),
+        Outcome::Void => Err(super::inviting::MISS),
+        Outcome::TooSoon { retry_ms } => Err(Refusal::Rate { retry_ms }),
     })
 }
 

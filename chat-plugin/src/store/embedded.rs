@@ -9,6 +9,7 @@
 mod excluded;
 mod happened;
 mod heads;
+mod joining;
 mod keys;
 mod overlay;
 mod queue;
@@ -28,7 +29,7 @@ use broker::store::condition::Condition;
 use broker::store::directory::Directory;
 use broker::store::kv::{KeyRange, KvEngine, Table};
 use broker::store::recover::recover;
-use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::heads::Heads;
@@ -41,18 +42,20 @@ use self::reads::{
 use self::writer::Writer;
 use super::clock::Clock;
 use super::{
-    ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place, StoreError,
-    StoreMetrics, StoreOptions, tables,
+    AskToJoin, ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place,
+    StoreError, StoreMetrics, StoreOptions, tables,
 };
 use crate::domain::account::{Changes, Preferences};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
+use crate::domain::purge::{Purge, Purged};
 use crate::domain::user::{Token, User};
 
 /// The schema of the rows written today.
@@ -465,6 +468,66 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         self.ask(|reply| Job::Expire(now_ms, reply)).await
     }
 
+    async fn purge(
+        &self,
+        conversation: ConversationId,
+        purge: Purge,
+    ) -> Result<Purged, StoreError> {
+        self.ask(|reply| Job::Purge(conversation, Box::new(purge), reply))
+            .await
+    }
+
+    async fn forget(&self, user: UserId) -> Result<usize, StoreError> {
+        self.ask(|reply| Job::Forget(user, reply)).await
+    }
+
+    async fn written(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        after: Seq,
+        size: (usize, usize),
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |engine, _| happened::written(engine, (conversation, user), after, size))
+            .await
+    }
+
+    async fn all_conversations(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<Conversation>, StoreError> {
+        self.read(move |engine, shared| {
+            let after = after.map(keys::cid);
+            let range = KeyRange {
+                from: after
+                    .as_ref()
+                    .map_or(Bound::Unbounded, |id| Bound::Excluded(id)),
+                to: Bound::Unbounded,
+            };
+            let mut found = Vec::new();
+            visit(engine, tables::CONVERSATION, range, limit, |key, _| {
+                found.push(tail_cid(key)?);
+                Ok(())
+            })?;
+            let read = |id| {
+                let known = shared.heads.find(engine, id)?;
+                Ok(known.map(|known| known.into_conversation(id)))
+            };
+            let read = found.into_iter().map(read);
+            read.filter_map(Result::transpose).collect()
+        })
+        .await
+    }
+
+    async fn reclaim(&self) -> Result<bool, StoreError> {
+        let opened = self.shared.opened().ok_or_else(|| self.gone())?;
+        let reclaim = move || opened.engine.reclaim();
+        let reclaimed = tokio::task::spawn_blocking(reclaim).await;
+        let reclaimed = reclaimed.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(reclaimed?)
+    }
+
     async fn report(&self, report: Report) -> Result<(), StoreError> {
         self.ask_to_write(|reply| Job::Report(Box::new(report), reply))
             .await
@@ -477,6 +540,96 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     ) -> Result<Vec<Report>, StoreError> {
         let after = after.map(|last| keys::report(last.ts_ms, last.by, &last.mid));
         self.read(move |engine, _| happened::reports(engine, after.as_deref(), limit))
+            .await
+    }
+
+    async fn put_invitation(
+        &self,
+        invitation: Invitation,
+        hash: [u8; 16],
+    ) -> Result<bool, StoreError> {
+        self.ask_to_write(|reply| Job::PutInvitation(Box::new(invitation), hash, reply))
+            .await
+    }
+
+    async fn invited(&self, hash: [u8; 16]) -> Result<Option<Invitation>, StoreError> {
+        self.read(move |engine, _| joining::invited(engine, hash))
+            .await
+    }
+
+    async fn invitations(
+        &self,
+        conversation: ConversationId,
+    ) -> Result<Vec<Invitation>, StoreError> {
+        let rows = self.read(move |engine, _| joining::invitations(engine, conversation));
+        Ok(rows.await?.into_iter().map(|row| row.invitation).collect())
+    }
+
+    async fn revoke_invitation(
+        &self,
+        conversation: ConversationId,
+        id: InvitationId,
+    ) -> Result<bool, StoreError> {
+        self.ask(|reply| Job::RevokeInvitation(conversation, id, reply))
+            .await
+    }
+
+    async fn ask_to_join(&self, asked: AskToJoin) -> Result<Requested, StoreError> {
+        self.ask_to_write(|reply| Job::AskToJoin(Box::new(asked), reply))
+            .await
+    }
+
+    async fn drop_join_request(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        tell: Vec<UserId>,
+    ) -> Result<bool, StoreError> {
+        self.ask(|reply| Job::DropJoinRequest(conversation, user, tell, reply))
+            .await
+    }
+
+    async fn join_request(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Option<JoinRequest>, StoreError> {
+        let key = keys::member(conversation, user);
+        self.read_row(tables::JOIN_REQUEST, key, move |row| {
+            values::joining::read_join_request(conversation, user, row)
+        })
+        .await
+    }
+
+    async fn join_requests(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<JoinRequest>, StoreError> {
+        self.read(move |engine, _| joining::requests(engine, conversation, after, limit))
+            .await
+    }
+
+    async fn ban(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Option<Ban>, StoreError> {
+        let key = keys::member(conversation, user);
+        self.read_row(tables::BAN, key, move |row| {
+            values::joining::read_ban(user, row)
+        })
+        .await
+    }
+
+    async fn bans(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Ban>, StoreError> {
+        self.read(move |engine, _| joining::bans(engine, conversation, after, limit))
             .await
     }
 

@@ -7,9 +7,11 @@ mod contacts;
 mod control;
 #[cfg(all(feature = "fjall", feature = "sled"))]
 mod crash;
+mod joining;
 mod members;
 mod mentions;
 mod poison;
+mod purge;
 mod reading;
 mod world;
 

@@ -63,6 +63,10 @@ pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
 pub(super) const CONTACT: Table = Table::new(0x2D, "contact");
 /// What users decide about themselves.
 pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
+/// Invitations of conversations.
+pub(super) const INVITATION: Table = Table::new(0x30, "invitation");
+/// Requests to join.
+pub(super) const JOIN_REQUEST: Table = Table::new(0x31, "join_request");
 /// Reports of abuse.
 pub(super) const REPORT: Table = Table::new(0x32, "report");
 /// How users want to be seen, and when they were seen last.
@@ -70,6 +74,13 @@ pub(super) const PRESENCE: Table = Table::new(0x34, "presence");
 
 /// Number of conversations that count against the limit of a user.
 pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_count");
+
+/// Users who may not come back into a conversation.
+pub(super) const BAN: Table = Table::new(0x38, "ban");
+/// Invitations by the hash of a code.
+pub(super) const CODE: Table = Table::new(0x39, "code");
+/// Up to where retention has looked.
+pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -104,7 +115,12 @@ pub(super) const ALL: &[Table] = &[
     CHANGED,
     CONTACT,
     PROFILE,
+    INVITATION,
+    JOIN_REQUEST,
     REPORT,
     PRESENCE,
     CONVERSATION_COUNT,
+    BAN,
+    CODE,
+    TRIMMED,
 ];

@@ -33,6 +33,20 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ConvRole(params) => ("conv.role", json(params)),
         Params::ConvSettings(params) => ("conv.settings", json(params)),
         Params::ConvPrefs(params) => ("conv.prefs", json(params)),
+        Params::ConvTransfer(params) => ("conv.transfer", json(params)),
+        Params::ConvRights(params) => ("conv.rights", json(params)),
+        Params::ConvBan(params) => ("conv.ban", json(params)),
+        Params::ConvUnban(params) => ("conv.unban", json(params)),
+        Params::ConvBans(params) => ("conv.bans", json(params)),
+        Params::ConvInvite(params) => ("conv.invite", json(params)),
+        Params::ConvInvitations(params) => ("conv.invitations", json(params)),
+        Params::ConvRevoke(params) => ("conv.revoke", json(params)),
+        Params::ConvPeek(params) => ("conv.peek", json(params)),
+        Params::ConvJoin(params) => ("conv.join", json(params)),
+        Params::ConvRequests(params) => ("conv.requests", json(params)),
+        Params::ConvApprove(params) => ("conv.approve", json(params)),
+        Params::ConvRefuse(params) => ("conv.refuse", json(params)),
+        Params::ConvWithdraw(params) => ("conv.withdraw", json(params)),
         Params::MsgHistory(params) => ("msg.history", json(params)),
         Params::MsgStatus(params) => ("msg.status", json(params)),
         Params::MsgSend(params) => ("msg.send", json(params)),
@@ -48,6 +62,10 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::MeSet(params) => ("me.set", json(params)),
         Params::MePrivacy(params) => ("me.privacy", json(params)),
         Params::SyncChanges(params) => ("sync.changes", json(params)),
+        Params::ConvTrim(params) => ("conv.trim", json(params)),
+        Params::ModPurgeUser(params) => ("mod.purge_user", json(params)),
+        Params::MeExport(params) => ("me.export", json(params)),
+        Params::MeErase(params) => ("me.erase", json(params)),
         Params::PeopleAdd(params) => ("people.add", json(params)),
         Params::PeopleRemove(params) => ("people.remove", json(params)),
         Params::PeopleList(params) => ("people.list", json(params)),
@@ -73,10 +91,16 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
     let outcome = match method {
         "conv.create" | "conv.get" | "conv.prefs" => read(json).map(Outcome::Conversation),
         "conv.list" => read(json).map(Outcome::Conversations),
-        "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings" | "msg.send"
-        | "msg.edit" | "msg.delete" | "msg.react" | "msg.pin" | "msg.report" => {
-            read(json).map(Outcome::Changed)
-        }
+        "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings"
+        | "conv.transfer" | "conv.rights" | "conv.ban" | "conv.unban" | "conv.revoke"
+        | "conv.approve" | "conv.refuse" | "conv.withdraw" | "msg.send" | "msg.edit"
+        | "msg.delete" | "msg.react" | "msg.pin" | "msg.report" => read(json).map(Outcome::Changed),
+        "conv.bans" => read(json).map(Outcome::Bans),
+        "conv.invite" => read(json).map(Outcome::Invitation),
+        "conv.invitations" => read(json).map(Outcome::Invitations),
+        "conv.peek" => read(json).map(Outcome::Glimpse),
+        "conv.join" => read(json).map(Outcome::Joined),
+        "conv.requests" => read(json).map(Outcome::Requests),
         "msg.status" => read(json).map(Outcome::Status),
         "msg.pins" => read(json).map(Outcome::Pins),
         "msg.reactions" => read(json).map(Outcome::Reactions),
@@ -84,6 +108,9 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "sync.changes" => read(json).map(Outcome::Changes),
         "me.get" | "me.set" => read(json).map(Outcome::Me),
         "me.privacy" => read(json).map(Outcome::Privacy),
+        "conv.trim" | "mod.purge_user" => read(json).map(Outcome::Purged),
+        "me.export" => read(json).map(Outcome::Export),
+        "me.erase" => read(json).map(Outcome::Erased),
         "people.add" | "people.remove" | "people.block" | "people.unblock" => {
             read(json).map(Outcome::Contact)
         }
@@ -112,6 +139,7 @@ pub fn refusal(failure: &Failure) -> Vec<u8> {
     encode(Outcome::Error(RpcError {
         code: failure.code.name().to_owned(),
         message: failure.message.clone(),
+        retry_ms: failure.retry_ms,
     }))
 }
 
@@ -195,6 +223,7 @@ mod tests {
         let failure = Failure {
             code: ErrorName::NotFound,
             message: "no such user".into(),
+            retry_ms: None,
         };
         let refused = decode(refusal(&failure));
         assert!(matches!(refused, Outcome::Error(error) if error.code == "not_found"));

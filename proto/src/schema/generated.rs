@@ -195,7 +195,7 @@ pub struct LogEntry {
     #[prost(uint64, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ts: u64,
-    /// What it is: `message`, a change (`created`, `added`, `removed`, `left`, `role`, `settings` …), an action (`edit`,
+    /// What it is: `message`, a change (`created`, `added`, `joined`, `removed`, `banned`, `left`, `role`, `settings` …), an action (`edit`,
     /// `deleted`, `reaction`, `pin`), `gone` (nothing more
     /// to be seen), `gap` (a run of entries that are gone).
     #[prost(string, tag = "5")]
@@ -323,6 +323,14 @@ pub struct Member {
     #[prost(uint64, tag = "7")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub read: u64,
+    /// What admins gave beside the role, in words of `ConvRights.given`.
+    #[prost(string, optional, tag = "20")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub given: ::core::option::Option<::prost::alloc::string::String>,
+    /// What the member wants of it.
+    #[prost(string, optional, tag = "21")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub want: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// What an entry that is no message changed; each kind has its fields.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -345,11 +353,11 @@ pub struct Change {
     #[prost(message, repeated, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub members: ::prost::alloc::vec::Vec<Member>,
-    /// `removed`, `left`, `role`: whom it is about.
+    /// `joined`, `removed`, `banned`, `unbanned`, `left`, `role`: whom it is about.
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub uid: ::prost::alloc::string::String,
-    /// `role`: the new one.
+    /// `role`, `joined`: the new one.
     #[prost(string, tag = "6")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub role: ::prost::alloc::string::String,
@@ -377,6 +385,62 @@ pub struct Change {
     #[prost(bool, optional, tag = "12")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub pinned: ::core::option::Option<bool>,
+    /// `settings`: reference of a picture.
+    #[prost(string, optional, tag = "30")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::core::option::Option<::prost::alloc::string::String>,
+    /// `settings`: anybody may find it and join.
+    #[prost(bool, optional, tag = "31")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub public: ::core::option::Option<bool>,
+    /// `settings`: who joins a public one has to be approved.
+    #[prost(bool, optional, tag = "32")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub approval: ::core::option::Option<bool>,
+    /// `settings`: seconds between two messages of one member.
+    #[prost(uint32, optional, tag = "33")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub slow_s: ::core::option::Option<u32>,
+    /// `settings`: nothing more is said here.
+    #[prost(bool, optional, tag = "34")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub closed: ::core::option::Option<bool>,
+    /// `role`: what admins gave beside the role, in words of `ConvRights.given`.
+    #[prost(string, optional, tag = "35")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub given: ::core::option::Option<::prost::alloc::string::String>,
+    /// `role`: what the member wants of it.
+    #[prost(string, optional, tag = "36")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub want: ::core::option::Option<::prost::alloc::string::String>,
+    /// `joined`: by which way: `link`, `open` or `request`.
+    #[prost(string, tag = "37")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub via: ::prost::alloc::string::String,
+    /// `role`: who handed over the ownership.
+    #[prost(string, tag = "38")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub former: ::prost::alloc::string::String,
+    /// `settings`: days that messages stay; 0: for ever.
+    #[prost(uint32, optional, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_days: ::core::option::Option<u32>,
+    /// `settings`: so many of the newest messages stay; 0: all.
+    #[prost(uint32, optional, tag = "61")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_messages: ::core::option::Option<u32>,
+    /// `purged`: the first place of the range; `uid` if only the messages of one user went.
+    #[prost(uint64, optional, tag = "62")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<u64>,
+    /// `purged`: the last place of the range.
+    #[prost(uint64, optional, tag = "63")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: ::core::option::Option<u64>,
+    /// `purged`: how many went.
+    #[prost(uint64, optional, tag = "64")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub messages: ::core::option::Option<u64>,
 }
 /// What members who come later may see. In JSON a word, or `{"last":100}`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -622,7 +686,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 70, 71, 72, 100, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -658,6 +722,48 @@ pub mod rpc_request {
         /// Of `conv.prefs`.
         #[prost(message, tag = "9")]
         ConvPrefs(super::ConvPrefs),
+        /// Of `conv.transfer`.
+        #[prost(message, tag = "10")]
+        ConvTransfer(super::ConvTransfer),
+        /// Of `conv.rights`.
+        #[prost(message, tag = "11")]
+        ConvRights(super::ConvRights),
+        /// Of `conv.ban`.
+        #[prost(message, tag = "12")]
+        ConvBan(super::ConvBan),
+        /// Of `conv.unban`.
+        #[prost(message, tag = "13")]
+        ConvUnban(super::ConvUnban),
+        /// Of `conv.bans`.
+        #[prost(message, tag = "14")]
+        ConvBans(super::ConvBans),
+        /// Of `conv.invite`.
+        #[prost(message, tag = "15")]
+        ConvInvite(super::ConvInvite),
+        /// Of `conv.invitations`.
+        #[prost(message, tag = "16")]
+        ConvInvitations(super::ConvInvitations),
+        /// Of `conv.revoke`.
+        #[prost(message, tag = "17")]
+        ConvRevoke(super::ConvRevoke),
+        /// Of `conv.peek`.
+        #[prost(message, tag = "18")]
+        ConvPeek(super::ConvPeek),
+        /// Of `conv.join`.
+        #[prost(message, tag = "19")]
+        ConvJoin(super::ConvJoin),
+        /// Of `conv.requests`.
+        #[prost(message, tag = "20")]
+        ConvRequests(super::ConvRequests),
+        /// Of `conv.approve`.
+        #[prost(message, tag = "21")]
+        ConvApprove(super::ConvApprove),
+        /// Of `conv.refuse`.
+        #[prost(message, tag = "22")]
+        ConvRefuse(super::ConvRefuse),
+        /// Of `conv.withdraw`.
+        #[prost(message, tag = "23")]
+        ConvWithdraw(super::ConvWithdraw),
         /// Of `msg.history`.
         #[prost(message, tag = "40")]
         MsgHistory(super::MsgHistory),
@@ -703,6 +809,18 @@ pub mod rpc_request {
         /// Of `sync.changes`.
         #[prost(message, tag = "100")]
         SyncChanges(super::SyncChanges),
+        /// Of `conv.trim`.
+        #[prost(message, tag = "200")]
+        ConvTrim(super::ConvTrim),
+        /// Of `mod.purge_user`.
+        #[prost(message, tag = "201")]
+        ModPurgeUser(super::ModPurgeUser),
+        /// Of `me.export`.
+        #[prost(message, tag = "202")]
+        MeExport(super::MeExport),
+        /// Of `me.erase`.
+        #[prost(message, tag = "203")]
+        MeErase(super::MeErase),
         /// Of `people.add`.
         #[prost(message, tag = "120")]
         PeopleAdd(super::PeopleAdd),
@@ -729,7 +847,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 40, 41, 60"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -741,8 +859,7 @@ pub mod rpc_reply {
         /// It was refused.
         #[prost(message, tag = "1")]
         Error(super::RpcError),
-        /// Of `conv.add`, `conv.remove`, `conv.leave`, `conv.role` and `conv.settings`, and of what is sent or done to
-        /// messages.
+        /// Of what changes members or settings of a conversation, and of what is sent or done to messages.
         #[prost(message, tag = "2")]
         Changed(super::Changed),
         /// Of `conv.create`, `conv.get` and `conv.prefs`.
@@ -772,6 +889,33 @@ pub mod rpc_reply {
         /// Of `msg.reactions`.
         #[prost(message, tag = "11")]
         Reactions(super::ReactionsPage),
+        /// Of `conv.bans`.
+        #[prost(message, tag = "30")]
+        Bans(super::BanList),
+        /// Of `conv.invite`.
+        #[prost(message, tag = "31")]
+        Invitation(super::Invitation),
+        /// Of `conv.invitations`.
+        #[prost(message, tag = "32")]
+        Invitations(super::InvitationList),
+        /// Of `conv.peek`.
+        #[prost(message, tag = "33")]
+        Glimpse(super::Glimpse),
+        /// Of `conv.join`.
+        #[prost(message, tag = "34")]
+        Joined(super::Joined),
+        /// Of `conv.requests`.
+        #[prost(message, tag = "35")]
+        Requests(super::JoinRequestList),
+        /// Of `conv.trim` and `mod.purge_user`.
+        #[prost(message, tag = "80")]
+        Purged(super::Purged),
+        /// Of `me.export`.
+        #[prost(message, tag = "81")]
+        Export(super::ExportPage),
+        /// Of `me.erase`.
+        #[prost(message, tag = "82")]
+        Erased(super::Erased),
         /// Of `people.add`, `people.remove`, `people.block` and `people.unblock`.
         #[prost(message, tag = "40")]
         Contact(super::Acquaintance),
@@ -796,6 +940,10 @@ pub struct RpcError {
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub message: ::prost::alloc::string::String,
+    /// When it may be tried again, with `rate`.
+    #[prost(uint64, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retry_ms: ::core::option::Option<u64>,
 }
 /// `conv.create`: makes a group, or finds a direct conversation. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -833,6 +981,22 @@ pub struct ConvCreate {
     #[prost(uint32, tag = "7")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: u32,
+    /// Reference of a picture, at most 256 bytes.
+    #[prost(string, tag = "10")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::prost::alloc::string::String,
+    /// Anybody may find it and join.
+    #[prost(bool, tag = "11")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub public: bool,
+    /// Who joins a public one has to be approved.
+    #[prost(bool, tag = "12")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub approval: bool,
+    /// Seconds between two messages of one member; 0: none.
+    #[prost(uint32, tag = "13")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub slow_s: u32,
 }
 /// `conv.get`: one conversation with its members. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -875,6 +1039,10 @@ pub struct ConvAdd {
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub role: ::prost::alloc::string::String,
+    /// What they may see of the past, if it is not what the settings say. For those who may change these.
+    #[prost(message, optional, tag = "10")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub history: ::core::option::Option<History>,
 }
 /// `conv.remove`: removes a member. The reply is a `Changed`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -947,6 +1115,251 @@ pub struct ConvSettings {
     #[prost(uint32, optional, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: ::core::option::Option<u32>,
+    /// Reference of a picture, at most 256 bytes.
+    #[prost(string, optional, tag = "10")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::core::option::Option<::prost::alloc::string::String>,
+    /// Anybody may find it and join.
+    #[prost(bool, optional, tag = "11")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub public: ::core::option::Option<bool>,
+    /// Who joins a public one has to be approved.
+    #[prost(bool, optional, tag = "12")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub approval: ::core::option::Option<bool>,
+    /// Seconds between two messages of one member, at most a day; 0: none.
+    #[prost(uint32, optional, tag = "13")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub slow_s: ::core::option::Option<u32>,
+    /// Nothing more is said here. For owners.
+    #[prost(bool, optional, tag = "14")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub closed: ::core::option::Option<bool>,
+    /// Days that messages stay; 0: for ever. For owners.
+    #[prost(uint32, optional, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_days: ::core::option::Option<u32>,
+    /// So many of the newest messages stay; 0: all. For owners.
+    #[prost(uint32, optional, tag = "61")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_messages: ::core::option::Option<u32>,
+}
+/// `conv.transfer`: a member becomes the owner, and the caller an admin. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvTransfer {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// A user.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub member: ::prost::alloc::string::String,
+}
+/// `conv.rights`: what a member may do beside the role. Either `member` and `given`, or `want`. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvRights {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// A user.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub member: ::core::option::Option<::prost::alloc::string::String>,
+    /// Words of `send`, `react`, `pin`, `delete`, `invite`, `remove`, `settings`, `roles` with blanks between them, or
+    /// `default`: those of the role.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub given: ::core::option::Option<::prost::alloc::string::String>,
+    /// Which of those that are given the caller wants, in the same words; `default`: all.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub want: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `conv.ban`: removes a user who cannot come back. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvBan {
+    /// From which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// A user, a member or not.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub member: ::prost::alloc::string::String,
+}
+/// `conv.unban`: lifts a ban. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvUnban {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// A user.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub member: ::prost::alloc::string::String,
+}
+/// `conv.bans`: who is banned. The reply is a `BanList`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvBans {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Begins behind this user.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 500; 100 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// `conv.invite`: makes an invitation. The reply is an `Invitation` with its code.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvInvite {
+    /// To which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// As what one joins; `member` if it is missing.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub role: ::prost::alloc::string::String,
+    /// Whoever has the code only asks to join.
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub approval: bool,
+    /// Seconds that it can be used; 0: for ever, a week if it is missing.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub expires_s: ::core::option::Option<u64>,
+    /// How often it can be used; 0: without end.
+    #[prost(uint32, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uses: u32,
+}
+/// `conv.invitations`: all invitations, without codes. The reply is an `InvitationList`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvInvitations {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+}
+/// `conv.revoke`: ends an invitation. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvRevoke {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Which.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub id: ::prost::alloc::string::String,
+}
+/// `conv.peek`: what a stranger is shown of a conversation that he may join. The reply is a `Glimpse`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvPeek {
+    /// The code of an invitation; this or `cid`.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub code: ::core::option::Option<::prost::alloc::string::String>,
+    /// A public conversation.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `conv.join`: joins, or asks to. The reply is a `Joined`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvJoin {
+    /// The code of an invitation; this or `cid`.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub code: ::core::option::Option<::prost::alloc::string::String>,
+    /// A public conversation.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `conv.requests`: who asks to join. The reply is a `JoinRequestList`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvRequests {
+    /// Which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Begins behind this user.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 500; 100 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// `conv.approve`: lets somebody in who asked for it. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvApprove {
+    /// Into which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// A user.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub member: ::prost::alloc::string::String,
+}
+/// `conv.refuse`: ends the request of somebody who is not to join. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvRefuse {
+    /// Which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// A user.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub member: ::prost::alloc::string::String,
+}
+/// `conv.withdraw`: the caller does not want to join any more. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvWithdraw {
+    /// Which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
 }
 /// `conv.prefs`: what the caller has decided about a conversation, for all own devices; what is given changes. The reply
 /// is a `Conversation`.
@@ -1192,6 +1605,120 @@ pub struct MsgReactions {
     #[prost(uint32, optional, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub limit: ::core::option::Option<u32>,
+}
+/// `conv.trim`: makes the messages of a range gone. The reply is a `Purged`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvTrim {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The first place; from the beginning if it is missing.
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<u64>,
+    /// The last place.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: u64,
+}
+/// `mod.purge_user`: makes the messages of one user in a range gone. The reply is a `Purged`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModPurgeUser {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Whose, also of a former member.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+    /// The first place; from the beginning if it is missing.
+    #[prost(uint64, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<u64>,
+    /// The last place; to the end if it is missing.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: ::core::option::Option<u64>,
+}
+/// What a purge came to.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Purged {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The entry that tells of it, if anything went.
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: ::core::option::Option<u64>,
+    /// How many messages went.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub messages: u64,
+}
+/// `me.export`: what is known of the caller, and what the caller wrote. The reply is an `ExportPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeExport {
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// A page of an export.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportPage {
+    /// Each an object of JSON with a `type`: `profile`, `conversation`, `message`, at last `counts`.
+    #[prost(string, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// There is another page, which begins here.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `me.erase`: makes gone what the caller wrote, everywhere, a page at a time. The reply is an `Erased`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeErase {
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// What a page of an erasure came to.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Erased {
+    /// Conversations that were looked through to their end.
+    #[prost(uint64, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub conversations: u64,
+    /// Messages that are gone.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub messages: u64,
+    /// Messages of others to which the caller reacts no longer.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reactions: u64,
+    /// There is another page, which begins here.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// `msg.mentions`: messages of others that mention the caller. The reply is a `MentionsPage`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1487,10 +2014,210 @@ pub struct Conversation {
     #[prost(uint32, tag = "20")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: u32,
+    /// Reference of a picture.
+    #[prost(string, tag = "30")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::prost::alloc::string::String,
+    /// Anybody may find it and join.
+    #[prost(bool, tag = "31")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub public: bool,
+    /// Who joins a public one has to be approved.
+    #[prost(bool, tag = "32")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub approval: bool,
+    /// Seconds between two messages of one member.
+    #[prost(uint32, tag = "33")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub slow_s: u32,
+    /// Nothing more is said here.
+    #[prost(bool, tag = "34")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub closed: bool,
+    /// What the caller may do, in words of `ConvRights.given`.
+    #[prost(string, tag = "35")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub rights: ::prost::alloc::string::String,
+    /// How many ask to join; for those who may let them in.
+    #[prost(uint32, tag = "36")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub requests: u32,
+    /// Days that messages stay; 0: for ever.
+    #[prost(uint32, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_days: u32,
+    /// So many of the newest messages stay; 0: all.
+    #[prost(uint32, tag = "61")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub retention_messages: u32,
     /// Messages that mention the caller, of those that the caller has not read; counted up to 1,000.
     #[prost(uint64, tag = "40")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub mentions: u64,
+}
+/// Users who may not come back, in the order of `uid`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BanList {
+    /// Each with who banned him.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub bans: ::prost::alloc::vec::Vec<Ban>,
+    /// There are more: go on with `after` = the last `uid`.
+    #[prost(bool, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
+}
+/// A user who may not come back.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ban {
+    /// Who.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uid: ::prost::alloc::string::String,
+    /// The handle now.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+    /// The uid of who banned him.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub by: ::prost::alloc::string::String,
+    /// When, in ms since 1970.
+    #[prost(uint64, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ts: u64,
+}
+/// Lets in whoever has its code.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Invitation {
+    /// How it is called by those who manage it.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub id: ::prost::alloc::string::String,
+    /// The code; only in the reply to `conv.invite`.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub code: ::prost::alloc::string::String,
+    /// The uid of who made it.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub by: ::prost::alloc::string::String,
+    /// As what one joins.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub role: ::prost::alloc::string::String,
+    /// Whoever has the code only asks to join.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub approval: bool,
+    /// When it was made, in ms since 1970.
+    #[prost(uint64, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub created: u64,
+    /// Until when it can be used, in ms since 1970; 0: for ever.
+    #[prost(uint64, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub expires: u64,
+    /// How often it can be used; 0: without end.
+    #[prost(uint32, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uses_max: u32,
+    /// How often it was.
+    #[prost(uint32, tag = "9")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uses: u32,
+}
+/// The invitations of a conversation.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InvitationList {
+    /// At most 100.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub invitations: ::prost::alloc::vec::Vec<Invitation>,
+}
+/// What a stranger is shown of a conversation that he may join.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Glimpse {
+    /// For people.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub title: ::prost::alloc::string::String,
+    /// How many members it has.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub members: u32,
+    /// Somebody has to approve who joins.
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub approval: bool,
+}
+/// What became of a wish to join.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Joined {
+    /// Where.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The place of the entry; of a member already: the head. Missing while it waits for approval.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// It was done before, by the same request.
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub dup: bool,
+    /// It waits for approval.
+    #[prost(bool, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub pending: bool,
+}
+/// Who asks to join, in the order of `uid`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JoinRequestList {
+    /// User by user.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub requests: ::prost::alloc::vec::Vec<JoinRequest>,
+    /// There are more: go on with `after` = the last `uid`.
+    #[prost(bool, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
+}
+/// Somebody who asks to join.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinRequest {
+    /// Who.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uid: ::prost::alloc::string::String,
+    /// The handle now.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+    /// As what.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub role: ::prost::alloc::string::String,
+    /// Since when, in ms since 1970.
+    #[prost(uint64, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ts: u64,
 }
 /// What changed in the list of conversations: the reply to `sync.changes`, and what comes on `chat/me/ev/account`.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -37,6 +37,21 @@ pub(crate) enum Reply {
     },
     /// So many retained messages.
     Cleared(usize),
+    /// Lines of JSON.
+    Exported {
+        lines: Vec<String>,
+        next: Option<String>,
+    },
+    /// What a page of an erasure came to.
+    Erased {
+        conversations: u64,
+        messages: u64,
+        reactions: u64,
+        reports: usize,
+        next: Option<String>,
+    },
+    /// Whether nothing that is gone is left in the files.
+    Reclaimed(bool),
     /// Those that were not imported: the numbers of their lines, and why.
     Imported {
         refused: Vec<(usize, String)>,
@@ -235,6 +250,21 @@ impl fmt::Display for Reply {
             Self::Imported { refused } => refused
                 .iter()
                 .try_for_each(|(line, why)| writeln!(f, "line {line}: {why}")),
+            Self::Exported { lines, .. } => lines.iter().try_for_each(|line| writeln!(f, "{line}")),
+            Self::Erased {
+                conversations,
+                messages,
+                reactions,
+                reports,
+                ..
+            } => write!(
+                f,
+                "{messages} messages in {conversations} conversations, {reactions} reactions and the words of {reports} reports are gone"
+            ),
+            Self::Reclaimed(true) => f.write_str("nothing that is gone is left in the files"),
+            Self::Reclaimed(false) => f.write_str(
+                "the files still hold what is gone: stop the server and run `mqchat store compact`",
+            ),
             Self::Cleared(count) => write!(f, "{count} retained messages cleared"),
             Self::Clients { clients: list, .. } => clients(list).fmt(f),
             Self::Sessions { sessions: list, .. } => sessions(list).fmt(f),

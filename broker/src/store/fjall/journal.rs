@@ -142,8 +142,33 @@ fn keep(file: &mut File, damage: &Damage, journal: &Path) -> Result<PathBuf, Eng
     Ok(path)
 }
 
+/// Empties the journals of a closed database whose tables are all written out, and removes what was cut off earlier ones.
+/// The newest stays as an empty file: without any, fjall would count its commits from the beginning again.
+///
+/// # Errors
+/// [`EngineError::Io`] if the disk refuses.
+pub(super) fn empty(database: &Path) -> Result<(), EngineError> {
+    let io = |error: io::Error| unavailable(database, &error);
+    let last = newest(database).map_err(io)?;
+    for file in std::fs::read_dir(database).map_err(io)? {
+        let path = file.map_err(io)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_journal = name.ends_with(".jnl") || name.contains(".jnl.torn.");
+        if is_journal && Some(&path) != last.as_ref() {
+            std::fs::remove_file(&path).map_err(io)?;
+        }
+    }
+    // The older ones first: their commits must not come back without those behind them.
+    sync_directory(database)?;
+    let Some(last) = last else { return Ok(()) };
+    let io = |error: io::Error| unavailable(&last, &error);
+    let file = OpenOptions::new().write(true).open(&last).map_err(io)?;
+    file.set_len(0).map_err(io)?;
+    file.sync_all().map_err(io)
+}
+
 /// The journal that was written last.
-fn newest(database: &Path) -> io::Result<Option<PathBuf>> {
+pub(super) fn newest(database: &Path) -> io::Result<Option<PathBuf>> {
     let mut newest = None;
     for file in std::fs::read_dir(database)? {
         let path = file?.path();

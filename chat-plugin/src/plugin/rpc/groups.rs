@@ -9,7 +9,8 @@ use crate::domain::conversation::Settings;
 use crate::domain::member::Role;
 use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
-use crate::service::membership::{Request, SettingsChange};
+use crate::service::membership::Request;
+use crate::service::settings::SettingsChange;
 use crate::service::{Placed, Refusal};
 
 impl ChatPlugin {
@@ -25,6 +26,10 @@ impl ChatPlugin {
             description,
             history,
             ttl_s,
+            photo,
+            public,
+            approval,
+            slow_s,
             members,
             roles,
         } = asked;
@@ -79,6 +84,11 @@ impl ChatPlugin {
                     description,
                     history,
                     ttl_s,
+                    photo,
+                    public,
+                    approval,
+                    slow_s,
+                    ..Settings::default()
                 };
                 let place = self
                     .service
@@ -101,7 +111,10 @@ impl ChatPlugin {
         }
         let users = self.users(peer, &asked.members).await?;
         let members = users.into_iter().map(|user| (user, asked.role)).collect();
-        changed(self.service.add_members(request, cid, members)).await
+        let added = self
+            .service
+            .add_members(request, cid, members, asked.history);
+        changed(added).await
     }
 
     pub(super) async fn conv_remove(
@@ -152,11 +165,23 @@ impl ChatPlugin {
             description: asked.description,
             history: asked.history,
             ttl_s: asked.ttl_s,
+            photo: asked.photo,
+            public: asked.public,
+            approval: asked.approval,
+            slow_s: asked.slow_s,
+            closed: asked.closed,
+            retention_days: asked.retention_days,
+            retention_messages: asked.retention_messages,
         };
-        changed(self.service.change_settings(request, cid, change)).await
+        let retains = change.retention_days.is_some() || change.retention_messages.is_some();
+        let changed = changed(self.service.change_settings(request, cid, change)).await?;
+        if retains {
+            self.retain_soon(cid);
+        }
+        Ok(changed)
     }
 
-    async fn member(
+    pub(super) async fn member(
         &self,
         peer: &Peer,
         cid: ConversationId,
@@ -166,7 +191,7 @@ impl ChatPlugin {
     }
 }
 
-async fn changed(
+pub(super) async fn changed(
     change: impl Future<Output = Result<Placed, Refusal>>,
 ) -> Result<Changed, Refusal> {
     change.await.map(Changed::from)

@@ -13,8 +13,9 @@ use super::wire::{
 };
 use super::{LISTED_PER_TOKEN, room_of};
 use crate::domain::account::Preferences;
-use crate::domain::conversation::HistoryPolicy;
+use crate::domain::conversation::{HistoryPolicy, Settings};
 use crate::domain::member::{Marks, Member, Role};
+use crate::domain::rights::Rights;
 use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
 use crate::render::Line;
@@ -75,6 +76,8 @@ impl ChatPlugin {
             members.push(ListedMember {
                 user: self.named(member.user).await?,
                 role: member.role,
+                given: member.mask.given,
+                want: member.mask.want,
                 joined: member.joined,
                 delivered: marks.delivered(),
                 read: marks.read,
@@ -98,6 +101,8 @@ impl ChatPlugin {
             members.push(ListedMember {
                 user: self.named(*one).await?,
                 role: Role::Member,
+                given: None,
+                want: None,
                 joined: Seq::ZERO,
                 delivered: Seq::ZERO,
                 read: Seq::ZERO,
@@ -106,11 +111,13 @@ impl ChatPlugin {
         Ok(Conversation {
             cid,
             kind: cid.kind(),
-            title: String::new(),
-            description: String::new(),
-            history: HistoryPolicy::All,
-            ttl_s: 0,
+            settings: Settings {
+                history: HistoryPolicy::All,
+                ..Settings::default()
+            },
+            requests: 0,
             role: Role::Member,
+            rights: Rights::of_role(cid.kind(), Role::Member),
             head: Seq::ZERO,
             mseq: 0,
             ts: 0,

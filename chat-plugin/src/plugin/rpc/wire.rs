@@ -10,9 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::account::Preferences;
-use crate::domain::conversation::HistoryPolicy;
+use crate::domain::conversation::{HistoryPolicy, Settings};
 use crate::domain::member::Role;
 use crate::domain::profile::Circle;
+use crate::domain::rights::Rights;
 use crate::names::Profile;
 use crate::service::Placed;
 use crate::service::history::Overview;
@@ -58,6 +59,14 @@ pub(super) struct Create {
     #[serde(default)]
     pub(super) ttl_s: u32,
     #[serde(default)]
+    pub(super) photo: String,
+    #[serde(default)]
+    pub(super) public: bool,
+    #[serde(default)]
+    pub(super) approval: bool,
+    #[serde(default)]
+    pub(super) slow_s: u32,
+    #[serde(default)]
     pub(super) members: Vec<UserAsked>,
     #[serde(default)]
     pub(super) roles: HashMap<UserAsked, Role>,
@@ -83,9 +92,10 @@ pub(super) struct Add {
     pub(super) members: Vec<UserAsked>,
     #[serde(default = "member")]
     pub(super) role: Role,
+    pub(super) history: Option<HistoryPolicy>,
 }
 
-fn member() -> Role {
+pub(super) fn member() -> Role {
     Role::Member
 }
 
@@ -119,6 +129,13 @@ pub(super) struct ChangeSettings {
     pub(super) description: Option<String>,
     pub(super) history: Option<HistoryPolicy>,
     pub(super) ttl_s: Option<u32>,
+    pub(super) photo: Option<String>,
+    pub(super) public: Option<bool>,
+    pub(super) approval: Option<bool>,
+    pub(super) slow_s: Option<u32>,
+    pub(super) closed: Option<bool>,
+    pub(super) retention_days: Option<u32>,
+    pub(super) retention_messages: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -221,6 +238,17 @@ pub(super) struct Changed {
     pub(super) dup: bool,
 }
 
+impl Changed {
+    /// Something changed, or did not have to, of which the log tells nothing.
+    pub(super) fn without_entry(cid: ConversationId) -> Self {
+        Self {
+            cid,
+            seq: None,
+            dup: false,
+        }
+    }
+}
+
 impl From<Placed> for Changed {
     fn from(place: Placed) -> Self {
         Self {
@@ -257,12 +285,13 @@ impl Named {
 pub(super) struct Conversation {
     pub(super) cid: ConversationId,
     pub(super) kind: proto::ids::ConversationKind,
-    pub(super) title: String,
-    pub(super) description: String,
-    pub(super) history: HistoryPolicy,
+    #[serde(flatten)]
+    pub(super) settings: Settings,
+    /// How many ask to join.
     #[serde(skip_serializing_if = "is_zero")]
-    pub(super) ttl_s: u32,
+    pub(super) requests: usize,
     pub(super) role: Role,
+    pub(super) rights: Rights,
     pub(super) head: Seq,
     pub(super) mseq: u64,
     pub(super) ts: u64,
@@ -281,7 +310,7 @@ pub(super) struct Conversation {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(number: &u32) -> bool {
+fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
@@ -295,15 +324,16 @@ impl From<Overview> for Conversation {
             unread,
             mentions,
             peer,
+            requests,
         } = overview;
+        let kind = conversation.id.kind();
         Self {
             cid: conversation.id,
-            kind: conversation.id.kind(),
-            title: conversation.settings.title,
-            description: conversation.settings.description,
-            history: conversation.settings.history,
-            ttl_s: conversation.settings.ttl_s,
+            kind,
+            settings: conversation.settings,
+            requests,
             role: member.role,
+            rights: member.rights(kind),
             head: conversation.head,
             mseq: conversation.mseq,
             ts: conversation.ts_ms,
@@ -325,6 +355,12 @@ pub(super) struct ListedMember {
     #[serde(flatten)]
     pub(super) user: Named,
     pub(super) role: Role,
+    /// What admins gave beside the role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) given: Option<Rights>,
+    /// What the member wants of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) want: Option<Rights>,
     pub(super) joined: Seq,
     pub(super) delivered: Seq,
     pub(super) read: Seq,

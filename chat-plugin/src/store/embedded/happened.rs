@@ -106,6 +106,63 @@ pub(super) fn present(entry: &mut Entry, mut overlay: Overlay, edit: Option<Entr
     entry.overlay = (!overlay.is_empty()).then(|| Box::new(overlay));
 }
 
+/// Messages of one user that are there, with the bodies of their latest edits: so many behind `after`, of so many bytes.
+pub(super) fn written(
+    engine: &impl KvEngine,
+    (conversation, user): (ConversationId, UserId),
+    after: Seq,
+    (limit, bytes): (usize, usize),
+) -> Result<Vec<Entry>, StoreError> {
+    let high = keys::own(conversation, user, Seq::MAX);
+    let mut found: Vec<Entry> = Vec::new();
+    let mut left = bytes;
+    let mut from = after;
+    loop {
+        // The rows first: an engine may not be asked from within a scan.
+        let low = keys::own(conversation, user, from);
+        let range = KeyRange::between(&low, &high);
+        let mut seqs = Vec::new();
+        reads::visit(engine, tables::OWN, range, limit, |key, _| {
+            seqs.push(tail_seq(key)?);
+            Ok(())
+        })?;
+        for seq in &seqs {
+            let Some(entry) = shown(engine, conversation, *seq)? else {
+                continue;
+            };
+            if found.len() == limit || (entry.body.len() > left && !found.is_empty()) {
+                return Ok(found);
+            }
+            left = left.saturating_sub(entry.body.len());
+            found.push(entry);
+        }
+        match seqs.last() {
+            Some(last) => from = *last,
+            None => return Ok(found),
+        }
+    }
+}
+
+/// An entry as it is now, if anything of it is there.
+fn shown(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    seq: Seq,
+) -> Result<Option<Entry>, StoreError> {
+    let key = keys::message(conversation, seq);
+    let row = engine.get(tables::MESSAGE, &key)?;
+    let entry = row.map(|row| values::read_entry(conversation, seq, &row));
+    let Some(mut entry) = entry.transpose()?.filter(|entry| entry.gone.is_none()) else {
+        return Ok(None);
+    };
+    if let Some(row) = engine.get(tables::OVERLAY, &key)? {
+        let overlay = values::read_overlay(&row)?;
+        let edit = edit(engine, conversation, &overlay)?;
+        present(&mut entry, overlay, edit);
+    }
+    Ok(Some(entry))
+}
+
 pub(super) fn reactions(
     engine: &impl KvEngine,
     conversation: ConversationId,
@@ -227,11 +284,15 @@ pub(super) fn reports(
     };
     let mut found = Vec::new();
     reads::visit(engine, tables::REPORT, range, limit, |key, row| {
-        let key = read_report_key(key).ok_or_else(|| reads::bad_key(tables::REPORT))?;
-        found.push(values::read_report(key, row)?);
+        found.push(read_report(key, row)?);
         Ok(())
     })?;
     Ok(found)
+}
+
+pub(super) fn read_report(key: &[u8], row: &[u8]) -> Result<Report, StoreError> {
+    let key = read_report_key(key).ok_or_else(|| reads::bad_key(tables::REPORT))?;
+    values::read_report(key, row)
 }
 
 fn read_report_key(key: &[u8]) -> Option<(u64, UserId, MessageId)> {

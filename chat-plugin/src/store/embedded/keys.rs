@@ -1,6 +1,8 @@
 //! Keys of rows, as `docs/storage.md` draws them.
 
-use proto::ids::{ConversationId, ConversationKind, DeviceId, MessageId, Seq, UserId};
+use proto::ids::{
+    ConversationId, ConversationKind, DeviceId, InvitationId, MessageId, Seq, UserId,
+};
 
 use crate::domain::account::Subject;
 
@@ -24,9 +26,14 @@ pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
     join(&[&cid(conversation), &seq.get().to_be_bytes()])
 }
 
-/// `cid[17] uid[16]`: tables member, marks and clean.
+/// `cid[17] uid[16]`: tables member, marks, clean, join request and ban.
 pub(super) fn member(conversation: ConversationId, user: UserId) -> [u8; 33] {
     join(&[&cid(conversation), user.as_bytes()])
+}
+
+/// `cid[17] id[16]`: table invitation.
+pub(super) fn invitation(conversation: ConversationId, id: InvitationId) -> [u8; 33] {
+    join(&[&cid(conversation), id.as_bytes()])
 }
 
 /// `uid[16] cid[17]`: tables user → conversation and receipt due.

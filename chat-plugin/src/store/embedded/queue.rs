@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, InvitationId, MessageId, Seq, UserId};
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
 use crate::domain::contact::ContactChange;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
+use crate::domain::joining::{Invitation, Requested};
 use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
 use crate::domain::profile::Profile;
+use crate::domain::purge::{Purge, Purged};
 use crate::domain::user::{Token, User};
-use crate::store::{Durability, Place, StoreError};
+use crate::store::{AskToJoin, Durability, Place, StoreError};
 
 /// Where the result of a job goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -41,9 +43,15 @@ pub(super) enum Job {
     ChangeContact((UserId, UserId), ContactChange, u64, Reply<bool>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
+    PutInvitation(Box<Invitation>, [u8; 16], Reply<bool>),
+    RevokeInvitation(ConversationId, InvitationId, Reply<bool>),
+    AskToJoin(Box<AskToJoin>, Reply<Requested>),
+    DropJoinRequest(ConversationId, UserId, Vec<UserId>, Reply<bool>),
     Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
+    Purge(ConversationId, Box<Purge>, Reply<Purged>),
+    Forget(UserId, Reply<usize>),
     Flush(Reply<()>),
     Maintain(u64, u64, Reply<()>),
     Close(Reply<()>),
@@ -58,10 +66,15 @@ impl Job {
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
             Self::HandOut(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
-            Self::Expire(_, reply) => reply.send(Err(error)).is_err(),
+            Self::AskToJoin(_, reply) => reply.send(Err(error)).is_err(),
+            Self::Expire(_, reply) | Self::Forget(_, reply) => reply.send(Err(error)).is_err(),
+            Self::Purge(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
+            | Self::PutInvitation(_, _, reply)
+            | Self::RevokeInvitation(_, _, reply)
+            | Self::DropJoinRequest(_, _, _, reply)
             | Self::ChangeContact(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
@@ -114,7 +127,7 @@ pub(super) fn draft_size(draft: &Draft) -> Size {
         .iter()
         .map(|change| match change {
             Change::Settings(settings) => settings.title.len() + settings.description.len(),
-            Change::Join { .. } | Change::Leave { .. } | Change::Role { .. } => ROW_BYTES,
+            _ => ROW_BYTES,
         })
         .sum();
     Size {

@@ -1,5 +1,7 @@
 //! Values of rows, as `docs/storage.md` draws them. Writing cannot fail; reading distrusts every byte.
 
+pub(super) mod joining;
+
 use bytes::Bytes;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 use proto::payload::{PresenceChoice, PresenceState};
@@ -14,6 +16,7 @@ use crate::domain::member::{Interval, Marks, Member, Role};
 use crate::domain::overlay::{GoneReason, HiddenBy, Overlay, Pin, Report};
 use crate::domain::presence::Standing;
 use crate::domain::profile::Profile;
+use crate::domain::rights::{Mask, Rights};
 use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::StoreError;
 
@@ -236,8 +239,12 @@ pub(super) fn write_settings(settings: &Settings) -> Result<Vec<u8>, StoreError>
 }
 
 pub(super) fn write_member(member: &Member) -> Vec<u8> {
-    let mut out = Vec::with_capacity(10 + 24 * member.intervals.len());
+    let mut out = Vec::with_capacity(14 + 24 * member.intervals.len());
     out.extend_from_slice(&[FORMAT, member.role.to_byte()]);
+    for rights in [member.mask.given, member.mask.want] {
+        let bits = rights.map_or(NO_RIGHTS_SAID, Rights::to_bits);
+        out.extend_from_slice(&bits.to_be_bytes());
+    }
     long(&mut out, member.joined.get());
     for interval in &member.intervals {
         long(&mut out, interval.from.get());
@@ -246,6 +253,9 @@ pub(super) fn write_member(member: &Member) -> Vec<u8> {
     }
     out
 }
+
+/// Those of the role.
+const NO_RIGHTS_SAID: u16 = u16::MAX;
 
 pub(super) fn write_marks(marks: &Marks) -> Vec<u8> {
     let mut out = Vec::with_capacity(40);
@@ -500,6 +510,15 @@ impl<'a> Reader<'a> {
         self.long().map(Seq::new)
     }
 
+    fn rights(&mut self) -> Read<Option<Rights>> {
+        match self.short()? {
+            NO_RIGHTS_SAID => Ok(None),
+            bits => Rights::from_bits(bits)
+                .map(Some)
+                .ok_or_else(|| self.bad("unknown rights")),
+        }
+    }
+
     fn time(&mut self) -> Read<u64> {
         let low: [u8; 6] = self.array()?;
         Ok(u64::from_be_bytes(keys::join(&[&[0, 0], &low])))
@@ -732,6 +751,10 @@ pub(super) fn read_member(user: UserId, value: &[u8]) -> Read<Member> {
     let mut reader = Reader::new("member", value)?;
     let role = reader.byte()?;
     let role = Role::from_byte(role).ok_or_else(|| reader.bad("unknown role"))?;
+    let mask = Mask {
+        given: reader.rights()?,
+        want: reader.rights()?,
+    };
     let joined = reader.seq()?;
     let mut intervals = Vec::with_capacity(reader.rest.len() / 24);
     while !reader.rest.is_empty() {
@@ -744,6 +767,7 @@ pub(super) fn read_member(user: UserId, value: &[u8]) -> Read<Member> {
     Ok(Member {
         user,
         role,
+        mask,
         joined,
         intervals,
     })
@@ -1114,6 +1138,10 @@ mod tests {
         let member = Member {
             user: uid(1),
             role: Role::Admin,
+            mask: Mask {
+                given: Some(Rights::SEND),
+                want: None,
+            },
             joined: Seq::new(4),
             intervals: vec![Interval {
                 from: Seq::new(2),

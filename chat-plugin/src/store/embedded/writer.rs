@@ -8,6 +8,8 @@ mod acts;
 mod append;
 mod contacts;
 mod control;
+mod joining;
+mod purge;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -32,7 +34,9 @@ use super::values::{self, First};
 use super::{Opened, Shared};
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
+use crate::domain::joining::Requested;
 use crate::domain::member::Member;
+use crate::domain::purge::Purged;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
 
 /// Relaxed moves are written with the first commit after this.
@@ -123,6 +127,8 @@ enum Done {
     Number(Reply<u64>, u64),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
+    Requested(Reply<Requested>, Requested),
+    Purged(Reply<Purged>, Purged),
 }
 
 impl Done {
@@ -134,7 +140,9 @@ impl Done {
             Self::Number(reply, number) => reply.send(result.map(|()| number)).is_err(),
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
             Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
+            Self::Requested(reply, requested) => reply.send(result.map(|()| requested)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
+            Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
     }
@@ -337,6 +345,22 @@ impl<K: KvEngine> Writer<K> {
                 let had = self.remove_token(user, &id);
                 self.answer(had, reply, Durability::Durable, Done::Flag);
             }
+            Job::PutInvitation(invitation, hash, reply) => {
+                let had_room = self.put_invitation(*invitation, hash);
+                self.answer(had_room, reply, Durability::Durable, Done::Flag);
+            }
+            Job::RevokeInvitation(conversation, id, reply) => {
+                let had = self.revoke_invitation(conversation, id);
+                self.answer(had, reply, Durability::Durable, Done::Flag);
+            }
+            Job::AskToJoin(asked, reply) => {
+                let requested = self.ask_to_join(&asked);
+                self.answer(requested, reply, Durability::Durable, Done::Requested);
+            }
+            Job::DropJoinRequest(conversation, user, tell, reply) => {
+                let had = self.drop_join_request(conversation, user, &tell);
+                self.answer(had, reply, Durability::Durable, Done::Flag);
+            }
             Job::Hide(place, user, ts_ms, reply) => {
                 let was_seen = self.hide(place, user, ts_ms);
                 self.answer(was_seen, reply, Durability::Durable, Done::Flag);
@@ -344,6 +368,14 @@ impl<K: KvEngine> Writer<K> {
             Job::Expire(now_ms, reply) => {
                 let expired = self.expire(now_ms);
                 self.answer(expired, reply, Durability::Relaxed, Done::Count);
+            }
+            Job::Purge(conversation, purge, reply) => {
+                let purged = self.purge(conversation, *purge);
+                self.answer(purged, reply, Durability::Durable, Done::Purged);
+            }
+            Job::Forget(user, reply) => {
+                let reports = self.forget_user(user);
+                self.answer(reports, reply, Durability::Durable, Done::Count);
             }
             Job::Report(report, reply) => {
                 let result = self.report(&report);

@@ -60,6 +60,12 @@ async fn a_group_begins_with_its_members_and_settings(world: World) {
         title: "Friends".to_owned(),
         description: "ä".to_owned(),
         history: HistoryPolicy::Last(20),
+        photo: "media:1".to_owned(),
+        public: true,
+        approval: true,
+        slow_s: 5,
+        closed: true,
+        ..Settings::default()
     };
     let mut first = created(cid(1), &[1, 2]);
     first.changes.push(Change::Settings(settings.clone()));

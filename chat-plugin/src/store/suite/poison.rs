@@ -80,8 +80,8 @@ impl KvEngine for FailingEngine {
         self.inner.stats()
     }
 
-    fn compact(&self) -> Result<(), EngineError> {
-        self.inner.compact()
+    fn reclaim(&self) -> Result<bool, EngineError> {
+        self.inner.reclaim()
     }
 }
 

@@ -73,7 +73,7 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Commits what has been gathered, in the midst of a job.
-    fn commit_so_far(&mut self) -> Result<(), StoreError> {
+    pub(super) fn commit_so_far(&mut self) -> Result<(), StoreError> {
         if !self.group.batch.is_empty() {
             let is_durable = self.group.is_durable;
             self.commit();
@@ -113,7 +113,7 @@ impl<K: KvEngine> Writer<K> {
         effect.changed
     }
 
-    fn live_message(
+    pub(super) fn live_message(
         &self,
         conversation: ConversationId,
         seq: Option<Seq>,
@@ -123,7 +123,11 @@ impl<K: KvEngine> Writer<K> {
         Ok(entry.filter(|entry| entry.kind == EntryKind::Message && entry.gone.is_none()))
     }
 
-    fn entry(&self, conversation: ConversationId, seq: Seq) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn entry(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+    ) -> Result<Option<Entry>, StoreError> {
         let row = self.row(tables::MESSAGE, &keys::message(conversation, seq))?;
         row.map(|row| values::read_entry(conversation, seq, &row))
             .transpose()
@@ -165,7 +169,7 @@ impl<K: KvEngine> Writer<K> {
         Ok(Ok(changed_to(edited, overlay, effect)))
     }
 
-    fn plan_reaction(
+    pub(super) fn plan_reaction(
         &mut self,
         target: Entry,
         user: UserId,
@@ -249,7 +253,11 @@ impl<K: KvEngine> Writer<K> {
 
     /// Nothing is left of an entry but its place: neither its edits nor what others did to it. Scans, so what was gathered
     /// before must be committed.
-    fn plan_gone(&mut self, entry: Entry, reason: GoneReason) -> Result<Effect, StoreError> {
+    pub(super) fn plan_gone(
+        &mut self,
+        entry: Entry,
+        reason: GoneReason,
+    ) -> Result<Effect, StoreError> {
         let mut effect = Effect::default();
         let (conversation, seq, from) = (entry.conversation, entry.seq, entry.from);
         let overlay = self.overlay_of(&entry)?;
@@ -492,7 +500,7 @@ fn changed_to(mut entry: Entry, overlay: Overlay, mut effect: Effect) -> Effect 
 }
 
 /// The row and the entry without what was said.
-fn wipe(mut entry: Entry, reason: GoneReason, effect: &mut Effect) {
+pub(super) fn wipe(mut entry: Entry, reason: GoneReason, effect: &mut Effect) {
     if let Some(at_ms) = entry.expires_ms {
         effect.remove(
             tables::EXPIRY,

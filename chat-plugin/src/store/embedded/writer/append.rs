@@ -11,9 +11,11 @@ use super::super::keys;
 use super::super::values::{self, Exchanged, First, Head};
 use super::Writer;
 use super::acts::{Effect, mention_keys};
+use super::joining::Rows;
 use crate::domain::conversation::Settings;
 use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Outcome};
 use crate::domain::member::{Interval, Member};
+use crate::domain::rights::Mask;
 use crate::store::{Committed, StoreError, tables};
 
 /// Stretches of the log that a member may see: the newest so many.
@@ -27,6 +29,10 @@ struct Place {
     /// New numbers of conversations that count against the limits of users.
     counts: Vec<(UserId, u64)>,
     own: Option<u64>,
+    /// Of invitations, requests and bans.
+    rows: Rows,
+    /// Members, roles, rights, bans or settings are others now.
+    moves: bool,
 }
 
 impl<K: KvEngine> Writer<K> {
@@ -80,7 +86,15 @@ impl<K: KvEngine> Writer<K> {
                 false
             }
         };
-        let place = self.place(&draft, current, creates)?;
+        if let Some(retry_ms) = self.too_soon(&draft)? {
+            return Ok(Outcome::TooSoon { retry_ms });
+        }
+        let rows = match self.plan_joining(&draft, creates)? {
+            Ok(rows) => rows,
+            Err(outcome) => return Ok(outcome),
+        };
+        let mut place = self.place(&draft, current, creates)?;
+        place.rows = rows;
         match self.plan_act(&draft, &place.head)? {
             Ok(mut effect) => {
                 let hidden_from = self.blocker(&draft)?;
@@ -166,6 +180,8 @@ impl<K: KvEngine> Writer<K> {
             members: BTreeMap::new(),
             counts: Vec::new(),
             own,
+            rows: Rows::new(),
+            moves: head.version != before.version,
         };
         for change in changes {
             self.plan(draft.conversation, change, creates, &mut place)?;
@@ -221,7 +237,15 @@ impl<K: KvEngine> Writer<K> {
                 place.settings = Some(Arc::new(settings.clone()));
                 return Ok(());
             }
-            Change::Join { user, .. } | Change::Leave { user } | Change::Role { user, .. } => *user,
+            Change::Join { user, .. }
+            | Change::Leave { user }
+            | Change::Role { user, .. }
+            | Change::Given { user, .. }
+            | Change::Want { user, .. } => *user,
+            Change::Ban { .. }
+            | Change::Unban { .. }
+            | Change::Invited { .. }
+            | Change::Approved { .. } => return Ok(()),
         };
         let (mut member, mut moved) = match place.members.remove(&user) {
             Some((member, moved)) => (Some(member), moved),
@@ -236,11 +260,13 @@ impl<K: KvEngine> Writer<K> {
                 let member = member.get_or_insert_with(|| Member {
                     user,
                     role: *role,
+                    mask: Mask::default(),
                     joined: if is_direct { Seq::ZERO } else { seq },
                     intervals: Vec::new(),
                 });
                 member.role = *role;
                 if !member.is_present() {
+                    member.mask = member.mask.on_return(conversation.kind(), *role);
                     open_interval(&mut member.intervals, history_from.unwrap_or(seq), seq);
                     moved = true;
                 }
@@ -258,9 +284,20 @@ impl<K: KvEngine> Writer<K> {
             Change::Role { role, .. } => {
                 if let Some(member) = &mut member {
                     member.role = *role;
+                    member.mask.given = None; // another role begins with its own rights
                 }
             }
-            Change::Settings(_) => {}
+            Change::Given { rights, .. } => {
+                if let Some(member) = &mut member {
+                    member.mask.given = *rights;
+                }
+            }
+            Change::Want { rights, .. } => {
+                if let Some(member) = &mut member {
+                    member.mask.want = *rights;
+                }
+            }
+            _ => {}
         }
         if let Some(member) = member {
             place.members.insert(user, (member, moved));
@@ -282,8 +319,10 @@ impl<K: KvEngine> Writer<K> {
             members,
             counts,
             own,
+            rows,
+            moves: members_changed,
         } = place;
-        let members_changed = !members.is_empty() || settings.is_some();
+        self.write_rows(rows);
         for (user, (member, moved)) in &members {
             let key = keys::member(draft.conversation, *user);
             self.put(tables::MEMBER, &key, values::write_member(member));

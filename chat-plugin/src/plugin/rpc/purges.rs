@@ -1,0 +1,156 @@
+//! Calls that make many messages gone, and those that hand out and erase what the caller wrote.
+
+use proto::ids::{ConversationId, Seq};
+use proto::topics::Target;
+use serde::{Deserialize, Serialize};
+
+use super::wire::UserAsked;
+use super::{LISTED_PER_TOKEN, room_of};
+use crate::personal::{self, BadProgress, Progress};
+use crate::plugin::ChatPlugin;
+use crate::plugin::peer::Peer;
+use crate::service::Refusal;
+use crate::service::membership::Request;
+use crate::service::purge::Range;
+
+/// Bytes of lines in one page of an export.
+const EXPORT_BYTES: usize = 128 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskTrim {
+    cid: Target,
+    from: Option<Seq>,
+    to: Seq,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskPurgeUser {
+    cid: Target,
+    user: UserAsked,
+    from: Option<Seq>,
+    to: Option<Seq>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskPage {
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct PurgedReply {
+    cid: ConversationId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<Seq>,
+    messages: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct ErasedReply {
+    conversations: u64,
+    messages: u64,
+    reactions: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ExportReply {
+    lines: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl ChatPlugin {
+    pub(super) async fn conv_trim(
+        &self,
+        peer: &Peer,
+        request: Request,
+        asked: AskTrim,
+    ) -> Result<PurgedReply, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let range = Range {
+            from: asked.from.unwrap_or_default(),
+            to: asked.to,
+            by: None,
+        };
+        self.purge(peer, request, cid, range).await
+    }
+
+    pub(super) async fn mod_purge_user(
+        &self,
+        peer: &Peer,
+        request: Request,
+        asked: AskPurgeUser,
+    ) -> Result<PurgedReply, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let user = self.service.member_of(peer.actor, cid, &asked.user.0);
+        let range = Range {
+            from: asked.from.unwrap_or_default(),
+            to: asked.to.unwrap_or(Seq::MAX),
+            by: Some(user.await?),
+        };
+        self.purge(peer, request, cid, range).await
+    }
+
+    async fn purge(
+        &self,
+        peer: &Peer,
+        request: Request,
+        cid: ConversationId,
+        range: Range,
+    ) -> Result<PurgedReply, Refusal> {
+        let (place, messages) = self.service.purge(request, cid, range).await?;
+        Self::charge(peer, crate::plugin::size(messages));
+        Ok(PurgedReply {
+            cid,
+            seq: (messages > 0).then_some(place.seq),
+            messages,
+        })
+    }
+
+    pub(super) async fn me_export(
+        &self,
+        peer: &Peer,
+        asked: AskPage,
+    ) -> Result<ExportReply, Refusal> {
+        let from = progress(asked)?;
+        // A line is a string in the reply: its quotes are escaped.
+        let bytes = (room_of(peer) / 4).min(EXPORT_BYTES);
+        let store = &*self.service.store;
+        let page = personal::export(store, peer.actor.user, from, bytes).await?;
+        Self::charge(peer, page.lines.len() / LISTED_PER_TOKEN);
+        Ok(ExportReply {
+            lines: page.lines,
+            next: page.next.map(|next| next.to_string()),
+        })
+    }
+
+    pub(super) async fn me_erase(
+        &self,
+        peer: &Peer,
+        asked: AskPage,
+    ) -> Result<ErasedReply, Refusal> {
+        let from = progress(asked)?;
+        let store = &*self.service.store;
+        let erased = personal::erase(store, peer.actor.user, from).await?;
+        let work = erased.messages + erased.reactions + erased.conversations;
+        Self::charge(peer, crate::plugin::size(work));
+        Ok(ErasedReply {
+            conversations: erased.conversations,
+            messages: erased.messages,
+            reactions: erased.reactions,
+            next: erased.next.map(|next| next.to_string()),
+        })
+    }
+}
+
+fn progress(asked: AskPage) -> Result<Progress, Refusal> {
+    let Some(next) = asked.next else {
+        return Ok(Progress::default());
+    };
+    let wrong = |error: BadProgress| Refusal::format(error.to_string());
+    next.parse().map_err(wrong)
+}

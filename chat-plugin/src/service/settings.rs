@@ -1,0 +1,185 @@
+//! What a conversation is: title, picture, policies, open or closed.
+
+use proto::ids::ConversationId;
+use serde::Serialize;
+use serde_json::json;
+
+use super::membership::{Proposal, Request};
+use super::{Placed, Refusal, Service, permit};
+use crate::domain::conversation::{HistoryPolicy, Settings};
+use crate::domain::entry::{Change, EntryKind};
+use crate::domain::permission::Action;
+
+/// Longest texts, in bytes.
+const TITLE_MAX: usize = 256;
+const DESCRIPTION_MAX: usize = 2_048;
+const PHOTO_MAX: usize = 256;
+/// Most seconds between two messages of one member: a day.
+const SLOW_S_MAX: u32 = 86_400;
+
+/// New values of settings; absent ones stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingsChange {
+    /// At most 256 bytes.
+    pub title: Option<String>,
+    /// At most 2,048 bytes.
+    pub description: Option<String>,
+    /// What later members may see.
+    pub history: Option<HistoryPolicy>,
+    /// Seconds that later messages last; 0: for ever.
+    pub ttl_s: Option<u32>,
+    /// Reference of a picture, at most 256 bytes.
+    pub photo: Option<String>,
+    /// Anybody may find it and join.
+    pub public: Option<bool>,
+    /// Who joins a public one has to be approved.
+    pub approval: Option<bool>,
+    /// Seconds between two messages of one member, at most a day; 0: none.
+    pub slow_s: Option<u32>,
+    /// Nothing more is said. For owners.
+    pub closed: Option<bool>,
+    /// Days that messages stay; 0: for ever. For owners.
+    pub retention_days: Option<u32>,
+    /// So many of the newest messages stay; 0: all. For owners.
+    pub retention_messages: Option<u32>,
+}
+
+impl SettingsChange {
+    /// Is it about more than whether it is closed?
+    fn is_about_more(&self) -> bool {
+        *self
+            != Self {
+                closed: self.closed,
+                ..Self::default()
+            }
+    }
+
+    /// Changes settings, and says what is new.
+    fn apply(&self, settings: &mut Settings) -> serde_json::Map<String, serde_json::Value> {
+        let mut news = serde_json::Map::new();
+        set("title", self.title.as_ref(), &mut settings.title, &mut news);
+        let description = &mut settings.description;
+        set(
+            "description",
+            self.description.as_ref(),
+            description,
+            &mut news,
+        );
+        set(
+            "history",
+            self.history.as_ref(),
+            &mut settings.history,
+            &mut news,
+        );
+        set("ttl_s", self.ttl_s.as_ref(), &mut settings.ttl_s, &mut news);
+        set("photo", self.photo.as_ref(), &mut settings.photo, &mut news);
+        set(
+            "public",
+            self.public.as_ref(),
+            &mut settings.public,
+            &mut news,
+        );
+        set(
+            "approval",
+            self.approval.as_ref(),
+            &mut settings.approval,
+            &mut news,
+        );
+        set(
+            "slow_s",
+            self.slow_s.as_ref(),
+            &mut settings.slow_s,
+            &mut news,
+        );
+        set(
+            "closed",
+            self.closed.as_ref(),
+            &mut settings.closed,
+            &mut news,
+        );
+        let days = &mut settings.retention_days;
+        set(
+            "retention_days",
+            self.retention_days.as_ref(),
+            days,
+            &mut news,
+        );
+        let messages = &mut settings.retention_messages;
+        set(
+            "retention_messages",
+            self.retention_messages.as_ref(),
+            messages,
+            &mut news,
+        );
+        news
+    }
+}
+
+fn set<T: Clone + Serialize>(
+    name: &str,
+    new: Option<&T>,
+    value: &mut T,
+    news: &mut serde_json::Map<String, serde_json::Value>,
+) {
+    if let Some(new) = new {
+        value.clone_from(new);
+        news.insert(name.to_owned(), json!(new));
+    }
+}
+
+impl Service {
+    /// Changes settings.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn change_settings(
+        &self,
+        request: Request,
+        id: ConversationId,
+        change: SettingsChange,
+    ) -> Result<Placed, Refusal> {
+        self.change(&request, id, |sight, _, settings| {
+            if change.closed.is_some() {
+                permit(id, sight, Action::Close)?;
+            }
+            if change.retention_days.is_some() || change.retention_messages.is_some() {
+                permit(id, sight, Action::Retention)?;
+            }
+            if change.is_about_more() || change.closed.is_none() {
+                permit(id, sight, Action::Settings)?;
+            }
+            let mut settings = settings.clone();
+            let body = change.apply(&mut settings);
+            if body.is_empty() {
+                return Err(Refusal::format("nothing to change"));
+            }
+            check_settings(&settings)?;
+            let changes = vec![Change::Settings(settings)];
+            Ok(Some(Proposal {
+                kind: EntryKind::Settings,
+                body: body.into(),
+                changes,
+            }))
+        })
+        .await
+    }
+}
+
+pub(super) fn check_settings(settings: &Settings) -> Result<(), Refusal> {
+    let texts = [
+        ("title", &settings.title, TITLE_MAX),
+        ("description", &settings.description, DESCRIPTION_MAX),
+        ("photo", &settings.photo, PHOTO_MAX),
+    ];
+    for (name, text, max) in texts {
+        if text.len() > max {
+            return Err(Refusal::format(format!(
+                "the {name} is longer than {max} bytes"
+            )));
+        }
+    }
+    if settings.slow_s > SLOW_S_MAX {
+        return Err(Refusal::format(format!("slow_s is at most {SLOW_S_MAX}")));
+    }
+    Ok(())
+}
