@@ -7,6 +7,8 @@ use super::people::check_name;
 use super::{Actor, Refusal, Service};
 use crate::domain::contact::{Contact, ContactChange, ContactList};
 
+/// The id of nobody: under its key is how long the lists are.
+const NO_USER: UserId = UserId::from_bytes([0; 16]);
 /// People in one page.
 const PAGE_MAX: usize = 500;
 
@@ -17,6 +19,8 @@ pub struct ContactPage {
     pub list: Vec<Contact>,
     /// There are more behind the last one.
     pub more: bool,
+    /// How many were looked at, at most: those of the other list stand between.
+    pub looked_at: usize,
 }
 
 impl Service {
@@ -32,7 +36,7 @@ impl Service {
     ) -> Result<UserId, Refusal> {
         let takes_off = matches!(change, ContactChange::Remove | ContactChange::Unblock);
         let other = match target {
-            Target::User(user) if takes_off => *user,
+            Target::User(user) if takes_off && *user != NO_USER => *user,
             target => self.user_of(actor, target).await?,
         };
         if other == actor.user {
@@ -42,7 +46,7 @@ impl Service {
     }
 
     /// Changes what the actor has decided about another user: in effect, durable, and told to the own devices when it returns.
-    /// Says what it is now, and whether that is new.
+    /// Says what it is now.
     ///
     /// # Errors
     /// [`Refusal::Limit`] if the list is full, [`Refusal::Format`] for a bad name.
@@ -51,7 +55,7 @@ impl Service {
         actor: Actor,
         other: UserId,
         change: ContactChange,
-    ) -> Result<(Contact, bool), Refusal> {
+    ) -> Result<Contact, Refusal> {
         if let ContactChange::Add { called } = &change {
             check_name(called)?;
         }
@@ -71,7 +75,7 @@ impl Service {
         if changed {
             self.delivery.account_changed(actor.user);
         }
-        Ok((after, changed))
+        Ok(after)
     }
 
     async fn check_lists(
@@ -113,6 +117,16 @@ impl Service {
             .await?;
         let more = found.len() > limit;
         found.truncate(limit);
-        Ok(ContactPage { list: found, more })
+        let counts = self.store.contact_counts(actor.user).await?;
+        let others = match list {
+            ContactList::Contacts => counts.blocked,
+            ContactList::Blocked => counts.contacts,
+        };
+        let looked_at = found.len() + usize::try_from(others).unwrap_or(usize::MAX);
+        Ok(ContactPage {
+            list: found,
+            more,
+            looked_at,
+        })
     }
 }

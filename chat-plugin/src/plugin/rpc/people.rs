@@ -47,7 +47,7 @@ impl ChatPlugin {
         }
         let set = self.service.set_privacy(peer.actor, presence, last_seen);
         let privacy = set.await?;
-        let judged = self.judge_watchers(peer.actor.user).await?;
+        let judged = self.judge_watchers(peer.actor.user, None).await?;
         Self::charge(peer, judged);
         Ok(privacy)
     }
