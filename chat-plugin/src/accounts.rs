@@ -171,6 +171,8 @@ pub enum UserChange {
     Removed,
     /// A token of the user is gone.
     TokenRevoked,
+    /// A device of the user is gone: the others are told.
+    Devices,
     /// What the user told of himself is gone; logins are not concerned.
     Erased,
 }
@@ -315,6 +317,45 @@ impl Accounts {
             Err(_) => self.throttle.undecided(&attempt, clock::monotonic()),
         }
         proved
+    }
+
+    /// Is this the password of a user who has logged in before? Tokens do not count. Failures are throttled as logins are.
+    ///
+    /// # Errors
+    /// As [`Accounts::authenticate`].
+    pub async fn prove_password(
+        &self,
+        from: IpAddr,
+        user: &User,
+        password: &[u8],
+    ) -> Result<(), AuthError> {
+        if tokens::hash_of(password).is_some() {
+            return Err(AuthError::BadCredentials);
+        }
+        let proved = self
+            .authenticate(from, user.handle.as_str(), password)
+            .await?;
+        if proved.id == user.id {
+            Ok(())
+        } else {
+            Err(AuthError::BadCredentials)
+        }
+    }
+
+    /// The public id of the token with which somebody logs in, if it is one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn token_of(
+        &self,
+        request: &AuthenticateRequest,
+    ) -> Result<Option<String>, AuthError> {
+        let hash = request.password.as_deref().and_then(tokens::hash_of);
+        let Some(hash) = hash else {
+            return Ok(None);
+        };
+        let token = self.store.token(hash).await?;
+        Ok(token.map(|token| token.id))
     }
 
     /// The user, if this password was verified lately under the user's row as it is now.

@@ -22,6 +22,8 @@ pub struct Config {
     pub group_members_max: u32,
     /// Conversations of one user: groups, and the direct ones that the user began.
     pub conversations_per_user_max: u32,
+    /// Messages of one user that wait for their time.
+    pub scheduled_per_user_max: u32,
     /// Devices of one user: sessions that are kept.
     pub devices_per_user_max: u32,
     /// `…/log` subscriptions of one connection; at most 128.
@@ -52,6 +54,12 @@ pub struct Config {
     pub presence_watchers_per_user_max: u32,
     /// Exceptions in one setting of privacy.
     pub privacy_except_max: u32,
+    /// Handles that a user may give himself in 30 days; 0: none, those who run the server give them.
+    pub handle_changes_per_month: u32,
+    /// Searches per minute of one user; 0: no limit.
+    pub user_searches_per_min: u32,
+    /// How many of them at once.
+    pub user_searches_burst: u32,
     /// Contacts of one user.
     pub contacts_per_user_max: u32,
     /// Users whom one user may block.
@@ -86,6 +94,10 @@ pub struct Config {
     pub user_joins_per_min: u32,
     /// How many of them at once.
     pub user_joins_burst: u32,
+    /// Visitors made for support desks, per minute of one user; 0: no limit.
+    pub user_visitors_per_min: u32,
+    /// How many of them at once.
+    pub user_visitors_burst: u32,
     /// Requests to join that may wait in one conversation.
     pub join_requests_max: u32,
     /// Conversations, and names of users, kept in memory beside those in use.
@@ -109,6 +121,7 @@ impl Default for Config {
             retention_messages: 0,
             group_members_max: 1_024,
             conversations_per_user_max: 10_000,
+            scheduled_per_user_max: 100,
             devices_per_user_max: 32,
             log_subscriptions_per_connection_max: 64,
             rpc_pending_max: 64,
@@ -124,6 +137,9 @@ impl Default for Config {
             presence_watched_per_connection_max: 256,
             presence_watchers_per_user_max: 5_000,
             privacy_except_max: 256,
+            handle_changes_per_month: 2,
+            user_searches_per_min: 20,
+            user_searches_burst: 20,
             contacts_per_user_max: 10_000,
             blocked_per_user_max: 10_000,
             typing_interval_ms: 3_000,
@@ -141,6 +157,8 @@ impl Default for Config {
             user_invitations_burst: 200,
             user_joins_per_min: 10,
             user_joins_burst: 50,
+            user_visitors_per_min: 60,
+            user_visitors_burst: 600,
             join_requests_max: 256,
             conversation_cache_max: 10_000,
             ring_entries_max: 64,
@@ -177,6 +195,13 @@ impl Config {
                 self.conversations_per_user_max,
                 1,
                 ANY,
+            ),
+            // They are counted one by one.
+            (
+                "scheduled_per_user_max",
+                self.scheduled_per_user_max,
+                0,
+                10_000,
             ),
             ("devices_per_user_max", self.devices_per_user_max, 1, ANY),
             (

@@ -320,9 +320,15 @@ impl Live {
 
     /// An entry was stored here, and its sender is told: whoever asks from now on gets an answer that knows of it, though
     /// the feed may still be on its way.
-    pub(crate) fn stored(&self, seq: Seq, hidden_from: Option<UserId>, members_changed: bool) {
+    pub(crate) fn stored(
+        &self,
+        (seq, mseq, ts_ms): (Seq, u64, u64),
+        hidden_from: Option<UserId>,
+        members_changed: bool,
+    ) {
         let mut state = self.state();
         state.raise(seq, hidden_from);
+        state.count(mseq, ts_ms);
         if members_changed || state.conversation.is_none() {
             state.generation += 1;
         }
@@ -533,10 +539,7 @@ impl Live {
             }
             return;
         };
-        if let Some(conversation) = &mut state.conversation {
-            conversation.mseq = conversation.mseq.max(line.entry.mseq);
-            conversation.ts_ms = conversation.ts_ms.max(line.entry.ts_ms);
-        }
+        state.count(line.entry.mseq, line.entry.ts_ms);
         state.pushed = commit;
         state.ring.push(line, limits);
     }
@@ -547,6 +550,14 @@ impl Live {
 }
 
 impl State {
+    /// There are so many messages, the last entry has this time.
+    fn count(&mut self, mseq: u64, ts_ms: u64) {
+        if let Some(conversation) = &mut self.conversation {
+            conversation.mseq = conversation.mseq.max(mseq);
+            conversation.ts_ms = conversation.ts_ms.max(ts_ms);
+        }
+    }
+
     /// An entry is stored, and hidden from a user in the same commit: nobody finds the one without the other.
     fn raise(&mut self, head: Seq, hidden_from: Option<UserId>) {
         self.head = self.head.max(head);

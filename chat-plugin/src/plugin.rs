@@ -11,11 +11,14 @@ mod logins;
 mod peer;
 mod presence;
 mod rates;
+mod revoked;
 mod rpc;
+mod scheduled;
 mod subscribe;
+mod visitors;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +31,7 @@ use broker::hooks::{
     DeliveryRef, Hooks, Identity, PublishAnswer, Room, SessionEnd, SessionOpen, SessionRestored,
     Ticket,
 };
+use broker::operator::Operator;
 use broker::scram::Credential;
 use proto::ids::{ConversationId, DeviceId, UserId};
 use proto::payload;
@@ -46,7 +50,9 @@ use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
 use crate::domain::device::{Device, Inflight, Subscription};
+use crate::domain::support::VISITOR_PREFIX;
 use crate::domain::user::User;
+use crate::filter::ContentFilter;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
@@ -56,6 +62,9 @@ use crate::service::rates::UserRates;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
 use crate::typing::{Typing, TypingLimits};
+
+/// Logins by token that are on the way in at once.
+const TOKENS_MAX: usize = 16_384;
 
 /// The chat, to be given to the broker.
 pub struct ChatPlugin {
@@ -72,6 +81,10 @@ pub struct ChatPlugin {
     leaving: Mutex<HashMap<DeviceId, Arc<Peer>>>,
     rates: Rates,
     logins: Logins,
+    /// With which tokens those log in who are on the way in.
+    tokens: quick_cache::sync::Cache<DeviceId, String>,
+    /// What ends sessions, once the broker is made.
+    operator: OnceLock<Operator>,
     started_ms: u64,
     payload_limits: payload::PayloadLimits,
     ordinary_topics_open: bool,
@@ -144,6 +157,7 @@ impl ChatPlugin {
             names,
             delivery: Arc::clone(&delivery),
             rates: UserRates::new(&config),
+            filter: OnceLock::new(),
             conversation_rates: Buckets::new(
                 Rate::per_s(
                     config.conversation_messages_per_s,
@@ -166,6 +180,8 @@ impl ChatPlugin {
             leaving: Mutex::default(),
             rates,
             logins: Logins::default(),
+            tokens: quick_cache::sync::Cache::new(TOKENS_MAX),
+            operator: OnceLock::new(),
             started_ms: crate::clock::now_ms(),
             payload_limits,
             ordinary_topics_open,
@@ -176,6 +192,18 @@ impl ChatPlugin {
         });
         plugin.start();
         plugin
+    }
+
+    /// Who ends the sessions of devices that are revoked, and of users who go. Before the broker serves.
+    pub fn attach(&self, operator: Operator) {
+        self.operator.get_or_init(|| operator);
+    }
+
+    /// Messages are shown to this filter from now on. Called once, before anybody connects.
+    pub fn set_filter(&self, filter: Arc<dyn ContentFilter>) {
+        if self.service.filter.set(filter).is_err() {
+            tracing::error!("there is a content filter already");
+        }
     }
 
     /// Counters of the chat.
@@ -204,6 +232,9 @@ impl ChatPlugin {
             .spawn(async move { plugin.maintain(stop).await });
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
         self.tracker.spawn(async move { plugin.sweep(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker
+            .spawn(async move { plugin.send_scheduled(stop).await });
     }
 
     /// A changed password, a removed user or a revoked token ends the connections that rest on it.
@@ -225,6 +256,10 @@ impl ChatPlugin {
             let Some(UserEvent { user, change, at }) = event else {
                 return;
             };
+            if change == UserChange::Devices {
+                self.delivery.account_changed(user);
+                continue; // the connection of that one is closed already
+            }
             if change == UserChange::Erased {
                 self.reread_name(user).await;
                 continue;
@@ -235,8 +270,10 @@ impl ChatPlugin {
                     tracing::error!(%error, "watchers of a removed user could not be judged");
                 }
                 if let Some(plugin) = self.me.upgrade() {
-                    self.tracker
-                        .spawn(async move { plugin.see_off(user).await });
+                    self.tracker.spawn(async move {
+                        plugin.see_off(user).await;
+                        plugin.drop_sessions(user).await;
+                    });
                 }
             }
             // Noted first: who is on the way in finds it, and who is in already is found here.
@@ -428,11 +465,15 @@ impl ChatPlugin {
         };
         let reader = Arc::new(Reader::new(Arc::clone(client), user, device_id, limits));
         let persistent = open.session_expiry > 0;
+        let token = self.tokens.remove(&device_id).map(|(_, token)| token);
         let now_ms = crate::clock::now_ms();
         let mut restored = SessionRestored::default();
         let record = match self.service.store.device(user, device_id).await? {
             None => Record {
-                device: new_device(client, (user, device_id), open.session_expiry, now_ms),
+                device: Device {
+                    token,
+                    ..new_device(client, (user, device_id), open.session_expiry, now_ms)
+                },
                 stored: false,
             },
             Some(found) => {
@@ -441,6 +482,7 @@ impl ChatPlugin {
                 let kept = !open.clean_start && (open.present || (!open.authoritative && !is_over));
                 let seen_ms = found.receipts_ms;
                 let mut device = Device {
+                    token,
                     last_seen_ms: now_ms,
                     session_expiry: open.session_expiry,
                     connected: true,
@@ -493,7 +535,15 @@ impl ChatPlugin {
             exchanges: persistent || resumed,
         };
         let held = record.device.subscriptions.clone();
-        let peer = Peer::new(actor, Arc::clone(&reader), sessions, limits, record);
+        let handle = self.service.names.handle(user).await?;
+        let is_visitor = handle.is_some_and(|handle| handle.as_str().starts_with(VISITOR_PREFIX));
+        let peer = Peer::new(
+            (actor, is_visitor),
+            Arc::clone(&reader),
+            sessions,
+            limits,
+            record,
+        );
         let peer = Arc::new(peer);
         self.peers
             .write()
@@ -677,6 +727,8 @@ fn new_device(
         connected: true,
         receipts_ms: now_ms,
         account: 0,
+        first_seen_ms: now_ms,
+        token: None,
         last_seen_ms: now_ms,
     }
 }
@@ -743,6 +795,13 @@ impl Hooks for ChatPlugin {
         }
         let login = self.accounts.login(&request).await;
         let user = login.map_err(|error| refusal(&error, ReasonCode::BadUserNameOrPassword))?;
+        let token = self.accounts.token_of(&request).await;
+        let token = token.map_err(|error| refusal(&error, ReasonCode::BadUserNameOrPassword))?;
+        let device = DeviceId::new(user.id, &request.client_id);
+        match token {
+            Some(token) => self.tokens.insert(device, token),
+            None => drop(self.tokens.remove(&device)),
+        }
         Ok(identity(&user))
     }
 

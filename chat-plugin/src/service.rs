@@ -10,23 +10,27 @@ pub mod joining;
 pub mod marks;
 pub mod membership;
 pub mod mentions;
+pub mod moderation;
 pub mod people;
 pub(crate) mod privacy;
 pub mod purge;
 pub(crate) mod rates;
 pub mod roles;
+pub mod scheduled;
+pub mod search;
 pub mod send;
 pub mod settings;
+pub mod support;
 pub mod sync;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
-use proto::payload::Mention;
+use proto::payload::{self, Mention, PayloadLimits};
 
 use self::rates::UserRates;
 use crate::config::Config;
@@ -34,6 +38,7 @@ use crate::conversations::{Conversations, Live, Sight};
 use crate::delivery::Delivery;
 use crate::domain::entry::BodyFormat;
 use crate::domain::permission::{Action, allows};
+use crate::filter::ContentFilter;
 use crate::names::Names;
 use crate::rate::{Buckets, take_all};
 use crate::store::{ChatStore, StoreError};
@@ -46,6 +51,7 @@ pub struct Service {
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) rates: UserRates,
     pub(crate) conversation_rates: Buckets<ConversationId>,
+    pub(crate) filter: OnceLock<Arc<dyn ContentFilter>>,
     pub(crate) config: Config,
 }
 
@@ -81,6 +87,12 @@ pub enum Refusal {
     /// No such user, message, or conversation that this user can see.
     #[error("{0}")]
     NotFound(Cow<'static, str>),
+    /// The content filter refused it, and says why.
+    #[error("refused: {0}")]
+    Content(String),
+    /// Settled, but not refused: it waits for a moderator of this conversation.
+    #[error("it waits for a moderator")]
+    Held(ConversationId),
     /// Rate limit.
     #[error("too much at once; try again in {retry_ms} ms")]
     Rate {
@@ -99,6 +111,9 @@ pub enum Refusal {
     /// The time in which a message can be edited, or deleted by its sender, is over.
     #[error("{0}")]
     EditClosed(&'static str),
+    /// Somebody else changed it first.
+    #[error("{0}")]
+    Conflict(&'static str),
     /// The last owner cannot leave without handing over.
     #[error("the last owner hands over before leaving")]
     LastOwner,
@@ -114,13 +129,14 @@ impl Refusal {
     /// The name on the wire; [`Refusal::Store`] is never told on PUBACK.
     pub fn name(&self) -> ErrorName {
         match self {
-            Self::Forbidden(_) => ErrorName::Forbidden,
+            Self::Forbidden(_) | Self::Content(_) | Self::Held(_) => ErrorName::Forbidden,
             Self::NotFound(_) => ErrorName::NotFound,
             Self::Rate { .. } => ErrorName::Rate,
             Self::Limit(_) => ErrorName::Limit,
             Self::Format(_) => ErrorName::Format,
             Self::IdempotencyConflict => ErrorName::IdempotencyConflict,
             Self::EditClosed(_) => ErrorName::EditClosed,
+            Self::Conflict(_) => ErrorName::Conflict,
             Self::LastOwner => ErrorName::LastOwner,
             Self::UnknownMethod => ErrorName::UnknownMethod,
             Self::Store(_) => ErrorName::Unavailable,
@@ -168,6 +184,20 @@ pub(crate) fn new_mid() -> Result<MessageId, Refusal> {
         .to_string();
     text.parse()
         .map_err(|error| Refusal::format(format!("{error}")))
+}
+
+/// A body at rest, as its sender's client was understood.
+fn looked_at(format: BodyFormat, body: &[u8]) -> Option<payload::Body<'_>> {
+    const ANY: PayloadLimits = PayloadLimits {
+        body_bytes_max: usize::MAX,
+        json_depth_max: usize::MAX,
+    };
+    let content_type = match format {
+        BodyFormat::Text => payload::TEXT,
+        BodyFormat::Json => payload::JSON,
+        BodyFormat::Protobuf => payload::PROTOBUF,
+    };
+    payload::classify(Some(content_type), body, &ANY).ok()
 }
 
 /// No conversation, or none for this user.

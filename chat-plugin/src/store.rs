@@ -22,17 +22,20 @@ use broker::store::kv::EngineError;
 use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 
-use crate::domain::account::{Changes, Preferences};
+use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::scheduled::{Scheduled, Scheduling};
+use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
 
 pub use self::metrics::StoreMetrics;
@@ -155,6 +158,35 @@ pub trait ChatStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Seq>, StoreError>;
 
+    /// Lets a message wait for its time, one of at most `max` of its user; once for each message id. Durable.
+    async fn schedule(&self, scheduled: Scheduled, max: usize) -> Result<Scheduling, StoreError>;
+
+    /// Changes a scheduled message, or cancels it, if it is still as it was. Says whether it was. Durable.
+    async fn reschedule(
+        &self,
+        before: Scheduled,
+        after: Option<Scheduled>,
+    ) -> Result<bool, StoreError>;
+
+    /// Scheduled messages of a user, in the order of their message ids, at most `limit` after `after`.
+    async fn scheduled(
+        &self,
+        user: UserId,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, StoreError>;
+
+    /// The scheduled message with this message id.
+    async fn scheduled_as(
+        &self,
+        user: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Scheduled>, StoreError>;
+
+    /// Scheduled messages whose time has come, the oldest first, at most `limit`. They go with the draft that is their
+    /// sending ([`Draft::scheduled`]).
+    async fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Scheduled>, StoreError>;
+
     /// Makes entries gone whose time is over, the oldest first; at most some hundred at once. Says how many were.
     async fn expire(&self, now_ms: u64) -> Result<usize, StoreError>;
 
@@ -164,6 +196,34 @@ pub trait ChatStore: Send + Sync + 'static {
 
     /// What a user told of himself goes: profile, presence, the words of reports. Says how many reports there were.
     async fn forget(&self, user: UserId) -> Result<usize, StoreError>;
+
+    /// Puts a message aside for a moderator to decide on: once for each message id of its sender, at most 1,000 in a
+    /// conversation, for 14 days.
+    async fn hold(&self, held: Held) -> Result<Holding, StoreError>;
+
+    /// Messages that are held in a conversation, in the order of senders and message ids, at most `limit` behind `after`.
+    async fn held(
+        &self,
+        conversation: ConversationId,
+        after: Option<(UserId, MessageId)>,
+        limit: usize,
+    ) -> Result<Vec<Held>, StoreError>;
+
+    /// One of them.
+    async fn held_message(
+        &self,
+        conversation: ConversationId,
+        from: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Held>, StoreError>;
+
+    /// Ends the holding of a message. Says whether it was held.
+    async fn end_hold(
+        &self,
+        conversation: ConversationId,
+        from: UserId,
+        mid: &MessageId,
+    ) -> Result<bool, StoreError>;
 
     /// Messages of one user that are there, as they are now: at most so many behind `after`, and at most so many bytes of
     /// bodies, but one; ascending.
@@ -245,6 +305,15 @@ pub trait ChatStore: Send + Sync + 'static {
         after: Option<UserId>,
         limit: usize,
     ) -> Result<Vec<JoinRequest>, StoreError>;
+
+    /// Support cases of a desk that stand there, and since when, in this order, at most `limit` after `after`.
+    async fn cases(
+        &self,
+        desk: ConversationId,
+        state: CaseState,
+        after: Option<(u64, ConversationId)>,
+        limit: usize,
+    ) -> Result<Vec<(u64, ConversationId)>, StoreError>;
 
     /// The ban of one user. No draft by which that user would join is stored while there is one.
     async fn ban(
@@ -356,6 +425,28 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Replaces a user's row; the handle must not change. A row with `removed_ms` frees the handle (after 90 days), the
     /// tokens and the devices.
     async fn update_user(&self, user: User) -> Result<(), StoreError>;
+
+    /// Gives a user another handle, if he still has `from`; says whether he had. The old one names nobody from then on, and
+    /// rests like that of a removed user; only he may take it back.
+    ///
+    /// # Errors
+    /// [`StoreError::HandleTaken`] as in [`ChatStore::create_user`].
+    async fn change_handle(
+        &self,
+        user: UserId,
+        from: Handle,
+        to: Handle,
+        now_ms: u64,
+    ) -> Result<bool, StoreError>;
+
+    /// Users (or else public conversations) that are found by a word that begins with `prefix`, in the order of the words, at
+    /// most `limit`. They follow users, profiles and settings in the same commit.
+    async fn search(
+        &self,
+        prefix: String,
+        people: bool,
+        limit: usize,
+    ) -> Result<Vec<Subject>, StoreError>;
 
     /// One user.
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;

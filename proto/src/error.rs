@@ -25,6 +25,8 @@ pub enum ErrorName {
     EditClosed,
     /// End-to-end encryption: the group has another epoch.
     EpochConflict,
+    /// RPC: somebody else changed it first.
+    Conflict,
     /// RPC: there is no such method.
     UnknownMethod,
     /// RPC: the last owner cannot leave without handing over.
@@ -37,7 +39,7 @@ pub enum ErrorName {
 
 impl ErrorName {
     /// Every name, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Forbidden,
         Self::NotFound,
         Self::Rate,
@@ -45,6 +47,7 @@ impl ErrorName {
         Self::IdempotencyConflict,
         Self::EditClosed,
         Self::EpochConflict,
+        Self::Conflict,
         Self::UnknownMethod,
         Self::LastOwner,
         Self::Limit,
@@ -61,6 +64,7 @@ impl ErrorName {
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::EditClosed => "edit_closed",
             Self::EpochConflict => "epoch_conflict",
+            Self::Conflict => "conflict",
             Self::UnknownMethod => "unknown_method",
             Self::LastOwner => "last_owner",
             Self::Limit => "limit",
@@ -78,6 +82,7 @@ impl ErrorName {
             Self::IdempotencyConflict
             | Self::EditClosed
             | Self::EpochConflict
+            | Self::Conflict
             | Self::LastOwner
             | Self::Unavailable => 0x83,
         }

@@ -10,7 +10,7 @@ mod mention;
 mod presence;
 
 pub use entry::{
-    Edited, EntryBody, Gap, GoneReason, LogEntry, Receipts, SenderCount, WatermarkMove,
+    Edited, EntryBody, Gap, GoneReason, LogEntry, Receipts, SenderCount, WatermarkMove, json_of,
 };
 pub use kind::PollTerms;
 pub use line::escape_line;

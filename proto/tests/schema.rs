@@ -222,9 +222,12 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         ConvTransfer ConvRights ConvBan ConvUnban ConvBans ConvInvite ConvInvitations ConvRevoke ConvPeek ConvJoin
         ConvRequests ConvApprove ConvRefuse ConvWithdraw BanList Ban Invitation InvitationList Glimpse Joined
         JoinRequestList JoinRequest
+        MsgScheduled MsgReschedule MsgUnschedule ScheduledPage ScheduledMessage Unscheduled
+        CaseOpen CaseQueue CaseClaim CaseTransfer CaseClose CaseVisitor CaseStanding CaseList ListedCase Visitor
         Acquaintance Acquaintances MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList
-        HistoryPage MessageStatus MemberStatus Me
-        ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased
+         HistoryPage MessageStatus MemberStatus Me MeHandle MeDevices MeRevoke MeDelete PeopleGet SearchUsers Person Users
+         Devices Device Done
+         ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased ModHeld HeldPage HeldMessage ModDecide
     );
     let named = messages.keys().map(String::as_str);
     let missing: Vec<_> = named

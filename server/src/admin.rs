@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use chat_plugin::accounts::{AccountError, Accounts};
 use chat_plugin::store::{self, ChatStore, EngineKind, StoreError};
-use proto::ids::{Handle, UserId};
+use proto::ids::{DeviceId, Handle, UserId};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::live::Live;
@@ -81,6 +81,13 @@ pub(crate) enum Request {
     TokenRevoke {
         handle: Handle,
         id: String,
+    },
+    DeviceList {
+        handle: Handle,
+    },
+    DeviceRevoke {
+        handle: Handle,
+        id: DeviceId,
     },
     ClientList {
         /// User and Client Identifier of the last one that was looked at.
@@ -343,6 +350,11 @@ async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) 
         let done = live.carry_out(accounts, request).await;
         return done.unwrap_or_else(Reply::Refused);
     }
+    if let (Request::DeviceRevoke { handle, id }, Some(live)) = (request, live)
+        && let Err(why) = live.end_device(accounts, handle, *id).await
+    {
+        return Reply::Refused(why);
+    }
     if let Some(done) = personal::carry_out(accounts, request).await {
         return done.unwrap_or_else(Reply::Refused);
     }
@@ -383,6 +395,14 @@ async fn try_carry_out(accounts: &Accounts, request: &Request) -> Result<Reply, 
         }
         Request::TokenList { handle } => {
             return Ok(Reply::tokens(accounts.list_tokens(handle).await?));
+        }
+        Request::DeviceList { handle } => {
+            return Ok(Reply::devices(accounts.list_devices(handle).await?));
+        }
+        Request::DeviceRevoke { handle, id } => {
+            let user = accounts.user_of(handle).await?;
+            accounts.forget_device(user.id, *id).await?;
+            tracing::info!(%handle, %id, "device revoked");
         }
         _ => return Ok(Reply::Refused("it is no request about users".to_owned())),
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use proto::ids::Handle;
+use proto::ids::{DeviceId, Handle};
 
 use crate::acl;
 use crate::admin::{self, Reply, Request};
@@ -52,6 +52,13 @@ enum Command {
         place: Place,
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// Look after the devices of users; works while the server runs and while it does not
+    Device {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: DeviceCommand,
     },
     /// Look after the clients that are connected; the server must run
     Client {
@@ -159,6 +166,14 @@ enum TokenCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum DeviceCommand {
+    /// List the devices of a user: id, first and last seen, client id
+    List { handle: Handle },
+    /// End a device: its connection, session and cursors, and the token with which it logged in
+    Revoke { handle: Handle, id: DeviceId },
+}
+
+#[derive(Debug, Subcommand)]
 enum ClientCommand {
     /// List them: who, from where, since when, and what waits for them
     List {
@@ -243,6 +258,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             let config = place.config()?;
             admin::request(&config, [command.request()], print_reply)
         }
+        Command::Device { place, command } => {
+            let config = place.config()?;
+            admin::request(&config, [command.request()], print_reply)
+        }
         Command::Client { place, command } => {
             let (request, json) = command.request();
             ask(&place, request, json)
@@ -269,6 +288,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::CheckConfig { config } => {
             let config = Config::read(config.as_deref(), &Overrides::default())?;
             acl::read(&config.server.acl_file)?;
+            crate::filter::build(&config.filter)?;
             let text =
                 toml::to_string(&config).map_err(|error| Failure::Usage(error.to_string()))?;
             print(&text)
@@ -358,6 +378,15 @@ impl TokenCommand {
             Self::Issue { handle, label } => Request::TokenIssue { handle, label },
             Self::List { handle } => Request::TokenList { handle },
             Self::Revoke { handle, id } => Request::TokenRevoke { handle, id },
+        }
+    }
+}
+
+impl DeviceCommand {
+    fn request(self) -> Request {
+        match self {
+            Self::List { handle } => Request::DeviceList { handle },
+            Self::Revoke { handle, id } => Request::DeviceRevoke { handle, id },
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::monitor::MonitorConfig;
 /// Variables of the environment that override an option: `MQCHAT_BROKER__LISTEN` stands for `listen` in `[broker]`.
 const PREFIX: &str = "MQCHAT_";
 
-const SECTIONS: [&str; 7] = [
-    "server", "broker", "chat", "accounts", "store", "log", "monitor",
+const SECTIONS: [&str; 8] = [
+    "server", "broker", "chat", "filter", "accounts", "store", "log", "monitor",
 ];
 
 /// Everything that can be set. `config/mqchat.toml` explains each option.
@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) server: ServerConfig,
     /// Of MQTT.
     pub(crate) broker: broker::Config,
+    /// Of the content filter.
+    pub(crate) filter: crate::filter::FilterConfig,
     /// Of the chat.
     pub(crate) chat: chat_plugin::config::Config,
     /// Of logins.
@@ -114,6 +116,11 @@ impl Config {
             && !config.server.acl_file.as_os_str().is_empty()
         {
             config.server.acl_file = directory.join(&config.server.acl_file);
+        }
+        if let Some(directory) = file.and_then(Path::parent)
+            && !config.filter.words_file.as_os_str().is_empty()
+        {
+            config.filter.words_file = directory.join(&config.filter.words_file);
         }
         Ok(config)
     }

@@ -7,6 +7,7 @@ mod acl;
 mod admin;
 mod cli;
 mod config;
+mod filter;
 mod import;
 mod log;
 mod monitor;

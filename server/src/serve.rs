@@ -24,6 +24,7 @@ use crate::Failure;
 use crate::acl;
 use crate::admin::{AdminSocket, Live};
 use crate::config::{Config, OrdinaryTopics};
+use crate::filter::Words;
 use crate::log::LogFilter;
 use crate::monitor::{Monitor, Sources};
 
@@ -182,6 +183,7 @@ struct Server {
     accounts: Arc<Accounts>,
     admin: AdminSocket,
     monitor: Option<(Monitor, Arc<Sources>)>,
+    words: Words,
 }
 
 fn build(
@@ -200,11 +202,16 @@ fn build(
         config.chat.clone(),
         open,
     );
+    let (filter, words) = crate::filter::build(&config.filter)?;
+    if let Some(filter) = filter {
+        plugin.set_filter(filter);
+    }
     let hooks = Arc::clone(&plugin) as Arc<dyn Hooks>;
     let broker = Broker::bind(config.broker.clone(), hooks).map_err(|error| match error {
         broker::Error::Bind { address, source } => cannot_listen(&address)(source),
         other => Failure::Usage(other.to_string()),
     })?;
+    plugin.attach(broker.operator());
     let sources = Sources {
         broker: broker.metrics(),
         operator: broker.operator(),
@@ -248,6 +255,7 @@ fn build(
         accounts,
         admin,
         monitor,
+        words,
     })
 }
 
@@ -267,6 +275,7 @@ impl Server {
             rules: self.broker.rules(),
             certificates: self.broker.certificates(),
             log: log.clone(),
+            words: self.words,
         };
         let live = Live {
             operator: self.broker.operator(),
@@ -324,6 +333,7 @@ struct Reload {
     rules: Arc<Rules>,
     certificates: Certificates,
     log: LogFilter,
+    words: Words,
 }
 
 impl Reload {
@@ -339,6 +349,7 @@ impl Reload {
             tracing::info!("SIGHUP: reading the certificates and the rules again");
             self.certificates.reload().await;
             self.replace_rules();
+            self.words.reload();
         }
     }
 

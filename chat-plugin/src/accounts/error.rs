@@ -46,6 +46,9 @@ pub enum AccountError {
     /// The user has no token with this id.
     #[error("there is no token {0} of this user")]
     NoSuchToken(String),
+    /// The user has no device with this id.
+    #[error("there is no device {0} of this user")]
+    NoSuchDevice(String),
     /// Empty, or too long.
     #[error("a password has 1 to {max} bytes")]
     PasswordLength {

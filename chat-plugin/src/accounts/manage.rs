@@ -2,7 +2,7 @@
 //!
 //! Changes of one user's row are read-modify-write: they go through here one at a time, so that none undoes another.
 
-use proto::ids::{Handle, UserId};
+use proto::ids::{DeviceId, Handle, UserId};
 
 use super::error::AccountError;
 use super::hashing::{HashError, Kept};
@@ -10,8 +10,13 @@ use super::mosquitto::MosquittoHash;
 use super::tokens::{self, PREFIX};
 use super::{Accounts, PASSWORD_BYTES_MAX, UserChange, UserEvent};
 use crate::clock;
+use crate::domain::device::Device;
+use crate::domain::support::VISITOR_PREFIX;
 use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::{ChatStore, StoreError};
+
+/// How users are called who are no more.
+const DELETED: &str = "deleted user";
 
 impl Accounts {
     /// Makes a user. Without a password only tokens let the user in.
@@ -43,6 +48,24 @@ impl Accounts {
             return Err(AccountError::UnknownHash);
         }
         self.create(handle, Some(hash.to_owned()), None).await
+    }
+
+    /// Makes a visitor of a support desk, with a token and no password: one for each `name`, who gets one more token each
+    /// time.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyTokens`], or the store's error.
+    pub async fn make_visitor(&self, name: [u8; 16]) -> Result<(User, String), AccountError> {
+        let name = UserId::from_bytes(name); // for its text
+        let handle: Handle = format!("{VISITOR_PREFIX}{name}")
+            .parse()
+            .map_err(|error: proto::ids::IdError| AccountError::Hash(error.to_string()))?;
+        let user = match self.create(handle.clone(), None, None).await {
+            Err(AccountError::HandleTaken(_)) => self.known(&handle).await?,
+            made => made?,
+        };
+        let (_, token) = self.issue_token(&handle, "visitor").await?;
+        Ok((user, token))
     }
 
     /// Replaces a password. Open connections of the user are closed, and the old password is refused at once.
@@ -78,6 +101,34 @@ impl Accounts {
         Ok(user)
     }
 
+    /// Gives a user another handle: from then on he logs in with it.
+    ///
+    /// # Errors
+    /// [`AccountError::HandleTaken`], [`AccountError::NoSuchUser`], or the store's error.
+    pub async fn change_handle(
+        &self,
+        id: UserId,
+        to: Handle,
+    ) -> Result<(User, User), AccountError> {
+        let _alone = self.changes.lock().await;
+        let known = |user: Option<User>| {
+            let present = user.filter(|user| user.removed_ms.is_none());
+            present.ok_or_else(|| AccountError::NoSuchUser(id.to_string()))
+        };
+        let before = known(self.store.user(id).await?)?;
+        let from = before.handle.clone();
+        let changed = self
+            .store
+            .change_handle(id, from, to.clone(), clock::now_ms());
+        match changed.await {
+            Ok(_) => {}
+            Err(StoreError::HandleTaken) => return Err(AccountError::HandleTaken(to)),
+            Err(error) => return Err(error.into()),
+        }
+        self.verified.forget(id);
+        Ok((before, known(self.store.user(id).await?)?))
+    }
+
     /// Removes a user: open connections are closed, password and tokens are refused at once. What the user wrote stays.
     ///
     /// # Errors
@@ -86,6 +137,7 @@ impl Accounts {
         let user = self
             .change(handle, |user| {
                 user.removed_ms = Some(clock::now_ms());
+                DELETED.clone_into(&mut user.name);
                 user.password_hash = None;
                 user.scram = None;
             })
@@ -187,6 +239,36 @@ impl Accounts {
             return Err(AccountError::NoSuchToken(id.to_owned()));
         }
         self.tell(user.id, UserChange::TokenRevoked).await;
+        Ok(())
+    }
+
+    /// The devices of a user.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`] or the store's error.
+    pub async fn list_devices(&self, handle: &Handle) -> Result<Vec<Device>, AccountError> {
+        let user = self.known(handle).await?;
+        Ok(self.store.devices(user.id).await?)
+    }
+
+    /// Removes what is at rest of a device, and the token with which it logged in last, unless another device did so too. Its
+    /// connection and session are to be ended before. The other devices of the user are told.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchDevice`] or the store's error.
+    pub async fn forget_device(&self, user: UserId, id: DeviceId) -> Result<(), AccountError> {
+        let devices = self.store.devices(user).await?;
+        let Some(device) = devices.iter().find(|device| device.id == id) else {
+            return Err(AccountError::NoSuchDevice(id.to_string()));
+        };
+        let shares = |other: &&Device| other.id != id && other.token == device.token;
+        if let Some(token) = &device.token
+            && !devices.iter().any(|other| shares(&other))
+        {
+            self.store.remove_token(user, token).await?;
+        }
+        self.store.remove_device(user, id).await?;
+        self.tell(user, UserChange::Devices).await;
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 use proto::ids::{ConversationId, Seq};
 use serde::{Deserialize, Serialize};
 
+use super::support::Case;
+
 /// A conversation at rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {
@@ -20,9 +22,13 @@ pub struct Conversation {
     pub settings: Settings,
 }
 
-/// What the admins of a conversation decide. Stored as JSON, so that later fields need no migration, and shown so.
+/// What the admins of a conversation decide, and of a case where it stands. Stored as JSON, so that later fields need no migration, and shown so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches that have nothing to do with each other"
+)]
 pub struct Settings {
     /// Shown to members; at most 256 bytes.
     pub title: String,
@@ -48,6 +54,12 @@ pub struct Settings {
     /// Its owner has closed it: it can be read, and nothing more is said.
     #[serde(skip_serializing_if = "is_default")]
     pub closed: bool,
+    /// Of a group: its members answer support cases, which anybody may open who knows of it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub desk: bool,
+    /// Of a support case: where it stands.
+    #[serde(skip_serializing_if = "is_default")]
+    pub case: Option<Case>,
     /// Days that messages stay; 0: for ever.
     #[serde(skip_serializing_if = "is_default")]
     pub retention_days: u32,

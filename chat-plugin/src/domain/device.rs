@@ -23,6 +23,10 @@ pub struct Device {
     pub receipts_ms: u64,
     /// It knows the list of conversations as it was at this account version.
     pub account: u64,
+    /// When it was first connected, in ms since 1970.
+    pub first_seen_ms: u64,
+    /// Public id of the token with which it logged in last, if it was one.
+    pub token: Option<String>,
     /// When it was last connected (updated at connect and disconnect), in ms since 1970.
     pub last_seen_ms: u64,
 }

@@ -5,6 +5,7 @@ use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 
 use super::overlay::{Act, ActRefused, GoneReason, Overlay};
 use super::rights::Rights;
+use super::scheduled::Scheduled;
 
 pub use proto::payload::Mentioned;
 
@@ -81,6 +82,8 @@ pub enum EntryKind {
     Banned = 13,
     /// A ban was lifted: body `{"uid":…}`.
     Unbanned = 14,
+    /// A support case stands elsewhere: body `{"state":…}`, with `"agent":…` who has it and `"former":…` who had it.
+    Case = 15,
     /// Messages of a range are gone: body `{"from":…,"to":…,"uid":…,"messages":…}`, `uid` if only those of one user.
     Purged = 16,
 }
@@ -108,6 +111,7 @@ impl EntryKind {
             12 => Self::Joined,
             13 => Self::Banned,
             14 => Self::Unbanned,
+            15 => Self::Case,
             16 => Self::Purged,
             _ => return None,
         })
@@ -130,6 +134,7 @@ impl EntryKind {
             Self::Joined => "joined",
             Self::Banned => "banned",
             Self::Unbanned => "unbanned",
+            Self::Case => "case",
             Self::Purged => "purged",
         }
     }
@@ -217,6 +222,8 @@ pub struct Draft {
     pub expires_ms: Option<u64>,
     /// Which members it mentions.
     pub mentions: Mentioned,
+    /// The scheduled message that this is the sending of: its row goes with the commit, and must be as it is here.
+    pub scheduled: Option<Box<Scheduled>>,
     /// What it does to its target.
     pub act: Option<Act>,
     /// Not within so many ms of the last message of this sender; 0: at any time.
@@ -300,6 +307,13 @@ pub enum Change {
         /// As what.
         role: super::member::Role,
     },
+    /// Another conversation, of which this user is a member, looks different for him with this entry.
+    Tell {
+        /// Whom.
+        user: UserId,
+        /// Of which.
+        conversation: ConversationId,
+    },
     /// Settings of the conversation; replaces them all.
     Settings(super::conversation::Settings),
 }
@@ -329,6 +343,8 @@ pub enum Outcome {
     Conflict,
     /// The membership is not what the draft was judged on: judge again.
     MembersMoved,
+    /// The scheduled message that it is the sending of was changed or cancelled meanwhile; nothing was stored.
+    Rescheduled,
     /// Its action could not be done, and nothing was stored.
     Refused(ActRefused),
     /// Somebody who was to join was banned.

@@ -45,6 +45,14 @@ pub enum Action {
 }
 
 impl Action {
+    /// Is it about messages, not about members?
+    const fn is_of_messages(self) -> bool {
+        matches!(
+            self,
+            Self::Send | Self::React | Self::Pin | Self::DeleteOthers
+        )
+    }
+
     /// Is it over in a conversation that was closed?
     pub const fn needs_open(self) -> bool {
         matches!(self, Self::Send | Self::Add(_) | Self::React | Self::Pin)
@@ -62,6 +70,9 @@ pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
             action,
             Action::Send | Action::React | Action::Pin | Action::MentionAll
         );
+    }
+    if kind == ConversationKind::Support && !action.is_of_messages() {
+        return false; // who is in a case follows from who has it
     }
     match action {
         Action::Leave | Action::Want => true,

@@ -23,6 +23,7 @@ pub(super) struct Written {
     pub(super) reply_to: Option<Seq>,
     pub(super) thread: Option<Seq>,
     pub(super) ttl_s: Option<u32>,
+    pub(super) at_ms: Option<u64>,
 }
 
 impl ChatPlugin {
@@ -39,6 +40,9 @@ impl ChatPlugin {
                 let written = self.written_in(publish)?;
                 if written.mid.is_some_and(|mid| mid != acting.mid) {
                     return Err(Refusal::format("two message ids that differ"));
+                }
+                if written.at_ms.is_some() {
+                    return Err(Refusal::format("an edit does not wait for a time"));
                 }
                 let edited = self.service.edit(&acting, written.content);
                 edited.await.map(Some)
@@ -131,6 +135,7 @@ impl ChatPlugin {
             mid: body.mid(),
             reply_to: message.and_then(|message| message.reply_to).map(Seq::new),
             thread: message.and_then(|message| message.thread).map(Seq::new),
+            at_ms: message.and_then(|message| message.at),
             ttl_s: ttl_s.map(|ttl_s| u32::try_from(ttl_s).unwrap_or(u32::MAX)),
         })
     }

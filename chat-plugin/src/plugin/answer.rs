@@ -12,6 +12,7 @@ use proto::ids::MessageId;
 use proto::payload;
 use serde::Serialize;
 
+use crate::service::scheduled::Arranged;
 use crate::service::{Placed, Refusal};
 
 /// PUBACK of something stored.
@@ -28,10 +29,36 @@ pub(super) fn placed(place: &Placed, mid: Option<&MessageId>) -> PublishAnswer {
     answer(ReasonCode::Success, None, user_properties)
 }
 
+/// PUBACK of something that is sent later.
+pub(super) fn arranged(arranged: &Arranged, mid: Option<&MessageId>) -> PublishAnswer {
+    let (conversation, at_ms, duplicate) = match arranged {
+        Arranged::Sent(place) => return placed(place, mid),
+        Arranged::Waits {
+            conversation,
+            at_ms,
+            duplicate,
+        } => (conversation, at_ms, *duplicate),
+    };
+    let mut user_properties: UserProperties = vec![
+        pair("cid", conversation.to_string()),
+        pair("at", at_ms.to_string()),
+    ];
+    user_properties.extend(mid.map(|mid| pair("mid", mid.as_str().to_owned())));
+    user_properties.extend(duplicate.then(|| pair("dup", "1".into())));
+    answer(ReasonCode::Success, None, user_properties)
+}
+
 /// PUBACK of something refused. [`Refusal::Store`] has none: `None`.
 pub(super) fn refused(refusal: &Refusal) -> Option<PublishAnswer> {
     if matches!(refusal, Refusal::Store(_)) {
         return None;
+    }
+    if let Refusal::Held(conversation) = refusal {
+        let properties = vec![
+            pair("cid", conversation.to_string()),
+            pair("held", "1".into()),
+        ];
+        return Some(answer(ReasonCode::Success, None, properties));
     }
     let mut user_properties = vec![pair("error", refusal.name().name().into())];
     if let Refusal::Rate { retry_ms } = refusal {

@@ -19,8 +19,9 @@ use proto::topics::{
 
 use super::acts::{exchange, mid_property};
 use super::peer::{Item, Peer};
-use super::{ChatPlugin, answer};
+use super::{ChatPlugin, answer, visitors};
 use crate::service::marks::ReadMark;
+use crate::service::scheduled::Arranged;
 use crate::service::send::{Judged, Message};
 use crate::service::{Placed, Refusal, new_mid};
 use crate::store::StoreError;
@@ -102,6 +103,9 @@ impl ChatPlugin {
         };
         let topic = waiting.topic.clone();
         let parsed = match PublishTopic::parse(&topic) {
+            Ok(parsed) if peer.is_visitor && !visitors::may_publish(&parsed) => {
+                return self.refuse(peer, waiting, &visitors::REFUSED);
+            }
             Ok(parsed) if !publish.retain => parsed,
             Ok(_) => {
                 return self.refuse(
@@ -132,6 +136,12 @@ impl ChatPlugin {
                     }
                     batch.judged.push(*judged);
                     batch.waiting.push(waiting);
+                }
+                Ok(Taken::Arranged(arranged)) => {
+                    self.append(peer, batch).await;
+                    waiting
+                        .ticket
+                        .answer(answer::arranged(&arranged, waiting.mid.as_ref()));
                 }
                 Ok(Taken::Placed(place)) => {
                     self.append(peer, batch).await;
@@ -187,6 +197,10 @@ impl ChatPlugin {
             return Ok(Taken::Placed(place));
         }
         Self::check_rate(peer)?;
+        if let Some(at_ms) = message.at_ms.filter(|at| *at > crate::clock::now_ms()) {
+            let arranged = self.service.schedule(peer.actor, target, message, at_ms);
+            return arranged.await.map(Taken::Arranged);
+        }
         match self
             .service
             .judge(peer.actor, target.clone(), message.clone())
@@ -244,6 +258,7 @@ impl ChatPlugin {
             reply_to,
             thread,
             ttl_s: expiry_s.into_iter().chain(written.ttl_s).min(),
+            at_ms: written.at_ms,
             exchange: exchange(peer, publish),
         })
     }
@@ -299,6 +314,10 @@ impl ChatPlugin {
             }
             return;
         };
+        if let Refusal::Held(_) = refusal {
+            waiting.ticket.answer(answer);
+            return;
+        }
         tracing::debug!(user = %peer.actor.user, topic = %waiting.topic, error = %refusal.name(), "publish refused");
         self.metrics.refused(refusal.name());
         answer.notice = notice(peer, &waiting, refusal).map(Box::new);
@@ -369,6 +388,8 @@ enum Taken {
     Judged(Box<Judged>),
     /// Stored already, by a sender who has lost the right since.
     Placed(Placed),
+    /// It waits for its time.
+    Arranged(Arranged),
 }
 
 impl Batch {

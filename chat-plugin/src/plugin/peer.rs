@@ -19,6 +19,8 @@ use crate::service::Actor;
 /// One connection.
 pub(super) struct Peer {
     pub(super) actor: Actor,
+    /// A visitor of a support desk, who may do little.
+    pub(super) is_visitor: bool,
     pub(super) reader: Arc<Reader>,
     pub(super) sessions: Sessions,
     /// What it takes from: see `rates`.
@@ -65,7 +67,7 @@ pub(super) enum Item {
 
 impl Peer {
     pub(super) fn new(
-        actor: Actor,
+        (actor, is_visitor): (Actor, bool),
         reader: Arc<Reader>,
         sessions: Sessions,
         limits: Vec<SharedBucket>,
@@ -73,6 +75,7 @@ impl Peer {
     ) -> Self {
         Self {
             actor,
+            is_visitor,
             reader,
             sessions,
             limits,

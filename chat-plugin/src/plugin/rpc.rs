@@ -6,13 +6,17 @@
 //! and one more for each conversation that is looked at, each member that is added, and every sixteen that are listed.
 
 mod contacts;
+mod devices;
 mod groups;
 mod joining;
 mod members;
 mod messages;
+mod moderation;
 mod people;
 mod purges;
 mod reading;
+mod scheduled;
+mod support;
 mod sync;
 mod wire;
 
@@ -198,6 +202,9 @@ impl ChatPlugin {
         request: Request,
         payload: &[u8],
     ) -> Result<Box<RawValue>, Refusal> {
+        if peer.is_visitor && !super::visitors::MAY_CALL.contains(&method) {
+            return Err(super::visitors::REFUSED);
+        }
         match method {
             "conv.create" => raw(self.conv_create(peer, request, self.parse(payload)?)).await,
             "conv.get" => raw(self.conv_get(peer, self.parse(payload)?)).await,
@@ -221,8 +228,17 @@ impl ChatPlugin {
             "conv.approve" => raw(self.conv_approve(peer, request, self.parse(payload)?)).await,
             "conv.refuse" => raw(self.conv_refuse(peer, self.parse(payload)?)).await,
             "conv.withdraw" => raw(self.conv_withdraw(peer, self.parse(payload)?)).await,
+            "case.open" => raw(self.case_open(peer, request, self.parse(payload)?)).await,
+            "case.queue" => raw(self.case_queue(peer, self.parse(payload)?)).await,
+            "case.claim" => raw(self.case_claim(peer, request, self.parse(payload)?)).await,
+            "case.transfer" => raw(self.case_transfer(peer, request, self.parse(payload)?)).await,
+            "case.close" => raw(self.case_close(peer, request, self.parse(payload)?)).await,
+            "case.visitor" => raw(self.case_visitor(peer, request, self.parse(payload)?)).await,
             "conv.trim" => raw(self.conv_trim(peer, request, self.parse(payload)?)).await,
             "mod.purge_user" => raw(self.mod_purge_user(peer, request, self.parse(payload)?)).await,
+            "mod.held" => raw(self.mod_held(peer, self.parse(payload)?)).await,
+            "mod.approve" => raw(self.mod_approve(peer, self.parse(payload)?)).await,
+            "mod.reject" => raw(self.mod_reject(peer, self.parse(payload)?)).await,
             "me.export" => raw(self.me_export(peer, self.parse(payload)?)).await,
             "me.erase" => raw(self.me_erase(peer, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,
@@ -235,12 +251,21 @@ impl ChatPlugin {
             "msg.pins" => raw(self.msg_pins(peer, self.parse(payload)?)).await,
             "msg.reactions" => raw(self.msg_reactions(peer, self.parse(payload)?)).await,
             "msg.mentions" => raw(self.msg_mentions(peer, self.parse(payload)?)).await,
+            "msg.scheduled" => raw(self.msg_scheduled(peer, self.parse(payload)?)).await,
+            "msg.reschedule" => raw(self.msg_reschedule(peer, self.parse(payload)?)).await,
+            "msg.unschedule" => raw(self.msg_unschedule(peer, self.parse(payload)?)).await,
             "msg.status" => raw(self.msg_status(peer, self.parse(payload)?)).await,
             "conv.prefs" => raw(self.conv_prefs(peer, self.parse(payload)?)).await,
             "sync.changes" => raw(self.sync_changes(peer, self.parse(payload)?)).await,
             "me.get" => raw(self.me_get(peer, self.parse(payload)?)).await,
             "me.set" => raw(self.me_set(peer, self.parse(payload)?)).await,
             "me.privacy" => raw(self.me_privacy(peer, self.parse(payload)?)).await,
+            "me.handle" => raw(self.me_handle(peer, self.parse(payload)?)).await,
+            "me.devices" => raw(self.me_devices(peer, self.parse(payload)?)).await,
+            "me.revoke" => raw(self.me_revoke(peer, self.parse(payload)?)).await,
+            "me.delete" => raw(self.me_delete(peer, self.parse(payload)?)).await,
+            "people.get" => raw(self.people_get(peer, self.parse(payload)?)).await,
+            "search.users" => raw(self.search_users(peer, self.parse(payload)?)).await,
             "people.add" => raw(self.people_add(peer, self.parse(payload)?)).await,
             "people.remove" | "people.block" | "people.unblock" => {
                 let change = match method {

@@ -189,6 +189,9 @@ impl ChatPlugin {
             FilterTopic::Device => {
                 return Ok(Err(ReasonCode::ImplementationSpecificError));
             }
+            FilterTopic::Presence(_) if peer.is_visitor => {
+                return Ok(Err(ReasonCode::NotAuthorized));
+            }
             FilterTopic::Presence(target) => {
                 let judged = self.judge_watch(peer.actor, target, (is_new, device));
                 return Ok(judged.await?.map(|()| (parsed, Qos::AtMostOnce)));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
-use proto::payload::{self, PayloadLimits, PollTerms};
+use proto::payload::PollTerms;
 use serde_json::json;
 
 use super::send::placed;
@@ -190,17 +190,8 @@ impl Service {
         let message = self
             .message(&sight, acting.conversation, acting.seq)
             .await?;
-        let content_type = match message.format {
-            BodyFormat::Text => return Ok(None),
-            BodyFormat::Json => payload::JSON,
-            BodyFormat::Protobuf => payload::PROTOBUF,
-        };
-        let limits = PayloadLimits {
-            body_bytes_max: usize::MAX,
-            json_depth_max: usize::MAX,
-        };
-        let body = payload::classify(Some(content_type), &message.body, &limits);
-        Ok(body.ok().and_then(|body| body.poll()))
+        let body = super::looked_at(message.format, &message.body);
+        Ok(body.and_then(|body| body.poll()))
     }
 
     /// Pins a message, or unpins it. `None`: it was so before.
@@ -354,6 +345,9 @@ impl Service {
             }
             let mut draft = draft(acting, &deed, (version, digest), &message);
             draft.peer = live.peer(acting.actor.user);
+            if deed.act == Act::Edit {
+                self.check_content(&draft).await?;
+            }
             let outcome = self.store.append(vec![draft.clone()]).await?.pop();
             if outcome == Some(Outcome::Refused(ActRefused::Unchanged)) {
                 return Ok(None);
@@ -462,6 +456,7 @@ fn draft(
         // An edit lasts no longer than what it edits.
         expires_ms: message.expires_ms.filter(|_| is_edit),
         mentions: deed.mentions.clone(),
+        scheduled: None,
         act: Some(deed.act.clone()),
         slow_ms: 0,
         exchange: acting

@@ -28,7 +28,10 @@ impl Service {
             };
             after = Some(last);
             for id in ids {
-                if id.kind() == ConversationKind::Direct {
+                if matches!(
+                    id.kind(),
+                    ConversationKind::Direct | ConversationKind::Support
+                ) {
                     continue;
                 }
                 let request = Request {

@@ -99,6 +99,8 @@ pub struct Overview {
     pub mentions: u64,
     /// The other user of a direct conversation.
     pub peer: Option<(UserId, Option<Profile>)>,
+    /// Support cases that wait; shown to those who may take them.
+    pub queued: usize,
     /// How many ask to join; shown to those who may let them in.
     pub requests: usize,
 }
@@ -335,8 +337,10 @@ impl Service {
         let peer = self.peer(actor.user, live).await?;
         let preferences = self.preferences(actor, live.id()).await?;
         let requests = self.requests_shown(live.id(), &sight).await?;
+        let queued = self.queued_shown(&conversation, &sight).await?;
         Ok(Overview {
             requests,
+            queued,
             preferences,
             conversation,
             member: sight.member,

@@ -315,6 +315,9 @@ impl Service {
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
                 Some(result) => {
                     self.follow_own(&draft, outcome);
+                    if result.is_ok() && scene.settings.desk {
+                        self.release_cases(id, &draft.changes).await?;
+                    }
                     return result;
                 }
                 None => live.invalidate(),
@@ -350,7 +353,7 @@ impl Service {
         }))
     }
 
-    async fn append_change(&self, draft: &Draft) -> Result<Option<Outcome>, Refusal> {
+    pub(super) async fn append_change(&self, draft: &Draft) -> Result<Option<Outcome>, Refusal> {
         match self.store.append(vec![draft.clone()]).await {
             Ok(mut outcomes) => Ok(outcomes.pop()),
             Err(StoreError::TooLarge { .. }) => {
@@ -391,7 +394,7 @@ impl Service {
     }
 }
 
-fn draft(
+pub(super) fn draft(
     request: &Request,
     conversation: ConversationId,
     basis: Basis,
@@ -415,6 +418,7 @@ fn draft(
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        scheduled: None,
         act: None,
         slow_ms: 0,
         exchange: None,

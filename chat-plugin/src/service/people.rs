@@ -1,11 +1,14 @@
 //! People: who is meant by a name, and the own profile.
 
-use proto::ids::{ConversationId, UserId};
+use proto::ids::{ConversationId, Handle, UserId};
 use proto::topics::Target;
 use std::borrow::Cow;
 
+use super::privacy::includes;
 use super::{Actor, Refusal, Service};
 use crate::accounts::{AccountError, Accounts};
+use crate::domain::contact::Contact;
+use crate::domain::profile::{Profile, ProfileChange};
 use crate::domain::user::User;
 
 /// Longest display name, in bytes.
@@ -69,6 +72,111 @@ impl Service {
             .ok_or(Refusal::NotFound(Cow::Borrowed("no such user")))
     }
 
+    /// What the actor may see of another user, by that user's privacy. Being blocked changes nothing of it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if there never was such a user.
+    pub async fn person(&self, actor: Actor, target: &Target) -> Result<Person, Refusal> {
+        let id = match target {
+            Target::User(user) => *user,
+            target => self.user_of(actor, target).await?,
+        };
+        let found = self.store.user(id).await?;
+        let user =
+            found.ok_or_else(|| Refusal::NotFound(format!("no such user: {target}").into()))?;
+        let profile = self.store.profile(id).await?;
+        let known_as = self.store.contact(id, actor.user).await?;
+        let is_shown = id == actor.user || includes(&profile.privacy.profile, &known_as);
+        Ok(Person {
+            user,
+            profile: Some(profile).filter(|_| is_shown).unwrap_or_default(),
+            contact: self.store.contact(actor.user, id).await?,
+        })
+    }
+
+    /// Changes the own profile: what is given; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Refusal::Format`] for what no profile has.
+    pub async fn change_profile(
+        &self,
+        actor: Actor,
+        change: &ProfileChange,
+    ) -> Result<(), Refusal> {
+        change.check().map_err(Refusal::Format)?;
+        self.replace_profile(actor, |profile| change.apply(profile))
+            .await?;
+        Ok(())
+    }
+
+    /// Changes what is at rest of the own profile, and tells the own devices.
+    pub(super) async fn replace_profile(
+        &self,
+        actor: Actor,
+        change: impl Fn(&mut Profile),
+    ) -> Result<Profile, Refusal> {
+        loop {
+            let before = self.store.profile(actor.user).await?;
+            let mut after = before.clone();
+            change(&mut after);
+            let replaced = self
+                .store
+                .replace_profile(actor.user, before, after.clone());
+            if replaced.await? {
+                self.delivery.account_changed(actor.user);
+                return Ok(after);
+            }
+        }
+    }
+
+    /// Gives the actor another handle: it names him from now on, and the old one nobody. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] if it is somebody's, or rests; [`Refusal::Rate`] after too many changes.
+    pub async fn change_handle(
+        &self,
+        accounts: &Accounts,
+        actor: Actor,
+        to: Handle,
+    ) -> Result<User, Refusal> {
+        const MONTH_MS: u64 = 30 * 24 * 3_600 * 1_000;
+        let now_ms = crate::clock::now_ms();
+        let max = usize::try_from(self.config.handle_changes_per_month).unwrap_or(usize::MAX);
+        if max == 0 {
+            return Err(Refusal::Forbidden(
+                "handles are given by those who run this server",
+            ));
+        }
+        let mut lately = self.store.profile(actor.user).await?.handle_changes;
+        lately.retain(|at| now_ms < at.saturating_add(MONTH_MS));
+        if self.me(actor).await?.handle == to {
+            return self.me(actor).await;
+        }
+        if lately.len() >= max {
+            let oldest = lately.iter().min().copied().unwrap_or(now_ms);
+            return Err(Refusal::Rate {
+                retry_ms: oldest.saturating_add(MONTH_MS).saturating_sub(now_ms),
+            });
+        }
+        let (before, after) = match accounts.change_handle(actor.user, to).await {
+            Ok(both) => both,
+            Err(AccountError::HandleTaken(_)) => {
+                return Err(Refusal::Forbidden("this handle is taken"));
+            }
+            Err(AccountError::Store(error)) => return Err(error.into()),
+            Err(_) => return Err(Refusal::NotFound(Cow::Borrowed("no such user"))),
+        };
+        self.names.changed(&before);
+        self.names.changed(&after);
+        self.replace_profile(actor, |profile| {
+            let changes = &mut profile.handle_changes;
+            changes.retain(|at| now_ms < at.saturating_add(MONTH_MS));
+            changes.push(now_ms);
+        })
+        .await?;
+        Ok(after)
+    }
+
     /// Changes the own display name; durable when it returns.
     ///
     /// # Errors
@@ -86,8 +194,20 @@ impl Service {
             Err(_) => return Err(Refusal::NotFound(Cow::Borrowed("no such user"))),
         };
         self.names.changed(&user);
+        self.delivery.account_changed(user.id);
         Ok(user)
     }
+}
+
+/// What one user may see of another.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Who it is, removed ones included.
+    pub user: User,
+    /// What is shown of the profile; nothing, if it is not for the one who asks.
+    pub profile: Profile,
+    /// What the one who asks has decided about this user.
+    pub contact: Contact,
 }
 
 /// A name that can be shown on one line.

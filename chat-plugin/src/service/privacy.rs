@@ -47,6 +47,7 @@ impl Service {
         let Privacy {
             presence,
             last_seen,
+            ..
         } = self.store.profile(user).await?.privacy;
         let contact = self.store.contact(user, viewer).await?;
         if !includes(&presence, &contact) {
@@ -77,38 +78,48 @@ impl Service {
     pub(crate) async fn set_privacy(
         &self,
         actor: Actor,
-        presence: Option<Audience>,
-        last_seen: Option<Audience>,
+        change: &PrivacyChange,
     ) -> Result<Privacy, Refusal> {
         let limit = usize::try_from(self.config.privacy_except_max).unwrap_or(usize::MAX);
-        let audiences = presence.iter().chain(&last_seen);
+        let audiences = [&change.presence, &change.last_seen, &change.profile];
         if audiences
             .into_iter()
+            .flatten()
             .any(|audience| audience.except.len() > limit)
         {
             return Err(Refusal::Limit("too many exceptions"));
         }
-        loop {
-            let before = self.store.profile(actor.user).await?;
-            let mut after = before.clone();
-            let privacy = &mut after.privacy;
-            if let Some(presence) = &presence {
-                privacy.presence.clone_from(presence);
-            }
-            if let Some(last_seen) = &last_seen {
-                privacy.last_seen.clone_from(last_seen);
-            }
-            let privacy = privacy.clone();
-            let replaced = self.store.replace_profile(actor.user, before, after);
-            if replaced.await? {
-                return Ok(privacy);
+        let replaced = self.replace_profile(actor, |profile| change.apply(&mut profile.privacy));
+        Ok(replaced.await?.privacy)
+    }
+}
+
+/// A change of the own privacy: what is given changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PrivacyChange {
+    pub(crate) presence: Option<Audience>,
+    pub(crate) last_seen: Option<Audience>,
+    pub(crate) profile: Option<Audience>,
+    pub(crate) search: Option<bool>,
+}
+
+impl PrivacyChange {
+    fn apply(&self, privacy: &mut Privacy) {
+        for (to, from) in [
+            (&mut privacy.presence, &self.presence),
+            (&mut privacy.last_seen, &self.last_seen),
+            (&mut privacy.profile, &self.profile),
+        ] {
+            if let Some(from) = from {
+                to.clone_from(from);
             }
         }
+        privacy.search = self.search.unwrap_or(privacy.search);
     }
 }
 
 /// May this contact, or stranger, see what is for this audience?
-fn includes(audience: &Audience, viewer: &Contact) -> bool {
+pub(super) fn includes(audience: &Audience, viewer: &Contact) -> bool {
     let included = audience.includes(viewer.other);
     included.unwrap_or_else(|| viewer.is_contact())
 }

@@ -15,6 +15,10 @@ pub(crate) struct UserRates {
     pub(super) invitations: UserRate,
     /// Looking at codes, joining and asking to join: nobody tries out codes.
     pub(super) joins: UserRate,
+    /// Making visitors: users whom nobody has seen.
+    pub(super) visitors: UserRate,
+    /// Searching: who may ask for ever finds everybody.
+    pub(super) searches: UserRate,
 }
 
 impl UserRates {
@@ -27,6 +31,8 @@ impl UserRates {
                 config.user_invitations_burst,
             ),
             joins: rate(config.user_joins_per_min, config.user_joins_burst),
+            visitors: rate(config.user_visitors_per_min, config.user_visitors_burst),
+            searches: rate(config.user_searches_per_min, config.user_searches_burst),
         }
     }
 }

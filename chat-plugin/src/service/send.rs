@@ -26,6 +26,8 @@ pub struct Message {
     pub thread: Option<Seq>,
     /// Seconds that it lasts.
     pub ttl_s: Option<u32>,
+    /// When it shall be sent, in ms since 1970; `None`, and what is past: now.
+    pub at_ms: Option<u64>,
     /// Packet identifier of a QoS 2 exchange of a known device.
     pub exchange: Option<u16>,
 }
@@ -35,7 +37,7 @@ pub struct Message {
 pub struct Judged {
     /// What to append.
     pub draft: Draft,
-    target: Target,
+    pub(super) target: Target,
 }
 
 /// What a message rests on.
@@ -70,7 +72,7 @@ impl Ground {
 
 impl Message {
     /// What makes this message this message; also its id, unless each attempt gets another one.
-    fn digest(&self) -> [u8; 16] {
+    pub(super) fn digest(&self) -> [u8; 16] {
         let mid = if self.has_own_mid {
             self.mid.as_str().as_bytes()
         } else {
@@ -88,7 +90,7 @@ impl Message {
 }
 
 impl Service {
-    /// Judges a message: may this user send it there?
+    /// Judges a message: may this user send it there, and may it be said?
     ///
     /// # Errors
     /// Why not.
@@ -98,6 +100,21 @@ impl Service {
         target: Target,
         message: Message,
     ) -> Result<Judged, Refusal> {
+        let judged = self.judge_sender(actor, target, message).await?;
+        self.check_content(&judged.draft).await?;
+        Ok(judged)
+    }
+
+    /// Judges a message, but for what it says.
+    pub(super) async fn judge_sender(
+        &self,
+        actor: Actor,
+        target: Target,
+        message: Message,
+    ) -> Result<Judged, Refusal> {
+        if let Target::Conversation(id) = &target {
+            self.reopen_by(actor, *id, &message.mid).await?;
+        }
         let ground = self.ground(actor.user, &target).await?;
         let digest = message.digest();
         let (quoted, thread) = self.references(actor.user, &ground, &message).await?;
@@ -138,6 +155,7 @@ impl Service {
             thread,
             expires_ms: Self::expiry(ts_ms, ttl_s, of_conversation),
             mentions,
+            scheduled: None,
             act: None,
             slow_ms,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
@@ -349,16 +367,19 @@ impl Service {
 
     /// Who has an ack must find what it tells of: the feed may be behind.
     pub(super) fn follow_own(&self, draft: &Draft, outcome: Option<Outcome>) {
-        let (seq, hidden_from) = match outcome {
+        let (last, hidden_from) = match outcome {
             Some(Outcome::Stored {
-                seq, hidden_from, ..
-            }) => (seq, hidden_from),
-            Some(Outcome::Duplicate { seq, .. }) => (seq, None),
+                seq,
+                mseq,
+                ts_ms,
+                hidden_from,
+            }) => ((seq, mseq, ts_ms), hidden_from),
+            Some(Outcome::Duplicate { seq, ts_ms }) => ((seq, 0, ts_ms), None),
             _ => return,
         };
         if let Some(live) = self.conversations.in_memory(draft.conversation) {
             let members_changed = draft.basis != Basis::Create && !draft.changes.is_empty();
-            live.stored(seq, hidden_from, members_changed);
+            live.stored(last, hidden_from, members_changed);
         }
     }
 
@@ -414,6 +435,7 @@ pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, R
         }),
         Outcome::Conflict => Err(Refusal::IdempotencyConflict),
         Outcome::MembersMoved => return None,
+        Outcome::Rescheduled => Err(Refusal::BUSY),
         Outcome::Refused(refused) => Err(super::acts::refusal(refused)),
         Outcome::Banned => Err(super::bans::BANNED),
         Outcome::Void => Err(super::inviting::MISS),

@@ -1,6 +1,6 @@
 //! What a conversation is: title, picture, policies, open or closed.
 
-use proto::ids::ConversationId;
+use proto::ids::{ConversationId, ConversationKind};
 use serde::Serialize;
 use serde_json::json;
 
@@ -36,6 +36,8 @@ pub struct SettingsChange {
     pub approval: Option<bool>,
     /// Seconds between two messages of one member, at most a day; 0: none.
     pub slow_s: Option<u32>,
+    /// Its members answer support cases. For groups.
+    pub desk: Option<bool>,
     /// Nothing more is said. For owners.
     pub closed: Option<bool>,
     /// Days that messages stay; 0: for ever. For owners.
@@ -97,6 +99,7 @@ impl SettingsChange {
             &mut settings.closed,
             &mut news,
         );
+        set("desk", self.desk.as_ref(), &mut settings.desk, &mut news);
         let days = &mut settings.retention_days;
         set(
             "retention_days",
@@ -147,6 +150,9 @@ impl Service {
             }
             if change.is_about_more() || change.closed.is_none() {
                 permit(id, sight, Action::Settings)?;
+            }
+            if change.desk.is_some() && id.kind() != ConversationKind::Group {
+                return Err(Refusal::format("only a group is a desk"));
             }
             let mut settings = settings.clone();
             let body = change.apply(&mut settings);

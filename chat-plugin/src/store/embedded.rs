@@ -14,6 +14,7 @@ mod keys;
 mod overlay;
 mod queue;
 mod reads;
+mod scheduled;
 mod upkeep;
 mod values;
 mod writer;
@@ -45,17 +46,20 @@ use super::{
     AskToJoin, ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place,
     StoreError, StoreMetrics, StoreOptions, tables,
 };
-use crate::domain::account::{Changes, Preferences};
+use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
 use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::scheduled::{Scheduled, Scheduling};
+use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
 
 /// The schema of the rows written today.
@@ -464,6 +468,47 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn schedule(&self, scheduled: Scheduled, max: usize) -> Result<Scheduling, StoreError> {
+        self.ask_to_write(|reply| Job::Schedule(Box::new(scheduled), max, reply))
+            .await
+    }
+
+    async fn reschedule(
+        &self,
+        before: Scheduled,
+        after: Option<Scheduled>,
+    ) -> Result<bool, StoreError> {
+        self.ask(|reply| Job::Reschedule(Box::new((before, after)), reply))
+            .await
+    }
+
+    async fn scheduled(
+        &self,
+        user: UserId,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, StoreError> {
+        self.read(move |engine, _| scheduled::of_user(engine, user, after.as_ref(), limit))
+            .await
+    }
+
+    async fn scheduled_as(
+        &self,
+        user: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Scheduled>, StoreError> {
+        let (key, mid) = (keys::scheduled(user, mid), mid.clone());
+        self.read_row(tables::SCHEDULED, key, move |row| {
+            values::read_scheduled(user, mid, row)
+        })
+        .await
+    }
+
+    async fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Scheduled>, StoreError> {
+        self.read(move |engine, _| scheduled::due(engine, now_ms, limit))
+            .await
+    }
+
     async fn expire(&self, now_ms: u64) -> Result<usize, StoreError> {
         self.ask(|reply| Job::Expire(now_ms, reply)).await
     }
@@ -479,6 +524,46 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
 
     async fn forget(&self, user: UserId) -> Result<usize, StoreError> {
         self.ask(|reply| Job::Forget(user, reply)).await
+    }
+
+    async fn hold(&self, held: Held) -> Result<Holding, StoreError> {
+        self.ask_to_write(|reply| Job::Hold(Box::new(held), reply))
+            .await
+    }
+
+    async fn held(
+        &self,
+        conversation: ConversationId,
+        after: Option<(UserId, MessageId)>,
+        limit: usize,
+    ) -> Result<Vec<Held>, StoreError> {
+        let after = after.map(|(from, mid)| keys::held(conversation, from, mid.as_str()));
+        self.read(move |engine, _| happened::held(engine, conversation, after.as_deref(), limit))
+            .await
+    }
+
+    async fn held_message(
+        &self,
+        conversation: ConversationId,
+        from: UserId,
+        mid: &MessageId,
+    ) -> Result<Option<Held>, StoreError> {
+        let key = keys::held(conversation, from, mid.as_str());
+        self.read_row(tables::HELD, key, move |row| {
+            values::read_held(conversation, row)
+        })
+        .await
+    }
+
+    async fn end_hold(
+        &self,
+        conversation: ConversationId,
+        from: UserId,
+        mid: &MessageId,
+    ) -> Result<bool, StoreError> {
+        let mid = mid.clone();
+        self.ask(|reply| Job::EndHold(conversation, from, mid, reply))
+            .await
     }
 
     async fn written(
@@ -608,6 +693,17 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         limit: usize,
     ) -> Result<Vec<JoinRequest>, StoreError> {
         self.read(move |engine, _| joining::requests(engine, conversation, after, limit))
+            .await
+    }
+
+    async fn cases(
+        &self,
+        desk: ConversationId,
+        state: CaseState,
+        after: Option<(u64, ConversationId)>,
+        limit: usize,
+    ) -> Result<Vec<(u64, ConversationId)>, StoreError> {
+        self.read(move |engine, _| joining::cases(engine, (desk, state), after, limit))
             .await
     }
 
@@ -847,6 +943,28 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn change_handle(
+        &self,
+        user: UserId,
+        from: Handle,
+        to: Handle,
+        now_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let handles = Box::new((from, to));
+        self.ask_to_write(|reply| Job::ChangeHandle(user, handles, now_ms, reply))
+            .await
+    }
+
+    async fn search(
+        &self,
+        prefix: String,
+        people: bool,
+        limit: usize,
+    ) -> Result<Vec<Subject>, StoreError> {
+        self.read(move |engine, _| reads::search(engine, &prefix, people, limit))
+            .await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         self.read_row(tables::USER, *id.as_bytes(), move |row| {
             values::read_user(id, row)
@@ -860,7 +978,11 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             let Some(row) = engine.get(tables::HANDLE, handle.as_str().as_bytes())? else {
                 return Ok(None);
             };
-            let id = values::read_handle(&row)?.user;
+            let row = values::read_handle(&row)?;
+            if row.freed_ms > 0 {
+                return Ok(None);
+            }
+            let id = row.user;
             let Some(row) = engine.get(tables::USER, id.as_bytes())? else {
                 return Ok(None);
             };

@@ -13,6 +13,7 @@ mod mentions;
 mod poison;
 mod purge;
 mod reading;
+mod scheduled;
 mod world;
 
 /// Runs each of these stories for every engine.

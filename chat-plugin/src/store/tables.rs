@@ -51,6 +51,8 @@ pub(super) const EXCLUDED: Table = Table::new(0x25, "excluded");
 pub(super) const MENTION: Table = Table::new(0x26, "mention");
 /// Entries by the time at which they expire.
 pub(super) const EXPIRY: Table = Table::new(0x27, "expiry");
+/// Messages that wait for their time.
+pub(super) const SCHEDULED: Table = Table::large(0x28, "scheduled");
 /// Users whose devices know a conversation as it is now.
 pub(super) const CLEAN: Table = Table::new(0x29, "clean");
 /// Account versions.
@@ -63,6 +65,8 @@ pub(super) const CHANGED: Table = Table::new(0x2C, "changed");
 pub(super) const CONTACT: Table = Table::new(0x2D, "contact");
 /// What users decide about themselves.
 pub(super) const PROFILE: Table = Table::new(0x2E, "profile");
+/// Users and conversations by the words that they are found by.
+pub(super) const SEARCH: Table = Table::new(0x2F, "search");
 /// Invitations of conversations.
 pub(super) const INVITATION: Table = Table::new(0x30, "invitation");
 /// Requests to join.
@@ -79,8 +83,15 @@ pub(super) const CONVERSATION_COUNT: Table = Table::new(0x35, "conversation_coun
 pub(super) const BAN: Table = Table::new(0x38, "ban");
 /// Invitations by the hash of a code.
 pub(super) const CODE: Table = Table::new(0x39, "code");
+/// Support cases of a desk, by where they stand and since when.
+pub(super) const CASE: Table = Table::new(0x3A, "case");
 /// Up to where retention has looked.
 pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
+/// Scheduled messages by the time at which they are due.
+pub(super) const DUE: Table = Table::new(0x50, "due");
+
+/// Messages that wait for a moderator's decision.
+pub(super) const HELD: Table = Table::new(0x37, "held");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -109,12 +120,14 @@ pub(super) const ALL: &[Table] = &[
     EXCLUDED,
     MENTION,
     EXPIRY,
+    SCHEDULED,
     CLEAN,
     ACCOUNT,
     CHANGE,
     CHANGED,
     CONTACT,
     PROFILE,
+    SEARCH,
     INVITATION,
     JOIN_REQUEST,
     REPORT,
@@ -122,5 +135,8 @@ pub(super) const ALL: &[Table] = &[
     CONVERSATION_COUNT,
     BAN,
     CODE,
+    CASE,
     TRIMMED,
+    DUE,
+    HELD,
 ];

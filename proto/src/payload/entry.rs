@@ -301,8 +301,8 @@ fn protobuf_of<T: Message + Default + for<'de> Deserialize<'de>>(json: &str) -> 
     message.encode_to_vec()
 }
 
-/// What the schema knows of a body in protobuf; nothing, if it is no message.
-fn json_of(message: &[u8]) -> String {
+/// What the schema knows of a body in protobuf, as JSON; nothing, if it is no message.
+pub fn json_of(message: &[u8]) -> String {
     let message = ClientMessage::decode(message).unwrap_or_default();
     serde_json::to_string(&message).unwrap_or_else(|_| "{}".to_owned())
 }

@@ -47,6 +47,12 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::ConvApprove(params) => ("conv.approve", json(params)),
         Params::ConvRefuse(params) => ("conv.refuse", json(params)),
         Params::ConvWithdraw(params) => ("conv.withdraw", json(params)),
+        Params::CaseOpen(params) => ("case.open", json(params)),
+        Params::CaseQueue(params) => ("case.queue", json(params)),
+        Params::CaseClaim(params) => ("case.claim", json(params)),
+        Params::CaseTransfer(params) => ("case.transfer", json(params)),
+        Params::CaseClose(params) => ("case.close", json(params)),
+        Params::CaseVisitor(params) => ("case.visitor", json(params)),
         Params::MsgHistory(params) => ("msg.history", json(params)),
         Params::MsgStatus(params) => ("msg.status", json(params)),
         Params::MsgSend(params) => ("msg.send", json(params)),
@@ -58,14 +64,26 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
         Params::MsgPins(params) => ("msg.pins", json(params)),
         Params::MsgReactions(params) => ("msg.reactions", json(params)),
         Params::MsgMentions(params) => ("msg.mentions", json(params)),
+        Params::MsgScheduled(params) => ("msg.scheduled", json(params)),
+        Params::MsgReschedule(params) => ("msg.reschedule", json(params)),
+        Params::MsgUnschedule(params) => ("msg.unschedule", json(params)),
         Params::MeGet(params) => ("me.get", json(params)),
         Params::MeSet(params) => ("me.set", json(params)),
         Params::MePrivacy(params) => ("me.privacy", json(params)),
         Params::SyncChanges(params) => ("sync.changes", json(params)),
+        Params::MeHandle(params) => ("me.handle", json(params)),
+        Params::MeDevices(params) => ("me.devices", json(params)),
+        Params::MeRevoke(params) => ("me.revoke", json(params)),
+        Params::MeDelete(params) => ("me.delete", json(params)),
+        Params::PeopleGet(params) => ("people.get", json(params)),
+        Params::SearchUsers(params) => ("search.users", json(params)),
         Params::ConvTrim(params) => ("conv.trim", json(params)),
         Params::ModPurgeUser(params) => ("mod.purge_user", json(params)),
         Params::MeExport(params) => ("me.export", json(params)),
         Params::MeErase(params) => ("me.erase", json(params)),
+        Params::ModHeld(params) => ("mod.held", json(params)),
+        Params::ModDecide(params) if method == "mod.reject" => ("mod.reject", json(params)),
+        Params::ModDecide(params) => ("mod.approve", json(params)),
         Params::PeopleAdd(params) => ("people.add", json(params)),
         Params::PeopleRemove(params) => ("people.remove", json(params)),
         Params::PeopleList(params) => ("people.list", json(params)),
@@ -89,12 +107,17 @@ pub fn request_as_json(method: &str, payload: &[u8]) -> Result<Vec<u8>, String> 
 /// That it is no result of this method.
 pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
     let outcome = match method {
-        "conv.create" | "conv.get" | "conv.prefs" => read(json).map(Outcome::Conversation),
+        "conv.create" | "conv.get" | "conv.prefs" | "case.open" => {
+            read(json).map(Outcome::Conversation)
+        }
         "conv.list" => read(json).map(Outcome::Conversations),
         "conv.add" | "conv.remove" | "conv.leave" | "conv.role" | "conv.settings"
         | "conv.transfer" | "conv.rights" | "conv.ban" | "conv.unban" | "conv.revoke"
-        | "conv.approve" | "conv.refuse" | "conv.withdraw" | "msg.send" | "msg.edit"
-        | "msg.delete" | "msg.react" | "msg.pin" | "msg.report" => read(json).map(Outcome::Changed),
+        | "conv.approve" | "conv.refuse" | "conv.withdraw" | "case.claim" | "case.transfer"
+        | "case.close" | "msg.send" | "msg.edit" | "msg.delete" | "msg.react" | "msg.pin"
+        | "msg.report" | "mod.approve" | "mod.reject" => read(json).map(Outcome::Changed),
+        "case.queue" => read(json).map(Outcome::Cases),
+        "case.visitor" => read(json).map(Outcome::Visitor),
         "conv.bans" => read(json).map(Outcome::Bans),
         "conv.invite" => read(json).map(Outcome::Invitation),
         "conv.invitations" => read(json).map(Outcome::Invitations),
@@ -105,12 +128,20 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         "msg.pins" => read(json).map(Outcome::Pins),
         "msg.reactions" => read(json).map(Outcome::Reactions),
         "msg.mentions" => read(json).map(Outcome::Mentions),
+        "msg.scheduled" => read(json).map(Outcome::Scheduled),
+        "msg.reschedule" => read(json).map(Outcome::Rescheduled),
+        "msg.unschedule" => read(json).map(Outcome::Unscheduled),
         "sync.changes" => read(json).map(Outcome::Changes),
-        "me.get" | "me.set" => read(json).map(Outcome::Me),
+        "me.get" | "me.set" | "me.handle" => read(json).map(Outcome::Me),
+        "me.devices" | "me.revoke" => read(json).map(Outcome::Devices),
+        "me.delete" => read(json).map(Outcome::Done),
+        "people.get" => read(json).map(Outcome::Person),
+        "search.users" => read(json).map(Outcome::Users),
         "me.privacy" => read(json).map(Outcome::Privacy),
         "conv.trim" | "mod.purge_user" => read(json).map(Outcome::Purged),
         "me.export" => read(json).map(Outcome::Export),
         "me.erase" => read(json).map(Outcome::Erased),
+        "mod.held" => read(json).map(Outcome::Held),
         "people.add" | "people.remove" | "people.block" | "people.unblock" => {
             read(json).map(Outcome::Contact)
         }

@@ -42,7 +42,7 @@ pub struct ClientMessage {
     #[prost(uint64, optional, tag = "8")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: ::core::option::Option<u64>,
-    /// When it shall be sent, in ms since 1970.
+    /// When it shall be sent, in ms since 1970, at most a year ahead; what is past: now. With it, `mid` is needed.
     #[prost(uint64, optional, tag = "9")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub at: ::core::option::Option<u64>,
@@ -417,10 +417,22 @@ pub struct Change {
     #[prost(string, tag = "37")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub via: ::prost::alloc::string::String,
-    /// `role`: who handed over the ownership.
+    /// `role`: who handed over the ownership; `case`: who had it.
     #[prost(string, tag = "38")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub former: ::prost::alloc::string::String,
+    /// `case`: `queued`, `claimed`, `transferred` or `closed`; `created` of a case: `queued`.
+    #[prost(string, tag = "39")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub state: ::prost::alloc::string::String,
+    /// `case`: who has it now.
+    #[prost(string, tag = "40")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub agent: ::prost::alloc::string::String,
+    /// `created` of a case: the group that answers.
+    #[prost(string, tag = "41")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
     /// `settings`: days that messages stay; 0: for ever.
     #[prost(uint32, optional, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -686,7 +698,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 70, 71, 72, 100, 200, 201, 202, 203, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 200, 201, 202, 203, 204, 205, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -764,6 +776,24 @@ pub mod rpc_request {
         /// Of `conv.withdraw`.
         #[prost(message, tag = "23")]
         ConvWithdraw(super::ConvWithdraw),
+        /// Of `case.open`.
+        #[prost(message, tag = "24")]
+        CaseOpen(super::CaseOpen),
+        /// Of `case.queue`.
+        #[prost(message, tag = "25")]
+        CaseQueue(super::CaseQueue),
+        /// Of `case.claim`.
+        #[prost(message, tag = "26")]
+        CaseClaim(super::CaseClaim),
+        /// Of `case.transfer`.
+        #[prost(message, tag = "27")]
+        CaseTransfer(super::CaseTransfer),
+        /// Of `case.close`.
+        #[prost(message, tag = "28")]
+        CaseClose(super::CaseClose),
+        /// Of `case.visitor`.
+        #[prost(message, tag = "29")]
+        CaseVisitor(super::CaseVisitor),
         /// Of `msg.history`.
         #[prost(message, tag = "40")]
         MsgHistory(super::MsgHistory),
@@ -797,6 +827,15 @@ pub mod rpc_request {
         /// Of `msg.mentions`.
         #[prost(message, tag = "50")]
         MsgMentions(super::MsgMentions),
+        /// Of `msg.scheduled`.
+        #[prost(message, tag = "51")]
+        MsgScheduled(super::MsgScheduled),
+        /// Of `msg.reschedule`.
+        #[prost(message, tag = "52")]
+        MsgReschedule(super::MsgReschedule),
+        /// Of `msg.unschedule`.
+        #[prost(message, tag = "53")]
+        MsgUnschedule(super::MsgUnschedule),
         /// Of `me.get`.
         #[prost(message, tag = "70")]
         MeGet(super::MeGet),
@@ -809,6 +848,24 @@ pub mod rpc_request {
         /// Of `sync.changes`.
         #[prost(message, tag = "100")]
         SyncChanges(super::SyncChanges),
+        /// Of `me.handle`.
+        #[prost(message, tag = "73")]
+        MeHandle(super::MeHandle),
+        /// Of `me.devices`.
+        #[prost(message, tag = "74")]
+        MeDevices(super::MeDevices),
+        /// Of `me.revoke`.
+        #[prost(message, tag = "75")]
+        MeRevoke(super::MeRevoke),
+        /// Of `me.delete`.
+        #[prost(message, tag = "76")]
+        MeDelete(super::MeDelete),
+        /// Of `people.get`.
+        #[prost(message, tag = "126")]
+        PeopleGet(super::PeopleGet),
+        /// Of `search.users`.
+        #[prost(message, tag = "140")]
+        SearchUsers(super::SearchUsers),
         /// Of `conv.trim`.
         #[prost(message, tag = "200")]
         ConvTrim(super::ConvTrim),
@@ -821,6 +878,12 @@ pub mod rpc_request {
         /// Of `me.erase`.
         #[prost(message, tag = "203")]
         MeErase(super::MeErase),
+        /// Of `mod.held`.
+        #[prost(message, tag = "204")]
+        ModHeld(super::ModHeld),
+        /// Of `mod.approve` and `mod.reject`.
+        #[prost(message, tag = "205")]
+        ModDecide(super::ModDecide),
         /// Of `people.add`.
         #[prost(message, tag = "120")]
         PeopleAdd(super::PeopleAdd),
@@ -847,7 +910,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 80, 81, 82, 40, 41, 60"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 83, 40, 41, 42, 43, 44, 45, 60, 61, 62, 63"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -862,7 +925,7 @@ pub mod rpc_reply {
         /// Of what changes members or settings of a conversation, and of what is sent or done to messages.
         #[prost(message, tag = "2")]
         Changed(super::Changed),
-        /// Of `conv.create`, `conv.get` and `conv.prefs`.
+        /// Of `conv.create`, `conv.get`, `conv.prefs` and `case.open`.
         #[prost(message, tag = "3")]
         Conversation(super::Conversation),
         /// Of `conv.list`.
@@ -874,7 +937,7 @@ pub mod rpc_reply {
         /// Of `msg.status`.
         #[prost(message, tag = "6")]
         Status(super::MessageStatus),
-        /// Of `me.get` and `me.set`.
+        /// Of `me.get`, `me.set` and `me.handle`.
         #[prost(message, tag = "7")]
         Me(super::Me),
         /// Of `sync.changes`.
@@ -907,6 +970,12 @@ pub mod rpc_reply {
         /// Of `conv.requests`.
         #[prost(message, tag = "35")]
         Requests(super::JoinRequestList),
+        /// Of `case.queue`.
+        #[prost(message, tag = "36")]
+        Cases(super::CaseList),
+        /// Of `case.visitor`.
+        #[prost(message, tag = "37")]
+        Visitor(super::Visitor),
         /// Of `conv.trim` and `mod.purge_user`.
         #[prost(message, tag = "80")]
         Purged(super::Purged),
@@ -916,15 +985,39 @@ pub mod rpc_reply {
         /// Of `me.erase`.
         #[prost(message, tag = "82")]
         Erased(super::Erased),
+        /// Of `mod.held`.
+        #[prost(message, tag = "83")]
+        Held(super::HeldPage),
         /// Of `people.add`, `people.remove`, `people.block` and `people.unblock`.
         #[prost(message, tag = "40")]
         Contact(super::Acquaintance),
         /// Of `people.list` and `people.blocks`.
         #[prost(message, tag = "41")]
         Contacts(super::Acquaintances),
+        /// Of `people.get`.
+        #[prost(message, tag = "42")]
+        Person(super::Person),
+        /// Of `search.users`.
+        #[prost(message, tag = "43")]
+        Users(super::Users),
+        /// Of `me.devices` and `me.revoke`.
+        #[prost(message, tag = "44")]
+        Devices(super::Devices),
+        /// Of `me.delete`.
+        #[prost(message, tag = "45")]
+        Done(super::Done),
         /// Of `msg.mentions`.
         #[prost(message, tag = "60")]
         Mentions(super::MentionsPage),
+        /// Of `msg.scheduled`.
+        #[prost(message, tag = "61")]
+        Scheduled(super::ScheduledPage),
+        /// Of `msg.reschedule`.
+        #[prost(message, tag = "62")]
+        Rescheduled(super::ScheduledMessage),
+        /// Of `msg.unschedule`.
+        #[prost(message, tag = "63")]
+        Unscheduled(super::Unscheduled),
     }
 }
 /// Why a call was refused; then nothing changed.
@@ -997,6 +1090,10 @@ pub struct ConvCreate {
     #[prost(uint32, tag = "13")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub slow_s: u32,
+    /// Its members answer support cases.
+    #[prost(bool, tag = "14")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: bool,
 }
 /// `conv.get`: one conversation with its members. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1135,6 +1232,10 @@ pub struct ConvSettings {
     #[prost(bool, optional, tag = "14")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub closed: ::core::option::Option<bool>,
+    /// Its members answer support cases. For groups.
+    #[prost(bool, optional, tag = "15")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::core::option::Option<bool>,
     /// Days that messages stay; 0: for ever. For owners.
     #[prost(uint32, optional, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -1361,6 +1462,86 @@ pub struct ConvWithdraw {
     #[serde(skip_serializing_if = "super::is_default")]
     pub cid: ::prost::alloc::string::String,
 }
+/// `case.open`: opens a support case, or finds the one that the caller has at this desk. The reply is a `Conversation`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseOpen {
+    /// A group that answers.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
+    /// What it is about, at most 256 bytes.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub title: ::prost::alloc::string::String,
+}
+/// `case.queue`: cases of a desk, those that have waited longest first. The reply is a `CaseList`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseQueue {
+    /// A group that answers.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
+    /// `queued` if it is missing, `claimed` or `closed`.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub state: ::core::option::Option<::prost::alloc::string::String>,
+    /// The next page.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 500; 100 if it is missing.
+    #[prost(uint32, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// `case.claim`: takes a case from the queue. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseClaim {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+}
+/// `case.transfer`: hands a case on. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseTransfer {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// A user of the desk; back to the queue if it is missing.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub to: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `case.close`: ends a case until the visitor says something more. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseClose {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+}
+/// `case.visitor`: makes a user who can only talk to desks. The reply is a `Visitor`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseVisitor {
+    /// A group that answers.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
+}
 /// `conv.prefs`: what the caller has decided about a conversation, for all own devices; what is given changes. The reply
 /// is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1475,6 +1656,10 @@ pub struct MsgSend {
     #[prost(uint32, optional, tag = "7")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ttl_s: ::core::option::Option<u32>,
+    /// When it shall be sent, in ms since 1970; without, now.
+    #[prost(uint64, optional, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub at: ::core::option::Option<u64>,
 }
 /// `msg.edit`: gives one's own message another body. The reply is a `Changed`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1646,6 +1831,90 @@ pub struct ModPurgeUser {
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: ::core::option::Option<u64>,
 }
+/// `mod.held`: messages that wait for a moderator. The reply is a `HeldPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModHeld {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 100; 50 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// A page of messages that are held.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeldPage {
+    /// In the order of senders and message ids.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub held: ::prost::alloc::vec::Vec<HeldMessage>,
+    /// There is another page, which begins here.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// A message that the content filter has held.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldMessage {
+    /// Who wrote it.
+    #[prost(message, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::core::option::Option<User>,
+    /// Its message id.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+    /// When, in ms since 1970.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ts: u64,
+    /// The place of the message that it quotes.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reply_to: ::core::option::Option<u64>,
+    /// The place of the message that began its thread.
+    #[prost(uint64, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub thread: ::core::option::Option<u64>,
+    /// What people would be shown.
+    #[prost(string, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub text: ::prost::alloc::string::String,
+    /// Why it is held.
+    #[prost(string, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// `mod.approve`: lets a message that is held into the log. `mod.reject`: forgets it. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModDecide {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Who wrote it.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub from: ::prost::alloc::string::String,
+    /// Its message id.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+}
 /// What a purge came to.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1738,12 +2007,58 @@ pub struct MsgMentions {
     #[serde(skip_serializing_if = "super::is_default")]
     pub limit: ::core::option::Option<u32>,
 }
+/// `msg.scheduled`: messages of the caller that wait for their time. The reply is a `ScheduledPage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgScheduled {
+    /// Begins behind this message id.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 16, which it is if it is missing.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// `msg.reschedule`: changes a message that waits for its time. The reply is a `ScheduledMessage`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MsgReschedule {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+    /// When it shall be sent, in ms since 1970.
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub at: ::core::option::Option<u64>,
+    /// Another body as text; not with `m`.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub t: ::core::option::Option<::prost::alloc::string::String>,
+    /// Another body as a message.
+    #[prost(message, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub m: ::core::option::Option<ClientMessage>,
+}
+/// `msg.unschedule`: cancels a message that waits for its time. The reply is an `Unscheduled`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MsgUnschedule {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+}
 /// `me.get`: the caller. The reply is a `Me`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MeGet {}
-/// `me.set`: changes the profile of the caller. The reply is a `Me`.
+/// `me.set`: changes the profile of the caller: what is given. The reply is a `Me`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1752,7 +2067,183 @@ pub struct MeSet {
     #[prost(string, optional, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub name: ::core::option::Option<::prost::alloc::string::String>,
+    /// A line about the caller, at most 256 bytes.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub status: ::core::option::Option<::prost::alloc::string::String>,
+    /// Where the photo is, at most 512 bytes.
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::core::option::Option<::prost::alloc::string::String>,
+    /// A language tag such as `de-AT`.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub locale: ::core::option::Option<::prost::alloc::string::String>,
+    /// Words by which the caller wants to be found, with spaces between them: at most 16, of 32 bytes each.
+    #[prost(string, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::core::option::Option<::prost::alloc::string::String>,
 }
+/// `me.handle`: another handle for the caller, who logs in with it from then on. The reply is a `Me`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeHandle {
+    /// The new one.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+}
+/// `me.devices`: the devices of the caller. The reply is a `Devices`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeDevices {}
+/// `me.revoke`: ends another device of the caller: its connection, session, cursors and token. The reply is a `Devices`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeRevoke {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub device: ::prost::alloc::string::String,
+}
+/// `me.delete`: the end of the account; what was written stays. The connections are closed, the reply, a `Done`, may be lost.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeDelete {
+    /// Needed of who has one; others must have logged in within the last 5 minutes.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub password: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// `people.get`: what the caller may see of a user. The reply is a `Person`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleGet {
+    /// A user.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+}
+/// `search.users`: finds users by handle, name and tags. The reply is a `Users`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SearchUsers {
+    /// Beginnings of words, one of at least 3 characters; or `@` and the exact handle.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub q: ::prost::alloc::string::String,
+    /// At most 20, as if it is missing.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// What the caller may see of a user.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Person {
+    /// Who.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uid: ::prost::alloc::string::String,
+    /// The handle now.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+    /// The name that people are shown.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub name: ::prost::alloc::string::String,
+    /// How the caller calls this contact.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub called: ::prost::alloc::string::String,
+    /// Is a contact of the caller.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub contact: bool,
+    /// Is blocked by the caller.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub blocked: bool,
+    /// A line about the user.
+    #[prost(string, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub status: ::prost::alloc::string::String,
+    /// Where the photo is.
+    #[prost(string, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::prost::alloc::string::String,
+    /// Words by which the user wants to be found.
+    #[prost(string, repeated, tag = "9")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Is no more.
+    #[prost(bool, tag = "10")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub deleted: bool,
+}
+/// Users who were found.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Users {
+    /// At most 20.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub users: ::prost::alloc::vec::Vec<User>,
+}
+/// The devices of a user.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Devices {
+    /// In the order of their ids.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub devices: ::prost::alloc::vec::Vec<Device>,
+}
+/// One device.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Device {
+    /// Its id, for `me.revoke`.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub id: ::prost::alloc::string::String,
+    /// Its MQTT Client Identifier.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub client_id: ::prost::alloc::string::String,
+    /// When it came first, in ms since 1970.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub first_seen: u64,
+    /// When it was connected last, in ms since 1970.
+    #[prost(uint64, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub last_seen: u64,
+    /// It is connected.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub connected: bool,
+    /// It is the one that asks.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub current: bool,
+}
+/// It is done.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Done {}
 /// `me.privacy`: changes who may see what of the caller: what is given. The reply is a `Privacy`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1766,6 +2257,14 @@ pub struct MePrivacy {
     #[prost(message, optional, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub last_seen: ::core::option::Option<Audience>,
+    /// Status, photo and tags.
+    #[prost(message, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub profile: ::core::option::Option<Audience>,
+    /// Found by the beginning of a word; otherwise by the exact handle only.
+    #[prost(bool, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub search: ::core::option::Option<bool>,
 }
 /// Who may see what of the caller.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1780,6 +2279,14 @@ pub struct Privacy {
     #[prost(message, optional, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub last_seen: ::core::option::Option<Audience>,
+    /// Status, photo and tags.
+    #[prost(message, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub profile: ::core::option::Option<Audience>,
+    /// Found by the beginning of a word; otherwise by the exact handle only.
+    #[prost(bool, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub search: bool,
 }
 /// Who may see something.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1928,6 +2435,14 @@ pub struct Changed {
     #[prost(bool, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub dup: bool,
+    /// When it will be sent, in ms since 1970; then there is no `seq`.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub at: ::core::option::Option<u64>,
+    /// It is not stored yet: a moderator decides.
+    #[prost(bool, tag = "60")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub held: bool,
 }
 /// A conversation as the caller sees it.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2042,6 +2557,18 @@ pub struct Conversation {
     #[prost(uint32, tag = "36")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub requests: u32,
+    /// Its members answer support cases.
+    #[prost(bool, tag = "37")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: bool,
+    /// Of a support case: where it stands.
+    #[prost(message, optional, tag = "38")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub case: ::core::option::Option<CaseStanding>,
+    /// Of a desk: how many cases wait; for those who answer. At most 501 are counted.
+    #[prost(uint32, tag = "39")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub queued: u32,
     /// Days that messages stay; 0: for ever.
     #[prost(uint32, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -2054,6 +2581,98 @@ pub struct Conversation {
     #[prost(uint64, tag = "40")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub mentions: u64,
+}
+/// Where a support case stands.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaseStanding {
+    /// The group that answers.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
+    /// The uid of who asks for help.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub visitor: ::prost::alloc::string::String,
+    /// `queued`, `claimed` or `closed`.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub state: ::prost::alloc::string::String,
+    /// The uid of who has it.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub agent: ::core::option::Option<::prost::alloc::string::String>,
+    /// Since when it stands there, in ms since 1970.
+    #[prost(uint64, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub since: u64,
+}
+/// A page of the cases of a desk.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CaseList {
+    /// Those that have stood there longest first.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cases: ::prost::alloc::vec::Vec<ListedCase>,
+    /// There are more: go on with `after` = this.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// A case in the queue.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListedCase {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// What it is about.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub title: ::prost::alloc::string::String,
+    /// The group that answers.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::prost::alloc::string::String,
+    /// The uid of who asks for help.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub visitor: ::prost::alloc::string::String,
+    /// `queued`, `claimed` or `closed`.
+    #[prost(string, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub state: ::prost::alloc::string::String,
+    /// The uid of who has it.
+    #[prost(string, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub agent: ::core::option::Option<::prost::alloc::string::String>,
+    /// Since when it stands there, in ms since 1970.
+    #[prost(uint64, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub since: u64,
+}
+/// A user who can only talk to desks.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Visitor {
+    /// The id.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub uid: ::prost::alloc::string::String,
+    /// The User Name to connect with.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub handle: ::prost::alloc::string::String,
+    /// The Password to connect with. It cannot be told again.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub token: ::prost::alloc::string::String,
 }
 /// Users who may not come back, in the order of `uid`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2377,6 +2996,80 @@ pub struct MentionsPage {
     #[serde(skip_serializing_if = "super::is_default")]
     pub next: ::core::option::Option<::prost::alloc::string::String>,
 }
+/// Messages that wait for their time, in the order of `mid`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScheduledPage {
+    /// Those of the caller.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub scheduled: ::prost::alloc::vec::Vec<ScheduledMessage>,
+    /// There are more: go on with `after` = the last `mid`.
+    #[prost(bool, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
+}
+/// A message that waits for its time.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScheduledMessage {
+    /// The message id that it will have.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+    /// When it is due, in ms since 1970.
+    #[prost(uint64, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub at: u64,
+    /// Where it will go.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The place of the message that it quotes.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reply_to: ::core::option::Option<u64>,
+    /// The place of a message of the thread in which it is.
+    #[prost(uint64, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub thread: ::core::option::Option<u64>,
+    /// Seconds that it lasts from then on.
+    #[prost(uint32, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ttl_s: ::core::option::Option<u32>,
+    /// How it was written: `text` (in `t`), `json` or `protobuf` (in `m`).
+    #[prost(string, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub format: ::prost::alloc::string::String,
+    /// The body, if it was written as text.
+    #[prost(string, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub t: ::prost::alloc::string::String,
+    /// The body, if it was written in JSON or protobuf.
+    #[prost(message, optional, tag = "9")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub m: ::core::option::Option<ClientMessage>,
+    /// Why it was not sent when it was due. It is not tried again before it is changed.
+    #[prost(message, optional, tag = "10")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub error: ::core::option::Option<RpcError>,
+}
+/// What became of a cancelled message.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unscheduled {
+    /// Which.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub mid: ::prost::alloc::string::String,
+    /// It will not be sent. Otherwise there is none: it was sent, or cancelled before.
+    #[prost(bool, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cancelled: bool,
+}
 /// How many got and how many read one message.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -2454,4 +3147,20 @@ pub struct Me {
     #[prost(uint64, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub unread: u64,
+    /// A line about the caller.
+    #[prost(string, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub status: ::prost::alloc::string::String,
+    /// Where the photo is.
+    #[prost(string, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::prost::alloc::string::String,
+    /// A language tag; nobody else sees it.
+    #[prost(string, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub locale: ::prost::alloc::string::String,
+    /// Words by which the caller wants to be found.
+    #[prost(string, repeated, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

@@ -7,7 +7,7 @@ use broker::codec::packet::Version;
 use broker::codec::topic::TopicFilter;
 use broker::operator::{ConnectedClient, ListedRetained, ListedSession, Operator, SessionId};
 use chat_plugin::accounts::{AccountError, Accounts};
-use proto::ids::{Handle, UserId};
+use proto::ids::{DeviceId, Handle, UserId};
 use proto::quote::quoted;
 
 use super::Request;
@@ -25,6 +25,23 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// Ends the connection and the session of a device, before it is forgotten.
+    pub(super) async fn end_device(
+        &self,
+        accounts: &Accounts,
+        handle: &Handle,
+        id: DeviceId,
+    ) -> Result<(), String> {
+        let user = accounts.user_of(handle).await.map_err(told)?;
+        let devices = accounts.list_devices(handle).await.map_err(told)?;
+        if let Some(device) = devices.iter().find(|device| device.id == id) {
+            let key = user.id.to_string();
+            let ended = self.operator.drop_session(&key, &device.client_id);
+            ended.await.map_err(told)?;
+        }
+        Ok(())
+    }
+
     /// Says why not, if it cannot be done.
     pub(super) async fn carry_out(
         &self,

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use chat_plugin::domain::device::Device;
 use chat_plugin::domain::user::{Token, User};
-use proto::ids::UserId;
+use proto::ids::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::table::{Table, harmless};
@@ -23,6 +24,7 @@ pub(crate) enum Reply {
         text: String,
     },
     Tokens(Vec<ListedToken>),
+    Devices(Vec<ListedDevice>),
     Clients {
         clients: Vec<ClientLine>,
         next: Option<(String, String)>,
@@ -74,6 +76,15 @@ pub(crate) struct ListedToken {
     id: String,
     created_ms: u64,
     label: String,
+}
+
+/// A line of `device list`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ListedDevice {
+    id: DeviceId,
+    first_seen_ms: u64,
+    last_seen_ms: u64,
+    client_id: String,
 }
 
 /// A line of `client list`.
@@ -146,6 +157,16 @@ impl Reply {
             users: listed.collect(),
             next,
         }
+    }
+
+    pub(super) fn devices(devices: Vec<Device>) -> Self {
+        let listed = devices.into_iter().map(|device| ListedDevice {
+            id: device.id,
+            first_seen_ms: device.first_seen_ms,
+            last_seen_ms: device.last_seen_ms,
+            client_id: device.client_id,
+        });
+        Self::Devices(listed.collect())
     }
 
     pub(super) fn tokens(tokens: Vec<Token>) -> Self {
@@ -276,6 +297,11 @@ impl fmt::Display for Reply {
                     "tokens only"
                 };
                 writeln!(f, "{}\t{}\t{}\t{}", user.handle, user.uid, login, user.name)
+            }),
+            Self::Devices(devices) => devices.iter().try_for_each(|device| {
+                let [first, last] = [device.first_seen_ms, device.last_seen_ms].map(Utc);
+                let client_id = harmless(&device.client_id);
+                writeln!(f, "{}\t{first}\t{last}\t{client_id}", device.id)
             }),
             Self::Tokens(tokens) => tokens.iter().try_for_each(|token| {
                 let created = Utc(token.created_ms);

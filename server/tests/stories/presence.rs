@@ -344,7 +344,12 @@ fn privacy_has_circles_and_exceptions_for_state_and_last_seen() {
     let privacy = bob.call("me.privacy", &json!({})).unwrap();
     assert_eq!(
         privacy,
-        json!({"presence": defaults, "last_seen": defaults})
+        json!({
+            "presence": defaults,
+            "last_seen": defaults,
+            "profile": {"who": "everybody", "except": []},
+            "search": true,
+        })
     );
     let everybody = json!({"presence": {"who": "everybody"}});
     let privacy = bob.call("me.privacy", &everybody).unwrap();

@@ -533,6 +533,7 @@ fn every_call_is_answered_in_the_form_in_which_it_was_asked() {
         }
         let name = MeSet {
             name: Some("Alice A.".into()),
+            ..MeSet::default()
         };
         let set = ask(&mut alice, "me.set", Params::MeSet(name));
         let Outcome::Me(me) = ask(&mut alice, "me.get", Params::MeGet(MeGet {})) else {

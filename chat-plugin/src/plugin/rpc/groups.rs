@@ -30,6 +30,7 @@ impl ChatPlugin {
             public,
             approval,
             slow_s,
+            desk,
             members,
             roles,
         } = asked;
@@ -88,6 +89,7 @@ impl ChatPlugin {
                     public,
                     approval,
                     slow_s,
+                    desk,
                     ..Settings::default()
                 };
                 let place = self
@@ -170,6 +172,7 @@ impl ChatPlugin {
             approval: asked.approval,
             slow_s: asked.slow_s,
             closed: asked.closed,
+            desk: asked.desk,
             retention_days: asked.retention_days,
             retention_messages: asked.retention_messages,
         };

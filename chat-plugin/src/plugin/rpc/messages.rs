@@ -31,6 +31,7 @@ pub(super) struct Send {
     reply_to: Option<Seq>,
     thread: Option<Seq>,
     ttl_s: Option<u32>,
+    at: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -162,8 +163,13 @@ impl ChatPlugin {
             reply_to: agreed(asked.reply_to, written.reply_to)?,
             thread: agreed(asked.thread, written.thread)?,
             ttl_s: asked.ttl_s.or(written.ttl_s),
+            at_ms: asked.at.or(written.at_ms),
             exchange: None,
         };
+        if let Some(at_ms) = message.at_ms.filter(|at| *at > crate::clock::now_ms()) {
+            let arranged = self.service.schedule(peer.actor, asked.cid, message, at_ms);
+            return arranged.await.map(Changed::from);
+        }
         let judged = self
             .service
             .judge(peer.actor, asked.cid.clone(), message.clone())
@@ -173,6 +179,15 @@ impl ChatPlugin {
             Err(refusal @ (Refusal::Forbidden(_) | Refusal::NotFound(_))) => {
                 let before = self.service.stored_before(peer.actor, &asked.cid, &message);
                 return before.await?.map(Changed::from).ok_or(refusal);
+            }
+            Err(Refusal::Held(cid)) => {
+                return Ok(Changed {
+                    cid,
+                    seq: None,
+                    dup: false,
+                    at: None,
+                    held: true,
+                });
             }
             Err(refusal) => return Err(refusal),
         };
@@ -189,7 +204,10 @@ impl ChatPlugin {
         request: Request,
         asked: Edit,
     ) -> Result<Changed, Refusal> {
-        let Written { content, .. } = self.body(asked.t.as_deref(), asked.m.as_deref())?;
+        let Written { content, at_ms, .. } = self.body(asked.t.as_deref(), asked.m.as_deref())?;
+        if at_ms.is_some() {
+            return Err(Refusal::format("an edit does not wait for a time"));
+        }
         let acting = self.acting_in(peer, request, &asked.cid, asked.seq).await?;
         let place = self.service.edit(&acting, content).await?;
         Ok(Changed::from(place))
@@ -318,7 +336,7 @@ impl ChatPlugin {
     }
 
     /// A body as `t` or `m`.
-    fn body(&self, t: Option<&str>, m: Option<&RawValue>) -> Result<Written, Refusal> {
+    pub(super) fn body(&self, t: Option<&str>, m: Option<&RawValue>) -> Result<Written, Refusal> {
         let (content_type, bytes) = match (t, m) {
             (Some(text), None) => (payload::TEXT, text.as_bytes()),
             (None, Some(json)) => (payload::JSON, json.get().as_bytes()),
@@ -360,6 +378,8 @@ fn acted(acting: &Acting, place: Option<Placed>) -> Changed {
             cid: acting.conversation,
             seq: None,
             dup: false,
+            at: None,
+            held: false,
         },
         Changed::from,
     )

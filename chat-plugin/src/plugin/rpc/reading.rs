@@ -115,6 +115,7 @@ impl ChatPlugin {
                 history: HistoryPolicy::All,
                 ..Settings::default()
             },
+            queued: 0,
             requests: 0,
             role: Role::Member,
             rights: Rights::of_role(cid.kind(), Role::Member),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use proto::ids::{ConversationId, Handle, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, Seq, UserId};
 use proto::quote::quoted;
 use proto::topics::{Target, TopicError};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use crate::domain::account::Preferences;
 use crate::domain::conversation::{HistoryPolicy, Settings};
 use crate::domain::member::Role;
-use crate::domain::profile::Circle;
+use crate::domain::profile::{Circle, Profile};
 use crate::domain::rights::Rights;
-use crate::names::Profile;
+use crate::names;
 use crate::service::Placed;
 use crate::service::history::Overview;
 
@@ -66,6 +66,8 @@ pub(super) struct Create {
     pub(super) approval: bool,
     #[serde(default)]
     pub(super) slow_s: u32,
+    #[serde(default)]
+    pub(super) desk: bool,
     #[serde(default)]
     pub(super) members: Vec<UserAsked>,
     #[serde(default)]
@@ -134,6 +136,7 @@ pub(super) struct ChangeSettings {
     pub(super) approval: Option<bool>,
     pub(super) slow_s: Option<u32>,
     pub(super) closed: Option<bool>,
+    pub(super) desk: Option<bool>,
     pub(super) retention_days: Option<u32>,
     pub(super) retention_messages: Option<u32>,
 }
@@ -157,7 +160,12 @@ pub(super) struct AskStatus {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetMe {
-    pub(super) name: String,
+    pub(super) name: Option<String>,
+    pub(super) status: Option<String>,
+    pub(super) photo: Option<String>,
+    pub(super) locale: Option<String>,
+    /// Words with spaces between them.
+    pub(super) tags: Option<String>,
 }
 
 /// Who may see something, as a request says it.
@@ -174,6 +182,8 @@ pub(super) struct AudienceAsked {
 pub(super) struct SetPrivacy {
     pub(super) presence: Option<AudienceAsked>,
     pub(super) last_seen: Option<AudienceAsked>,
+    pub(super) profile: Option<AudienceAsked>,
+    pub(super) search: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -236,6 +246,12 @@ pub(super) struct Changed {
     pub(super) seq: Option<Seq>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) dup: bool,
+    /// When it will be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<u64>,
+    /// It waits for a moderator.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) held: bool,
 }
 
 impl Changed {
@@ -245,6 +261,8 @@ impl Changed {
             cid,
             seq: None,
             dup: false,
+            at: None,
+            held: false,
         }
     }
 }
@@ -255,6 +273,8 @@ impl From<Placed> for Changed {
             cid: place.conversation,
             seq: Some(place.seq),
             dup: place.duplicate,
+            at: None,
+            held: false,
         }
     }
 }
@@ -268,7 +288,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    pub(super) fn new(uid: UserId, profile: Option<Profile>) -> Self {
+    pub(super) fn new(uid: UserId, profile: Option<names::Profile>) -> Self {
         let (handle, name) = profile
             .map(|profile| (profile.handle, profile.name))
             .unzip();
@@ -287,6 +307,9 @@ pub(super) struct Conversation {
     pub(super) kind: proto::ids::ConversationKind,
     #[serde(flatten)]
     pub(super) settings: Settings,
+    /// Support cases that wait.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) queued: usize,
     /// How many ask to join.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) requests: usize,
@@ -325,12 +348,14 @@ impl From<Overview> for Conversation {
             mentions,
             peer,
             requests,
+            queued,
         } = overview;
         let kind = conversation.id.kind();
         Self {
             cid: conversation.id,
             kind,
             settings: conversation.settings,
+            queued,
             requests,
             role: member.role,
             rights: member.rights(kind),
@@ -404,8 +429,94 @@ pub(super) struct Me {
     pub(super) uid: UserId,
     pub(super) handle: Handle,
     pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) profile: Shown,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) locale: String,
     pub(super) unread: u64,
 }
+
+/// What of a profile others may see.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) status: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) photo: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tags: Vec<String>,
+}
+
+impl From<Profile> for Shown {
+    fn from(profile: Profile) -> Self {
+        Self {
+            status: profile.status,
+            photo: profile.photo,
+            tags: profile.tags,
+        }
+    }
+}
+
+/// A user as the caller may see him.
+#[derive(Serialize)]
+pub(super) struct PersonShown {
+    #[serde(flatten)]
+    pub(super) person: Person,
+    #[serde(flatten)]
+    pub(super) profile: Shown,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) deleted: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetHandle {
+    pub(super) handle: Handle,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revoke {
+    pub(super) device: DeviceId,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteMe {
+    pub(super) password: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Search {
+    pub(super) q: String,
+    pub(super) limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Users {
+    pub(super) users: Vec<Named>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Devices {
+    pub(super) devices: Vec<ListedDevice>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ListedDevice {
+    pub(super) id: DeviceId,
+    pub(super) client_id: String,
+    pub(super) first_seen: u64,
+    pub(super) last_seen: u64,
+    pub(super) connected: bool,
+    /// The one that asks.
+    pub(super) current: bool,
+}
+
+/// It is done.
+#[derive(Serialize)]
+pub(super) struct Done {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

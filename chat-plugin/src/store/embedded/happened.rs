@@ -8,6 +8,7 @@ use proto::ids::{ConversationId, MessageId, Seq, UserId};
 
 use super::{keys, reads, values};
 use crate::domain::entry::Entry;
+use crate::domain::held::Held;
 use crate::domain::member::Stretch;
 use crate::domain::overlay::{Overlay, Pin, Reactions, Report};
 use crate::store::{PageRange, StoreError, tables};
@@ -268,6 +269,27 @@ pub(super) fn pins(
     let mut found = Vec::new();
     reads::visit(engine, tables::PIN, range, usize::MAX, |key, row| {
         found.push(values::read_pin(tail_seq(key)?, row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Messages that are held, in the order of senders and message ids; `after` is the key of the last one that is known.
+pub(super) fn held(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<Held>, StoreError> {
+    let low = keys::cid(conversation);
+    let high = keys::held(conversation, UserId::from_bytes([0xFF; 16]), "\u{10FFFF}");
+    let range = KeyRange {
+        from: Bound::Excluded(after.unwrap_or(&low)),
+        to: Bound::Included(&high),
+    };
+    let mut found = Vec::new();
+    reads::visit(engine, tables::HELD, range, limit, |_, row| {
+        found.push(values::read_held(conversation, row)?);
         Ok(())
     })?;
     Ok(found)

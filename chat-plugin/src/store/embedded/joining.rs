@@ -8,6 +8,7 @@ use proto::ids::{ConversationId, InvitationId, UserId};
 use super::values::joining::{self as values, InvitationRow};
 use super::{keys, reads};
 use crate::domain::joining::{Ban, Invitation, JoinRequest};
+use crate::domain::support::CaseState;
 use crate::store::{StoreError, tables};
 
 /// The invitation to which a code with this hash belongs.
@@ -78,6 +79,34 @@ pub(super) fn bans(
     };
     reads::visit(engine, tables::BAN, range, limit, |key, row| {
         found.push(values::read_ban(reads::tail_user(key)?, row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Support cases of a desk that stand there, in the order of time, at most `limit` behind this one.
+pub(super) fn cases(
+    engine: &impl KvEngine,
+    (desk, state): (ConversationId, CaseState),
+    after: Option<(u64, ConversationId)>,
+    limit: usize,
+) -> Result<Vec<(u64, ConversationId)>, StoreError> {
+    let prefix: [u8; 18] = keys::join(&[&keys::cid(desk), &[state.to_byte()]]);
+    let first = match after {
+        Some((since_ms, id)) => keys::case(desk, state, since_ms, id),
+        None => keys::join(&[&prefix, &[0; 23]]),
+    };
+    let last: [u8; 41] = keys::join(&[&prefix, &[0xFF; 23]]);
+    let range = KeyRange {
+        from: Bound::Excluded(&first),
+        to: Bound::Included(&last),
+    };
+    let mut found = Vec::new();
+    reads::visit(engine, tables::CASE, range, limit, |key, _| {
+        let since = key.get(18..24).and_then(|since| since.try_into().ok());
+        let since: [u8; 6] = since.ok_or_else(|| reads::bad_key(tables::CASE))?;
+        let since_ms = u64::from_be_bytes(keys::join(&[&[0, 0], &since]));
+        found.push((since_ms, reads::tail_cid(key)?));
         Ok(())
     })?;
     Ok(found)

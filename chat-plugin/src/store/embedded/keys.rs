@@ -5,6 +5,7 @@ use proto::ids::{
 };
 
 use crate::domain::account::Subject;
+use crate::domain::support::CaseState;
 
 /// Bytes of a conversation id in keys and values: kind and 16 bytes.
 pub(super) const CID_BYTES: usize = 17;
@@ -29,6 +30,21 @@ pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
 /// `cid[17] uid[16]`: tables member, marks, clean, join request and ban.
 pub(super) fn member(conversation: ConversationId, user: UserId) -> [u8; 33] {
     join(&[&cid(conversation), user.as_bytes()])
+}
+
+/// `desk[17] state[1] since[6] cid[17]`: table case.
+pub(super) fn case(
+    desk: ConversationId,
+    state: CaseState,
+    since_ms: u64,
+    conversation: ConversationId,
+) -> [u8; 41] {
+    join(&[
+        &cid(desk),
+        &[state.to_byte()],
+        &short_time(since_ms),
+        &cid(conversation),
+    ])
 }
 
 /// `cid[17] id[16]`: table invitation.
@@ -63,6 +79,11 @@ pub(super) fn read_subject(bytes: &[u8]) -> Option<Subject> {
         (0, user) => Some(Subject::Person(UserId::from_bytes(user.try_into().ok()?))),
         _ => read_cid(bytes).map(Subject::Conversation),
     }
+}
+
+/// `word… 0 subject[17]`: table search. A word has no zero.
+pub(super) fn search(word: &str, about: Subject) -> Vec<u8> {
+    [word.as_bytes(), &[0], &subject(about)].concat()
 }
 
 /// `uid[16] subject[17]`: table changed.
@@ -129,6 +150,26 @@ pub(super) fn report(ts_ms: u64, by: UserId, mid: &MessageId) -> Vec<u8> {
         &short_time(ts_ms),
         by.as_bytes().as_slice(),
         mid.as_str().as_bytes(),
+    ]
+    .concat()
+}
+
+/// `uid[16] mid…`: table scheduled.
+pub(super) fn scheduled(user: UserId, mid: &MessageId) -> Vec<u8> {
+    [user.as_bytes(), mid.as_str().as_bytes()].concat()
+}
+
+/// `at[6] uid[16] mid…`: table due.
+pub(super) fn due(at_ms: u64, user: UserId, mid: &MessageId) -> Vec<u8> {
+    [&short_time(at_ms)[..], &scheduled(user, mid)].concat()
+}
+
+/// `cid[17] uid[16] mid…`: table held.
+pub(super) fn held(conversation: ConversationId, from: UserId, mid: &str) -> Vec<u8> {
+    [
+        &cid(conversation),
+        from.as_bytes().as_slice(),
+        mid.as_bytes(),
     ]
     .concat()
 }

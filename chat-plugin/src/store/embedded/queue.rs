@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use proto::ids::{ConversationId, DeviceId, InvitationId, MessageId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
 use crate::domain::contact::ContactChange;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Change, Draft, Outcome};
+use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Invitation, Requested};
 use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::user::{Token, User};
 use crate::store::{AskToJoin, Durability, Place, StoreError};
 
@@ -41,6 +43,7 @@ pub(super) enum Job {
     ReplaceProfile(UserId, Box<(Profile, Profile)>, Reply<bool>),
     PutPresence(Vec<PresenceChange>, Reply<()>),
     ChangeContact((UserId, UserId), ContactChange, u64, Reply<bool>),
+    ChangeHandle(UserId, Box<(Handle, Handle)>, u64, Reply<bool>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
     PutInvitation(Box<Invitation>, [u8; 16], Reply<bool>),
@@ -48,10 +51,14 @@ pub(super) enum Job {
     AskToJoin(Box<AskToJoin>, Reply<Requested>),
     DropJoinRequest(ConversationId, UserId, Vec<UserId>, Reply<bool>),
     Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
+    Schedule(Box<Scheduled>, usize, Reply<Scheduling>),
+    Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
+    Hold(Box<Held>, Reply<Holding>),
+    EndHold(ConversationId, UserId, MessageId, Reply<bool>),
     Flush(Reply<()>),
     Maintain(u64, u64, Reply<()>),
     Close(Reply<()>),
@@ -69,13 +76,18 @@ impl Job {
             Self::AskToJoin(_, reply) => reply.send(Err(error)).is_err(),
             Self::Expire(_, reply) | Self::Forget(_, reply) => reply.send(Err(error)).is_err(),
             Self::Purge(_, _, reply) => reply.send(Err(error)).is_err(),
+            Self::Schedule(_, _, reply) => reply.send(Err(error)).is_err(),
+            Self::Hold(_, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
+            | Self::Reschedule(_, reply)
+            | Self::EndHold(_, _, _, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
             | Self::DropJoinRequest(_, _, _, reply)
             | Self::ChangeContact(_, _, _, reply)
+            | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)
@@ -104,6 +116,10 @@ impl Job {
                 items: conversations.len().max(1),
                 bytes: conversations.len().max(1) * ROW_BYTES,
             },
+            Self::Hold(held, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + held.entry.body.len(),
+            },
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
@@ -111,6 +127,14 @@ impl Job {
             Self::PutPresence(changes, _) => Size {
                 items: changes.len(),
                 bytes: changes.len() * ROW_BYTES,
+            },
+            Self::Schedule(scheduled, _, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + scheduled.body.len(),
+            },
+            Self::Reschedule(change, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + change.1.as_ref().map_or(0, |after| after.body.len()),
             },
             _ => Size {
                 items: 1,

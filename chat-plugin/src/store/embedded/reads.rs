@@ -8,7 +8,7 @@ use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 
 use super::overlay::Overlay;
 use super::{happened, keys, values};
-use crate::domain::account::Changes;
+use crate::domain::account::{Changes, Subject};
 use crate::domain::contact::{Contact, ContactList};
 use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
@@ -361,6 +361,40 @@ pub(super) fn contacts(
                 failed = Err(error);
                 return ControlFlow::Break(());
             }
+        }
+        ControlFlow::Continue(())
+    })?;
+    failed.map(|()| found)
+}
+
+/// Users, or conversations, that are found by words with this beginning, at most `limit`. Looks at a bounded number of rows.
+pub(super) fn search(
+    engine: &impl KvEngine,
+    prefix: &str,
+    people: bool,
+    limit: usize,
+) -> Result<Vec<Subject>, StoreError> {
+    const LOOKED_AT_MAX: usize = 4_096;
+    let range = KeyRange {
+        from: Bound::Included(prefix.as_bytes()),
+        to: Bound::Unbounded,
+    };
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    let mut failed = Ok(());
+    engine.scan(tables::SEARCH, range, Order::Ascending, &mut |key, _| {
+        looked_at += 1;
+        if !key.starts_with(prefix.as_bytes()) || found.len() == limit || looked_at > LOOKED_AT_MAX
+        {
+            return ControlFlow::Break(());
+        }
+        let about = key.last_chunk::<{ keys::CID_BYTES }>();
+        let Some(about) = about.and_then(|about| keys::read_subject(about)) else {
+            failed = Err(bad_key(tables::SEARCH));
+            return ControlFlow::Break(());
+        };
+        let is_person = matches!(about, Subject::Person(_));
+        if is_person == people && !found.contains(&about) {
+            found.push(about);
         }
         ControlFlow::Continue(())
     })?;

@@ -13,6 +13,8 @@ use crate::store::{StoreError, tables};
 const SLICE_ROWS: usize = 1_000;
 /// Receipts are kept so long.
 const RECEIPT_KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Moderators have so long to decide; then a message that was held is as good as rejected.
+const HELD_KEEP_MS: u64 = 14 * 24 * 3600 * 1000;
 
 /// The hourly work, in pieces that do not hold up commits.
 pub(super) struct Maintenance {
@@ -25,6 +27,11 @@ enum Step {
     Weeks { keep: u16, after: Option<Vec<u8>> },
     /// Drop receipt rows from before this time; from this key on.
     Receipts {
+        keep_ms: u64,
+        after: Option<Vec<u8>>,
+    },
+    /// Drop messages that were held before this time; from this key on.
+    Held {
         keep_ms: u64,
         after: Option<Vec<u8>>,
     },
@@ -45,6 +52,10 @@ impl Maintenance {
                 },
                 Step::Receipts {
                     keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
+                    after: None,
+                },
+                Step::Held {
+                    keep_ms: now_ms.saturating_sub(HELD_KEEP_MS),
                     after: None,
                 },
                 Step::Exchanges {
@@ -100,6 +111,16 @@ impl Maintenance {
                 let (removed, last) =
                     drop_old(engine, tables::RECEIPT_DUE, after.as_deref(), is_old)?;
                 let next = last.map(|key| Step::Receipts {
+                    keep_ms,
+                    after: Some(key),
+                });
+                (removed, next)
+            }
+            Step::Held { keep_ms, after } => {
+                let is_old =
+                    |value: &[u8]| values::read_held_time(value).is_ok_and(|ts_ms| ts_ms < keep_ms);
+                let (removed, last) = drop_old(engine, tables::HELD, after.as_deref(), is_old)?;
+                let next = last.map(|key| Step::Held {
                     keep_ms,
                     after: Some(key),
                 });

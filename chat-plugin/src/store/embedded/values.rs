@@ -3,6 +3,7 @@
 pub(super) mod joining;
 
 use bytes::Bytes;
+use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 use proto::payload::{PresenceChoice, PresenceState};
 
@@ -12,11 +13,13 @@ use crate::domain::contact::{Contact, ContactCounts};
 use crate::domain::conversation::Settings;
 use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind, Mentioned};
+use crate::domain::held::Held;
 use crate::domain::member::{Interval, Marks, Member, Role};
 use crate::domain::overlay::{GoneReason, HiddenBy, Overlay, Pin, Report};
 use crate::domain::presence::Standing;
 use crate::domain::profile::Profile;
 use crate::domain::rights::{Mask, Rights};
+use crate::domain::scheduled::Scheduled;
 use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::StoreError;
 
@@ -188,6 +191,37 @@ pub(super) fn write_emoji(emoji: &[Box<str>]) -> Vec<u8> {
     out
 }
 
+pub(super) fn write_scheduled(scheduled: &Scheduled) -> Vec<u8> {
+    let flags = [
+        scheduled.opaque,
+        scheduled.refused.is_some(),
+        scheduled.reply_to.is_some(),
+        scheduled.thread.is_some(),
+        scheduled.ttl_s.is_some(),
+    ];
+    let flags = flags
+        .into_iter()
+        .rev()
+        .fold(0, |all, flag| all << 1 | u8::from(flag));
+    let mut out = Vec::with_capacity(128 + scheduled.body.len());
+    out.extend_from_slice(&[FORMAT, flags, scheduled.format.to_byte()]);
+    time(&mut out, scheduled.at_ms);
+    out.extend_from_slice(scheduled.device.as_bytes());
+    out.extend_from_slice(&scheduled.digest);
+    out.extend_from_slice(&keys::cid(scheduled.conversation));
+    text(&mut out, &scheduled.target.to_string());
+    if let Some((name, said)) = &scheduled.refused {
+        text(&mut out, name.name());
+        text(&mut out, said);
+    }
+    for place in [scheduled.reply_to, scheduled.thread].into_iter().flatten() {
+        long(&mut out, place.get());
+    }
+    out.extend(scheduled.ttl_s.iter().flat_map(|ttl_s| ttl_s.to_be_bytes()));
+    out.extend_from_slice(&scheduled.body);
+    out
+}
+
 /// Who wrote a message: table mention.
 pub(super) fn write_user_id(user: UserId) -> [u8; 17] {
     keys::join(&[&[FORMAT], user.as_bytes()])
@@ -213,6 +247,15 @@ pub(super) fn write_report(report: &Report) -> Vec<u8> {
     out.extend_from_slice(&keys::cid(report.conversation));
     long(&mut out, report.seq.get());
     text(&mut out, &report.text);
+    out
+}
+
+pub(super) fn write_held(held: &Held) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    time(&mut out, held.entry.ts_ms);
+    out.extend_from_slice(&held.digest);
+    text(&mut out, &held.reason);
+    write_entry(&mut out, &held.entry);
     out
 }
 
@@ -338,6 +381,8 @@ pub(super) fn write_device(device: &Device) -> Vec<u8> {
     time(&mut out, device.last_seen_ms);
     long(&mut out, device.account);
     text(&mut out, &device.client_id);
+    time(&mut out, device.first_seen_ms);
+    text(&mut out, device.token.as_deref().unwrap_or_default());
     let count = u16::try_from(device.subscriptions.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&count.to_be_bytes());
     for subscription in device.subscriptions.iter().take(usize::from(count)) {
@@ -539,6 +584,15 @@ impl<'a> Reader<'a> {
         keys::read_cid(bytes).ok_or_else(|| self.bad("no conversation id"))
     }
 
+    fn refusal(&mut self) -> Read<(ErrorName, String)> {
+        let name = self.text()?;
+        let name = ErrorName::ALL
+            .into_iter()
+            .find(|known| known.name() == name);
+        let name = name.ok_or_else(|| self.bad("unknown refusal"))?;
+        Ok((name, self.text()?.to_owned()))
+    }
+
     fn mentions(&mut self) -> Read<Mentioned> {
         let users = (0..self.byte()?).map(|_| self.user());
         let mut users = users.collect::<Read<Vec<_>>>()?;
@@ -616,6 +670,40 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
         mentions: mentions.unwrap_or_default(),
         gone,
         overlay: None,
+    })
+}
+
+pub(super) fn read_scheduled(user: UserId, mid: MessageId, value: &[u8]) -> Read<Scheduled> {
+    let mut reader = Reader::new("scheduled", value)?;
+    let flags = reader.byte()?;
+    let has = |bit: u8| flags & 1 << bit != 0;
+    let format = reader.byte()?;
+    let format = BodyFormat::from_byte(format).ok_or_else(|| reader.bad("unknown body format"))?;
+    let at_ms = reader.time()?;
+    let device = DeviceId::from_bytes(reader.array()?);
+    let digest = reader.array()?;
+    let conversation = reader.cid()?;
+    let target = reader.text()?.parse();
+    let target = target.map_err(|_| reader.bad("no target"))?;
+    let refused = has(1).then(|| reader.refusal()).transpose()?;
+    let reply_to = has(2).then(|| reader.seq()).transpose()?;
+    let thread = has(3).then(|| reader.seq()).transpose()?;
+    let ttl_s = has(4).then(|| reader.word()).transpose()?;
+    Ok(Scheduled {
+        user,
+        device,
+        mid,
+        at_ms,
+        target,
+        conversation,
+        digest,
+        format,
+        opaque: has(0),
+        body: Bytes::copy_from_slice(reader.rest),
+        reply_to,
+        thread,
+        ttl_s,
+        refused,
     })
 }
 
@@ -876,6 +964,9 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
     let last_seen_ms = reader.time()?;
     let account = reader.long()?;
     let client_id = reader.text()?.to_owned();
+    let first_seen_ms = reader.time()?;
+    let token = Some(reader.text()?).filter(|id| !id.is_empty());
+    let token = token.map(str::to_owned);
     let count = reader.short()?;
     let mut subscriptions = Vec::new();
     for _ in 0..count {
@@ -904,6 +995,8 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
         connected: flags & 2 != 0,
         receipts_ms,
         account,
+        first_seen_ms,
+        token,
         last_seen_ms,
     })
 }
@@ -925,6 +1018,21 @@ pub(super) fn read_inflight(value: &[u8]) -> Read<Vec<Inflight>> {
         });
     }
     Ok(inflight)
+}
+
+pub(super) fn read_held(conversation: ConversationId, value: &[u8]) -> Read<Held> {
+    let mut reader = Reader::new("held", value)?;
+    let (_, digest) = (reader.time()?, reader.array()?);
+    Ok(Held {
+        digest,
+        reason: reader.text()?.to_owned(),
+        entry: read_entry(conversation, Seq::ZERO, reader.rest)?,
+    })
+}
+
+/// When a message was held.
+pub(super) fn read_held_time(value: &[u8]) -> Read<u64> {
+    Reader::new("held", value)?.time()
 }
 
 pub(super) fn read_exchanged(value: &[u8]) -> Read<Exchanged> {
@@ -1057,6 +1165,8 @@ mod tests {
             connected: true,
             receipts_ms: 4,
             account: 6,
+            first_seen_ms: 9,
+            token: Some("t1".to_owned()),
             last_seen_ms: 5,
         }
     }
@@ -1228,6 +1338,8 @@ mod tests {
             let _ = read_emoji(&value);
             let _ = read_pin(Seq::new(1), &value);
             let _ = read_count(&value);
+            let _ = read_held(group(), &value);
+            let _ = read_held_time(&value);
         }
     }
 }

@@ -8,8 +8,11 @@ mod acts;
 mod append;
 mod contacts;
 mod control;
+mod held;
 mod joining;
 mod purge;
+mod scheduled;
+mod search;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -34,9 +37,11 @@ use super::values::{self, First};
 use super::{Opened, Shared};
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
+use crate::domain::held::Holding;
 use crate::domain::joining::Requested;
 use crate::domain::member::Member;
 use crate::domain::purge::Purged;
+use crate::domain::scheduled::Scheduling;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
 
 /// Relaxed moves are written with the first commit after this.
@@ -125,10 +130,12 @@ enum Done {
     Flag(Reply<bool>, bool),
     Count(Reply<usize>, usize),
     Number(Reply<u64>, u64),
+    Scheduling(Reply<Scheduling>, Scheduling),
     Inflight(Reply<Vec<Inflight>>, Vec<Inflight>),
     Place(Reply<Option<Place>>, Option<Place>),
     Requested(Reply<Requested>, Requested),
     Purged(Reply<Purged>, Purged),
+    Holding(Reply<Holding>, Holding),
 }
 
 impl Done {
@@ -138,10 +145,12 @@ impl Done {
             Self::Append(reply, outcomes) => reply.send(result.map(|()| outcomes)).is_err(),
             Self::Unit(reply) => reply.send(result).is_err(),
             Self::Number(reply, number) => reply.send(result.map(|()| number)).is_err(),
+            Self::Scheduling(reply, done) => reply.send(result.map(|()| done)).is_err(),
             Self::Flag(reply, flag) => reply.send(result.map(|()| flag)).is_err(),
             Self::Count(reply, count) => reply.send(result.map(|()| count)).is_err(),
             Self::Requested(reply, requested) => reply.send(result.map(|()| requested)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
+            Self::Holding(reply, holding) => reply.send(result.map(|()| holding)).is_err(),
             Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
@@ -272,8 +281,8 @@ impl<K: KvEngine> Writer<K> {
                 });
             }
             Job::PutDevice(device, inflight, durability, reply) => {
-                self.put_device(&device, inflight.as_deref());
-                self.answer(Ok(()), reply, durability, |reply, ()| Done::Unit(reply));
+                let result = self.put_device(&device, inflight.as_deref());
+                self.answer(result, reply, durability, |reply, ()| Done::Unit(reply));
             }
             Job::TakeInflight(device, reply) => {
                 let inflight = self.take_inflight(device);
@@ -335,6 +344,10 @@ impl<K: KvEngine> Writer<K> {
                 let has_changed = self.change_contact(pair, &change, now_ms);
                 self.answer(has_changed, reply, Durability::Durable, Done::Flag);
             }
+            Job::ChangeHandle(user, handles, now_ms, reply) => {
+                let has_changed = self.change_handle(user, &handles, now_ms);
+                self.answer(has_changed, reply, Durability::Durable, Done::Flag);
+            }
             Job::PutToken(token, reply) => {
                 let result = self.put_token(&token);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
@@ -365,6 +378,14 @@ impl<K: KvEngine> Writer<K> {
                 let was_seen = self.hide(place, user, ts_ms);
                 self.answer(was_seen, reply, Durability::Durable, Done::Flag);
             }
+            Job::Schedule(scheduled, max, reply) => {
+                let scheduling = self.schedule(&scheduled, max);
+                self.answer(scheduling, reply, Durability::Durable, Done::Scheduling);
+            }
+            Job::Reschedule(change, reply) => {
+                let was_so = self.reschedule(&change.0, change.1.as_ref());
+                self.answer(was_so, reply, Durability::Durable, Done::Flag);
+            }
             Job::Expire(now_ms, reply) => {
                 let expired = self.expire(now_ms);
                 self.answer(expired, reply, Durability::Relaxed, Done::Count);
@@ -372,6 +393,14 @@ impl<K: KvEngine> Writer<K> {
             Job::Purge(conversation, purge, reply) => {
                 let purged = self.purge(conversation, *purge);
                 self.answer(purged, reply, Durability::Durable, Done::Purged);
+            }
+            Job::Hold(held, reply) => {
+                let holding = self.hold(&held);
+                self.answer(holding, reply, Durability::Durable, Done::Holding);
+            }
+            Job::EndHold(conversation, from, mid, reply) => {
+                let was_held = self.end_hold(conversation, from, &mid);
+                self.answer(was_held, reply, Durability::Durable, Done::Flag);
             }
             Job::Forget(user, reply) => {
                 let reports = self.forget_user(user);

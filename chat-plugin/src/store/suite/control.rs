@@ -1,6 +1,7 @@
 //! Cursors and marks, devices, users, handles, tokens.
 
 use super::world::*;
+use crate::domain::account::Subject;
 use crate::domain::device::Inflight;
 use crate::domain::entry::Draft;
 use crate::domain::member::Marks;
@@ -22,6 +23,8 @@ super::stories![
     a_removed_device_leaves_nothing,
     a_handle_has_one_user,
     a_freed_handle_rests_for_90_days,
+    a_handle_changes_for_who_has_it,
+    users_are_found_by_their_words,
     a_removed_user_has_no_tokens_and_devices,
     a_profile_is_replaced_only_as_it_was_known,
     presence_is_kept_and_merged,
@@ -325,6 +328,102 @@ async fn a_handle_has_one_user(world: World) {
         ..alice
     };
     assert_eq!(store.update_user(moved).await, Err(StoreError::NotFound));
+}
+
+async fn a_handle_changes_for_who_has_it(world: World) {
+    let store = world.open();
+    store.create_user(user(1, "alice")).await.unwrap();
+    store.create_user(user(2, "bob")).await.unwrap();
+    let change = |number: u8, from: &str, to: &str, day: u64| {
+        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        store.change_handle(uid(number), from, to, day * DAY_MS)
+    };
+    assert_eq!(change(1, "alice", "ally", 1).await, Ok(true));
+    assert_eq!(change(1, "alice", "al", 1).await, Ok(false), "it moved");
+    assert_eq!(
+        change(2, "bob", "ally", 1).await,
+        Err(StoreError::HandleTaken)
+    );
+    let resting = change(2, "bob", "alice", 90).await;
+    assert_eq!(resting, Err(StoreError::HandleTaken));
+    assert_eq!(change(1, "ally", "alice", 2).await, Ok(true), "taken back");
+    assert_eq!(change(1, "alice", "ally", 3).await, Ok(true));
+    assert_eq!(
+        change(2, "bob", "alice", 93).await,
+        Ok(true),
+        "it has rested"
+    );
+    let store = world.reopen(store).await;
+    let found = |handle: &str| {
+        let (store, handle) = (store.clone(), handle.parse().unwrap());
+        async move { store.user_by_handle(&handle).await.unwrap() }
+    };
+    assert_eq!(found("ally").await, Some(user(1, "ally")));
+    assert_eq!(found("alice").await, Some(user(2, "alice")));
+    assert_eq!(found("bob").await, None);
+    if world.is_on_disk() {
+        let killed = world.killed().open();
+        let handle = "ally".parse().unwrap();
+        assert!(killed.user_by_handle(&handle).await.unwrap().is_some());
+    }
+}
+
+async fn users_are_found_by_their_words(world: World) {
+    let store = world.open();
+    let named = |number, handle: &str, name: &str| User {
+        name: name.to_owned(),
+        ..user(number, handle)
+    };
+    let anna = named(1, "anna.b", "Anna Berg");
+    store.create_user(anna.clone()).await.unwrap();
+    store.create_user(named(2, "bert", "Bert")).await.unwrap();
+    let find = |prefix: &str| {
+        let (store, prefix) = (store.clone(), prefix.to_owned());
+        async move {
+            let found = store.search(prefix, true, 9).await.unwrap();
+            let number = |about: Subject| match about {
+                Subject::Person(user) => user.as_bytes()[0],
+                Subject::Conversation(id) => panic!("{id}"),
+            };
+            found.into_iter().map(number).collect::<Vec<u8>>()
+        }
+    };
+    assert_eq!(find("ann").await, [1]);
+    assert_eq!(find("be").await, [1, 2], "by the order of words");
+    assert_eq!(find("x").await, [0; 0]);
+    assert!(
+        store
+            .search("be".into(), false, 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let renamed = User {
+        name: "Anna Tal".to_owned(),
+        ..anna.clone()
+    };
+    store.update_user(renamed.clone()).await.unwrap();
+    assert_eq!(find("ber").await, [2]);
+    assert_eq!(find("tal").await, [1]);
+    let (before, mut after) = (Profile::default(), Profile::default());
+    after.tags = vec!["chess".to_owned()];
+    let replaced = store.replace_profile(uid(1), before, after.clone());
+    assert!(replaced.await.unwrap());
+    assert_eq!(find("che").await, [1]);
+    let changed = store.change_handle(uid(1), anna.handle, "zoe".parse().unwrap(), 5);
+    assert!(changed.await.unwrap());
+    assert_eq!((find("zoe").await, find("anna.").await), (vec![1], vec![]));
+    let mut hidden = after.clone();
+    hidden.privacy.search = false;
+    let replaced = store.replace_profile(uid(1), after, hidden);
+    assert!(replaced.await.unwrap());
+    assert_eq!((find("tal").await, find("zoe").await), (vec![], vec![]));
+    let gone = User {
+        removed_ms: Some(9),
+        ..named(2, "bert", "Bert")
+    };
+    store.update_user(gone).await.unwrap();
+    assert_eq!(find("ber").await, [0; 0]);
 }
 
 async fn a_freed_handle_rests_for_90_days(world: World) {

@@ -65,6 +65,7 @@ async fn a_group_begins_with_its_members_and_settings(world: World) {
         approval: true,
         slow_s: 5,
         closed: true,
+        desk: true,
         ..Settings::default()
     };
     let mut first = created(cid(1), &[1, 2]);

@@ -113,6 +113,7 @@ async fn mentions_survive_a_kill(world: World) {
     let store = world.open();
     make_group(&*store, cid(1), &[1, 2]).await;
     let message = place(append(&*store, mentioning(1, "a", false, &[2])).await);
-    let store = world.killed().open();
+    let killed = world.killed();
+    let store = killed.open();
     assert_eq!(found(&*store, 2, 1, 99, 9).await, [message.get()]);
 }

@@ -172,6 +172,7 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        scheduled: None,
         act: None,
         slow_ms: 0,
         exchange: None,
@@ -295,6 +296,8 @@ pub(super) fn device(user: u8, number: u8) -> Device {
         connected: false,
         receipts_ms: 10,
         account: 3,
+        first_seen_ms: 9,
+        token: None,
         last_seen_ms: 12,
     }
 }

@@ -703,7 +703,8 @@ impl Client {
         self.inbox.drain(..).collect()
     }
 
-    fn ping(&mut self) {
+    /// Waits until the server has taken everything before.
+    pub(crate) fn ping(&mut self) {
         self.send(&Packet::PingReq);
         self.wait_for(|packet| matches!(packet, Packet::PingResp));
     }

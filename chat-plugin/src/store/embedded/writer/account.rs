@@ -35,29 +35,23 @@ impl<K: KvEngine> Writer<K> {
             FIRST
         };
         for conversation in conversations {
-            let clean = self.clean(*conversation)?;
-            if clean.contains(&user) {
-                continue;
-            }
             let member = self.member(*conversation, user)?;
             if !member.is_some_and(|member| member.is_present()) {
                 continue; // what happens there is no business of those who left
             }
-            drop(clean); // so that it is changed in place
-            self.make_clean(user, *conversation);
+            self.make_clean(user, *conversation)?;
         }
         Ok(version)
     }
 
-    /// A user has become a member, and his devices are not to be told before there is something that he may see.
-    pub(super) fn is_told_later(
+    /// A user becomes a member and is not to know of it: the next change is the first of which his devices are told.
+    pub(super) fn joined_unknowing(
         &mut self,
         user: UserId,
         conversation: ConversationId,
     ) -> Result<(), StoreError> {
         if self.account_version(user)?.is_some() {
-            self.clean(conversation)?; // it is changed in the cache
-            self.make_clean(user, conversation);
+            self.make_clean(user, conversation)?;
         }
         Ok(())
     }
@@ -156,12 +150,17 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
-    fn make_clean(&mut self, user: UserId, conversation: ConversationId) {
-        let key = keys::member(conversation, user);
-        self.put(tables::CLEAN, &key, values::EMPTY.to_vec());
-        if let Some(mut clean) = self.cleans.get_mut(&conversation) {
-            Arc::make_mut(&mut clean).insert(user);
+    fn make_clean(&mut self, user: UserId, conversation: ConversationId) -> Result<(), StoreError> {
+        let clean = self.clean(conversation)?;
+        if !clean.contains(&user) {
+            drop(clean); // so that it is changed in place
+            let key = keys::member(conversation, user);
+            self.put(tables::CLEAN, &key, values::EMPTY.to_vec());
+            if let Some(mut clean) = self.cleans.get_mut(&conversation) {
+                Arc::make_mut(&mut clean).insert(user);
+            }
         }
+        Ok(())
     }
 
     fn make_dirty(&mut self, user: UserId, conversation: ConversationId) -> Result<(), StoreError> {

@@ -58,6 +58,9 @@ impl<K: KvEngine> Writer<K> {
                 });
             }
         }
+        if !self.is_due(&draft)? {
+            return Ok(Outcome::Rescheduled);
+        }
         self.settle_before(&draft)?;
         let current = self.conversation(draft.conversation)?;
         let mut mid_key = Vec::with_capacity(99);
@@ -102,6 +105,7 @@ impl<K: KvEngine> Writer<K> {
                     self.plan_hidden_by_block(&mut effect, &draft, &place.head, user)?;
                 }
                 self.tell_accounts(draft.conversation, &place, hidden_from)?;
+                self.tell_others(&draft)?;
                 Ok(self.store(draft, place, (effect, hidden_from), mid_key))
             }
             Err(refused) => Ok(Outcome::Refused(refused)),
@@ -112,6 +116,9 @@ impl<K: KvEngine> Writer<K> {
     fn repeated(&mut self, draft: &Draft, first: First) -> Outcome {
         if first.digest != draft.digest {
             return Outcome::Conflict;
+        }
+        if let Some(scheduled) = &draft.scheduled {
+            self.remove_scheduled(scheduled);
         }
         self.put_exchange(draft, first.seq, first.ts_ms);
         Outcome::Duplicate {
@@ -215,12 +222,22 @@ impl<K: KvEngine> Writer<K> {
     ) -> Result<(), StoreError> {
         for (user, (_, moved)) in &place.members {
             if *moved && hidden_from == Some(*user) {
-                self.is_told_later(*user, conversation)?;
+                self.joined_unknowing(*user, conversation)?;
             } else if *moved {
                 self.changed(*user, conversation.into())?;
             }
         }
         self.changed_for_all(conversation, hidden_from)
+    }
+
+    /// Other conversations that look different with this entry.
+    fn tell_others(&mut self, draft: &Draft) -> Result<(), StoreError> {
+        for change in &draft.changes {
+            if let Change::Tell { user, conversation } = change {
+                self.changed_for(*user, *conversation)?;
+            }
+        }
+        Ok(())
     }
 
     /// Applies one change to the planned rows.
@@ -245,7 +262,8 @@ impl<K: KvEngine> Writer<K> {
             Change::Ban { .. }
             | Change::Unban { .. }
             | Change::Invited { .. }
-            | Change::Approved { .. } => return Ok(()),
+            | Change::Approved { .. }
+            | Change::Tell { .. } => return Ok(()),
         };
         let (mut member, mut moved) = match place.members.remove(&user) {
             Some((member, moved)) => (Some(member), moved),
@@ -339,6 +357,9 @@ impl<K: KvEngine> Writer<K> {
         for (user, count) in counts {
             let value = values::write_number(count).to_vec();
             self.put(tables::CONVERSATION_COUNT, user.as_bytes(), value);
+        }
+        if let Some(scheduled) = &draft.scheduled {
+            self.remove_scheduled(scheduled);
         }
         let first = First {
             seq: head.seq,

@@ -1,5 +1,7 @@
 //! Devices, users and tokens; cursors and marks.
 
+use std::collections::BTreeSet;
+
 use broker::store::kv::{KeyRange, KvEngine, Table};
 use proto::ids::{DeviceId, UserId};
 
@@ -7,14 +9,13 @@ use super::super::keys;
 use super::super::overlay::{OverlayKey, Waiting};
 use super::super::values::{self, HandleRow};
 use super::Writer;
+use crate::domain::account::Subject;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
+use crate::domain::search::words_of_user;
 use crate::domain::user::{Token, User};
 use crate::store::{StoreError, tables};
-
-/// A freed handle rests so long.
-const HANDLE_REST_MS: u64 = 90 * 24 * 3600 * 1000;
 
 impl<K: KvEngine> Writer<K> {
     pub(super) fn end_exchange(
@@ -45,8 +46,15 @@ impl<K: KvEngine> Writer<K> {
         Ok(self.keys(tables::EXCHANGE, KeyRange::closed(&first, &last))?)
     }
 
-    pub(super) fn put_device(&mut self, device: &Device, inflight: Option<&[Inflight]>) {
+    pub(super) fn put_device(
+        &mut self,
+        device: &Device,
+        inflight: Option<&[Inflight]>,
+    ) -> Result<(), StoreError> {
         let key = keys::device(device.user, device.id);
+        if self.row(tables::DEVICE, &key)?.is_none() {
+            self.changed(device.user, Subject::Person(device.user))?;
+        }
         self.put(tables::DEVICE, &key, values::write_device(device));
         match inflight {
             None => {}
@@ -56,6 +64,7 @@ impl<K: KvEngine> Writer<K> {
                 self.put(tables::INFLIGHT, device.id.as_bytes(), value);
             }
         }
+        Ok(())
     }
 
     pub(super) fn take_inflight(&mut self, device: DeviceId) -> Result<Vec<Inflight>, StoreError> {
@@ -73,6 +82,12 @@ impl<K: KvEngine> Writer<K> {
         device: DeviceId,
     ) -> Result<(), StoreError> {
         self.barrier()?;
+        if self
+            .row(tables::DEVICE, &keys::device(user, device))?
+            .is_some()
+        {
+            self.changed(user, Subject::Person(user))?;
+        }
         self.remove_device_rows(user, device)
     }
 
@@ -98,20 +113,15 @@ impl<K: KvEngine> Writer<K> {
         if self.row(tables::USER, user.id.as_bytes())?.is_some() {
             return Err(StoreError::HandleTaken);
         }
-        let handle = user.handle.as_str().as_bytes();
-        if let Some(row) = self.row(tables::HANDLE, handle)? {
-            let row = values::read_handle(&row)?;
-            let rests_until = row.freed_ms.saturating_add(HANDLE_REST_MS);
-            if row.freed_ms == 0 || user.created_ms < rests_until {
-                return Err(StoreError::HandleTaken);
-            }
-        }
+        self.check_handle(&user.handle, user.id, user.created_ms)?;
         self.put_handle(user, 0);
         self.put(tables::USER, user.id.as_bytes(), values::write_user(user));
+        let words = words_of_user(user, &Profile::default());
+        self.index(Subject::Person(user.id), &BTreeSet::new(), &words);
         Ok(())
     }
 
-    fn put_handle(&mut self, user: &User, freed_ms: u64) {
+    pub(super) fn put_handle(&mut self, user: &User, freed_ms: u64) {
         let row = HandleRow {
             user: user.id,
             freed_ms,
@@ -128,16 +138,26 @@ impl<K: KvEngine> Writer<K> {
         {
             return Err(StoreError::NotFound);
         }
+        let profile = self.profile(user.id)?;
+        let words = words_of_user(&before, &profile);
+        let is_shown_otherwise = before.name != user.name;
         if let (None, Some(removed_ms)) = (before.removed_ms, user.removed_ms) {
             self.barrier()?;
             self.remove_belongings(user.id)?;
             self.put_handle(user, removed_ms.max(1));
+        } else if is_shown_otherwise {
+            self.changed(user.id, Subject::Person(user.id))?;
         }
+        self.index(
+            Subject::Person(user.id),
+            &words,
+            &words_of_user(user, &profile),
+        );
         self.put(tables::USER, user.id.as_bytes(), values::write_user(user));
         Ok(())
     }
 
-    /// Removes what belongs to a user alone: tokens, devices, account version, contacts, profile and presence.
+    /// Removes what belongs to a user alone: tokens, devices, scheduled messages, account version, contacts, profile and presence.
     fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
         for (key, value) in self.rows_of(tables::USER_TOKEN, user)? {
             let hash = values::read_hash(&value)?;
@@ -145,6 +165,7 @@ impl<K: KvEngine> Writer<K> {
             self.remove(tables::USER_TOKEN, &key);
         }
         self.remove_account(user)?;
+        self.remove_all_scheduled(user)?;
         self.remove_contacts(user)?;
         for (key, _) in self.rows_of(tables::DEVICE, user)? {
             if let Some(device) = key.get(16..).and_then(|id| id.try_into().ok()) {
@@ -161,14 +182,20 @@ impl<K: KvEngine> Writer<K> {
         user: UserId,
         (before, after): &(Profile, Profile),
     ) -> Result<bool, StoreError> {
-        self.check_user(user)?;
-        let row = self.row(tables::PROFILE, user.as_bytes())?;
-        let stored = row.map(|row| values::read_profile(&row)).transpose()?;
-        if stored.unwrap_or_default() != *before {
+        let known = self.live_user(user)?;
+        if self.profile(user)? != *before {
             return Ok(false);
         }
         let value = values::write_profile(after)?;
+        if before != after {
+            self.changed(user, Subject::Person(user))?;
+        }
         self.put(tables::PROFILE, user.as_bytes(), value);
+        self.index(
+            Subject::Person(user),
+            &words_of_user(&known, before),
+            &words_of_user(&known, after),
+        );
         Ok(true)
     }
 
@@ -193,12 +220,7 @@ impl<K: KvEngine> Writer<K> {
     }
 
     pub(super) fn check_user(&self, user: UserId) -> Result<(), StoreError> {
-        let row = self.row(tables::USER, user.as_bytes())?;
-        let found = values::read_user(user, &row.ok_or(StoreError::NotFound)?)?;
-        match found.removed_ms {
-            None => Ok(()),
-            Some(_) => Err(StoreError::NotFound),
-        }
+        self.live_user(user).map(|_| ())
     }
 
     pub(super) fn put_token(&mut self, token: &Token) -> Result<(), StoreError> {

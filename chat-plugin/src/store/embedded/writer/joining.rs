@@ -8,12 +8,17 @@ use super::super::{joining, keys, reads};
 use super::Writer;
 use crate::domain::entry::{Basis, Change, Draft, Outcome};
 use crate::domain::joining::{CODES_MAX, INVITATIONS_MAX, Invitation, JoinRequest, Requested};
+use crate::domain::support::Case;
 use crate::store::{AskToJoin, StoreError, tables};
 
 /// A row that changes: `None` removes it.
 type Row = (Table, Vec<u8>, Option<Vec<u8>>);
 /// Rows that an entry changes beside its own.
 pub(super) type Rows = Vec<Row>;
+
+fn case_key(id: ConversationId, case: &Case) -> Vec<u8> {
+    keys::case(case.desk, case.state, case.since, id).to_vec()
+}
 
 impl<K: KvEngine> Writer<K> {
     /// Makes an invitation, or gives the one with this id another code. `false`: there are as many as there may be.
@@ -171,6 +176,17 @@ impl<K: KvEngine> Writer<K> {
                     if asked.is_none_or(|asked| asked.role != *role) {
                         return Ok(Err(Outcome::Void));
                     }
+                }
+                Change::Settings(settings) => {
+                    let id = draft.conversation;
+                    let known = self.conversation(id)?;
+                    let before = known.and_then(|known| known.settings.case);
+                    rows.extend(before.map(|case| (tables::CASE, case_key(id, &case), None)));
+                    let after = settings.case.map(|case| {
+                        let present = super::super::values::PRESENT.to_vec();
+                        (tables::CASE, case_key(id, &case), Some(present))
+                    });
+                    rows.extend(after);
                 }
                 _ => {}
             }

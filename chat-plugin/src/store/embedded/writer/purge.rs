@@ -47,6 +47,11 @@ impl<K: KvEngine> Writer<K> {
         };
         let seqs = self.seqs(table, KeyRange::closed(&first, &last))?;
         let is_all = seqs.len() < LOOKED_AT_MAX;
+        if let Purge::Traces { of, from } = purge
+            && from == Seq::ZERO
+        {
+            self.end_holds_of(conversation, of)?;
+        }
         let mut purged = Purged::default();
         let mut changed = Vec::new();
         let mut last = None;
@@ -175,11 +180,12 @@ impl<K: KvEngine> Writer<K> {
         failed.map(|()| seqs)
     }
 
-    /// What a user told of himself goes: profile, presence, the words of reports. Says how many reports there were.
+    /// What a user told of himself goes: profile (but for the privacy of who stays), presence, scheduled messages, the words of reports. Says how many reports there were.
     pub(super) fn forget_user(&mut self, user: UserId) -> Result<usize, StoreError> {
         self.commit_so_far()?;
-        self.remove(tables::PROFILE, user.as_bytes());
+        self.forget_profile(user)?;
         self.remove(tables::PRESENCE, user.as_bytes());
+        self.remove_all_scheduled(user)?;
         let mut reports = Vec::new();
         let mut failed = Ok(());
         self.engine().scan(

@@ -1,0 +1,86 @@
+//! The content filter: looks at what members write before it is stored.
+//!
+//! A filter lets through, refuses with a reason, or holds a message for a moderator's decision. It sees the text that people
+//! would be shown, never an encrypted body. Where nobody moderates (in a direct conversation), and for edits, holding is
+//! refusing. Its latency holds up the connection that wrote, and no other.
+
+pub mod words;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use proto::ids::{ConversationId, MessageId, UserId};
+use serde::{Deserialize, Serialize};
+
+/// What a filter is asked about.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Content<'a> {
+    /// Where it is to go.
+    pub cid: ConversationId,
+    /// Who wrote it.
+    pub from: UserId,
+    /// Under which message id.
+    pub mid: &'a MessageId,
+    /// `message` or `edit`.
+    pub kind: &'static str,
+    /// What people would be shown.
+    pub text: &'a str,
+}
+
+/// What a filter says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing against it.
+    Allow,
+    /// A moderator shall decide; why, for the moderator.
+    Hold(String),
+    /// Refused; why, for the sender.
+    Reject(String),
+}
+
+/// What is done with what a filter has found, or could not look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Let it through.
+    Allow,
+    /// Let a moderator decide.
+    Hold,
+    /// Refuse it.
+    #[default]
+    Reject,
+}
+
+impl Policy {
+    /// The verdict, for this reason.
+    pub fn verdict(self, reason: &str) -> Verdict {
+        match self {
+            Self::Allow => Verdict::Allow,
+            Self::Hold => Verdict::Hold(reason.to_owned()),
+            Self::Reject => Verdict::Reject(reason.to_owned()),
+        }
+    }
+}
+
+/// Something that judges what members write. It answers in bounded time, whatever it asks.
+#[async_trait]
+pub trait ContentFilter: Send + Sync + 'static {
+    /// Judges one text.
+    async fn judge(&self, content: Content<'_>) -> Verdict;
+}
+
+/// Several filters in a row: the first that does not let through decides.
+pub struct Filters(pub Vec<Arc<dyn ContentFilter>>);
+
+#[async_trait]
+impl ContentFilter for Filters {
+    async fn judge(&self, content: Content<'_>) -> Verdict {
+        for filter in &self.0 {
+            match filter.judge(content).await {
+                Verdict::Allow => {}
+                verdict => return verdict,
+            }
+        }
+        Verdict::Allow
+    }
+}

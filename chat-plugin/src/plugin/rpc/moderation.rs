@@ -1,0 +1,112 @@
+//! Calls of moderators: what is held, and what becomes of it.
+
+use proto::ids::{MessageId, Seq, UserId};
+use proto::topics::Target;
+use serde::{Deserialize, Serialize};
+
+use super::wire::{Changed, Named, UserAsked};
+use super::{LISTED_PER_TOKEN, room_of};
+use crate::domain::held::Held;
+use crate::plugin::ChatPlugin;
+use crate::plugin::peer::Peer;
+use crate::service::Refusal;
+use crate::service::moderation::shown;
+
+/// Bytes of texts in one page.
+const PAGE_BYTES: usize = 128 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskHeld {
+    cid: Target,
+    next: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Decide {
+    cid: Target,
+    from: UserAsked,
+    mid: MessageId,
+}
+
+#[derive(Serialize)]
+pub(super) struct HeldPage {
+    held: Vec<HeldMessage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct HeldMessage {
+    from: Named,
+    mid: MessageId,
+    ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread: Option<Seq>,
+    text: String,
+    reason: String,
+}
+
+impl ChatPlugin {
+    pub(super) async fn mod_held(&self, peer: &Peer, asked: AskHeld) -> Result<HeldPage, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let after = asked.next.as_deref().map(position).transpose()?;
+        let limit = asked.limit.unwrap_or(50).clamp(1, 100);
+        let mut found = self
+            .service
+            .held(peer.actor, cid, after, limit + 1)
+            .await?
+            .into_iter();
+        let mut left = (room_of(peer) / 4).min(PAGE_BYTES);
+        let mut held: Vec<HeldMessage> = Vec::new();
+        let mut next = None;
+        for Held { entry, reason, .. } in &mut found {
+            let text = shown(entry.format, &entry.body).unwrap_or_default();
+            if let Some(last) = held.last()
+                && (held.len() == limit || text.len() > left)
+            {
+                next = Some(format!("{}:{}", last.from.uid, last.mid));
+                break;
+            }
+            left = left.saturating_sub(text.len());
+            held.push(HeldMessage {
+                from: self.named(entry.from).await?,
+                mid: entry.mid,
+                ts: entry.ts_ms,
+                reply_to: entry.target,
+                thread: entry.thread,
+                text: text.into_owned(),
+                reason,
+            });
+        }
+        Self::charge(peer, held.len() / LISTED_PER_TOKEN);
+        Ok(HeldPage { held, next })
+    }
+
+    pub(super) async fn mod_approve(&self, peer: &Peer, asked: Decide) -> Result<Changed, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let from = self.service.member_of(peer.actor, cid, &asked.from.0);
+        let held = (from.await?, &asked.mid);
+        let place = self.service.approve_held(peer.actor, cid, held).await?;
+        Ok(Changed::from(place))
+    }
+
+    pub(super) async fn mod_reject(&self, peer: &Peer, asked: Decide) -> Result<Changed, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let from = self.service.member_of(peer.actor, cid, &asked.from.0);
+        let held = (from.await?, &asked.mid);
+        self.service.reject_held(peer.actor, cid, held).await?;
+        Ok(Changed::without_entry(cid))
+    }
+}
+
+fn position(next: &str) -> Result<(UserId, MessageId), Refusal> {
+    let wrong = || Refusal::format("next must be what the page before said");
+    let (from, mid) = next.split_once(':').ok_or_else(wrong)?;
+    let from = from.parse().map_err(|_| wrong())?;
+    Ok((from, mid.parse().map_err(|_| wrong())?))
+}

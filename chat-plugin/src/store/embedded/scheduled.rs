@@ -1,0 +1,67 @@
+//! Reads of messages that wait for their time.
+
+use std::ops::Bound;
+
+use broker::store::kv::{KeyRange, KvEngine};
+use proto::ids::{MessageId, UserId};
+
+use super::{keys, reads, values};
+use crate::domain::scheduled::Scheduled;
+use crate::store::{StoreError, tables};
+
+/// Of one user, in the order of their message ids, at most `limit` after `after`.
+pub(super) fn of_user(
+    engine: &impl KvEngine,
+    user: UserId,
+    after: Option<&MessageId>,
+    limit: usize,
+) -> Result<Vec<Scheduled>, StoreError> {
+    let first = after.map_or_else(
+        || user.as_bytes().to_vec(),
+        |mid| keys::scheduled(user, mid),
+    );
+    let last = keys::join::<17>(&[user.as_bytes(), &[0xFF]]); // no message id has this byte
+    let range = KeyRange {
+        from: Bound::Excluded(&first),
+        to: Bound::Excluded(&last),
+    };
+    let mut found = Vec::new();
+    reads::visit(engine, tables::SCHEDULED, range, limit, |key, row| {
+        found.push(values::read_scheduled(user, mid_of(key)?, row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// What is due, the oldest first, at most `limit`.
+pub(super) fn due(
+    engine: &impl KvEngine,
+    now_ms: u64,
+    limit: usize,
+) -> Result<Vec<Scheduled>, StoreError> {
+    let end = keys::short_time(now_ms.saturating_add(1));
+    let mut due = Vec::new();
+    let range = KeyRange::between(&[], &end);
+    reads::visit(engine, tables::DUE, range, limit, |key, _| {
+        due.push(key.get(6..).unwrap_or_default().to_vec());
+        Ok(())
+    })?;
+    let mut found = Vec::with_capacity(due.len());
+    for key in due {
+        let user: Option<&[u8; 16]> = key.first_chunk();
+        let user = user.ok_or_else(|| reads::bad_key(tables::DUE))?;
+        // It may have been cancelled meanwhile.
+        if let Some(row) = engine.get(tables::SCHEDULED, &key)? {
+            let user = UserId::from_bytes(*user);
+            found.push(values::read_scheduled(user, mid_of(&key)?, &row)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The message id at the end of a key.
+pub(super) fn mid_of(key: &[u8]) -> Result<MessageId, StoreError> {
+    let mid = key.get(16..).and_then(|mid| std::str::from_utf8(mid).ok());
+    let mid = mid.and_then(|mid| mid.parse().ok());
+    mid.ok_or_else(|| reads::bad_key(tables::SCHEDULED))
+}

@@ -1,0 +1,362 @@
+//! The content filter: words, a service over HTTP, and messages that wait for a moderator.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use broker::codec::packet::Version;
+use broker::codec::properties::PublishProperties;
+use serde_json::{Value, json};
+
+use super::harness::{Client, Launch, Login, Server, Stopwatch, VERSIONS, eventually};
+
+/// A group of alice (owner), bob (moderator), carol (member); and eve, who is none.
+struct World {
+    server: Server,
+    clients: Vec<(&'static str, Client)>,
+    cid: String,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    /// On a server with this section `[filter]`; `{dir}` stands for a directory that has a file `words`.
+    fn new(version: Version, filter: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("words"), "# bad\nviagra\nvery bad\n").unwrap();
+        let config = folder.path().join("mqchat.toml");
+        std::fs::write(&config, format!("[filter]\n{filter}\n")).unwrap();
+        let config = config.to_str().unwrap();
+        let server = Server::in_new_directory(|launch: Launch| {
+            launch.dev().argument("--config").argument(config)
+        });
+        let connect = |name| {
+            let mut client = Login::new(name).version(version).connect(server.address());
+            client.subscribe("chat/me/err/+");
+            (name, client)
+        };
+        let mut clients: Vec<_> = ["alice", "bob", "carol", "eve"].map(connect).into();
+        let group = json!({"members": ["@bob", "@carol"], "roles": {"@bob": "moderator"}});
+        let made = clients[0].1.call("conv.create", &group).unwrap();
+        let cid = made["cid"].as_str().unwrap().to_owned();
+        Self {
+            server,
+            clients,
+            cid,
+            folder,
+        }
+    }
+
+    fn client(&mut self, name: &str) -> &mut Client {
+        let found = self.clients.iter_mut().find(|(known, _)| *known == name);
+        &mut found.unwrap().1
+    }
+
+    fn words(&self) -> std::path::PathBuf {
+        self.folder.path().join("words")
+    }
+
+    /// The error that is told, if any.
+    fn told(&mut self, name: &str, topic: &str, text: &str) -> Option<String> {
+        let client = self.client(name);
+        client.publish(topic, text);
+        let told: Value = serde_json::from_slice(&client.arrived()?.payload).unwrap();
+        Some(told["error"].as_str().unwrap().to_owned())
+    }
+
+    fn texts(&mut self, name: &str) -> Vec<String> {
+        let cid = self.cid.clone();
+        let history = self.client(name).history(&cid);
+        let texts = history.iter().filter_map(|entry| entry["t"].as_str());
+        texts.map(str::to_owned).collect()
+    }
+
+    fn held(&mut self, name: &str) -> Result<Vec<Value>, String> {
+        let asked = json!({"cid": self.cid});
+        let mut page = self.client(name).call("mod.held", &asked)?;
+        let Value::Array(held) = page["held"].take() else {
+            panic!("{page}")
+        };
+        Ok(held)
+    }
+}
+
+#[test]
+fn words_that_are_not_allowed_are_refused_everywhere() {
+    for version in VERSIONS {
+        let mut world = World::new(version, "words_file = \"words\"");
+        let topic = format!("chat/to/{}", world.cid);
+        let (as_json, direct) = (
+            json!({"t": "ViAgRa"}).to_string(),
+            "chat/to/@eve".to_owned(),
+        );
+        for (topic, text, expected) in [
+            (&topic, "hello", None),
+            (&topic, "buy VIAGRA now", Some("forbidden")),
+            (&topic, &as_json, Some("forbidden")),
+            (&direct, "a Very-Bad thing", Some("forbidden")),
+            (&topic, "viagras are other things", None),
+        ] {
+            let told = world.told("carol", topic, text);
+            assert_eq!(told.as_deref(), expected, "{text}");
+        }
+        let edit = format!("chat/c/{}/m/2/edit", world.cid);
+        let told = world.told("carol", &edit, "viagra");
+        assert_eq!(
+            told.as_deref(),
+            Some("forbidden"),
+            "an edit is no way around it"
+        );
+        let asked = json!({"cid": world.cid, "t": "viagra"});
+        let refused = world.client("carol").call("msg.send", &asked);
+        assert_eq!(refused, Err("forbidden".to_owned()));
+        assert_eq!(world.texts("bob"), ["hello", "viagras are other things"]);
+
+        std::fs::write(world.words(), "hello").unwrap();
+        world.server.signal("HUP");
+        eventually("the list to be read again", || {
+            world.told("carol", &topic, "hello")
+        });
+        assert_eq!(world.told("carol", &topic, "viagra"), None);
+        // What was stored once is only repeated.
+        std::fs::write(world.words(), "stored").unwrap();
+        let mid = format!("{topic}/once");
+        assert_eq!(world.told("carol", &mid, "stored"), None);
+        world.server.signal("HUP");
+        eventually("the list to be read again", || {
+            world.told("carol", &topic, "stored")
+        });
+        assert_eq!(world.told("carol", &mid, "stored"), None);
+    }
+}
+
+#[test]
+fn what_is_held_waits_for_a_moderator() {
+    for version in VERSIONS {
+        let filter = "words_file = \"words\"\nwords_policy = \"hold\"";
+        let mut world = World::new(version, filter);
+        let (cid, topic) = (world.cid.clone(), format!("chat/to/{}", world.cid));
+        let mut reader = Login::new("alice").version(version).device("phone");
+        reader = reader.client_id("phone");
+        let mut reader = reader.connect(world.server.address());
+        reader.subscribe("chat/me/in/+");
+        for number in 1..=3 {
+            let topic = format!("{topic}/held-{number}");
+            let text = format!("viagra {number}");
+            let none = PublishProperties::default();
+            let answer = world.client("carol").publish_with(&topic, &text, none);
+            assert!(!answer.reason.is_error());
+            if version == Version::V5 {
+                assert_eq!((answer.get("held"), answer.get("seq")), (Some("1"), None));
+            }
+            assert_eq!(world.told("carol", &topic, &text), None, "again");
+        }
+        let told = world.told("carol", &format!("{topic}/held-1"), "very bad");
+        assert_eq!(told.as_deref(), Some("idempotency_conflict"));
+        let direct = world.told("carol", "chat/to/@eve", "viagra");
+        assert_eq!(
+            direct.as_deref(),
+            Some("forbidden"),
+            "nobody moderates there"
+        );
+        let asked = json!({"cid": cid, "t": "very bad", "mid": "by-call"});
+        let called = world.client("carol").call("msg.send", &asked).unwrap();
+        assert_eq!(called, json!({"cid": cid, "held": true}));
+
+        world.server.restart();
+        for (name, client) in &mut world.clients {
+            let login = Login::new(name).version(version);
+            *client = login.connect(world.server.address());
+            client.subscribe("chat/me/err/+");
+        }
+        assert_eq!(
+            world.texts("carol"),
+            [""; 0],
+            "also her own is not there yet"
+        );
+        for (name, expected) in [("carol", "forbidden"), ("eve", "not_found")] {
+            assert_eq!(world.held(name), Err(expected.to_owned()), "{name}");
+            let decide = json!({"cid": cid, "from": "@carol", "mid": "held-1"});
+            for method in ["mod.approve", "mod.reject"] {
+                let refused = world.client(name).call(method, &decide);
+                assert_eq!(refused, Err(expected.to_owned()), "{name} {method}");
+            }
+        }
+        let held = world.held("bob").unwrap();
+        assert_eq!(held.len(), 4);
+        assert_eq!(
+            (&held[1]["mid"], &held[1]["text"]),
+            (&json!("held-1"), &json!("viagra 1"))
+        );
+        assert_eq!(held[1]["from"]["handle"], "carol");
+        let page = json!({"cid": cid, "limit": 3});
+        let first = world.client("bob").call("mod.held", &page).unwrap();
+        let page = json!({"cid": cid, "next": first["next"]});
+        let last = world.client("bob").call("mod.held", &page).unwrap();
+        assert_eq!(last["held"].as_array().unwrap().len(), 1);
+        assert!(last["next"].is_null());
+
+        let mut decide = |method: &str, mid: &str| {
+            let asked = json!({"cid": cid, "from": "@carol", "mid": mid});
+            world.client("bob").call(method, &asked)
+        };
+        let approved = decide("mod.approve", "held-2").unwrap();
+        assert_eq!(approved, json!({"cid": cid, "seq": 2}));
+        decide("mod.reject", "held-1").unwrap();
+        for method in ["mod.approve", "mod.reject"] {
+            assert_eq!(decide(method, "held-1"), Err("not_found".to_owned()));
+        }
+        assert_eq!(world.held("bob").unwrap().len(), 2);
+        assert_eq!(world.texts("carol"), ["viagra 2"]);
+        let again = world.told("carol", &format!("{topic}/held-2"), "viagra 2");
+        assert_eq!(again, None, "a repeated message finds its place");
+        assert_eq!(world.texts("alice").len(), 1);
+        let leave = json!({"cid": cid});
+        world.client("carol").call("conv.leave", &leave).unwrap();
+        let late = json!({"cid": cid, "from": "@carol", "mid": "held-3"});
+        let refused = world.client("bob").call("mod.approve", &late);
+        assert_eq!(
+            refused,
+            Err("forbidden".to_owned()),
+            "she is no member any more"
+        );
+    }
+}
+
+/// A service that judges by what it is told, and says how.
+fn service() -> (String, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/judge", listener.local_addr().unwrap());
+    let serve = move || {
+        let mut hanging = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept() {
+            let Some(asked) = request(&mut stream) else {
+                continue;
+            };
+            let text = asked["text"].as_str().unwrap();
+            let ok = |body: &str| {
+                format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+            };
+            let answer = match text {
+                "stop" => return,
+                "hang" => {
+                    hanging.push(stream);
+                    continue;
+                }
+                "redirect" => "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".into(),
+                "fail" => "HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n".into(),
+                "large" => ok(&format!("{{\"verdict\":\"allow\",\"x\":\"{}\"}}", "x".repeat(70_000))),
+                "nonsense" => ok("yes"),
+                "hold" => ok(r#"{"verdict":"hold","reason":"look at it"}"#),
+                "reject" => ok(r#"{"verdict":"reject","reason":"not nice"}"#),
+                _ => ok(r#"{"verdict":"allow"}"#),
+            };
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    };
+    (url, std::thread::spawn(serve))
+}
+
+/// The object that was posted.
+fn request(stream: &mut TcpStream) -> Option<Value> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4_096];
+    loop {
+        let head = bytes.windows(4).position(|part| part == b"\r\n\r\n");
+        if let Some(head) = head
+            && let Ok(body) = serde_json::from_slice(&bytes[head + 4..])
+        {
+            assert!(bytes.starts_with(b"POST /judge HTTP/1.1\r\n"));
+            return Some(body);
+        }
+        match stream.read(&mut buffer).unwrap_or(0) {
+            0 => return None,
+            read => bytes.extend_from_slice(&buffer[..read]),
+        }
+    }
+}
+
+#[test]
+fn a_service_judges_and_its_silence_stops_nobody_else() {
+    let (url, thread) = service();
+    let settings =
+        |policy: &str| format!("url = \"{url}\"\ntimeout_ms = 700\nfailure_policy = \"{policy}\"");
+    let mut world = World::new(Version::V5, &settings("reject"));
+    let topic = format!("chat/to/{}", world.cid);
+    for text in ["fine", "also fine"] {
+        assert_eq!(world.told("carol", &topic, text), None);
+    }
+    let answer = world.client("carol").publish(&topic, "reject");
+    assert_eq!(answer.get("error"), Some("forbidden"));
+    assert_eq!(answer.reason_string.as_deref(), Some("refused: not nice"));
+    world.client("carol").arrived();
+    assert_eq!(world.told("carol", &topic, "hold"), None);
+    assert_eq!(world.held("bob").unwrap()[0]["reason"], "look at it");
+    for bad in ["redirect", "fail", "large", "nonsense", "hang"] {
+        let told = world.told("carol", &topic, bad);
+        assert_eq!(told.as_deref(), Some("forbidden"), "{bad}");
+    }
+    let none = PublishProperties::default();
+    let began = Stopwatch::start();
+    world.client("carol").send_publish(&topic, "hang", none);
+    assert_eq!(world.told("alice", &topic, "meanwhile"), None);
+    assert!(
+        began.elapsed() < Duration::from_millis(600),
+        "she waited for nobody"
+    );
+    assert!(
+        world
+            .client("carol")
+            .next_answer()
+            .unwrap()
+            .reason
+            .is_error()
+    );
+    assert_eq!(world.texts("bob"), ["fine", "also fine", "meanwhile"]);
+
+    for (policy, text_is_there, is_held) in [("allow", true, false), ("hold", false, true)] {
+        let mut world = World::new(Version::V5, &settings(policy));
+        let topic = format!("chat/to/{}", world.cid);
+        assert_eq!(world.told("carol", &topic, "fail"), None, "{policy}");
+        assert_eq!(world.texts("bob") == ["fail"], text_is_there, "{policy}");
+        assert_eq!(!world.held("bob").unwrap().is_empty(), is_held, "{policy}");
+    }
+    world
+        .client("carol")
+        .send_publish(&topic, "stop", PublishProperties::default());
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_filter_that_makes_no_sense_is_no_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mqchat.toml");
+    for (filter, said) in [
+        ("words_file = \"nowhere\"", "words_file"),
+        ("url = \"ftp://example.com\"", "http"),
+        (
+            "url = \"https://example.com\"\nca_file = \"/nowhere\"",
+            "ca_file",
+        ),
+        ("words_policy = \"shrug\"", "words_policy"),
+    ] {
+        std::fs::write(&config, format!("[filter]\n{filter}\n")).unwrap();
+        let config = ["check-config", "--config", config.to_str().unwrap()];
+        let output = check(&config);
+        assert!(!output.0, "{filter}");
+        assert!(output.1.contains(said), "{filter}: {}", output.1);
+    }
+}
+
+fn check(arguments: &[&str]) -> (bool, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mqchat"))
+        .args(arguments)
+        .current_dir(Path::new("/"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.success(), said)
+}

@@ -1,0 +1,400 @@
+//! Which step comes next: chosen by chance, mostly such as make sense.
+
+use std::collections::VecDeque;
+
+use super::rules::{EDITS_MAX, EMOJI_MAX, NAMES, Place, Role, User, World};
+use super::step::{Client, History, How, Step, To, Way, What};
+use crate::harness::Random;
+
+/// Emoji that are used.
+const EMOJI: [&str; EMOJI_MAX + 2] = [
+    "👍",
+    "👎",
+    "❤️",
+    "🎉",
+    "😀",
+    "😢",
+    "🚀",
+    "👀",
+    "+1",
+    "👩‍👩‍👧",
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "g",
+    "h",
+];
+/// Groups of one walk.
+const GROUPS_MAX: usize = 7;
+/// Steps that may be tried again.
+const KEPT: usize = 40;
+
+/// Chooses steps.
+pub(super) struct Choice {
+    random: Random,
+    /// Steps that were chosen together.
+    planned: VecDeque<Step>,
+    /// The last steps that had an id.
+    done: VecDeque<Step>,
+    last_id: u64,
+}
+
+impl Choice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            random: Random::new(seed),
+            planned: VecDeque::new(),
+            done: VecDeque::new(),
+            last_id: 0,
+        }
+    }
+
+    /// A number below `end`.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.random.below(end as u64)).unwrap()
+    }
+
+    /// Happens so many times in a hundred.
+    pub(super) fn percent(&mut self, of_hundred: usize) -> bool {
+        self.below(100) < of_hundred
+    }
+
+    fn user(&mut self) -> User {
+        self.below(NAMES.len())
+    }
+
+    /// The next step.
+    pub(super) fn next(&mut self, world: &World) -> Step {
+        if let Some(step) = self.planned.pop_front() {
+            return step;
+        }
+        if self.percent(4)
+            && let Some(step) = self.again()
+        {
+            return step;
+        }
+        let by = self.user();
+        let what = self.what(world, by);
+        let step = self.step(by, what);
+        if step.id.is_some() {
+            self.done.push_back(step.clone());
+            if self.done.len() > KEPT {
+                self.done.pop_front();
+            }
+        }
+        step
+    }
+
+    /// A step with a way and perhaps an id.
+    fn step(&mut self, by: User, what: What) -> Step {
+        use What::{
+            Add, Block, Create, Leave, Prefer, Read, Received, Remove, Role, Settings, Unread,
+        };
+        let way = match &what {
+            Prefer { .. }
+            | Block { .. }
+            | Create { .. }
+            | Add { .. }
+            | Remove { .. }
+            | Leave { .. }
+            | Role { .. }
+            | Settings { .. } => Way::Call,
+            Read { .. } | Unread { .. } | Received { .. } => Way::Topic,
+            _ if self.percent(15) => Way::Call,
+            _ => Way::Topic,
+        };
+        // Where 3.1.1 has a place for a message id.
+        let is_plain = matches!(
+            what,
+            What::Send {
+                how: How::Plain,
+                ..
+            }
+        );
+        let has_place = way == Way::Call || is_plain || Client::of(by) != Client::Text;
+        let is_new = !matches!(what, Create { .. });
+        let wanted = has_place && is_new && what.makes_entry() && self.percent(50);
+        self.last_id += 1;
+        let id = wanted.then(|| format!("id-{}", self.last_id));
+        Step { by, way, id, what }
+    }
+
+    /// An earlier step once more, as it was or with another body.
+    fn again(&mut self) -> Option<Step> {
+        let count = self.done.len();
+        let chosen = (count > 0).then(|| self.below(count))?;
+        let mut step = self.done[chosen].clone();
+        if self.percent(25) {
+            match &mut step.what {
+                What::Send { text, .. } | What::Edit { text, .. } => text.push('!'),
+                What::Pin { on, .. } => *on = !*on,
+                What::React { add, .. } => *add = !*add,
+                What::Settings { title, .. } => *title = Some("another".to_owned()),
+                _ => {}
+            }
+        }
+        Some(step)
+    }
+
+    fn what(&mut self, world: &World, by: User) -> What {
+        let text = format!("text {}", self.last_id);
+        let groups = world.conversations.iter().filter(|one| !one.direct);
+        if groups.count() < 2 || (self.percent(2) && self.percent(40)) {
+            return self.create(world, by);
+        }
+        if self.percent(10) {
+            let to = To::User(self.user());
+            let how = How::Plain;
+            return What::Send { to, how, text };
+        }
+        if self.percent(2) {
+            return What::Block {
+                user: self.user(),
+                on: self.percent(50),
+            };
+        }
+        let place = self.place(world, by);
+        match self.below(100) {
+            0..28 => {
+                let to = To::Conversation(place);
+                let how = match self.below(6) {
+                    0 => How::Reply(self.seq(world, place)),
+                    1 => How::Thread(self.seq(world, place)),
+                    _ => How::Plain,
+                };
+                What::Send { to, how, text }
+            }
+            28..46 => self.mark(world, by, place),
+            46..78 => self.act(world, by, place),
+            _ => self.change(place),
+        }
+    }
+
+    /// Mostly a conversation of this user.
+    fn place(&mut self, world: &World, by: User) -> Place {
+        let all = world.conversations.len();
+        for _ in 0..8 {
+            let place = self.below(all);
+            let conversation = &world.conversations[place];
+            let is_fitting = match self.below(20) {
+                0 => true,
+                1 => conversation.members.contains_key(&by),
+                _ => conversation.is_present(by),
+            };
+            if is_fitting {
+                return place;
+            }
+        }
+        self.below(all)
+    }
+
+    /// Mostly a recent entry, sometimes one that is not there.
+    fn seq(&mut self, world: &World, place: Place) -> u64 {
+        let head = world.conversations[place].head();
+        let back = match self.below(10) {
+            0..7 => self.random.below(8),
+            7..9 => self.random.below(head),
+            _ => return head + self.random.below(3),
+        };
+        head.saturating_sub(back).max(1)
+    }
+
+    /// Mostly a recent message, of this user if `own`.
+    fn message(&mut self, world: &World, place: Place, own: Option<User>) -> u64 {
+        for _ in 0..12 {
+            let seq = self.seq(world, place);
+            let entry = world.conversations[place].entry(seq);
+            let is_fitting = entry.is_some_and(|entry| {
+                entry.kind == "message" && own.is_none_or(|own| entry.from == own)
+            });
+            if is_fitting {
+                return seq;
+            }
+        }
+        self.seq(world, place)
+    }
+
+    fn create(&mut self, world: &World, by: User) -> What {
+        let groups = world.conversations.iter().filter(|one| !one.direct);
+        if groups.count() >= GROUPS_MAX {
+            return What::Send {
+                to: To::User(self.user()),
+                how: How::Plain,
+                text: format!("text {}", self.last_id),
+            };
+        }
+        let others = (0..NAMES.len()).filter(|user| *user != by);
+        let mut members = Vec::new();
+        for user in others {
+            if self.percent(50) {
+                let role = Role::ALL[[0, 1, 1, 1, 2, 3][self.below(6)]];
+                members.push((user, role));
+            }
+        }
+        What::Create {
+            title: format!("group {}", self.last_id),
+            history: self.history(),
+            members,
+        }
+    }
+
+    fn history(&mut self) -> History {
+        match self.below(3) {
+            0 => History::All,
+            1 => History::Joined,
+            _ => History::Last(self.random.below(12) + 1),
+        }
+    }
+
+    fn mark(&mut self, world: &World, by: User, place: Place) -> What {
+        let seq = self.seq(world, place);
+        match self.below(12) {
+            0..7 => {
+                let private = self.percent(20);
+                let all = world.conversations[place].is_present(by) && self.percent(25);
+                let seq = (!all).then_some(seq);
+                What::Read {
+                    place,
+                    seq,
+                    private,
+                }
+            }
+            7..9 => What::Received { place, seq },
+            9..11 => What::Unread {
+                place,
+                flag: self.percent(60),
+            },
+            _ => {
+                let mut maybe = || self.percent(40).then(|| self.percent(50));
+                What::Prefer {
+                    place,
+                    muted: maybe(),
+                    archived: maybe(),
+                    on_top: maybe(),
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, world: &World, by: User, place: Place) -> What {
+        let text = format!("text {}", self.last_id);
+        let own = self.percent(80).then_some(by);
+        match self.below(32) {
+            0..9 => {
+                let seq = self.message(world, place, own);
+                What::Edit { place, seq, text }
+            }
+            9..13 => {
+                let seq = self.message(world, place, own);
+                What::Delete { place, seq }
+            }
+            13..16 => What::Hide {
+                place,
+                seq: self.seq(world, place),
+            },
+            16..25 => self.react(world, place),
+            25..29 => What::Pin {
+                place,
+                seq: self.message(world, place, None),
+                on: self.percent(70),
+            },
+            29 => What::Report {
+                place,
+                seq: self.seq(world, place),
+            },
+            30 => self.edit_too_often(world, by, place),
+            _ => self.react_too_often(world, by, place),
+        }
+    }
+
+    fn react(&mut self, world: &World, place: Place) -> What {
+        let seq = self.message(world, place, None);
+        let emoji = EMOJI[self.below(4)].to_owned();
+        match self.below(8) {
+            0 => What::React {
+                place,
+                seq,
+                emoji: None,
+                add: false,
+            },
+            turn => What::React {
+                place,
+                seq,
+                emoji: Some(emoji),
+                add: turn > 2,
+            },
+        }
+    }
+
+    /// Now and then one message is edited until it cannot be any more.
+    fn edit_too_often(&mut self, world: &World, by: User, place: Place) -> What {
+        let seq = self.message(world, place, Some(by));
+        let edit = |number: usize| What::Edit {
+            place,
+            seq,
+            text: format!("edit {number}"),
+        };
+        if self.percent(8) {
+            let steps: Vec<Step> = (0..EDITS_MAX)
+                .map(|number| self.step(by, edit(number)))
+                .collect();
+            self.planned.extend(steps);
+        }
+        edit(EDITS_MAX)
+    }
+
+    fn react_too_often(&mut self, world: &World, by: User, place: Place) -> What {
+        let seq = self.message(world, place, None);
+        let react = |emoji: &str| What::React {
+            place,
+            seq,
+            emoji: Some(emoji.to_owned()),
+            add: true,
+        };
+        let steps: Vec<Step> = EMOJI[1..]
+            .iter()
+            .map(|emoji| self.step(by, react(emoji)))
+            .collect();
+        self.planned.extend(steps);
+        react(EMOJI[0])
+    }
+
+    /// Members come and go, and their rights.
+    fn change(&mut self, place: Place) -> What {
+        let user = self.user();
+        match self.below(30) {
+            0..11 => {
+                let mut users = vec![user];
+                while self.percent(25) {
+                    users.push(self.user());
+                }
+                users.sort_unstable();
+                users.dedup();
+                let role = Role::ALL[[0, 1, 1, 1, 2, 3, 4][self.below(7)]];
+                What::Add { place, users, role }
+            }
+            11..16 => What::Remove { place, user },
+            16..20 => What::Leave {
+                place,
+                heir: self.percent(50).then_some(user),
+            },
+            20..25 => What::Role {
+                place,
+                user,
+                role: Role::ALL[self.below(Role::ALL.len())],
+            },
+            _ => {
+                let title = self.percent(60).then(|| format!("title {}", self.last_id));
+                let history = (title.is_none() || self.percent(50)).then(|| self.history());
+                What::Settings {
+                    place,
+                    title,
+                    history,
+                }
+            }
+        }
+    }
+}
