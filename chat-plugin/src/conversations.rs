@@ -412,6 +412,24 @@ impl Live {
         seqs
     }
 
+    /// Must it be looked up how far others may be told that this user has got, from the first place on towards the second
+    /// one, as a block may have hidden something from him there?
+    pub(crate) fn may_keep_back(&self, user: UserId, (from, to): (Seq, Seq)) -> bool {
+        if self.id.kind() != ConversationKind::Direct {
+            return false; // nobody is blocked elsewhere
+        }
+        let state = self.state();
+        let marks = state.members.get(&user).map(|(_, marks)| marks);
+        marks.is_some_and(|marks| from < marks.hidden || to > state.judged)
+    }
+
+    /// Up to where this user was delivered everything.
+    pub(crate) fn delivered(&self, user: UserId) -> Seq {
+        let state = self.state();
+        let marks = state.members.get(&user).map(|(_, marks)| marks.delivered());
+        marks.unwrap_or_default()
+    }
+
     /// An entry is hidden from this user from now on.
     pub(crate) fn hide(&self, user: UserId, seq: Seq) {
         self.state().hide(user, seq);

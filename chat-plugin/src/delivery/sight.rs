@@ -51,6 +51,35 @@ impl Delivery {
         Ok(entries)
     }
 
+    /// How far others may be told that a user has got, who was at the first place and is at the second one. Who has blocked
+    /// the other one of a direct conversation tells him nothing, and never of what was hidden then.
+    pub(crate) async fn told_mark(
+        &self,
+        live: &Live,
+        user: UserId,
+        (from, to): (Seq, Seq),
+    ) -> Result<Seq, StoreError> {
+        if live.blocks(user) {
+            return Ok(from);
+        }
+        self.seen_mark(live, user, (from, to)).await
+    }
+
+    /// The same of somebody who has not blocked the other one now.
+    pub(super) async fn seen_mark(
+        &self,
+        live: &Live,
+        user: UserId,
+        (from, to): (Seq, Seq),
+    ) -> Result<Seq, StoreError> {
+        match live.peer(user) {
+            Some(peer) if live.may_keep_back(user, (from, to)) => {
+                self.store.told_mark(live.id(), user, peer, from, to).await
+            }
+            _ => Ok(to),
+        }
+    }
+
     /// The pinned messages of a conversation that one user sees, without those that somebody pinned whom he has blocked.
     pub(crate) async fn pins(&self, user: UserId, live: &Live) -> Result<Vec<Pin>, StoreError> {
         let mut pins = self.store.pins(live.id()).await?;

@@ -103,7 +103,9 @@ mod tests {
     fn who_is_blocked_sees_somebody_who_left_then() {
         let mut online = forms(PresenceState::Online);
         let mut offline = forms(PresenceState::Offline);
-        let earlier = forms(PresenceState::Online).of(Sight::Offline(Some(119_000))).clone();
+        let earlier = forms(PresenceState::Online)
+            .of(Sight::Offline(Some(119_000)))
+            .clone();
         let text = String::from_utf8(earlier.to_vec()).unwrap();
         assert!(text.ends_with(r#""state":"offline","text":"","last_seen":60000}"#));
         for since_ms in [120_000, 179_999, u64::MAX] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
+use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
 use proto::payload::PollTerms;
 use serde_json::json;
 
@@ -14,7 +14,8 @@ use super::{Actor, Content, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Mentioned, Outcome};
 use crate::domain::overlay::{
-    Act, ActRefused, EMOJI_BYTES_MAX, Pin, REPORT_BYTES_MAX, React, Reactions, Report, VOTE,
+    Act, ActRefused, EMOJI_BYTES_MAX, HiddenBy, Pin, REPORT_BYTES_MAX, React, Reactions, Report,
+    VOTE,
 };
 use crate::domain::permission::Action;
 use crate::store::PageRange;
@@ -301,6 +302,14 @@ impl Service {
             bytes: 1,
             as_of: Seq::MAX,
         };
+        // What a block hides is not there, whatever it is.
+        let (marks, user) = (sight.marks, sight.member.user);
+        if id.kind() == ConversationKind::Direct && (marks.blocks || seq <= marks.hidden) {
+            let hidden = self.store.hidden(id, user, vec![seq]).await?;
+            if hidden.iter().any(|(_, by)| *by == HiddenBy::Block) {
+                return Err(NO_MESSAGE);
+            }
+        }
         let mut found = self.store.page(id, range).await?;
         found.pop().ok_or(NO_MESSAGE)
     }

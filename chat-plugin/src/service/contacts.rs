@@ -5,7 +5,7 @@ use proto::topics::Target;
 
 use super::people::check_name;
 use super::{Actor, Refusal, Service};
-use crate::domain::contact::{Contact, ContactChange, ContactList};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 
 /// The id of nobody: under its key is how long the lists are.
 const NO_USER: UserId = UserId::from_bytes([0; 16]);
@@ -59,45 +59,32 @@ impl Service {
         if let ContactChange::Add { called } = &change {
             check_name(called)?;
         }
-        let before = self.store.contact(actor.user, other).await?;
-        self.check_lists(actor.user, &before, &change).await?;
+        let max = ContactCounts {
+            contacts: self.config.contacts_per_user_max,
+            blocked: self.config.blocked_per_user_max,
+        };
         let now_ms = crate::clock::now_ms();
-        let changed = self
+        let decided = self
             .store
-            .change_contact(actor.user, other, change, now_ms)
-            .await?;
+            .change_contact(actor.user, other, change, max, now_ms);
+        match decided.await? {
+            Decided::Changed | Decided::AsItWas => {}
+            Decided::Full(ContactList::Contacts) => {
+                return Err(Refusal::Limit("too many contacts"));
+            }
+            Decided::Full(ContactList::Blocked) => {
+                return Err(Refusal::Limit("too many users are blocked"));
+            }
+        }
         let after = self.store.contact(actor.user, other).await?;
         let direct = ConversationId::direct(actor.user, other);
         if let Some(live) = self.conversations.in_memory(direct) {
             live.invalidate();
             live.refreshed(&self.conversations).await?;
         }
-        if changed {
-            self.delivery.account_changed(actor.user);
-        }
+        // Also if it was so: this may be the retry of a call that failed here.
+        self.delivery.account_changed(actor.user);
         Ok(after)
-    }
-
-    async fn check_lists(
-        &self,
-        user: UserId,
-        before: &Contact,
-        change: &ContactChange,
-    ) -> Result<(), Refusal> {
-        let counts = self.store.contact_counts(user).await?;
-        match change {
-            ContactChange::Add { .. }
-                if !before.is_contact() && counts.contacts >= self.config.contacts_per_user_max =>
-            {
-                Err(Refusal::Limit("too many contacts"))
-            }
-            ContactChange::Block
-                if !before.is_blocked() && counts.blocked >= self.config.blocked_per_user_max =>
-            {
-                Err(Refusal::Limit("too many users are blocked"))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// A page of a list, behind `after`.

@@ -47,7 +47,7 @@ use super::{
     StoreError, StoreMetrics, StoreOptions, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
-use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight};
 use crate::domain::entry::{Draft, Entry, Outcome};
@@ -742,6 +742,20 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
+    async fn told_mark(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        other: UserId,
+        from: Seq,
+        to: Seq,
+    ) -> Result<Seq, StoreError> {
+        self.read(move |engine, _| {
+            reads::told_mark(engine, conversation, (user, other), (from, to))
+        })
+        .await
+    }
+
     async fn advance(&self, moves: Vec<Move>, durability: Durability) -> Result<(), StoreError> {
         if let Some(error) = self.shared.condition.refusal() {
             return Err(error);
@@ -1055,9 +1069,10 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         user: UserId,
         other: UserId,
         change: ContactChange,
+        max: ContactCounts,
         now_ms: u64,
-    ) -> Result<bool, StoreError> {
-        let job = |reply| Job::ChangeContact((user, other), change, now_ms, reply);
+    ) -> Result<Decided, StoreError> {
+        let job = |reply| Job::ChangeContact((user, other), change, (max, now_ms), reply);
         self.ask_to_write(job).await
     }
 

@@ -115,7 +115,7 @@ fn a_blocked_user_is_neither_seen_nor_told() {
         mallory.publish("chat/to/@bob", r#"{"t":"again"}"#);
         mallory.publish(&format!("chat/c/{cid}/m/2/react"), "\u{1f4a9}");
         mallory.publish(&format!("chat/c/{cid}/m/1/edit"), "the first one, worse");
-        carol.publish(&format!("chat/to/{of_carol}"), "from carol");
+        carol.publish("chat/to/@bob", "from carol");
         let [json, lines, protobuf] =
             ["in", "txt", "pb"].map(|form| (format!("chat/me/{form}/{cid}"), form));
         let told = gather(&mut bob, |told| {

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::super::*;
 use crate::conversations::RingLimits;
-use crate::domain::contact::ContactChange;
+use crate::domain::contact::{ContactChange, ContactCounts, Decided};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Mentioned, Outcome};
 use crate::domain::member::Role;
 use crate::domain::overlay::{Act, GoneReason, React};
@@ -90,10 +90,13 @@ impl World {
     }
 
     async fn blocks(&self, change: ContactChange) {
-        let changed = self
-            .store
-            .change_contact(uid(BOB), uid(MALLORY), change, 50);
-        assert!(changed.await.unwrap());
+        let max = ContactCounts {
+            contacts: 9,
+            blocked: 9,
+        };
+        let (bob, mallory) = (uid(BOB), uid(MALLORY));
+        let changed = self.store.change_contact(bob, mallory, change, max, 50);
+        assert_eq!(changed.await.unwrap(), Decided::Changed);
         if let Some(live) = self.delivery.conversations.in_memory(direct()) {
             live.invalidate();
         }
@@ -179,7 +182,9 @@ fn message(from: u8, text: &'static str) -> Draft {
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        scheduled: None,
         act: None,
+        slow_ms: 0,
         exchange: None,
         changes: vec![join(MALLORY), join(BOB)],
     }
@@ -207,7 +212,7 @@ async fn what_a_block_hides_is_not_seen_before_memory_has_heard_of_it() {
     assert_eq!(texts(&world.seen_through(BOB, &live).await), seen);
     // His own words are known of before hers, which stand before them.
     let own = world.say(BOB, "own").await;
-    live.stored(own, None, false);
+    live.stored((own, 0, 0), None, false);
     let seen = ["before", "(hidden)", "(hidden)", "own"];
     assert_eq!(texts(&world.seen_through(BOB, &live).await), seen);
     world.follow().await;
@@ -252,7 +257,7 @@ async fn an_entry_that_is_known_of_but_not_followed_is_looked_up() {
     let meanwhile = world.say(MALLORY, "meanwhile").await;
     let places = vec![before, meanwhile];
     assert_eq!(live.may_be_hidden(uid(BOB), places.clone()), [meanwhile]);
-    live.stored(meanwhile, None, false); // a retry of hers was answered
+    live.stored((meanwhile, 0, 0), None, false); // a retry of hers was answered
     assert_eq!(live.may_be_hidden(uid(BOB), places.clone()), [meanwhile]);
     world.follow().await;
     assert_eq!(live.may_be_hidden(uid(BOB), places), []);
