@@ -15,7 +15,7 @@ pub(super) struct Forms {
     shown: Shown,
     made: [Option<Bytes>; 4],
     /// The form that was made last for one who is not to know how the user is; it depends on who asks.
-    offline: Option<Option<Bytes>>,
+    offline: Option<Bytes>,
 }
 
 impl Forms {
@@ -40,7 +40,10 @@ impl Forms {
         } = self;
         let place = match sight {
             Sight::Nothing => nothing,
-            Sight::Offline(_) => offline.insert(None),
+            Sight::Offline(_) => {
+                *offline = None;
+                offline
+            }
             Sight::State => state,
             Sight::LastSeen => last_seen,
             Sight::Own => own,

@@ -138,11 +138,11 @@ impl Actor {
     }
 
     fn call(&mut self, method: &str, request: Value) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
         if self.kind != Kind::Protobuf {
             let called = self.client.call(method, &request);
             return called.err().unwrap_or_else(|| "ok".to_owned());
         }
-        static NUMBER: AtomicU32 = AtomicU32::new(1);
         let topic = format!("chat/me/rpc/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let properties = PublishProperties {
             response_topic: Some(topic.as_str().into()),
