@@ -262,6 +262,7 @@ impl ChatPlugin {
             }
             if change == UserChange::Erased {
                 self.reread_name(user).await;
+                self.delivery.account_changed(user);
                 continue;
             }
             if change == UserChange::Removed {
