@@ -280,11 +280,12 @@ impl ChatPlugin {
                 if let Err(error) = self.follow_erasure(user).await {
                     tracing::error!(%error, "what an erased user said of himself may be told on");
                 }
+                self.delivery.account_changed(user);
                 continue;
             }
             if change == UserChange::Removed {
                 self.reread_name(user).await;
-                if let Err(error) = self.judge_watchers(user).await {
+                if let Err(error) = self.judge_watchers(user, None).await {
                     tracing::error!(%error, "watchers of a removed user could not be judged");
                 }
                 if let Some(plugin) = self.me.upgrade() {

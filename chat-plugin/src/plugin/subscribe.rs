@@ -138,6 +138,9 @@ impl ChatPlugin {
         store
             .put_device(wanted.device.clone(), None, Durability::Durable)
             .await?;
+        if !wanted.stored {
+            self.delivery.account_changed(peer.actor.user); // there is one more
+        }
         wanted.stored = true;
         if wanted.device.has_inbox {
             peer.reader.make_known();

@@ -96,6 +96,47 @@ fn a_profile_is_shown_to_those_whom_privacy_allows() {
 }
 
 #[test]
+fn the_other_devices_are_told_when_profile_privacy_or_devices_change() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        login(&server, "carol", version).disconnect();
+        let mut bob = login(&server, "bob", version);
+        let mut tablet = login(&server, "bob", version);
+        tablet.subscribe("chat/me/ev/account");
+        tablet.next_json();
+        let is_told = |client: &mut Client, what: &str| {
+            let told = client.next_json();
+            assert_eq!(
+                (&told["me"], told.get("people")),
+                (&json!(true), None),
+                "{what}"
+            );
+        };
+        bob.call("me.privacy", &json!({"search": false})).unwrap();
+        is_told(&mut tablet, "privacy");
+        let phone = Login::new("bob").version(version).device("phone");
+        let mut phone = phone.connect(server.address());
+        phone.subscribe("chat/me/in/+");
+        is_told(&mut tablet, "a new device");
+        phone.subscribe("chat/me/txt/+");
+        let devices = bob.call("me.devices", &json!({})).unwrap();
+        let id = &devices["devices"][0]["id"];
+        bob.call("me.revoke", &json!({"device": id})).unwrap();
+        is_told(&mut tablet, "no device any more");
+        // What changes nothing is no news, and a contact is another one.
+        bob.call("me.privacy", &json!({"search": false})).unwrap();
+        bob.call("people.add", &user("@carol")).unwrap();
+        let told = tablet.next_json();
+        assert_eq!(
+            (told.get("me"), &told["people"][0]["handle"]),
+            (None, &json!("carol"))
+        );
+        let all = bob.call("sync.changes", &json!({"ver": 1})).unwrap();
+        assert_eq!(all["me"], true, "who comes later is told once");
+    }
+}
+
+#[test]
 fn a_handle_changes_and_the_old_one_names_nobody() {
     for version in VERSIONS {
         let mut server = Server::dev();
