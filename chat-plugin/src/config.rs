@@ -26,6 +26,8 @@ pub struct Config {
     pub scheduled_per_user_max: u32,
     /// Devices of one user: sessions that are kept.
     pub devices_per_user_max: u32,
+    /// Shared subscriptions to logs (`$share/…`) of one user, whose positions are kept.
+    pub shared_subscriptions_per_user_max: u32,
     /// `…/log` subscriptions of one connection; at most 128.
     pub log_subscriptions_per_connection_max: u32,
     /// Replies and refusals that may wait for one connection.
@@ -123,6 +125,7 @@ impl Default for Config {
             conversations_per_user_max: 10_000,
             scheduled_per_user_max: 100,
             devices_per_user_max: 32,
+            shared_subscriptions_per_user_max: 256,
             log_subscriptions_per_connection_max: 64,
             rpc_pending_max: 64,
             history_limit_max: 500,
@@ -204,6 +207,13 @@ impl Config {
                 10_000,
             ),
             ("devices_per_user_max", self.devices_per_user_max, 1, ANY),
+            // They are counted one by one.
+            (
+                "shared_subscriptions_per_user_max",
+                self.shared_subscriptions_per_user_max,
+                0,
+                10_000,
+            ),
             (
                 "log_subscriptions_per_connection_max",
                 self.log_subscriptions_per_connection_max,

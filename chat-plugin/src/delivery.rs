@@ -12,6 +12,7 @@
 pub(crate) mod flow;
 pub(crate) mod progress;
 pub(crate) mod reader;
+pub(crate) mod shared;
 mod sight;
 pub(crate) mod subscriptions;
 
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
+use self::shared::{Call, Shared, SharedLogs};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
 use crate::domain::entry::Entry;
 use crate::names::Names;
@@ -47,6 +49,7 @@ pub(crate) struct Delivery {
     pub(crate) progress: Arc<Progress>,
     receipts: Arc<Receipts>,
     online: Arc<Online>,
+    pub(crate) shared: SharedLogs,
     tracker: TaskTracker,
 }
 
@@ -126,6 +129,7 @@ impl Delivery {
             progress,
             receipts,
             online,
+            shared: SharedLogs::default(),
             tracker,
         }
     }
@@ -193,11 +197,30 @@ impl Delivery {
         if members_changed || hidden_from.is_some() {
             let mut sees = live.who_sees(head);
             sees.retain(|user| hidden_from != Some(*user));
-            self.online.announce(&sees, &live, head);
+            self.announce(&sees, &live, head);
         } else {
-            self.online.announce(&live.present(), &live, head);
+            self.announce(&live.present(), &live, head);
         }
         Ok(())
+    }
+
+    fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
+        self.online.announce(users, live, seq);
+        self.shared.announce(users, live, seq);
+    }
+
+    /// A reader holds these shared subscriptions no longer. Returns those that nobody who is connected holds.
+    pub(crate) fn leave_shared(
+        &self,
+        reader: &Reader,
+        mut left: Vec<Arc<Shared>>,
+    ) -> Vec<Arc<Shared>> {
+        left.retain(|shared| {
+            let (call, is_held) = self.shared.leave(shared, reader.client.connection);
+            call.into_iter().for_each(Call::make);
+            !is_held
+        });
+        left
     }
 
     async fn line(&self, entry: Arc<Entry>) -> Result<Arc<Line>, StoreError> {
@@ -223,7 +246,9 @@ impl Delivery {
             deliveries,
             wanted,
             progressed,
+            calls,
         } = reader.pull(room);
+        calls.into_iter().for_each(Call::make);
         for wanted in wanted {
             let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
             self.tracker.spawn(async move {

@@ -49,7 +49,7 @@ use crate::conversations::{Conversations, RingLimits};
 use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
-use crate::domain::device::{Device, Inflight, Subscription};
+use crate::domain::device::{Device, Inflight, SharedSubscription, Subscription};
 use crate::domain::support::VISITOR_PREFIX;
 use crate::domain::user::User;
 use crate::filter::ContentFilter;
@@ -405,6 +405,7 @@ impl ChatPlugin {
             };
             after = Some(last.id);
             for user in users {
+                self.keep_shared_positions(user.id, oldest_ms).await?;
                 for device in store.devices(user.id).await? {
                     let connected = self
                         .online
@@ -419,6 +420,27 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// Shared subscriptions that somebody holds are kept, the others for as long as the cursors of a device.
+    async fn keep_shared_positions(&self, user: UserId, oldest_ms: u64) -> Result<(), StoreError> {
+        let store = &self.service.store;
+        for shared in store.shared(user).await? {
+            if self
+                .delivery
+                .shared
+                .find(shared.conversation, shared.id)
+                .is_some()
+            {
+                let seen_ms = crate::clock::now_ms();
+                let _is_known = store
+                    .put_shared(SharedSubscription { seen_ms, ..shared }, usize::MAX)
+                    .await?;
+            } else if shared.seen_ms < oldest_ms {
+                store.remove_shared(user, shared.id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Who has not been seen since then is not waited for any longer.
@@ -604,6 +626,9 @@ impl ChatPlugin {
         let Some(peer) = removed else { return };
         self.online.remove(&peer.reader);
         peer.reader.end();
+        // What it has not acknowledged is for others. The position is on its way to the store.
+        self.delivery
+            .leave_shared(&peer.reader, peer.reader.shared(None));
         self.presence.disconnected(&peer.reader);
         peer.tasks.close();
         if peer.tasks.is_empty()
@@ -724,6 +749,7 @@ fn new_device(
         subscriptions: Vec::new(),
         session_expiry,
         has_inbox: false,
+        has_queue: false,
         connected: true,
         receipts_ms: now_ms,
         account: 0,
