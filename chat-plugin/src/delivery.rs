@@ -22,19 +22,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use broker::codec::packet::PacketId;
 use broker::codec::reason::ReasonCode;
 use broker::hooks::{DeliveryOutcome, DeliveryRef, Room};
-use proto::ids::{ConversationId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::progress::Progress;
-use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
+use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Settled, Wanted};
 use self::shared::{Call, Shared, SharedLogs};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
 use crate::domain::entry::Entry;
 use crate::names::Names;
 use crate::receipts::Receipts;
-use crate::render::Line;
+use crate::render::{self, Line};
 use crate::store::{ChatStore, Committed, Move, PageRange, StoreError};
 
 /// Entries that one read from the store brings, and their bytes.
@@ -264,7 +264,10 @@ impl Delivery {
 
     /// Copies are settled.
     pub(crate) fn delivered(&self, reader: &Reader, outcomes: &[(DeliveryRef, DeliveryOutcome)]) {
-        let progressed = reader.settle(outcomes);
+        let Settled { progressed, events } = reader.settle(outcomes);
+        if !events.is_empty() {
+            self.progress.events_ended(reader.device, events);
+        }
         self.progressed(reader, progressed);
     }
 
@@ -333,6 +336,7 @@ impl Delivery {
                 to,
             } => self.fetch_page(reader, key, &live, (from, to)).await,
             Wanted::Resend(references) => self.fetch_resend(reader, references).await,
+            Wanted::Events { after } => self.fetch_events(reader, after).await,
         }
     }
 
@@ -399,6 +403,31 @@ impl Delivery {
         }
         reader.arrived_resend(lines);
         Ok(())
+    }
+
+    async fn fetch_events(&self, reader: &Reader, after: u64) -> Result<(), StoreError> {
+        let now_ms = crate::clock::now_ms();
+        let size = (PAGE_ENTRIES, PAGE_BYTES);
+        let found = self.store.device_events(reader.device, after, size, now_ms);
+        let (events, more) = found.await?;
+        let protobuf = reader.reads_protobuf();
+        let mut messages = Vec::with_capacity(events.len());
+        for event in events {
+            let handle = self.names.handle(event.from).await?;
+            let message = render::event(&event, handle.as_ref(), protobuf, now_ms);
+            messages.push((event.dseq, Arc::new(message)));
+        }
+        reader.arrived_events(after, (messages, more));
+        Ok(())
+    }
+
+    /// Something is in the queue of a device.
+    pub(crate) fn queue_grew(&self, user: UserId, device: DeviceId) {
+        for reader in self.online.of(user) {
+            if reader.device == device {
+                reader.queue_grew();
+            }
+        }
     }
 
     /// Looks up what this reader has to get, in the background. What is committed since [`Reader::begin_attach`] is not

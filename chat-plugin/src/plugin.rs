@@ -38,7 +38,7 @@ use proto::payload;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::answer::{json_message, json_publish, pair};
+pub(crate) use self::answer::{json_message, json_publish, pair, server_publish};
 use self::logins::Logins;
 use self::peer::{Item, Peer, Record, Sessions};
 use self::rates::Rates;
@@ -710,7 +710,9 @@ impl ChatPlugin {
                 .iter()
                 .filter_map(|(_, reference)| match Reference::decode(reference)? {
                     Reference::State { ts_ms } => Some(ts_ms),
-                    Reference::Entry { .. } | Reference::Account { .. } => None,
+                    Reference::Entry { .. }
+                    | Reference::Account { .. }
+                    | Reference::Event { .. } => None,
                 });
         let now_ms = crate::clock::now_ms();
         let unsure = unsure.chain(peer.reader.receipts_wait_since());
@@ -773,7 +775,7 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
             seq,
             form: slot,
         }),
-        Reference::State { .. } | Reference::Account { .. } => None,
+        Reference::State { .. } | Reference::Account { .. } | Reference::Event { .. } => None,
     });
     at_rest.collect()
 }

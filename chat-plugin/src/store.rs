@@ -405,11 +405,7 @@ pub trait ChatStore: Send + Sync + 'static {
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError>;
 
     /// Stores a shared subscription, or that it is still held: one of at most `max` of its user. `false`: there are as many.
-    async fn put_shared(
-        &self,
-        shared: SharedSubscription,
-        max: usize,
-    ) -> Result<bool, StoreError>;
+    async fn put_shared(&self, shared: SharedSubscription, max: usize) -> Result<bool, StoreError>;
 
     /// The shared subscriptions of a user.
     async fn shared(&self, user: UserId) -> Result<Vec<SharedSubscription>, StoreError>;

@@ -7,6 +7,7 @@
 mod account;
 mod hints;
 mod pull;
+mod queue;
 mod reference;
 
 use std::collections::hash_map::Entry;
@@ -23,6 +24,7 @@ use proto::topics::Form;
 pub(crate) use self::account::{Account, From};
 use self::hints::Hints;
 use self::pull::Out;
+use self::queue::Queue;
 pub(crate) use self::reference::Reference;
 use super::flow::{self, FORMS, Flow};
 use super::shared::{Call, Run, Shared};
@@ -89,6 +91,7 @@ struct State {
     receipts_wait_since: Option<u64>,
     catch_up: CatchUp,
     hints: Hints,
+    queue: Queue,
 }
 
 #[derive(Default)]
@@ -203,6 +206,8 @@ pub(crate) enum Wanted {
     },
     /// Single entries, for deliveries that go out again.
     Resend(Vec<(PacketId, Reference)>),
+    /// What is in the queue of the device behind this place.
+    Events { after: u64 },
 }
 
 /// What a reader's progress means for others.
@@ -214,6 +219,14 @@ pub(crate) struct Progressed {
     pub(crate) cursor: Seq,
     /// Acknowledged by a known device up to here: the delivered mark of the user.
     pub(crate) delivered: Option<Seq>,
+}
+
+/// What became of deliveries.
+#[derive(Default)]
+pub(crate) struct Settled {
+    pub(crate) progressed: Vec<Progressed>,
+    /// Places in the queue of the device that are settled.
+    pub(crate) events: Vec<u64>,
 }
 
 /// Result of a pull.
@@ -403,7 +416,10 @@ impl Reader {
             return Vec::new();
         };
         let slot = slot.map(|slot| LOG_SLOT.saturating_add(slot));
-        let logs = state.logs.iter().filter(|(of, _)| slot.is_none_or(|slot| slot == **of));
+        let logs = state
+            .logs
+            .iter()
+            .filter(|(of, _)| slot.is_none_or(|slot| slot == **of));
         let parts = logs.filter_map(|(_, log)| log.shared.as_ref());
         parts.map(|part| Arc::clone(&part.shared)).collect()
     }
@@ -659,6 +675,7 @@ impl Reader {
         };
         if state.pull_resend(&mut out) {
             state.pull_replies(&mut out);
+            state.queue.pull(&mut out);
             state.pull_receipts(&mut out);
             state.hints.pull(&mut out);
             out.pull_account();
@@ -668,9 +685,9 @@ impl Reader {
     }
 
     /// Copies are settled.
-    pub(crate) fn settle(&self, outcomes: &[(DeliveryRef, DeliveryOutcome)]) -> Vec<Progressed> {
+    pub(crate) fn settle(&self, outcomes: &[(DeliveryRef, DeliveryOutcome)]) -> Settled {
         let mut state = self.state();
-        let mut progressed = Vec::new();
+        let (mut progressed, mut events) = (Vec::new(), Vec::new());
         let mut touched = HashSet::new();
         for (reference, outcome) in outcomes {
             let (slot, conversation, seq, generation) = match Reference::decode(reference) {
@@ -685,6 +702,10 @@ impl Reader {
                     if arrived.contains(outcome) {
                         self.account.acknowledge(version);
                     }
+                    continue;
+                }
+                Some(Reference::Event { dseq }) => {
+                    events.push(dseq);
                     continue;
                 }
                 Some(Reference::State { .. }) | None => continue,
@@ -719,7 +740,7 @@ impl Reader {
                 self.client.wake(); // it waited for this cursor to move
             }
         }
-        progressed
+        Settled { progressed, events }
     }
 
     /// Entries that were wanted.
@@ -790,7 +811,9 @@ impl Reader {
             .filter_map(|(id, reference)| Some((*id, Reference::decode(reference)?)));
         decoded
             .filter(|(_, reference)| match reference {
-                Reference::State { .. } | Reference::Account { .. } => false,
+                Reference::State { .. } | Reference::Account { .. } | Reference::Event { .. } => {
+                    false
+                }
                 Reference::Entry {
                     slot, generation, ..
                 } if *slot >= LOG_SLOT => state

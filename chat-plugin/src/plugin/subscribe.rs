@@ -138,6 +138,8 @@ impl ChatPlugin {
             store.advance(cursors, Durability::Durable).await?;
             wanted.device.has_inbox = true;
         }
+        let wants_queue = |one: &Granted| matches!(one.parsed, FilterTopic::Device);
+        wanted.device.has_queue |= granted.iter().any(wants_queue);
         store
             .put_device(wanted.device.clone(), None, Durability::Durable)
             .await?;
@@ -190,8 +192,9 @@ impl ChatPlugin {
             return Ok(Err(ReasonCode::QuotaExceeded));
         }
         let conversation = match &parsed {
-            FilterTopic::Device => {
-                return Ok(Err(ReasonCode::ImplementationSpecificError));
+            // A guest has no queue.
+            FilterTopic::Device if !peer.sessions.persistent => {
+                return Ok(Err(ReasonCode::NotAuthorized));
             }
             FilterTopic::Presence(_) if peer.is_visitor => {
                 return Ok(Err(ReasonCode::NotAuthorized));
@@ -326,11 +329,12 @@ impl ChatPlugin {
                     self.watch_account(reader);
                 }
             }
+            FilterTopic::Device => reader.subscribe_queue(options),
             FilterTopic::Log { cid, start: from } => {
                 self.activate_log(reader, (*cid, *from), (subscription, options), start)
                     .await?;
             }
-            _ => {}
+            FilterTopic::Presence(_) => {}
         }
         Ok(())
     }
@@ -686,7 +690,7 @@ fn deactivate(reader: &Reader, subscription: &Subscription) {
         FilterTopic::Rpc(names) => reader.unsubscribe_replies(name(names).as_deref()),
         FilterTopic::Errors(names) => reader.unsubscribe_errors(name(names).as_deref()),
         FilterTopic::Log { .. } => reader.unsubscribe_log(subscription.slot),
-        FilterTopic::Device => false,
+        FilterTopic::Device => reader.unsubscribe_queue(),
     };
     debug_assert!(existed, "{} was held", subscription.filter);
 }

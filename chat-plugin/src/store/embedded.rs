@@ -894,11 +894,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
-    async fn put_shared(
-        &self,
-        shared: SharedSubscription,
-        max: usize,
-    ) -> Result<bool, StoreError> {
+    async fn put_shared(&self, shared: SharedSubscription, max: usize) -> Result<bool, StoreError> {
         if let Err(full) = self.shared.condition.may_grow() {
             let key = keys::device(shared.user, shared.id);
             let known = self.read_row(tables::SHARED, key, |_| Ok(()));
@@ -943,7 +939,11 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             let mut shared = Vec::new();
             visit_user(engine, tables::SHARED, user, |rest, row| {
                 let id: [u8; 16] = rest.try_into().map_err(|_| bad_key(tables::SHARED))?;
-                shared.push(values::devices::read_shared(user, DeviceId::from_bytes(id), row)?);
+                shared.push(values::devices::read_shared(
+                    user,
+                    DeviceId::from_bytes(id),
+                    row,
+                )?);
                 Ok(())
             })?;
             Ok(shared)

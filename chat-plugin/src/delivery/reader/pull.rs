@@ -39,7 +39,12 @@ impl Out<'_> {
         self.room.bytes > 0 && (qos == Qos::AtMostOnce || self.room.packets > 0)
     }
 
-    fn deliver(&mut self, reference: Reference, message: Arc<Publish>, matched: &Matched) {
+    pub(super) fn deliver(
+        &mut self,
+        reference: Reference,
+        message: Arc<Publish>,
+        matched: &Matched,
+    ) {
         self.push(Delivery {
             reference: reference.encode(),
             qos: matched.qos,

@@ -85,18 +85,24 @@ pub(super) fn device_events(
     let mut found = Vec::new();
     let (mut used, mut more) = (0_u64, false);
     let range = KeyRange::closed(&first, &last);
-    visit(engine, tables::DEVICE_EVENT, range, usize::MAX, |key, row| {
-        let (event, size) = values::devices::read_event(device_event_of(key)?.1, row)?;
-        let is_over = event.expires_ms <= now_ms;
-        let fits = found.len() < limit
-            && (found.is_empty() || used.saturating_add(size) <= bytes as u64);
-        more |= !is_over && !fits;
-        if !is_over && !more {
-            used = used.saturating_add(size);
-            found.push(event);
-        }
-        Ok(())
-    })?;
+    visit(
+        engine,
+        tables::DEVICE_EVENT,
+        range,
+        usize::MAX,
+        |key, row| {
+            let (event, size) = values::devices::read_event(device_event_of(key)?.1, row)?;
+            let is_over = event.expires_ms <= now_ms;
+            let fits = found.len() < limit
+                && (found.is_empty() || used.saturating_add(size) <= bytes as u64);
+            more |= !is_over && !fits;
+            if !is_over && !more {
+                used = used.saturating_add(size);
+                found.push(event);
+            }
+            Ok(())
+        },
+    )?;
     for event in &mut found {
         let key = keys::device_event(device, event.dseq);
         // It may have been acknowledged meanwhile.

@@ -107,10 +107,7 @@ mod tests {
 
     #[test]
     fn rows_come_back() {
-        let (user, id) = (
-            UserId::from_bytes([1; 16]),
-            DeviceId::from_bytes([2; 16]),
-        );
+        let (user, id) = (UserId::from_bytes([1; 16]), DeviceId::from_bytes([2; 16]));
         let shared = SharedSubscription {
             id,
             user,

@@ -44,7 +44,11 @@ impl<K: KvEngine> Writer<K> {
         values::write_first(&mut value, &first);
         self.put(tables::IDEMPOTENCY, &mid_key, value);
         let key = keys::device_event(sent.to, dseq);
-        self.put(tables::DEVICE_EVENT, &key, devices::write_event(&sent.event));
+        self.put(
+            tables::DEVICE_EVENT,
+            &key,
+            devices::write_event(&sent.event),
+        );
         self.put(tables::DEVICE_DATA, &key, devices::write_data(&sent.event));
         let last = keys::device_event(sent.to, 0);
         self.put(tables::DEVICE_EVENT, &last, devices::write_last(dseq));
