@@ -15,6 +15,7 @@ use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 
 use super::reader::{Key, Reader};
 use crate::conversations::Live;
+use crate::domain::member::Stretch;
 
 /// Entries that may be handed out behind one that is not settled: so many come again after a kill, at most.
 const WINDOW: u64 = 1_024;
@@ -30,18 +31,25 @@ pub(crate) struct Shared {
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
+    places: Places,
+    /// The next one that is called is in front.
+    members: VecDeque<Member>,
+}
+
+/// What has become of the entries.
+#[derive(Default)]
+struct Places {
     /// The position, as far as it has been told.
     cursor: Seq,
     /// Everything up to here has been taken.
     sent: Seq,
     head: Seq,
-    /// Who has taken what is not settled.
+    /// Which connection has taken what is not settled.
     open: BTreeMap<Seq, u64>,
     /// What was given back.
     returned: BTreeSet<Seq>,
-    /// The next one that is called is in front.
-    members: VecDeque<Member>,
 }
 
 struct Member {
@@ -76,13 +84,15 @@ pub(crate) struct Run {
 
 impl Shared {
     pub(crate) fn new(id: DeviceId, user: UserId, live: Arc<Live>, position: Seq) -> Self {
-        let state = State {
+        let places = Places {
             cursor: position,
             sent: position,
             head: live.head(),
-            open: BTreeMap::new(),
-            returned: BTreeSet::new(),
-            members: VecDeque::new(),
+            ..Places::default()
+        };
+        let state = State {
+            places,
+            ..State::default()
         };
         Self {
             id,
@@ -99,54 +109,16 @@ impl Shared {
             return (None, None); // it has left
         }
         let most = u64::try_from(most).unwrap_or(RUN_MAX).clamp(1, RUN_MAX);
-        let run = self
-            .take_returned(&mut state, most)
-            .or_else(|| self.take_new(&mut state, most));
-        if let Some(run) = run {
-            for seq in run.from.get()..=run.to.get() {
-                state.open.insert(Seq::new(seq), connection);
-            }
-        }
+        let sessions = u64::try_from(state.members.len()).unwrap_or(1);
+        let visible = |seq| self.live.next_visible(self.user, seq);
+        let run = state.places.take(connection, (most, sessions), visible);
         if let Some(member) = state.member(connection) {
             member.is_full = false;
         }
-        let call = (run.is_some() && state.has_more())
+        let call = (run.is_some() && state.places.has_more())
             .then(|| state.next_but(connection))
             .flatten();
         (run, call)
-    }
-
-    fn take_returned(&self, state: &mut State, most: u64) -> Option<Run> {
-        while let Some(from) = state.returned.pop_first() {
-            let next = self.live.next_visible(self.user, from);
-            let Some((stretch, look_up)) = next.filter(|(stretch, _)| stretch.from == from) else {
-                continue; // not to be seen any more
-            };
-            let end = from.get().saturating_add(most - 1).min(stretch.to.get());
-            let mut to = from;
-            while to.get() < end && state.returned.remove(&to.next()) {
-                to = to.next();
-            }
-            return Some(Run { from, to, look_up });
-        }
-        None
-    }
-
-    fn take_new(&self, state: &mut State, most: u64) -> Option<Run> {
-        let (stretch, look_up) = self.live.next_visible(self.user, state.sent.next())?;
-        let from = stretch.from;
-        if from > state.head {
-            return None;
-        }
-        state.sent = from.previous();
-        let window = state.position().get().saturating_add(WINDOW);
-        let end = stretch.to.min(state.head).get().min(window);
-        let available = end.checked_sub(state.sent.get()).filter(|some| *some > 0)?;
-        let sessions = u64::try_from(state.members.len()).unwrap_or(1).max(1);
-        let count = available.div_ceil(sessions).min(most);
-        let to = Seq::new(state.sent.get() + count);
-        state.sent = to;
-        Some(Run { from, to, look_up })
     }
 
     /// An entry that a session took is settled. Says where the position is, if it has moved.
@@ -155,15 +127,7 @@ impl Shared {
         if let Some(member) = state.member(connection) {
             member.is_full = false;
         }
-        if state.open.get(&seq) == Some(&connection) {
-            state.open.remove(&seq);
-        }
-        let position = state.position();
-        if position <= state.cursor {
-            return None;
-        }
-        state.cursor = position;
-        Some(position)
+        state.places.settle(connection, seq)
     }
 
     /// A session has no room: another one is called, if there is something to be taken.
@@ -171,6 +135,7 @@ impl Shared {
         let mut state = self.lock();
         state.member(connection)?.is_full = true;
         state
+            .places
             .has_more()
             .then(|| state.next_but(connection))
             .flatten()
@@ -178,19 +143,19 @@ impl Shared {
 
     /// Is there something to be taken?
     pub(crate) fn has_more(&self) -> bool {
-        self.lock().has_more()
+        self.lock().places.has_more()
     }
 
     /// There are entries up to here.
     fn announce(&self, head: Seq) -> Option<Call> {
         let mut state = self.lock();
-        state.head = state.head.max(head);
+        state.places.head = state.places.head.max(head);
         state.next_but(0)
     }
 
     fn join(&self, reader: &Arc<Reader>, key: Key) {
         let mut state = self.lock();
-        state.head = state.head.max(self.live.head());
+        state.places.head = state.places.head.max(self.live.head());
         state.members.push_front(Member {
             reader: Arc::downgrade(reader),
             connection: reader.client.connection,
@@ -205,14 +170,7 @@ impl Shared {
         state
             .members
             .retain(|member| member.connection != connection);
-        let open = std::mem::take(&mut state.open);
-        for (seq, of) in open {
-            if of == connection {
-                state.returned.insert(seq);
-            } else {
-                state.open.insert(seq, of);
-            }
-        }
+        state.places.give_back(connection);
         if state.members.is_empty() {
             return None;
         }
@@ -225,18 +183,6 @@ impl Shared {
 }
 
 impl State {
-    /// Everything up to here is settled.
-    fn position(&self) -> Seq {
-        let first = self.returned.first().into_iter();
-        let first = first.chain(self.open.first_key_value().map(|(seq, _)| seq));
-        first.min().map_or(self.sent, |first| first.previous())
-    }
-
-    fn has_more(&self) -> bool {
-        let window = self.position().get().saturating_add(WINDOW);
-        !self.returned.is_empty() || self.sent.get() < self.head.get().min(window)
-    }
-
     fn member(&mut self, connection: u64) -> Option<&mut Member> {
         let mut members = self.members.iter_mut();
         members.find(|member| member.connection == connection)
@@ -255,6 +201,96 @@ impl State {
             }
         }
         None
+    }
+}
+
+impl Places {
+    /// Takes entries in a row for one of so many sessions: what was given back first. `visible` is the next stretch that may
+    /// be seen, from a place on.
+    fn take(
+        &mut self,
+        connection: u64,
+        (most, sessions): (u64, u64),
+        visible: impl Fn(Seq) -> Option<(Stretch, Seq)>,
+    ) -> Option<Run> {
+        let run = self
+            .take_returned(most, &visible)
+            .or_else(|| self.take_new((most, sessions), &visible))?;
+        let taken = (run.from.get()..=run.to.get()).map(|seq| (Seq::new(seq), connection));
+        self.open.extend(taken);
+        Some(run)
+    }
+
+    fn take_returned(
+        &mut self,
+        most: u64,
+        visible: &impl Fn(Seq) -> Option<(Stretch, Seq)>,
+    ) -> Option<Run> {
+        while let Some(from) = self.returned.pop_first() {
+            let next = visible(from).filter(|(stretch, _)| stretch.from == from);
+            let Some((stretch, look_up)) = next else {
+                continue; // not to be seen any more
+            };
+            let end = from.get().saturating_add(most - 1).min(stretch.to.get());
+            let mut to = from;
+            while to.get() < end && self.returned.remove(&to.next()) {
+                to = to.next();
+            }
+            return Some(Run { from, to, look_up });
+        }
+        None
+    }
+
+    fn take_new(
+        &mut self,
+        (most, sessions): (u64, u64),
+        visible: &impl Fn(Seq) -> Option<(Stretch, Seq)>,
+    ) -> Option<Run> {
+        let (stretch, look_up) = visible(self.sent.next())?;
+        let from = stretch.from;
+        if from > self.head {
+            return None;
+        }
+        self.sent = from.previous();
+        let window = self.position().get().saturating_add(WINDOW);
+        let end = stretch.to.min(self.head).get().min(window);
+        let available = end.checked_sub(self.sent.get()).filter(|some| *some > 0)?;
+        let count = available.div_ceil(sessions.max(1)).min(most);
+        let to = Seq::new(self.sent.get() + count);
+        self.sent = to;
+        Some(Run { from, to, look_up })
+    }
+
+    /// A connection has settled an entry. Says where the position is, if it has moved.
+    fn settle(&mut self, connection: u64, seq: Seq) -> Option<Seq> {
+        if self.open.get(&seq) == Some(&connection) {
+            self.open.remove(&seq);
+        }
+        let position = self.position();
+        if position <= self.cursor {
+            return None;
+        }
+        self.cursor = position;
+        Some(position)
+    }
+
+    /// What a connection has taken and not settled is for others.
+    fn give_back(&mut self, connection: u64) {
+        let left = self.open.extract_if(.., |_, of| *of == connection);
+        self.returned.extend(left.map(|(seq, _)| seq));
+    }
+
+    /// Everything up to here is settled.
+    fn position(&self) -> Seq {
+        let returned = self.returned.first();
+        let open = self.open.first_key_value().map(|(seq, _)| seq);
+        let first = returned.into_iter().chain(open).min();
+        first.map_or(self.sent, |first| first.previous())
+    }
+
+    fn has_more(&self) -> bool {
+        let window = self.position().get().saturating_add(WINDOW);
+        !self.returned.is_empty() || self.sent.get() < self.head.get().min(window)
     }
 }
 
@@ -327,5 +363,146 @@ impl SharedLogs {
             told.filter_map(|shared| shared.announce(seq)).collect()
         };
         calls.into_iter().for_each(Call::make);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(seq: Seq) -> Option<(Stretch, Seq)> {
+        let stretch = Stretch {
+            from: seq.max(Seq::new(1)),
+            to: Seq::MAX,
+        };
+        Some((stretch, Seq::ZERO))
+    }
+
+    fn places(head: u64) -> Places {
+        Places {
+            head: Seq::new(head),
+            ..Places::default()
+        }
+    }
+
+    fn run(taken: Option<Run>) -> (u64, u64) {
+        let run = taken.unwrap();
+        (run.from.get(), run.to.get())
+    }
+
+    #[test]
+    fn entries_are_divided_among_the_sessions() {
+        let mut places = places(7);
+        assert_eq!(run(places.take(1, (16, 2), all)), (1, 4));
+        assert_eq!(run(places.take(2, (2, 2), all)), (5, 6));
+        assert_eq!(run(places.take(1, (16, 2), all)), (7, 7));
+        assert_eq!(places.take(2, (16, 2), all), None);
+        assert!(!places.has_more());
+    }
+
+    #[test]
+    fn what_is_given_back_goes_first() {
+        let mut places = places(9);
+        places.take(1, (3, 1), all);
+        places.take(2, (2, 1), all);
+        assert_eq!(places.settle(1, Seq::new(2)), None, "1 is open");
+        places.give_back(1);
+        assert!(places.has_more());
+        assert_eq!(places.settle(1, Seq::new(3)), None, "it has left");
+        assert_eq!(run(places.take(2, (16, 1), all)), (1, 1));
+        assert_eq!(run(places.take(2, (16, 1), all)), (3, 3));
+        assert_eq!(run(places.take(2, (16, 1), all)), (6, 9));
+        assert_eq!(places.settle(2, Seq::new(1)), Some(Seq::new(2)));
+    }
+
+    #[test]
+    fn little_is_handed_out_behind_what_is_not_settled() {
+        let mut places = places(10 * WINDOW);
+        let mut taken = 0;
+        while let Some(run) = places.take(1, (16, 1), all) {
+            taken = run.to.get();
+            for seq in run.from.get().max(2)..=taken {
+                assert_eq!(places.settle(1, Seq::new(seq)), None);
+            }
+        }
+        assert_eq!(taken, WINDOW);
+        assert!(!places.has_more());
+        assert_eq!(places.settle(1, Seq::new(1)), Some(Seq::new(WINDOW)));
+        assert!(places.has_more());
+    }
+
+    #[test]
+    fn what_may_not_be_seen_is_passed() {
+        let some = |seq: Seq| {
+            let parts = [(3, 4), (8, 9)].map(|(from, to)| Stretch {
+                from: Seq::new(from).max(seq),
+                to: Seq::new(to),
+            });
+            let next = parts.into_iter().find(|part| seq <= part.to);
+            next.map(|part| (part, Seq::ZERO))
+        };
+        let mut places = places(20);
+        assert_eq!(run(places.take(1, (16, 1), some)), (3, 4));
+        assert_eq!(run(places.take(1, (16, 1), some)), (8, 9));
+        assert_eq!(places.take(1, (16, 1), some), None);
+        assert_eq!(places.settle(1, Seq::new(4)), Some(Seq::new(2)));
+        assert_eq!(places.settle(1, Seq::new(3)), Some(Seq::new(7)));
+        assert_eq!(places.settle(1, Seq::new(8)), Some(Seq::new(8)));
+    }
+
+    proptest! {
+        /// Each entry is with one session at a time; what was settled is not handed out again, and in the end all is.
+        #[test]
+        fn every_entry_is_settled_once(steps in prop::collection::vec((0..4_u8, 1..4_u64, any::<u16>()), 1..200)) {
+            let mut places = places(0);
+            let (mut settled, mut position) = (BTreeSet::new(), Seq::ZERO);
+            let mut held: BTreeMap<u64, BTreeSet<Seq>> = BTreeMap::new();
+            for (step, connection, number) in steps {
+                let of = held.entry(connection).or_default();
+                match step {
+                    0 => places.head = Seq::new(places.head.get() + u64::from(number % 40)),
+                    1 => {
+                        let most = u64::from(number % 16) + 1;
+                        let Some(run) = places.take(connection, (most, 3), all) else { continue };
+                        for seq in run.from.get()..=run.to.get() {
+                            prop_assert!(!settled.contains(&seq));
+                            prop_assert!(of.insert(Seq::new(seq)));
+                        }
+                        prop_assert!(run.to <= places.head);
+                    }
+                    2 => {
+                        let chosen = of.iter().nth(usize::from(number) % of.len().max(1)).copied();
+                        let Some(seq) = chosen else { continue };
+                        of.remove(&seq);
+                        settled.insert(seq.get());
+                        if let Some(moved) = places.settle(connection, seq) {
+                            prop_assert!(moved > position);
+                            position = moved;
+                        }
+                    }
+                    _ => {
+                        of.clear();
+                        places.give_back(connection);
+                    }
+                }
+                let all_held: Vec<Seq> = held.values().flatten().copied().collect();
+                let distinct: BTreeSet<Seq> = all_held.iter().copied().collect();
+                prop_assert_eq!(all_held.len(), distinct.len());
+                prop_assert!((1..=position.get()).all(|seq| settled.contains(&seq)));
+            }
+            for connection in 1..4 {
+                places.give_back(connection);
+            }
+            while let Some(run) = places.take(9, (16, 1), all) {
+                for seq in run.from.get()..=run.to.get() {
+                    prop_assert!(settled.insert(seq));
+                    places.settle(9, Seq::new(seq));
+                }
+            }
+            prop_assert_eq!(places.position(), places.head);
+            prop_assert_eq!(settled.len() as u64, places.head.get());
+        }
     }
 }
