@@ -164,17 +164,14 @@ impl Shared {
         });
     }
 
-    /// A session leaves; what it has not acknowledged is for another one. `None`: it was the last one.
-    fn leave(&self, connection: u64) -> Option<Option<Call>> {
+    /// A session leaves; what it has not acknowledged is for another one. Says for whom, and whether somebody is left.
+    fn leave(&self, connection: u64) -> (Option<Call>, bool) {
         let mut state = self.lock();
         state
             .members
             .retain(|member| member.connection != connection);
         state.places.give_back(connection);
-        if state.members.is_empty() {
-            return None;
-        }
-        Some(state.next_but(0))
+        (state.next_but(0), !state.members.is_empty())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -334,17 +331,14 @@ impl SharedLogs {
             .by_conversation
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let left = shared.leave(connection);
-        if left.is_none()
-            && let Some(of_conversation) = all.get_mut(&shared.live.id())
-        {
+        let (call, is_held) = shared.leave(connection);
+        if !is_held && let Some(of_conversation) = all.get_mut(&shared.live.id()) {
             of_conversation.retain(|other| other.id != shared.id);
             if of_conversation.is_empty() {
                 all.remove(&shared.live.id());
             }
         }
-        let is_held = left.is_some();
-        (left.flatten(), is_held)
+        (call, is_held)
     }
 
     /// An entry that these users may see has been committed.
@@ -377,7 +371,7 @@ mod tests {
             from: seq.max(Seq::new(1)),
             to: Seq::MAX,
         };
-        Some((stretch, Seq::ZERO))
+        (seq < Seq::MAX).then_some((stretch, Seq::ZERO))
     }
 
     fn places(head: u64) -> Places {
