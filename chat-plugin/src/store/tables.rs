@@ -95,6 +95,15 @@ pub(super) const TRUSTED: Table = Table::new(0x3C, "trusted");
 pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 /// Scheduled messages by the time at which they are due.
 pub(super) const DUE: Table = Table::new(0x50, "due");
+
+/// Shared subscriptions to logs.
+pub(super) const SHARED: Table = Table::new(0x51, "shared");
+
+/// What waits in the private queues of devices, without its data.
+pub(super) const DEVICE_EVENT: Table = Table::new(0x52, "device_event");
+/// The data of what waits in the private queues of devices.
+pub(super) const DEVICE_DATA: Table = Table::large(0x53, "device_data");
+
 /// Messages that wait for a moderator's decision.
 pub(super) const HELD: Table = Table::new(0x37, "held");
 
@@ -146,5 +155,8 @@ pub(super) const ALL: &[Table] = &[
     TRUSTED,
     LIMITED,
     DUE,
+    SHARED,
+    DEVICE_EVENT,
+    DEVICE_DATA,
     HELD,
 ];

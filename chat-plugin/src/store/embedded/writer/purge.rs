@@ -229,6 +229,7 @@ impl<K: KvEngine> Writer<K> {
     pub(super) fn forget_user(&mut self, user: UserId) -> Result<usize, StoreError> {
         self.commit_so_far()?;
         self.forget_profile(user)?;
+        self.forget_events_of(user)?;
         match self.live_user(user) {
             Ok(_) => self.forget_words(user)?,
             Err(StoreError::NotFound) => self.remove_belongings(user)?,
