@@ -4,6 +4,7 @@
 //! feed: an entry moves its head and joins its ring; a change of members makes it read the members again before it
 //! answers the next question about them. The cache keeps the most recently used; whoever holds an `Arc` keeps his own.
 
+mod readers;
 mod ring;
 
 use std::collections::HashMap;
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 
+pub use self::readers::Held;
+use self::readers::Readers;
 use self::ring::Ring;
 pub use self::ring::RingLimits;
 use crate::domain::conversation::Conversation;
@@ -156,7 +159,9 @@ pub struct Live {
 struct State {
     conversation: Option<Conversation>,
     head: Seq,
+    /// All members; of a channel, those who are more than readers.
     members: HashMap<UserId, (Member, Marks)>,
+    readers: Readers,
     present: Arc<[UserId]>,
     /// Moves when what was read of the members is old.
     generation: u64,
@@ -333,13 +338,15 @@ impl Live {
 
     /// What was read of the members is old: the next question reads them again.
     pub(crate) fn invalidate(&self) {
-        self.state().generation += 1;
+        let mut state = self.state();
+        state.generation += 1;
+        state.readers.make_old(None);
     }
 
     /// The conversation as `user` may see it; `None` for one who never was a member.
     pub fn sight(&self, user: UserId) -> Option<Sight> {
         let state = self.state();
-        let (member, marks) = state.members.get(&user)?;
+        let (member, marks) = state.of(user)?;
         let conversation = state.conversation.as_ref();
         let settings = conversation.map(|conversation| &conversation.settings);
         Some(Sight {
@@ -371,7 +378,7 @@ impl Live {
         part: impl Fn(&Interval) -> Stretch,
     ) -> Option<(Stretch, Seq)> {
         let state = self.state();
-        let (member, marks) = state.members.get(&user)?;
+        let (member, marks) = state.of(user)?;
         let mut parts = member.intervals.iter().map(part);
         let mut next = parts.find(|part| seq <= part.to)?;
         next.from = next.from.max(seq);
@@ -386,21 +393,21 @@ impl Live {
     /// Is this user a member?
     pub fn is_present(&self, user: UserId) -> bool {
         let state = self.state();
-        let member = state.members.get(&user);
+        let member = state.of(user);
         member.is_some_and(|(member, _)| member.is_present())
     }
 
     /// May this user see the entry at `seq`?
     pub fn sees(&self, user: UserId, seq: Seq) -> bool {
         let state = self.state();
-        let member = state.members.get(&user);
+        let member = state.of(user);
         member.is_some_and(|(member, _)| member.sees(seq))
     }
 
     /// The last place of which this user may know: [`Seq::MAX`] for a member.
     pub fn last_known(&self, user: UserId) -> Seq {
         let state = self.state();
-        let member = state.members.get(&user);
+        let member = state.of(user);
         let last = member.and_then(|(member, _)| member.intervals.last());
         last.map_or(Seq::ZERO, |interval| interval.to)
     }
@@ -408,13 +415,13 @@ impl Live {
     /// The last entry that is hidden from this user; zero: none is.
     pub fn hidden(&self, user: UserId) -> Seq {
         let state = self.state();
-        let marks = state.members.get(&user).map(|(_, marks)| marks.hidden);
+        let marks = state.of(user).map(|(_, marks)| marks.hidden);
         marks.unwrap_or_default()
     }
 
     /// An entry is hidden from this user from now on.
     pub(crate) fn hide(&self, user: UserId, seq: Seq) {
-        if let Some((_, marks)) = self.state().members.get_mut(&user) {
+        if let Some((_, marks)) = self.state().of_mut(user) {
             marks.hidden = marks.hidden.max(seq);
         }
     }
@@ -444,9 +451,12 @@ impl Live {
         state.members.keys().find(|other| **other != user).copied()
     }
 
-    /// All who are or were members.
+    /// All who are or were members, and of a channel's readers those who follow it.
     pub fn who_ever(&self) -> Vec<UserId> {
-        self.state().members.keys().copied().collect()
+        let mut state = self.state();
+        let followers = state.readers.followers();
+        let members = state.members.keys();
+        members.chain(&*followers).copied().collect()
     }
 
     /// The feed has come so far, and all who hold entries in memory have heard of it.
@@ -477,16 +487,15 @@ impl Live {
 
     /// All who may see the entry at `seq`.
     pub fn who_sees(&self, seq: Seq) -> Vec<UserId> {
-        let state = self.state();
-        state
-            .members
-            .values()
-            .filter(|(member, _)| member.sees(seq))
-            .map(|(member, _)| member.user)
-            .collect()
+        let mut state = self.state();
+        let followers = state.readers.followers();
+        let followers = followers.iter().filter_map(|user| state.readers.of(*user));
+        let all = state.members.values().chain(followers);
+        let see = all.filter(|(member, _)| member.sees(seq));
+        see.map(|(member, _)| member.user).collect()
     }
 
-    /// Members and marks, former members included.
+    /// Members and marks, former members included, but for the readers of a channel.
     pub fn members(&self) -> Vec<(Member, Marks)> {
         self.state().members.values().cloned().collect()
     }
@@ -494,7 +503,7 @@ impl Live {
     /// Moves marks of a user. `None`: nothing moved.
     pub fn move_marks(&self, user: UserId, change: MarksChange) -> Option<MarksMoved> {
         let mut state = self.state();
-        let (_, own) = state.members.get_mut(&user)?;
+        let (_, own) = state.of_mut(user)?;
         let from = *own;
         *own = change.applied_to(from);
         (*own != from).then_some(MarksMoved { from, to: *own })
@@ -543,6 +552,18 @@ impl Live {
 }
 
 impl State {
+    /// What is in memory of one user.
+    fn of(&self, user: UserId) -> Option<&(Member, Marks)> {
+        self.members.get(&user).or_else(|| self.readers.of(user))
+    }
+
+    fn of_mut(&mut self, user: UserId) -> Option<&mut (Member, Marks)> {
+        if self.members.contains_key(&user) {
+            return self.members.get_mut(&user);
+        }
+        self.readers.of_mut(user)
+    }
+
     /// There are so many messages, the last entry has this time.
     fn count(&mut self, mseq: u64, ts_ms: u64) {
         if let Some(conversation) = &mut self.conversation {

@@ -9,6 +9,7 @@
 //! 3. The connection pulls; what is not in memory is read in the background and the connection is woken again.
 //! 4. Acks settle copies; cursors and delivered marks move through [`Progress`].
 
+mod channels;
 pub(crate) mod flow;
 pub(crate) mod progress;
 pub(crate) mod reader;
@@ -21,7 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use broker::codec::packet::PacketId;
 use broker::codec::reason::ReasonCode;
 use broker::hooks::{DeliveryOutcome, DeliveryRef, Room};
-use proto::ids::{ConversationId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +49,8 @@ pub(crate) struct Delivery {
     receipts: Arc<Receipts>,
     online: Arc<Online>,
     tracker: TaskTracker,
+    /// Up to so many readers a channel comes to their inboxes.
+    channel_inbox_max: u64,
 }
 
 /// Who is connected.
@@ -118,6 +121,7 @@ impl Delivery {
         progress: Arc<Progress>,
         (receipts, online): (Arc<Receipts>, Arc<Online>),
         tracker: TaskTracker,
+        channel_inbox_max: u64,
     ) -> Self {
         Self {
             store,
@@ -127,6 +131,7 @@ impl Delivery {
             receipts,
             online,
             tracker,
+            channel_inbox_max,
         }
     }
 
@@ -160,6 +165,7 @@ impl Delivery {
             changed,
             members_changed,
             hidden_from,
+            readers,
         } = committed;
         let live = match self.conversations.in_memory(conversation) {
             Some(live) => live,
@@ -168,6 +174,10 @@ impl Delivery {
                 None => return Ok(()),
             },
         };
+        if !readers.is_empty() && entry.is_none() && changed.is_empty() {
+            self.readers_changed(&live, &readers).await?;
+            return self.readers_gone(&live, &readers).await;
+        }
         let line = match entry {
             Some(entry) => Some(self.line(entry).await?),
             None => None,
@@ -182,6 +192,7 @@ impl Delivery {
         self.conversations
             .committed(&live, (line, lines), head, members);
         live.refreshed(&self.conversations).await?;
+        self.readers_changed(&live, &readers).await?;
         if !seqs.is_empty() {
             let mut ever = live.who_ever();
             ever.retain(|user| hidden_from != Some(*user));
@@ -195,9 +206,9 @@ impl Delivery {
             sees.retain(|user| hidden_from != Some(*user));
             self.online.announce(&sees, &live, head);
         } else {
-            self.online.announce(&live.present(), &live, head);
+            self.online.announce(&live.audience(), &live, head);
         }
-        Ok(())
+        self.readers_gone(&live, &readers).await
     }
 
     async fn line(&self, entry: Arc<Entry>) -> Result<Arc<Line>, StoreError> {
@@ -254,6 +265,8 @@ impl Delivery {
             }));
             // Who has blocked the other one of a direct conversation tells him nothing.
             let delivered = one.delivered.filter(|_| !one.live.blocks(reader.user));
+            // Nor is it counted who of the readers of a channel has what.
+            let delivered = delivered.filter(|_| !one.live.is_reader(reader.user));
             if let Some(delivered) = delivered {
                 let change = MarksChange {
                     delivered,
@@ -353,7 +366,7 @@ impl Delivery {
             else {
                 continue;
             };
-            let found = match self.conversations.load(conversation).await? {
+            let found = match self.conversations.load_for(conversation, reader.user).await? {
                 Some(live) => {
                     let range = PageRange {
                         limit: 1,
@@ -422,7 +435,8 @@ impl Delivery {
                 }
                 let Some(found) = found else { continue };
                 let cursor = cursors.get(id).copied();
-                if cursor.is_some_and(|cursor| cursor >= found.head) {
+                let is_channel = id.kind() == ConversationKind::Channel;
+                if !is_channel && cursor.is_some_and(|cursor| cursor >= found.head) {
                     attached.settled.insert(*id, found.head);
                     continue;
                 }
@@ -445,12 +459,15 @@ impl Delivery {
         cursor: Option<Seq>,
         attached: &mut Attached,
     ) -> Result<(), StoreError> {
-        let Some(live) = self.conversations.load(id).await? else {
+        let Some(live) = self.conversations.load_for(id, reader.user).await? else {
             return Ok(());
         };
         let Some(sight) = live.sight(reader.user) else {
             return Ok(());
         };
+        if !self.admit(reader, &live).await? {
+            return Ok(());
+        }
         let cursor = match cursor {
             Some(cursor) => cursor,
             None if reader.is_known() => sight.member.first_place().previous(),
@@ -560,7 +577,8 @@ impl Delivery {
             };
             after = Some(last);
             for conversation in ids {
-                let Some(live) = self.conversations.load(conversation).await? else {
+                let loaded = self.conversations.load_for(conversation, reader.user);
+                let Some(live) = loaded.await? else {
                     continue;
                 };
                 let Some(sight) = live.sight(reader.user) else {
@@ -596,7 +614,8 @@ impl Delivery {
             if flows.contains_key(&conversation) {
                 continue;
             }
-            let Some(live) = self.conversations.load(conversation).await? else {
+            let loaded = self.conversations.load_for(conversation, reader.user);
+            let Some(live) = loaded.await? else {
                 continue;
             };
             let Some(sight) = live.sight(reader.user) else {

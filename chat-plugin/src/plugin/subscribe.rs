@@ -217,8 +217,9 @@ impl ChatPlugin {
             _ => None,
         };
         if let Some(cid) = conversation {
-            let live = self.service.conversations.load(cid).await?;
-            let sight = live.and_then(|live| live.sight(peer.actor.user));
+            let user = peer.actor.user;
+            let live = self.service.conversations.load_for(cid, user).await?;
+            let sight = live.and_then(|live| live.sight(user));
             // A former member may look back, but gets nothing new.
             let past = matches!(parsed, FilterTopic::Log { .. });
             if !sight.is_some_and(|sight| past || sight.member.is_present()) {
@@ -310,9 +311,11 @@ impl ChatPlugin {
         (subscription, options): (&Subscription, Options),
         start: Start,
     ) -> Result<(), StoreError> {
-        let Some(live) = self.service.conversations.load(cid).await? else {
+        let conversations = &self.service.conversations;
+        let Some(live) = conversations.load_for(cid, reader.user).await? else {
             return Ok(());
         };
+        let held = conversations.follow(&live, reader.user).await?;
         let Some(sight) = live.sight(reader.user) else {
             return Ok(());
         };
@@ -360,6 +363,7 @@ impl ChatPlugin {
             topic: ByteString::from(subscription.filter.as_str()),
             options,
             position: kept.then_some(position),
+            held,
         };
         reader.subscribe_log(log, live, after);
         Ok(())
@@ -413,7 +417,8 @@ impl ChatPlugin {
         if !reader.wants_receipts(conversation) {
             return Ok(());
         }
-        let live = self.service.conversations.load(conversation).await?;
+        let conversations = &self.service.conversations;
+        let live = conversations.load_for(conversation, reader.user).await?;
         let is_member = |live: &Arc<Live>| {
             let sight = live.sight(reader.user);
             sight.is_some_and(|sight| sight.member.is_present())

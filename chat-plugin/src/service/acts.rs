@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
+use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
 use proto::payload::PollTerms;
 use serde_json::json;
 
@@ -106,6 +106,11 @@ impl Service {
                 if message.from != user {
                     return Err(Refusal::Forbidden("only its sender edits a message"));
                 }
+                if acting.conversation.kind() == ConversationKind::Broadcast {
+                    return Err(Refusal::Forbidden(
+                        "what was sent to a broadcast list is not edited",
+                    ));
+                }
                 permit(acting.conversation, sight, Action::Send)?;
                 within(window_ms, message, "it is too late to edit this message")
             })
@@ -134,6 +139,13 @@ impl Service {
             within(window_ms, message, "it is too late to delete this message")
         })
         .await
+    }
+
+    /// Deletes what a broadcast list brought, as its message was. `None`: it was deleted before.
+    pub(super) async fn delete_copy(&self, acting: &Acting) -> Result<Option<Placed>, Refusal> {
+        let body = json!({"target": acting.seq});
+        let deed = Deed::system(EntryKind::Deleted, Act::Delete, &body);
+        self.act(acting, deed, |_, _| Ok(())).await
     }
 
     /// Changes one's reactions to a message. `None`: they were so before.
@@ -458,6 +470,7 @@ fn draft(
         // An edit lasts no longer than what it edits.
         expires_ms: message.expires_ms.filter(|_| is_edit),
         mentions: deed.mentions.clone(),
+        source: None,
         scheduled: None,
         act: Some(deed.act.clone()),
         slow_ms: 0,

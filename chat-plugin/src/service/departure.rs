@@ -39,7 +39,7 @@ impl Service {
                     id: new_mid()?, // one that the user cannot have used before
                     digest: [0; 16],
                 };
-                self.leave_to(request, id, |members| senior(members, user))
+                self.leave_to(request, id, &[], |scene| (senior(&scene.members, user), false))
                     .await?;
                 left += 1;
             }

@@ -89,6 +89,14 @@ pub(super) const CASE: Table = Table::new(0x3A, "case");
 pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 /// Scheduled messages by the time at which they are due.
 pub(super) const DUE: Table = Table::new(0x50, "due");
+/// Readers of channels, and those to whom broadcast lists go.
+pub(super) const READER: Table = Table::new(0x60, "reader");
+/// How many of them there are.
+pub(super) const READER_COUNT: Table = Table::new(0x61, "reader_count");
+/// Messages and deletions of broadcast lists that are on their way to the direct conversations.
+pub(super) const BROADCAST: Table = Table::new(0x62, "broadcast");
+/// Where the messages of broadcast lists are in the direct conversations.
+pub(super) const COPY: Table = Table::new(0x63, "copy");
 
 /// Messages that wait for a moderator's decision.
 pub(super) const HELD: Table = Table::new(0x37, "held");
@@ -139,4 +147,8 @@ pub(super) const ALL: &[Table] = &[
     TRIMMED,
     DUE,
     HELD,
+    READER,
+    READER_COUNT,
+    BROADCAST,
+    COPY,
 ];

@@ -69,6 +69,7 @@ impl ChatPlugin {
                 preferences.muted_until = asked.muted_until.unwrap_or(preferences.muted_until);
                 preferences.archived = asked.archived.unwrap_or(preferences.archived);
                 preferences.pinned = asked.pinned.unwrap_or(preferences.pinned);
+                preferences.watch = asked.watch.unwrap_or(preferences.watch);
             })
             .await?;
         Ok(Conversation::from(overview))

@@ -57,6 +57,12 @@ pub(super) enum Job {
     Report(Box<Report>, Reply<()>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
+    BroadcastTo(
+        (ConversationId, Seq),
+        Vec<(UserId, Seq)>,
+        Option<UserId>,
+        Reply<()>,
+    ),
     Hold(Box<Held>, Reply<Holding>),
     EndHold(ConversationId, UserId, MessageId, Reply<bool>),
     Flush(Reply<()>),
@@ -99,6 +105,7 @@ impl Job {
             | Self::PutPresence(_, reply)
             | Self::PutToken(_, reply)
             | Self::Report(_, reply)
+            | Self::BroadcastTo(_, _, _, reply)
             | Self::Flush(reply)
             | Self::Maintain(_, _, reply)
             | Self::Close(reply) => reply.send(Err(error)).is_err(),
@@ -123,6 +130,10 @@ impl Job {
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
+            },
+            Self::BroadcastTo(_, copies, _, _) => Size {
+                items: copies.len().max(1),
+                bytes: copies.len().max(1) * ROW_BYTES,
             },
             Self::PutPresence(changes, _) => Size {
                 items: changes.len(),

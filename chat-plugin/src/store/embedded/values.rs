@@ -105,6 +105,7 @@ pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
         (entry.thread.is_some(), flag::THREAD),
         (entry.expires_ms.is_some(), flag::EXPIRES),
         (!entry.mentions.is_empty(), flag::MENTIONS),
+        (entry.source.is_some(), flag::SOURCE),
     ];
     let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
     let flags = flags.fold(0, |all, (_, flag)| all | flag);
@@ -126,7 +127,13 @@ pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     if !entry.mentions.is_empty() {
         write_mentions(out, &entry.mentions);
     }
-    out.extend_from_slice(&entry.body);
+    match entry.source {
+        Some((list, seq)) => {
+            out.extend_from_slice(&keys::cid(list));
+            long(out, seq.get());
+        }
+        None => out.extend_from_slice(&entry.body),
+    }
 }
 
 fn write_mentions(out: &mut Vec<u8>, mentions: &Mentioned) {
@@ -153,6 +160,7 @@ mod flag {
     pub(super) const THREAD: u8 = 8;
     pub(super) const EXPIRES: u8 = 16;
     pub(super) const MENTIONS: u8 = 32;
+    pub(super) const SOURCE: u8 = 64;
 }
 
 /// Only what is gone for all is so at rest.
@@ -353,7 +361,10 @@ pub(super) fn write_changed(changed: &Changed) -> Vec<u8> {
     let mut out = vec![FORMAT];
     long(&mut out, changed.version);
     time(&mut out, preferences.muted_until);
-    out.push(u8::from(preferences.archived) | u8::from(preferences.pinned) << 1);
+    let flags = u8::from(preferences.archived)
+        | u8::from(preferences.pinned) << 1
+        | u8::from(preferences.watch) << 2;
+    out.push(flags);
     out
 }
 
@@ -652,6 +663,11 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
     let thread = has(flag::THREAD).then(|| reader.seq()).transpose()?;
     let expires_ms = has(flag::EXPIRES).then(|| reader.time()).transpose()?;
     let mentions = has(flag::MENTIONS).then(|| reader.mentions()).transpose()?;
+    let source = if has(flag::SOURCE) {
+        Some((reader.cid()?, reader.seq()?))
+    } else {
+        None
+    };
     Ok(Entry {
         conversation,
         seq,
@@ -669,6 +685,7 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
         expires_ms,
         mentions: mentions.unwrap_or_default(),
         gone,
+        source,
         overlay: None,
     })
 }
@@ -945,6 +962,7 @@ pub(super) fn read_changed(value: &[u8]) -> Read<Changed> {
             muted_until,
             archived: flags & 1 != 0,
             pinned: flags & 2 != 0,
+            watch: flags & 4 != 0,
         },
     })
 }
@@ -1142,6 +1160,7 @@ mod tests {
             expires_ms: None,
             mentions: Mentioned::default(),
             gone: None,
+            source: None,
             overlay: None,
         }
     }

@@ -11,6 +11,7 @@ mod control;
 mod held;
 mod joining;
 mod purge;
+mod readers;
 mod scheduled;
 mod search;
 
@@ -394,6 +395,12 @@ impl<K: KvEngine> Writer<K> {
                 let purged = self.purge(conversation, *purge);
                 self.answer(purged, reply, Durability::Durable, Done::Purged);
             }
+            Job::BroadcastTo(at, copies, after, reply) => {
+                let result = self.broadcast_to(at, &copies, after);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::Hold(held, reply) => {
                 let holding = self.hold(&held);
                 self.answer(holding, reply, Durability::Durable, Done::Holding);
@@ -548,8 +555,8 @@ impl<K: KvEngine> Writer<K> {
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Option<Member>, StoreError> {
-        let row = self.row(tables::MEMBER, &keys::member(conversation, user))?;
-        row.map(|row| values::read_member(user, &row)).transpose()
+        let seat = self.seat(conversation, user)?;
+        Ok(seat.map(|(member, _)| member))
     }
 
     /// Where this key of idempotency was seen, in this batch, this week or the last one. The key's week is changed.

@@ -36,8 +36,12 @@ impl<K: KvEngine> Writer<K> {
         };
         for conversation in conversations {
             let member = self.member(*conversation, user)?;
-            if !member.is_some_and(|member| member.is_present()) {
-                continue; // what happens there is no business of those who left
+            // What happens there is no business of those who left; and readers of channels are too many to be told one by one.
+            let is_told = member.is_some_and(|member| {
+                member.is_present() && !member.role.is_one_of_many(conversation.kind())
+            });
+            if !is_told {
+                continue;
             }
             self.make_clean(user, *conversation)?;
         }
