@@ -366,7 +366,11 @@ impl Delivery {
             else {
                 continue;
             };
-            let found = match self.conversations.load_for(conversation, reader.user).await? {
+            let found = match self
+                .conversations
+                .load_for(conversation, reader.user)
+                .await?
+            {
                 Some(live) => {
                     let range = PageRange {
                         limit: 1,

@@ -129,7 +129,11 @@ impl Readers {
     }
 
     fn install(&mut self, user: UserId, version: u64, read: Option<(Member, Marks)>) {
-        let Some(row) = self.rows.get_mut(&user).filter(|row| row.version == version) else {
+        let Some(row) = self
+            .rows
+            .get_mut(&user)
+            .filter(|row| row.version == version)
+        else {
             return; // changed while it was read: the caller reads again
         };
         row.is_fresh = true;
@@ -235,7 +239,9 @@ impl Live {
             return followers;
         }
         let writers = state.present.iter();
-        let others = followers.iter().filter(|user| !state.members.contains_key(user));
+        let others = followers
+            .iter()
+            .filter(|user| !state.members.contains_key(user));
         writers.chain(others).copied().collect()
     }
 

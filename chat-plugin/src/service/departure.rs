@@ -39,8 +39,10 @@ impl Service {
                     id: new_mid()?, // one that the user cannot have used before
                     digest: [0; 16],
                 };
-                self.leave_to(request, id, &[], |scene| (senior(&scene.members, user), false))
-                    .await?;
+                self.leave_to(request, id, &[], |scene| {
+                    (senior(&scene.members, user), false)
+                })
+                .await?;
                 left += 1;
             }
         }

@@ -514,7 +514,9 @@ impl Scene {
 
 /// Members as the log tells of them: not those who are one of many.
 fn listed(kind: ConversationKind, members: &[(UserId, Role)]) -> Vec<serde_json::Value> {
-    let told = members.iter().filter(|(_, role)| !role.is_one_of_many(kind));
+    let told = members
+        .iter()
+        .filter(|(_, role)| !role.is_one_of_many(kind));
     told.map(|(user, role)| json!({"uid": user, "role": role}))
         .collect()
 }

@@ -466,7 +466,7 @@ fn set(
 /// `None`: to be judged again.
 pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, Refusal>> {
     Some(match outcome {
-        Outcome::Stored { seq, ts_ms, .. } => Ok(Placed {
+        Outcome::Stored { seq, ts_ms, .. } | Outcome::Silent { seq, ts_ms } => Ok(Placed {
             conversation: draft.conversation,
             seq,
             ts_ms,
@@ -477,12 +477,6 @@ pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, R
             seq,
             ts_ms,
             duplicate: true,
-        }),
-        Outcome::Silent { seq, ts_ms } => Ok(Placed {
-            conversation: draft.conversation,
-            seq,
-            ts_ms,
-            duplicate: false,
         }),
         Outcome::Conflict => Err(Refusal::IdempotencyConflict),
         Outcome::MembersMoved => return None,

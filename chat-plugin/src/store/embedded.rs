@@ -44,8 +44,8 @@ use self::reads::{
 use self::writer::Writer;
 use super::clock::Clock;
 use super::{
-    AskToJoin, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place,
-    StoreError, StoreMetrics, StoreOptions, tables,
+    AskToJoin, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
+    PageRange, Place, StoreError, StoreMetrics, StoreOptions, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};

@@ -12,6 +12,7 @@ mod members;
 mod mentions;
 mod poison;
 mod purge;
+mod readers;
 mod reading;
 mod scheduled;
 mod world;

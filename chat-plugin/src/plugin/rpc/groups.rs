@@ -55,12 +55,12 @@ impl ChatPlugin {
                 }
             }
             Kind::Group | Kind::Channel | Kind::Broadcast => {
+                const STRANGER: &str = "a role for somebody who is not among the members";
                 let kind = match kind {
                     Kind::Channel => ConversationKind::Channel,
                     Kind::Broadcast => ConversationKind::Broadcast,
                     _ => ConversationKind::Group,
                 };
-                const STRANGER: &str = "a role for somebody who is not among the members";
                 let made = request.makes(kind);
                 if self.service.done_before(&request, made).await?.is_some() {
                     return self.conversation(peer, made).await;
@@ -84,7 +84,7 @@ impl ChatPlugin {
                 };
                 let members = members
                     .into_iter()
-                    .map(|user| (user, role(&user).unwrap_or(role_in(kind))))
+                    .map(|user| (user, role(&user).unwrap_or_else(|| role_in(kind))))
                     .collect();
                 let settings = Settings {
                     title: title.unwrap_or_default(),
@@ -119,7 +119,7 @@ impl ChatPlugin {
             return Ok(place.into());
         }
         let users = self.users(peer, &asked.members).await?;
-        let role = asked.role.unwrap_or(role_in(cid.kind()));
+        let role = asked.role.unwrap_or_else(|| role_in(cid.kind()));
         let members = users.into_iter().map(|user| (user, role)).collect();
         let added = self
             .service

@@ -125,7 +125,7 @@ impl ChatPlugin {
     ) -> Result<InvitationShown, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
         let offer = Offer {
-            role: asked.role.unwrap_or(role_in(cid.kind())),
+            role: asked.role.unwrap_or_else(|| role_in(cid.kind())),
             approval: asked.approval,
             expires_s: asked.expires_s.unwrap_or(EXPIRES_S),
             uses_max: asked.uses,

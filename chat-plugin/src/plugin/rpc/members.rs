@@ -148,7 +148,9 @@ impl ChatPlugin {
     ) -> Result<Readers, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
         let limit = asked.limit(peer);
-        let found = self.service.readers(peer.actor, cid, asked.after, limit + 1);
+        let found = self
+            .service
+            .readers(peer.actor, cid, asked.after, limit + 1);
         let mut found = found.await?;
         let more = found.len() > limit;
         found.truncate(limit);

@@ -4,8 +4,8 @@ use proto::ids::{ConversationId, UserId};
 use proto::topics::Target;
 
 use super::wire::{
-    AskUser, AudienceAsked, Found, Hit, Me, Named, Nothing, PersonShown, Search, SetHandle, SetMe, SetPrivacy,
-    Shown, UserAsked, Users,
+    AskUser, AudienceAsked, Found, Hit, Me, Named, Nothing, PersonShown, Search, SetHandle, SetMe,
+    SetPrivacy, Shown, UserAsked, Users,
 };
 use crate::domain::conversation::Conversation;
 use crate::domain::profile::{Audience, Privacy, ProfileChange};

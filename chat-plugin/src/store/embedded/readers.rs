@@ -81,16 +81,22 @@ pub(super) fn broadcasts(
     limit: usize,
 ) -> Result<Vec<Broadcast>, StoreError> {
     let mut found = Vec::new();
-    reads::visit(engine, tables::BROADCAST, KeyRange::ALL, limit, |key, row| {
-        let list = key.get(..keys::CID_BYTES).and_then(keys::read_cid);
-        let after = values::read_user_id(tables::BROADCAST.name(), row)?;
-        found.push(Broadcast {
-            list: list.ok_or_else(|| reads::bad_key(tables::BROADCAST))?,
-            seq: happened::tail_seq(key)?,
-            after: Some(after).filter(|after| *after != keys::NO_USER),
-        });
-        Ok(())
-    })?;
+    reads::visit(
+        engine,
+        tables::BROADCAST,
+        KeyRange::ALL,
+        limit,
+        |key, row| {
+            let list = key.get(..keys::CID_BYTES).and_then(keys::read_cid);
+            let after = values::read_user_id(tables::BROADCAST.name(), row)?;
+            found.push(Broadcast {
+                list: list.ok_or_else(|| reads::bad_key(tables::BROADCAST))?,
+                seq: happened::tail_seq(key)?,
+                after: Some(after).filter(|after| *after != keys::NO_USER),
+            });
+            Ok(())
+        },
+    )?;
     Ok(found)
 }
 

@@ -108,7 +108,7 @@ impl<K: KvEngine> Writer<K> {
         let mut place = self.place(&draft, current, (creates, is_silent))?;
         place.rows = rows;
         if is_silent {
-            return self.store_silently(draft, place, mid_key);
+            return self.store_silently(&draft, place, mid_key);
         }
         match self.plan_act(&draft, &place.head)? {
             Ok(mut effect) => {

@@ -114,7 +114,9 @@ impl<K: KvEngine> Writer<K> {
         let (mut more, mut less) = (0_u64, 0_u64);
         for planned in members.values() {
             let member = &planned.member;
-            let was = planned.before.is_some_and(|(table, was)| counts(table, was));
+            let was = planned
+                .before
+                .is_some_and(|(table, was)| counts(table, was));
             let is = counts(table_of(conversation, member.role), member.is_present());
             more += u64::from(is && !was);
             less += u64::from(was && !is);
@@ -174,7 +176,7 @@ impl<K: KvEngine> Writer<K> {
     /// What a draft changes, without an entry that tells of it.
     pub(super) fn store_silently(
         &mut self,
-        draft: Draft,
+        draft: &Draft,
         place: Place,
         mid_key: Vec<u8>,
     ) -> Result<Outcome, StoreError> {
@@ -197,7 +199,7 @@ impl<K: KvEngine> Writer<K> {
             digest: draft.digest,
         };
         self.put_first(mid_key, first);
-        self.put_exchange(&draft, head.seq, draft.ts_ms);
+        self.put_exchange(draft, head.seq, draft.ts_ms);
         let readers = concerned(id, &members);
         if !readers.is_empty() {
             self.group.committed.push(Committed {
