@@ -49,7 +49,7 @@ impl Delivery {
         users: &[UserId],
     ) -> Result<(), StoreError> {
         self.conversations.readers_changed(live, users).await?;
-        for user in users {
+        for user in users.iter().filter(|user| self.online.has(**user)) {
             self.conversations.load_for(live.id(), *user).await?;
             if live.is_present(*user) {
                 self.watch_changed(live, *user).await?;
@@ -64,7 +64,7 @@ impl Delivery {
         live: &Arc<Live>,
         users: &[UserId],
     ) -> Result<(), StoreError> {
-        for user in users {
+        for user in users.iter().filter(|user| self.online.has(**user)) {
             if !live.is_present(*user) {
                 self.watch_changed(live, *user).await?;
             }

@@ -467,7 +467,9 @@ impl Reader {
         let Some(mut state) = self.made() else {
             return;
         };
-        let mut woken = state.announce_inbox(live, seq.previous(), seq);
+        // Of a channel one may read the log, and not have it in the inbox.
+        let is_for_inbox = state.following.contains_key(&live.id()) || !live.is_reader(self.user);
+        let mut woken = is_for_inbox && state.announce_inbox(live, seq.previous(), seq);
         let slots = state
             .logs
             .iter_mut()

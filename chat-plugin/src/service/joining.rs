@@ -184,7 +184,8 @@ impl Service {
         self.seen(request.actor.user, id).await?; // a stranger takes no turn
         let asked = self.store.join_request(id, user).await?;
         if asked.is_some() {
-            self.check_joinable(std::iter::once(&user)).await?;
+            self.check_joinable(id.kind(), std::iter::once(&user))
+                .await?;
         }
         self.change_of_scene(&request, id, |scene| {
             let sight = scene.own.as_ref().filter(|own| own.member.is_present());

@@ -100,7 +100,8 @@ impl Service {
             return Err(Refusal::format("to whom a broadcast list goes is a reader"));
         }
         self.rates.invitations.take(owner)?;
-        self.check_joinable(std::iter::once(&owner).chain(members.iter().map(|(user, _)| user)))
+        self.check_conversations(owner).await?;
+        self.check_joinable(kind, members.iter().map(|(user, _)| user))
             .await?;
         let all: Vec<(UserId, Role)> = std::iter::once((owner, Role::Owner))
             .chain(members)
@@ -154,7 +155,7 @@ impl Service {
             return Err(Refusal::format("nobody to add"));
         }
         self.rates.invitations.take(request.actor.user)?;
-        self.check_joinable(users.iter().map(|(user, _)| user))
+        self.check_joinable(id.kind(), users.iter().map(|(user, _)| user))
             .await?;
         let concerned: Vec<UserId> = users.iter().map(|(user, _)| *user).collect();
         self.change_about(&request, id, &concerned, |sight, scene| {
@@ -446,15 +447,19 @@ impl Service {
         Ok(())
     }
 
+    /// Are there these users, and have they room for one more conversation, where they know of it?
     pub(super) async fn check_joinable(
         &self,
+        kind: ConversationKind,
         users: impl Iterator<Item = &UserId>,
     ) -> Result<(), Refusal> {
         for user in users {
             if !self.names.exists(*user).await? {
                 return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
             }
-            self.check_conversations(*user).await?;
+            if kind != ConversationKind::Broadcast {
+                self.check_conversations(*user).await?;
+            }
         }
         Ok(())
     }

@@ -156,9 +156,6 @@ impl Service {
             if change.is_about_more() || change.closed.is_none() {
                 permit(id, sight, Action::Settings)?;
             }
-            if change.desk.is_some() && id.kind() != ConversationKind::Group {
-                return Err(Refusal::format("only a group is a desk"));
-            }
             let mut settings = settings.clone();
             let body = change.apply(&mut settings);
             if body.is_empty() {
@@ -177,6 +174,9 @@ impl Service {
 }
 
 pub(super) fn check_settings(kind: ConversationKind, settings: &Settings) -> Result<(), Refusal> {
+    if settings.desk && kind != ConversationKind::Group {
+        return Err(Refusal::format("only a group is a desk"));
+    }
     let plain = Settings {
         title: settings.title.clone(),
         description: settings.description.clone(),
