@@ -353,7 +353,7 @@ impl Service {
                     return before.map(Some).ok_or(refusal);
                 }
             };
-            if message.gone.is_some() {
+            if message.gone.is_some() && message.source.is_none() {
                 let before = self.acted_before(acting, digest).await?;
                 return Ok(before); // it was deleted, and so it is
             }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use proto::ids::{ConversationId, UserId};
+use proto::ids::{ConversationId, ConversationKind, UserId};
 use serde_json::json;
 
 use super::membership::{Proposal, Request};
@@ -34,6 +34,11 @@ impl Service {
             let theirs = present.find(|member| member.user == user);
             let role = theirs.map_or(Role::Reader, |theirs| theirs.role);
             permit(id, sight, Action::Remove(role))?;
+            if id.kind() == ConversationKind::Broadcast {
+                return Err(Refusal::Forbidden(
+                    "nobody comes to a broadcast list by himself",
+                ));
+            }
             if is_banned {
                 return Ok(None);
             }

@@ -68,10 +68,14 @@ pub(super) fn fetch_body(engine: &impl KvEngine, entry: &mut Entry) -> Result<()
     Ok(())
 }
 
-/// The entry with the body of its source.
+/// The entry with the body of its source. Without one it is gone, but may still have to be made so: then it keeps the source.
 pub(super) fn take_body(entry: &mut Entry, source: Entry) {
     match source.gone {
-        Some(reason) => entry.make_gone(reason),
+        Some(reason) => {
+            let place = entry.source;
+            entry.make_gone(reason);
+            entry.source = place;
+        }
         None => entry.body = source.body,
     }
 }
