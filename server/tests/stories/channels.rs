@@ -308,7 +308,7 @@ fn a_private_channel_is_nothing_to_a_stranger_and_to_who_was_removed() {
                     "{method}"
                 );
             }
-            for topic in ["m/2/react", "m/2/report", "m/2/edit", "m/2/reply"] {
+            for topic in ["m/2/react", "m/2/report", "m/2/edit"] {
                 let topic = format!("chat/c/{cid}/{topic}");
                 let payload = if topic.ends_with("react") {
                     "👍"
