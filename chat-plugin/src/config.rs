@@ -36,6 +36,16 @@ pub struct Config {
     pub scheduled_per_user_max: u32,
     /// Devices of one user: sessions that are kept.
     pub devices_per_user_max: u32,
+    /// Shared subscriptions to logs (`$share/…`) of one user, whose positions are kept.
+    pub shared_subscriptions_per_user_max: u32,
+    /// Events that wait in the private queue of one device.
+    pub device_queue_max: u32,
+    /// Those of one sender among them.
+    pub device_queue_per_sender_max: u32,
+    /// Bytes of their data.
+    pub device_queue_bytes_max: u32,
+    /// Days that such an event waits, at most.
+    pub device_event_days: u32,
     /// `…/log` subscriptions of one connection; at most 128.
     pub log_subscriptions_per_connection_max: u32,
     /// Replies and refusals that may wait for one connection.
@@ -138,6 +148,11 @@ impl Default for Config {
             conversations_per_user_max: 10_000,
             scheduled_per_user_max: 100,
             devices_per_user_max: 32,
+            shared_subscriptions_per_user_max: 256,
+            device_queue_max: 256,
+            device_queue_per_sender_max: 64,
+            device_queue_bytes_max: 1_048_576,
+            device_event_days: 30,
             log_subscriptions_per_connection_max: 64,
             rpc_pending_max: 64,
             history_limit_max: 500,
@@ -226,6 +241,16 @@ impl Config {
                 1_024,
             ),
             ("devices_per_user_max", self.devices_per_user_max, 1, ANY),
+            // They are counted one by one.
+            (
+                "shared_subscriptions_per_user_max",
+                self.shared_subscriptions_per_user_max,
+                0,
+                10_000,
+            ),
+            // They are counted one by one.
+            ("device_queue_max", self.device_queue_max, 0, 10_000),
+            ("device_event_days", self.device_event_days, 1, 365),
             (
                 "log_subscriptions_per_connection_max",
                 self.log_subscriptions_per_connection_max,

@@ -13,6 +13,7 @@ mod channels;
 pub(crate) mod flow;
 pub(crate) mod progress;
 pub(crate) mod reader;
+pub(crate) mod shared;
 mod sight;
 pub(crate) mod subscriptions;
 
@@ -22,18 +23,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use broker::codec::packet::PacketId;
 use broker::codec::reason::ReasonCode;
 use broker::hooks::{DeliveryOutcome, DeliveryRef, Room};
-use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::progress::Progress;
-use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
+use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Settled, Wanted};
+use self::shared::{Call, Shared, SharedLogs};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
 use crate::domain::entry::Entry;
 use crate::names::Names;
 use crate::receipts::Receipts;
-use crate::render::Line;
+use crate::render::{self, Line};
 use crate::store::{ChatStore, Committed, Move, PageRange, StoreError};
 
 /// Entries that one read from the store brings, and their bytes.
@@ -48,6 +50,7 @@ pub(crate) struct Delivery {
     pub(crate) progress: Arc<Progress>,
     receipts: Arc<Receipts>,
     online: Arc<Online>,
+    pub(crate) shared: SharedLogs,
     tracker: TaskTracker,
     /// Up to so many readers a channel comes to their inboxes.
     channel_inbox_max: u64,
@@ -130,6 +133,7 @@ impl Delivery {
             progress,
             receipts,
             online,
+            shared: SharedLogs::default(),
             tracker,
             channel_inbox_max,
         }
@@ -204,11 +208,30 @@ impl Delivery {
         if members_changed || hidden_from.is_some() {
             let mut sees = live.who_sees(head);
             sees.retain(|user| hidden_from != Some(*user));
-            self.online.announce(&sees, &live, head);
+            self.announce(&sees, &live, head);
         } else {
-            self.online.announce(&live.audience(), &live, head);
+            self.announce(&live.audience(), &live, head);
         }
         self.readers_gone(&live, &readers).await
+    }
+
+    fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
+        self.online.announce(users, live, seq);
+        self.shared.announce(users, live, seq);
+    }
+
+    /// A reader holds these shared subscriptions no longer. Returns those that nobody who is connected holds.
+    pub(crate) fn leave_shared(
+        &self,
+        reader: &Reader,
+        mut left: Vec<Arc<Shared>>,
+    ) -> Vec<Arc<Shared>> {
+        left.retain(|shared| {
+            let (call, is_held) = self.shared.leave(shared, reader.client.connection);
+            call.into_iter().for_each(Call::make);
+            !is_held
+        });
+        left
     }
 
     async fn line(&self, entry: Arc<Entry>) -> Result<Arc<Line>, StoreError> {
@@ -234,7 +257,9 @@ impl Delivery {
             deliveries,
             wanted,
             progressed,
+            calls,
         } = reader.pull(room);
+        calls.into_iter().for_each(Call::make);
         for wanted in wanted {
             let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
             self.tracker.spawn(async move {
@@ -250,7 +275,10 @@ impl Delivery {
 
     /// Copies are settled.
     pub(crate) fn delivered(&self, reader: &Reader, outcomes: &[(DeliveryRef, DeliveryOutcome)]) {
-        let progressed = reader.settle(outcomes);
+        let Settled { progressed, events } = reader.settle(outcomes);
+        if !events.is_empty() {
+            self.progress.events_ended(reader.device, events);
+        }
         self.progressed(reader, progressed);
     }
 
@@ -321,6 +349,7 @@ impl Delivery {
                 to,
             } => self.fetch_page(reader, key, &live, (from, to)).await,
             Wanted::Resend(references) => self.fetch_resend(reader, references).await,
+            Wanted::Events { after } => self.fetch_events(reader, after).await,
         }
     }
 
@@ -391,6 +420,31 @@ impl Delivery {
         }
         reader.arrived_resend(lines);
         Ok(())
+    }
+
+    async fn fetch_events(&self, reader: &Reader, after: u64) -> Result<(), StoreError> {
+        let now_ms = crate::clock::now_ms();
+        let size = (PAGE_ENTRIES, PAGE_BYTES);
+        let found = self.store.device_events(reader.device, after, size, now_ms);
+        let (events, more) = found.await?;
+        let protobuf = reader.reads_protobuf();
+        let mut messages = Vec::with_capacity(events.len());
+        for event in events {
+            let handle = self.names.handle(event.from).await?;
+            let message = render::event(&event, handle.as_ref(), protobuf, now_ms);
+            messages.push((event.dseq, Arc::new(message)));
+        }
+        reader.arrived_events(after, (messages, more));
+        Ok(())
+    }
+
+    /// Something is in the queue of a device.
+    pub(crate) fn queue_grew(&self, user: UserId, device: DeviceId) {
+        for reader in self.online.of(user) {
+            if reader.device == device {
+                reader.queue_grew();
+            }
+        }
     }
 
     /// Looks up what this reader has to get, in the background. What is committed since [`Reader::begin_attach`] is not

@@ -40,7 +40,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::answer::{json_message, json_publish, pair};
+pub(crate) use self::answer::{json_message, json_publish, pair, server_publish};
 use self::logins::Logins;
 use self::peer::{Item, Peer, Record, Sessions};
 use self::rates::Rates;
@@ -51,7 +51,7 @@ use crate::conversations::{Conversations, RingLimits};
 use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
-use crate::domain::device::{Device, Inflight, Subscription};
+use crate::domain::device::{Device, Inflight, SharedSubscription, Subscription};
 use crate::domain::support::VISITOR_PREFIX;
 use crate::domain::user::User;
 use crate::filter::ContentFilter;
@@ -412,6 +412,7 @@ impl ChatPlugin {
             };
             after = Some(last.id);
             for user in users {
+                self.keep_shared_positions(user.id, oldest_ms).await?;
                 for device in store.devices(user.id).await? {
                     let connected = self
                         .online
@@ -426,6 +427,27 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// Shared subscriptions that somebody holds are kept, the others for as long as the cursors of a device.
+    async fn keep_shared_positions(&self, user: UserId, oldest_ms: u64) -> Result<(), StoreError> {
+        let store = &self.service.store;
+        for shared in store.shared(user).await? {
+            if self
+                .delivery
+                .shared
+                .find(shared.conversation, shared.id)
+                .is_some()
+            {
+                let seen_ms = crate::clock::now_ms();
+                let _is_known = store
+                    .put_shared(SharedSubscription { seen_ms, ..shared }, usize::MAX)
+                    .await?;
+            } else if shared.seen_ms < oldest_ms {
+                store.remove_shared(user, shared.id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Who has not been seen since then is not waited for any longer.
@@ -611,6 +633,9 @@ impl ChatPlugin {
         let Some(peer) = removed else { return };
         self.online.remove(&peer.reader);
         peer.reader.end();
+        // What it has not acknowledged is for others. The position is on its way to the store.
+        self.delivery
+            .leave_shared(&peer.reader, peer.reader.shared(None));
         self.presence.disconnected(&peer.reader);
         peer.tasks.close();
         if peer.tasks.is_empty()
@@ -692,7 +717,9 @@ impl ChatPlugin {
                 .iter()
                 .filter_map(|(_, reference)| match Reference::decode(reference)? {
                     Reference::State { ts_ms } => Some(ts_ms),
-                    Reference::Entry { .. } | Reference::Account { .. } => None,
+                    Reference::Entry { .. }
+                    | Reference::Account { .. }
+                    | Reference::Event { .. } => None,
                 });
         let now_ms = crate::clock::now_ms();
         let unsure = unsure.chain(peer.reader.receipts_wait_since());
@@ -731,6 +758,7 @@ fn new_device(
         subscriptions: Vec::new(),
         session_expiry,
         has_inbox: false,
+        has_queue: false,
         connected: true,
         receipts_ms: now_ms,
         account: 0,
@@ -754,7 +782,7 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
             seq,
             form: slot,
         }),
-        Reference::State { .. } | Reference::Account { .. } => None,
+        Reference::State { .. } | Reference::Account { .. } | Reference::Event { .. } => None,
     });
     at_rest.collect()
 }

@@ -16,6 +16,7 @@ pub mod moderation;
 pub mod people;
 pub(crate) mod privacy;
 pub mod purge;
+pub mod queues;
 pub(crate) mod rates;
 pub mod roles;
 pub mod scheduled;

@@ -25,7 +25,7 @@ use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq,
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
-use crate::domain::device::{Device, Inflight};
+use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
@@ -34,6 +34,7 @@ use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::queue::{DeviceEvent, Queuing, ToDevice};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
@@ -443,8 +444,37 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Unacknowledged deliveries of a device, in order of the first sending; relaxed, they are removed by reading.
     async fn take_inflight(&self, device: DeviceId) -> Result<Vec<Inflight>, StoreError>;
 
-    /// Removes a device with its cursors, in-flight references and QoS 2 exchanges.
+    /// Removes a device with its cursors, in-flight references, QoS 2 exchanges and private queue.
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError>;
+
+    /// Stores a shared subscription, or that it is still held: one of at most `max` of its user. `false`: there are as many.
+    async fn put_shared(&self, shared: SharedSubscription, max: usize) -> Result<bool, StoreError>;
+
+    /// The shared subscriptions of a user.
+    async fn shared(&self, user: UserId) -> Result<Vec<SharedSubscription>, StoreError>;
+
+    /// Puts something into the private queue of a device, once for each message id of its sender. Durable.
+    async fn queue_event(&self, sent: ToDevice) -> Result<Queuing, StoreError>;
+
+    /// What waits in the queue of a device after `after`, ascending, and whether there is more: at most so many and so many
+    /// bytes of data, but one; without what is over at `now_ms`.
+    async fn device_events(
+        &self,
+        device: DeviceId,
+        after: u64,
+        size: (usize, usize),
+        now_ms: u64,
+    ) -> Result<(Vec<DeviceEvent>, bool), StoreError>;
+
+    /// The device has these: they go. Relaxed, seen by reads when it returns.
+    async fn end_device_events(&self, device: DeviceId, places: Vec<u64>)
+    -> Result<(), StoreError>;
+
+    /// Are both members of one conversation now, channels and broadcast lists aside?
+    async fn share_conversation(&self, one: UserId, other: UserId) -> Result<bool, StoreError>;
+
+    /// Removes a shared subscription with its position.
+    async fn remove_shared(&self, user: UserId, id: DeviceId) -> Result<(), StoreError>;
 
     /// What the QoS 2 exchange of a device under this packet identifier came to, if it has not ended.
     async fn exchange(

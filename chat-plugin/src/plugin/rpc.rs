@@ -14,6 +14,7 @@ mod messages;
 mod moderation;
 mod people;
 mod purges;
+mod queues;
 mod reading;
 mod scheduled;
 mod support;
@@ -265,6 +266,8 @@ impl ChatPlugin {
             "me.devices" => raw(self.me_devices(peer, self.parse(payload)?)).await,
             "me.revoke" => raw(self.me_revoke(peer, self.parse(payload)?)).await,
             "me.delete" => raw(self.me_delete(peer, self.parse(payload)?)).await,
+            "dev.list" => raw(self.dev_list(peer, self.parse(payload)?)).await,
+            "dev.send" => raw(self.dev_send(peer, request, self.parse(payload)?)).await,
             "people.get" => raw(self.people_get(peer, self.parse(payload)?)).await,
             "search.users" => raw(self.search_users(peer, self.parse(payload)?)).await,
             "search.conversations" => {

@@ -50,7 +50,7 @@ use super::{
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
 use crate::domain::conversation::Conversation;
-use crate::domain::device::{Device, Inflight};
+use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
@@ -59,6 +59,7 @@ use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::queue::{DeviceEvent, Queuing, ToDevice};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
@@ -950,6 +951,67 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError> {
         self.ask(|reply| Job::RemoveDevice(user, device, reply))
             .await
+    }
+
+    async fn put_shared(&self, shared: SharedSubscription, max: usize) -> Result<bool, StoreError> {
+        if let Err(full) = self.shared.condition.may_grow() {
+            let key = keys::device(shared.user, shared.id);
+            let known = self.read_row(tables::SHARED, key, |_| Ok(()));
+            known.await?.ok_or(full)?;
+        }
+        self.ask(|reply| Job::PutShared(Box::new(shared), max, reply))
+            .await
+    }
+
+    async fn queue_event(&self, sent: ToDevice) -> Result<Queuing, StoreError> {
+        self.ask_to_write(|reply| Job::QueueEvent(Box::new(sent), reply))
+            .await
+    }
+
+    async fn device_events(
+        &self,
+        device: DeviceId,
+        after: u64,
+        size: (usize, usize),
+        now_ms: u64,
+    ) -> Result<(Vec<DeviceEvent>, bool), StoreError> {
+        self.read(move |engine, _| reads::device_events(engine, device, after, size, now_ms))
+            .await
+    }
+
+    async fn end_device_events(
+        &self,
+        device: DeviceId,
+        places: Vec<u64>,
+    ) -> Result<(), StoreError> {
+        self.ask(|reply| Job::EndDeviceEvents(device, places, reply))
+            .await
+    }
+
+    async fn share_conversation(&self, one: UserId, other: UserId) -> Result<bool, StoreError> {
+        self.read(move |engine, _| reads::share_conversation(engine, (one, other)))
+            .await
+    }
+
+    async fn shared(&self, user: UserId) -> Result<Vec<SharedSubscription>, StoreError> {
+        self.read(move |engine, _| {
+            let mut shared = Vec::new();
+            visit_user(engine, tables::SHARED, user, |rest, row| {
+                let id: [u8; 16] = rest.try_into().map_err(|_| bad_key(tables::SHARED))?;
+                shared.push(values::devices::read_shared(
+                    user,
+                    DeviceId::from_bytes(id),
+                    row,
+                )?);
+                Ok(())
+            })?;
+            Ok(shared)
+        })
+        .await
+    }
+
+    async fn remove_shared(&self, user: UserId, id: DeviceId) -> Result<(), StoreError> {
+        self.ask(|reply| Job::RemoveShared(user, id, reply)).await
     }
 
     async fn exchange(

@@ -98,6 +98,14 @@ pub(super) const BROADCAST: Table = Table::new(0x62, "broadcast");
 /// Where the messages of broadcast lists are in the direct conversations.
 pub(super) const COPY: Table = Table::new(0x63, "copy");
 
+/// Shared subscriptions to logs.
+pub(super) const SHARED: Table = Table::new(0x51, "shared");
+
+/// What waits in the private queues of devices, without its data.
+pub(super) const DEVICE_EVENT: Table = Table::new(0x52, "device_event");
+/// The data of what waits in the private queues of devices.
+pub(super) const DEVICE_DATA: Table = Table::large(0x53, "device_data");
+
 /// Messages that wait for a moderator's decision.
 pub(super) const HELD: Table = Table::new(0x37, "held");
 
@@ -146,6 +154,9 @@ pub(super) const ALL: &[Table] = &[
     CASE,
     TRIMMED,
     DUE,
+    SHARED,
+    DEVICE_EVENT,
+    DEVICE_DATA,
     HELD,
     READER,
     READER_COUNT,

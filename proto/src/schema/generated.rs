@@ -702,7 +702,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 141, 160, 200, 201, 202, 203, 204, 205, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 141, 160, 200, 201, 202, 203, 204, 205, 240, 241, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -894,6 +894,12 @@ pub mod rpc_request {
         /// Of `mod.approve` and `mod.reject`.
         #[prost(message, tag = "205")]
         ModDecide(super::ModDecide),
+        /// Of `dev.list`.
+        #[prost(message, tag = "240")]
+        DevList(super::DevList),
+        /// Of `dev.send`.
+        #[prost(message, tag = "241")]
+        DevSend(super::DevSend),
         /// Of `people.add`.
         #[prost(message, tag = "120")]
         PeopleAdd(super::PeopleAdd),
@@ -920,7 +926,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 83, 40, 41, 42, 43, 46, 47, 44, 45, 60, 61, 62, 63"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 83, 40, 41, 42, 43, 46, 47, 44, 45, 60, 61, 62, 63, 110"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -1034,6 +1040,9 @@ pub mod rpc_reply {
         /// Of `msg.unschedule`.
         #[prost(message, tag = "63")]
         Unscheduled(super::Unscheduled),
+        /// Of `dev.list`.
+        #[prost(message, tag = "110")]
+        DeviceIds(super::DeviceIds),
     }
 }
 /// Why a call was refused; then nothing changed.
@@ -2367,6 +2376,53 @@ pub struct Device {
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Done {}
+/// `dev.list`: to which devices of a user something can be sent. The reply is a `DeviceIds`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DevList {
+    /// Whose, of whom the caller shares a conversation with; or `me`.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+}
+/// Devices of one user.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceIds {
+    /// Those that have a private queue.
+    #[prost(string, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub devices: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// `dev.send`: puts something into the private queue of a device. The reply is a `Done`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DevSend {
+    /// Whose device.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+    /// Which one.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub device: ::prost::alloc::string::String,
+    /// What it is, in a word of your own, 1 to 64 of A-Z, a-z, 0-9 and . _ -
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub kind: ::prost::alloc::string::String,
+    /// For that device to read.
+    #[prost(bytes = "bytes", tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    #[serde(with = "super::json::base64")]
+    pub data: ::prost::bytes::Bytes,
+    /// Seconds that it waits, at most.
+    #[prost(uint32, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ttl_s: ::core::option::Option<u32>,
+}
 /// `me.privacy`: changes who may see what of the caller: what is given. The reply is a `Privacy`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]

@@ -179,7 +179,7 @@ pub(super) fn cursor(device: DeviceId, conversation: ConversationId) -> [u8; 33]
     join(&[device.as_bytes(), &cid(conversation)])
 }
 
-/// `uid[16] dev[16]`: table device.
+/// `uid[16] dev[16]`: tables device and shared.
 pub(super) fn device(user: UserId, device: DeviceId) -> [u8; 32] {
     join(&[user.as_bytes(), device.as_bytes()])
 }
@@ -187,6 +187,11 @@ pub(super) fn device(user: UserId, device: DeviceId) -> [u8; 32] {
 /// `dev[16] packet_id[2]`: table exchange.
 pub(super) fn exchange(device: DeviceId, packet_id: u16) -> [u8; 18] {
     join(&[device.as_bytes(), &packet_id.to_be_bytes()])
+}
+
+/// `dev[16] dseq[8]`: tables device event and device data.
+pub(super) fn device_event(device: DeviceId, dseq: u64) -> [u8; 24] {
+    join(&[device.as_bytes(), &dseq.to_be_bytes()])
 }
 
 /// `uid[16] id…`: table user → token.

@@ -11,7 +11,7 @@ use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq,
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
 use crate::domain::contact::ContactChange;
-use crate::domain::device::{Device, Inflight};
+use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Change, Draft, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Invitation, Requested};
@@ -19,6 +19,7 @@ use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::queue::{Queuing, ToDevice};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::user::{Token, User};
 use crate::store::{AskToJoin, Durability, Place, StoreError};
@@ -33,6 +34,10 @@ pub(super) enum Job {
     PutDevice(Box<Device>, Option<Vec<Inflight>>, Durability, Reply<()>),
     TakeInflight(DeviceId, Reply<Vec<Inflight>>),
     RemoveDevice(UserId, DeviceId, Reply<()>),
+    PutShared(Box<SharedSubscription>, usize, Reply<bool>),
+    RemoveShared(UserId, DeviceId, Reply<()>),
+    QueueEvent(Box<ToDevice>, Reply<Queuing>),
+    EndDeviceEvents(DeviceId, Vec<u64>, Reply<()>),
     EndExchange(DeviceId, u16, Reply<bool>),
     EndExchanges(DeviceId, Reply<()>),
     HandOut(UserId, Vec<ConversationId>, Reply<u64>),
@@ -84,8 +89,10 @@ impl Job {
             Self::Purge(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Schedule(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Hold(_, reply) => reply.send(Err(error)).is_err(),
+            Self::QueueEvent(_, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
             | Self::Reschedule(_, reply)
+            | Self::PutShared(_, _, reply)
             | Self::EndHold(_, _, _, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
@@ -98,6 +105,8 @@ impl Job {
             Self::Settle(_, reply)
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
+            | Self::RemoveShared(_, _, reply)
+            | Self::EndDeviceEvents(_, _, reply)
             | Self::EndExchanges(_, reply)
             | Self::SetPreferences(_, _, _, reply)
             | Self::CreateUser(_, reply)
@@ -126,6 +135,14 @@ impl Job {
             Self::Hold(held, _) => Size {
                 items: 1,
                 bytes: ROW_BYTES + held.entry.body.len(),
+            },
+            Self::QueueEvent(sent, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + sent.event.data.len(),
+            },
+            Self::EndDeviceEvents(_, places, _) => Size {
+                items: places.len().max(1),
+                bytes: places.len().max(1) * ROW_BYTES,
             },
             Self::Settle(keys, _) => Size {
                 items: keys.len(),

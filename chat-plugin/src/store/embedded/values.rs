@@ -1,5 +1,6 @@
 //! Values of rows, as `docs/storage.md` draws them. Writing cannot fail; reading distrusts every byte.
 
+pub(super) mod devices;
 pub(super) mod joining;
 
 use bytes::Bytes;
@@ -387,7 +388,10 @@ pub(super) fn write_time(ms: u64) -> Vec<u8> {
 pub(super) fn write_device(device: &Device) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend_from_slice(&device.session_expiry.to_be_bytes());
-    out.push(u8::from(device.has_inbox) | u8::from(device.connected) << 1);
+    let flags = u8::from(device.has_inbox)
+        | u8::from(device.connected) << 1
+        | u8::from(device.has_queue) << 2;
+    out.push(flags);
     time(&mut out, device.receipts_ms);
     time(&mut out, device.last_seen_ms);
     long(&mut out, device.account);
@@ -1011,6 +1015,7 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
         session_expiry,
         has_inbox: flags & 1 != 0,
         connected: flags & 2 != 0,
+        has_queue: flags & 4 != 0,
         receipts_ms,
         account,
         first_seen_ms,
@@ -1181,6 +1186,7 @@ mod tests {
             }],
             session_expiry: u32::MAX,
             has_inbox: true,
+            has_queue: true,
             connected: true,
             receipts_ms: 4,
             account: 6,

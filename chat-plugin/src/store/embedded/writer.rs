@@ -11,6 +11,7 @@ mod control;
 mod held;
 mod joining;
 mod purge;
+mod queue;
 mod readers;
 mod scheduled;
 mod search;
@@ -42,6 +43,7 @@ use crate::domain::held::Holding;
 use crate::domain::joining::Requested;
 use crate::domain::member::Member;
 use crate::domain::purge::Purged;
+use crate::domain::queue::Queuing;
 use crate::domain::scheduled::Scheduling;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
 
@@ -137,6 +139,7 @@ enum Done {
     Requested(Reply<Requested>, Requested),
     Purged(Reply<Purged>, Purged),
     Holding(Reply<Holding>, Holding),
+    Queuing(Reply<Queuing>, Queuing),
 }
 
 impl Done {
@@ -152,6 +155,7 @@ impl Done {
             Self::Requested(reply, requested) => reply.send(result.map(|()| requested)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Holding(reply, holding) => reply.send(result.map(|()| holding)).is_err(),
+            Self::Queuing(reply, queuing) => reply.send(result.map(|()| queuing)).is_err(),
             Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
@@ -291,6 +295,26 @@ impl<K: KvEngine> Writer<K> {
             }
             Job::RemoveDevice(user, device, reply) => {
                 let result = self.remove_device(user, device);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
+            Job::PutShared(shared, max, reply) => {
+                let had_room = self.put_shared(&shared, max);
+                self.answer(had_room, reply, Durability::Durable, Done::Flag);
+            }
+            Job::QueueEvent(sent, reply) => {
+                let queued = self.queue_event(&sent);
+                self.answer(queued, reply, Durability::Durable, Done::Queuing);
+            }
+            Job::EndDeviceEvents(device, places, reply) => {
+                self.end_device_events(device, &places);
+                self.answer(Ok(()), reply, Durability::Relaxed, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
+            Job::RemoveShared(user, id, reply) => {
+                let result = self.remove_shared(user, id);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
                     Done::Unit(reply)
                 });

@@ -294,6 +294,7 @@ pub(super) fn device(user: u8, number: u8) -> Device {
         }],
         session_expiry: 3_600,
         has_inbox: true,
+        has_queue: true,
         connected: false,
         receipts_ms: 10,
         account: 3,

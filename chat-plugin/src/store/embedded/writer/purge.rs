@@ -187,6 +187,7 @@ impl<K: KvEngine> Writer<K> {
         self.forget_profile(user)?;
         self.remove(tables::PRESENCE, user.as_bytes());
         self.remove_all_scheduled(user)?;
+        self.forget_events_of(user)?;
         let mut reports = Vec::new();
         let mut failed = Ok(());
         self.engine().scan(
