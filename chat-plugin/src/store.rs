@@ -102,6 +102,21 @@ pub trait ChatStore: Send + Sync + 'static {
     /// How many such members there are now. O(1).
     async fn reader_count(&self, conversation: ConversationId) -> Result<u64, StoreError>;
 
+    /// Channels that `user` reads and that have gone on since his devices were told of them by an account sync, at most
+    /// `limit`. Reads a row for each channel of the user: what is said there notes nothing for its readers.
+    async fn channels_behind(
+        &self,
+        user: UserId,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// Moves the account version of `user` to these conversations: the next sync tells of them. Durable.
+    async fn note_changed(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<(), StoreError>;
+
     /// Entries of broadcast lists that are not in all direct conversations yet, at most `limit`, those of one list in their
     /// order.
     async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError>;

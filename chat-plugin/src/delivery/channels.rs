@@ -50,6 +50,7 @@ impl Delivery {
     ) -> Result<(), StoreError> {
         self.conversations.readers_changed(live, users).await?;
         for user in users.iter().filter(|user| self.online.has(**user)) {
+            self.account_changed(*user);
             self.conversations.load_for(live.id(), *user).await?;
             if live.is_present(*user) {
                 self.watch_changed(live, *user).await?;

@@ -548,7 +548,9 @@ impl Reader {
 
     /// An entry that this user may see has been committed.
     pub(crate) fn announce(&self, live: &Arc<Live>, seq: Seq) {
-        self.account.changed();
+        if !live.is_reader(self.user) {
+            self.account.changed();
+        }
         let Some(mut state) = self.made() else {
             return;
         };

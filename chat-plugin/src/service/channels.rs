@@ -6,9 +6,12 @@ use super::{Actor, Refusal, Service, permit};
 use crate::domain::entry::{Change, Draft};
 use crate::domain::member::{Member, Role};
 use crate::domain::permission::Action;
+use crate::store::StoreError;
 
 /// Readers in one page of the list.
 const READERS_MAX: usize = 501;
+/// Channels of which one sync tells; a user with more is told of the others by the next one.
+const LOOK_MAX: usize = 1_000;
 
 impl Service {
     /// Readers of a channel, or those to whom a broadcast list goes, in the order of their ids, at most `limit` after `after`:
@@ -37,6 +40,18 @@ impl Service {
                 return Ok(readers);
             }
         }
+    }
+
+    /// What was said in the channels that a user reads since his devices were told of them is told by the next sync.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn look_at_channels(&self, actor: Actor) -> Result<(), StoreError> {
+        let behind = self.store.channels_behind(actor.user, LOOK_MAX).await?;
+        if !behind.is_empty() {
+            self.store.note_changed(actor.user, behind).await?;
+        }
+        Ok(())
     }
 
     /// How many readers there are; `None` where there are none of their own kind.

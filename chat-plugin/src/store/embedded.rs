@@ -362,6 +362,24 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         Ok(count.unwrap_or_default())
     }
 
+    async fn channels_behind(
+        &self,
+        user: UserId,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(move |engine, shared| readers::behind(engine, &shared.heads, user, limit))
+            .await
+    }
+
+    async fn note_changed(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<(), StoreError> {
+        self.ask(|reply| Job::NoteChanged(user, conversations, reply))
+            .await
+    }
+
     async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError> {
         self.read(move |engine, _| readers::broadcasts(engine, limit))
             .await

@@ -210,6 +210,47 @@ fn a_channel_comes_to_the_inboxes_of_who_watches_it() {
 }
 
 #[test]
+fn a_sync_tells_a_reader_which_channels_have_gone_on() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        let connect = |name: &str| Login::new(name).version(version).connect(server.address());
+        let [mut alice, mut bob] = ["alice", "bob"].map(connect);
+        let news = channel(&mut alice, json!({"title": "News", "public": true}));
+        let quiet = channel(&mut alice, json!({"title": "Quiet", "public": true}));
+        bob.subscribe("chat/me/ev/account");
+        bob.settle();
+        let known = bob.call("sync.changes", &json!({})).unwrap()["ver"].clone();
+        for cid in [&news, &quiet] {
+            bob.call("conv.join", &json!({"cid": cid})).unwrap();
+        }
+        let told = |bob: &mut Client, known: &Value| {
+            let changes = bob.call("sync.changes", &json!({"ver": known})).unwrap();
+            let list = changes["conversations"].as_array().unwrap().iter();
+            let list: Vec<_> = list
+                .map(|one| (one["cid"].clone(), one["conversation"]["unread"].clone()))
+                .collect();
+            (list, changes["ver"].clone())
+        };
+        let (joined, known) = told(&mut bob, &known);
+        assert_eq!(joined.len(), 2, "{joined:?}");
+        let mut events = 0;
+        while events < 2 {
+            let event = bob.next_on("chat/me/ev/account");
+            let event: Value = serde_json::from_slice(&event.payload).unwrap();
+            let of_both = event["conversations"].as_array().unwrap().iter();
+            let is_one = |one: &&Value| one["cid"] == news.as_str() || one["cid"] == quiet.as_str();
+            events += of_both.filter(is_one).count();
+        }
+        alice.publish(&format!("chat/to/{news}"), "one");
+        let (moved, next) = told(&mut bob, &known);
+        assert_eq!(moved, [(json!(news), json!(1))]);
+        let (again, _) = told(&mut bob, &known);
+        assert_eq!(again, moved, "for the next device, too");
+        assert_eq!(told(&mut bob, &next).0, []);
+    }
+}
+
+#[test]
 fn readers_are_promoted_banned_and_removed() {
     for version in VERSIONS {
         let mut server = Server::dev();

@@ -41,6 +41,7 @@ pub(super) enum Job {
     EndExchange(DeviceId, u16, Reply<bool>),
     EndExchanges(DeviceId, Reply<()>),
     HandOut(UserId, Vec<ConversationId>, Reply<u64>),
+    NoteChanged(UserId, Vec<ConversationId>, Reply<()>),
     SetPreferences(UserId, ConversationId, Preferences, Reply<()>),
     Place(ConversationId, UserId, MessageId, Reply<Option<Place>>),
     CreateUser(Box<User>, Reply<()>),
@@ -115,6 +116,7 @@ impl Job {
             | Self::PutToken(_, reply)
             | Self::Report(_, reply)
             | Self::BroadcastTo(_, _, _, reply)
+            | Self::NoteChanged(_, _, reply)
             | Self::Flush(reply)
             | Self::Maintain(_, _, reply)
             | Self::Close(reply) => reply.send(Err(error)).is_err(),
@@ -147,6 +149,10 @@ impl Job {
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
+            },
+            Self::NoteChanged(_, conversations, _) => Size {
+                items: conversations.len().max(1),
+                bytes: conversations.len().max(1) * ROW_BYTES,
             },
             Self::BroadcastTo(_, copies, _, _) => Size {
                 items: copies.len().max(1),

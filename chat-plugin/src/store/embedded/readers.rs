@@ -3,8 +3,9 @@
 use std::ops::Bound;
 
 use broker::store::kv::{KeyRange, KvEngine};
-use proto::ids::{ConversationId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 
+use super::heads::Heads;
 use super::overlay::Overlay;
 use super::{happened, keys, reads, values};
 use crate::domain::entry::Entry;
@@ -28,6 +29,43 @@ pub(super) fn page(
         found.push(values::read_member(reads::tail_user(key)?, row)?);
         Ok(())
     })?;
+    Ok(found)
+}
+
+/// Channels of which the devices of a reader have not been told up to the head, at most `limit`.
+pub(super) fn behind<K: KvEngine>(
+    engine: &K,
+    heads: &Heads,
+    user: UserId,
+    limit: usize,
+) -> Result<Vec<ConversationId>, StoreError> {
+    let id = |byte| ConversationId::from_parts(ConversationKind::Channel, [byte; 16]);
+    let (from, to) = (id(0), id(0xFF));
+    let (from, to) = [from, to].map(|id| keys::user_conversation(user, id)).into();
+    let mut channels = Vec::new();
+    let range = KeyRange::closed(&from, &to);
+    reads::visit(engine, tables::USER_CONVERSATION, range, usize::MAX, |key, row| {
+        if row == values::USER_CONVERSATION {
+            channels.push(reads::tail_cid(key)?);
+        }
+        Ok(())
+    })?;
+    let mut found = Vec::new();
+    for channel in channels {
+        if found.len() == limit {
+            break;
+        }
+        let Some(known) = heads.find(engine, channel)? else {
+            continue;
+        };
+        let row = engine.get(tables::CHANGED, &keys::changed(user, channel.into()))?;
+        let row = row.map(|row| values::read_changed(&row)).transpose()?;
+        let told = row.unwrap_or_default().told;
+        let is_reader = || engine.get(tables::READER, &keys::member(channel, user));
+        if told < known.head.seq && is_reader()?.is_some() {
+            found.push(channel);
+        }
+    }
     Ok(found)
 }
 

@@ -72,6 +72,8 @@ pub(super) struct Changed {
     /// 0: none yet.
     pub(super) version: u64,
     pub(super) preferences: Preferences,
+    /// Of a channel that the user reads: up to here his devices have been told of it.
+    pub(super) told: Seq,
 }
 
 // -- writing
@@ -364,8 +366,12 @@ pub(super) fn write_changed(changed: &Changed) -> Vec<u8> {
     time(&mut out, preferences.muted_until);
     let flags = u8::from(preferences.archived)
         | u8::from(preferences.pinned) << 1
-        | u8::from(preferences.watch) << 2;
+        | u8::from(preferences.watch) << 2
+        | u8::from(changed.told > Seq::ZERO) << 3;
     out.push(flags);
+    if changed.told > Seq::ZERO {
+        long(&mut out, changed.told.get());
+    }
     out
 }
 
@@ -959,9 +965,15 @@ pub(super) fn read_changed(value: &[u8]) -> Read<Changed> {
     let version = reader.long()?;
     let muted_until = reader.time()?;
     let flags = reader.byte()?;
+    let told = if flags & 8 == 0 {
+        Seq::ZERO
+    } else {
+        reader.seq()?
+    };
     reader.end()?;
     Ok(Changed {
         version,
+        told,
         preferences: Preferences {
             muted_until,
             archived: flags & 1 != 0,

@@ -333,6 +333,12 @@ impl<K: KvEngine> Writer<K> {
                 let version = self.hand_out(user, &conversations);
                 self.answer(version, reply, Durability::Durable, Done::Number);
             }
+            Job::NoteChanged(user, conversations, reply) => {
+                let result = self.note_changed(user, &conversations);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::SetPreferences(user, conversation, preferences, reply) => {
                 let result = self.set_preferences(user, conversation, preferences);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {

@@ -248,6 +248,15 @@ async fn what_is_said_in_a_channel_writes_nothing_for_its_readers(world: World) 
         .map(|(_, marks)| marks.read)
         .collect();
     assert_eq!(marks, [Seq::ZERO, seq(1)], "also what waits to be written");
+    // He looks for himself.
+    let behind = store.channels_behind(uid(2), 9).await;
+    assert_eq!(behind, Ok(vec![channel()]));
+    store.note_changed(uid(2), vec![channel()]).await.unwrap();
+    let changes = store.changes(uid(2), version, 9).await.unwrap();
+    assert_eq!(changes.list.len(), 1);
+    let version = store.hand_out(uid(2), vec![channel()]).await.unwrap();
+    assert_eq!(store.channels_behind(uid(2), 9).await, Ok(vec![]));
+    assert_eq!(store.channels_behind(uid(1), 9).await, Ok(vec![]), "he is told");
     // Whoever comes or goes is told so.
     silent(
         append(
