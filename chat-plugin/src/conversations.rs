@@ -170,6 +170,9 @@ struct State {
     ring: Ring,
     /// How far the feed has come.
     followed: Seq,
+    /// Up to here the marks say what is hidden. What was stored since may be known of already, but not whether a block
+    /// hides it from somebody.
+    judged: Seq,
     /// The commit that was pushed last.
     pushed: u64,
 }
@@ -360,14 +363,13 @@ impl Live {
         })
     }
 
-    /// The next stretch of the log that this user may see, from `seq` on; and up to where it must be looked up what the user
-    /// sees of it, as something is hidden there, happened after the user left, or is of somebody who is blocked.
-    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<(Stretch, Seq)> {
+    /// The next stretch of the log that this user may see, from `seq` on.
+    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<Stretch> {
         self.next_of(user, seq, Interval::visible)
     }
 
     /// The same of what waits for this user.
-    pub fn next_awaited(&self, user: UserId, seq: Seq) -> Option<(Stretch, Seq)> {
+    pub fn next_awaited(&self, user: UserId, seq: Seq) -> Option<Stretch> {
         self.next_of(user, seq, Interval::awaited)
     }
 
@@ -376,18 +378,13 @@ impl Live {
         user: UserId,
         seq: Seq,
         part: impl Fn(&Interval) -> Stretch,
-    ) -> Option<(Stretch, Seq)> {
+    ) -> Option<Stretch> {
         let state = self.state();
-        let (member, marks) = state.of(user)?;
+        let (member, _) = state.of(user)?;
         let mut parts = member.intervals.iter().map(part);
         let mut next = parts.find(|part| seq <= part.to)?;
         next.from = next.from.max(seq);
-        let look_up = if next.to == Seq::MAX && !marks.blocks {
-            marks.hidden
-        } else {
-            next.to
-        };
-        Some((next, look_up))
+        Some(next)
     }
 
     /// Is this user a member?
@@ -412,34 +409,49 @@ impl Live {
         last.map_or(Seq::ZERO, |interval| interval.to)
     }
 
-    /// The last entry that is hidden from this user; zero: none is.
-    pub fn hidden(&self, user: UserId) -> Seq {
+    /// Which of these entries may be hidden from this user: what was read of them before has to be looked up.
+    pub(crate) fn may_be_hidden(&self, user: UserId, mut seqs: Vec<Seq>) -> Vec<Seq> {
         let state = self.state();
-        let marks = state.of(user).map(|(_, marks)| marks.hidden);
+        match state.of(user) {
+            Some((_, marks)) => seqs.retain(|seq| state.may_be_hidden(self.id, marks, *seq)),
+            None => seqs.clear(),
+        }
+        seqs
+    }
+
+    /// Must it be looked up how far others may be told that this user has got, from the first place on towards the second
+    /// one, as a block may have hidden something from him there?
+    pub(crate) fn may_keep_back(&self, user: UserId, (from, to): (Seq, Seq)) -> bool {
+        if self.id.kind() != ConversationKind::Direct {
+            return false; // nobody is blocked elsewhere
+        }
+        let state = self.state();
+        let marks = state.of(user).map(|(_, marks)| marks);
+        marks.is_some_and(|marks| from < marks.hidden || to > state.judged)
+    }
+
+    /// Up to where this user was delivered everything.
+    pub(crate) fn delivered(&self, user: UserId) -> Seq {
+        let state = self.state();
+        let marks = state.of(user).map(|(_, marks)| marks.delivered());
         marks.unwrap_or_default()
     }
 
     /// An entry is hidden from this user from now on.
     pub(crate) fn hide(&self, user: UserId, seq: Seq) {
-        if let Some((_, marks)) = self.state().of_mut(user) {
-            marks.hidden = marks.hidden.max(seq);
-        }
+        self.state().hide(user, seq);
     }
 
     /// Has this user of a direct conversation blocked the other one?
     pub fn blocks(&self, user: UserId) -> bool {
         let state = self.state();
-        let marks = state.members.get(&user).map(|(_, marks)| marks.blocks);
+        let marks = state.of(user).map(|(_, marks)| marks.blocks);
         marks.unwrap_or_default()
     }
 
-    /// A user has blocked the other one, or does no longer, and it is stored.
-    pub(crate) fn set_blocks(&self, user: UserId, blocks: bool) {
-        let mut state = self.state();
-        if let Some((_, marks)) = state.members.get_mut(&user) {
-            marks.blocks = blocks;
-        }
-        state.generation += 1; // who is reading the members may have read them before
+    /// Whom this user of a direct conversation has blocked.
+    pub fn blocked_by(&self, user: UserId) -> Option<UserId> {
+        self.peer(user).filter(|_| self.blocks(user))
     }
 
     /// The other one in a direct conversation; `None` in one with oneself, and in all others.
@@ -509,9 +521,21 @@ impl Live {
         (*own != from).then_some(MarksMoved { from, to: *own })
     }
 
-    /// Entries from `from` on that are in memory, at most `limit`; `None` if `from` itself is not.
-    pub fn recent(&self, from: Seq, limit: usize) -> Option<Vec<Arc<Line>>> {
-        self.state().ring.from(from, limit)
+    /// The entry at `seq`, if it is in memory and this user sees it as all others do; `None`: it has to be read, and looked
+    /// up what the user sees of it, as something may be hidden there, or happened after the user left.
+    pub(crate) fn recent_for(&self, user: UserId, seq: Seq) -> Option<Arc<Line>> {
+        let state = self.state();
+        let (member, marks) = state.of(user)?;
+        let last = member.intervals.last()?;
+        let is_as_it_was = last.to < Seq::MAX || seq < last.visible().from;
+        if is_as_it_was || marks.blocks || state.may_be_hidden(self.id, marks, seq) {
+            return None;
+        }
+        let line = state.ring.get(seq)?;
+        // An edit shows no more than the message that it edits.
+        let edited = line.entry.edited();
+        let is_shown = |target| member.sees(target) && !state.may_be_hidden(self.id, marks, target);
+        edited.is_none_or(is_shown).then_some(line)
     }
 
     /// The messages after `after` up to `to`, and who wrote them; `None` if they are not all in memory.
@@ -531,6 +555,7 @@ impl Live {
             state.generation += 1;
         }
         state.raise(head, hidden_from);
+        state.judged = state.judged.max(head);
         let only_changes = !changed.is_empty();
         for line in changed {
             state.ring.replace(line);
@@ -575,9 +600,21 @@ impl State {
     /// An entry is stored, and hidden from a user in the same commit: nobody finds the one without the other.
     fn raise(&mut self, head: Seq, hidden_from: Option<UserId>) {
         self.head = self.head.max(head);
-        if let Some((_, marks)) = hidden_from.and_then(|user| self.members.get_mut(&user)) {
-            marks.hidden = marks.hidden.max(head);
+        if let Some(user) = hidden_from {
+            self.hide(user, head);
         }
+    }
+
+    fn hide(&mut self, user: UserId, seq: Seq) {
+        match self.of_mut(user) {
+            Some((_, marks)) => marks.hidden = marks.hidden.max(seq),
+            None => self.generation += 1, // whoever reads the members now may not find it yet
+        }
+    }
+
+    fn may_be_hidden(&self, id: ConversationId, marks: &Marks, seq: Seq) -> bool {
+        let is_direct = id.kind() == ConversationKind::Direct; // nobody is blocked elsewhere
+        seq <= marks.hidden || (is_direct && seq > self.judged)
     }
 
     fn install(
@@ -590,9 +627,9 @@ impl State {
             return; // changed while we read: the caller reads again
         }
         self.loaded = generation;
-        self.head = conversation
-            .as_ref()
-            .map_or(self.head, |read| read.head.max(self.head));
+        let head = conversation.as_ref().map_or(Seq::ZERO, |read| read.head);
+        self.head = self.head.max(head);
+        self.judged = self.judged.max(head); // the members were read after it
         self.conversation = conversation;
         self.present = members
             .iter()
@@ -626,5 +663,20 @@ async fn read_members(
         if last {
             return Ok(members);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hidden_while_the_members_are_read_is_not_missed() {
+        let users = [1, 2].map(|number| UserId::from_bytes([number; 16]));
+        let live = Live::new(ConversationId::direct(users[0], users[1]), Arc::default());
+        let reading = live.state().generation;
+        live.hide(users[1], Seq::new(1));
+        live.state().install(reading, None, Vec::new());
+        assert!(!live.is_fresh(), "they are read again");
     }
 }

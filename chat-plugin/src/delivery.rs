@@ -182,6 +182,9 @@ impl Delivery {
             self.readers_changed(&live, &readers).await?;
             return self.readers_gone(&live, &readers).await;
         }
+        if let Some(user) = hidden_from {
+            live.hide(user, head); // whatever fails below
+        }
         let line = match entry {
             Some(entry) => Some(self.line(entry).await?),
             None => None,
@@ -198,17 +201,13 @@ impl Delivery {
         live.refreshed(&self.conversations).await?;
         self.readers_changed(&live, &readers).await?;
         if !seqs.is_empty() {
-            let mut ever = live.who_ever();
-            ever.retain(|user| hidden_from != Some(*user));
-            self.online.changed(&ever, &live, &seqs);
+            self.online.changed(&live.who_ever(), &live, &seqs);
         }
         if !is_new {
             return Ok(());
         }
-        if members_changed || hidden_from.is_some() {
-            let mut sees = live.who_sees(head);
-            sees.retain(|user| hidden_from != Some(*user));
-            self.announce(&sees, &live, head);
+        if members_changed {
+            self.announce(&live.who_sees(head), &live, head);
         } else {
             self.announce(&live.audience(), &live, head);
         }
@@ -274,7 +273,11 @@ impl Delivery {
     }
 
     /// Copies are settled.
-    pub(crate) fn delivered(&self, reader: &Reader, outcomes: &[(DeliveryRef, DeliveryOutcome)]) {
+    pub(crate) fn delivered(
+        self: &Arc<Self>,
+        reader: &Reader,
+        outcomes: &[(DeliveryRef, DeliveryOutcome)],
+    ) {
         let Settled { progressed, events } = reader.settle(outcomes);
         if !events.is_empty() {
             self.progress.events_ended(reader.device, events);
@@ -282,7 +285,7 @@ impl Delivery {
         self.progressed(reader, progressed);
     }
 
-    fn progressed(&self, reader: &Reader, progressed: Vec<reader::Progressed>) {
+    fn progressed(self: &Arc<Self>, reader: &Reader, progressed: Vec<reader::Progressed>) {
         let mut moves = Vec::new();
         for one in progressed {
             let conversation = one.live.id();
@@ -295,21 +298,50 @@ impl Delivery {
             let delivered = one.delivered.filter(|_| !one.live.blocks(reader.user));
             // Nor is it counted who of the readers of a channel has what.
             let delivered = delivered.filter(|_| !one.live.is_reader(reader.user));
-            if let Some(delivered) = delivered {
-                let change = MarksChange {
-                    delivered,
-                    ts_ms: crate::clock::now_ms(),
-                    ..MarksChange::default()
-                };
-                let due = Receipts::due_with(&one.live, reader.user, change);
-                if let Some(moved) = self.move_marks(&one.live, reader.user, change) {
-                    moves.push(moved);
-                    moves.extend(due);
-                }
+            let Some(delivered) = delivered else {
+                continue;
+            };
+            let before = one.live.delivered(reader.user);
+            let stretch = (before, delivered);
+            if one.live.may_keep_back(reader.user, stretch) {
+                self.tell_delivered(one.live, reader, stretch);
+            } else {
+                moves.extend(self.has_delivered(&one.live, reader.user, delivered));
             }
         }
         if !moves.is_empty() {
             self.progress.push(moves);
+        }
+    }
+
+    /// A user has something, which is told as far as it may be: that is looked up in the background.
+    fn tell_delivered(self: &Arc<Self>, live: Arc<Live>, reader: &Reader, stretch: (Seq, Seq)) {
+        let (delivery, user, client) = (Arc::clone(self), reader.user, Arc::clone(&reader.client));
+        self.tracker.spawn(async move {
+            match delivery.seen_mark(&live, user, stretch).await {
+                Ok(told) => {
+                    let moves = delivery.has_delivered(&live, user, told);
+                    delivery.progress.push(moves);
+                }
+                Err(error) => {
+                    tracing::error!(%error, %user, "what is hidden could not be looked up");
+                    client.close(ReasonCode::ServerUnavailable);
+                }
+            }
+        });
+    }
+
+    /// Moves what was delivered to a user, in memory; returns what has to be stored.
+    fn has_delivered(&self, live: &Arc<Live>, user: UserId, delivered: Seq) -> Vec<Move> {
+        let change = MarksChange {
+            delivered,
+            ts_ms: crate::clock::now_ms(),
+            ..MarksChange::default()
+        };
+        let due = Receipts::due_with(live, user, change);
+        match self.move_marks(live, user, change) {
+            Some(moved) => std::iter::once(moved).chain(due).collect(),
+            None => Vec::new(),
         }
     }
 

@@ -273,7 +273,7 @@ impl ChatPlugin {
             }
             if change == UserChange::Removed {
                 self.reread_name(user).await;
-                if let Err(error) = self.judge_watchers(user).await {
+                if let Err(error) = self.judge_watchers(user, None).await {
                     tracing::error!(%error, "watchers of a removed user could not be judged");
                 }
                 if let Some(plugin) = self.me.upgrade() {

@@ -23,14 +23,14 @@ use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 
 use crate::domain::account::{Changes, Preferences, Subject};
-use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
@@ -179,13 +179,13 @@ pub trait ChatStore: Send + Sync + 'static {
         ts_ms: u64,
     ) -> Result<bool, StoreError>;
 
-    /// Which of these entries are hidden from one user, and why: by his own wish, or because he had blocked the sender.
+    /// Which of these entries are hidden from one user, and by what.
     async fn hidden(
         &self,
         conversation: ConversationId,
         user: UserId,
         seqs: Vec<Seq>,
-    ) -> Result<Vec<(Seq, GoneReason)>, StoreError>;
+    ) -> Result<Vec<(Seq, HiddenBy)>, StoreError>;
 
     /// Who reacted to a message, and with what: at most `limit` after `after` in the order of user ids.
     async fn reactions(
@@ -397,6 +397,18 @@ pub trait ChatStore: Send + Sync + 'static {
         seq: Seq,
     ) -> Result<Option<Seq>, StoreError>;
 
+    /// How far `other` may be told that `user` has got, who was at the first place and is at the second one: not to where the
+    /// last messages of `other` are such as `user` never sees, as he had blocked him. What is costly to find out is not told:
+    /// then it is the first place.
+    async fn told_mark(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        other: UserId,
+        from: Seq,
+        to: Seq,
+    ) -> Result<Seq, StoreError>;
+
     /// Moves cursors and marks: monotone, merged by maximum (the unread flag: last one wins). Relaxed moves are seen by
     /// reads at once, are coalesced, and become durable within 250 ms or at `flush`, whichever comes first.
     async fn advance(&self, moves: Vec<Move>, durability: Durability) -> Result<(), StoreError>;
@@ -571,16 +583,17 @@ pub trait ChatStore: Send + Sync + 'static {
     /// How long the lists of `user` are. O(1).
     async fn contact_counts(&self, user: UserId) -> Result<ContactCounts, StoreError>;
 
-    /// Changes what `user` has decided about `other`; durable, and told by the next account version. Says whether it changed
-    /// anything. What `other` writes in their direct conversation while he is blocked is stored, and hidden from `user` in
-    /// the same commit.
+    /// Changes what `user` has decided about `other`, unless a list would become longer than `max`; durable, and told by the
+    /// next account version. What `other` writes in their direct conversation while he is blocked is stored, and hidden from
+    /// `user` in the same commit.
     async fn change_contact(
         &self,
         user: UserId,
         other: UserId,
         change: ContactChange,
+        max: ContactCounts,
         now_ms: u64,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Decided, StoreError>;
 
     /// How a user wants to be seen, and when he was; the defaults where nothing was stored.
     async fn presence(&self, user: UserId) -> Result<Standing, StoreError>;

@@ -190,6 +190,13 @@ impl BodyFormat {
     }
 }
 
+impl Entry {
+    /// Of an edit: the message whose body it replaces.
+    pub fn edited(&self) -> Option<Seq> {
+        self.target.filter(|_| self.kind == EntryKind::Edit)
+    }
+}
+
 /// An entry before the store has given it a place.
 #[derive(Clone, Debug)]
 pub struct Draft {

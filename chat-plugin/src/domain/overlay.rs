@@ -54,6 +54,15 @@ impl Overlay {
     }
 }
 
+/// By what an entry is hidden from one user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HiddenBy {
+    /// He wanted it to be.
+    Wish,
+    /// He had blocked who wrote it, and never is to see it. He is not told that this is why.
+    Block,
+}
+
 /// What an action does to the message that it names as its target; committed with the entry that tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {

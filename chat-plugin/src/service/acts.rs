@@ -14,7 +14,8 @@ use super::{Actor, Content, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Mentioned, Outcome};
 use crate::domain::overlay::{
-    Act, ActRefused, EMOJI_BYTES_MAX, Pin, REPORT_BYTES_MAX, React, Reactions, Report, VOTE,
+    Act, ActRefused, EMOJI_BYTES_MAX, HiddenBy, Pin, REPORT_BYTES_MAX, React, Reactions, Report,
+    VOTE,
 };
 use crate::domain::permission::Action;
 use crate::store::PageRange;
@@ -275,10 +276,8 @@ impl Service {
     /// # Errors
     /// [`Refusal::NotFound`] if this user cannot see the conversation.
     pub async fn pins(&self, actor: Actor, id: ConversationId) -> Result<Vec<Pin>, Refusal> {
-        let (_, sight) = self.present(actor.user, id).await?;
-        let mut pins = self.store.pins(id).await?;
-        pins.retain(|pin| sight.member.sees(pin.seq));
-        Ok(pins)
+        let (live, _) = self.present(actor.user, id).await?;
+        Ok(self.delivery.pins(actor.user, &live).await?)
     }
 
     /// Who reacted to a message, and with what: at most `limit` users after `after`, in the order of their ids.
@@ -315,6 +314,14 @@ impl Service {
             bytes: 1,
             as_of: Seq::MAX,
         };
+        // What a block hides is not there, whatever it is.
+        let (marks, user) = (sight.marks, sight.member.user);
+        if id.kind() == ConversationKind::Direct && (marks.blocks || seq <= marks.hidden) {
+            let hidden = self.store.hidden(id, user, vec![seq]).await?;
+            if hidden.iter().any(|(_, by)| *by == HiddenBy::Block) {
+                return Err(NO_MESSAGE);
+            }
+        }
         let mut found = self.store.page(id, range).await?;
         found.pop().ok_or(NO_MESSAGE)
     }

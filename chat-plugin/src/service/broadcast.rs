@@ -13,6 +13,7 @@ use super::history::{MemberStatus, Status};
 use super::send::{Judged, Message};
 use super::{Actor, Refusal, Service};
 use crate::domain::entry::{Entry, EntryKind};
+use crate::domain::overlay::HiddenBy;
 use crate::store::{Broadcast, PageRange, StoreError};
 
 /// Direct conversations that one step reaches.
@@ -174,7 +175,11 @@ impl Service {
             let Some(marks) = live.and_then(|live| live.sight(user)).map(|own| own.marks) else {
                 continue;
             };
-            let (delivered, read) = (marks.delivered() >= at, marks.read >= at);
+            // He who had blocked the sender never had it, however far he has got since.
+            let hidden = self.store.hidden(direct, user, vec![at]).await?;
+            let is_kept_back = matches!(hidden.first(), Some((_, HiddenBy::Block)));
+            let has = |mark: Seq| mark >= at && !is_kept_back;
+            let (delivered, read) = (has(marks.delivered()), has(marks.read));
             status.delivered += u32::from(delivered);
             status.read += u32::from(read);
             if status.members.len() < NAMED_MAX {

@@ -12,6 +12,7 @@ use crate::domain::account::Preferences;
 use crate::domain::conversation::Conversation;
 use crate::domain::entry::Entry;
 use crate::domain::member::{Interval, Marks, Member, Stretch};
+use crate::domain::overlay::HiddenBy;
 use crate::names::Profile;
 use crate::receipts::Others;
 use crate::store::PageRange;
@@ -251,7 +252,19 @@ impl Service {
         if id.kind() == ConversationKind::Broadcast {
             return self.broadcast_status(actor.user, (id, seq)).await;
         }
-        let members = live.members();
+        let mut members = live.members();
+        if let Some(peer) = live.peer(actor.user) {
+            let suspect = live.may_be_hidden(peer, vec![seq]);
+            let is_suspect = !suspect.is_empty();
+            if is_suspect
+                && let Some((_, HiddenBy::Block)) =
+                    self.store.hidden(id, peer, suspect).await?.pop()
+            {
+                // He never had it, however far he has got since.
+                let them = members.iter_mut().filter(|(member, _)| member.user == peer);
+                them.for_each(|(_, marks)| *marks = Marks::default());
+            }
+        }
         let others = Others::new(&members, entry.from);
         let (delivered, read) = others.count(seq);
         let there = members.iter().filter(|(member, _)| {

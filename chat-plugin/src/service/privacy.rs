@@ -53,9 +53,10 @@ impl Service {
         if !includes(&presence, &contact) {
             return Ok(Sight::Nothing);
         }
+        let tells_when = includes(&last_seen, &contact);
         Ok(if contact.is_blocked() {
-            Sight::Offline
-        } else if includes(&last_seen, &contact) {
+            Sight::Offline(contact.blocked_ms.filter(|_| tells_when))
+        } else if tells_when {
             Sight::LastSeen
         } else {
             Sight::State

@@ -48,14 +48,14 @@ use super::{
     PageRange, Place, StoreError, StoreMetrics, StoreOptions, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
-use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
@@ -486,7 +486,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         conversation: ConversationId,
         user: UserId,
         seqs: Vec<Seq>,
-    ) -> Result<Vec<(Seq, GoneReason)>, StoreError> {
+    ) -> Result<Vec<(Seq, HiddenBy)>, StoreError> {
         self.read(move |engine, _| {
             let mut hidden = Vec::new();
             for seq in seqs {
@@ -816,6 +816,20 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         self.read(move |engine, _| {
             let last = own_before(engine, conversation, user, seq)?;
             Ok(last.map(|(seq, _)| seq))
+        })
+        .await
+    }
+
+    async fn told_mark(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        other: UserId,
+        from: Seq,
+        to: Seq,
+    ) -> Result<Seq, StoreError> {
+        self.read(move |engine, _| {
+            reads::told_mark(engine, conversation, (user, other), (from, to))
         })
         .await
     }
@@ -1194,9 +1208,10 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         user: UserId,
         other: UserId,
         change: ContactChange,
+        max: ContactCounts,
         now_ms: u64,
-    ) -> Result<bool, StoreError> {
-        let job = |reply| Job::ChangeContact((user, other), change, now_ms, reply);
+    ) -> Result<Decided, StoreError> {
+        let job = |reply| Job::ChangeContact((user, other), change, (max, now_ms), reply);
         self.ask_to_write(job).await
     }
 

@@ -93,10 +93,8 @@ pub enum GoneReason {
     Deleted,
     /// Its time was over.
     Expired,
-    /// Hidden for this user.
+    /// Not to be seen by this user: by his own wish, or as he had blocked its sender.
     Hidden,
-    /// This user had blocked its sender.
-    Blocked,
     /// Not for this user to see.
     Unseen,
     /// Removed by those who run the server.
@@ -110,7 +108,6 @@ impl GoneReason {
             Self::Deleted => "deleted",
             Self::Expired => "expired",
             Self::Hidden => "hidden",
-            Self::Blocked => "blocked",
             Self::Unseen => "unseen",
             Self::Purged => "purged",
         }

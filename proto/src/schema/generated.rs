@@ -231,7 +231,7 @@ pub struct LogEntry {
     #[prost(message, optional, tag = "12")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub data: ::core::option::Option<Change>,
-    /// Why there is nothing to be seen: `deleted`, `expired`, `hidden`, `blocked`, `unseen`, `purged`.
+    /// Why there is nothing to be seen: `deleted`, `expired`, `hidden`, `unseen`, `purged`.
     #[prost(string, tag = "13")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,
@@ -518,7 +518,7 @@ pub struct Gap {
     #[prost(uint64, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: u64,
-    /// Why: `deleted`, `expired`, `hidden`, `blocked`, `unseen`, `purged`.
+    /// Why: `deleted`, `expired`, `hidden`, `unseen`, `purged`.
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,

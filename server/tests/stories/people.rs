@@ -1,6 +1,6 @@
 //! People: contacts, and those whom one does not want to know.
 
-use broker::codec::packet::{Qos, Version};
+use broker::codec::packet::{Publish, Qos, Version};
 use broker::codec::reason::ReasonCode;
 use serde_json::{Value, json};
 
@@ -32,6 +32,33 @@ fn seen(client: &mut Client, cid: &str) -> (Value, Vec<Value>) {
     (overview(client, cid), client.history(cid))
 }
 
+/// What comes until there is all of it.
+fn gather(client: &mut Client, is_all: impl Fn(&[Publish]) -> bool) -> Vec<Publish> {
+    let mut gathered = Vec::new();
+    while !is_all(&gathered) {
+        gathered.push(client.next_message());
+    }
+    gathered
+}
+
+/// Those that came under a topic, as JSON.
+fn on(topic: &str, messages: &[Publish]) -> Vec<Value> {
+    let on_it = messages.iter().filter(|message| *message.topic == *topic);
+    let read = on_it.map(|message| serde_json::from_slice(&message.payload).unwrap());
+    read.collect()
+}
+
+fn count(topic: &str, messages: &[Publish]) -> usize {
+    let on_it = messages.iter().filter(|message| *message.topic == *topic);
+    on_it.count()
+}
+
+fn has(messages: &[Publish], text: &str) -> bool {
+    let text = text.as_bytes();
+    let holds = |message: &Publish| message.payload.windows(text.len()).any(|part| part == text);
+    messages.iter().any(holds)
+}
+
 /// A server where presence and typing are told soon.
 fn quick_server() -> Server {
     Server::in_new_directory(|launch| {
@@ -51,10 +78,21 @@ fn a_blocked_user_is_neither_seen_nor_told() {
             login(&server, "mallory", version),
             login(&server, "bob", version),
         );
+        // What comes of Carol, by the same ways, shows that nothing else was on its way.
+        let mut carol = login(&server, "carol", version);
         mallory.publish("chat/to/@bob", "before");
+        mallory.publish("chat/to/@carol", "before");
         let cid = direct(&mut mallory, "@bob");
+        let [of_carol, to_carol] = [&mut bob, &mut mallory].map(|client| direct(client, "@carol"));
         bob.publish("chat/to/@mallory", "hello");
+        mallory.subscribe("chat/me/rcpt/+");
         bob.publish(&format!("chat/c/{cid}/read"), "1");
+        let receipts = format!("chat/me/rcpt/{cid}");
+        gather(&mut mallory, |told| {
+            on(&receipts, told)
+                .iter()
+                .any(|event| event["read_all"] == 1)
+        });
         let blocked = bob.call("people.block", &user("@mallory")).unwrap();
         assert_eq!(
             (&blocked["blocked"], &blocked["contact"]),
@@ -70,34 +108,56 @@ fn a_blocked_user_is_neither_seen_nor_told() {
         ] {
             bob.subscribe(filter);
         }
-        bob.settle();
-        bob.arrivals();
-        mallory.subscribe("chat/me/rcpt/+");
-        mallory.settle();
-        mallory.arrivals();
+        let account = "chat/me/ev/account";
+        gather(&mut bob, |told| count(account, told) > 0);
         let place = mallory.publish(&format!("chat/to/{cid}"), "meanwhile");
         assert_eq!(place.reason, ReasonCode::Success);
         mallory.publish("chat/to/@bob", r#"{"t":"again"}"#);
         mallory.publish(&format!("chat/c/{cid}/m/2/react"), "\u{1f4a9}");
         mallory.publish(&format!("chat/c/{cid}/m/1/edit"), "the first one, worse");
-        bob.settle();
-        assert_eq!(bob.arrivals(), [], "nothing comes");
+        carol.publish("chat/to/@bob", "from carol");
+        let [json, lines, protobuf] =
+            ["in", "txt", "pb"].map(|form| (format!("chat/me/{form}/{cid}"), form));
+        let told = gather(&mut bob, |told| {
+            let hers = |form: &str| count(&format!("chat/me/{form}/{of_carol}"), told);
+            let is_shown = ["in", "txt", "pb"].into_iter().all(|form| hers(form) == 1);
+            let are_gone = count(&json.0, told) == 4 && count(&protobuf.0, told) == 4;
+            is_shown && are_gone && count(account, told) > 0
+        });
+        for (entry, seq) in on(&json.0, &told).iter().zip(3..) {
+            let seen = (&entry["seq"], &entry["kind"], &entry["reason"]);
+            assert_eq!(seen, (&json!(seq), &json!("gone"), &json!("hidden")));
+        }
+        assert_eq!(count(&lines.0, &told), 0, "a text shows nothing");
+        for said in ["meanwhile", "again", "worse", "\u{1f4a9}", "blocked"] {
+            assert!(!has(&told, said), "{said}");
+        }
+        for event in on(account, &told) {
+            let changed = event["conversations"].as_array().unwrap();
+            assert!(changed.iter().all(|one| one["cid"] == of_carol), "{event}");
+        }
         assert_eq!(overview(&mut bob, &cid)["unread"], 0);
-        assert_eq!(bob.call("me.get", &json!({})).unwrap()["unread"], 0);
+        assert_eq!(bob.call("me.get", &json!({})).unwrap()["unread"], 1);
         let history = bob.history(&cid);
         assert_eq!(history[0]["t"], "before", "not the edit");
         assert_eq!(history[1]["t"], "hello");
         assert!(history[1].get("reactions").is_none(), "{}", history[1]);
-        let gap = json!({"from": 3, "to": 6, "reason": "blocked"});
+        let gap = json!({"from": 3, "to": 6, "reason": "hidden"});
         assert_eq!(history[2]["gap"], gap);
 
         // His own words and marks tell her nothing.
         bob.publish(&format!("chat/to/{cid}"), "to himself");
-        assert_eq!(bob.next_json()["seq"], 7);
+        let told = gather(&mut bob, |told| count(&json.0, told) == 1);
+        assert_eq!(on(&json.0, &told)[0]["seq"], 7);
         bob.publish(&format!("chat/c/{cid}/read"), "7");
         bob.publish(&format!("chat/c/{cid}/recv"), "7");
-        mallory.settle();
-        assert_eq!(mallory.arrivals(), [], "no receipt");
+        carol.publish(&format!("chat/c/{to_carol}/read"), "1");
+        let carols = format!("chat/me/rcpt/{to_carol}");
+        let told = gather(&mut mallory, |told| count(&carols, told) > 0);
+        for again in on(&receipts, &told) {
+            let known = (&again["delivered_all"], &again["read_all"]);
+            assert_eq!(known, (&json!(1), &json!(1)), "no news: {again}");
+        }
         let after = overview(&mut mallory, &cid);
         assert_eq!(after["members"], before["members"], "no mark moved");
         let status = json!({"cid": cid, "seq": 3});
@@ -124,12 +184,12 @@ fn a_blocked_user_is_neither_seen_nor_told() {
             .version(version)
             .device("tablet")
             .connect(server.address());
-        tablet.subscribe("chat/me/in/+");
+        tablet.subscribe(&format!("chat/me/in/{cid}"));
         assert_eq!(tablet.next_json()["t"], "after");
         tablet.subscribe(&format!("chat/c/{cid}/log/from/1"));
         let log: Vec<_> = (1..=8).map(|_| tablet.next_json()).collect();
         let reasons: Vec<_> = log[2..6].iter().map(|entry| &entry["reason"]).collect();
-        assert_eq!(reasons, [&json!("blocked"); 4]);
+        assert_eq!(reasons, [&json!("hidden"); 4]);
         assert_eq!(mallory.history(&cid).len(), 8, "she sees all of it");
     }
 }
@@ -148,16 +208,20 @@ fn a_block_before_the_first_word_holds() {
         }
         bob.settle();
         assert!(mallory.publish("chat/to/@bob", "hello").reason == ReasonCode::Success);
-        bob.settle();
-        assert_eq!(bob.arrivals(), []);
         assert_eq!(bob.call("me.get", &json!({})).unwrap()["unread"], 0);
         // In a group they are members like others.
         let group = json!({"title": "T", "members": ["@bob"]});
         let group = mallory.call("conv.create", &group).unwrap();
-        assert_eq!(bob.next_json()["kind"], "created");
-        let topic = format!("chat/to/{}", group["cid"].as_str().unwrap());
-        mallory.publish(&topic, "to all");
-        assert_eq!(bob.next_json()["t"], "to all");
+        let group = group["cid"].as_str().unwrap();
+        mallory.publish(&format!("chat/to/{group}"), "to all");
+        let cid = direct(&mut bob, "@mallory");
+        let [json, line] = [format!("chat/me/in/{cid}"), format!("chat/me/txt/{group}")];
+        let told = gather(&mut bob, |told| {
+            count(&json, told) == 1 && count(&line, told) == 1
+        });
+        assert!(!has(&told, "hello"));
+        assert_eq!(on(&json, &told)[0]["reason"], "hidden");
+        assert!(has(&told, "mallory: to all"));
     }
 }
 
@@ -172,18 +236,28 @@ fn who_is_blocked_sees_somebody_who_is_away() {
         mallory.publish("chat/to/@bob", "hello");
         let cid = direct(&mut mallory, "@bob");
         bob.call("people.add", &user("@mallory")).unwrap();
+        // What is seen of Carol, by the same ways, shows that nothing else was on its way.
+        let mut carol = login(&server, "carol", version);
+        let with_carol = [&mut bob, &mut mallory].map(|client| {
+            client.publish("chat/to/@carol", "hello");
+            direct(client, "@carol")
+        });
         let watch = |client: &mut Client| {
             let granted = client.try_subscribe("chat/u/@bob/presence", Qos::AtMostOnce);
             assert_eq!(granted, ReasonCode::Success);
         };
+        for user in ["@bob", "@mallory"] {
+            carol.call("people.add", &json!({"user": user})).unwrap();
+        }
         watch(&mut mallory);
         assert_eq!(mallory.next_json()["state"], "online");
         bob.call("people.block", &user("@mallory")).unwrap();
+        // As if he had left then.
         let told = mallory.next_json();
-        assert_eq!(
-            (&told["state"], told.get("last_seen")),
-            (&json!("offline"), None)
-        );
+        assert_eq!(told["state"], "offline");
+        let last_seen = told["last_seen"].as_u64().unwrap();
+        let ts = mallory.history(&cid)[0]["ts"].as_u64().unwrap();
+        assert!(last_seen % 60_000 == 0 && last_seen + 60_000 > ts, "{told}");
         // Whatever he does, it does not show, nor when; and a new subscription is granted as before.
         mallory.try_subscribe("chat/me/ev/typing/+", Qos::AtMostOnce);
         let mut tablet = login(&server, "mallory", version);
@@ -198,12 +272,22 @@ fn who_is_blocked_sees_somebody_who_is_away() {
             bob.publish(&format!("chat/c/{cid}/typing"), "1");
             mallory.publish(&format!("chat/c/{cid}/typing"), "1");
         }
-        bob.settle();
-        assert_eq!(bob.arrivals(), [], "nor does he hear of her");
+        let hers = "chat/u/@carol/presence";
         for client in [&mut mallory, &mut tablet] {
-            client.settle();
-            assert_eq!(client.arrivals(), []);
+            client.try_subscribe(hers, Qos::AtMostOnce);
         }
+        for cid in &with_carol {
+            carol.publish(&format!("chat/c/{cid}/typing"), "1");
+        }
+        let [to_bob, to_mallory] = with_carol.map(|cid| format!("chat/me/ev/typing/{cid}"));
+        let told = gather(&mut bob, |told| count(&to_bob, told) > 0);
+        assert_eq!(told.len(), 1, "nor does he hear of her: {told:?}");
+        let told = gather(&mut mallory, |told| {
+            count(hers, told) > 0 && count(&to_mallory, told) > 0
+        });
+        assert_eq!(told.len(), 2, "{told:?}");
+        let told = gather(&mut tablet, |told| count(hers, told) > 0);
+        assert_eq!(told.len(), 1, "{told:?}");
         bob.call("people.unblock", &user("@mallory")).unwrap();
         assert_eq!(mallory.next_json()["state"], "online");
     }
@@ -306,6 +390,11 @@ fn what_is_no_contact_is_refused() {
             ),
             ("people.block", user("@nobody"), "not_found"),
             ("people.unblock", user("@nobody"), "not_found"),
+            (
+                "people.remove",
+                user("u.00000000000000000000000000"),
+                "not_found",
+            ),
             ("people.add", user("me"), "format"),
             ("people.block", user("@alice"), "format"),
             (

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::delivery::flow::form_of;
 use crate::delivery::shared::Run;
-use crate::domain::overlay::GoneReason;
 use crate::render::Line;
 
 /// A pull under way.
@@ -238,7 +237,7 @@ impl State {
             Key::Inbox(_) => flow.live.next_awaited(out.me.user, seq),
             Key::Log(..) => flow.live.next_visible(out.me.user, seq),
         };
-        let Some((visible, look_up)) = next else {
+        let Some(visible) = next else {
             return Step::Done;
         };
         if visible.from > seq {
@@ -250,7 +249,7 @@ impl State {
                 Step::Wanted
             };
         }
-        let Some(line) = flow.line(seq, (out.me.user, look_up)) else {
+        let Some(line) = flow.line(seq, out.me.user) else {
             self.want_page(key, (seq, visible.to), out);
             return Step::Wanted;
         };
@@ -337,10 +336,9 @@ impl State {
             if !flow.needs(slot, seq) {
                 continue;
             }
-            let is_hidden = line.entry.gone == Some(GoneReason::Blocked);
-            let shown = filters.matched(&id).filter(|matched| {
-                !(is_hidden || matched.no_local && line.entry.device == out.me.device)
-            });
+            let shown = filters
+                .matched(&id)
+                .filter(|matched| !(matched.no_local && line.entry.device == out.me.device));
             let form = u8::try_from(slot).ok().and_then(form_of);
             let copy = shown.zip(form.and_then(|form| line.publish(form)));
             let Some((matched, message)) = copy else {
@@ -391,7 +389,7 @@ impl State {
             return Step::Done;
         };
         let seq = run.from;
-        let Some(line) = log.flow.line(seq, (out.me.user, run.look_up)) else {
+        let Some(line) = log.flow.line(seq, out.me.user) else {
             self.want_page(key, (seq, run.to), out);
             return Step::Wanted;
         };

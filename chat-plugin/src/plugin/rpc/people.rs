@@ -136,7 +136,7 @@ impl ChatPlugin {
             return self.service.privacy(peer.actor).await;
         }
         let privacy = self.service.set_privacy(peer.actor, &change).await?;
-        let judged = self.judge_watchers(peer.actor.user).await?;
+        let judged = self.judge_watchers(peer.actor.user, None).await?;
         Self::charge(peer, judged);
         Ok(privacy)
     }

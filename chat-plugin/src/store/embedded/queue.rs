@@ -10,7 +10,7 @@ use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq,
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
-use crate::domain::contact::ContactChange;
+use crate::domain::contact::{ContactChange, ContactCounts, Decided};
 use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Change, Draft, Outcome};
 use crate::domain::held::{Held, Holding};
@@ -48,7 +48,12 @@ pub(super) enum Job {
     UpdateUser(Box<User>, Reply<()>),
     ReplaceProfile(UserId, Box<(Profile, Profile)>, Reply<bool>),
     PutPresence(Vec<PresenceChange>, Reply<()>),
-    ChangeContact((UserId, UserId), ContactChange, u64, Reply<bool>),
+    ChangeContact(
+        (UserId, UserId),
+        ContactChange,
+        (ContactCounts, u64),
+        Reply<Decided>,
+    ),
     ChangeHandle(UserId, Box<(Handle, Handle)>, u64, Reply<bool>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
@@ -91,6 +96,7 @@ impl Job {
             Self::Schedule(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Hold(_, reply) => reply.send(Err(error)).is_err(),
             Self::QueueEvent(_, reply) => reply.send(Err(error)).is_err(),
+            Self::ChangeContact(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
             | Self::Reschedule(_, reply)
             | Self::PutShared(_, _, reply)
@@ -100,7 +106,6 @@ impl Job {
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
             | Self::DropJoinRequest(_, _, _, reply)
-            | Self::ChangeContact(_, _, _, reply)
             | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)

@@ -12,6 +12,7 @@ use crate::domain::account::{Changes, Subject};
 use crate::domain::contact::{Contact, ContactList};
 use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
+use crate::domain::overlay::HiddenBy;
 use crate::domain::queue::DeviceEvent;
 use crate::store::{PageRange, StoreError, tables};
 
@@ -382,6 +383,70 @@ pub(super) fn own_before(
         return Ok(None);
     };
     Ok(Some((seq.ok_or_else(|| bad_key(tables::OWN))?, count?)))
+}
+
+/// How far the other one may be told that this user has got: as [`crate::store::ChatStore::told_mark`] says.
+pub(super) fn told_mark(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    (user, other): (UserId, UserId),
+    (from, to): (Seq, Seq),
+) -> Result<Seq, StoreError> {
+    let Some(hidden) = hidden_by_block(engine, conversation, user, (from, to))? else {
+        return Ok(from);
+    };
+    // In each stretch between two hidden ones: does something stand there that he sees?
+    let mut mark = to;
+    for hidden in hidden {
+        let last = own_before(engine, conversation, other, mark)?;
+        if last.is_some_and(|(last, _)| last > hidden) {
+            break;
+        }
+        mark = hidden.previous();
+    }
+    Ok(mark.max(from))
+}
+
+/// Entries behind the first place up to the second that a block hides from a user, the last one first; `None`: too much is
+/// hidden there.
+fn hidden_by_block(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    user: UserId,
+    (from, to): (Seq, Seq),
+) -> Result<Option<Vec<Seq>>, StoreError> {
+    const LOOKED_AT_MAX: usize = 1_024;
+    let first = keys::entry_user(conversation, from.next(), UserId::from_bytes([0; 16]));
+    let last = keys::entry_user(conversation, to, UserId::from_bytes([0xFF; 16]));
+    if first > last {
+        return Ok(Some(Vec::new()));
+    }
+    let range = KeyRange::closed(&first, &last);
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    let mut failed = Ok(());
+    engine.scan(tables::HIDDEN, range, Order::Descending, &mut |key, row| {
+        looked_at += 1;
+        let seq = key.get(keys::CID_BYTES..keys::CID_BYTES + 8);
+        let seq = seq
+            .and_then(|seq| seq.try_into().ok())
+            .map(u64::from_be_bytes);
+        match (seq, tail_user(key), values::read_hidden(row)) {
+            (Some(seq), Ok(of), Ok(by)) => {
+                if of == user && by == HiddenBy::Block {
+                    found.push(Seq::new(seq));
+                }
+            }
+            (_, Err(error), _) | (_, _, Err(error)) => failed = Err(error),
+            (None, _, _) => failed = Err(bad_key(tables::HIDDEN)),
+        }
+        if failed.is_err() || looked_at > LOOKED_AT_MAX {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    failed?;
+    Ok((looked_at <= LOOKED_AT_MAX).then_some(found))
 }
 
 /// What changed for a user after the version `since`, at most `limit`. The version is read first: a change

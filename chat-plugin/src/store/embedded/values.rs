@@ -16,7 +16,7 @@ use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind, Mentioned};
 use crate::domain::held::Held;
 use crate::domain::member::{Interval, Marks, Member, Role};
-use crate::domain::overlay::{GoneReason, Overlay, Pin, Report};
+use crate::domain::overlay::{GoneReason, HiddenBy, Overlay, Pin, Report};
 use crate::domain::presence::Standing;
 use crate::domain::profile::Profile;
 use crate::domain::rights::{Mask, Rights};
@@ -947,17 +947,17 @@ pub(super) fn read_contact_counts(value: &[u8]) -> Read<ContactCounts> {
     Ok(counts)
 }
 
-/// Why an entry is hidden from one user.
-pub(super) fn read_hidden(value: &[u8]) -> Read<GoneReason> {
+/// By what an entry is hidden from one user.
+pub(super) fn read_hidden(value: &[u8]) -> Read<HiddenBy> {
     let mut reader = Reader::new("hidden", value)?;
     let _since_ms = reader.time()?;
-    let reason = match reader.byte()? {
-        0 => GoneReason::Hidden,
-        1 => GoneReason::Blocked,
+    let by = match reader.byte()? {
+        0 => HiddenBy::Wish,
+        1 => HiddenBy::Block,
         _ => return Err(reader.bad("unknown reason of being hidden")),
     };
     reader.end()?;
-    Ok(reason)
+    Ok(by)
 }
 
 pub(super) fn read_changed(value: &[u8]) -> Read<Changed> {

@@ -37,6 +37,7 @@ use super::queue::{Job, Reply, Wake};
 use super::upkeep::Maintenance;
 use super::values::{self, First};
 use super::{Opened, Shared};
+use crate::domain::contact::Decided;
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
 use crate::domain::held::Holding;
@@ -140,6 +141,7 @@ enum Done {
     Purged(Reply<Purged>, Purged),
     Holding(Reply<Holding>, Holding),
     Queuing(Reply<Queuing>, Queuing),
+    Decided(Reply<Decided>, Decided),
 }
 
 impl Done {
@@ -156,6 +158,7 @@ impl Done {
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Holding(reply, holding) => reply.send(result.map(|()| holding)).is_err(),
             Self::Queuing(reply, queuing) => reply.send(result.map(|()| queuing)).is_err(),
+            Self::Decided(reply, decided) => reply.send(result.map(|()| decided)).is_err(),
             Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
@@ -371,9 +374,9 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
-            Job::ChangeContact(pair, change, now_ms, reply) => {
-                let has_changed = self.change_contact(pair, &change, now_ms);
-                self.answer(has_changed, reply, Durability::Durable, Done::Flag);
+            Job::ChangeContact(pair, change, bounds, reply) => {
+                let decided = self.change_contact(pair, &change, bounds);
+                self.answer(decided, reply, Durability::Durable, Done::Decided);
             }
             Job::ChangeHandle(user, handles, now_ms, reply) => {
                 let has_changed = self.change_handle(user, &handles, now_ms);

@@ -318,9 +318,11 @@ fn status(client: &mut Client, world: &World, user: User, place: Place) {
     for other in conversation.present().filter(|other| *other != user) {
         let member = &conversation.members[&other];
         if member.awaits(seq) {
+            // What a block hid he never had, however far he got.
+            let is_for_him = conversation.entry(seq).unwrap().kept_from != Some(other);
             let has = (
-                member.marks.shown_delivered() >= seq,
-                member.marks.read >= seq,
+                is_for_him && member.marks.shown_delivered() >= seq,
+                is_for_him && member.marks.read >= seq,
             );
             there.insert(NAMES[other].to_owned(), has);
         }

@@ -15,8 +15,8 @@ use super::Writer;
 use crate::domain::entry::{Draft, Entry, EntryKind};
 use crate::domain::member::Marks;
 use crate::domain::overlay::{
-    Act, ActRefused, EDITS_MAX, EMOJI_PER_USER_MAX, GoneReason, Overlay, PINS_MAX, React, Report,
-    VOTE,
+    Act, ActRefused, EDITS_MAX, EMOJI_PER_USER_MAX, GoneReason, HiddenBy, Overlay, PINS_MAX, React,
+    Report, VOTE,
 };
 use crate::store::{Committed, StoreError, tables};
 
@@ -291,7 +291,7 @@ impl<K: KvEngine> Writer<K> {
                 corrected.push((user, -1));
             }
             // What a block hides is not even told to be gone.
-            if values::read_hidden(&row)? == GoneReason::Hidden {
+            if values::read_hidden(&row)? == HiddenBy::Wish {
                 effect.remove(tables::HIDDEN, key);
             }
         }
@@ -309,20 +309,25 @@ impl<K: KvEngine> Writer<K> {
         Ok(effect)
     }
 
-    /// Who has blocked the sender of a draft, and is not to see it. A deletion of what he sees is for him as well.
+    /// Who is not to see a draft, as he has blocked its sender. A deletion of what he sees is for him as well; what is done
+    /// later to what he never was to see is not.
     pub(super) fn blocker(&mut self, draft: &Draft) -> Result<Option<UserId>, StoreError> {
         let Some(peer) = draft.peer else {
             return Ok(None);
         };
-        if !self.has_blocked(draft.conversation, peer)? {
-            return Ok(None);
-        }
-        if let (Some(Act::Delete), Some(target)) = (&draft.act, draft.target) {
-            let key = keys::entry_user(draft.conversation, target, peer);
-            let is_hidden = self.row(tables::HIDDEN, &key)?.is_some();
-            return Ok(is_hidden.then_some(peer));
-        }
-        Ok(Some(peer))
+        let has_blocked = self.has_blocked(draft.conversation, peer)?;
+        let (Some(act), Some(target)) = (&draft.act, draft.target) else {
+            return Ok(has_blocked.then_some(peer));
+        };
+        let key = keys::entry_user(draft.conversation, target, peer);
+        let hidden = self.row(tables::HIDDEN, &key)?;
+        let hidden = hidden.map(|row| values::read_hidden(&row)).transpose()?;
+        let is_for_him = match hidden {
+            Some(HiddenBy::Block) => false,
+            Some(HiddenBy::Wish) => !has_blocked,
+            None => !has_blocked || *act == Act::Delete,
+        };
+        Ok((!is_for_him).then_some(peer))
     }
 
     /// The entry of a draft is hidden, for ever, from a user who has blocked its sender.
