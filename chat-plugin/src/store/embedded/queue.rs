@@ -135,7 +135,7 @@ impl Job {
                 .iter()
                 .map(draft_size)
                 .fold(Size::default(), Size::and),
-            Self::HandOut(_, conversations, _) => Size {
+            Self::HandOut(_, conversations, _) | Self::NoteChanged(_, conversations, _) => Size {
                 items: conversations.len().max(1),
                 bytes: conversations.len().max(1) * ROW_BYTES,
             },
@@ -154,10 +154,6 @@ impl Job {
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
-            },
-            Self::NoteChanged(_, conversations, _) => Size {
-                items: conversations.len().max(1),
-                bytes: conversations.len().max(1) * ROW_BYTES,
             },
             Self::BroadcastTo(_, copies, _, _) => Size {
                 items: copies.len().max(1),

@@ -41,15 +41,23 @@ pub(super) fn behind<K: KvEngine>(
 ) -> Result<Vec<ConversationId>, StoreError> {
     let id = |byte| ConversationId::from_parts(ConversationKind::Channel, [byte; 16]);
     let (from, to) = (id(0), id(0xFF));
-    let (from, to) = [from, to].map(|id| keys::user_conversation(user, id)).into();
+    let (from, to) = [from, to]
+        .map(|id| keys::user_conversation(user, id))
+        .into();
     let mut channels = Vec::new();
     let range = KeyRange::closed(&from, &to);
-    reads::visit(engine, tables::USER_CONVERSATION, range, usize::MAX, |key, row| {
-        if row == values::USER_CONVERSATION {
-            channels.push(reads::tail_cid(key)?);
-        }
-        Ok(())
-    })?;
+    reads::visit(
+        engine,
+        tables::USER_CONVERSATION,
+        range,
+        usize::MAX,
+        |key, row| {
+            if row == values::USER_CONVERSATION {
+                channels.push(reads::tail_cid(key)?);
+            }
+            Ok(())
+        },
+    )?;
     let mut found = Vec::new();
     for channel in channels {
         if found.len() == limit {

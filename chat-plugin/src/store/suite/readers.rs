@@ -256,7 +256,11 @@ async fn what_is_said_in_a_channel_writes_nothing_for_its_readers(world: World) 
     assert_eq!(changes.list.len(), 1);
     let version = store.hand_out(uid(2), vec![channel()]).await.unwrap();
     assert_eq!(store.channels_behind(uid(2), 9).await, Ok(vec![]));
-    assert_eq!(store.channels_behind(uid(1), 9).await, Ok(vec![]), "he is told");
+    assert_eq!(
+        store.channels_behind(uid(1), 9).await,
+        Ok(vec![]),
+        "he is told"
+    );
     // Whoever comes or goes is told so.
     silent(
         append(
