@@ -23,6 +23,16 @@ pub struct Config {
     pub retention_clock_ahead_h: u32,
     /// Members of a group.
     pub group_members_max: u32,
+    /// Readers of a channel.
+    pub channel_readers_max: u32,
+    /// A channel with up to so many readers comes to all their inboxes; with more, to those who watch it.
+    pub channel_inbox_max: u32,
+    /// Users to whom a broadcast list goes.
+    pub broadcast_recipients_max: u32,
+    /// Messages to broadcast lists per minute of one user; 0: no limit. Each becomes as many direct messages as the list is long.
+    pub user_broadcasts_per_min: u32,
+    /// How many of them at once.
+    pub user_broadcasts_burst: u32,
     /// Conversations of one user: groups, and the direct ones that the user began.
     pub conversations_per_user_max: u32,
     /// Messages of one user that wait for their time.
@@ -134,6 +144,11 @@ impl Default for Config {
             retention_messages: 0,
             retention_clock_ahead_h: 72,
             group_members_max: 1_024,
+            channel_readers_max: 1_000_000,
+            channel_inbox_max: 5_000,
+            broadcast_recipients_max: 256,
+            user_broadcasts_per_min: 10,
+            user_broadcasts_burst: 30,
             conversations_per_user_max: 10_000,
             scheduled_per_user_max: 100,
             devices_per_user_max: 32,
@@ -221,6 +236,13 @@ impl Config {
                 self.scheduled_per_user_max,
                 0,
                 10_000,
+            ),
+            // Status and list of those to whom it goes are one page.
+            (
+                "broadcast_recipients_max",
+                self.broadcast_recipients_max,
+                0,
+                1_024,
             ),
             ("devices_per_user_max", self.devices_per_user_max, 1, ANY),
             // They are counted one by one.

@@ -9,6 +9,7 @@
 //! 3. The connection pulls; what is not in memory is read in the background and the connection is woken again.
 //! 4. Acks settle copies; cursors and delivered marks move through [`Progress`].
 
+mod channels;
 mod feed;
 pub(crate) mod flow;
 pub(crate) mod progress;
@@ -23,7 +24,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use broker::codec::packet::PacketId;
 use broker::codec::reason::ReasonCode;
 use broker::hooks::{DeliveryOutcome, DeliveryRef, Room};
-use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,6 +55,8 @@ pub(crate) struct Delivery {
     marks: Marks,
     pub(crate) shared: SharedLogs,
     tracker: TaskTracker,
+    /// Up to so many readers a channel comes to their inboxes.
+    channel_inbox_max: u64,
 }
 
 /// Who is connected.
@@ -124,6 +127,7 @@ impl Delivery {
         progress: Arc<Progress>,
         (receipts, online): (Arc<Receipts>, Arc<Online>),
         tracker: TaskTracker,
+        channel_inbox_max: u64,
     ) -> Self {
         Self {
             store,
@@ -135,6 +139,7 @@ impl Delivery {
             marks: Marks::default(),
             shared: SharedLogs::default(),
             tracker,
+            channel_inbox_max,
         }
     }
 
@@ -170,6 +175,7 @@ impl Delivery {
             changed,
             members_changed,
             hidden_from,
+            readers,
         } = committed;
         let live = match self.conversations.in_memory(conversation) {
             Some(live) => live,
@@ -178,6 +184,10 @@ impl Delivery {
                 None => return Ok(()),
             },
         };
+        if !readers.is_empty() && entry.is_none() && changed.is_empty() {
+            self.readers_changed(&live, &readers).await?;
+            return self.readers_gone(&live, &readers).await;
+        }
         if let Some(user) = hidden_from {
             live.hide(user, head); // whatever fails below
         }
@@ -195,6 +205,7 @@ impl Delivery {
         self.conversations
             .committed(&live, (line, lines), head, members);
         live.refreshed(&self.conversations).await?;
+        self.readers_changed(&live, &readers).await?;
         if !seqs.is_empty() {
             self.online.changed(&live.who_ever(), &live, &seqs);
         }
@@ -204,9 +215,9 @@ impl Delivery {
         if members_changed {
             self.announce(&live.who_sees(head), &live, head);
         } else {
-            self.announce(&live.present(), &live, head);
+            self.announce(&live.audience(), &live, head);
         }
-        Ok(())
+        self.readers_gone(&live, &readers).await
     }
 
     fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
@@ -291,6 +302,8 @@ impl Delivery {
             }));
             // Who has blocked the other one of a direct conversation tells him nothing.
             let delivered = one.delivered.filter(|_| !one.live.blocks(reader.user));
+            // Nor is it counted who of the readers of a channel has what.
+            let delivered = delivered.filter(|_| !one.live.is_reader(reader.user));
             let Some(delivered) = delivered else {
                 continue;
             };
@@ -420,7 +433,11 @@ impl Delivery {
             else {
                 continue;
             };
-            let found = match self.conversations.load(conversation).await? {
+            let found = match self
+                .conversations
+                .load_for(conversation, reader.user)
+                .await?
+            {
                 Some(live) => {
                     let range = PageRange {
                         limit: 1,
@@ -514,7 +531,8 @@ impl Delivery {
                 }
                 let Some(found) = found else { continue };
                 let cursor = cursors.get(id).copied();
-                if cursor.is_some_and(|cursor| cursor >= found.head) {
+                let is_channel = id.kind() == ConversationKind::Channel;
+                if !is_channel && cursor.is_some_and(|cursor| cursor >= found.head) {
                     attached.settled.insert(*id, found.head);
                     continue;
                 }
@@ -537,12 +555,15 @@ impl Delivery {
         cursor: Option<Seq>,
         attached: &mut Attached,
     ) -> Result<(), StoreError> {
-        let Some(live) = self.conversations.load(id).await? else {
+        let Some(live) = self.conversations.load_for(id, reader.user).await? else {
             return Ok(());
         };
         let Some(sight) = live.sight(reader.user) else {
             return Ok(());
         };
+        if !self.admit(reader, &live).await? {
+            return Ok(());
+        }
         let cursor = match cursor {
             Some(cursor) => cursor,
             None if reader.is_known() => sight.member.first_place().previous(),
@@ -652,7 +673,8 @@ impl Delivery {
             };
             after = Some(last);
             for conversation in ids {
-                let Some(live) = self.conversations.load(conversation).await? else {
+                let loaded = self.conversations.load_for(conversation, reader.user);
+                let Some(live) = loaded.await? else {
                     continue;
                 };
                 let Some(sight) = live.sight(reader.user) else {
@@ -688,7 +710,8 @@ impl Delivery {
             if flows.contains_key(&conversation) {
                 continue;
             }
-            let Some(live) = self.conversations.load(conversation).await? else {
+            let loaded = self.conversations.load_for(conversation, reader.user);
+            let Some(live) = loaded.await? else {
                 continue;
             };
             let Some(sight) = live.sight(reader.user) else {

@@ -138,7 +138,10 @@ async fn member(
     let before = number.checked_sub(1);
     let before = before.map(|number| UserId::from_bytes(number.to_be_bytes()));
     let found = store.members(id, before, 1).await?.pop();
-    Ok(found
-        .map(|(member, _)| member)
-        .filter(|member| member.user == user))
+    let found = found.filter(|(member, _)| member.user == user);
+    let found = match found {
+        None => store.readers_among(id, vec![user]).await?.pop(),
+        found => found,
+    };
+    Ok(found.map(|(member, _)| member))
 }

@@ -5,6 +5,7 @@
 
 mod acts;
 mod answer;
+mod broadcast;
 mod dropped;
 mod ingest;
 mod logins;
@@ -35,6 +36,7 @@ use broker::operator::Operator;
 use broker::scram::Credential;
 use proto::ids::{ConversationId, DeviceId, UserId};
 use proto::payload;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -133,6 +135,7 @@ impl ChatPlugin {
             Arc::clone(&progress),
             (Arc::clone(&receipts), Arc::clone(&online)),
             tracker.clone(),
+            config.channel_inbox_max.into(),
         ));
         let metrics = Arc::new(Metrics::default());
         let presence = Arc::new(Presence::new(
@@ -159,6 +162,7 @@ impl ChatPlugin {
             delivery: Arc::clone(&delivery),
             rates: UserRates::new(&config),
             filter: OnceLock::new(),
+            broadcast: Notify::new(),
             conversation_rates: Buckets::new(
                 Rate::per_s(
                     config.conversation_messages_per_s,
@@ -243,6 +247,9 @@ impl ChatPlugin {
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
         self.tracker
             .spawn(async move { plugin.send_scheduled(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker
+            .spawn(async move { plugin.broadcast(stop).await });
     }
 
     /// A changed password, a removed user or a revoked token ends the connections that rest on it.

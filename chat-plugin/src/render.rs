@@ -23,6 +23,7 @@ pub struct Line {
     json: OnceLock<Arc<Publish>>,
     text: OnceLock<Option<Arc<Publish>>>,
     protobuf: OnceLock<Arc<Publish>>,
+    log: OnceLock<Arc<Publish>>,
 }
 
 /// An event of the private queue of a device, as it goes out.
@@ -68,6 +69,7 @@ impl Line {
             json: OnceLock::new(),
             text: OnceLock::new(),
             protobuf: OnceLock::new(),
+            log: OnceLock::new(),
         }
     }
 
@@ -138,13 +140,25 @@ impl Line {
         self.expiring(Arc::clone(self.json.get_or_init(make)))
     }
 
-    /// The entry as JSON, under the topic of a `…/log` subscription.
+    /// The entry as JSON, under the topic of a `…/log` subscription. The first topic that is asked for is that of most: its
+    /// message is made once.
     pub fn log(&self, topic: &ByteString) -> Arc<Publish> {
-        let inbox = self.json();
-        Arc::new(Publish {
-            topic: topic.clone(),
-            ..(*inbox).clone()
-        })
+        let make = || {
+            let inbox = self.json();
+            Arc::new(Publish {
+                topic: topic.clone(),
+                ..(*inbox).clone()
+            })
+        };
+        if self.entry.expires_ms.is_some() {
+            return make(); // with the time that it has left
+        }
+        let shared = self.log.get_or_init(make);
+        if shared.topic == *topic {
+            Arc::clone(shared)
+        } else {
+            make()
+        }
     }
 
     /// The plain `…/log` topic of the conversation.

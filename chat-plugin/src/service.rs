@@ -2,6 +2,8 @@
 
 pub mod acts;
 pub mod bans;
+pub mod broadcast;
+pub mod channels;
 pub mod contacts;
 pub mod departure;
 pub mod history;
@@ -54,6 +56,8 @@ pub struct Service {
     pub(crate) rates: UserRates,
     pub(crate) conversation_rates: Buckets<ConversationId>,
     pub(crate) filter: OnceLock<Arc<dyn ContentFilter>>,
+    /// Something was sent to a broadcast list.
+    pub(crate) broadcast: Notify,
     pub(crate) config: Config,
     pub(crate) trust: purge::Trust,
     /// A purge is left for those who finish them.
@@ -230,7 +234,8 @@ impl Service {
 
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
     async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
-        let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
+        let live = self.conversations.load_for(id, user).await?;
+        let live = live.ok_or(UNSEEN)?;
         let sight = live.sight(user).ok_or(UNSEEN)?;
         Ok((live, sight))
     }

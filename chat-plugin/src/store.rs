@@ -84,6 +84,64 @@ pub trait ChatStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(Member, Marks)>, StoreError>;
 
+    /// Members of a channel or broadcast list who are one of many ([`crate::domain::member::Role::is_one_of_many`]), former
+    /// ones included, in the order of their ids, at most `limit` after `after`. [`ChatStore::members`] has the others.
+    async fn readers(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Member>, StoreError>;
+
+    /// Those of `users` who are or were such members, with their marks.
+    async fn readers_among(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+    ) -> Result<Vec<(Member, Marks)>, StoreError>;
+
+    /// How many such members there are now. O(1).
+    async fn reader_count(&self, conversation: ConversationId) -> Result<u64, StoreError>;
+
+    /// Channels that `user` reads and that have gone on since his devices were told of them by an account sync, at most
+    /// `limit`. Reads a row for each channel of the user: what is said there notes nothing for its readers.
+    async fn channels_behind(
+        &self,
+        user: UserId,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// Moves the account version of `user` to these conversations: the next sync tells of them. Durable.
+    async fn note_changed(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<(), StoreError>;
+
+    /// Entries of broadcast lists that are not in all direct conversations yet, at most `limit`, those of one list in their
+    /// order.
+    async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError>;
+
+    /// Notes where an entry of a broadcast list is in direct conversations, and how far it has come; `None`: everywhere.
+    /// Durable.
+    async fn broadcast_to(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        copies: Vec<(UserId, Seq)>,
+        after: Option<UserId>,
+    ) -> Result<(), StoreError>;
+
+    /// In whose direct conversations a message of a broadcast list is, and where: in the order of the users, at most `limit`
+    /// after `after`.
+    async fn copies(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Seq)>, StoreError>;
+
     /// Conversations in which a user is or was a member, in the order of their ids, at most `limit` after `after`.
     async fn conversations_of(
         &self,
@@ -629,6 +687,17 @@ pub struct Written {
     pub next: Option<Seq>,
 }
 
+/// An entry of a broadcast list on its way to the direct conversations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broadcast {
+    /// The list.
+    pub list: ConversationId,
+    /// The entry.
+    pub seq: Seq,
+    /// The last one whom it has reached.
+    pub after: Option<UserId>,
+}
+
 /// What [`ChatStore::ask_to_join`] takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AskToJoin {
@@ -747,6 +816,9 @@ pub struct Committed {
     pub members_changed: bool,
     /// Who has blocked the sender of the entry, and never sees it.
     pub hidden_from: Option<UserId>,
+    /// Readers of a channel who came, went or became others: what was cached of them is old. With neither an entry nor
+    /// changed ones that is all.
+    pub readers: Vec<UserId>,
 }
 
 /// Why a store did not do what it was asked.

@@ -29,7 +29,7 @@ pub(crate) use self::reference::Reference;
 use super::flow::{self, FORMS, Flow};
 use super::shared::{Call, Run, Shared};
 use super::subscriptions::{Filters, Matched, Options};
-use crate::conversations::Live;
+use crate::conversations::{Held, Live};
 use crate::receipts::Event;
 use crate::render::Line;
 
@@ -75,6 +75,8 @@ struct State {
     logs: BTreeMap<u8, Log>,
     attach: Attach,
     flows: HashMap<ConversationId, Flow>,
+    /// Channels that come to this inbox though nobody loads their readers.
+    following: HashMap<ConversationId, Held>,
     /// Where flows ended that are no longer held.
     settled: HashMap<ConversationId, Seq>,
     turn: VecDeque<Key>,
@@ -159,6 +161,8 @@ pub(crate) struct LogSubscription {
     pub(crate) options: Options,
     /// Under this id the position is stored, if the session is kept.
     pub(crate) position: Option<DeviceId>,
+    /// Of a channel: what makes this user one who is told of new entries.
+    pub(crate) held: Option<Held>,
 }
 
 impl LogSubscription {
@@ -178,6 +182,8 @@ struct Log {
     position: Option<DeviceId>,
     /// Which of the subscriptions that had this slot in their time.
     generation: u32,
+    /// Told of new entries as long as this is kept.
+    _held: Option<Held>,
 }
 
 /// The part of one session in a shared subscription.
@@ -324,6 +330,27 @@ impl Reader {
             .is_some_and(|state| state.inbox.iter().any(|filters| !filters.is_empty()))
     }
 
+    /// Is there a filter for the inbox of this conversation alone?
+    pub(crate) fn wants_only(&self, conversation: ConversationId) -> bool {
+        self.made().is_some_and(|state| {
+            let mut filters = state.inbox.iter();
+            filters.any(|filters| filters.has_only(&conversation))
+        })
+    }
+
+    /// Keeps what makes this user one to whom a channel comes; `None`: it comes no longer, or anyway.
+    pub(crate) fn follow(&self, conversation: ConversationId, held: Option<Held>) {
+        let Some(mut state) = self.made() else {
+            return;
+        };
+        let before = match held {
+            Some(held) => state.following.insert(conversation, held),
+            None => state.following.remove(&conversation),
+        };
+        drop(state);
+        drop(before);
+    }
+
     pub(crate) fn subscribe_receipts(
         &self,
         conversation: Option<ConversationId>,
@@ -374,6 +401,7 @@ impl Reader {
                 options: log.options,
                 position: log.position,
                 generation,
+                _held: log.held,
             },
         );
         state.enqueue(Key::Log(slot, generation));
@@ -403,6 +431,7 @@ impl Reader {
             options: log.options,
             position: None,
             generation: log.generation,
+            _held: log.held,
         };
         if let Key::Log(slot, _) = key {
             self.state().logs.insert(slot, held);
@@ -519,11 +548,15 @@ impl Reader {
 
     /// An entry that this user may see has been committed.
     pub(crate) fn announce(&self, live: &Arc<Live>, seq: Seq) {
-        self.account.changed();
+        if !live.is_reader(self.user) {
+            self.account.changed();
+        }
         let Some(mut state) = self.made() else {
             return;
         };
-        let mut woken = state.announce_inbox(live, seq.previous(), seq);
+        // Of a channel one may read the log, and not have it in the inbox.
+        let is_for_inbox = state.following.contains_key(&live.id()) || !live.is_reader(self.user);
+        let mut woken = is_for_inbox && state.announce_inbox(live, seq.previous(), seq);
         let slots = state
             .logs
             .iter_mut()

@@ -78,8 +78,6 @@ impl Call {
 pub(crate) struct Run {
     pub(crate) from: Seq,
     pub(crate) to: Seq,
-    /// Up to here it has to be looked up what the user sees.
-    pub(crate) look_up: Seq,
 }
 
 impl Shared {
@@ -208,7 +206,7 @@ impl Places {
         &mut self,
         connection: u64,
         (most, sessions): (u64, u64),
-        visible: impl Fn(Seq) -> Option<(Stretch, Seq)>,
+        visible: impl Fn(Seq) -> Option<Stretch>,
     ) -> Option<Run> {
         let run = self
             .take_returned(most, &visible)
@@ -221,11 +219,11 @@ impl Places {
     fn take_returned(
         &mut self,
         most: u64,
-        visible: &impl Fn(Seq) -> Option<(Stretch, Seq)>,
+        visible: &impl Fn(Seq) -> Option<Stretch>,
     ) -> Option<Run> {
         while let Some(from) = self.returned.pop_first() {
-            let next = visible(from).filter(|(stretch, _)| stretch.from == from);
-            let Some((stretch, look_up)) = next else {
+            let next = visible(from).filter(|stretch| stretch.from == from);
+            let Some(stretch) = next else {
                 continue; // not to be seen any more
             };
             let end = from.get().saturating_add(most - 1).min(stretch.to.get());
@@ -233,7 +231,7 @@ impl Places {
             while to.get() < end && self.returned.remove(&to.next()) {
                 to = to.next();
             }
-            return Some(Run { from, to, look_up });
+            return Some(Run { from, to });
         }
         None
     }
@@ -241,9 +239,9 @@ impl Places {
     fn take_new(
         &mut self,
         (most, sessions): (u64, u64),
-        visible: &impl Fn(Seq) -> Option<(Stretch, Seq)>,
+        visible: &impl Fn(Seq) -> Option<Stretch>,
     ) -> Option<Run> {
-        let (stretch, look_up) = visible(self.sent.next())?;
+        let stretch = visible(self.sent.next())?;
         let from = stretch.from;
         if from > self.head {
             return None;
@@ -255,7 +253,7 @@ impl Places {
         let count = available.div_ceil(sessions.max(1)).min(most);
         let to = Seq::new(self.sent.get() + count);
         self.sent = to;
-        Some(Run { from, to, look_up })
+        Some(Run { from, to })
     }
 
     /// A connection has settled an entry. Says where the position is, if it has moved.
@@ -366,12 +364,12 @@ mod tests {
 
     use super::*;
 
-    fn all(seq: Seq) -> Option<(Stretch, Seq)> {
+    fn all(seq: Seq) -> Option<Stretch> {
         let stretch = Stretch {
             from: seq.max(Seq::new(1)),
             to: Seq::MAX,
         };
-        (seq < Seq::MAX).then_some((stretch, Seq::ZERO))
+        (seq < Seq::MAX).then_some(stretch)
     }
 
     fn places(head: u64) -> Places {
@@ -434,8 +432,7 @@ mod tests {
                 from: Seq::new(from).max(seq),
                 to: Seq::new(to),
             });
-            let next = parts.into_iter().find(|part| seq <= part.to);
-            next.map(|part| (part, Seq::ZERO))
+            parts.into_iter().find(|part| seq <= part.to)
         };
         let mut places = places(20);
         assert_eq!(run(places.take(1, (16, 1), some)), (3, 4));

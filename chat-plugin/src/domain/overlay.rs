@@ -192,6 +192,7 @@ impl Entry {
         self.format = BodyFormat::Text;
         self.opaque = false;
         self.mentions = Mentioned::default();
+        self.source = None;
         self.overlay = None;
     }
 

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use proto::ids::ConversationKind;
+
+use super::conversation::Settings;
 use super::profile::Profile;
 use super::support::is_visitor;
 use super::user::User;
@@ -27,6 +30,16 @@ pub fn words_of_user(user: &User, profile: &Profile) -> BTreeSet<String> {
     let all = std::iter::once(handle.to_owned()).chain(tags);
     let all = all.chain(words(handle)).chain(words(&user.name));
     all.take(WORDS_MAX).collect()
+}
+
+/// What a conversation is found by: the tags, and the words of its title. Nothing, if it is not for all, or closed.
+pub fn words_of_conversation(kind: ConversationKind, settings: &Settings) -> BTreeSet<String> {
+    let can_be_found = matches!(kind, ConversationKind::Group | ConversationKind::Channel);
+    if !can_be_found || !settings.public || settings.closed {
+        return BTreeSet::new();
+    }
+    let tags = settings.tags.iter().map(|tag| word(tag));
+    tags.chain(words(&settings.title)).take(WORDS_MAX).collect()
 }
 
 fn word(text: &str) -> String {

@@ -219,6 +219,7 @@ impl ChatPlugin {
             "conv.rights" => raw(self.conv_rights(peer, request, self.parse(payload)?)).await,
             "conv.ban" => raw(self.conv_ban(peer, request, self.parse(payload)?)).await,
             "conv.unban" => raw(self.conv_unban(peer, request, self.parse(payload)?)).await,
+            "conv.readers" => raw(self.conv_readers(peer, self.parse(payload)?)).await,
             "conv.bans" => raw(self.conv_bans(peer, self.parse(payload)?)).await,
             "conv.invite" => raw(self.conv_invite(peer, request, self.parse(payload)?)).await,
             "conv.invitations" => raw(self.conv_invitations(peer, self.parse(payload)?)).await,
@@ -271,6 +272,9 @@ impl ChatPlugin {
             "dev.send" => raw(self.dev_send(peer, request, self.parse(payload)?)).await,
             "people.get" => raw(self.people_get(peer, self.parse(payload)?)).await,
             "search.users" => raw(self.search_users(peer, self.parse(payload)?)).await,
+            "search.conversations" => {
+                raw(self.search_conversations(peer, self.parse(payload)?)).await
+            }
             "people.add" => raw(self.people_add(peer, self.parse(payload)?)).await,
             "people.remove" | "people.block" | "people.unblock" => {
                 let change = match method {

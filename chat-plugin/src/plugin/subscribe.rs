@@ -11,7 +11,7 @@ use proto::topics::{FilterTopic, LogStart, Names, Scope, TopicError};
 
 use super::ChatPlugin;
 use super::peer::{Peer, Record};
-use crate::conversations::{Live, Sight};
+use crate::conversations::{Held, Live, Sight};
 use crate::delivery::reader::{LogSubscription, Missing, Reader};
 use crate::delivery::shared::Shared;
 use crate::delivery::subscriptions::Options;
@@ -227,8 +227,9 @@ impl ChatPlugin {
             _ => None,
         };
         if let Some(cid) = conversation {
-            let live = self.service.conversations.load(cid).await?;
-            let sight = live.and_then(|live| live.sight(peer.actor.user));
+            let user = peer.actor.user;
+            let live = self.service.conversations.load_for(cid, user).await?;
+            let sight = live.and_then(|live| live.sight(user));
             // A former member may look back, but gets nothing new.
             let past = matches!(parsed, FilterTopic::Log { .. });
             if !sight.is_some_and(|sight| past || sight.member.is_present()) {
@@ -349,15 +350,17 @@ impl ChatPlugin {
         (subscription, options): (&Subscription, Options),
         start: Start,
     ) -> Result<(), StoreError> {
-        let Some(live) = self.service.conversations.load(cid).await? else {
+        let conversations = &self.service.conversations;
+        let Some(live) = conversations.load_for(cid, reader.user).await? else {
             return Ok(());
         };
+        let held = conversations.follow(&live, reader.user).await?;
         let Some(sight) = live.sight(reader.user) else {
             return Ok(());
         };
         if is_shared(&subscription.filter) {
             let begins = log_begins(&sight, from);
-            let joined = self.join_shared(reader, live, (subscription, options), begins);
+            let joined = self.join_shared(reader, (live, held), (subscription, options), begins);
             return joined.await;
         }
         let position = log_position(reader.device, subscription);
@@ -389,6 +392,7 @@ impl ChatPlugin {
             topic: ByteString::from(subscription.filter.as_str()),
             options,
             position: kept.then_some(position),
+            held,
         };
         reader.subscribe_log(log, live, after);
         Ok(())
@@ -398,7 +402,7 @@ impl ChatPlugin {
     async fn join_shared(
         &self,
         reader: &Arc<Reader>,
-        live: Arc<Live>,
+        (live, held): (Arc<Live>, Option<Held>),
         (subscription, options): (&Subscription, Options),
         begins: Seq,
     ) -> Result<(), StoreError> {
@@ -408,6 +412,7 @@ impl ChatPlugin {
             topic: ByteString::from(split_share(&subscription.filter).1),
             options,
             position: None,
+            held,
         };
         if reader.resubscribe_log(&log) {
             return Ok(()); // by the same session: only the options are others
@@ -514,7 +519,8 @@ impl ChatPlugin {
         if !reader.wants_receipts(conversation) {
             return Ok(());
         }
-        let live = self.service.conversations.load(conversation).await?;
+        let conversations = &self.service.conversations;
+        let live = conversations.load_for(conversation, reader.user).await?;
         let is_member = |live: &Arc<Live>| {
             let sight = live.sight(reader.user);
             sight.is_some_and(|sight| sight.member.is_present())

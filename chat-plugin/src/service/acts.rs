@@ -104,6 +104,11 @@ impl Service {
                 if message.from != user {
                     return Err(Refusal::Forbidden("only its sender edits a message"));
                 }
+                if acting.conversation.kind() == ConversationKind::Broadcast {
+                    return Err(Refusal::Forbidden(
+                        "what was sent to a broadcast list is not edited",
+                    ));
+                }
                 permit(acting.conversation, sight, Action::Send)?;
                 within(window_ms, message, "it is too late to edit this message")
             })
@@ -132,6 +137,13 @@ impl Service {
             within(window_ms, message, "it is too late to delete this message")
         })
         .await
+    }
+
+    /// Deletes what a broadcast list brought, as its message was. `None`: it was deleted before.
+    pub(super) async fn delete_copy(&self, acting: &Acting) -> Result<Option<Placed>, Refusal> {
+        let body = json!({"target": acting.seq});
+        let deed = Deed::system(EntryKind::Deleted, Act::Delete, &body);
+        self.act(acting, deed, |_, _| Ok(())).await
     }
 
     /// Changes one's reactions to a message. `None`: they were so before.
@@ -345,7 +357,7 @@ impl Service {
                     return before.map(Some).ok_or(refusal);
                 }
             };
-            if message.gone.is_some() {
+            if message.gone.is_some() && message.source.is_none() {
                 let before = self.acted_before(acting, digest).await?;
                 return Ok(before); // it was deleted, and so it is
             }
@@ -462,6 +474,7 @@ fn draft(
         // An edit lasts no longer than what it edits.
         expires_ms: message.expires_ms.filter(|_| is_edit),
         mentions: deed.mentions.clone(),
+        source: None,
         scheduled: None,
         act: Some(deed.act.clone()),
         slow_ms: 0,

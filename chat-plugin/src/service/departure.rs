@@ -47,7 +47,9 @@ impl Service {
             id: new_mid()?, // one that the user cannot have used before
             digest: [0; 16],
         };
-        let left = self.leave_to(request, id, |members| senior(members, actor.user));
+        let left = self.leave_to(request, id, &[], |scene| {
+            (senior(&scene.members, actor.user), false)
+        });
         left.await?;
         Ok(true)
     }

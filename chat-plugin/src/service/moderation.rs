@@ -89,6 +89,7 @@ impl Service {
             expires_ms: draft.expires_ms,
             mentions: draft.mentions.clone(),
             gone: None,
+            source: None,
             overlay: None,
         };
         let held = Held {
@@ -136,6 +137,7 @@ impl Service {
             permit(id, &sight, Action::DeleteOthers)?;
             let found = self.store.held_message(id, from, mid).await?;
             let held = found.ok_or(NOT_HELD)?;
+            self.conversations.load_for(id, from).await?;
             let sender = live.sight(from).filter(|sight| sight.member.is_present());
             if sender.is_none() {
                 return Err(Refusal::Forbidden("its sender is not a member any more"));
@@ -294,6 +296,7 @@ fn draft(held: Held, basis: Basis) -> Draft {
         thread: entry.thread,
         expires_ms: entry.expires_ms,
         mentions: entry.mentions,
+        source: None,
         scheduled: None,
         act: None,
         exchange: None,

@@ -47,6 +47,9 @@ impl Service {
         target: &Target,
     ) -> Result<UserId, Refusal> {
         let (live, _) = self.seen(actor.user, conversation).await?;
+        if let Target::User(user) = target {
+            self.conversations.load_for(conversation, *user).await?;
+        }
         match target {
             Target::User(user) if live.sight(*user).is_some() => return Ok(*user),
             Target::Handle(handle) if self.names.user(handle).await?.is_none() => {

@@ -102,7 +102,7 @@ impl Service {
             case: Some(case),
             ..Settings::default()
         };
-        check_settings(&settings)?;
+        check_settings(ConversationKind::Support, &settings)?;
         let agents = Desk::of(&live);
         let members = json!([{"uid": visitor, "role": Role::Member}]);
         let body = json!({"title": settings.title, "members": members, "desk": desk,

@@ -13,6 +13,7 @@ mod joining;
 mod keys;
 mod overlay;
 mod queue;
+mod readers;
 mod reads;
 mod retention;
 mod scheduled;
@@ -45,8 +46,8 @@ use self::reads::{
 use self::writer::{TRUSTED_KEY, Writer};
 use super::clock::Clock;
 use super::{
-    AskToJoin, ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place,
-    StoreError, StoreMetrics, StoreOptions, Written, tables,
+    AskToJoin, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
+    PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
@@ -336,6 +337,82 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             members(engine, &shared.overlay, conversation, after, limit)
         })
         .await
+    }
+
+    async fn readers(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Member>, StoreError> {
+        self.read(move |engine, _| readers::page(engine, conversation, after, limit))
+            .await
+    }
+
+    async fn readers_among(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+    ) -> Result<Vec<(Member, Marks)>, StoreError> {
+        self.read(move |engine, shared| {
+            readers::among(engine, &shared.overlay, conversation, users)
+        })
+        .await
+    }
+
+    async fn reader_count(&self, conversation: ConversationId) -> Result<u64, StoreError> {
+        let table = tables::READER_COUNT;
+        let count = self
+            .read_row(table, keys::cid(conversation), move |row| {
+                values::read_number(table.name(), row)
+            })
+            .await?;
+        Ok(count.unwrap_or_default())
+    }
+
+    async fn channels_behind(
+        &self,
+        user: UserId,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(move |engine, shared| readers::behind(engine, &shared.heads, user, limit))
+            .await
+    }
+
+    async fn note_changed(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<(), StoreError> {
+        self.ask(|reply| Job::NoteChanged(user, conversations, reply))
+            .await
+    }
+
+    async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError> {
+        self.read(move |engine, _| readers::broadcasts(engine, limit))
+            .await
+    }
+
+    async fn broadcast_to(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        copies: Vec<(UserId, Seq)>,
+        after: Option<UserId>,
+    ) -> Result<(), StoreError> {
+        self.ask(|reply| Job::BroadcastTo((list, seq), copies, after, reply))
+            .await
+    }
+
+    async fn copies(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Seq)>, StoreError> {
+        self.read(move |engine, _| readers::copies(engine, (list, seq), after, limit))
+            .await
     }
 
     async fn conversations_of(

@@ -14,6 +14,7 @@ mod members;
 mod mentions;
 mod poison;
 mod purge;
+mod readers;
 mod reading;
 mod retention;
 mod scheduled;

@@ -95,6 +95,14 @@ pub(super) const TRUSTED: Table = Table::new(0x3C, "trusted");
 pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 /// Scheduled messages by the time at which they are due.
 pub(super) const DUE: Table = Table::new(0x50, "due");
+/// Readers of channels, and those to whom broadcast lists go.
+pub(super) const READER: Table = Table::new(0x60, "reader");
+/// How many of them there are.
+pub(super) const READER_COUNT: Table = Table::new(0x61, "reader_count");
+/// Messages and deletions of broadcast lists that are on their way to the direct conversations.
+pub(super) const BROADCAST: Table = Table::new(0x62, "broadcast");
+/// Where the messages of broadcast lists are in the direct conversations.
+pub(super) const COPY: Table = Table::new(0x63, "copy");
 
 /// Shared subscriptions to logs.
 pub(super) const SHARED: Table = Table::new(0x51, "shared");
@@ -159,4 +167,8 @@ pub(super) const ALL: &[Table] = &[
     DEVICE_EVENT,
     DEVICE_DATA,
     HELD,
+    READER,
+    READER_COUNT,
+    BROADCAST,
+    COPY,
 ];

@@ -12,7 +12,9 @@
 mod acl;
 mod actions;
 mod asyncapi;
+mod broadcasts;
 mod campaign;
+mod channels;
 mod clients;
 mod crash;
 mod delivery;

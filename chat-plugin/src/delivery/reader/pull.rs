@@ -389,7 +389,7 @@ impl State {
             return Step::Done;
         };
         let seq = run.from;
-        let Some(line) = log.flow.line(seq, (out.me.user, run.look_up)) else {
+        let Some(line) = log.flow.line(seq, out.me.user) else {
             self.want_page(key, (seq, run.to), out);
             return Step::Wanted;
         };

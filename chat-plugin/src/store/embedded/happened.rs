@@ -6,7 +6,7 @@ use std::ops::{Bound, ControlFlow};
 use broker::store::kv::{KeyRange, KvEngine, Order};
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
 
-use super::{keys, reads, values};
+use super::{keys, readers, reads, values};
 use crate::domain::entry::Entry;
 use crate::domain::held::Held;
 use crate::domain::member::Stretch;
@@ -21,7 +21,7 @@ pub(super) fn merge(
     range: &PageRange,
 ) -> Result<(), StoreError> {
     let mut overlays = overlays(engine, entries)?;
-    if overlays.is_empty() {
+    if overlays.is_empty() && entries.iter().all(|entry| entry.source.is_none()) {
         return Ok(());
     }
     if range.newest {
@@ -30,6 +30,7 @@ pub(super) fn merge(
     let mut bytes = 0;
     let mut kept = 0;
     for entry in entries.iter_mut() {
+        readers::fetch_body(engine, entry)?;
         if entry.gone.is_none()
             && let Some(overlay) = overlays.remove(&entry.seq)
             && let Some(overlay) = as_of(overlay, range.as_of)
@@ -154,9 +155,13 @@ fn shown(
     let key = keys::message(conversation, seq);
     let row = engine.get(tables::MESSAGE, &key)?;
     let entry = row.map(|row| values::read_entry(conversation, seq, &row));
-    let Some(mut entry) = entry.transpose()?.filter(|entry| entry.gone.is_none()) else {
+    let Some(mut entry) = entry.transpose()? else {
         return Ok(None);
     };
+    readers::fetch_body(engine, &mut entry)?;
+    if entry.gone.is_some() {
+        return Ok(None);
+    }
     if let Some(row) = engine.get(tables::OVERLAY, &key)? {
         let overlay = values::read_overlay(&row)?;
         let edit = edit(engine, conversation, &overlay)?;

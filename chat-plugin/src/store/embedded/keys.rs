@@ -23,7 +23,7 @@ pub(super) fn read_cid(bytes: &[u8]) -> Option<ConversationId> {
     Some(ConversationId::from_parts(kind, rest.try_into().ok()?))
 }
 
-/// `cid[17] seq[8]`: tables message, overlay and pin.
+/// `cid[17] seq[8]`: tables message, overlay, pin and broadcast.
 pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
     join(&[&cid(conversation), &seq.get().to_be_bytes()])
 }
@@ -33,7 +33,7 @@ pub(super) fn purge(is_done: bool, conversation: ConversationId, seq: Seq) -> [u
     join(&[&[u8::from(is_done)], &message(conversation, seq)])
 }
 
-/// `cid[17] uid[16]`: tables member, marks, clean, join request and ban.
+/// `cid[17] uid[16]`: tables member, reader, marks, clean, join request and ban.
 pub(super) fn member(conversation: ConversationId, user: UserId) -> [u8; 33] {
     join(&[&cid(conversation), user.as_bytes()])
 }
@@ -111,7 +111,7 @@ pub(super) fn own(conversation: ConversationId, user: UserId, seq: Seq) -> [u8; 
     ])
 }
 
-/// `cid[17] seq[8] uid[16]`: tables reaction and hidden.
+/// `cid[17] seq[8] uid[16]`: tables reaction, hidden and copy.
 pub(super) fn entry_user(conversation: ConversationId, seq: Seq, user: UserId) -> [u8; 41] {
     join(&[
         &cid(conversation),

@@ -41,6 +41,7 @@ pub(super) enum Job {
     EndExchange(DeviceId, u16, Reply<bool>),
     EndExchanges(DeviceId, Reply<()>),
     HandOut(UserId, Vec<ConversationId>, Reply<u64>),
+    NoteChanged(UserId, Vec<ConversationId>, Reply<()>),
     SetPreferences(UserId, ConversationId, Preferences, Reply<()>),
     Place(ConversationId, UserId, MessageId, Reply<Option<Place>>),
     CreateUser(Box<User>, Reply<()>),
@@ -69,6 +70,12 @@ pub(super) enum Job {
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
     Trust(u64, Reply<()>),
+    BroadcastTo(
+        (ConversationId, Seq),
+        Vec<(UserId, Seq)>,
+        Option<UserId>,
+        Reply<()>,
+    ),
     Hold(Box<Held>, Reply<Holding>),
     EndHold(ConversationId, UserId, MessageId, Reply<bool>),
     Flush(Reply<()>),
@@ -117,6 +124,8 @@ impl Job {
             | Self::PutPresence(_, reply)
             | Self::PutToken(_, reply)
             | Self::Report(_, reply)
+            | Self::BroadcastTo(_, _, _, reply)
+            | Self::NoteChanged(_, _, reply)
             | Self::Flush(reply)
             | Self::Maintain(_, _, reply)
             | Self::Close(reply) => reply.send(Err(error)).is_err(),
@@ -130,7 +139,7 @@ impl Job {
                 .iter()
                 .map(draft_size)
                 .fold(Size::default(), Size::and),
-            Self::HandOut(_, conversations, _) => Size {
+            Self::HandOut(_, conversations, _) | Self::NoteChanged(_, conversations, _) => Size {
                 items: conversations.len().max(1),
                 bytes: conversations.len().max(1) * ROW_BYTES,
             },
@@ -149,6 +158,10 @@ impl Job {
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
+            },
+            Self::BroadcastTo(_, copies, _, _) => Size {
+                items: copies.len().max(1),
+                bytes: copies.len().max(1) * ROW_BYTES,
             },
             Self::PutPresence(changes, _) => Size {
                 items: changes.len(),

@@ -73,6 +73,8 @@ pub(super) struct Changed {
     /// 0: none yet.
     pub(super) version: u64,
     pub(super) preferences: Preferences,
+    /// Of a channel that the user reads: up to here his devices have been told of it.
+    pub(super) told: Seq,
 }
 
 // -- writing
@@ -107,6 +109,7 @@ pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
         (entry.thread.is_some(), flag::THREAD),
         (entry.expires_ms.is_some(), flag::EXPIRES),
         (!entry.mentions.is_empty(), flag::MENTIONS),
+        (entry.source.is_some(), flag::SOURCE),
     ];
     let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
     let flags = flags.fold(0, |all, (_, flag)| all | flag);
@@ -128,7 +131,13 @@ pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     if !entry.mentions.is_empty() {
         write_mentions(out, &entry.mentions);
     }
-    out.extend_from_slice(&entry.body);
+    match entry.source {
+        Some((list, seq)) => {
+            out.extend_from_slice(&keys::cid(list));
+            long(out, seq.get());
+        }
+        None => out.extend_from_slice(&entry.body),
+    }
 }
 
 fn write_mentions(out: &mut Vec<u8>, mentions: &Mentioned) {
@@ -155,6 +164,7 @@ mod flag {
     pub(super) const THREAD: u8 = 8;
     pub(super) const EXPIRES: u8 = 16;
     pub(super) const MENTIONS: u8 = 32;
+    pub(super) const SOURCE: u8 = 64;
 }
 
 /// Only what is gone for all is so at rest.
@@ -367,7 +377,14 @@ pub(super) fn write_changed(changed: &Changed) -> Vec<u8> {
     let mut out = vec![FORMAT];
     long(&mut out, changed.version);
     time(&mut out, preferences.muted_until);
-    out.push(u8::from(preferences.archived) | u8::from(preferences.pinned) << 1);
+    let flags = u8::from(preferences.archived)
+        | u8::from(preferences.pinned) << 1
+        | u8::from(preferences.watch) << 2
+        | u8::from(changed.told > Seq::ZERO) << 3;
+    out.push(flags);
+    if changed.told > Seq::ZERO {
+        long(&mut out, changed.told.get());
+    }
     out
 }
 
@@ -669,6 +686,11 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
     let thread = has(flag::THREAD).then(|| reader.seq()).transpose()?;
     let expires_ms = has(flag::EXPIRES).then(|| reader.time()).transpose()?;
     let mentions = has(flag::MENTIONS).then(|| reader.mentions()).transpose()?;
+    let source = if has(flag::SOURCE) {
+        Some((reader.cid()?, reader.seq()?))
+    } else {
+        None
+    };
     Ok(Entry {
         conversation,
         seq,
@@ -686,6 +708,7 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
         expires_ms,
         mentions: mentions.unwrap_or_default(),
         gone,
+        source,
         overlay: None,
     })
 }
@@ -967,13 +990,20 @@ pub(super) fn read_changed(value: &[u8]) -> Read<Changed> {
     let version = reader.long()?;
     let muted_until = reader.time()?;
     let flags = reader.byte()?;
+    let told = if flags & 8 == 0 {
+        Seq::ZERO
+    } else {
+        reader.seq()?
+    };
     reader.end()?;
     Ok(Changed {
         version,
+        told,
         preferences: Preferences {
             muted_until,
             archived: flags & 1 != 0,
             pinned: flags & 2 != 0,
+            watch: flags & 4 != 0,
         },
     })
 }
@@ -1172,6 +1202,7 @@ mod tests {
             expires_ms: None,
             mentions: Mentioned::default(),
             gone: None,
+            source: None,
             overlay: None,
         }
     }

@@ -12,6 +12,7 @@ mod held;
 mod joining;
 mod purge;
 mod queue;
+mod readers;
 mod scheduled;
 mod search;
 
@@ -337,6 +338,12 @@ impl<K: KvEngine> Writer<K> {
                 let version = self.hand_out(user, &conversations);
                 self.answer(version, reply, Durability::Durable, Done::Number);
             }
+            Job::NoteChanged(user, conversations, reply) => {
+                let result = self.note_changed(user, &conversations);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::SetPreferences(user, conversation, preferences, reply) => {
                 let result = self.set_preferences(user, conversation, preferences);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
@@ -422,6 +429,12 @@ impl<K: KvEngine> Writer<K> {
             Job::Purge(conversation, purge, reply) => {
                 let purged = self.purge(conversation, *purge);
                 self.answer(purged, reply, Durability::Durable, Done::Purged);
+            }
+            Job::BroadcastTo(at, copies, after, reply) => {
+                let result = self.broadcast_to(at, &copies, after);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
             }
             Job::Hold(held, reply) => {
                 let holding = self.hold(&held);
@@ -588,8 +601,8 @@ impl<K: KvEngine> Writer<K> {
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Option<Member>, StoreError> {
-        let row = self.row(tables::MEMBER, &keys::member(conversation, user))?;
-        row.map(|row| values::read_member(user, &row)).transpose()
+        let seat = self.seat(conversation, user)?;
+        Ok(seat.map(|(member, _)| member))
     }
 
     /// Where this key of idempotency was seen, in this batch, this week or the last one. The key's week is changed.

@@ -172,6 +172,7 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        source: None,
         scheduled: None,
         act: None,
         slow_ms: 0,

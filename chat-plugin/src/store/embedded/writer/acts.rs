@@ -10,7 +10,7 @@ use broker::store::kv::{KeyRange, KvEngine, Order, Table};
 use proto::ids::{ConversationId, Seq, UserId};
 
 use super::super::values::{self, First, Head};
-use super::super::{excluded, happened, keys, reads};
+use super::super::{excluded, happened, keys, readers, reads};
 use super::Writer;
 use crate::domain::entry::{Draft, Entry, EntryKind};
 use crate::domain::member::Marks;
@@ -246,8 +246,13 @@ impl<K: KvEngine> Writer<K> {
         Ok(Ok(changed_to(target, overlay, effect)))
     }
 
-    /// The entry with the body of its latest edit.
+    /// The entry with its body, or that of its latest edit.
     fn edited(&self, mut entry: Entry, overlay: &Overlay) -> Result<Entry, StoreError> {
+        if let Some((list, seq)) = entry.source
+            && let Some(source) = self.entry(list, seq)?
+        {
+            readers::take_body(&mut entry, source);
+        }
         let edit = match overlay.edits.last() {
             Some(seq) => self.entry(entry.conversation, *seq)?,
             None => None,
@@ -432,6 +437,7 @@ impl<K: KvEngine> Writer<K> {
                 changed,
                 members_changed: false,
                 hidden_from: None,
+                readers: Vec::new(),
             });
         }
         Ok(due.len())

@@ -145,6 +145,7 @@ impl<K: KvEngine> Writer<K> {
                 changed,
                 members_changed: false,
                 hidden_from: None,
+                readers: Vec::new(),
             });
         }
         Ok(purged)
