@@ -317,7 +317,7 @@ impl ChatPlugin {
     /// What a user told of himself is gone from the store: it is told to nobody any more.
     async fn follow_erasure(&self, user: UserId) -> Result<(), StoreError> {
         self.presence.forget_text(user).await?;
-        self.judge_watchers(user).await.map(|_| ())
+        self.judge_watchers(user, None).await.map(|_| ())
     }
 
     async fn reread_name(&self, user: UserId) {

@@ -31,7 +31,7 @@ use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, HiddenBy, Pin, Reactions, Report, ReportKey};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Limits, Overdue, Purge, Purged};
@@ -398,6 +398,13 @@ pub trait ChatStore: Send + Sync + 'static {
         after: Option<(u64, ConversationId)>,
         limit: usize,
     ) -> Result<Vec<(u64, ConversationId)>, StoreError>;
+
+    /// Groups that have support cases, in the order of their ids, at most `limit` after `after`.
+    async fn desks(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
 
     /// The ban of one user. No draft by which that user would join is stored while there is one.
     async fn ban(

@@ -57,7 +57,7 @@ use crate::domain::entry::{Change, Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, HiddenBy, Pin, Reactions, Report, ReportKey};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Limits, Overdue, Purge, Purged};
@@ -813,6 +813,15 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         limit: usize,
     ) -> Result<Vec<(u64, ConversationId)>, StoreError> {
         self.read(move |engine, _| joining::cases(engine, (desk, state), after, limit))
+            .await
+    }
+
+    async fn desks(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(move |engine, _| joining::desks(engine, after, limit))
             .await
     }
 
