@@ -44,6 +44,7 @@ mod rpc;
 mod scenarios;
 mod scheduled;
 mod scram;
+mod sdk;
 mod strangers;
 mod support;
 mod sync;
