@@ -1,21 +1,21 @@
+//! Alice says hello, and Bob hears it.
 use client_sdk::{Client, Error, Event};
 
-async fn chat(server: &str) -> Result<String, Error> {
-    let alice = Client::builder(server)
-        .login("alice", "alice-secret")
-        .open()
-        .await?;
-    let bob = Client::builder(server)
-        .login("bob", "bob-secret")
-        .open()
-        .await?;
+/// Against a server that was started with `mqchat serve --dev`.
+pub async fn chat(server: &str) -> Result<String, Error> {
+    let alice = Client::builder(server).login("alice", "alice-secret");
+    let bob = Client::builder(server).login("bob", "bob-secret");
+    let (alice, bob) = (alice.open().await?, bob.open().await?);
     let mut events = bob.events().await?;
     bob.online().await?;
     alice.direct("bob")?.send("Hello Bob!").await?;
     loop {
         if let Event::Entry(entry) = events.next().await? {
-            let (author, text) = (entry.author(), entry.text().unwrap_or_default());
-            return Ok(format!("{author}: {text}"));
+            return Ok(format!(
+                "{}: {}",
+                entry.author(),
+                entry.text().unwrap_or("")
+            ));
         }
     }
 }

@@ -426,13 +426,20 @@ impl Client {
         sent.map_err(|_| Error::Closed)
     }
 
-    /// Ends the connection, waits for what is under way, and ends the client, with all its clones. What waits in the outbox
-    /// stays there. The folder is free when the last clone is dropped.
+    /// Ends the connection, waits for what is under way, and ends the client, with all its clones and conversations. What waits
+    /// in the outbox stays there. The folder is free then.
     pub async fn close(self) {
-        let core = Arc::clone(self.core());
+        let core = self.core();
         core.stop.cancel();
         core.tasks.close();
         core.tasks.wait().await;
+        let store = Arc::clone(&core.store);
+        if tokio::task::spawn_blocking(move || store.close())
+            .await
+            .is_err()
+        {
+            tracing::debug!("the runtime ended before the store was closed");
+        }
     }
 }
 

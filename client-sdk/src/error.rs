@@ -37,7 +37,7 @@ pub enum Error {
     EventsTaken,
     /// The local store failed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The server said what nobody can understand.
     #[error("the server broke the protocol: {0}")]
     Protocol(String),
@@ -101,6 +101,18 @@ pub enum StoreError {
     /// What is in it makes no sense.
     #[error("the local store is damaged: {0}")]
     Damaged(String),
+    /// The client was closed.
+    #[error("the local store is closed")]
+    Closed,
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Closed => Self::Closed,
+            error => Self::Store(error),
+        }
+    }
 }
 
 /// What an app can do about an [`Error`].

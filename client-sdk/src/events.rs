@@ -291,6 +291,7 @@ impl Events {
     }
 
     /// As [`Events::next`], but up to `max` at once: one confirmation, and one write to the disk, for all of them.
+    /// [`Events::position`] is that of the last one then.
     ///
     /// # Errors
     /// Those of [`Events::next`].

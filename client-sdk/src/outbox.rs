@@ -199,7 +199,7 @@ mod tests {
         let first = outbox.next(now).unwrap();
         let later = now + Duration::from_secs(1);
         outbox.again(first, Some(later));
-        assert_eq!(numbers(&mut outbox, now), []);
+        assert_eq!(numbers(&mut outbox, now), [0; 0]);
         assert_eq!(outbox.next_timeout(), Some(later));
         assert_eq!(numbers(&mut outbox, later), [1]);
     }
@@ -217,7 +217,7 @@ mod tests {
         };
         outbox.add(by_handle);
         outbox.add(queued(4, CID));
-        assert_eq!(numbers(&mut outbox, now), [], "1 is under way");
+        assert_eq!(numbers(&mut outbox, now), [0; 0], "1 is under way");
         outbox.remove(1);
         assert_eq!(numbers(&mut outbox, now), [2]);
         assert!(outbox.is_under_way(2));

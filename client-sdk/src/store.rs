@@ -10,9 +10,12 @@ mod log;
 mod outbox;
 mod read;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use prost::Message;
 use proto::ids::{ConversationId, UserId};
@@ -38,16 +41,19 @@ pub(crate) async fn run<T: Send + 'static>(
 ) -> Result<T, Error> {
     let store = Arc::clone(store);
     match tokio::task::spawn_blocking(move || verb(&store)).await {
-        Ok(done) => Ok(done?),
+        Ok(done) => done.map_err(Error::from),
         Err(_) => Err(Error::Closed),
     }
 }
 
 /// The local store of one user on one device.
 pub(crate) struct Store {
-    engine: Engine,
+    /// `None` once it was closed.
+    engine: RwLock<Option<Engine>>,
     /// Writes one after the other. After a failure none at all: what was not made durable must not be built upon.
     writer: Mutex<Result<(), StoreError>>,
+    /// Rows of the outbox; changed by the writer only.
+    queued: AtomicUsize,
     durable: bool,
 }
 
@@ -59,11 +65,13 @@ impl Store {
             Storage::Folder(folder) => (Engine::open(folder)?, true),
         };
         let store = Self {
-            engine,
+            engine: RwLock::new(Some(engine)),
             writer: Mutex::new(Ok(())),
+            queued: AtomicUsize::new(0),
             durable,
         };
         store.prepare(device)?;
+        store.queued.store(store.outbox()?.len(), Ordering::Relaxed);
         Ok(store)
     }
 
@@ -97,12 +105,18 @@ impl Store {
         text.ok_or_else(|| StoreError::Damaged("no client id".to_owned()))
     }
 
+    /// Ends it: the folder is free when this returns. Waits for verbs that are under way.
+    pub(crate) fn close(&self) {
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn view(&self) -> Txn<'_> {
         Txn {
-            engine: &self.engine,
+            engine: self.engine.read().unwrap_or_else(PoisonError::into_inner),
             writes: Writes::new(),
             me: None,
             now: clock::wall_ms(),
+            queued_more: 0,
         }
     }
 
@@ -116,29 +130,40 @@ impl Store {
         txn.me = txn.text(Meta::Uid)?.and_then(|uid| uid.parse().ok());
         let done = verb(&mut txn)?;
         if !txn.writes.is_empty()
-            && let Err(error) = self.engine.commit(txn.writes)
+            && let Err(error) = txn.engine()?.commit(&txn.writes)
         {
             *writer = Err(error.clone());
             return Err(error);
         }
+        let queued = self.queued.load(Ordering::Relaxed);
+        self.queued.store(
+            queued.saturating_add_signed(txn.queued_more),
+            Ordering::Relaxed,
+        );
         Ok(done)
     }
 }
 
 /// Rows as they are and as they will be.
 struct Txn<'a> {
-    engine: &'a Engine,
+    engine: RwLockReadGuard<'a, Option<Engine>>,
     writes: Writes,
     /// Whose store it is, once that is known.
     me: Option<UserId>,
     now: u64,
+    /// So many more rows in the outbox.
+    queued_more: isize,
 }
 
 impl Txn<'_> {
+    fn engine(&self) -> Result<&Engine, StoreError> {
+        self.engine.as_ref().ok_or(StoreError::Closed)
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.writes.get(key) {
             Some(written) => Ok(written.clone()),
-            None => self.engine.get(key),
+            None => self.engine()?.get(key),
         }
     }
 
@@ -162,7 +187,7 @@ impl Txn<'_> {
             return Ok(Vec::new());
         }
         let written: Vec<_> = self.writes.range(range.clone()).collect();
-        let mut rows = self.engine.range(bounds, order, limit + written.len())?;
+        let mut rows = self.engine()?.range(bounds, order, limit + written.len())?;
         if written.is_empty() {
             return Ok(rows);
         }

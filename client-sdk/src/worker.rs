@@ -222,7 +222,7 @@ impl Worker {
 
     /// Works until the client is closed, or nothing can be done any more.
     pub(crate) async fn run(mut self) {
-        self.core.flushed.send_replace(self.outbox.is_empty());
+        self.tell_whether_flushed();
         while self.core.state.borrow().end().is_none() {
             self.begin_what_can_begin();
             let timeout = self.next_timeout();
@@ -233,9 +233,18 @@ impl Worker {
                 Some(command) = self.commands.recv() => self.on_command(command),
                 () = clock::sleep_until(timeout) => self.on_timeout(),
             }
-            self.core.flushed.send_replace(self.outbox.is_empty());
+            self.tell_whether_flushed();
         }
         self.finish().await;
+    }
+
+    fn tell_whether_flushed(&self) {
+        let empty = self.outbox.is_empty();
+        self.core.flushed.send_if_modified(|flushed| {
+            let changed = *flushed != empty;
+            *flushed = empty;
+            changed
+        });
     }
 
     /// Lets go of the connection and of the store.

@@ -107,14 +107,14 @@ impl Engine {
     }
 
     /// All of these or none; durable once it returns.
-    pub(crate) fn commit(&self, writes: Writes) -> Result<(), StoreError> {
+    pub(crate) fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
         match self {
             Self::Memory(rows) => {
                 let mut rows = rows.write().unwrap_or_else(PoisonError::into_inner);
                 for (key, value) in writes {
                     match value {
-                        Some(value) => rows.insert(key, value),
-                        None => rows.remove(&key),
+                        Some(value) => rows.insert(key.clone(), value.clone()),
+                        None => rows.remove(key),
                     };
                 }
                 Ok(())
@@ -122,7 +122,7 @@ impl Engine {
             Self::Disk(database) => {
                 let transaction = database.begin_write().map_err(failed)?;
                 let mut table = transaction.open_table(ROWS).map_err(failed)?;
-                for (key, value) in &writes {
+                for (key, value) in writes {
                     match value {
                         Some(value) => table.insert(key.as_slice(), value.as_slice()),
                         None => table.remove(key.as_slice()),

@@ -1,5 +1,7 @@
 //! The outbox: what waits for the server, by numbers that only grow.
 
+use std::sync::atomic::Ordering;
+
 use prost::Message;
 use proto::ids::{ConversationId, Seq};
 use proto::schema::{ClientMessage, LogEntry, User};
@@ -37,9 +39,10 @@ impl Store {
     /// Puts something into the outbox; `None` if it is full.
     pub(crate) fn enqueue(&self, row: OutboxRow, max: usize) -> Result<Option<Queued>, StoreError> {
         self.write(|txn| {
-            if txn.prefix(rows::OUTBOX, max)?.len() >= max {
+            if self.queued.load(Ordering::Relaxed) >= max {
                 return Ok(None);
             }
+            txn.queued_more += 1;
             let number = txn.number(Meta::Outbox)? + 1;
             txn.put_number(Meta::Outbox, number);
             if !row.mid.is_empty() {
@@ -59,22 +62,7 @@ impl Store {
 
     /// All of it, without bodies.
     pub(crate) fn outbox(&self) -> Result<Vec<Queued>, StoreError> {
-        let txn = self.view();
-        let mut queued = Vec::new();
-        let mut next = 0;
-        loop {
-            let range = rows::outbox(next)..rows::outbox(u64::MAX);
-            let rows = txn.range(range, Order::Ascending, PAGE)?;
-            let full = rows.len() == PAGE;
-            for (key, value) in rows {
-                let number = rows::number_of(&key).unwrap_or(u64::MAX);
-                next = number.saturating_add(1);
-                queued.push(txn.queued(number, &super::decode(&value)?)?);
-            }
-            if !full {
-                return Ok(queued);
-            }
-        }
+        self.view().all_queued()
     }
 
     /// One of it.
@@ -94,7 +82,7 @@ impl Store {
         };
         let name = of.map(ToString::to_string);
         let mut found = Vec::new();
-        for queued in self.outbox()? {
+        for queued in txn.all_queued()? {
             let known = cid.is_some() && queued.cid == cid;
             if name
                 .as_ref()
@@ -171,6 +159,24 @@ impl Store {
 }
 
 impl Txn<'_> {
+    fn all_queued(&self) -> Result<Vec<Queued>, StoreError> {
+        let mut queued = Vec::new();
+        let mut next = 0;
+        loop {
+            let range = rows::outbox(next)..rows::outbox(u64::MAX);
+            let rows = self.range(range, Order::Ascending, PAGE)?;
+            let full = rows.len() == PAGE;
+            for (key, value) in rows {
+                let number = rows::number_of(&key).unwrap_or(u64::MAX);
+                next = number.saturating_add(1);
+                queued.push(self.queued(number, &super::decode(&value)?)?);
+            }
+            if !full {
+                return Ok(queued);
+            }
+        }
+    }
+
     fn queued(&self, number: u64, row: &OutboxRow) -> Result<Queued, StoreError> {
         Ok(Queued {
             number,
@@ -213,6 +219,7 @@ impl Txn<'_> {
             self.remove(rows::sending(&row.mid));
         }
         self.remove(rows::outbox(number));
+        self.queued_more -= 1;
         Ok(true)
     }
 

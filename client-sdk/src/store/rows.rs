@@ -135,8 +135,6 @@ pub(crate) fn outbox(number: u64) -> Vec<u8> {
     [&b"o"[..], &number.to_be_bytes()].concat()
 }
 
-pub(crate) const OUTBOX: &[u8] = b"o";
-
 /// The outbox by message id.
 pub(crate) fn sending(mid: &str) -> Vec<u8> {
     [b"i", mid.as_bytes()].concat()

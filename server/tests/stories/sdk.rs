@@ -2,20 +2,16 @@
 
 mod chatting;
 mod crash;
+mod devices;
+mod offline;
 mod transports;
 mod world;
 
-/// The example with which the README begins.
-mod two_users {
-    #![allow(
-        dead_code,
-        clippy::print_stdout,
-        reason = "an example, of which the stories run the inner function"
-    )]
-
-    include!("../../../client-sdk/examples/two_users.rs");
-
-    pub(super) async fn run(server: &str) -> Result<String, Error> {
-        chat(server).await
-    }
-}
+#[path = "../../../client-sdk/examples/two_users.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stdout,
+    reason = "the example with which the README begins; the stories run its inner function"
+)]
+mod two_users;

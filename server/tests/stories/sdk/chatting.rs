@@ -1,14 +1,16 @@
 //! Writing, reading and everything that is done to messages.
 
-use client_sdk::{Content, Event, Status};
+use std::time::Duration;
 
-use super::world::{in_memory, next_entry, next_texts, story, until};
+use client_sdk::{Advice, Content, Draft, Error, Event, PendingKind, Seq, Status, Typing, schema};
+
+use super::world::{in_folder, in_memory, next_entry, next_texts, open, story, until};
 use crate::harness::Server;
 
 #[test]
 fn the_first_example_of_the_readme_works() {
     let server = Server::dev();
-    let said = story(super::two_users::run(&super::world::address(&server)));
+    let said = story(super::two_users::chat(&super::world::address(&server)));
     assert_eq!(said.unwrap(), "alice: Hello Bob!");
 }
 
@@ -18,7 +20,7 @@ fn a_message_is_pending_sent_delivered_and_read() {
     story(async {
         let folder = tempfile::TempDir::new().unwrap();
         let alice = in_memory(&server, "alice").await;
-        let bob = super::world::in_folder(&server, "bob", folder.path()).await;
+        let bob = in_folder(&server, "bob", folder.path()).await;
         bob.online().await.unwrap();
         let mut told = alice.events().await.unwrap();
         let mut heard = bob.events().await.unwrap();
@@ -122,5 +124,241 @@ fn edits_deletions_and_reactions_reach_the_log() {
                 break;
             }
         }
+    });
+}
+
+#[test]
+fn history_is_paged_from_the_server_and_then_from_the_log() {
+    let server = Server::dev();
+    story(async {
+        let alice = in_memory(&server, "alice").await;
+        let folder = tempfile::TempDir::new().unwrap();
+        let bob = in_memory(&server, "bob").await;
+        bob.online().await.unwrap();
+        let chat = alice.direct("bob").unwrap();
+        for number in 0..120 {
+            chat.send(number.to_string()).await.unwrap();
+        }
+        alice.flushed().await.unwrap();
+        let cid = chat.id().await.unwrap().unwrap();
+        bob.conversation(cid).read(Seq::new(120)).await.unwrap();
+        bob.flushed().await.unwrap();
+
+        // A new device: nothing is unread, thus nothing is pushed.
+        let tablet = in_folder(&server, "bob", folder.path()).await;
+        tablet.online().await.unwrap();
+        let theirs = tablet.conversation(cid);
+        let (mut before, mut texts) = (None, Vec::new());
+        loop {
+            let page = theirs.history(before, 50).await.unwrap();
+            before = page.entries.first().map(|entry| entry.seq);
+            let older = page
+                .entries
+                .iter()
+                .map(|entry| entry.text().unwrap().to_owned());
+            texts.splice(0..0, older);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(
+            texts,
+            (0..120)
+                .map(|number| number.to_string())
+                .collect::<Vec<_>>()
+        );
+        tablet.close().await;
+
+        let away = open("mqtt://127.0.0.1:1", "bob", Some(folder.path()))
+            .await
+            .unwrap();
+        let page = away
+            .conversation(cid)
+            .history(Some(Seq::new(3)), 10)
+            .await
+            .unwrap();
+        assert_eq!(page.entries.len(), 2, "without a network");
+        let found = away.search("119", 10, None).await.unwrap();
+        assert_eq!(found.entries[0].seq, Seq::new(120));
+        assert_eq!(found.next, None);
+    });
+}
+
+#[test]
+fn a_group_is_made_changed_and_left() {
+    let server = Server::dev();
+    story(async {
+        let alice = in_memory(&server, "alice").await;
+        let bob = in_memory(&server, "bob").await;
+        let carol = in_memory(&server, "carol").await;
+        bob.online().await.unwrap();
+        carol.online().await.unwrap();
+        let mut heard = bob.events().await.unwrap();
+        let group = alice.create_group("Lunch", &["@bob"]).await.unwrap();
+        group.send("who is hungry?").await.unwrap();
+        assert_eq!(next_texts(&mut heard, 1).await, ["who is hungry?"]);
+        let cid = group.id().await.unwrap().unwrap();
+        let theirs = bob.conversation(cid);
+        while theirs
+            .summary()
+            .await
+            .unwrap()
+            .is_none_or(|known| known.title != "Lunch")
+        {
+            until(&mut heard, |event| *event == Event::Conversation(cid)).await;
+        }
+        group.add(&["@carol"]).await.unwrap();
+        let added = next_entry(&mut heard).await;
+        assert!(matches!(&added.content, Content::Change { kind, .. } if kind == "added"));
+        assert_eq!(group.members().await.unwrap().len(), 3);
+        let refused = theirs.remove("@carol").await.unwrap_err();
+        assert_eq!(refused.advice(), Advice::Explain, "{refused}");
+        group.remove("@carol").await.unwrap();
+        theirs.leave(None).await.unwrap();
+        assert_eq!(group.members().await.unwrap().len(), 1);
+        let refused = theirs.members().await.unwrap_err();
+        assert!(matches!(&refused, Error::Refused(refusal) if refusal.code == "not_found"));
+    });
+}
+
+#[test]
+fn typing_and_presence_are_told_while_they_last() {
+    let server = Server::dev();
+    story(async {
+        let alice = in_memory(&server, "alice").await;
+        let bob = in_memory(&server, "bob").await;
+        bob.online().await.unwrap();
+        let mut told = alice.events().await.unwrap();
+        let chat = alice.direct("bob").unwrap();
+        assert!(matches!(
+            chat.typing(Typing::Typing).await,
+            Err(Error::UnknownConversation)
+        ));
+        chat.send("hello").await.unwrap();
+        alice.flushed().await.unwrap();
+        let theirs = bob.conversation(chat.id().await.unwrap().unwrap());
+        theirs.typing(Typing::Typing).await.unwrap();
+        until(&mut told, |event| {
+            matches!(event, Event::Typing { handle, typing: Typing::Typing, .. } if handle == "bob")
+        })
+        .await;
+
+        let refused = alice.watch_presence("bob").await.unwrap_err();
+        assert!(matches!(refused, Error::Refused(_)), "{refused}");
+        let contact = schema::PeopleAdd {
+            user: "@alice".into(),
+            ..schema::PeopleAdd::default()
+        };
+        let params = schema::rpc_request::Params::PeopleAdd(contact);
+        bob.call("people.add", params).await.unwrap();
+        alice.watch_presence("bob").await.unwrap();
+        let seen = |event: &Event, wanted: &str| matches!(event, Event::Presence(presence) if presence.state == wanted);
+        until(&mut told, |event| seen(event, "online")).await;
+        bob.set_presence("dnd", "in a meeting").await.unwrap();
+        until(&mut told, |event| seen(event, "dnd")).await;
+        alice.unwatch_presence("bob").await.unwrap();
+    });
+}
+
+#[test]
+fn what_is_refused_stays_until_the_app_decides() {
+    let server = Server::dev();
+    story(async {
+        let alice = in_memory(&server, "alice").await;
+        let mut told = alice.events().await.unwrap();
+        let nobody = alice.direct("nobody").unwrap();
+        let mid = nobody.send("hello?").await.unwrap();
+        let failed = until(&mut told, |event| matches!(event, Event::Failed { .. })).await;
+        let Event::Failed { refusal, .. } = failed else {
+            panic!()
+        };
+        assert_eq!(refusal.code, "not_found");
+        let pending = nobody.pending().await.unwrap();
+        assert_eq!(pending[0].refusal, Some(refusal));
+        assert_eq!(pending[0].what, PendingKind::Message("hello?".into()));
+
+        let _nobody = in_memory(&server, "nobody").await.online().await;
+        assert!(alice.retry(&mid).await.unwrap());
+        until(
+            &mut told,
+            |event| matches!(event, Event::Sent { mid: sent, .. } if *sent == mid),
+        )
+        .await;
+        assert!(!alice.discard(&mid).await.unwrap(), "it is sent");
+
+        let missing = alice.direct("missing").unwrap().send("x").await.unwrap();
+        until(&mut told, |event| matches!(event, Event::Failed { .. })).await;
+        assert!(alice.discard(&missing).await.unwrap());
+        assert_eq!(alice.pending().await.unwrap(), []);
+        assert!(matches!(nobody.send("").await, Err(Error::Invalid(_))));
+    });
+}
+
+#[test]
+fn drafts_carry_replies_threads_polls_and_an_end() {
+    let server = Server::dev();
+    story(async {
+        let alice = in_memory(&server, "alice").await;
+        let note = alice.note();
+        let mut told = alice.events().await.unwrap();
+        note.send("root").await.unwrap();
+        let root = next_entry(&mut told).await.seq;
+        note.send(Draft::text("quoted").reply_to(root))
+            .await
+            .unwrap();
+        note.send(Draft::text("deeper").thread(root)).await.unwrap();
+        let ttl = Draft::text("brief").time_to_live(Duration::from_hours(1));
+        note.send(ttl).await.unwrap();
+        let poll = schema::ClientMessage {
+            t: "tea or coffee?".into(),
+            kind: "poll".into(),
+            poll: Some(schema::Poll {
+                options: vec!["tea".into(), "coffee".into()],
+                ..schema::Poll::default()
+            }),
+            ..schema::ClientMessage::default()
+        };
+        note.send(Draft::body(poll.clone())).await.unwrap();
+        let mut messages = Vec::new();
+        while messages.len() < 4 {
+            messages.extend(next_entry(&mut told).await.message().cloned());
+        }
+        assert_eq!(messages[0].reply_to, Some(root));
+        assert_eq!(messages[1].thread, Some(root));
+        assert_eq!(messages[3].body.poll, poll.poll);
+        // What the server adds, the time at which it ends, comes with the copy in the inbox.
+        alice.flushed().await.unwrap();
+    });
+}
+
+#[test]
+fn an_app_that_does_not_read_holds_up_the_server_and_nothing_is_lost() {
+    let server = Server::dev();
+    story(async {
+        let alice = in_memory(&server, "alice").await;
+        let mut limits = super::world::impatient();
+        limits.feed_entries_max = 5;
+        limits.receive_maximum = 4;
+        let bob = client_sdk::Client::builder(super::world::address(&server))
+            .login("bob", "bob-secret")
+            .limits(limits)
+            .open()
+            .await
+            .unwrap();
+        bob.online().await.unwrap();
+        let chat = alice.direct("bob").unwrap();
+        for number in 0..100 {
+            chat.send(number.to_string()).await.unwrap();
+        }
+        alice.flushed().await.unwrap();
+        let cid = chat.id().await.unwrap().unwrap();
+        // What is in the log here is at most what the feed may have, and one batch.
+        let page = bob.conversation(cid).summary().await.unwrap();
+        if let Some(known) = page {
+            assert!(known.unread <= 100);
+        }
+        let mut heard = bob.events().await.unwrap();
+        let wanted: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+        assert_eq!(next_texts(&mut heard, 100).await, wanted);
     });
 }

@@ -74,7 +74,11 @@ pub(super) async fn next_entry(events: &mut Events) -> Entry {
 pub(super) async fn next_texts(events: &mut Events, count: usize) -> Vec<String> {
     let mut texts = Vec::new();
     while texts.len() < count {
-        texts.extend(next_entry(events).await.text().map(str::to_owned));
+        for event in events.next_batch(count - texts.len()).await.unwrap() {
+            if let Event::Entry(entry) = event {
+                texts.extend(entry.text().map(str::to_owned));
+            }
+        }
     }
     texts
 }
