@@ -1,4 +1,10 @@
-//! Alice says hello, and Bob hears it.
+//! Alice says hello, and Bob hears it: the README begins with what follows here.
+#![allow(
+    clippy::missing_errors_doc,
+    clippy::print_stdout,
+    reason = "an example"
+)]
+
 use client_sdk::{Client, Error, Event};
 
 /// Against a server that was started with `mqchat serve --dev`.

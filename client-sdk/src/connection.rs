@@ -3,15 +3,19 @@
 //! rumqttc gets an empty session for each connection: what it would try again is in the outbox, and is tried again from
 //! there, by message id. What the server tries again comes from its session.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use proto::payload::PROTOBUF;
 use rumqttc::{
-    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectProperties, ConnectReturnCode,
-    ConnectionError, DisconnectReasonCode, Event, EventLoop, Incoming, MqttOptions, PubAck,
-    PubAckReason, Publish, PublishOptions, PublishProperties, PublishResult, QoS, StateError,
-    SubscribeFilter, SubscribeReasonCode,
+    AckMode, AsyncClient, ConnectProperties, ConnectReturnCode, ConnectionError,
+    DisconnectReasonCode, Event, EventLoop, Incoming, MqttOptions, PubAck, PubAckReason, Publish,
+    PublishOptions, PublishProperties, PublishResult, QoS, StateError, SubscribeFilter,
+    SubscribeReasonCode,
+};
+use rumqttc::{
+    PersistedAckMode, PersistedSession, SessionStore, SessionStoreError, SessionStoreKey,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +29,12 @@ use crate::transport;
 const REQUESTS_MAX: usize = 2_048;
 /// What may wait for the worker: more than the server may have on the way.
 const ARRIVALS_MAX: usize = 2_048;
-/// What comes at QoS 0 is dropped if less room than this is left.
+/// Hints (QoS 0) are dropped if less room than this is left.
 const ROOM_FOR_QOS1: usize = 1_024;
 /// Largest packet that is taken: the server sends at most 256 KiB.
 const PACKET_BYTES_MAX: u32 = 1 << 20;
+/// How this version of rumqttc writes a session down.
+const SESSION_FORMAT: u16 = 1;
 /// Time for DISCONNECT to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -238,7 +244,7 @@ fn options(config: &Config, client_id: &str, durable: bool) -> MqttOptions {
         .set_credentials(config.handle.clone(), config.secret.clone())
         .set_keep_alive(keep_alive)
         .set_clean_start(false)
-        .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly)
+        .set_session_store(EmptySession)
         .set_ack_mode(AckMode::Manual)
         .set_connect_timeout(limits.connect_timeout)
         .set_connect_properties(ConnectProperties {
@@ -253,6 +259,39 @@ fn options(config: &Config, client_id: &str, durable: bool) -> MqttOptions {
         async move { transport::connect(&config).await }
     });
     options
+}
+
+/// The client's part of every session, as MQTT sees it: nothing is on its way at QoS 1 or 2 when a connection begins
+/// [MQTT-4.1.0-1]. Without it rumqttc takes a session that the server has kept for one of somebody else.
+#[derive(Debug)]
+struct EmptySession;
+
+type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
+
+impl SessionStore for EmptySession {
+    fn load<'a>(&'a self, key: &'a SessionStoreKey) -> Stored<'a, Option<PersistedSession>> {
+        let session = PersistedSession {
+            format_version: SESSION_FORMAT,
+            client_id: key.client_id().to_owned(),
+            clean_start: false,
+            session_expiry_interval: None,
+            outgoing_inflight_upper_limit: None,
+            ack_mode: PersistedAckMode::Manual,
+            last_pkid: 0,
+            last_puback: 0,
+            replay: Vec::new(),
+            incoming_qos2: Vec::new(),
+        };
+        Box::pin(async { Ok(Some(session)) })
+    }
+
+    fn save<'a>(&'a self, _: &'a SessionStoreKey, _: &'a PersistedSession) -> Stored<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn clear<'a>(&'a self, _: &'a SessionStoreKey) -> Stored<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// Polls rumqttc until the connection ends.
@@ -286,7 +325,9 @@ async fn poll(events: &mut EventLoop, arrivals: &mpsc::Sender<Arrival>) -> Down 
                 resumed: connack.session_present,
             },
             Ok(Event::Incoming(Incoming::Publish(publish))) => {
-                if publish.qos == QoS::AtMostOnce && arrivals.capacity() < ROOM_FOR_QOS1 {
+                let hint =
+                    publish.qos == QoS::AtMostOnce && !publish.topic.starts_with(b"chat/me/rpc/");
+                if hint && arrivals.capacity() < ROOM_FOR_QOS1 {
                     continue;
                 }
                 Arrival::Publish(publish)

@@ -285,7 +285,7 @@ impl Conversation {
         // From the commit on it is queued, also if this future is dropped before the worker hears of it: the job tells it.
         let commands = core.commands.clone();
         let queued = store::run(&core.store, move |store| {
-            let queued = store.enqueue(row, max)?;
+            let queued = store.enqueue(&row, max)?;
             let full = queued.is_none();
             if let Some(queued) = queued {
                 // Closed: it waits for the next time that the store is opened.

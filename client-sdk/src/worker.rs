@@ -30,7 +30,7 @@ use crate::connection::{Acked, Arrival, Down, Link, Outgoing};
 use crate::error::{Error, Refusal, StoreError};
 use crate::events::{Connection, Event, Hub};
 use crate::outbox::Outbox;
-use crate::store::{Profile, Queued, Store, Taken};
+use crate::store::{Queued, Store, Taken};
 
 /// Publishes that go into one commit.
 const BATCH_MAX: usize = 512;
@@ -43,7 +43,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What every client always wants.
 const FILTERS: [(&str, QoS); 5] = [
-    ("chat/me/rpc/+", QoS::AtLeastOnce),
+    // A reply that is lost with its connection is asked for again: it needs no ack, which would have to wait for the acks of
+    // entries before it [MQTT-4.6.0-2].
+    ("chat/me/rpc/+", QoS::AtMostOnce),
     ("chat/me/pb/+", QoS::AtLeastOnce),
     ("chat/me/rcpt/+", QoS::AtLeastOnce),
     ("chat/me/ev/account", QoS::AtLeastOnce),
@@ -119,7 +121,7 @@ enum Done {
         generation: u64,
     },
     Hello {
-        hello: Result<(Profile, Vec<ConversationId>), Error>,
+        hello: Result<jobs::Greeting, Error>,
         generation: u64,
     },
     Sent {
@@ -153,6 +155,10 @@ struct Live {
     greeted: bool,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
 pub(crate) struct Worker {
     core: Arc<Core>,
     commands: mpsc::Receiver<Command>,
@@ -405,13 +411,6 @@ impl Worker {
     fn on_publish(&mut self, publish: Publish) {
         if publish.topic.starts_with(b"chat/me/rpc/") {
             self.calls.answer(&publish);
-            if let Some(live) = &self.live {
-                // A reply concerns memory only: there is nothing to be made durable.
-                let client = live.link.client();
-                if publish.qos == QoS::AtLeastOnce && client.try_ack(&publish).is_err() {
-                    tracing::debug!("an ack was not sent");
-                }
-            }
         } else if let Some(hint) = jobs::hint(&publish) {
             self.core.hub.tell(hint);
         } else {
@@ -655,10 +654,11 @@ impl Worker {
         }
     }
 
-    fn on_hello(&mut self, hello: Result<(Profile, Vec<ConversationId>), Error>) {
+    fn on_hello(&mut self, hello: Result<jobs::Greeting, Error>) {
         match hello {
-            Ok((_, gaps)) => {
+            Ok((_, taken, gaps)) => {
                 self.has_profile = true;
+                self.tell(taken);
                 let now = clock::now();
                 for cid in gaps {
                     self.gaps.entry(cid).or_insert(now);

@@ -46,6 +46,22 @@ pub(crate) struct Taken {
     pub(crate) waiting: u64,
 }
 
+impl Taken {
+    /// With what a later commit changed.
+    pub(crate) fn merge(&mut self, later: Self) {
+        self.conversations.extend(later.conversations);
+        self.receipts.extend(later.receipts);
+        self.stored.extend(later.stored);
+        self.stored_mids.extend(later.stored_mids);
+        self.gaps.extend(later.gaps);
+        self.updated.extend(later.updated);
+        self.stale |= later.stale;
+        self.badge = later.badge.or(self.badge);
+        self.me |= later.me;
+        self.waiting = later.waiting;
+    }
+}
+
 /// A page of `msg.history`.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -390,18 +406,27 @@ impl Txn<'_> {
                 self.end(cid, target, "deleted")?;
                 taken.updated.insert((cid, target));
             }
-            ("reaction" | "pin", Some(target)) => {
-                if self.get(&rows::entry(cid, target))?.is_some() {
-                    self.put(rows::stale(cid, target), Vec::new());
-                    taken.stale = true;
-                }
-            }
+            ("reaction" | "pin", Some(target)) => self.mark_stale(cid, target, taken)?,
             ("purged", _) => {
                 let Some(data) = data else { return Ok(()) };
                 let (from, to) = (data.from.unwrap_or(1), data.to.unwrap_or(entry.seq));
                 self.purge(cid, from, to, &data.uid)?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// What is here of a message is not how it is now.
+    fn mark_stale(
+        &mut self,
+        cid: ConversationId,
+        seq: Seq,
+        taken: &mut Taken,
+    ) -> Result<(), StoreError> {
+        if self.get(&rows::entry(cid, seq))?.is_some() {
+            self.put(rows::stale(cid, seq), Vec::new());
+            taken.stale = true;
         }
         Ok(())
     }

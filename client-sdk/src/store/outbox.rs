@@ -37,7 +37,11 @@ pub(crate) struct Settled {
 
 impl Store {
     /// Puts something into the outbox; `None` if it is full.
-    pub(crate) fn enqueue(&self, row: OutboxRow, max: usize) -> Result<Option<Queued>, StoreError> {
+    pub(crate) fn enqueue(
+        &self,
+        row: &OutboxRow,
+        max: usize,
+    ) -> Result<Option<Queued>, StoreError> {
         self.write(|txn| {
             if self.queued.load(Ordering::Relaxed) >= max {
                 return Ok(None);
@@ -56,7 +60,7 @@ impl Store {
                 txn.put_positions(cid, &positions);
             }
             txn.put(rows::outbox(number), row.encode_to_vec());
-            txn.queued(number, &row).map(Some)
+            txn.queued(number, row).map(Some)
         })
     }
 

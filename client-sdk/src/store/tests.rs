@@ -237,8 +237,8 @@ fn history_is_not_fed_and_stays_below_what_is() {
 fn an_own_message_goes_from_the_outbox_to_its_place() {
     for (store, _folder) in stores() {
         push(&store, [message(1)]);
-        let first = store.enqueue(outgoing("a"), 10).unwrap().unwrap();
-        let second = store.enqueue(outgoing("b"), 10).unwrap().unwrap();
+        let first = store.enqueue(&outgoing("a"), 10).unwrap().unwrap();
+        let second = store.enqueue(&outgoing("b"), 10).unwrap().unwrap();
         assert_eq!(store.settle(first.number, &settled(2)).unwrap().waiting, 2);
         assert_eq!(fed(&store), [1, 2]);
         // The next one is behind one of somebody else, which was not pushed yet.
@@ -262,7 +262,7 @@ fn an_own_message_goes_from_the_outbox_to_its_place() {
 #[test]
 fn a_copy_in_the_inbox_settles_what_waits() {
     for (store, _folder) in stores() {
-        let queued = store.enqueue(outgoing("a"), 10).unwrap().unwrap();
+        let queued = store.enqueue(&outgoing("a"), 10).unwrap().unwrap();
         let copy = LogEntry {
             mid: "a".into(),
             ..entry(1, "message", ME)
@@ -285,9 +285,9 @@ fn a_copy_in_the_inbox_settles_what_waits() {
 #[test]
 fn the_outbox_is_bounded_and_remembers_refusals() {
     for (store, _folder) in stores() {
-        let first = store.enqueue(outgoing("a"), 2).unwrap().unwrap();
-        store.enqueue(outgoing("b"), 2).unwrap().unwrap();
-        assert!(store.enqueue(outgoing("c"), 2).unwrap().is_none());
+        let first = store.enqueue(&outgoing("a"), 2).unwrap().unwrap();
+        store.enqueue(&outgoing("b"), 2).unwrap().unwrap();
+        assert!(store.enqueue(&outgoing("c"), 2).unwrap().is_none());
         store.fail(first.number, "forbidden", "no").unwrap();
         let outbox = store.outbox().unwrap();
         assert_eq!(
@@ -462,7 +462,7 @@ fn unread_is_what_was_counted_and_what_came_since() {
             seq: 8,
             ..outgoing("")
         };
-        store.enqueue(mark, 10).unwrap().unwrap();
+        store.enqueue(&mark, 10).unwrap().unwrap();
         assert_eq!(unread(), 3, "read here, though the server does not know");
         store.take(vec![told(11, 11, 0)]).unwrap();
         assert_eq!(unread(), 0);
@@ -557,7 +557,7 @@ proptest! {
                 Step::Others => log.push(message(head + 1)),
                 Step::Own => {
                     let mid = format!("own-{head}");
-                    let queued = store.enqueue(outgoing(&mid), 1_000).unwrap().unwrap();
+                    let queued = store.enqueue(&outgoing(&mid), 1_000).unwrap().unwrap();
                     log.push(LogEntry { mid, ..entry(head + 1, "message", ME) });
                     store.settle(queued.number, &settled(head + 1)).unwrap();
                 }

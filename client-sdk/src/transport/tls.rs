@@ -44,6 +44,7 @@ fn roots(config: &Config) -> io::Result<RootCertStore> {
     Ok(roots)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
 fn invalid(why: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why.to_string())
 }

@@ -17,6 +17,7 @@ use rumqttc::{AsyncClient, Publish};
 use tokio::sync::oneshot;
 
 use super::{AGAIN, Command, Core, Done, Outcome};
+use crate::clock;
 use crate::connection::{self, Acked, Outgoing};
 use crate::error::{Error, Refusal};
 use crate::events::{Event, Presence, Typing};
@@ -48,9 +49,22 @@ pub(crate) async fn call(core: &Core, method: &str, params: Params) -> Result<Re
     }
 }
 
+/// The same for what the worker needs itself: if it was too fast, it waits and asks again.
+async fn call_patiently(core: &Core, method: &str, params: Params) -> Result<Reply, Error> {
+    loop {
+        match call(core, method, params.clone()).await {
+            Err(Error::Refused(Refusal {
+                retry_after: Some(after),
+                ..
+            })) => clock::sleep_until(Some(clock::now() + after + clock::chance(after))).await,
+            answer => return answer,
+        }
+    }
+}
+
 /// A page of the log, from the server.
 pub(crate) async fn history(core: &Core, asked: MsgHistory) -> Result<Page, Error> {
-    match call(core, "msg.history", Params::MsgHistory(asked)).await? {
+    match call_patiently(core, "msg.history", Params::MsgHistory(asked)).await? {
         Reply::History(page) => Ok(Page {
             entries: page.entries,
             more: page.more,
@@ -186,47 +200,49 @@ async fn refuse(core: &Core, number: u64, refusal: Refusal) -> Result<Outcome, E
     Ok(Outcome::Failed(refusal))
 }
 
+/// Who the user is, what changed, and where something is missing.
+pub(super) type Greeting = (Profile, Taken, Vec<ConversationId>);
+
 /// Learns who the user is, and what changed since the last time.
 pub(super) async fn hello(core: Arc<Core>, introduce: bool, generation: u64) -> Done {
     let hello = greet(&core, introduce).await;
     Done::Hello { hello, generation }
 }
 
-async fn greet(core: &Core, introduce: bool) -> Result<(Profile, Vec<ConversationId>), Error> {
+async fn greet(core: &Core, introduce: bool) -> Result<Greeting, Error> {
     let known = store::run(&core.store, store::Store::profile).await?;
     let profile = match known {
         Some(profile) if !introduce => profile,
-        _ => match call(core, "me.get", Params::MeGet(MeGet {})).await? {
+        _ => match call_patiently(core, "me.get", Params::MeGet(MeGet {})).await? {
             Reply::Me(me) => store::run(&core.store, move |store| store.adopt(&me)).await?,
             _ => return Err(unexpected("me.get")),
         },
     };
     let version = store::run(&core.store, store::Store::version).await?;
     // A new store is told everything by the subscription.
+    let mut taken = Taken::default();
     if version > 0 {
-        sync(core, version).await?;
+        sync(core, version, &mut taken).await?;
     }
+    taken.waiting = store::run(&core.store, store::Store::waiting).await?;
     let gaps = store::run(&core.store, store::Store::gaps).await?;
-    Ok((profile, gaps))
+    Ok((profile, taken, gaps))
 }
 
-async fn sync(core: &Core, version: u64) -> Result<(), Error> {
+async fn sync(core: &Core, version: u64, taken: &mut Taken) -> Result<(), Error> {
     let mut asked = SyncChanges {
         ver: Some(version),
         limit: Some(200),
         ..SyncChanges::default()
     };
     loop {
-        let reply = call(core, "sync.changes", Params::SyncChanges(asked)).await?;
+        let reply = call_patiently(core, "sync.changes", Params::SyncChanges(asked)).await?;
         let Reply::Changes(event) = reply else {
             return Err(unexpected("sync.changes"));
         };
         let next = event.next.clone();
         let batch = vec![Inbound::Account(Box::new(event))];
-        let taken = store::run(&core.store, move |store| store.take(batch)).await?;
-        for cid in taken.conversations {
-            core.hub.tell(Event::Conversation(cid));
-        }
+        taken.merge(store::run(&core.store, move |store| store.take(batch)).await?);
         match next {
             Some(next) => {
                 asked = SyncChanges {
@@ -289,7 +305,7 @@ async fn refresh_some(core: &Core) -> Result<Vec<(ConversationId, Seq)>, Error> 
                 .entries
                 .into_iter()
                 .find(|entry| entry.seq == seq.get()),
-            Err(Error::Refused(refusal)) if refusal.retry_after.is_none() => None,
+            Err(Error::Refused(_)) => None,
             Err(error) => return Err(error),
         };
         store::run(&core.store, move |store| store.refresh(cid, seq, entry)).await?;

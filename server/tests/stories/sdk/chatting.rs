@@ -95,6 +95,8 @@ fn edits_deletions_and_reactions_reach_the_log() {
         let first = next_entry(&mut heard).await;
         let second = next_entry(&mut heard).await;
         let theirs = bob.conversation(first.cid);
+        // Now alice knows which conversation it is, too.
+        alice.flushed().await.unwrap();
 
         chat.edit(first.seq, "first").await.unwrap();
         let edit = next_entry(&mut heard).await;

@@ -6,12 +6,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use client_sdk::{Client, Draft, Event};
 use tempfile::TempDir;
 
-use super::world::{in_memory, next_texts, open, story};
-use crate::harness::{Random, Server};
+use super::world::{in_memory, next_texts, open, story_within};
+use crate::harness::{PATIENCE, Random, Server};
 
 /// Where the child keeps its things. Also says that this process is the child.
 const FOLDER: &str = "MQCHAT_SDK_CHILD_FOLDER";
@@ -23,6 +24,10 @@ const KILLS_VARIABLE: &str = "MQCHAT_SDK_KILLS";
 fn kills() -> usize {
     let more = std::env::var(KILLS_VARIABLE);
     more.map_or(KILLS, |more| more.parse().unwrap())
+}
+
+fn patience() -> Duration {
+    PATIENCE * u32::try_from(kills().div_ceil(KILLS)).unwrap()
 }
 
 /// Messages in each direction.
@@ -66,7 +71,7 @@ fn child() {
         return;
     };
     let (folder, server) = (PathBuf::from(folder), std::env::var(SERVER).unwrap());
-    story(live(&folder, &server));
+    story_within(patience(), live(&folder, &server));
 }
 
 /// Takes what comes and writes what is still to be written, until it is killed or has done all of it.
@@ -163,7 +168,7 @@ fn kills_of_client_and_server_lose_nothing_and_repeat_nothing() {
     let url = format!("mqtt://{at}");
     let folder = TempDir::new().unwrap();
     let mut random = Random::new(11);
-    story(async {
+    story_within(patience(), async {
         let alice: Client = in_memory(&server, "alice").await;
         alice.online().await.unwrap();
         let mut heard = alice.events().await.unwrap();
@@ -206,9 +211,12 @@ fn kills_of_client_and_server_lose_nothing_and_repeat_nothing() {
             assert_eq!(said, wanted.iter().collect::<Vec<_>>());
         }
     });
+    let journal = Journal::lines(folder.path());
+    let lives = journal.iter().filter(|line| line[0] == "began").count();
+    assert!(lives > kills(), "{lives} lives");
     let mut places: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let mut texts = Vec::new();
-    for line in Journal::lines(folder.path()) {
+    for line in journal {
         if line[0] == "took" {
             places
                 .entry(line[2].clone())

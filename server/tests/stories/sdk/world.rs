@@ -12,12 +12,17 @@ use crate::harness::{PATIENCE, Server};
 /// # Panics
 /// When it takes too long.
 pub(super) fn story<T>(told: impl Future<Output = T>) -> T {
+    story_within(PATIENCE, told)
+}
+
+/// Runs a long one.
+pub(super) fn story_within<T>(patience: Duration, told: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    let done = runtime.block_on(async { tokio::time::timeout(PATIENCE, told).await });
+    let done = runtime.block_on(async { tokio::time::timeout(patience, told).await });
     runtime.shutdown_timeout(Duration::from_secs(5));
     done.expect("the story ends in time")
 }
