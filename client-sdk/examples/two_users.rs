@@ -17,11 +17,8 @@ pub async fn chat(server: &str) -> Result<String, Error> {
     alice.direct("bob")?.send("Hello Bob!").await?;
     loop {
         if let Event::Entry(entry) = events.next().await? {
-            return Ok(format!(
-                "{}: {}",
-                entry.author(),
-                entry.text().unwrap_or("")
-            ));
+            let text = entry.text().unwrap_or("something else");
+            return Ok(format!("{}: {text}", entry.author()));
         }
     }
 }
