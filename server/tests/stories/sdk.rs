@@ -11,7 +11,6 @@ mod world;
 #[allow(
     dead_code,
     unreachable_pub,
-    clippy::print_stdout,
     reason = "the example with which the README begins; the stories run its inner function"
 )]
 mod two_users;
