@@ -53,8 +53,8 @@ impl Journal {
     /// In one write, so that a kill leaves all of it or nothing.
     fn write(&mut self, line: &str) {
         self.0.write_all(format!("{line}\n").as_bytes()).unwrap();
-        // Past the capture of the test: the parent reads it.
-        writeln!(std::io::stdout(), "{line}").unwrap();
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{line}").unwrap();
     }
 
     fn lines(folder: &Path) -> Vec<Vec<String>> {
