@@ -95,7 +95,9 @@ impl Pending {
             what: match row.kind() {
                 OutboxKind::Message => PendingKind::Message(text().ok()?),
                 OutboxKind::Edit => PendingKind::Edit(text().ok()?),
-                OutboxKind::Read | OutboxKind::Unread => PendingKind::Mark,
+                OutboxKind::Read | OutboxKind::ReadPrivately | OutboxKind::Unread => {
+                    PendingKind::Mark
+                }
                 _ => PendingKind::Action,
             },
             created: row.created,
@@ -336,12 +338,9 @@ impl Client {
             // What was queued before this call has to be known to the worker.
             let (reply, answer) = oneshot::channel();
             let ask = Command::Discard(0, reply);
-            self.core()
-                .commands
-                .send(ask)
-                .await
-                .map_err(|_| Error::Closed)?;
-            answer.await.map_err(|_| Error::Closed)??;
+            let core = self.core();
+            core.commands.send(ask).await.map_err(|_| core.ended())?;
+            answer.await.map_err(|_| core.ended())??;
             if *flushed.borrow_and_update() {
                 return Ok(());
             }
@@ -423,7 +422,7 @@ impl Client {
 
     pub(crate) async fn command(&self, command: Command) -> Result<(), Error> {
         let sent = self.core().commands.send(command).await;
-        sent.map_err(|_| Error::Closed)
+        sent.map_err(|_| self.core().ended())
     }
 
     /// Ends the connection, waits for what is under way, and ends the client, with all its clones and conversations. What waits

@@ -242,7 +242,8 @@ impl Conversation {
     pub async fn read_privately(&self, seq: Seq) -> Result<(), Error> {
         let topic = format!("chat/c/{}/read", self.cid().await?);
         let payload = serde_json::json!({"seq": seq, "private": true}).to_string();
-        self.queue(OutboxKind::Read, topic, payload.into(), String::new(), seq)
+        let kind = OutboxKind::ReadPrivately;
+        self.queue(kind, topic, payload.into(), String::new(), seq)
             .await
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
 use proto::schema::{self, Change, ClientMessage, LogEntry};
 
+use crate::clock;
 use crate::error::Error;
 
 /// Somebody, as others see them.
@@ -159,7 +160,13 @@ impl Entry {
             ts: entry.ts,
             from: entry.from.as_ref().and_then(Person::of),
             mid: entry.mid.parse().ok(),
-            content: Content::read(entry),
+            // It is taken off the disk a moment later.
+            content: match entry.expires {
+                Some(expires) if expires <= clock::wall_ms() => Content::Gone {
+                    reason: "expired".to_owned(),
+                },
+                _ => Content::read(entry),
+            },
         })
     }
 }

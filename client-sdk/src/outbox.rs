@@ -15,6 +15,8 @@ const UNDER_WAY_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     lanes: HashMap<String, Lane>,
+    /// Which conversations targets turned out to be.
+    learned: HashMap<String, ConversationId>,
     /// In which lane a number is.
     places: HashMap<u64, String>,
     under_way: usize,
@@ -33,7 +35,9 @@ impl Outbox {
         if queued.failed || self.places.contains_key(&queued.number) {
             return None;
         }
-        let name = match queued.cid {
+        // What was put into the outbox a moment before its conversation became known does not say which one it is.
+        let known = self.learned.get(&queued.target).copied();
+        let name = match queued.cid.or(known) {
             Some(cid) => {
                 self.learn(&queued.target, cid);
                 cid.to_string()
@@ -42,9 +46,8 @@ impl Outbox {
         };
         let lane = self.lanes.entry(name.clone()).or_default();
         let older = lane.waiting.values().find(|older| {
-            older.kind == OutboxKind::Read
-                && queued.kind == OutboxKind::Read
-                && older.number < queued.number
+            let marks = matches!(queued.kind, OutboxKind::Read | OutboxKind::ReadPrivately);
+            marks && older.kind == queued.kind && older.seq <= queued.seq
         });
         let older = older.map(|older| older.number);
         if let Some(older) = older {
@@ -62,6 +65,7 @@ impl Outbox {
         if name == target {
             return;
         }
+        self.learned.insert(target.to_owned(), cid);
         let Some(known_by_handle) = self.lanes.remove(target) else {
             return;
         };
@@ -133,6 +137,9 @@ impl Outbox {
 
     /// When the first pause ends.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        if self.under_way >= UNDER_WAY_MAX {
+            return None;
+        }
         let paused = self.lanes.values().filter(|lane| lane.under_way.is_empty());
         paused.filter_map(|lane| lane.paused_until).min()
     }
@@ -165,6 +172,7 @@ mod tests {
             target: target.to_owned(),
             cid: target.parse().ok(),
             kind: OutboxKind::Message,
+            seq: 0,
             failed: false,
             mid: format!("m-{number}"),
         }
@@ -224,6 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn what_came_before_its_conversation_was_known_does_not_overtake() {
+        let now = crate::clock::now();
+        let mut outbox = Outbox::default();
+        for number in 1..=3 {
+            outbox.add(queued(number, "@bob"));
+        }
+        assert_eq!(numbers(&mut outbox, now), [1]);
+        outbox.learn("@bob", CID.parse().unwrap());
+        outbox.add(queued(4, "@bob"));
+        assert_eq!(numbers(&mut outbox, now), [0; 0]);
+        outbox.remove(1);
+        assert_eq!(numbers(&mut outbox, now), [2]);
+    }
+
+    #[test]
     fn a_read_mark_takes_the_place_of_one_that_waits() {
         let mut outbox = Outbox::default();
         let mark = |number| Queued {
@@ -234,5 +257,9 @@ mod tests {
         assert_eq!(outbox.add(queued(2, CID)), None);
         assert_eq!(outbox.add(mark(3)), Some(1));
         assert_eq!(numbers(&mut outbox, crate::clock::now()), [2]);
+        let lower = Queued { seq: 1, ..mark(5) };
+        let higher = Queued { seq: 9, ..mark(4) };
+        assert_eq!(outbox.add(higher), Some(3));
+        assert_eq!(outbox.add(lower), None, "what goes back takes no place");
     }
 }

@@ -38,6 +38,8 @@ const BATCH_MAX: usize = 512;
 const FILLS_MAX: usize = 4;
 /// Wait before something is tried again that the server could not do, and did not say when it could.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Longest time between two looks for bodies that have ended: the wall clock may jump.
+const EXPIRE_MS_MAX: u64 = 3_600_000;
 /// Time for what is under way when the client is closed.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -66,6 +68,11 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Why nothing more is done.
+    pub(crate) fn ended(&self) -> Error {
+        self.state.borrow().end().unwrap_or(Error::Closed)
+    }
+
     fn set_state(&self, state: Connection) {
         let changed = self.state.send_if_modified(|now| {
             let changed = *now != state;
@@ -271,12 +278,21 @@ impl Worker {
     fn next_timeout(&self) -> Option<Instant> {
         let patience = self.core.config.limits.gap_patience;
         let gap = self.gaps.values().min().map(|since| *since + patience);
-        let gap = gap.filter(|_| self.greeted() && self.filling.len() < FILLS_MAX);
+        let gap = gap.filter(|_| self.may_fill());
         let paused = self.outbox.next_timeout().filter(|_| self.greeted());
         [self.reconnect_at, paused, gap, self.expire_at]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// The app has room for more.
+    fn has_room(&self) -> bool {
+        self.waiting <= self.core.config.limits.feed_entries_max
+    }
+
+    fn may_fill(&self) -> bool {
+        self.greeted() && self.filling.len() < FILLS_MAX && self.has_room()
     }
 
     fn greeted(&self) -> bool {
@@ -305,8 +321,7 @@ impl Worker {
 
     /// One batch at a time, and none while the app is too far behind.
     fn take_incoming(&mut self) {
-        let room = self.waiting <= self.core.config.limits.feed_entries_max;
-        if self.taking || self.incoming.is_empty() || !room {
+        if self.taking || self.incoming.is_empty() || !self.has_room() {
             return;
         }
         self.taking = true;
@@ -327,6 +342,9 @@ impl Worker {
             self.jobs
                 .push(Box::pin(jobs::expire(Arc::clone(&self.core))));
         }
+        if !self.may_fill() {
+            return;
+        }
         let patience = self.core.config.limits.gap_patience;
         let mut old: Vec<_> = self
             .gaps
@@ -335,9 +353,6 @@ impl Worker {
             .map(|(cid, _)| *cid)
             .collect();
         old.truncate(FILLS_MAX.saturating_sub(self.filling.len()));
-        if !self.greeted() {
-            return;
-        }
         for cid in old {
             self.gaps.remove(&cid);
             if self.filling.insert(cid) {
@@ -458,7 +473,9 @@ impl Worker {
                 }
             }
             Command::Watch(filter, reply) => {
-                self.watched.entry(filter.clone()).or_default().push(reply);
+                let replies = self.watched.entry(filter.clone()).or_default();
+                replies.retain(|reply| !reply.is_closed());
+                replies.push(reply);
                 self.watch(filter);
             }
             Command::Unwatch(filter) => {
@@ -606,8 +623,7 @@ impl Worker {
             Done::Expired(next) => {
                 if let Some(next) = self.checked(next) {
                     let wait = next.map(|ts| ts.saturating_sub(clock::wall_ms()).max(1_000));
-                    // At least once an hour, since bodies with an end may come at any time.
-                    let wait = wait.unwrap_or(u64::MAX).min(3_600_000);
+                    let wait = wait.unwrap_or(u64::MAX).min(EXPIRE_MS_MAX);
                     self.expire_at = Some(clock::now() + Duration::from_millis(wait));
                 }
             }
@@ -736,8 +752,13 @@ impl Worker {
                 self.gaps.entry(cid).or_insert(now);
             }
         }
+        if let Some(ts) = taken.expires {
+            let due = now + Duration::from_millis(ts.saturating_sub(clock::wall_ms()));
+            // None: it is being looked at, and the next time is told then.
+            self.expire_at = self.expire_at.map(|at| at.min(due));
+        }
         self.stale |= taken.stale;
-        self.waiting = taken.waiting;
+        self.waiting = taken.waiting.unwrap_or(self.waiting);
         hub.ring();
     }
 

@@ -42,8 +42,10 @@ pub(crate) struct Taken {
     pub(crate) badge: Option<u64>,
     /// The own profile, privacy or devices changed.
     pub(crate) me: bool,
+    /// When the first of the bodies that came ends.
+    pub(crate) expires: Option<u64>,
     /// How much waits for the app now.
-    pub(crate) waiting: u64,
+    pub(crate) waiting: Option<u64>,
 }
 
 impl Taken {
@@ -58,7 +60,8 @@ impl Taken {
         self.stale |= later.stale;
         self.badge = later.badge.or(self.badge);
         self.me |= later.me;
-        self.waiting = later.waiting;
+        self.expires = self.expires.into_iter().chain(later.expires).min();
+        self.waiting = later.waiting.or(self.waiting);
     }
 }
 
@@ -310,7 +313,7 @@ impl Txn<'_> {
                 taken.gaps.insert(*cid);
             }
         }
-        taken.waiting = self.waiting()?;
+        taken.waiting = Some(self.waiting()?);
         Ok(())
     }
 
@@ -345,6 +348,7 @@ impl Txn<'_> {
                 entry = gone(entry, "expired");
             } else {
                 self.put(rows::expiry(expires, cid, seq), Vec::new());
+                taken.expires = taken.expires.into_iter().chain([expires]).min();
             }
         }
         self.put(key, entry.encode_to_vec());

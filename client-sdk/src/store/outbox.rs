@@ -23,6 +23,8 @@ pub(crate) struct Queued {
     /// The conversation, if it is known.
     pub(crate) cid: Option<ConversationId>,
     pub(crate) kind: OutboxKind,
+    /// The mark, of a mark.
+    pub(crate) seq: u64,
     pub(crate) failed: bool,
     pub(crate) mid: String,
 }
@@ -52,7 +54,7 @@ impl Store {
             if !row.mid.is_empty() {
                 txn.put(rows::sending(&row.mid), number.to_be_bytes().to_vec());
             }
-            if row.kind() == OutboxKind::Read
+            if matches!(row.kind(), OutboxKind::Read | OutboxKind::ReadPrivately)
                 && let Some(cid) = txn.known_as(&row.target)?
             {
                 let mut positions = txn.positions(cid)?;
@@ -187,6 +189,7 @@ impl Txn<'_> {
             cid: self.known_as(&row.target)?,
             target: row.target.clone(),
             kind: row.kind(),
+            seq: row.seq,
             failed: !row.error.is_empty(),
             mid: row.mid.clone(),
         })

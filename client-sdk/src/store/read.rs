@@ -146,7 +146,7 @@ impl Store {
                     before = rows::place_of(&key).map_or(before, |(_, seq)| seq);
                     looked += 1;
                     let entry: LogEntry = super::decode(&value)?;
-                    if matches(&entry, words) {
+                    if matches(&entry, words, txn.now) {
                         found.push(entry);
                     }
                     if found.len() >= limit || looked >= SEARCHED_MAX {
@@ -232,8 +232,9 @@ impl Txn<'_> {
     }
 }
 
-fn matches(entry: &LogEntry, words: &[String]) -> bool {
-    if entry.kind != "message" || is_gone(entry) {
+fn matches(entry: &LogEntry, words: &[String], now: u64) -> bool {
+    let over = entry.expires.is_some_and(|expires| expires <= now);
+    if entry.kind != "message" || is_gone(entry) || over {
         return false;
     }
     debug_assert!(span(entry).0 == span(entry).1, "a message has one place");

@@ -257,6 +257,7 @@ pub(crate) enum OutboxKind {
     Pin = 6,
     Read = 7,
     Unread = 8,
+    ReadPrivately = 9,
 }
 
 #[cfg(test)]

@@ -239,7 +239,10 @@ fn an_own_message_goes_from_the_outbox_to_its_place() {
         push(&store, [message(1)]);
         let first = store.enqueue(&outgoing("a"), 10).unwrap().unwrap();
         let second = store.enqueue(&outgoing("b"), 10).unwrap().unwrap();
-        assert_eq!(store.settle(first.number, &settled(2)).unwrap().waiting, 2);
+        assert_eq!(
+            store.settle(first.number, &settled(2)).unwrap().waiting,
+            Some(2)
+        );
         assert_eq!(fed(&store), [1, 2]);
         // The next one is behind one of somebody else, which was not pushed yet.
         store.settle(second.number, &settled(4)).unwrap();

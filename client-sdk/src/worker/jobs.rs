@@ -40,8 +40,8 @@ pub(crate) async fn call(core: &Core, method: &str, params: Params) -> Result<Re
         core.commands
             .send(command)
             .await
-            .map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+            .map_err(|_| core.ended())?;
+        answer.await.map_err(|_| core.ended())?
     };
     match tokio::time::timeout(timeout, asked).await {
         Ok(answer) => answer,
@@ -224,7 +224,7 @@ async fn greet(core: &Core, introduce: bool) -> Result<Greeting, Error> {
     if version > 0 {
         sync(core, version, &mut taken).await?;
     }
-    taken.waiting = store::run(&core.store, store::Store::waiting).await?;
+    taken.waiting = Some(store::run(&core.store, store::Store::waiting).await?);
     let gaps = store::run(&core.store, store::Store::gaps).await?;
     Ok((profile, taken, gaps))
 }
@@ -256,16 +256,36 @@ async fn sync(core: &Core, version: u64, taken: &mut Taken) -> Result<(), Error>
     }
 }
 
-/// Fills the gap behind the run of a conversation: one page. More of it is a gap again.
+/// Fills the gap behind the run of a conversation, page by page, until there is none, or the app has enough to do.
 pub(super) async fn fill(core: Arc<Core>, cid: ConversationId) -> Done {
-    Done::Filled(cid, fill_page(&core, cid).await)
+    Done::Filled(cid, fill_all(&core, cid).await)
 }
 
-async fn fill_page(core: &Core, cid: ConversationId) -> Result<Taken, Error> {
-    let gap = store::run(&core.store, move |store| store.gap(cid)).await?;
-    let Some((after, known)) = gap else {
-        return Ok(Taken::default());
-    };
+async fn fill_all(core: &Core, cid: ConversationId) -> Result<Taken, Error> {
+    let mut filled = Taken::default();
+    let mut reached = None;
+    loop {
+        let gap = store::run(&core.store, move |store| store.gap(cid)).await?;
+        let max = core.config.limits.feed_entries_max;
+        let full = filled.waiting.is_some_and(|waiting| waiting > max);
+        match gap {
+            // A page that led nowhere is not asked for again at once.
+            Some((after, known)) if reached != Some(after) && !full => {
+                reached = Some(after);
+                filled.gaps.clear();
+                filled.merge(fill_page(core, cid, after, known).await?);
+            }
+            _ => return Ok(filled),
+        }
+    }
+}
+
+async fn fill_page(
+    core: &Core,
+    cid: ConversationId,
+    after: Seq,
+    known: Seq,
+) -> Result<Taken, Error> {
     let asked = MsgHistory {
         cid: cid.to_string(),
         after: Some(after.get()),
@@ -336,8 +356,8 @@ pub(crate) async fn settled<T>(
         core.commands
             .send(command)
             .await
-            .map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+            .map_err(|_| core.ended())?;
+        answer.await.map_err(|_| core.ended())?
     };
     match tokio::time::timeout(timeout, asked).await {
         Ok(answer) => answer,
