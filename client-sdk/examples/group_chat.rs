@@ -4,11 +4,14 @@
 
 #![allow(clippy::print_stdout, reason = "an example")]
 
-use client_sdk::{Client, Content, Draft, Entry, Error, Event, Events, Typing};
+use client_sdk::{Client, Content, ConversationId, Draft, Entry, Error, Event, Events, Typing};
 
-async fn next_entry(events: &mut Events) -> Result<Entry, Error> {
+/// The next entry of this conversation; others are none of this example's business.
+async fn next_entry(events: &mut Events, cid: Option<ConversationId>) -> Result<Entry, Error> {
     loop {
-        if let Event::Entry(entry) = events.next().await? {
+        if let Event::Entry(entry) = events.next().await?
+            && Some(entry.cid) == cid
+        {
             return Ok(entry);
         }
     }
@@ -26,9 +29,10 @@ async fn main() -> Result<(), Error> {
 
     // Membership asks the server; writing does not have to.
     let group = alice.create_group("Lunch", &["@bob"]).await?;
+    let cid = group.id().await?;
     group.send("Who is hungry?").await?;
     let question = loop {
-        let entry = next_entry(&mut heard).await?;
+        let entry = next_entry(&mut heard, cid).await?;
         if entry.text().is_some() {
             break entry;
         }
@@ -45,7 +49,7 @@ async fn main() -> Result<(), Error> {
     group.edit(question.seq, "Who is hungry now?").await?;
     group.pin(question.seq, true).await?;
     loop {
-        let entry = next_entry(&mut heard).await?;
+        let entry = next_entry(&mut heard, cid).await?;
         match entry.content {
             Content::Pin { target, .. } => {
                 println!(
