@@ -265,33 +265,36 @@ async fn fill_all(core: &Core, cid: ConversationId) -> Result<Taken, Error> {
     let mut filled = Taken::default();
     let mut reached = None;
     loop {
-        let gap = store::run(&core.store, move |store| store.gap(cid)).await?;
-        let max = core.config.limits.feed_entries_max;
-        let full = filled.waiting.is_some_and(|waiting| waiting > max);
-        match gap {
-            // A page that led nowhere is not asked for again at once.
-            Some((after, known)) if reached != Some(after) && !full => {
-                reached = Some(after);
-                filled.gaps.clear();
-                filled.merge(fill_page(core, cid, after, known).await?);
-            }
-            _ => return Ok(filled),
+        let look = move |store: &store::Store| Ok((store.gap(cid)?, store.waiting()?));
+        let (gap, waiting) = store::run(&core.store, look).await?;
+        let Some((after, known)) = gap else {
+            filled.gaps.clear();
+            return Ok(filled);
+        };
+        let room = core.config.limits.feed_entries_max.saturating_sub(waiting);
+        // A page that led nowhere is not asked for again at once.
+        if room == 0 || reached == Some(after) {
+            filled.conversations.insert(cid);
+            filled.gaps.insert(cid);
+            return Ok(filled);
         }
+        reached = Some(after);
+        let asked = MsgHistory {
+            cid: cid.to_string(),
+            after: Some(after.get()),
+            limit: Some(u32::try_from(room).unwrap_or(PAGE).min(PAGE)),
+            ..MsgHistory::default()
+        };
+        filled.merge(fill_page(core, cid, known, asked).await?);
     }
 }
 
 async fn fill_page(
     core: &Core,
     cid: ConversationId,
-    after: Seq,
     known: Seq,
+    asked: MsgHistory,
 ) -> Result<Taken, Error> {
-    let asked = MsgHistory {
-        cid: cid.to_string(),
-        after: Some(after.get()),
-        limit: Some(PAGE),
-        ..MsgHistory::default()
-    };
     let mut page = match history(core, asked).await {
         // Not a member any more: there is nothing to be had.
         Err(Error::Refused(refusal)) if refusal.is(ErrorName::NotFound) => Page {
