@@ -51,6 +51,7 @@ mod rpc;
 mod scenarios;
 mod scheduled;
 mod scram;
+mod sdk;
 mod shared;
 mod strangers;
 mod support;
