@@ -190,6 +190,19 @@ impl Presence {
         Ok(())
     }
 
+    /// What a user said beside his state goes, also if it is only in memory.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn forget_text(&self, user: UserId) -> Result<(), StoreError> {
+        let known = self.state().users.get(&user).and_then(Watched::standing);
+        let Some(Standing { choice, .. }) = known else {
+            return Ok(()); // whoever reads it finds none
+        };
+        let text = String::new();
+        self.choose(user, PresenceChoice { text, ..choice }).await
+    }
+
     /// Whoever sees this user sees him now. From now on somebody may not: for him that was the last time.
     ///
     /// # Errors

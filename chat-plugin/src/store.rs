@@ -21,19 +21,21 @@ use broker::store::kv::EngineError;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 use crate::domain::conversation::Conversation;
-use crate::domain::device::{Device, Inflight};
+use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report};
+use crate::domain::overlay::{GoneReason, HiddenBy, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
-use crate::domain::purge::{Purge, Purged};
+use crate::domain::purge::{Limits, Overdue, Purge, Purged};
+use crate::domain::queue::{DeviceEvent, Queuing, ToDevice};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
@@ -81,6 +83,64 @@ pub trait ChatStore: Send + Sync + 'static {
         after: Option<UserId>,
         limit: usize,
     ) -> Result<Vec<(Member, Marks)>, StoreError>;
+
+    /// Members of a channel or broadcast list who are one of many ([`crate::domain::member::Role::is_one_of_many`]), former
+    /// ones included, in the order of their ids, at most `limit` after `after`. [`ChatStore::members`] has the others.
+    async fn readers(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Member>, StoreError>;
+
+    /// Those of `users` who are or were such members, with their marks.
+    async fn readers_among(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+    ) -> Result<Vec<(Member, Marks)>, StoreError>;
+
+    /// How many such members there are now. O(1).
+    async fn reader_count(&self, conversation: ConversationId) -> Result<u64, StoreError>;
+
+    /// Channels that `user` reads and that have gone on since his devices were told of them by an account sync, at most
+    /// `limit`. Reads a row for each channel of the user: what is said there notes nothing for its readers.
+    async fn channels_behind(
+        &self,
+        user: UserId,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// Moves the account version of `user` to these conversations: the next sync tells of them. Durable.
+    async fn note_changed(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<(), StoreError>;
+
+    /// Entries of broadcast lists that are not in all direct conversations yet, at most `limit`, those of one list in their
+    /// order.
+    async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError>;
+
+    /// Notes where an entry of a broadcast list is in direct conversations, and how far it has come; `None`: everywhere.
+    /// Durable.
+    async fn broadcast_to(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        copies: Vec<(UserId, Seq)>,
+        after: Option<UserId>,
+    ) -> Result<(), StoreError>;
+
+    /// In whose direct conversations a message of a broadcast list is, and where: in the order of the users, at most `limit`
+    /// after `after`.
+    async fn copies(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Seq)>, StoreError>;
 
     /// Conversations in which a user is or was a member, in the order of their ids, at most `limit` after `after`.
     async fn conversations_of(
@@ -194,7 +254,29 @@ pub trait ChatStore: Send + Sync + 'static {
     async fn purge(&self, conversation: ConversationId, purge: Purge)
     -> Result<Purged, StoreError>;
 
-    /// What a user told of himself goes: profile, presence, the words of reports. Says how many reports there were.
+    /// Places of entries that have announced a purge which is not done yet: at most `limit` behind `after`.
+    async fn purges_under_way(
+        &self,
+        after: Option<(ConversationId, Seq)>,
+        limit: usize,
+    ) -> Result<Vec<(ConversationId, Seq)>, StoreError>;
+
+    /// Conversations in which something is over these limits, or over stricter ones of their own. Looks at some hundred behind
+    /// `after`; without `limits` only at those that have their own. One that cannot be read is told to the log, and left out.
+    async fn overdue(
+        &self,
+        limits: Limits,
+        after: Option<ConversationId>,
+    ) -> Result<Overdue, StoreError>;
+
+    /// Up to when the wall clock has been trusted, in ms since 1970; `None`: never yet.
+    async fn trusted_ms(&self) -> Result<Option<u64>, StoreError>;
+
+    /// Trusts the wall clock up to this time.
+    async fn trust(&self, now_ms: u64) -> Result<(), StoreError>;
+
+    /// What a user told of himself goes: profile, the text of his presence, what waits to be sent, how he calls others, what his
+    /// tokens are for, the words of reports; of one who was removed all that belonged to him. Says how many reports there were.
     async fn forget(&self, user: UserId) -> Result<usize, StoreError>;
 
     /// Puts a message aside for a moderator to decide on: once for each message id of its sender, at most 1,000 in a
@@ -225,26 +307,22 @@ pub trait ChatStore: Send + Sync + 'static {
         mid: &MessageId,
     ) -> Result<bool, StoreError>;
 
-    /// Messages of one user that are there, as they are now: at most so many behind `after`, and at most so many bytes of
-    /// bodies, but one; ascending.
+    /// Messages of one user that are there, as they are now: looks at so many behind `after`, gone ones included, and takes at
+    /// most so many bytes of bodies, but one; ascending.
     async fn written(
         &self,
         conversation: ConversationId,
         user: UserId,
         after: Seq,
         size: (usize, usize),
-    ) -> Result<Vec<Entry>, StoreError>;
-
-    /// All conversations in the order of their ids, at most `limit` after `after`.
-    async fn all_conversations(
-        &self,
-        after: Option<ConversationId>,
-        limit: usize,
-    ) -> Result<Vec<Conversation>, StoreError>;
+    ) -> Result<Written, StoreError>;
 
     /// Gives back space while others read and write: then no file holds what was removed before, or is gone. May take
     /// minutes. `false`: the engine cannot, or was held up.
-    async fn reclaim(&self) -> Result<bool, StoreError>;
+    ///
+    /// # Errors
+    /// [`StoreError::NotNow`] if it is stopped, is going on already, or has no room.
+    async fn reclaim(&self, stop: &CancellationToken) -> Result<bool, StoreError>;
 
     /// Stores a report, once for each message id of its writer. There are at most 10,000: then the oldest go.
     async fn report(&self, report: Report) -> Result<(), StoreError>;
@@ -252,9 +330,15 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Reports, oldest first, at most `limit` after `after`.
     async fn reports(
         &self,
-        after: Option<&Report>,
+        after: Option<&ReportKey>,
         limit: usize,
     ) -> Result<Vec<Report>, StoreError>;
+
+    /// One of them.
+    async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError>;
+
+    /// Lets go of a report that is settled. Says whether there was one.
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError>;
 
     /// Makes an invitation with a code of this hash, or gives the one with this id another code. `false`: there are as many
     /// as there may be.
@@ -412,8 +496,37 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Unacknowledged deliveries of a device, in order of the first sending; relaxed, they are removed by reading.
     async fn take_inflight(&self, device: DeviceId) -> Result<Vec<Inflight>, StoreError>;
 
-    /// Removes a device with its cursors, in-flight references and QoS 2 exchanges.
+    /// Removes a device with its cursors, in-flight references, QoS 2 exchanges and private queue.
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError>;
+
+    /// Stores a shared subscription, or that it is still held: one of at most `max` of its user. `false`: there are as many.
+    async fn put_shared(&self, shared: SharedSubscription, max: usize) -> Result<bool, StoreError>;
+
+    /// The shared subscriptions of a user.
+    async fn shared(&self, user: UserId) -> Result<Vec<SharedSubscription>, StoreError>;
+
+    /// Puts something into the private queue of a device, once for each message id of its sender. Durable.
+    async fn queue_event(&self, sent: ToDevice) -> Result<Queuing, StoreError>;
+
+    /// What waits in the queue of a device after `after`, ascending, and whether there is more: at most so many and so many
+    /// bytes of data, but one; without what is over at `now_ms`.
+    async fn device_events(
+        &self,
+        device: DeviceId,
+        after: u64,
+        size: (usize, usize),
+        now_ms: u64,
+    ) -> Result<(Vec<DeviceEvent>, bool), StoreError>;
+
+    /// The device has these: they go. Relaxed, seen by reads when it returns.
+    async fn end_device_events(&self, device: DeviceId, places: Vec<u64>)
+    -> Result<(), StoreError>;
+
+    /// Are both members of one conversation now, channels and broadcast lists aside?
+    async fn share_conversation(&self, one: UserId, other: UserId) -> Result<bool, StoreError>;
+
+    /// Removes a shared subscription with its position.
+    async fn remove_shared(&self, user: UserId, id: DeviceId) -> Result<(), StoreError>;
 
     /// What the QoS 2 exchange of a device under this packet identifier came to, if it has not ended.
     async fn exchange(
@@ -563,6 +676,28 @@ pub struct PageRange {
     pub as_of: Seq,
 }
 
+/// Result of [`ChatStore::written`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The messages.
+    pub entries: Vec<Entry>,
+    /// How many were looked at.
+    pub looked_at: usize,
+    /// The last one that was looked at; `None`: there are no more.
+    pub next: Option<Seq>,
+}
+
+/// An entry of a broadcast list on its way to the direct conversations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broadcast {
+    /// The list.
+    pub list: ConversationId,
+    /// The entry.
+    pub seq: Seq,
+    /// The last one whom it has reached.
+    pub after: Option<UserId>,
+}
+
 /// What [`ChatStore::ask_to_join`] takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AskToJoin {
@@ -681,6 +816,9 @@ pub struct Committed {
     pub members_changed: bool,
     /// Who has blocked the sender of the entry, and never sees it.
     pub hidden_from: Option<UserId>,
+    /// Readers of a channel who came, went or became others: what was cached of them is old. With neither an entry nor
+    /// changed ones that is all.
+    pub readers: Vec<UserId>,
 }
 
 /// Why a store did not do what it was asked.
@@ -737,6 +875,9 @@ pub enum StoreError {
     /// There is no such row.
     #[error("not found")]
     NotFound,
+    /// It was not done, or not to its end; nothing is lost by trying again later.
+    #[error("{0}")]
+    NotNow(String),
 }
 
 #[cfg(any(feature = "fjall", feature = "sled"))]
@@ -756,6 +897,7 @@ impl From<EngineError> for StoreError {
         match error {
             EngineError::Io(reason) => Self::Unavailable(reason),
             EngineError::ReadOnly(reason) => Self::ReadOnly(reason),
+            EngineError::NotNow(reason) => Self::NotNow(reason),
             EngineError::Locked => Self::Locked,
             EngineError::NotFound => Self::NotFound,
             EngineError::NewerSchema { found, known } => Self::NewerSchema { found, known },

@@ -66,6 +66,7 @@ fn message(from: u8, mid: &str) -> Draft {
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        source: None,
         scheduled: None,
         act: None,
         slow_ms: 0,

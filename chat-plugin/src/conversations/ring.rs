@@ -140,6 +140,7 @@ mod tests {
             expires_ms: None,
             mentions: Mentioned::default(),
             gone: None,
+            source: None,
             overlay: None,
         };
         Arc::new(Line::new(Arc::new(entry), None))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use broker::codec::packet::Publish;
 use broker::codec::reason::ReasonCode;
 use bytestring::ByteString;
-use proto::ids::{ConversationId, UserId};
+use proto::ids::{ConversationId, ConversationKind, UserId};
 use proto::payload::{PresenceChoice, TypingState};
 use proto::topics::{FilterTopic, Target};
 
@@ -44,6 +44,9 @@ impl ChatPlugin {
         Self::check_rate(peer)?;
         let (_, sight) = self.service.present(peer.actor.user, cid).await?;
         permit(cid, &sight, Action::Send)?;
+        if cid.kind() == ConversationKind::Channel {
+            return Err(Refusal::Forbidden("a channel does not tell who is typing"));
+        }
         self.typing.heard((cid, peer.actor.user), state);
         Ok(())
     }

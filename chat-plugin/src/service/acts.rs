@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
@@ -20,8 +19,6 @@ use crate::domain::overlay::{
 use crate::domain::permission::Action;
 use crate::store::PageRange;
 
-/// Most that a deletion waits for those who hold the message in memory. They hear of it within a moment.
-const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Users in one page of reactions.
 const REACTIONS_MAX: usize = 501;
 
@@ -107,6 +104,11 @@ impl Service {
                 if message.from != user {
                     return Err(Refusal::Forbidden("only its sender edits a message"));
                 }
+                if acting.conversation.kind() == ConversationKind::Broadcast {
+                    return Err(Refusal::Forbidden(
+                        "what was sent to a broadcast list is not edited",
+                    ));
+                }
                 permit(acting.conversation, sight, Action::Send)?;
                 within(window_ms, message, "it is too late to edit this message")
             })
@@ -135,6 +137,13 @@ impl Service {
             within(window_ms, message, "it is too late to delete this message")
         })
         .await
+    }
+
+    /// Deletes what a broadcast list brought, as its message was. `None`: it was deleted before.
+    pub(super) async fn delete_copy(&self, acting: &Acting) -> Result<Option<Placed>, Refusal> {
+        let body = json!({"target": acting.seq});
+        let deed = Deed::system(EntryKind::Deleted, Act::Delete, &body);
+        self.act(acting, deed, |_, _| Ok(())).await
     }
 
     /// Changes one's reactions to a message. `None`: they were so before.
@@ -348,7 +357,7 @@ impl Service {
                     return before.map(Some).ok_or(refusal);
                 }
             };
-            if message.gone.is_some() {
+            if message.gone.is_some() && message.source.is_none() {
                 let before = self.acted_before(acting, digest).await?;
                 return Ok(before); // it was deleted, and so it is
             }
@@ -366,7 +375,7 @@ impl Service {
                     self.follow_own(&draft, outcome);
                     let place = result?;
                     if deed.act == Act::Delete && !place.duplicate {
-                        forgotten(&live, place.seq).await;
+                        self.delivery.catch_up().await;
                     }
                     return Ok(Some(place));
                 }
@@ -465,6 +474,7 @@ fn draft(
         // An edit lasts no longer than what it edits.
         expires_ms: message.expires_ms.filter(|_| is_edit),
         mentions: deed.mentions.clone(),
+        source: None,
         scheduled: None,
         act: Some(deed.act.clone()),
         slow_ms: 0,
@@ -472,16 +482,6 @@ fn draft(
             .exchange
             .map(|packet_id| (acting.actor.device, packet_id)),
         changes: Vec::new(),
-    }
-}
-
-/// Waits until nobody can be handed from memory what was deleted.
-pub(super) async fn forgotten(live: &Live, seq: Seq) {
-    if tokio::time::timeout(FOLLOW_TIMEOUT, live.follows(seq))
-        .await
-        .is_err()
-    {
-        tracing::warn!(conversation = %live.id(), %seq, "a deletion is late in reaching the readers");
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use proto::ids::{ConversationId, Handle, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, Handle, Seq, UserId};
 
 use super::{Actor, Refusal, Service};
 use crate::conversations::{Live, Sight};
@@ -104,6 +104,8 @@ pub struct Overview {
     pub queued: usize,
     /// How many ask to join; shown to those who may let them in.
     pub requests: usize,
+    /// How many readers a channel has, or to how many a broadcast list goes.
+    pub readers: Option<u64>,
 }
 
 impl Overview {
@@ -113,7 +115,9 @@ impl Overview {
         let settings = &self.conversation.settings;
         let peer = self.peer.as_ref().and_then(|(_, profile)| profile.as_ref());
         let name = peer.map_or(0, |profile| profile.name.len());
+        let tags: usize = settings.tags.iter().map(|tag| tag.len() + 3).sum();
         let texts = settings.title.len() + settings.description.len() + settings.photo.len();
+        let texts = texts + tags;
         NUMBERS_AND_NAMES + texts + name
     }
 }
@@ -245,6 +249,9 @@ impl Service {
                 "only the sender of a message is told who has it",
             ));
         }
+        if id.kind() == ConversationKind::Broadcast {
+            return self.broadcast_status(actor.user, (id, seq)).await;
+        }
         let mut members = live.members();
         if let Some(peer) = live.peer(actor.user) {
             let suspect = live.may_be_hidden(peer, vec![seq]);
@@ -351,7 +358,9 @@ impl Service {
         let preferences = self.preferences(actor, live.id()).await?;
         let requests = self.requests_shown(live.id(), &sight).await?;
         let queued = self.queued_shown(&conversation, &sight).await?;
+        let readers = self.readers_shown(live.id()).await?;
         Ok(Overview {
+            readers,
             requests,
             queued,
             preferences,
@@ -387,7 +396,7 @@ impl Service {
         user: UserId,
         live: &Live,
     ) -> Result<Option<(UserId, Option<Profile>)>, Refusal> {
-        if live.id().kind() != proto::ids::ConversationKind::Direct {
+        if live.id().kind() != ConversationKind::Direct {
             return Ok(None);
         }
         let other = live

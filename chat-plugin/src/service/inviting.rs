@@ -44,6 +44,7 @@ impl Service {
     ) -> Result<(Invitation, InvitationCode), Refusal> {
         let user = request.actor.user;
         let (_, sight) = self.present(user, conversation).await?;
+        permit(conversation, &sight, Action::Admit)?;
         permit(conversation, &sight, Action::Add(offer.role))?;
         if offer.expires_s > EXPIRES_S_MAX {
             return Err(Refusal::format("an invitation lasts at most ten years"));

@@ -7,13 +7,31 @@ use proto::payload::EntryBody;
 
 use super::send::placed;
 use super::{Actor, Placed, Refusal, Service, permit};
+use crate::conversations::Sight;
 use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind};
 use crate::domain::held::{Held, Holding};
+use crate::domain::overlay::{Report, ReportKey};
 use crate::domain::permission::Action;
 use crate::filter::{Content, Verdict};
+use crate::store::{PageRange, StoreError};
 
 /// Messages in one page of those that are held.
 const HELD_PAGE_MAX: usize = 100;
+/// Reports that are looked at for one page.
+const REPORTS_LOOKED_AT: usize = 512;
+
+/// A page of reports.
+#[derive(Clone, Debug, Default)]
+pub struct ReportPage {
+    /// The reports.
+    pub reports: Vec<Report>,
+    /// How many were looked at.
+    pub looked_at: usize,
+    /// The last one that was looked at.
+    pub next: Option<ReportKey>,
+    /// There are no more.
+    pub is_last: bool,
+}
 
 impl Service {
     /// Asks the filter about a message that was judged. One that was stored before passes: it is only being repeated.
@@ -71,6 +89,7 @@ impl Service {
             expires_ms: draft.expires_ms,
             mentions: draft.mentions.clone(),
             gone: None,
+            source: None,
             overlay: None,
         };
         let held = Held {
@@ -118,6 +137,7 @@ impl Service {
             permit(id, &sight, Action::DeleteOthers)?;
             let found = self.store.held_message(id, from, mid).await?;
             let held = found.ok_or(NOT_HELD)?;
+            self.conversations.load_for(id, from).await?;
             let sender = live.sight(from).filter(|sight| sight.member.is_present());
             if sender.is_none() {
                 return Err(Refusal::Forbidden("its sender is not a member any more"));
@@ -153,6 +173,88 @@ impl Service {
             return Err(NOT_HELD);
         }
         Ok(())
+    }
+}
+
+impl Service {
+    /// Reports of messages of a conversation, for its moderators, the oldest first: of what they see, but for their own
+    /// messages. At most `limit` behind `after`, of some hundred that are looked at; and where the next page begins.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn reports(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        after: Option<ReportKey>,
+        limit: usize,
+    ) -> Result<ReportPage, Refusal> {
+        let (_, sight) = self.present(actor.user, id).await?;
+        permit(id, &sight, Action::DeleteOthers)?;
+        let found = self
+            .store
+            .reports(after.as_ref(), REPORTS_LOOKED_AT)
+            .await?;
+        let mut page = ReportPage {
+            is_last: found.len() < REPORTS_LOOKED_AT,
+            ..ReportPage::default()
+        };
+        for report in found {
+            if page.reports.len() >= limit {
+                page.is_last = false;
+                break;
+            }
+            page.looked_at += 1;
+            page.next = Some(report.key());
+            if self.is_for(actor.user, (&sight, id), &report).await? {
+                page.reports.push(report);
+            }
+        }
+        Ok(page)
+    }
+
+    /// Settles a report: it is forgotten. Whoever made it is not told.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if there is none that this moderator sees; why not otherwise.
+    pub async fn settle_report(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        key: &ReportKey,
+    ) -> Result<(), Refusal> {
+        const NO_REPORT: Refusal = Refusal::NotFound(Cow::Borrowed("no such report"));
+        let (_, sight) = self.present(actor.user, id).await?;
+        permit(id, &sight, Action::DeleteOthers)?;
+        let report = self.store.reported(key).await?.ok_or(NO_REPORT)?;
+        if !self.is_for(actor.user, (&sight, id), &report).await?
+            || !self.store.close_report(key).await?
+        {
+            return Err(NO_REPORT);
+        }
+        Ok(())
+    }
+
+    /// Is a report one that this moderator decides on? Nobody does on himself.
+    async fn is_for(
+        &self,
+        user: UserId,
+        (sight, id): (&Sight, ConversationId),
+        report: &Report,
+    ) -> Result<bool, StoreError> {
+        if report.conversation != id || !sight.member.sees(report.seq) {
+            return Ok(false);
+        }
+        let range = PageRange {
+            from: report.seq,
+            to: report.seq,
+            newest: false,
+            limit: 1,
+            bytes: 1,
+            as_of: Seq::MAX,
+        };
+        let found = self.store.page(id, range).await?.pop();
+        Ok(found.is_some_and(|entry| entry.from != user))
     }
 }
 
@@ -194,6 +296,7 @@ fn draft(held: Held, basis: Basis) -> Draft {
         thread: entry.thread,
         expires_ms: entry.expires_ms,
         mentions: entry.mentions,
+        source: None,
         scheduled: None,
         act: None,
         exchange: None,

@@ -1,12 +1,12 @@
 //! Sending: from what a client published to a draft, and from drafts to places in logs.
 
-use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
+use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
 use proto::topics::Target;
 use std::borrow::Cow;
 
 use super::{Actor, Content, Placed, Refusal, Service, permit};
 use crate::conversations::{Live, Sight};
-use crate::domain::entry::{Basis, Change, Draft, EntryKind, Outcome};
+use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Mentioned, Outcome};
 use crate::domain::member::Role;
 use crate::domain::permission::Action;
 use crate::store::StoreError;
@@ -116,6 +116,9 @@ impl Service {
             self.reopen_by(actor, *id, &message.mid).await?;
         }
         let ground = self.ground(actor.user, &target).await?;
+        if ground.conversation.kind() == ConversationKind::Broadcast {
+            self.check_broadcast(actor.user, &message)?;
+        }
         let digest = message.digest();
         let (quoted, thread) = self.references(actor.user, &ground, &message).await?;
         self.check_conversation_rate(ground.conversation)?;
@@ -155,11 +158,48 @@ impl Service {
             thread,
             expires_ms: Self::expiry(ts_ms, ttl_s, of_conversation),
             mentions,
+            source: None,
             scheduled: None,
             act: None,
             slow_ms,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,
+        };
+        Ok(Judged { draft, target })
+    }
+
+    /// A message of a broadcast list as a direct message, under this message id.
+    pub(super) async fn copy_for(
+        &self,
+        actor: Actor,
+        entry: &Entry,
+        (to, mid): (UserId, MessageId),
+    ) -> Result<Judged, Refusal> {
+        let target = Target::User(to);
+        let ground = self.ground(actor.user, &target).await?;
+        let draft = Draft {
+            conversation: ground.conversation,
+            basis: ground.basis,
+            from: actor.user,
+            peer: ground.peer,
+            device: actor.device,
+            digest: digest16(&[b"broadcast", mid.as_str().as_bytes()]),
+            mid,
+            ts_ms: crate::clock::now_ms(),
+            kind: EntryKind::Message,
+            format: entry.format,
+            opaque: entry.opaque,
+            body: entry.body.clone(),
+            target: None,
+            thread: None,
+            expires_ms: entry.expires_ms,
+            mentions: Mentioned::default(),
+            source: Some((entry.conversation, entry.seq)),
+            scheduled: None,
+            act: None,
+            slow_ms: 0,
+            exchange: None,
+            changes: ground.changes,
         };
         Ok(Judged { draft, target })
     }
@@ -298,9 +338,7 @@ impl Service {
         {
             return Ok(Ground::of(&live, &sight));
         }
-        if !self.names.exists(other).await? {
-            return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
-        }
+        self.check_person(other).await?;
         self.check_conversations(user).await?;
         Ok(Ground {
             conversation: id,
@@ -375,8 +413,13 @@ impl Service {
                 hidden_from,
             }) => ((seq, mseq, ts_ms), hidden_from),
             Some(Outcome::Duplicate { seq, ts_ms }) => ((seq, 0, ts_ms), None),
+            Some(Outcome::Silent { .. }) => return self.readers_changed(draft),
             _ => return,
         };
+        if draft.conversation.kind() == ConversationKind::Broadcast {
+            self.broadcast.notify_one();
+        }
+        self.readers_changed(draft);
         if let Some(live) = self.conversations.in_memory(draft.conversation) {
             let members_changed = draft.basis != Basis::Create && !draft.changes.is_empty();
             live.stored(last, hidden_from, members_changed);
@@ -421,7 +464,7 @@ fn set(
 /// `None`: to be judged again.
 pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, Refusal>> {
     Some(match outcome {
-        Outcome::Stored { seq, ts_ms, .. } => Ok(Placed {
+        Outcome::Stored { seq, ts_ms, .. } | Outcome::Silent { seq, ts_ms } => Ok(Placed {
             conversation: draft.conversation,
             seq,
             ts_ms,

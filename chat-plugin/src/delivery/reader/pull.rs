@@ -10,6 +10,7 @@ use super::{
     Key, LOG_SLOT, Matched, Options, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted,
 };
 use crate::delivery::flow::form_of;
+use crate::delivery::shared::Run;
 use crate::render::Line;
 
 /// A pull under way.
@@ -37,7 +38,12 @@ impl Out<'_> {
         self.room.bytes > 0 && (qos == Qos::AtMostOnce || self.room.packets > 0)
     }
 
-    fn deliver(&mut self, reference: Reference, message: Arc<Publish>, matched: &Matched) {
+    pub(super) fn deliver(
+        &mut self,
+        reference: Reference,
+        message: Arc<Publish>,
+        matched: &Matched,
+    ) {
         self.push(Delivery {
             reference: reference.encode(),
             qos: matched.qos,
@@ -217,6 +223,9 @@ impl State {
 
     /// Hands out the next entry of one conversation, in every form that still needs it.
     fn step(&mut self, key: Key, out: &mut Out<'_>) -> Step {
+        if self.part(key).is_some() {
+            return self.step_shared(key, out);
+        }
         let Some(flow) = self.flow(key) else {
             return Step::Done;
         };
@@ -348,6 +357,57 @@ impl State {
             out.deliver(reference, message, &matched);
             flow.passed(slot, seq, true);
         }
+        Step::Passed
+    }
+
+    /// Hands out the next entry that this session has taken of a shared subscription, or takes some.
+    fn step_shared(&mut self, key: Key, out: &mut Out<'_>) -> Step {
+        let Key::Log(slot, generation) = key else {
+            return Step::Done;
+        };
+        let connection = out.me.client.connection;
+        let Some(log) = self.log_mut(slot, generation) else {
+            return Step::Done;
+        };
+        let Some(part) = &mut log.shared else {
+            return Step::Done;
+        };
+        if !out.fits(log.options.qos) {
+            out.pulled.calls.extend(part.shared.full(connection));
+            return Step::NoRoom;
+        }
+        if part.run.is_none() {
+            let most = match log.options.qos {
+                Qos::AtMostOnce => usize::MAX,
+                _ => out.room.packets,
+            };
+            let (run, call) = part.shared.take(connection, most);
+            part.run = run;
+            out.pulled.calls.extend(call);
+        }
+        let Some(run) = part.run else {
+            return Step::Done;
+        };
+        let seq = run.from;
+        let Some(line) = log.flow.line(seq, out.me.user) else {
+            self.want_page(key, (seq, run.to), out);
+            return Step::Wanted;
+        };
+        let from = seq.next();
+        part.run = (from <= run.to).then_some(Run { from, ..run });
+        let matched = Matched {
+            qos: log.options.qos,
+            no_local: false,
+            identifiers: log.options.identifier.into_iter().collect(),
+        };
+        let reference = Reference::Entry {
+            generation,
+            slot,
+            conversation: log.flow.live.id(),
+            seq,
+        };
+        let line = line.present(out.now_ms);
+        out.deliver(reference, line.log(&log.topic), &matched);
         Step::Passed
     }
 

@@ -81,6 +81,7 @@ impl World {
             progress,
             (receipts, online),
             TaskTracker::new(),
+            0,
         );
         Self {
             feed: store.feed(),
@@ -182,6 +183,7 @@ fn message(from: u8, text: &'static str) -> Draft {
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        source: None,
         scheduled: None,
         act: None,
         slow_ms: 0,

@@ -4,9 +4,10 @@ use proto::ids::{ConversationId, UserId};
 use proto::topics::Target;
 
 use super::wire::{
-    AskUser, AudienceAsked, Me, Named, Nothing, PersonShown, Search, SetHandle, SetMe, SetPrivacy,
-    Shown, UserAsked, Users,
+    AskUser, AudienceAsked, Found, Hit, Me, Named, Nothing, PersonShown, Search, SetHandle, SetMe,
+    SetPrivacy, Shown, UserAsked, Users,
 };
+use crate::domain::conversation::Conversation;
 use crate::domain::profile::{Audience, Privacy, ProfileChange};
 use crate::domain::user::User;
 use crate::plugin::ChatPlugin;
@@ -94,6 +95,30 @@ impl ChatPlugin {
             users.push(self.named(uid).await?);
         }
         Ok(Users { users })
+    }
+
+    pub(super) async fn search_conversations(
+        &self,
+        peer: &Peer,
+        asked: Search,
+    ) -> Result<Found, Refusal> {
+        let limit = asked.limit.unwrap_or(HITS_MAX);
+        let found = self
+            .service
+            .search_conversations(peer.actor, &asked.q, limit);
+        let hit = |(conversation, members): (Conversation, u64)| Hit {
+            cid: conversation.id,
+            kind: conversation.id.kind(),
+            title: conversation.settings.title,
+            description: conversation.settings.description,
+            photo: conversation.settings.photo,
+            tags: conversation.settings.tags,
+            members,
+            approval: conversation.settings.approval,
+        };
+        Ok(Found {
+            conversations: found.await?.into_iter().map(hit).collect(),
+        })
     }
 
     pub(super) async fn me_privacy(

@@ -117,6 +117,7 @@ impl ChatPlugin {
             },
             queued: 0,
             requests: 0,
+            readers: None,
             role: Role::Member,
             rights: Rights::of_role(cid.kind(), Role::Member),
             head: Seq::ZERO,

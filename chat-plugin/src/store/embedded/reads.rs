@@ -1,10 +1,10 @@
 //! Reads: from the engine, merged with what waits in the overlay.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
 use broker::store::kv::{KeyRange, KvEngine, Order, Table};
-use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
 
 use super::overlay::Overlay;
 use super::{happened, keys, values};
@@ -13,6 +13,7 @@ use crate::domain::contact::{Contact, ContactList};
 use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
 use crate::domain::overlay::HiddenBy;
+use crate::domain::queue::DeviceEvent;
 use crate::store::{PageRange, StoreError, tables};
 
 /// Shows at most `limit` rows to `each`, in ascending order.
@@ -61,6 +62,96 @@ pub(super) fn visit_user(
         ControlFlow::Continue(())
     })?;
     rows.iter().try_for_each(|(rest, row)| each(rest, row))
+}
+
+/// Whose queue a key is of, and which place in it.
+pub(super) fn device_event_of(key: &[u8]) -> Result<(DeviceId, u64), StoreError> {
+    let bad = || bad_key(tables::DEVICE_EVENT);
+    let (device, dseq) = key.split_first_chunk::<16>().ok_or_else(bad)?;
+    let dseq: [u8; 8] = dseq.try_into().map_err(|_| bad())?;
+    Ok((DeviceId::from_bytes(*device), u64::from_be_bytes(dseq)))
+}
+
+/// What waits in the queue of a device after `after`, ascending, at most so many and so many bytes of data, but one; without
+/// what is over. Says whether there may be more.
+pub(super) fn device_events(
+    engine: &impl KvEngine,
+    device: DeviceId,
+    after: u64,
+    (limit, bytes): (usize, usize),
+    now_ms: u64,
+) -> Result<(Vec<DeviceEvent>, bool), StoreError> {
+    let first = keys::device_event(device, after.saturating_add(1).max(1));
+    let last = keys::device_event(device, u64::MAX);
+    let mut found = Vec::new();
+    let (mut used, mut more) = (0_u64, false);
+    let range = KeyRange::closed(&first, &last);
+    visit(
+        engine,
+        tables::DEVICE_EVENT,
+        range,
+        usize::MAX,
+        |key, row| {
+            let (event, size) = values::devices::read_event(device_event_of(key)?.1, row)?;
+            let is_over = event.expires_ms <= now_ms;
+            let fits = found.len() < limit
+                && (found.is_empty() || used.saturating_add(size) <= bytes as u64);
+            more |= !is_over && !fits;
+            if !is_over && !more {
+                used = used.saturating_add(size);
+                found.push(event);
+            }
+            Ok(())
+        },
+    )?;
+    for event in &mut found {
+        let key = keys::device_event(device, event.dseq);
+        // It may have been acknowledged meanwhile.
+        if let Some(row) = engine.get(tables::DEVICE_DATA, &key)? {
+            event.data = values::devices::read_data(&row)?;
+        } else {
+            event.dseq = 0;
+        }
+    }
+    found.retain(|event| event.dseq > 0);
+    Ok((found, more))
+}
+
+/// Are both members of one conversation, channels and broadcast lists aside?
+pub(super) fn share_conversation(
+    engine: &impl KvEngine,
+    (one, other): (UserId, UserId),
+) -> Result<bool, StoreError> {
+    let is_member = |row: &[u8]| row != values::LEFT_CONVERSATION;
+    let of_one: HashSet<ConversationId> =
+        conversations_of(engine, one, None, usize::MAX, is_member)?
+            .into_iter()
+            .filter(|id| is_shared_with_all(id.kind()))
+            .collect();
+    let mut shares = false;
+    let from = keys::join::<33>(&[other.as_bytes(), &keys::FIRST_CID]);
+    let to = keys::join::<33>(&[other.as_bytes(), &keys::LAST_CID]);
+    let range = KeyRange::closed(&from, &to);
+    let mut failed = Ok(());
+    let table = tables::USER_CONVERSATION;
+    engine.scan(table, range, Order::Ascending, &mut |key, row| {
+        match tail_cid(key) {
+            Ok(id) => shares = is_member(row) && of_one.contains(&id),
+            Err(error) => failed = Err(error),
+        }
+        if shares || failed.is_err() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    failed.map(|()| shares)
+}
+
+/// Do its members know each other?
+fn is_shared_with_all(kind: ConversationKind) -> bool {
+    use ConversationKind::{Direct, Group, Support};
+    matches!(kind, Direct | Group | Support)
 }
 
 /// Conversations of a user after `after`, at most `limit`, of those whose rows are wanted.

@@ -35,6 +35,12 @@ enum Step {
         keep_ms: u64,
         after: Option<Vec<u8>>,
     },
+    /// Drop what is over of the private queues of devices: events, then their data; from this key on.
+    DeviceEvents {
+        table: Table,
+        now_ms: u64,
+        after: Option<Vec<u8>>,
+    },
     /// Drop QoS 2 exchanges that began before this time, and whose client has not come back to end them; from this key on.
     Exchanges {
         from_ms: u64,
@@ -58,6 +64,8 @@ impl Maintenance {
                     keep_ms: now_ms.saturating_sub(HELD_KEEP_MS),
                     after: None,
                 },
+                device_events(tables::DEVICE_EVENT, now_ms),
+                device_events(tables::DEVICE_DATA, now_ms),
                 Step::Exchanges {
                     from_ms: exchanges_from_ms,
                     after: None,
@@ -126,6 +134,22 @@ impl Maintenance {
                 });
                 (removed, next)
             }
+            Step::DeviceEvents {
+                table,
+                now_ms,
+                after,
+            } => {
+                let is_old = |value: &[u8]| {
+                    values::devices::read_expires(value).is_ok_and(|at_ms| at_ms <= now_ms)
+                };
+                let (removed, last) = drop_old(engine, table, after.as_deref(), is_old)?;
+                let next = last.map(|key| Step::DeviceEvents {
+                    table,
+                    now_ms,
+                    after: Some(key),
+                });
+                (removed, next)
+            }
             Step::Exchanges { from_ms, after } => {
                 let is_old = |value: &[u8]| {
                     let row = values::read_exchanged(value);
@@ -143,6 +167,14 @@ impl Maintenance {
             self.steps.push_front(next);
         }
         Ok(removed)
+    }
+}
+
+fn device_events(table: Table, now_ms: u64) -> Step {
+    Step::DeviceEvents {
+        table,
+        now_ms,
+        after: None,
     }
 }
 

@@ -11,6 +11,8 @@ mod control;
 mod held;
 mod joining;
 mod purge;
+mod queue;
+mod readers;
 mod scheduled;
 mod search;
 
@@ -42,6 +44,7 @@ use crate::domain::held::Holding;
 use crate::domain::joining::Requested;
 use crate::domain::member::Member;
 use crate::domain::purge::Purged;
+use crate::domain::queue::Queuing;
 use crate::domain::scheduled::Scheduling;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
 
@@ -51,6 +54,8 @@ const RELAXED_DELAY: Duration = Duration::from_millis(200);
 const WATERMARK_INTERVAL: Duration = Duration::from_secs(5);
 /// A week of uptime, for idempotency keys.
 const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
+/// The only row of its table.
+pub(super) const TRUSTED_KEY: &[u8] = b"wall";
 /// How long the thread waits before it looks again whether the receiver of the feed has room.
 const FEED_PAUSE: Duration = Duration::from_millis(1);
 
@@ -138,6 +143,7 @@ enum Done {
     Purged(Reply<Purged>, Purged),
     Holding(Reply<Holding>, Holding),
     Decided(Reply<Decided>, Decided),
+    Queuing(Reply<Queuing>, Queuing),
 }
 
 impl Done {
@@ -154,6 +160,7 @@ impl Done {
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Holding(reply, holding) => reply.send(result.map(|()| holding)).is_err(),
             Self::Decided(reply, decided) => reply.send(result.map(|()| decided)).is_err(),
+            Self::Queuing(reply, queuing) => reply.send(result.map(|()| queuing)).is_err(),
             Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
@@ -297,6 +304,26 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
+            Job::PutShared(shared, max, reply) => {
+                let had_room = self.put_shared(&shared, max);
+                self.answer(had_room, reply, Durability::Durable, Done::Flag);
+            }
+            Job::QueueEvent(sent, reply) => {
+                let queued = self.queue_event(&sent);
+                self.answer(queued, reply, Durability::Durable, Done::Queuing);
+            }
+            Job::EndDeviceEvents(device, places, reply) => {
+                self.end_device_events(device, &places);
+                self.answer(Ok(()), reply, Durability::Relaxed, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
+            Job::RemoveShared(user, id, reply) => {
+                let result = self.remove_shared(user, id);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::EndExchanges(device, reply) => {
                 let result = self.end_exchanges(device);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
@@ -310,6 +337,12 @@ impl<K: KvEngine> Writer<K> {
             Job::HandOut(user, conversations, reply) => {
                 let version = self.hand_out(user, &conversations);
                 self.answer(version, reply, Durability::Durable, Done::Number);
+            }
+            Job::NoteChanged(user, conversations, reply) => {
+                let result = self.note_changed(user, &conversations);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
             }
             Job::SetPreferences(user, conversation, preferences, reply) => {
                 let result = self.set_preferences(user, conversation, preferences);
@@ -397,6 +430,12 @@ impl<K: KvEngine> Writer<K> {
                 let purged = self.purge(conversation, *purge);
                 self.answer(purged, reply, Durability::Durable, Done::Purged);
             }
+            Job::BroadcastTo(at, copies, after, reply) => {
+                let result = self.broadcast_to(at, &copies, after);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::Hold(held, reply) => {
                 let holding = self.hold(&held);
                 self.answer(holding, reply, Durability::Durable, Done::Holding);
@@ -409,11 +448,22 @@ impl<K: KvEngine> Writer<K> {
                 let reports = self.forget_user(user);
                 self.answer(reports, reply, Durability::Durable, Done::Count);
             }
+            Job::Trust(now_ms, reply) => {
+                let value = values::write_number(now_ms).to_vec();
+                self.put(tables::TRUSTED, TRUSTED_KEY, value);
+                self.answer(Ok(()), reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::Report(report, reply) => {
                 let result = self.report(&report);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
                     Done::Unit(reply)
                 });
+            }
+            Job::CloseReport(key, reply) => {
+                let was_there = self.close_report(&key);
+                self.answer(was_there, reply, Durability::Durable, Done::Flag);
             }
             Job::Flush(reply) => {
                 self.fold_all();
@@ -551,8 +601,8 @@ impl<K: KvEngine> Writer<K> {
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Option<Member>, StoreError> {
-        let row = self.row(tables::MEMBER, &keys::member(conversation, user))?;
-        row.map(|row| values::read_member(user, &row)).transpose()
+        let seat = self.seat(conversation, user)?;
+        Ok(seat.map(|(member, _)| member))
     }
 
     /// Where this key of idempotency was seen, in this batch, this week or the last one. The key's week is changed.
@@ -665,6 +715,12 @@ impl<K: KvEngine> Writer<K> {
             if pending.settings_changed {
                 let value = values::write_settings(&known.settings)?;
                 batch.put(tables::SETTINGS, &key, &value);
+                let settings = &known.settings;
+                if settings.retention_days > 0 || settings.retention_messages > 0 {
+                    batch.put(tables::LIMITED, &key, values::PRESENT);
+                } else {
+                    batch.remove(tables::LIMITED, &key);
+                }
             }
         }
         let row = CommitRow {

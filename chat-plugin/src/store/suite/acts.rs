@@ -562,6 +562,13 @@ async fn a_report_is_stored_once(world: World) {
     store.report(report(11, "b")).await.unwrap();
     let all = store.reports(None, 9).await.unwrap();
     assert_eq!(all, [report(5, "a"), report(7, "b")]);
-    let rest = store.reports(Some(&all[0]), 9).await.unwrap();
+    let rest = store.reports(Some(&all[0].key()), 9).await.unwrap();
     assert_eq!(rest, [report(7, "b")]);
+    let key = all[0].key();
+    assert_eq!(key.to_string().parse(), Ok(key.clone()));
+    assert_eq!(store.reported(&key).await, Ok(Some(all[0].clone())));
+    assert_eq!(store.close_report(&key).await, Ok(true));
+    assert_eq!(store.close_report(&key).await, Ok(false));
+    assert_eq!(store.reported(&key).await, Ok(None));
+    assert_eq!(store.reports(None, 9).await.unwrap(), rest);
 }

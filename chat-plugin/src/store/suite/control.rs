@@ -492,6 +492,9 @@ async fn a_removed_user_has_no_tokens_and_devices(world: World) {
         ..user(1, "user1")
     };
     store.update_user(removed).await.unwrap();
+    // Its connection ends behind the removal.
+    let late = store.put_device(device(1, 1), Some(inflight(1)), Durability::Durable);
+    late.await.unwrap();
     let store = world.reopen(store).await;
     assert!(store.tokens(uid(1)).await.unwrap().is_empty());
     assert_eq!(store.token(token(1, "t1").hash).await.unwrap(), None);

@@ -10,7 +10,7 @@ use broker::store::kv::{KeyRange, KvEngine, Order, Table};
 use proto::ids::{ConversationId, Seq, UserId};
 
 use super::super::values::{self, First, Head};
-use super::super::{excluded, happened, keys, reads};
+use super::super::{excluded, happened, keys, readers, reads};
 use super::Writer;
 use crate::domain::entry::{Draft, Entry, EntryKind};
 use crate::domain::member::Marks;
@@ -40,6 +40,11 @@ impl Effect {
 
     fn remove(&mut self, table: Table, key: impl Into<Vec<u8>>) {
         self.rows.push((table, key.into(), None));
+    }
+
+    /// How many rows it takes.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
     }
 
     fn put_overlay(&mut self, key: [u8; 25], overlay: &Overlay) {
@@ -241,8 +246,13 @@ impl<K: KvEngine> Writer<K> {
         Ok(Ok(changed_to(target, overlay, effect)))
     }
 
-    /// The entry with the body of its latest edit.
+    /// The entry with its body, or that of its latest edit.
     fn edited(&self, mut entry: Entry, overlay: &Overlay) -> Result<Entry, StoreError> {
+        if let Some((list, seq)) = entry.source
+            && let Some(source) = self.entry(list, seq)?
+        {
+            readers::take_body(&mut entry, source);
+        }
         let edit = match overlay.edits.last() {
             Some(seq) => self.entry(entry.conversation, *seq)?,
             None => None,
@@ -427,6 +437,7 @@ impl<K: KvEngine> Writer<K> {
                 changed,
                 members_changed: false,
                 hidden_from: None,
+                readers: Vec::new(),
             });
         }
         Ok(due.len())
@@ -475,9 +486,19 @@ impl<K: KvEngine> Writer<K> {
             self.remove(tables::REPORT, &oldest);
         }
         self.reports = Some((count + 1).min(REPORTS_MAX));
-        let key = keys::report(report.ts_ms, report.by, &report.mid);
+        let key = keys::report(&report.key());
         self.put(tables::REPORT, &key, values::write_report(report));
         Ok(())
+    }
+
+    /// Says whether there was one.
+    pub(super) fn close_report(&mut self, key: &[u8]) -> Result<bool, StoreError> {
+        let was_there = self.row(tables::REPORT, key)?.is_some();
+        if was_there {
+            self.remove(tables::REPORT, key);
+            self.reports = self.reports.map(|count| count.saturating_sub(1));
+        }
+        Ok(was_there)
     }
 
     fn first_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {

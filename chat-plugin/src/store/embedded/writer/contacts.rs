@@ -78,6 +78,23 @@ impl<K: KvEngine> Writer<K> {
         Ok(marks.unwrap_or_default())
     }
 
+    /// How a user calls others goes; that they are his contacts stays. Scans, so it needs [`Writer::barrier`] before it.
+    pub(super) fn forget_names(&mut self, user: UserId) -> Result<(), StoreError> {
+        for (key, row) in self.rows_of(tables::CONTACT, user)? {
+            let other = super::super::reads::tail_user(&key)?;
+            if other == NO_USER {
+                continue; // how many there are
+            }
+            let mut contact = values::read_contact(other, &row)?;
+            if !contact.called.is_empty() {
+                contact.called.clear();
+                self.put(tables::CONTACT, &key, values::write_contact(&contact));
+                self.changed(user, Subject::Person(other))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what a user has decided about others. Scans, so it needs [`Writer::barrier`] before it.
     pub(super) fn remove_contacts(&mut self, user: UserId) -> Result<(), StoreError> {
         for (key, _) in self.rows_of(tables::CONTACT, user)? {
