@@ -87,19 +87,10 @@ impl Service {
                 continue;
             }
             let room = COUNTED_MAX - count;
-            let found = self.store.mentions(live.id(), user, stretch, room).await?;
-            let hidden = live.may_be_hidden(user, found.clone());
-            count += found.len() - self.hidden_of(live, user, hidden).await?;
+            let found = self.store.mentions(live.id(), user, stretch, room);
+            count += found.await?.len();
         }
         Ok(count as u64)
-    }
-
-    /// How many of these entries are hidden from a user.
-    async fn hidden_of(&self, live: &Live, user: UserId, seqs: Vec<Seq>) -> Result<usize, Refusal> {
-        if seqs.is_empty() {
-            return Ok(0);
-        }
-        Ok(self.store.hidden(live.id(), user, seqs).await?.len())
     }
 
     /// Messages that mention the actor and can be seen, in one conversation or in all, from where the page before ended:

@@ -24,7 +24,7 @@ const LOOKERS: [(&str, &str); 7] = [
 ];
 
 /// The ways to look.
-const WAYS: [&str; 19] = [
+const WAYS: [&str; 20] = [
     "inbox",
     "log",
     "receipts",
@@ -38,6 +38,7 @@ const WAYS: [&str; 19] = [
     "reactions",
     "mentions",
     "search.users",
+    "search.conversations",
     "what strangers are shown of conversations",
     "scheduled",
     "profile",
@@ -153,6 +154,10 @@ impl World {
         }
         let reader = json!({"cid": group, "members": ["@rita"], "role": "reader"});
         alice.call("conv.add", &reader).unwrap();
+        let hushed = json!({"title": "hushed", "public": true});
+        let hushed = cid_of(&alice.call("conv.create", &hushed).unwrap());
+        let banned = json!({"cid": hushed, "member": "@ben"});
+        alice.call("conv.ban", &banned).unwrap();
         let invited = alice.call("conv.invite", &json!({"cid": group})).unwrap();
         let code = invited["code"].as_str().unwrap().to_owned();
 
@@ -466,6 +471,7 @@ impl Looker {
         }
         match way {
             "search.users" => all.push("hidda".to_owned()),
+            "search.conversations" if self.name == "ben" => all.push("hushed".to_owned()),
             "devices" => all.push(world.bobs_device.clone()),
             _ => {}
         }
@@ -571,6 +577,13 @@ impl Looker {
             "search.users" => {
                 let all = ["hid", "bob", "secret", "findable"].map(|q| ask(way, json!({"q": q})));
                 seen.is_there = all[3].has("alice") || (is_visitor && no(&all[3]));
+                for found in all {
+                    seen.note(found);
+                }
+            }
+            "search.conversations" => {
+                let all = ["secret", "hushed", "open"].map(|q| ask(way, json!({"q": q})));
+                seen.is_there = all[2].has("open-title") || (is_visitor && no(&all[2]));
                 for found in all {
                     seen.note(found);
                 }

@@ -333,6 +333,15 @@ impl Conversation {
         (1..=mark).rev().find(own).unwrap_or(0)
     }
 
+    /// The last own message that somebody never sees, who had blocked this user; 0: there is none.
+    pub(super) fn last_kept(&self, user: User) -> u64 {
+        let kept = |seq: &u64| {
+            let entry = self.entry(*seq).unwrap();
+            entry.kind == "message" && entry.from == user && entry.kept_from.is_some()
+        };
+        (1..=self.head()).rev().find(kept).unwrap_or(0)
+    }
+
     /// The last message of a user up to a mark of somebody whom it waited for; 0: there is none.
     pub(super) fn last_owned(&self, user: User, other: User, mark: u64) -> u64 {
         let is_it = |seq: &u64| {
