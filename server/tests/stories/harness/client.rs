@@ -674,7 +674,7 @@ impl Client {
     pub(crate) fn history(&mut self, cid: &str) -> Vec<Value> {
         let mut entries = Vec::new();
         loop {
-            let place = |last: &Value| last["seq"].as_u64().or(last["gap"]["to"].as_u64());
+            let place = |last: &Value| last["seq"].as_u64().or_else(|| last["gap"]["to"].as_u64());
             let after = entries.last().map_or(0, |last| place(last).unwrap());
             let request = serde_json::json!({"cid": cid, "after": after, "limit": 500});
             let mut page = self.call("msg.history", &request).unwrap();
