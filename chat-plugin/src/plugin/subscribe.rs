@@ -305,6 +305,7 @@ impl ChatPlugin {
         };
         match parsed {
             FilterTopic::Inbox { form, scope } => {
+                self.service.shows(reader).await?; // known before the first ack
                 reader.subscribe_inbox(*form, one(*scope), options);
             }
             FilterTopic::Receipts(scope) => {

@@ -41,8 +41,9 @@ impl Service {
                 .min(sight.last_visible()),
         };
         check_mark(seq, sight.last_visible())?;
-        // Who has blocked the other one of a direct conversation tells him nothing.
-        let (read, private_read) = if mark.private || sight.marks.blocks {
+        // Who has blocked the other one of a direct conversation tells him nothing, and who does not want to, nobody.
+        let is_private = mark.private || !self.shows(reader).await?.read;
+        let (read, private_read) = if is_private || sight.marks.blocks {
             (Seq::ZERO, seq)
         } else {
             (seq, Seq::ZERO)
@@ -75,8 +76,9 @@ impl Service {
             conversation: id,
             seq,
         });
+        let is_told = !sight.marks.blocks && self.shows(reader).await?.delivered;
         let change = MarksChange {
-            delivered: if sight.marks.blocks { Seq::ZERO } else { seq },
+            delivered: if is_told { seq } else { Seq::ZERO },
             ts_ms: crate::clock::now_ms(),
             ..MarksChange::default()
         };

@@ -43,8 +43,8 @@ use self::reads::{
 use self::writer::Writer;
 use super::clock::Clock;
 use super::{
-    AskToJoin, ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place,
-    StoreError, StoreMetrics, StoreOptions, tables,
+    AskToJoin, ChatStore, Committed, Counts, Durability, Exchange, Health, Move, MovedOver,
+    PageRange, Place, StoreError, StoreMetrics, StoreOptions, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
@@ -816,6 +816,16 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         preferences: Preferences,
     ) -> Result<(), StoreError> {
         self.ask_to_write(|reply| Job::SetPreferences(user, conversation, preferences, reply))
+            .await
+    }
+
+    async fn moved_over(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+        seq: Seq,
+    ) -> Result<Vec<(UserId, MovedOver)>, StoreError> {
+        self.read(move |engine, _| reads::moved_over(engine, conversation, users, seq))
             .await
     }
 

@@ -13,6 +13,7 @@ mod acl;
 mod actions;
 mod asyncapi;
 mod campaign;
+mod capabilities;
 mod clients;
 mod crash;
 mod delivery;
