@@ -266,7 +266,7 @@ fn what_the_filter_does_not_want_is_refused_or_held_in_every_form() {
         std::fs::write(&config, filter).unwrap();
         let config = config.to_str().unwrap();
         let launch = |launch: Launch| launch.dev().argument("--config").argument(config);
-        let mut world = World::on(Server::in_new_directory(launch));
+        let mut world = World::of(Server::in_new_directory(launch));
         let to = format!("chat/to/{}", world.cid);
         for who in EVERYBODY {
             let mid = format!("bad-{who}");

@@ -265,10 +265,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        Self::on(Server::dev())
+        Self::of(Server::dev())
     }
 
-    pub(super) fn on(server: Server) -> Self {
+    pub(super) fn of(server: Server) -> Self {
         let mut people = [
             (Kind::Text, "text"),
             (Kind::Json, "json"),
