@@ -429,10 +429,14 @@ pub struct Change {
     #[prost(string, tag = "40")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub agent: ::prost::alloc::string::String,
-    /// `created` of a case: the group that answers.
+    /// `created` of a case: the desk that answers.
     #[prost(string, tag = "41")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub desk: ::prost::alloc::string::String,
+    pub case_of: ::prost::alloc::string::String,
+    /// `settings`: its members answer support cases.
+    #[prost(bool, optional, tag = "42")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::core::option::Option<bool>,
     /// `settings`: days that messages stay; 0: for ever.
     #[prost(uint32, optional, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
