@@ -478,6 +478,15 @@ pub trait ChatStore: Send + Sync + 'static {
         preferences: Preferences,
     ) -> Result<(), StoreError>;
 
+    /// When marks of these users moved over an entry, for all to see; kept for 30 days: of all that was read, and in direct
+    /// conversations of what was delivered.
+    async fn moved_over(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+        seq: Seq,
+    ) -> Result<Vec<(UserId, MovedOver)>, StoreError>;
+
     /// Conversations in which receipts for `user` moved at or after `since_ms`, at most `limit`, newest first.
     async fn receipts_due(
         &self,
@@ -736,6 +745,15 @@ pub struct Exchange {
     pub conversation: ConversationId,
     /// Its place there.
     pub place: Place,
+}
+
+/// Result of [`ChatStore::moved_over`]: when, in ms since 1970, if it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MovedOver {
+    /// It was delivered.
+    pub delivered_ms: Option<u64>,
+    /// It was read.
+    pub read_ms: Option<u64>,
 }
 
 /// Result of [`ChatStore::count_up_to`].

@@ -105,7 +105,7 @@ impl Service {
         check_settings(ConversationKind::Support, &settings)?;
         let agents = Desk::of(&live);
         let members = json!([{"uid": visitor, "role": Role::Member}]);
-        let body = json!({"title": settings.title, "members": members, "desk": desk,
+        let body = json!({"title": settings.title, "members": members, "case_of": desk,
             "state": case.state.name()});
         let joins = Change::Join {
             user: visitor,

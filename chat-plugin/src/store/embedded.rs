@@ -47,7 +47,7 @@ use self::writer::{TRUSTED_KEY, Writer};
 use super::clock::Clock;
 use super::{
     AskToJoin, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
-    PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
+    MovedOver, PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
@@ -947,6 +947,16 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         preferences: Preferences,
     ) -> Result<(), StoreError> {
         self.ask_to_write(|reply| Job::SetPreferences(user, conversation, preferences, reply))
+            .await
+    }
+
+    async fn moved_over(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+        seq: Seq,
+    ) -> Result<Vec<(UserId, MovedOver)>, StoreError> {
+        self.read(move |engine, _| reads::moved_over(engine, conversation, users, seq))
             .await
     }
 

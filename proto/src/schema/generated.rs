@@ -429,10 +429,14 @@ pub struct Change {
     #[prost(string, tag = "40")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub agent: ::prost::alloc::string::String,
-    /// `created` of a case: the group that answers.
+    /// `created` of a case: the desk that answers.
     #[prost(string, tag = "41")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub desk: ::prost::alloc::string::String,
+    pub case_of: ::prost::alloc::string::String,
+    /// `settings`: its members answer support cases.
+    #[prost(bool, optional, tag = "42")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::core::option::Option<bool>,
     /// `settings`: days that messages stay; 0: for ever.
     #[prost(uint32, optional, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -2525,6 +2529,14 @@ pub struct MePrivacy {
     #[prost(bool, optional, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub search: ::core::option::Option<bool>,
+    /// Others are told what has been delivered to the caller.
+    #[prost(bool, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub delivered: ::core::option::Option<bool>,
+    /// Others are told what the caller has read.
+    #[prost(bool, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub read: ::core::option::Option<bool>,
 }
 /// Who may see what of the caller.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2547,6 +2559,14 @@ pub struct Privacy {
     #[prost(bool, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub search: bool,
+    /// Others are told what has been delivered to the caller.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub delivered: bool,
+    /// Others are told what the caller has read.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub read: bool,
 }
 /// Who may see something.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -3397,6 +3417,14 @@ pub struct MemberStatus {
     #[prost(uint64, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ts: u64,
+    /// When this message was delivered, in ms since 1970, if it is known.
+    #[prost(uint64, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub delivered_ts: ::core::option::Option<u64>,
+    /// When this message was read, in ms since 1970, if it is known.
+    #[prost(uint64, optional, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub read_ts: ::core::option::Option<u64>,
 }
 /// The caller.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -14,6 +14,7 @@ mod actions;
 mod asyncapi;
 mod broadcasts;
 mod campaign;
+mod capabilities;
 mod channels;
 mod clients;
 mod crash;
