@@ -1,6 +1,7 @@
 //! Names of users and users of handles in memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proto::ids::{Handle, UserId};
 
@@ -12,6 +13,8 @@ pub struct Names {
     store: Arc<dyn ChatStore>,
     profiles: quick_cache::sync::Cache<UserId, Profile>,
     users: quick_cache::sync::Cache<Handle, UserId>,
+    /// Moves with every change: what was read before one is not kept after it.
+    changes: AtomicU64,
 }
 
 /// How a user is called.
@@ -30,6 +33,7 @@ impl Names {
             store,
             profiles: quick_cache::sync::Cache::new(cached_max.max(16)),
             users: quick_cache::sync::Cache::new(cached_max.max(16)),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -41,6 +45,7 @@ impl Names {
         if let Some(profile) = self.profiles.get(&user) {
             return Ok(Some(profile));
         }
+        let changes = self.changes.load(Ordering::SeqCst);
         let Some(found) = self.store.user(user).await? else {
             return Ok(None);
         };
@@ -49,6 +54,9 @@ impl Names {
             name: found.name.into(),
         };
         self.profiles.insert(user, profile.clone());
+        if self.changes.load(Ordering::SeqCst) != changes {
+            self.profiles.remove(&user);
+        }
         Ok(Some(profile))
     }
 
@@ -68,10 +76,14 @@ impl Names {
         if let Some(user) = self.users.get(handle) {
             return Ok(Some(user));
         }
+        let changes = self.changes.load(Ordering::SeqCst);
         let Some(found) = self.store.user_by_handle(handle).await? else {
             return Ok(None);
         };
         self.users.insert(handle.clone(), found.id);
+        if self.changes.load(Ordering::SeqCst) != changes {
+            self.users.remove(handle);
+        }
         Ok(Some(found.id))
     }
 
@@ -88,6 +100,8 @@ impl Names {
 
     /// The user has another name now, or was removed: the handle may name nobody any more.
     pub fn changed(&self, user: &User) {
+        // First: who reads the old name still finds out by this, or is undone by what follows.
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.profiles.remove(&user.id);
         self.users.remove(&user.handle);
     }

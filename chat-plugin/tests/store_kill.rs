@@ -67,6 +67,7 @@ fn message(from: u8, mid: &str) -> Draft {
         expires_ms: None,
         mentions: Mentioned::default(),
         scheduled: None,
+        was_held: false,
         act: None,
         slow_ms: 0,
         exchange: None,

@@ -459,6 +459,7 @@ fn draft(
         expires_ms: message.expires_ms.filter(|_| is_edit),
         mentions: deed.mentions.clone(),
         scheduled: None,
+        was_held: false,
         act: Some(deed.act.clone()),
         slow_ms: 0,
         exchange: acting

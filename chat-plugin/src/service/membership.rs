@@ -419,6 +419,7 @@ pub(super) fn draft(
         expires_ms: None,
         mentions: Mentioned::default(),
         scheduled: None,
+        was_held: false,
         act: None,
         slow_ms: 0,
         exchange: None,

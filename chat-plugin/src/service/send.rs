@@ -1,6 +1,6 @@
 //! Sending: from what a client published to a draft, and from drafts to places in logs.
 
-use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
+use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
 use proto::topics::Target;
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::{Actor, Content, Placed, Refusal, Service, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
-use crate::domain::permission::Action;
+use crate::domain::permission::{Action, allows};
 use crate::store::StoreError;
 
 /// A message as its sender wrote it.
@@ -38,6 +38,8 @@ pub struct Judged {
     /// What to append.
     pub draft: Draft,
     pub(super) target: Target,
+    /// It opens the closed case of its sender again, before it is stored.
+    reopens: bool,
 }
 
 /// What a message rests on.
@@ -106,16 +108,21 @@ impl Service {
     }
 
     /// Judges a message, but for what it says.
-    pub(super) async fn judge_sender(
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) async fn judge_sender(
         &self,
         actor: Actor,
         target: Target,
         message: Message,
     ) -> Result<Judged, Refusal> {
-        if let Target::Conversation(id) = &target {
-            self.reopen_by(actor, *id, &message.mid).await?;
-        }
-        let ground = self.ground(actor.user, &target).await?;
+        let closed = self.closed_case(actor.user, &target, &message.mid).await?;
+        let reopens = closed.is_some();
+        let ground = match closed {
+            Some(ground) => ground,
+            None => self.ground(actor.user, &target).await?,
+        };
         let digest = message.digest();
         let (quoted, thread) = self.references(actor.user, &ground, &message).await?;
         self.check_conversation_rate(ground.conversation)?;
@@ -156,12 +163,54 @@ impl Service {
             expires_ms: Self::expiry(ts_ms, ttl_s, of_conversation),
             mentions,
             scheduled: None,
+            was_held: false,
             act: None,
             slow_ms,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,
         };
-        Ok(Judged { draft, target })
+        Ok(Judged {
+            draft,
+            target,
+            reopens,
+        })
+    }
+
+    /// A closed case in which its visitor has something new to say: he may, and that opens it again.
+    async fn closed_case(
+        &self,
+        user: UserId,
+        target: &Target,
+        mid: &MessageId,
+    ) -> Result<Option<Ground>, Refusal> {
+        let Target::Conversation(id) = target else {
+            return Ok(None);
+        };
+        if id.kind() != ConversationKind::Support {
+            return Ok(None);
+        }
+        let (live, sight) = self.seen(user, *id).await?;
+        let settings = live
+            .conversation()
+            .map(|conversation| conversation.settings);
+        let case = settings.and_then(|settings| settings.case);
+        let is_his = case.is_some_and(|case| case.visitor == user);
+        if !sight.closed
+            || !is_his
+            || !allows(id.kind(), &sight.member, Action::Send)
+            || self.store.place_of(*id, user, mid).await?.is_some()
+        {
+            return Ok(None);
+        }
+        Ok(Some(Ground::of(&live, &sight)))
+    }
+
+    /// Opens the case before a message that does so.
+    async fn reopened(&self, actor: Actor, judged: Judged) -> Result<Judged, Refusal> {
+        let Judged { draft, .. } = &judged;
+        self.reopen_by(actor, draft.conversation, &draft.mid)
+            .await?;
+        self.judge_again(actor, judged).await
     }
 
     /// A retry of something that was stored while the sender still had the right: its first place.
@@ -174,7 +223,13 @@ impl Service {
         target: &Target,
         message: &Message,
     ) -> Result<Option<Placed>, Refusal> {
-        let Some(conversation) = self.conversation_of(actor, target).await? else {
+        let mut conversation = self.conversation_of(actor, target).await?;
+        if let (None, Target::Handle(handle)) = (conversation, target) {
+            // It names nobody any more: whom it was sent to has another one now.
+            let last = self.store.last_of_handle(handle).await?;
+            conversation = last.map(|last| ConversationId::direct(actor.user, last));
+        }
+        let Some(conversation) = conversation else {
             return Ok(None);
         };
         let Some(place) = self
@@ -198,13 +253,13 @@ impl Service {
     /// What a QoS 2 publish that comes again was stored as, if it was: its result is settled, whatever the sender may do now.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's, and [`Refusal::Held`] if it is held.
     pub(crate) async fn exchanged_before(
         &self,
         actor: Actor,
         target: &Target,
         message: &Message,
-    ) -> Result<Option<Placed>, StoreError> {
+    ) -> Result<Option<Placed>, Refusal> {
         let Some(packet_id) = message.exchange else {
             return Ok(None);
         };
@@ -215,6 +270,9 @@ impl Service {
         let conversation = self.conversation_of(actor, target).await?;
         let is_same = found.place.digest == message.digest()
             && conversation.is_none_or(|conversation| conversation == found.conversation);
+        if is_same && found.place.seq == Seq::ZERO {
+            return Err(Refusal::Held(found.conversation));
+        }
         Ok(is_same.then_some(Placed {
             conversation: found.conversation,
             seq: found.place.seq,
@@ -324,7 +382,17 @@ impl Service {
         const TRIES: usize = 32;
         let mut results: Vec<Option<Result<Placed, Refusal>>> =
             judged.iter().map(|_| None).collect();
-        let mut open: Vec<(usize, Judged)> = judged.into_iter().enumerate().collect();
+        let mut open: Vec<(usize, Judged)> = Vec::with_capacity(judged.len());
+        for (index, judged) in judged.into_iter().enumerate() {
+            if !judged.reopens {
+                open.push((index, judged));
+                continue;
+            }
+            match self.reopened(actor, judged).await {
+                Ok(judged) => open.push((index, judged)),
+                Err(refusal) => set(&mut results, index, Err(refusal)),
+            }
+        }
         for _ in 0..TRIES {
             if open.is_empty() {
                 break;
@@ -436,6 +504,8 @@ pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, R
         Outcome::Conflict => Err(Refusal::IdempotencyConflict),
         Outcome::MembersMoved => return None,
         Outcome::Rescheduled => Err(Refusal::BUSY),
+        Outcome::Held => Err(Refusal::Held(draft.conversation)),
+        Outcome::NotHeld => Err(super::moderation::NOT_HELD),
         Outcome::Refused(refused) => Err(super::acts::refusal(refused)),
         Outcome::Banned => Err(super::bans::BANNED),
         Outcome::Void => Err(super::inviting::MISS),

@@ -7,6 +7,7 @@ mod contacts;
 mod control;
 #[cfg(all(feature = "fjall", feature = "sled"))]
 mod crash;
+mod held;
 mod joining;
 mod members;
 mod mentions;

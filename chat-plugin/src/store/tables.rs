@@ -92,6 +92,8 @@ pub(super) const DUE: Table = Table::new(0x50, "due");
 
 /// Messages that wait for a moderator's decision.
 pub(super) const HELD: Table = Table::new(0x37, "held");
+/// How many messages wait.
+pub(super) const WAITING: Table = Table::new(0x53, "waiting");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -139,4 +141,5 @@ pub(super) const ALL: &[Table] = &[
     TRIMMED,
     DUE,
     HELD,
+    WAITING,
 ];

@@ -13,6 +13,7 @@ mod joining;
 mod purge;
 mod scheduled;
 mod search;
+pub(super) mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -80,6 +81,8 @@ pub(super) struct Writer<K> {
     relaxed_rows: bool,
     /// Reports that are kept, once they have been counted.
     reports: Option<usize>,
+    /// Whether there is anything in tables that are empty for most: see [`Writer::plan_waiting`].
+    occupied: HashMap<Table, bool>,
     closing: Option<Reply<()>>,
     group: Group,
 }
@@ -187,6 +190,7 @@ impl<K: KvEngine> Writer<K> {
             relaxed_since: None,
             relaxed_rows: false,
             reports: None,
+            occupied: HashMap::new(),
             closing: None,
             group: Group::default(),
         }
@@ -395,7 +399,8 @@ impl<K: KvEngine> Writer<K> {
                 self.answer(purged, reply, Durability::Durable, Done::Purged);
             }
             Job::Hold(held, reply) => {
-                let holding = self.hold(&held);
+                let (draft, reason) = *held;
+                let holding = self.hold(draft, reason);
                 self.answer(holding, reply, Durability::Durable, Done::Holding);
             }
             Job::EndHold(conversation, from, mid, reply) => {

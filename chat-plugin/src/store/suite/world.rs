@@ -173,6 +173,7 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         expires_ms: None,
         mentions: Mentioned::default(),
         scheduled: None,
+        was_held: false,
         act: None,
         slow_ms: 0,
         exchange: None,

@@ -29,7 +29,7 @@ struct Place {
     /// New numbers of conversations that count against the limits of users.
     counts: Vec<(UserId, u64)>,
     own: Option<u64>,
-    /// Of invitations, requests and bans.
+    /// Of invitations, requests and bans, and of what waits under this message id.
     rows: Rows,
     /// Members, roles, rights, bans or settings are others now.
     moves: bool,
@@ -46,17 +46,15 @@ impl<K: KvEngine> Writer<K> {
 
     /// Reads everything first and writes afterwards, so that a row that cannot be read leaves nothing half done.
     fn append_one(&mut self, draft: Draft) -> Result<Outcome, StoreError> {
-        if let Some((device, packet_id)) = draft.exchange
-            && let Some(row) = self.row(tables::EXCHANGE, &keys::exchange(device, packet_id))?
-        {
-            let row = values::read_exchanged(&row)?;
-            // Another message under the same packet identifier begins another exchange.
-            if row.conversation == draft.conversation && row.digest == draft.digest {
+        match self.exchanged(&draft)? {
+            Some(row) if row.seq == Seq::ZERO => return Ok(Outcome::Held),
+            Some(row) => {
                 return Ok(Outcome::Duplicate {
                     seq: row.seq,
                     ts_ms: row.ts_ms,
                 });
             }
+            None => {}
         }
         if !self.is_due(&draft)? {
             return Ok(Outcome::Rescheduled);
@@ -68,8 +66,12 @@ impl<K: KvEngine> Writer<K> {
         if current.is_some()
             && let Some(first) = self.first(draft.conversation, &mut mid_key)?
         {
-            return Ok(self.repeated(&draft, first));
+            return self.repeated(&draft, first);
         }
+        let waiting = match self.plan_waiting(&draft)? {
+            Ok(rows) => rows,
+            Err(outcome) => return Ok(outcome),
+        };
         let creates = match (&current, draft.basis) {
             (None, Basis::Create) => true,
             (None, Basis::Version(_)) => return Ok(Outcome::MembersMoved),
@@ -98,6 +100,7 @@ impl<K: KvEngine> Writer<K> {
         };
         let mut place = self.place(&draft, current, creates)?;
         place.rows = rows;
+        place.rows.extend(waiting);
         match self.plan_act(&draft, &place.head)? {
             Ok(mut effect) => {
                 let hidden_from = self.blocker(&draft)?;
@@ -113,18 +116,29 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// The answer to a message id that was stored before.
-    fn repeated(&mut self, draft: &Draft, first: First) -> Outcome {
+    fn repeated(&mut self, draft: &Draft, first: First) -> Result<Outcome, StoreError> {
         if first.digest != draft.digest {
-            return Outcome::Conflict;
+            return Ok(Outcome::Conflict);
         }
-        if let Some(scheduled) = &draft.scheduled {
-            self.remove_scheduled(scheduled);
+        if let Ok(rows) = self.plan_waiting(draft)? {
+            self.write_rows(rows);
         }
         self.put_exchange(draft, first.seq, first.ts_ms);
-        Outcome::Duplicate {
+        Ok(Outcome::Duplicate {
             seq: first.seq,
             ts_ms: first.ts_ms,
-        }
+        })
+    }
+
+    /// What came of the exchange of this draft, if it came before: another message under the same packet identifier begins
+    /// another exchange. Held: the place is zero.
+    pub(super) fn exchanged(&self, draft: &Draft) -> Result<Option<Exchanged>, StoreError> {
+        let Some((device, packet_id)) = draft.exchange else {
+            return Ok(None);
+        };
+        let row = self.row(tables::EXCHANGE, &keys::exchange(device, packet_id))?;
+        let row = row.map(|row| values::read_exchanged(&row)).transpose()?;
+        Ok(row.filter(|row| row.conversation == draft.conversation && row.digest == draft.digest))
     }
 
     /// The answer to a second creation whose key of idempotency is gone: the first entry tells.
@@ -142,14 +156,14 @@ impl<K: KvEngine> Writer<K> {
         if !is_same {
             return Ok(Outcome::Conflict);
         }
-        Ok(self.repeated(
+        self.repeated(
             draft,
             First {
                 seq,
                 ts_ms: entry.ts_ms,
                 digest: draft.digest,
             },
-        ))
+        )
     }
 
     fn is_member(&mut self, draft: &Draft) -> Result<bool, StoreError> {
@@ -358,9 +372,6 @@ impl<K: KvEngine> Writer<K> {
             let value = values::write_number(count).to_vec();
             self.put(tables::CONVERSATION_COUNT, user.as_bytes(), value);
         }
-        if let Some(scheduled) = &draft.scheduled {
-            self.remove_scheduled(scheduled);
-        }
         let first = First {
             seq: head.seq,
             ts_ms: head.ts_ms,
@@ -456,7 +467,7 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// The result of a QoS 2 exchange, if the draft came in one.
-    fn put_exchange(&mut self, draft: &Draft, seq: Seq, ts_ms: u64) {
+    pub(super) fn put_exchange(&mut self, draft: &Draft, seq: Seq, ts_ms: u64) {
         let Some((device, packet_id)) = draft.exchange else {
             return;
         };
