@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proto::ids::Seq;
 
 use super::world::*;
-use crate::domain::entry::{BodyFormat, Draft, Entry, EntryKind, Outcome};
+use crate::domain::entry::{BodyFormat, Draft, EntryKind, Outcome};
 use crate::domain::overlay::{Act, GoneReason, React, Report};
 use crate::domain::profile::{Circle, Profile};
 use crate::domain::purge::{Purge, Purged, Retention};

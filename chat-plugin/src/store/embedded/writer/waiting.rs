@@ -52,8 +52,8 @@ impl<K: KvEngine> Writer<K> {
         }
     }
 
-    /// What waits under the message id of a draft goes with the commit that stores it: these rows. A message id is used
-    /// for one body: what waits counts as what is stored.
+    /// What waits under the message id of a draft goes with the commit that stores it: these rows. Of a scheduled message the
+    /// sender may send something else himself; what is held is settled, and so its id is taken.
     pub(super) fn plan_waiting(
         &mut self,
         draft: &Draft,
@@ -68,9 +68,6 @@ impl<K: KvEngine> Writer<K> {
             if let Some(row) = self.row(tables::SCHEDULED, &key)? {
                 let scheduled = values::read_scheduled(from, draft.mid.clone(), &row)?;
                 if scheduled.conversation == conversation {
-                    if scheduled.digest != draft.digest && draft.scheduled.is_none() {
-                        return Ok(Err(Outcome::Conflict));
-                    }
                     rows.extend(self.ends_schedule(&scheduled)?);
                 }
             }
