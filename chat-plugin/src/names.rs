@@ -54,7 +54,7 @@ impl Names {
             handle: found.handle,
             name: found.name.into(),
         };
-        self.keep(&self.profiles, user, profile.clone(), changes);
+        self.keep(&self.profiles, &user, profile.clone(), changes);
         Ok(Some(profile))
     }
 
@@ -78,7 +78,7 @@ impl Names {
         let Some(found) = self.store.user_by_handle(handle).await? else {
             return Ok(None);
         };
-        self.keep(&self.users, handle.clone(), found.id, changes);
+        self.keep(&self.users, handle, found.id, changes);
         Ok(Some(found.id))
     }
 
@@ -105,13 +105,13 @@ impl Names {
     fn keep<K: Hash + Eq + Clone, V: Clone>(
         &self,
         cache: &quick_cache::sync::Cache<K, V>,
-        key: K,
+        key: &K,
         value: V,
         changes: u64,
     ) {
         cache.insert(key.clone(), value);
         if self.changes.load(Ordering::SeqCst) != changes {
-            cache.remove(&key);
+            cache.remove(key);
         }
     }
 }
@@ -140,10 +140,10 @@ mod tests {
             created_ms: 1,
             removed_ms: Some(2),
         });
-        names.keep(&names.users, handle.clone(), bob, before);
+        names.keep(&names.users, &handle, bob, before);
         assert_eq!(names.user(&handle).await, Ok(None));
         let now = names.changes.load(Ordering::SeqCst);
-        names.keep(&names.users, handle.clone(), bob, now);
+        names.keep(&names.users, &handle, bob, now);
         assert_eq!(names.user(&handle).await, Ok(Some(bob)));
     }
 }

@@ -8,7 +8,8 @@ use super::{Actor, Content, Placed, Refusal, Service, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
-use crate::domain::permission::{Action, allows};
+use crate::domain::permission::Action;
+use crate::domain::support::CaseState;
 use crate::store::StoreError;
 
 /// A message as its sender wrote it.
@@ -117,12 +118,9 @@ impl Service {
         target: Target,
         message: Message,
     ) -> Result<Judged, Refusal> {
-        let closed = self.closed_case(actor.user, &target, &message.mid).await?;
-        let reopens = closed.is_some();
-        let ground = match closed {
-            Some(ground) => ground,
-            None => self.ground(actor.user, &target).await?,
-        };
+        let ground = self.ground(actor.user, &target).await?;
+        let reopens = self.reopens(actor.user, ground.conversation, &message.mid);
+        let reopens = reopens.await?;
         let digest = message.digest();
         let (quoted, thread) = self.references(actor.user, &ground, &message).await?;
         self.check_conversation_rate(ground.conversation)?;
@@ -176,33 +174,22 @@ impl Service {
         })
     }
 
-    /// A closed case in which its visitor has something new to say: he may, and that opens it again.
-    async fn closed_case(
+    /// Is it something new that a visitor says in a case of his that was closed?
+    async fn reopens(
         &self,
         user: UserId,
-        target: &Target,
+        id: ConversationId,
         mid: &MessageId,
-    ) -> Result<Option<Ground>, Refusal> {
-        let Target::Conversation(id) = target else {
-            return Ok(None);
-        };
+    ) -> Result<bool, StoreError> {
         if id.kind() != ConversationKind::Support {
-            return Ok(None);
+            return Ok(false);
         }
-        let (live, sight) = self.seen(user, *id).await?;
-        let settings = live
-            .conversation()
-            .map(|conversation| conversation.settings);
-        let case = settings.and_then(|settings| settings.case);
-        let is_his = case.is_some_and(|case| case.visitor == user);
-        if !sight.closed
-            || !is_his
-            || !allows(id.kind(), &sight.member, Action::Send)
-            || self.store.place_of(*id, user, mid).await?.is_some()
-        {
-            return Ok(None);
-        }
-        Ok(Some(Ground::of(&live, &sight)))
+        let live = self.conversations.load(id).await?;
+        let conversation = live.and_then(|live| live.conversation());
+        let case = conversation.and_then(|conversation| conversation.settings.case);
+        let is_closed =
+            case.is_some_and(|case| case.visitor == user && case.state == CaseState::Closed);
+        Ok(is_closed && self.store.place_of(id, user, mid).await?.is_none())
     }
 
     /// Opens the case before a message that does so.
