@@ -68,6 +68,8 @@ use crate::typing::{Typing, TypingLimits};
 
 /// Logins by token that are on the way in at once.
 const TOKENS_MAX: usize = 16_384;
+/// How long after the end of its connection something may still wait for the content filter.
+const LATE: Duration = Duration::from_secs(3);
 
 /// The chat, to be given to the broker.
 pub struct ChatPlugin {
@@ -734,7 +736,10 @@ impl ChatPlugin {
         // What was published before is still stored; the next connection of this device waits for it.
         self.leaving().insert(peer.actor.device, Arc::clone(&peer));
         self.tracker.spawn(async move {
-            peer.tasks.wait().await;
+            if tokio::time::timeout(LATE, peer.tasks.wait()).await.is_err() {
+                peer.late.cancel();
+                peer.tasks.wait().await;
+            }
             let record = peer.record.lock().await.clone();
             plugin.depart(&peer, record, &end);
             let mut leaving = plugin.leaving();

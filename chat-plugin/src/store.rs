@@ -218,7 +218,7 @@ pub trait ChatStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Seq>, StoreError>;
 
-    /// Lets a message wait for its time, one of at most `max` of its user; once for each message id. Durable.
+    /// Lets a message wait for its time, one of at most `max` of its user; once for each message id of the user. Durable.
     async fn schedule(&self, scheduled: Scheduled, max: usize) -> Result<Scheduling, StoreError>;
 
     /// Changes a scheduled message, or cancels it, if it is still as it was. Says whether it was. Durable.
@@ -243,8 +243,8 @@ pub trait ChatStore: Send + Sync + 'static {
         mid: &MessageId,
     ) -> Result<Option<Scheduled>, StoreError>;
 
-    /// Scheduled messages whose time has come, the oldest first, at most `limit`. They go with the draft that is their
-    /// sending ([`Draft::scheduled`]).
+    /// Scheduled messages whose time has come, the oldest first, at most `limit`, and at most 16 of one user. They go with the
+    /// draft that is their sending ([`Draft::scheduled`]), or with any other that stores this message.
     async fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Scheduled>, StoreError>;
 
     /// Makes entries gone whose time is over, the oldest first; at most some hundred at once. Says how many were.
@@ -279,17 +279,20 @@ pub trait ChatStore: Send + Sync + 'static {
     /// tokens are for, the words of reports; of one who was removed all that belonged to him. Says how many reports there were.
     async fn forget(&self, user: UserId) -> Result<usize, StoreError>;
 
-    /// Puts a message aside for a moderator to decide on: once for each message id of its sender, at most 1,000 in a
-    /// conversation, for 14 days.
-    async fn hold(&self, held: Held) -> Result<Holding, StoreError>;
+    /// Puts a message aside for a moderator to decide on, for this reason: once for each message id of its sender, at most
+    /// 1,000 in a conversation and 100 of one sender, for 14 days. Its exchange, if it came in one, is settled with that: its
+    /// place is zero. Durable. It goes with the draft that lets it into the log ([`Draft::was_held`]), or with any other
+    /// that stores this message; one with another digest is a conflict.
+    async fn hold(&self, draft: Draft, reason: String) -> Result<Holding, StoreError>;
 
-    /// Messages that are held in a conversation, in the order of senders and message ids, at most `limit` behind `after`.
+    /// Messages that are held in a conversation, in the order of senders and message ids: at most so many behind `after`, and
+    /// at most so many bytes of bodies, but one; and whether there are more.
     async fn held(
         &self,
         conversation: ConversationId,
         after: Option<(UserId, MessageId)>,
-        limit: usize,
-    ) -> Result<Vec<Held>, StoreError>;
+        size: (usize, usize),
+    ) -> Result<(Vec<Held>, bool), StoreError>;
 
     /// One of them.
     async fn held_message(
@@ -594,6 +597,9 @@ pub trait ChatStore: Send + Sync + 'static {
 
     /// The user of a handle, removed ones excluded.
     async fn user_by_handle(&self, handle: &Handle) -> Result<Option<User>, StoreError>;
+
+    /// Who has this handle, or had it last, also if he is removed.
+    async fn last_of_handle(&self, handle: &Handle) -> Result<Option<UserId>, StoreError>;
 
     /// Users in the order of their ids, at most `limit` after `after`, removed ones included.
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError>;

@@ -68,6 +68,7 @@ fn message(from: u8, mid: &str) -> Draft {
         mentions: Mentioned::default(),
         source: None,
         scheduled: None,
+        was_held: false,
         act: None,
         slow_ms: 0,
         exchange: None,

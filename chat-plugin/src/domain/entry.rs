@@ -236,6 +236,8 @@ pub struct Draft {
     pub source: Option<(ConversationId, Seq)>,
     /// The scheduled message that this is the sending of: its row goes with the commit, and must be as it is here.
     pub scheduled: Option<Box<Scheduled>>,
+    /// It was held, and a moderator lets it in: its row goes with the commit, and must be there.
+    pub was_held: bool,
     /// What it does to its target.
     pub act: Option<Act>,
     /// Not within so many ms of the last message of this sender; 0: at any time.
@@ -366,6 +368,10 @@ pub enum Outcome {
     MembersMoved,
     /// The scheduled message that it is the sending of was changed or cancelled meanwhile; nothing was stored.
     Rescheduled,
+    /// It is held by the exchange in which it came; nothing was stored.
+    Held,
+    /// It was to be let in, and is not held any more; nothing was stored.
+    NotHeld,
     /// Its action could not be done, and nothing was stored.
     Refused(ActRefused),
     /// Somebody who was to join was banned.

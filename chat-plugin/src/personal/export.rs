@@ -242,9 +242,10 @@ impl Exporter<'_> {
         let mut after = None;
         let mut number = 0;
         loop {
-            let found = self.store.held(id, after, ROWS).await?;
+            let size = (ROWS, self.page.left);
+            let (found, more) = self.store.held(id, after, size).await?;
             self.page.looked_at += found.len() as u64;
-            let is_last = found.len() < ROWS;
+            let is_last = !more;
             let last = found.last();
             after = last.map(|last| (last.entry.from, last.entry.mid.clone()));
             for held in found {

@@ -476,6 +476,7 @@ fn draft(
         mentions: deed.mentions.clone(),
         source: None,
         scheduled: None,
+        was_held: false,
         act: Some(deed.act.clone()),
         slow_ms: 0,
         exchange: acting

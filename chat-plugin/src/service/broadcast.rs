@@ -183,12 +183,17 @@ impl Service {
             status.delivered += u32::from(delivered);
             status.read += u32::from(read);
             if status.members.len() < NAMED_MAX {
+                let have = Vec::from_iter(delivered.then_some(user));
+                let moved = self.store.moved_over(direct, have, at).await?.pop();
+                let moved = moved.map(|(_, moved)| moved).unwrap_or_default();
                 status.members.push(MemberStatus {
                     user,
                     handle: self.names.handle(user).await?,
                     delivered,
                     read,
                     moved_ms: marks.moved_ms,
+                    delivered_ms: moved.delivered_ms,
+                    read_ms: moved.read_ms,
                 });
             }
         }

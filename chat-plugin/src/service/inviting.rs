@@ -76,7 +76,9 @@ impl Service {
         if !put.await? {
             return Err(Refusal::Limit("as many invitations as there may be"));
         }
-        Ok((invitation, code))
+        // The same request again: as the first one made it, and as it was used since.
+        let stored = self.store.invited(code.hash()).await?;
+        Ok((stored.unwrap_or(invitation), code))
     }
 
     /// The invitations of a conversation, for those who may invite.

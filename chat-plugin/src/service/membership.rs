@@ -508,6 +508,7 @@ pub(super) fn draft(
         mentions: Mentioned::default(),
         source: None,
         scheduled: None,
+        was_held: false,
         act: None,
         slow_ms: 0,
         exchange: None,

@@ -641,8 +641,8 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         self.ask(|reply| Job::Forget(user, reply)).await
     }
 
-    async fn hold(&self, held: Held) -> Result<Holding, StoreError> {
-        self.ask_to_write(|reply| Job::Hold(Box::new(held), reply))
+    async fn hold(&self, draft: Draft, reason: String) -> Result<Holding, StoreError> {
+        self.ask_to_write(|reply| Job::Hold(Box::new((draft, reason)), reply))
             .await
     }
 
@@ -650,10 +650,10 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         &self,
         conversation: ConversationId,
         after: Option<(UserId, MessageId)>,
-        limit: usize,
-    ) -> Result<Vec<Held>, StoreError> {
+        size: (usize, usize),
+    ) -> Result<(Vec<Held>, bool), StoreError> {
         let after = after.map(|(from, mid)| keys::held(conversation, from, mid.as_str()));
-        self.read(move |engine, _| happened::held(engine, conversation, after.as_deref(), limit))
+        self.read(move |engine, _| happened::held(engine, conversation, after.as_deref(), size))
             .await
     }
 
@@ -1171,6 +1171,13 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         self.read_row(tables::USER, *id.as_bytes(), move |row| {
             values::read_user(id, row)
+        })
+        .await
+    }
+
+    async fn last_of_handle(&self, handle: &Handle) -> Result<Option<UserId>, StoreError> {
+        self.read_row(tables::HANDLE, handle.as_str().to_owned(), |row| {
+            values::read_handle(row).map(|row| row.user)
         })
         .await
     }

@@ -9,6 +9,7 @@ mod control;
 mod crash;
 mod devices;
 mod erasure;
+mod held;
 mod joining;
 mod members;
 mod mentions;

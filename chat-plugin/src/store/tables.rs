@@ -117,6 +117,8 @@ pub(super) const MOVED: Table = Table::new(0x54, "moved");
 
 /// Messages that wait for a moderator's decision.
 pub(super) const HELD: Table = Table::new(0x37, "held");
+/// How many messages wait.
+pub(super) const WAITING: Table = Table::new(0x55, "waiting");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -175,4 +177,5 @@ pub(super) const ALL: &[Table] = &[
     READER_COUNT,
     BROADCAST,
     COPY,
+    WAITING,
 ];

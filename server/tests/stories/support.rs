@@ -139,6 +139,9 @@ fn a_case_goes_from_the_queue_to_an_agent_to_another_and_is_closed_and_opened_ag
         carol.call("case.close", &cid).unwrap();
         assert_eq!(desk.queue(&mut alice, "closed"), [case.as_str()]);
         assert!(desk.queue(&mut alice, "claimed").is_empty());
+        // What is refused opens nothing.
+        visitor.publish(&format!("chat/c/{case}/m/999/reply"), "to nothing");
+        assert!(desk.queue(&mut alice, "queued").is_empty());
         visitor.publish(&to, "it smokes again");
         assert_eq!(desk.queue(&mut alice, "queued"), [case.as_str()]);
         assert_eq!(

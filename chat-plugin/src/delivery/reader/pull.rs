@@ -12,7 +12,6 @@ use super::{
 };
 use crate::delivery::flow::form_of;
 use crate::delivery::shared::Run;
-use crate::domain::overlay::GoneReason;
 use crate::render::{self, Line};
 
 /// A pull under way.

@@ -185,6 +185,7 @@ fn message(from: u8, text: &'static str) -> Draft {
         mentions: Mentioned::default(),
         source: None,
         scheduled: None,
+        was_held: false,
         act: None,
         slow_ms: 0,
         exchange: None,

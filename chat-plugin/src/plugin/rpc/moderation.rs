@@ -13,7 +13,7 @@ use crate::plugin::peer::Peer;
 use crate::service::Refusal;
 use crate::service::moderation::shown;
 
-/// Bytes of texts in one page.
+/// Bytes of messages in one page.
 const PAGE_BYTES: usize = 128 * 1024;
 
 #[derive(Deserialize)]
@@ -79,24 +79,12 @@ impl ChatPlugin {
     pub(super) async fn mod_held(&self, peer: &Peer, asked: AskHeld) -> Result<HeldPage, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
         let after = asked.next.as_deref().map(position).transpose()?;
-        let limit = asked.limit.unwrap_or(50).clamp(1, 100);
-        let mut found = self
-            .service
-            .held(peer.actor, cid, after, limit + 1)
-            .await?
-            .into_iter();
-        let mut left = (room_of(peer) / 4).min(PAGE_BYTES);
-        let mut held: Vec<HeldMessage> = Vec::new();
-        let mut next = None;
-        for Held { entry, reason, .. } in &mut found {
+        let bytes = (room_of(peer) / 4).min(PAGE_BYTES);
+        let size = (asked.limit.unwrap_or(50), bytes);
+        let (found, more) = self.service.held(peer.actor, cid, after, size).await?;
+        let mut held = Vec::with_capacity(found.len());
+        for Held { entry, reason, .. } in found {
             let text = shown(entry.format, &entry.body).unwrap_or_default();
-            if let Some(last) = held.last()
-                && (held.len() == limit || text.len() > left)
-            {
-                next = Some(format!("{}:{}", last.from.uid, last.mid));
-                break;
-            }
-            left = left.saturating_sub(text.len());
             held.push(HeldMessage {
                 from: self.named(entry.from).await?,
                 mid: entry.mid,
@@ -108,6 +96,8 @@ impl ChatPlugin {
             });
         }
         Self::charge(peer, held.len() / LISTED_PER_TOKEN);
+        let last = held.last().filter(|_| more);
+        let next = last.map(|last: &HeldMessage| format!("{}:{}", last.from.uid, last.mid));
         Ok(HeldPage { held, next })
     }
 

@@ -280,25 +280,38 @@ pub(super) fn pins(
     Ok(found)
 }
 
-/// Messages that are held, in the order of senders and message ids; `after` is the key of the last one that is known.
+/// Messages that are held, in the order of senders and message ids, at most so many and about so many bytes, and whether there
+/// are more; `after` is the key of the last one that is known.
 pub(super) fn held(
     engine: &impl KvEngine,
     conversation: ConversationId,
     after: Option<&[u8]>,
-    limit: usize,
-) -> Result<Vec<Held>, StoreError> {
+    (limit, bytes): (usize, usize),
+) -> Result<(Vec<Held>, bool), StoreError> {
     let low = keys::cid(conversation);
     let high = keys::held(conversation, UserId::from_bytes([0xFF; 16]), "\u{10FFFF}");
     let range = KeyRange {
         from: Bound::Excluded(after.unwrap_or(&low)),
         to: Bound::Included(&high),
     };
-    let mut found = Vec::new();
-    reads::visit(engine, tables::HELD, range, limit, |_, row| {
-        found.push(values::read_held(conversation, row)?);
-        Ok(())
+    let (mut found, mut room, mut more) = (Vec::new(), bytes, false);
+    let mut failed = Ok(());
+    engine.scan(tables::HELD, range, Order::Ascending, &mut |_, row| {
+        if found.len() == limit || !found.is_empty() && row.len() > room {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        room = room.saturating_sub(row.len());
+        match values::read_held(conversation, row) {
+            Ok(held) => found.push(held),
+            Err(error) => {
+                failed = Err(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     })?;
-    Ok(found)
+    failed.map(|()| (found, more))
 }
 
 pub(super) fn reports(

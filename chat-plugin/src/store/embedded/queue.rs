@@ -13,7 +13,7 @@ use crate::domain::account::Preferences;
 use crate::domain::contact::{ContactChange, ContactCounts, Decided};
 use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Change, Draft, Outcome};
-use crate::domain::held::{Held, Holding};
+use crate::domain::held::Holding;
 use crate::domain::joining::{Invitation, Requested};
 use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
@@ -76,7 +76,7 @@ pub(super) enum Job {
         Option<UserId>,
         Reply<()>,
     ),
-    Hold(Box<Held>, Reply<Holding>),
+    Hold(Box<(Draft, String)>, Reply<Holding>),
     EndHold(ConversationId, UserId, MessageId, Reply<bool>),
     Flush(Reply<()>),
     Maintain(u64, u64, Reply<()>),
@@ -145,7 +145,7 @@ impl Job {
             },
             Self::Hold(held, _) => Size {
                 items: 1,
-                bytes: ROW_BYTES + held.entry.body.len(),
+                bytes: ROW_BYTES + held.0.body.len(),
             },
             Self::QueueEvent(sent, _) => Size {
                 items: 1,

@@ -1,16 +1,19 @@
 //! Work beside the commits: the hourly removal of what is over.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
 use broker::store::kv::{KeyRange, KvBatch, KvEngine, Order, Table};
 
 use super::queue::Reply;
-use super::values;
+use super::writer::waiting::Tally;
+use super::{keys, values};
 use crate::store::{StoreError, tables};
 
 /// Rows that one piece of the hourly work looks at.
 const SLICE_ROWS: usize = 1_000;
+/// The same, of rows that hold whole messages.
+const HELD_ROWS: usize = 32;
 /// Receipts are kept so long.
 const RECEIPT_KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Moderators have so long to decide; then a message that was held is as good as rejected.
@@ -146,9 +149,7 @@ impl Maintenance {
                 (removed, next)
             }
             Step::Held { keep_ms, after } => {
-                let is_old =
-                    |value: &[u8]| values::read_held_time(value).is_ok_and(|ts_ms| ts_ms < keep_ms);
-                let (removed, last) = drop_old(engine, tables::HELD, after.as_deref(), is_old)?;
+                let (removed, last) = drop_held(engine, after.as_deref(), keep_ms)?;
                 let next = last.map(|key| Step::Held {
                     keep_ms,
                     after: Some(key),
@@ -228,4 +229,47 @@ fn drop_old(
         engine.commit_relaxed(&batch)?;
     }
     Ok((batch.len(), last))
+}
+
+/// As [`drop_old`], of messages that are held: how many there are is counted.
+fn drop_held(
+    engine: &impl KvEngine,
+    after: Option<&[u8]>,
+    keep_ms: u64,
+) -> Result<(usize, Option<Vec<u8>>), StoreError> {
+    let range = KeyRange {
+        from: after.map_or(Bound::Unbounded, Bound::Excluded),
+        to: Bound::Unbounded,
+    };
+    let mut batch = KvBatch::default();
+    let mut dropped: HashMap<Vec<u8>, u64> = HashMap::new();
+    let (mut seen, mut removed, mut last) = (0, 0, None);
+    engine.scan(tables::HELD, range, Order::Ascending, &mut |key, value| {
+        if values::read_held_time(value).is_ok_and(|ts_ms| ts_ms < keep_ms) {
+            batch.remove(tables::HELD, key);
+            removed += 1;
+            for bytes in [keys::CID_BYTES, keys::CID_BYTES + 16] {
+                let of = key.get(..bytes).unwrap_or(key);
+                *dropped.entry(of.to_vec()).or_default() += 1;
+            }
+        }
+        seen += 1;
+        if seen < HELD_ROWS {
+            return ControlFlow::Continue(());
+        }
+        last = Some(key.to_vec());
+        ControlFlow::Break(())
+    })?;
+    for (key, count) in dropped {
+        let row = engine.get(tables::WAITING, &key)?;
+        let tally = row.map_or_else(|| Ok(Tally::default()), |row| values::read_tally(&row));
+        match tally?.less(count).row() {
+            Some(value) => batch.put(tables::WAITING, &key, &value),
+            None => batch.remove(tables::WAITING, &key),
+        }
+    }
+    if !batch.is_empty() {
+        engine.commit_relaxed(&batch)?;
+    }
+    Ok((removed, last))
 }

@@ -9,6 +9,7 @@ use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 use proto::payload::{PresenceChoice, PresenceState};
 
 use super::keys;
+use super::writer::waiting::Tally;
 use crate::domain::account::{Preferences, Subject};
 use crate::domain::contact::{Contact, ContactCounts};
 use crate::domain::conversation::Settings;
@@ -218,6 +219,7 @@ pub(super) fn write_scheduled(scheduled: &Scheduled) -> Vec<u8> {
     let mut out = Vec::with_capacity(128 + scheduled.body.len());
     out.extend_from_slice(&[FORMAT, flags, scheduled.format.to_byte()]);
     time(&mut out, scheduled.at_ms);
+    time(&mut out, scheduled.due_ms);
     out.extend_from_slice(scheduled.device.as_bytes());
     out.extend_from_slice(&scheduled.digest);
     out.extend_from_slice(&keys::cid(scheduled.conversation));
@@ -280,6 +282,13 @@ pub(super) fn write_held(held: &Held) -> Vec<u8> {
     out.extend_from_slice(&held.digest);
     text(&mut out, &held.reason);
     write_entry(&mut out, &held.entry);
+    out
+}
+
+pub(super) fn write_tally(tally: Tally) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    long(&mut out, tally.count);
+    time(&mut out, tally.last_ms);
     out
 }
 
@@ -719,7 +728,7 @@ pub(super) fn read_scheduled(user: UserId, mid: MessageId, value: &[u8]) -> Read
     let has = |bit: u8| flags & 1 << bit != 0;
     let format = reader.byte()?;
     let format = BodyFormat::from_byte(format).ok_or_else(|| reader.bad("unknown body format"))?;
-    let at_ms = reader.time()?;
+    let (at_ms, due_ms) = (reader.time()?, reader.time()?);
     let device = DeviceId::from_bytes(reader.array()?);
     let digest = reader.array()?;
     let conversation = reader.cid()?;
@@ -734,6 +743,7 @@ pub(super) fn read_scheduled(user: UserId, mid: MessageId, value: &[u8]) -> Read
         device,
         mid,
         at_ms,
+        due_ms,
         target,
         conversation,
         digest,
@@ -1088,6 +1098,23 @@ pub(super) fn read_held(conversation: ConversationId, value: &[u8]) -> Read<Held
         reason: reader.text()?.to_owned(),
         entry: read_entry(conversation, Seq::ZERO, reader.rest)?,
     })
+}
+
+/// What makes a message that is held this message.
+pub(super) fn read_held_digest(value: &[u8]) -> Read<[u8; 16]> {
+    let mut reader = Reader::new("held", value)?;
+    reader.time()?;
+    reader.array()
+}
+
+pub(super) fn read_tally(value: &[u8]) -> Read<Tally> {
+    let mut reader = Reader::new("waiting", value)?;
+    let tally = Tally {
+        count: reader.long()?,
+        last_ms: reader.time()?,
+    };
+    reader.end()?;
+    Ok(tally)
 }
 
 /// When a message was held.

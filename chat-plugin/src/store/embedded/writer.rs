@@ -15,6 +15,7 @@ mod queue;
 mod readers;
 mod scheduled;
 mod search;
+pub(super) mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -86,6 +87,8 @@ pub(super) struct Writer<K> {
     relaxed_rows: bool,
     /// Reports that are kept, once they have been counted.
     reports: Option<usize>,
+    /// Whether there is anything in tables that are empty for most: see [`Writer::plan_waiting`].
+    occupied: HashMap<Table, bool>,
     closing: Option<Reply<()>>,
     group: Group,
 }
@@ -197,6 +200,7 @@ impl<K: KvEngine> Writer<K> {
             relaxed_since: None,
             relaxed_rows: false,
             reports: None,
+            occupied: HashMap::new(),
             closing: None,
             group: Group::default(),
         }
@@ -437,7 +441,8 @@ impl<K: KvEngine> Writer<K> {
                 });
             }
             Job::Hold(held, reply) => {
-                let holding = self.hold(&held);
+                let (draft, reason) = *held;
+                let holding = self.hold(draft, reason);
                 self.answer(holding, reply, Durability::Durable, Done::Holding);
             }
             Job::EndHold(conversation, from, mid, reply) => {

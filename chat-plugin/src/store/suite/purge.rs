@@ -7,8 +7,7 @@ use proto::ids::Seq;
 use tokio_util::sync::CancellationToken;
 
 use super::world::*;
-use crate::domain::entry::{Basis, BodyFormat, Change, Draft, Entry, EntryKind, Outcome};
-use crate::domain::held::{HELD_MAX, Held, Holding};
+use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::overlay::{Act, GoneReason, React, Report};
 use crate::domain::purge::{Purge, Purged, Range, Retention};
 use crate::store::{ChatStore, Counts, StoreError, Written};
@@ -30,7 +29,6 @@ super::stories![
     readers_are_told_of_a_purge,
     a_purge_survives_a_kill,
     what_a_user_wrote_is_listed_as_it_is_now,
-    what_is_held_waits_and_is_forgotten,
     what_was_erased_is_in_no_file_after_compaction,
     what_was_erased_is_in_no_file_while_the_store_goes_on,
 ];
@@ -622,52 +620,4 @@ async fn what_was_erased_is_in_no_file_while_the_store_goes_on(world: World) {
     assert_eq!(!is_in_files(&world.options.directory, NEEDLE), is_fjall);
     let store = world.reopen(store).await;
     assert_eq!(there(&*store).await.len(), 101);
-}
-
-async fn what_is_held_waits_and_is_forgotten(world: World) {
-    let store = world.open();
-    fill(&*store, 1).await;
-    let entry = all(&*store, cid(1)).await.remove(1);
-    let held = |mid: &str, body: &str, ts_ms| Held {
-        entry: Entry {
-            seq: Seq::ZERO,
-            mseq: 0,
-            ts_ms,
-            mid: mid.parse().unwrap(),
-            body: Bytes::from(body.to_owned()),
-            ..entry.clone()
-        },
-        digest: proto::ids::digest16(&[body.as_bytes()]),
-        reason: "a word".to_owned(),
-    };
-    let hold = async |one: Held| store.hold(one).await.unwrap();
-    assert_eq!(hold(held("a", "one", DAY_MS)).await, Holding::Held);
-    assert_eq!(
-        hold(held("a", "one", 2 * DAY_MS)).await,
-        Holding::Held,
-        "again"
-    );
-    assert_eq!(hold(held("a", "two", DAY_MS)).await, Holding::Conflict);
-    assert_eq!(hold(held("b", "two", 9 * DAY_MS)).await, Holding::Held);
-    let listed = store.held(cid(1), None, 9).await.unwrap();
-    let expected = [held("a", "one", DAY_MS), held("b", "two", 9 * DAY_MS)];
-    assert_eq!(listed, expected);
-    let after = Some((uid(1), "a".parse().unwrap()));
-    assert_eq!(store.held(cid(1), after, 9).await.unwrap().len(), 1);
-    assert_eq!(store.held(cid(2), None, 9).await.unwrap().len(), 0);
-    store.maintain(16 * DAY_MS, 0).await.unwrap();
-    let mid = |mid: &str| mid.parse().unwrap();
-    let found = store.held_message(cid(1), uid(1), &mid("a")).await;
-    assert_eq!(found, Ok(None), "nobody decided in 14 days");
-    assert_eq!(store.end_hold(cid(1), uid(1), &mid("b")).await, Ok(true));
-    assert_eq!(store.end_hold(cid(1), uid(1), &mid("b")).await, Ok(false));
-    for number in 0..HELD_MAX {
-        let one = held(&format!("m{number}"), "x", DAY_MS);
-        assert_eq!(hold(one).await, Holding::Held);
-    }
-    assert_eq!(hold(held("one-more", "x", DAY_MS)).await, Holding::Full);
-    let store = world.reopen(store).await;
-    assert_eq!(store.held(cid(1), None, 9).await.unwrap().len(), 9);
-    erase(&*store).await.unwrap();
-    assert_eq!(store.held(cid(1), None, 9).await.unwrap().len(), 0);
 }

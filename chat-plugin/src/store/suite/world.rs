@@ -174,6 +174,7 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         mentions: Mentioned::default(),
         source: None,
         scheduled: None,
+        was_held: false,
         act: None,
         slow_ms: 0,
         exchange: None,

@@ -34,7 +34,7 @@ pub(super) struct Place {
     /// The new number of readers, if there is one.
     pub(super) readers: Option<u64>,
     own: Option<u64>,
-    /// Of invitations, requests and bans.
+    /// Of invitations, requests and bans, and of what waits under this message id.
     pub(super) rows: Rows,
     /// Members, roles, rights, bans or settings are others now.
     moves: bool,
@@ -51,17 +51,15 @@ impl<K: KvEngine> Writer<K> {
 
     /// Reads everything first and writes afterwards, so that a row that cannot be read leaves nothing half done.
     fn append_one(&mut self, draft: Draft) -> Result<Outcome, StoreError> {
-        if let Some((device, packet_id)) = draft.exchange
-            && let Some(row) = self.row(tables::EXCHANGE, &keys::exchange(device, packet_id))?
-        {
-            let row = values::read_exchanged(&row)?;
-            // Another message under the same packet identifier begins another exchange.
-            if row.conversation == draft.conversation && row.digest == draft.digest {
+        match self.exchanged(&draft)? {
+            Some(row) if row.seq == Seq::ZERO => return Ok(Outcome::Held),
+            Some(row) => {
                 return Ok(Outcome::Duplicate {
                     seq: row.seq,
                     ts_ms: row.ts_ms,
                 });
             }
+            None => {}
         }
         if !self.is_due(&draft)? {
             return Ok(Outcome::Rescheduled);
@@ -73,8 +71,12 @@ impl<K: KvEngine> Writer<K> {
         if current.is_some()
             && let Some(first) = self.first(draft.conversation, &mut mid_key)?
         {
-            return Ok(self.repeated(&draft, first));
+            return self.repeated(&draft, first);
         }
+        let waiting = match self.plan_waiting(&draft)? {
+            Ok(rows) => rows,
+            Err(outcome) => return Ok(outcome),
+        };
         let creates = match (&current, draft.basis) {
             (None, Basis::Create) => true,
             (None, Basis::Version(_)) => return Ok(Outcome::MembersMoved),
@@ -107,6 +109,7 @@ impl<K: KvEngine> Writer<K> {
         let is_silent = !creates && self.is_silent(&draft)?;
         let mut place = self.place(&draft, current, (creates, is_silent))?;
         place.rows.extend(rows);
+        place.rows.extend(waiting);
         if is_silent {
             return self.store_silently(&draft, place, mid_key);
         }
@@ -125,18 +128,29 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// The answer to a message id that was stored before.
-    fn repeated(&mut self, draft: &Draft, first: First) -> Outcome {
+    fn repeated(&mut self, draft: &Draft, first: First) -> Result<Outcome, StoreError> {
         if first.digest != draft.digest {
-            return Outcome::Conflict;
+            return Ok(Outcome::Conflict);
         }
-        if let Some(scheduled) = &draft.scheduled {
-            self.remove_scheduled(scheduled);
+        if let Ok(rows) = self.plan_waiting(draft)? {
+            self.write_rows(rows);
         }
         self.put_exchange(draft, first.seq, first.ts_ms);
-        Outcome::Duplicate {
+        Ok(Outcome::Duplicate {
             seq: first.seq,
             ts_ms: first.ts_ms,
-        }
+        })
+    }
+
+    /// What came of the exchange of this draft, if it came before: another message under the same packet identifier begins
+    /// another exchange. Held: the place is zero.
+    pub(super) fn exchanged(&self, draft: &Draft) -> Result<Option<Exchanged>, StoreError> {
+        let Some((device, packet_id)) = draft.exchange else {
+            return Ok(None);
+        };
+        let row = self.row(tables::EXCHANGE, &keys::exchange(device, packet_id))?;
+        let row = row.map(|row| values::read_exchanged(&row)).transpose()?;
+        Ok(row.filter(|row| row.conversation == draft.conversation && row.digest == draft.digest))
     }
 
     /// The answer to a second creation whose key of idempotency is gone: the first entry tells.
@@ -154,14 +168,14 @@ impl<K: KvEngine> Writer<K> {
         if !is_same {
             return Ok(Outcome::Conflict);
         }
-        Ok(self.repeated(
+        self.repeated(
             draft,
             First {
                 seq,
                 ts_ms: entry.ts_ms,
                 digest: draft.digest,
             },
-        ))
+        )
     }
 
     pub(super) fn is_member(&mut self, draft: &Draft) -> Result<bool, StoreError> {
@@ -391,9 +405,6 @@ impl<K: KvEngine> Writer<K> {
         self.write_members(draft.conversation, &members);
         self.write_counts(draft.conversation, counts, readers);
         let readers = readers::concerned(draft.conversation, &members);
-        if let Some(scheduled) = &draft.scheduled {
-            self.remove_scheduled(scheduled);
-        }
         let first = First {
             seq: head.seq,
             ts_ms: head.ts_ms,
