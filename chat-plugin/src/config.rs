@@ -57,6 +57,9 @@ pub struct Config {
     pub history_limit_max: u32,
     /// Entries that one conversation hands out before it is the next one's turn.
     pub turn_entries: u32,
+    /// A client that asks for it (CONNECT user property `replay=window`) is handed out the newest so many entries of a
+    /// conversation if it has missed more.
+    pub replay_max: u32,
     /// Days that the cursors of a device are kept after it was last seen.
     pub cursor_days: u32,
     /// Least time between two receipts of one conversation to one receiver, in milliseconds.
@@ -161,6 +164,7 @@ impl Default for Config {
             rpc_pending_max: 64,
             history_limit_max: 500,
             turn_entries: 64,
+            replay_max: 2_000,
             cursor_days: 90,
             receipt_interval_ms: 250,
             receipt_interval_max_ms: 5_000,
@@ -266,6 +270,7 @@ impl Config {
             // They are counted by looking at them.
             ("join_requests_max", self.join_requests_max, 0, 10_000),
             ("turn_entries", self.turn_entries, 1, 65_535),
+            ("replay_max", self.replay_max, 1, ANY),
             ("cursor_days", self.cursor_days, 1, 36_500),
             ("receipt_interval_ms", self.receipt_interval_ms, 1, 60_000),
             (

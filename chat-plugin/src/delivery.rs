@@ -35,6 +35,7 @@ use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Settled, 
 use self::shared::{Call, Shared, SharedLogs};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
 use crate::domain::entry::Entry;
+use crate::domain::profile::Shows;
 use crate::names::Names;
 use crate::receipts::Receipts;
 use crate::render::{self, Line};
@@ -300,8 +301,11 @@ impl Delivery {
                 conversation,
                 seq: one.cursor,
             }));
-            // Who has blocked the other one of a direct conversation tells him nothing.
-            let delivered = one.delivered.filter(|_| !one.live.blocks(reader.user));
+            // Who has blocked the other one of a direct conversation tells him nothing, and who does not want to, nobody.
+            let hides = reader.shows().is_some_and(|shows| !shows.delivered);
+            let delivered = one
+                .delivered
+                .filter(|_| !hides && !one.live.blocks(reader.user));
             // Nor is it counted who of the readers of a channel has what.
             let delivered = delivered.filter(|_| !one.live.is_reader(reader.user));
             let Some(delivered) = delivered else {
@@ -355,6 +359,13 @@ impl Delivery {
     pub(crate) fn account_changed(&self, user: UserId) {
         for reader in self.online.of(user) {
             reader.account().changed();
+        }
+    }
+
+    /// A user has decided what of his marks others are told.
+    pub(crate) fn shows_changed(&self, user: UserId, shows: Shows) {
+        for reader in self.online.of(user) {
+            reader.set_shows(shows);
         }
     }
 

@@ -317,7 +317,7 @@ impl ChatPlugin {
     /// What a user told of himself is gone from the store: it is told to nobody any more.
     async fn follow_erasure(&self, user: UserId) -> Result<(), StoreError> {
         self.presence.forget_text(user).await?;
-        self.judge_watchers(user).await.map(|_| ())
+        self.judge_watchers(user, None).await.map(|_| ())
     }
 
     async fn reread_name(&self, user: UserId) {
@@ -571,6 +571,7 @@ impl ChatPlugin {
         let limits = ReaderLimits {
             turn_entries: size(config.turn_entries),
             replies_max: size(config.rpc_pending_max),
+            replay_window: wants_window(client).then_some(u64::from(config.replay_max)),
         };
         let reader = Arc::new(Reader::new(Arc::clone(client), user, device_id, limits));
         let persistent = open.session_expiry > 0;
@@ -868,6 +869,12 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
         Reference::State { .. } | Reference::Account { .. } | Reference::Event { .. } => None,
     });
     at_rest.collect()
+}
+
+/// Does the client want no more than the newest entries of those that it has missed? Asked for at CONNECT.
+fn wants_window(client: &ClientInfo) -> bool {
+    let mut properties = client.user_properties.iter();
+    properties.any(|(name, value)| &**name == "replay" && &**value == "window")
 }
 
 /// Is the session over that was last seen then?

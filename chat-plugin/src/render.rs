@@ -7,7 +7,7 @@ use broker::codec::properties::PublishProperties;
 use bytes::Bytes;
 use bytestring::ByteString;
 use proto::ids::Handle;
-use proto::payload::{self, Edited, EntryBody, LogEntry, escape_line};
+use proto::payload::{self, Edited, EntryBody, Gap, LogEntry, escape_line};
 use proto::schema::{self, Message as _};
 use proto::topics::{self, Form};
 
@@ -24,6 +24,21 @@ pub struct Line {
     text: OnceLock<Option<Arc<Publish>>>,
     protobuf: OnceLock<Arc<Publish>>,
     log: OnceLock<Arc<Publish>>,
+}
+
+/// A run of entries that are left out, in a form of the inbox; `None`: this form does not show it.
+pub(crate) fn gap(gap: &Gap, form: Form) -> Option<Publish> {
+    let topic = form.topic(gap.cid);
+    let mut publish = match form {
+        Form::In => server_publish(&topic, gap.to_json().into_bytes(), payload::JSON),
+        Form::Txt => return None,
+        Form::Pb => server_publish(&topic, gap.to_protobuf(), payload::PROTOBUF),
+    };
+    publish.properties.user_properties = vec![
+        pair("cid", gap.cid.to_string()),
+        pair("kind", "gap".to_owned()),
+    ];
+    Some(publish)
 }
 
 /// An event of the private queue of a device, as it goes out.

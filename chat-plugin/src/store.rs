@@ -31,7 +31,7 @@ use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, HiddenBy, Pin, Reactions, Report, ReportKey};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Limits, Overdue, Purge, Purged};
@@ -399,6 +399,13 @@ pub trait ChatStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(u64, ConversationId)>, StoreError>;
 
+    /// Groups that have support cases, in the order of their ids, at most `limit` after `after`.
+    async fn desks(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
     /// The ban of one user. No draft by which that user would join is stored while there is one.
     async fn ban(
         &self,
@@ -470,6 +477,15 @@ pub trait ChatStore: Send + Sync + 'static {
         conversation: ConversationId,
         preferences: Preferences,
     ) -> Result<(), StoreError>;
+
+    /// When marks of these users moved over an entry, for all to see; kept for 30 days: of all that was read, and in direct
+    /// conversations of what was delivered.
+    async fn moved_over(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+        seq: Seq,
+    ) -> Result<Vec<(UserId, MovedOver)>, StoreError>;
 
     /// Conversations in which receipts for `user` moved at or after `since_ms`, at most `limit`, newest first.
     async fn receipts_due(
@@ -729,6 +745,15 @@ pub struct Exchange {
     pub conversation: ConversationId,
     /// Its place there.
     pub place: Place,
+}
+
+/// Result of [`ChatStore::moved_over`]: when, in ms since 1970, if it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MovedOver {
+    /// It was delivered.
+    pub delivered_ms: Option<u64>,
+    /// It was read.
+    pub read_ms: Option<u64>,
 }
 
 /// Result of [`ChatStore::count_up_to`].

@@ -103,6 +103,7 @@ mod tests {
             changed: Vec::new(),
             members_changed: false,
             hidden_from: None,
+            readers: Vec::new(),
         }
     }
 

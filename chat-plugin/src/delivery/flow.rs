@@ -187,6 +187,14 @@ impl Flow {
         self.head = self.head.max(seq);
     }
 
+    /// If more than `window` entries have been missed, and nothing is under way: the last of those before the newest `window`.
+    pub(crate) fn missed(&self, window: u64) -> Option<Seq> {
+        let newest = self.head.get().checked_sub(window)?;
+        let sent = self.sent.iter().flatten().max().copied();
+        let is_new = sent.is_some_and(|sent| sent <= self.cursor);
+        (is_new && newest > self.cursor.get()).then_some(Seq::new(newest))
+    }
+
     /// Passes entries that are not to be seen, up to `seq`. `false`: copies before them are still open.
     pub(crate) fn skip_to(&mut self, seq: Seq) -> bool {
         let sent = self.sent.iter().flatten().max().copied();

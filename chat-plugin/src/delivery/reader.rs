@@ -12,7 +12,7 @@ mod reference;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use broker::codec::packet::{PacketId, Publish, Qos};
@@ -30,6 +30,7 @@ use super::flow::{self, FORMS, Flow};
 use super::shared::{Call, Run, Shared};
 use super::subscriptions::{Filters, Matched, Options};
 use crate::conversations::{Held, Live};
+use crate::domain::profile::Shows;
 use crate::receipts::Event;
 use crate::render::Line;
 
@@ -52,6 +53,8 @@ pub(crate) struct Reader {
     pub(crate) device: DeviceId,
     limits: ReaderLimits,
     ended: AtomicBool,
+    /// What others are told of marks: [`SHOWN_KNOWN`] and the others; 0 before it is known.
+    shows: AtomicU8,
     account: Account,
     /// Made when something is asked of it: a client that does not chat holds none.
     state: OnceLock<Box<Mutex<State>>>,
@@ -62,6 +65,8 @@ pub(crate) struct Reader {
 pub(crate) struct ReaderLimits {
     pub(crate) turn_entries: usize,
     pub(crate) replies_max: usize,
+    /// Of more missed entries only the newest so many are handed out, if the client wants it so.
+    pub(crate) replay_window: Option<u64>,
 }
 
 #[derive(Default)]
@@ -266,6 +271,7 @@ impl Reader {
             device,
             limits,
             ended: AtomicBool::new(false),
+            shows: AtomicU8::new(0),
             account: Account::default(),
             state: OnceLock::new(),
         }
@@ -284,6 +290,23 @@ impl Reader {
 
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// What of the user's marks others are told, if it is known.
+    pub(crate) fn shows(&self) -> Option<Shows> {
+        shows_of(self.shows.load(Ordering::Relaxed))
+    }
+
+    /// It was read so; what it was changed to meanwhile counts more. Says how it is.
+    pub(crate) fn learn(&self, read: Shows) -> Shows {
+        let (new, order) = (byte_of(read), Ordering::Relaxed);
+        let before = self.shows.compare_exchange(0, new, order, order);
+        before.err().and_then(shows_of).unwrap_or(read)
+    }
+
+    /// It was changed.
+    pub(crate) fn set_shows(&self, shows: Shows) {
+        self.shows.store(byte_of(shows), Ordering::Relaxed);
     }
 
     /// From now on a device.
@@ -873,6 +896,23 @@ impl Reader {
         let state = self.state.get()?;
         Some(state.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+const SHOWN_KNOWN: u8 = 1;
+const SHOWN_DELIVERED: u8 = 2;
+const SHOWN_READ: u8 = 4;
+
+fn byte_of(shows: Shows) -> u8 {
+    let delivered = if shows.delivered { SHOWN_DELIVERED } else { 0 };
+    let read = if shows.read { SHOWN_READ } else { 0 };
+    SHOWN_KNOWN | delivered | read
+}
+
+fn shows_of(byte: u8) -> Option<Shows> {
+    (byte != 0).then_some(Shows {
+        delivered: byte & SHOWN_DELIVERED != 0,
+        read: byte & SHOWN_READ != 0,
+    })
 }
 
 impl State {

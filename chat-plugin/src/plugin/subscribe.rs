@@ -309,6 +309,7 @@ impl ChatPlugin {
         };
         match parsed {
             FilterTopic::Inbox { form, scope } => {
+                self.service.shows(reader).await?; // known before the first ack
                 reader.subscribe_inbox(*form, one(*scope), options);
             }
             FilterTopic::Receipts(scope) => {
@@ -419,10 +420,8 @@ impl ChatPlugin {
         }
         let (user, cid) = (reader.user, live.id());
         let id = SharedSubscription::id_of(user, &subscription.filter);
-        let position = match self.delivery.shared.find(cid, id) {
-            Some(_) => begins, // it is in memory, and knows better
-            None => self.shared_position(id, cid, begins).await?,
-        };
+        // One that is in memory knows better; but those who hold it may leave meanwhile.
+        let position = self.shared_position(id, cid, begins).await?;
         let shared = Shared::new(id, user, live, position);
         let shared = self.delivery.shared.join(shared, reader, log.key());
         reader.subscribe_shared(log, Arc::clone(&shared));
@@ -432,7 +431,7 @@ impl ChatPlugin {
         Ok(())
     }
 
-    /// The position of a shared subscription that nobody holds; it begins there if it has none.
+    /// The position of a shared subscription at rest; it begins there if it has none.
     async fn shared_position(
         &self,
         id: DeviceId,
@@ -462,8 +461,12 @@ impl ChatPlugin {
             };
             let devices = self.service.store.devices(shared.user).await?;
             let mut held = devices.iter().flat_map(|device| &device.subscriptions);
-            if !held.any(filter_id) {
-                self.progress.settled().await; // the last acks moved a position that is over now
+            if held.any(filter_id) {
+                continue;
+            }
+            self.progress.settled().await; // the last acks moved a position that is over now
+            let is_held = self.delivery.shared.find(shared.live.id(), shared.id);
+            if is_held.is_none() {
                 let removed = self.service.store.remove_shared(shared.user, shared.id);
                 removed.await?;
             }

@@ -15,7 +15,7 @@ use crate::domain::member::{Interval, Marks, Member, Stretch};
 use crate::domain::overlay::HiddenBy;
 use crate::names::Profile;
 use crate::receipts::Others;
-use crate::store::PageRange;
+use crate::store::{MovedOver, PageRange};
 
 /// Bytes of bodies in one page of history.
 const HISTORY_BYTES: usize = 128 * 1024;
@@ -81,6 +81,10 @@ pub struct MemberStatus {
     pub read: bool,
     /// When these marks moved last, in ms since 1970; 0: never.
     pub moved_ms: u64,
+    /// When it was delivered, in ms since 1970, as far as it is kept.
+    pub delivered_ms: Option<u64>,
+    /// When it was read.
+    pub read_ms: Option<u64>,
 }
 
 /// A conversation in the list of one user.
@@ -270,14 +274,22 @@ impl Service {
         let there = members.iter().filter(|(member, _)| {
             member.is_present() && member.user != entry.from && member.awaits(seq)
         });
+        let there: Vec<_> = there.take(MEMBERS_MAX).collect();
+        let have = there.iter().filter(|(_, marks)| marks.delivered() >= seq);
+        let have = have.map(|(member, _)| member.user).collect();
+        let moved = self.store.moved_over(id, have, seq).await?;
+        let moved: HashMap<UserId, MovedOver> = moved.into_iter().collect();
         let mut named = Vec::new();
-        for (member, marks) in there.take(MEMBERS_MAX) {
+        for (member, marks) in there {
+            let moved = moved.get(&member.user).copied().unwrap_or_default();
             named.push(MemberStatus {
                 user: member.user,
                 handle: self.names.handle(member.user).await?,
                 delivered: marks.delivered() >= seq,
                 read: marks.read >= seq,
                 moved_ms: marks.moved_ms,
+                delivered_ms: moved.delivered_ms,
+                read_ms: moved.read_ms,
             });
         }
         Ok(Status {

@@ -41,7 +41,8 @@ impl Service {
                 .min(sight.last_visible()),
         };
         check_mark(seq, sight.last_visible())?;
-        let read = if mark.private {
+        // Who does not want to tells nobody.
+        let read = if mark.private || !self.shows(reader).await?.read {
             Seq::ZERO
         } else {
             let before = sight.marks.read;
@@ -77,10 +78,16 @@ impl Service {
             conversation: id,
             seq,
         });
-        let before = sight.marks.delivered();
-        let told = self.delivery.told_mark(&live, actor.user, (before, seq));
+        // Who does not want to tells nobody.
+        let delivered = if self.shows(reader).await?.delivered {
+            let before = sight.marks.delivered();
+            let told = self.delivery.told_mark(&live, actor.user, (before, seq));
+            told.await?
+        } else {
+            Seq::ZERO
+        };
         let change = MarksChange {
-            delivered: told.await?,
+            delivered,
             ts_ms: crate::clock::now_ms(),
             ..MarksChange::default()
         };

@@ -4,8 +4,9 @@ use proto::ids::UserId;
 use proto::topics::Target;
 
 use super::{Actor, Refusal, Service};
+use crate::delivery::reader::Reader;
 use crate::domain::contact::Contact;
-use crate::domain::profile::{Audience, Privacy};
+use crate::domain::profile::{Audience, Privacy, Shows};
 use crate::presence::Sight;
 use crate::store::StoreError;
 
@@ -71,6 +72,18 @@ impl Service {
         Ok(self.store.profile(actor.user).await?.privacy)
     }
 
+    /// What of the marks of this connection's user others are told. Read once for each connection.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn shows(&self, reader: &Reader) -> Result<Shows, StoreError> {
+        if let Some(shows) = reader.shows() {
+            return Ok(shows);
+        }
+        let privacy = self.store.profile(reader.user).await?.privacy;
+        Ok(reader.learn(privacy.shows()))
+    }
+
     /// Changes the own privacy: what is given; durable when it returns.
     ///
     /// # Errors
@@ -90,7 +103,9 @@ impl Service {
             return Err(Refusal::Limit("too many exceptions"));
         }
         let replaced = self.replace_profile(actor, |profile| change.apply(&mut profile.privacy));
-        Ok(replaced.await?.privacy)
+        let privacy = replaced.await?.privacy;
+        self.delivery.shows_changed(actor.user, privacy.shows());
+        Ok(privacy)
     }
 }
 
@@ -101,6 +116,8 @@ pub(crate) struct PrivacyChange {
     pub(crate) last_seen: Option<Audience>,
     pub(crate) profile: Option<Audience>,
     pub(crate) search: Option<bool>,
+    pub(crate) delivered: Option<bool>,
+    pub(crate) read: Option<bool>,
 }
 
 impl PrivacyChange {
@@ -115,6 +132,8 @@ impl PrivacyChange {
             }
         }
         privacy.search = self.search.unwrap_or(privacy.search);
+        privacy.delivered = self.delivered.unwrap_or(privacy.delivered);
+        privacy.read = self.read.unwrap_or(privacy.read);
     }
 }
 

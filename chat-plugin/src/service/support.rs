@@ -105,7 +105,7 @@ impl Service {
         check_settings(ConversationKind::Support, &settings)?;
         let agents = Desk::of(&live);
         let members = json!([{"uid": visitor, "role": Role::Member}]);
-        let body = json!({"title": settings.title, "members": members, "desk": desk,
+        let body = json!({"title": settings.title, "members": members, "case_of": desk,
             "state": case.state.name()});
         let joins = Change::Join {
             user: visitor,
@@ -335,19 +335,16 @@ impl Service {
     /// # Errors
     /// What the store says.
     pub async fn release_orphans(&self) -> Result<(), Refusal> {
-        const PAGE: usize = 256;
-        let mut after = ConversationId::from_parts(ConversationKind::Support, [0; 16]);
+        const PAGE: usize = 64;
+        let mut after = None;
         loop {
-            let page = self.store.all_conversations(Some(after), PAGE).await?;
-            let Some(last) = page.last() else {
+            let page = self.store.desks(after, PAGE).await?;
+            let Some(last) = page.last().copied() else {
                 return Ok(());
             };
-            after = last.id;
-            for case in &page {
-                let of = case.settings.case;
-                if of.is_some_and(|of| of.state == CaseState::Claimed) {
-                    self.release_orphan(case.id).await?;
-                }
+            after = Some(last);
+            for desk in page {
+                self.release_claimed(desk).await?;
             }
         }
     }

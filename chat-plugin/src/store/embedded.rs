@@ -47,7 +47,7 @@ use self::writer::{TRUSTED_KEY, Writer};
 use super::clock::Clock;
 use super::{
     AskToJoin, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
-    PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
+    MovedOver, PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
@@ -57,7 +57,7 @@ use crate::domain::entry::{Change, Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, HiddenBy, Pin, Reactions, Report, ReportKey};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Limits, Overdue, Purge, Purged};
@@ -816,6 +816,15 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn desks(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(move |engine, _| joining::desks(engine, after, limit))
+            .await
+    }
+
     async fn ban(
         &self,
         conversation: ConversationId,
@@ -938,6 +947,16 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         preferences: Preferences,
     ) -> Result<(), StoreError> {
         self.ask_to_write(|reply| Job::SetPreferences(user, conversation, preferences, reply))
+            .await
+    }
+
+    async fn moved_over(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+        seq: Seq,
+    ) -> Result<Vec<(UserId, MovedOver)>, StoreError> {
+        self.read(move |engine, _| reads::moved_over(engine, conversation, users, seq))
             .await
     }
 

@@ -112,6 +112,9 @@ pub(super) const DEVICE_EVENT: Table = Table::new(0x52, "device_event");
 /// The data of what waits in the private queues of devices.
 pub(super) const DEVICE_DATA: Table = Table::large(0x53, "device_data");
 
+/// When marks moved.
+pub(super) const MOVED: Table = Table::new(0x54, "moved");
+
 /// Messages that wait for a moderator's decision.
 pub(super) const HELD: Table = Table::new(0x37, "held");
 
@@ -166,6 +169,7 @@ pub(super) const ALL: &[Table] = &[
     SHARED,
     DEVICE_EVENT,
     DEVICE_DATA,
+    MOVED,
     HELD,
     READER,
     READER_COUNT,

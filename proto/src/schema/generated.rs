@@ -429,10 +429,14 @@ pub struct Change {
     #[prost(string, tag = "40")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub agent: ::prost::alloc::string::String,
-    /// `created` of a case: the group that answers.
+    /// `created` of a case: the desk that answers.
     #[prost(string, tag = "41")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub desk: ::prost::alloc::string::String,
+    pub case_of: ::prost::alloc::string::String,
+    /// `settings`: its members answer support cases.
+    #[prost(bool, optional, tag = "42")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::core::option::Option<bool>,
     /// `settings`: days that messages stay; 0: for ever.
     #[prost(uint32, optional, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -698,7 +702,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 200, 201, 202, 203, 204, 205, 206, 207, 120, 121, 122, 123, 124, 125, 240, 241, 141, 160"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 141, 160, 200, 201, 202, 203, 204, 205, 206, 207, 240, 241, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -928,7 +932,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 83, 84, 40, 41, 42, 43, 44, 45, 60, 61, 62, 63, 110, 46, 47"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 83, 84, 40, 41, 42, 43, 46, 47, 44, 45, 60, 61, 62, 63, 110"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -2525,6 +2529,14 @@ pub struct MePrivacy {
     #[prost(bool, optional, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub search: ::core::option::Option<bool>,
+    /// Others are told what has been delivered to the caller.
+    #[prost(bool, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub delivered: ::core::option::Option<bool>,
+    /// Others are told what the caller has read.
+    #[prost(bool, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub read: ::core::option::Option<bool>,
 }
 /// Who may see what of the caller.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2547,6 +2559,14 @@ pub struct Privacy {
     #[prost(bool, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub search: bool,
+    /// Others are told what has been delivered to the caller.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub delivered: bool,
+    /// Others are told what the caller has read.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub read: bool,
 }
 /// Who may see something.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -3397,6 +3417,14 @@ pub struct MemberStatus {
     #[prost(uint64, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ts: u64,
+    /// When this message was delivered, in ms since 1970, if it is known.
+    #[prost(uint64, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub delivered_ts: ::core::option::Option<u64>,
+    /// When this message was read, in ms since 1970, if it is known.
+    #[prost(uint64, optional, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub read_ts: ::core::option::Option<u64>,
 }
 /// The caller.
 #[derive(serde::Serialize, serde::Deserialize)]

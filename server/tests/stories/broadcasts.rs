@@ -70,7 +70,11 @@ fn each_on_the_list_gets_a_direct_message_and_answers_there() {
             [("message", "happy new year"), ("message", "and to you")]
         );
         assert_eq!(alice.history(&cid).len(), 2, "created, and what was said");
-        assert!(dave.arrivals().is_empty(), "he has blocked her");
+        for arrived in dave.arrivals() {
+            let entry: Value = serde_json::from_slice(&arrived.payload).unwrap();
+            let shown = told(std::slice::from_ref(&entry));
+            assert_eq!(shown, [("gone", "")], "he has blocked her");
+        }
 
         carol.publish(&format!("chat/c/{direct}/read"), "1");
         let status = json!({"cid": cid, "seq": 2});

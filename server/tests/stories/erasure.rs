@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use broker::codec::packet::Version;
+use broker::codec::packet::{Qos, Version};
 use serde_json::{Value, json};
 
 use super::harness::{Client, Launch, Login, Server, eventually};
@@ -315,7 +315,10 @@ fn what_an_erased_user_said_of_himself_is_told_to_nobody() {
     world
         .client("carol")
         .publish("chat/me/presence", presence("in words"));
-    world.client("eve").subscribe("chat/u/@carol/presence");
+    let presence = "chat/u/@carol/presence";
+    world
+        .client("eve")
+        .subscribe_with(presence, Qos::AtMostOnce, false);
     let told = world.client("eve").next_json();
     assert_eq!(
         (&told["state"], &told["text"]),
@@ -331,7 +334,9 @@ fn what_an_erased_user_said_of_himself_is_told_to_nobody() {
     assert_eq!(after, privacy);
     world.server.restart();
     world.connect_again();
-    world.client("eve").subscribe("chat/u/@carol/presence");
+    world
+        .client("eve")
+        .subscribe_with(presence, Qos::AtMostOnce, false);
     let told = world.client("eve").next_json();
     assert_eq!(
         (&told["state"], &told["text"]),

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use broker::codec::packet::{Publish, Qos};
 use broker::hooks::{Delivery, Room};
 use proto::ids::{ConversationId, Seq};
+use proto::payload::Gap;
 
 use super::{
     Key, LOG_SLOT, Matched, Options, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted,
 };
 use crate::delivery::flow::form_of;
 use crate::delivery::shared::Run;
-use crate::render::Line;
+use crate::domain::overlay::GoneReason;
+use crate::render::{self, Line};
 
 /// A pull under way.
 pub(super) struct Out<'a> {
@@ -249,6 +251,12 @@ impl State {
                 Step::Wanted
             };
         }
+        if let Key::Inbox(id) = key
+            && let Some(window) = out.me.limits.replay_window
+            && let Some(last) = flow.missed(window)
+        {
+            return self.step_over(id, (seq, last.min(visible.to)), out);
+        }
         let Some(line) = flow.line(seq, out.me.user) else {
             self.want_page(key, (seq, visible.to), out);
             return Step::Wanted;
@@ -325,6 +333,43 @@ impl State {
             Key::Inbox(_) => &mut self.inbox_pages,
             Key::Log(..) => &mut self.log_pages,
         }
+    }
+
+    /// Tells of a run of entries that the client wants to ask for by itself.
+    fn step_over(&mut self, id: ConversationId, (from, to): (Seq, Seq), out: &mut Out<'_>) -> Step {
+        let Some(flow) = self.flows.get_mut(&id) else {
+            return Step::Done;
+        };
+        flow.drop_page();
+        let gap = Gap {
+            cid: id,
+            from,
+            to,
+            reason: Gap::WINDOW,
+        };
+        for (slot, filters) in self.inbox.iter().enumerate() {
+            if !flow.needs(slot, to) {
+                continue;
+            }
+            let slot_byte = u8::try_from(slot).unwrap_or_default();
+            let message = form_of(slot_byte).and_then(|form| render::gap(&gap, form));
+            let Some((matched, message)) = filters.matched(&id).zip(message) else {
+                flow.passed(slot, to, false);
+                continue;
+            };
+            if !out.fits(matched.qos) {
+                return Step::NoRoom;
+            }
+            let reference = Reference::Entry {
+                generation: 0,
+                slot: slot_byte,
+                conversation: id,
+                seq: to,
+            };
+            out.deliver(reference, Arc::new(message), &matched);
+            flow.passed(slot, to, true);
+        }
+        Step::Passed
     }
 
     fn step_inbox(&mut self, id: ConversationId, line: &Arc<Line>, out: &mut Out<'_>) -> Step {

@@ -131,6 +131,8 @@ impl ChatPlugin {
             last_seen: self.audience(peer, asked.last_seen).await?,
             profile: self.audience(peer, asked.profile).await?,
             search: asked.search,
+            delivered: asked.delivered,
+            read: asked.read,
         };
         if change == PrivacyChange::default() {
             return self.service.privacy(peer.actor).await;

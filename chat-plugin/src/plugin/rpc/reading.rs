@@ -218,6 +218,8 @@ impl ChatPlugin {
             delivered: member.delivered,
             read: member.read,
             ts: member.moved_ms,
+            delivered_ts: member.delivered_ms,
+            read_ts: member.read_ms,
         });
         Ok(StatusReply {
             cid,
@@ -241,6 +243,6 @@ fn row(cid: ConversationId, run: &[Seen]) -> Option<Row> {
         cid,
         from: first.entry.seq,
         to: last.entry.seq,
-        reason: first.entry.gone?,
+        reason: first.entry.gone?.name(),
     }))
 }

@@ -195,6 +195,8 @@ pub(super) struct SetPrivacy {
     pub(super) last_seen: Option<AudienceAsked>,
     pub(super) profile: Option<AudienceAsked>,
     pub(super) search: Option<bool>,
+    pub(super) delivered: Option<bool>,
+    pub(super) read: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -439,6 +441,10 @@ pub(super) struct MemberReply {
     pub(super) delivered: bool,
     pub(super) read: bool,
     pub(super) ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) delivered_ts: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) read_ts: Option<u64>,
 }
 
 #[derive(Serialize)]

@@ -111,6 +111,16 @@ pub(super) fn own(conversation: ConversationId, user: UserId, seq: Seq) -> [u8; 
     ])
 }
 
+/// `cid[17] uid[16] which[1] seq[8]`: table moved.
+pub(super) fn moved(conversation: ConversationId, user: UserId, read: bool, seq: Seq) -> [u8; 42] {
+    join(&[
+        &cid(conversation),
+        user.as_bytes(),
+        &[u8::from(read)],
+        &seq.get().to_be_bytes(),
+    ])
+}
+
 /// `cid[17] seq[8] uid[16]`: tables reaction, hidden and copy.
 pub(super) fn entry_user(conversation: ConversationId, seq: Seq, user: UserId) -> [u8; 41] {
     join(&[

@@ -14,7 +14,7 @@ use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
 use crate::domain::overlay::HiddenBy;
 use crate::domain::queue::DeviceEvent;
-use crate::store::{PageRange, StoreError, tables};
+use crate::store::{MovedOver, PageRange, StoreError, tables};
 
 /// Shows at most `limit` rows to `each`, in ascending order.
 pub(super) fn visit(
@@ -62,6 +62,50 @@ pub(super) fn visit_user(
         ControlFlow::Continue(())
     })?;
     rows.iter().try_for_each(|(rest, row)| each(rest, row))
+}
+
+/// When a mark of a user moved over an entry: the first move that ended there or behind it.
+fn moved_at(
+    engine: &impl KvEngine,
+    (conversation, user): (ConversationId, UserId),
+    read: bool,
+    seq: Seq,
+) -> Result<Option<u64>, StoreError> {
+    let first = keys::moved(conversation, user, read, seq);
+    let last = keys::moved(conversation, user, read, Seq::MAX);
+    let mut found = None;
+    let range = KeyRange::closed(&first, &last);
+    visit(engine, tables::MOVED, range, 1, |_, row| {
+        found = Some(values::read_time(tables::MOVED.name(), row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// When marks of these users moved over an entry.
+pub(super) fn moved_over(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    users: Vec<UserId>,
+    seq: Seq,
+) -> Result<Vec<(UserId, MovedOver)>, StoreError> {
+    let of_user = |user| {
+        let of = (conversation, user);
+        let read_ms = moved_at(engine, of, true, seq)?;
+        let delivered_ms = if conversation.kind() == ConversationKind::Direct {
+            moved_at(engine, of, false, seq)?
+        } else {
+            None
+        };
+        // What was read had been delivered.
+        let delivered_ms = delivered_ms.into_iter().chain(read_ms).min();
+        let moved = MovedOver {
+            delivered_ms,
+            read_ms,
+        };
+        Ok((user, moved))
+    };
+    users.into_iter().map(of_user).collect()
 }
 
 /// Whose queue a key is of, and which place in it.

@@ -30,6 +30,11 @@ enum Step {
         keep_ms: u64,
         after: Option<Vec<u8>>,
     },
+    /// Drop times of moved marks from before this time; from this key on.
+    Moved {
+        keep_ms: u64,
+        after: Option<Vec<u8>>,
+    },
     /// Drop messages that were held before this time; from this key on.
     Held {
         keep_ms: u64,
@@ -57,6 +62,10 @@ impl Maintenance {
                     after: None,
                 },
                 Step::Receipts {
+                    keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
+                    after: None,
+                },
+                Step::Moved {
                     keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
                     after: None,
                 },
@@ -119,6 +128,18 @@ impl Maintenance {
                 let (removed, last) =
                     drop_old(engine, tables::RECEIPT_DUE, after.as_deref(), is_old)?;
                 let next = last.map(|key| Step::Receipts {
+                    keep_ms,
+                    after: Some(key),
+                });
+                (removed, next)
+            }
+            Step::Moved { keep_ms, after } => {
+                let is_old = |value: &[u8]| {
+                    let ts_ms = values::read_time(tables::MOVED.name(), value);
+                    ts_ms.unwrap_or_default() < keep_ms
+                };
+                let (removed, last) = drop_old(engine, tables::MOVED, after.as_deref(), is_old)?;
+                let next = last.map(|key| Step::Moved {
                     keep_ms,
                     after: Some(key),
                 });

@@ -5,7 +5,7 @@ use proto::payload::{PresenceChoice, PresenceState};
 use tokio_util::sync::CancellationToken;
 
 use super::world::*;
-use crate::domain::contact::{Contact, ContactChange};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, Decided};
 use crate::domain::entry::{BodyFormat, Draft, EntryKind, Outcome};
 use crate::domain::overlay::{Act, Report};
 use crate::domain::presence::PresenceChange;
@@ -50,8 +50,12 @@ async fn fill(store: &dyn ChatStore) {
     for (of, other) in [(1, 2), (2, 1)] {
         let called = "Bobby".to_owned();
         let add = ContactChange::Add { called };
-        let changed = store.change_contact(uid(of), uid(other), add, 7).await;
-        assert!(changed.unwrap());
+        let max = ContactCounts {
+            contacts: 9,
+            blocked: 9,
+        };
+        let changed = store.change_contact(uid(of), uid(other), add, max, 7).await;
+        assert_eq!(changed, Ok(Decided::Changed));
     }
     let choice = PresenceChoice {
         state: PresenceState::Invisible,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use broker::store::kv::{KeyRange, KvEngine, Table};
-use proto::ids::{DeviceId, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, UserId};
 
 use super::super::keys;
 use super::super::overlay::{OverlayKey, Waiting};
@@ -11,6 +11,7 @@ use super::super::values::{self, HandleRow};
 use super::Writer;
 use crate::domain::account::Subject;
 use crate::domain::device::{Device, Inflight, SharedSubscription};
+use crate::domain::member::Marks;
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::search::words_of_user;
@@ -327,6 +328,7 @@ impl<K: KvEngine> Writer<K> {
                 let before = self.marks(&key)?;
                 let mut marks = before;
                 step.fold_into(&mut marks);
+                self.note_moved((conversation, user), (&before, &marks));
                 if before != marks {
                     self.put(tables::MARKS, &key, values::write_marks(&marks));
                 }
@@ -348,6 +350,25 @@ impl<K: KvEngine> Writer<K> {
         }
         self.group.folded.push(waiting);
         Ok(())
+    }
+
+    /// Keeps the time of a move: of one that read something, and in direct conversations of one that was delivered
+    /// something. In a group the latter would be a row for each message and member.
+    fn note_moved(
+        &mut self,
+        (conversation, user): (ConversationId, UserId),
+        (before, now): (&Marks, &Marks),
+    ) {
+        let is_direct = conversation.kind() == ConversationKind::Direct;
+        let delivered = (is_direct && now.delivered > before.delivered).then_some(now.delivered);
+        let read = (now.read > before.read).then_some(now.read);
+        for (is_read, seq) in [(false, delivered), (true, read)] {
+            if let Some(seq) = seq {
+                let key = keys::moved(conversation, user, is_read, seq);
+                let time = values::write_time(now.moved_ms);
+                self.group.batch.put(tables::MOVED, &key, &time);
+            }
+        }
     }
 
     fn raise(&mut self, table: Table, key: &[u8], to: u64) -> Result<(), StoreError> {
