@@ -465,7 +465,6 @@ impl Looker {
                 "presence" => all.extend(
                     ["online", "dnd"].map(|state| format!("\"bob\",\"state\":\"{state}\"")),
                 ),
-                "search.users" => all.push("\"bob\"".to_owned()),
                 _ => {}
             }
         }
@@ -577,6 +576,7 @@ impl Looker {
             "search.users" => {
                 let all = ["hid", "bob", "secret", "findable"].map(|q| ask(way, json!({"q": q})));
                 seen.is_there = all[3].has("alice") || (is_visitor && no(&all[3]));
+                seen.must(is_visitor || all[1].has("\"bob\""), &all[1]); // also by whom he has blocked
                 for found in all {
                     seen.note(found);
                 }
