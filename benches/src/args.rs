@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Storm(StormArgs),
     /// What comes of it when all members of a large group read one message (mqchat only)
     Receipts(ReceiptsArgs),
+    /// What it costs to publish in a channel with very many readers (mqchat only)
+    Channel(ChannelArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -204,6 +206,25 @@ pub(crate) struct ReceiptsArgs {
     /// Seconds over which the reads are spread
     #[arg(long, default_value = "5")]
     pub(crate) within: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChannelArgs {
+    /// How many readers the channel has
+    #[arg(long, default_value = "100000")]
+    pub(crate) readers: NonZeroU32,
+    /// How many of them are connected and listen
+    #[arg(long, default_value = "2000")]
+    pub(crate) connected: NonZeroU32,
+    /// How many messages are published, one after the other
+    #[arg(long, default_value = "100")]
+    pub(crate) messages: NonZeroU32,
+    /// QoS of the subscriptions
+    #[arg(long, default_value = "1", value_parser = parse_qos)]
+    pub(crate) qos: Qos,
+    /// Payload in bytes
+    #[arg(long, default_value = "100", value_parser = parse_payload)]
+    pub(crate) payload: usize,
 }
 
 #[derive(Clone, Debug, clap::Args)]

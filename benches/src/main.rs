@@ -2,10 +2,11 @@
 //!
 //! `pairs`, `fanout` and `offline` move messages that carry their number, so that nothing is taken on trust: what a
 //! subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a connection costs, `storm` how
-//! long it takes until all that were cut are back, `receipts` what reading costs in a large group. What each figure means: `benches/README.md`.
+//! long it takes until all that were cut are back, `receipts` what reading costs in a large group, `channel` what publishing costs in a large channel. What each figure means: `benches/README.md`.
 
 mod args;
 mod bits;
+mod channel;
 mod client;
 mod clock;
 mod connects;
@@ -59,6 +60,7 @@ fn run(args: &Args) -> Result<Report, BenchError> {
             Command::Idle(idle) => idle::run(&args.target, idle).await,
             Command::Offline(offline) => offline::run(&args.target, offline).await,
             Command::Receipts(receipts) => receipts::run(&args.target, receipts).await,
+            Command::Channel(channel) => channel::run(&args.target, channel).await,
             Command::Storm(storm) => storm::run(&args.target, storm).await,
         }
     })

@@ -66,10 +66,28 @@ pub(crate) async fn create_group(
     handles: &[String],
     run: u32,
 ) -> Result<String, BenchError> {
+    create(client, "group", handles, run).await
+}
+
+/// Makes a channel with these handles as readers and gives its `cid`.
+pub(crate) async fn create_channel(
+    client: &mut Client,
+    handles: &[String],
+    run: u32,
+) -> Result<String, BenchError> {
+    create(client, "channel", handles, run).await
+}
+
+async fn create(
+    client: &mut Client,
+    kind: &str,
+    handles: &[String],
+    run: u32,
+) -> Result<String, BenchError> {
     let members: Vec<_> = handles.iter().map(|handle| format!("@{handle}")).collect();
     let mut parts = members.chunks(MEMBERS_AT_ONCE);
     let first = parts.next().unwrap_or_default();
-    let request = json!({"kind": "group", "title": "mqchat-bench", "members": first});
+    let request = json!({"kind": kind, "title": "mqchat-bench", "members": first});
     subscribe(client).await?;
     let made = call(
         client,

@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use broker::hooks::AuthenticateRequest;
-use proto::ids::{Handle, UserId};
+use proto::ids::{DeviceId, Handle, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -171,8 +171,8 @@ pub enum UserChange {
     Removed,
     /// A token of the user is gone.
     TokenRevoked,
-    /// A device of the user is gone: the others are told.
-    Devices,
+    /// A device of the user is gone: the others are told, and it has to log in anew.
+    DeviceRevoked(DeviceId),
     /// What the user told of himself is gone; logins are not concerned.
     Erased,
 }

@@ -18,14 +18,37 @@ pub struct Config {
     pub retention_days: u32,
     /// So many of the newest messages of each conversation stay; 0: all.
     pub retention_messages: u32,
+    /// Hours that the clock may be ahead of what was trusted last and of the time that the server has been running since: further
+    /// ahead nothing is removed for its age, until an operator trusts the clock.
+    pub retention_clock_ahead_h: u32,
     /// Members of a group.
     pub group_members_max: u32,
+    /// Readers of a channel.
+    pub channel_readers_max: u32,
+    /// A channel with up to so many readers comes to all their inboxes; with more, to those who watch it.
+    pub channel_inbox_max: u32,
+    /// Users to whom a broadcast list goes.
+    pub broadcast_recipients_max: u32,
+    /// Messages to broadcast lists per minute of one user; 0: no limit. Each becomes as many direct messages as the list is long.
+    pub user_broadcasts_per_min: u32,
+    /// How many of them at once.
+    pub user_broadcasts_burst: u32,
     /// Conversations of one user: groups, and the direct ones that the user began.
     pub conversations_per_user_max: u32,
     /// Messages of one user that wait for their time.
     pub scheduled_per_user_max: u32,
     /// Devices of one user: sessions that are kept.
     pub devices_per_user_max: u32,
+    /// Shared subscriptions to logs (`$share/…`) of one user, whose positions are kept.
+    pub shared_subscriptions_per_user_max: u32,
+    /// Events that wait in the private queue of one device.
+    pub device_queue_max: u32,
+    /// Those of one sender among them.
+    pub device_queue_per_sender_max: u32,
+    /// Bytes of their data.
+    pub device_queue_bytes_max: u32,
+    /// Days that such an event waits, at most.
+    pub device_event_days: u32,
     /// `…/log` subscriptions of one connection; at most 128.
     pub log_subscriptions_per_connection_max: u32,
     /// Replies and refusals that may wait for one connection.
@@ -34,6 +57,9 @@ pub struct Config {
     pub history_limit_max: u32,
     /// Entries that one conversation hands out before it is the next one's turn.
     pub turn_entries: u32,
+    /// A client that asks for it (CONNECT user property `replay=window`) is handed out the newest so many entries of a
+    /// conversation if it has missed more.
+    pub replay_max: u32,
     /// Days that the cursors of a device are kept after it was last seen.
     pub cursor_days: u32,
     /// Least time between two receipts of one conversation to one receiver, in milliseconds.
@@ -119,14 +145,26 @@ impl Default for Config {
             delete_window_s: 0,
             retention_days: 0,
             retention_messages: 0,
+            retention_clock_ahead_h: 72,
             group_members_max: 1_024,
+            channel_readers_max: 1_000_000,
+            channel_inbox_max: 5_000,
+            broadcast_recipients_max: 256,
+            user_broadcasts_per_min: 10,
+            user_broadcasts_burst: 30,
             conversations_per_user_max: 10_000,
             scheduled_per_user_max: 100,
             devices_per_user_max: 32,
+            shared_subscriptions_per_user_max: 256,
+            device_queue_max: 256,
+            device_queue_per_sender_max: 64,
+            device_queue_bytes_max: 1_048_576,
+            device_event_days: 30,
             log_subscriptions_per_connection_max: 64,
             rpc_pending_max: 64,
             history_limit_max: 500,
             turn_entries: 64,
+            replay_max: 2_000,
             cursor_days: 90,
             receipt_interval_ms: 250,
             receipt_interval_max_ms: 5_000,
@@ -203,7 +241,24 @@ impl Config {
                 0,
                 10_000,
             ),
+            // Status and list of those to whom it goes are one page.
+            (
+                "broadcast_recipients_max",
+                self.broadcast_recipients_max,
+                0,
+                1_024,
+            ),
             ("devices_per_user_max", self.devices_per_user_max, 1, ANY),
+            // They are counted one by one.
+            (
+                "shared_subscriptions_per_user_max",
+                self.shared_subscriptions_per_user_max,
+                0,
+                10_000,
+            ),
+            // They are counted one by one.
+            ("device_queue_max", self.device_queue_max, 0, 10_000),
+            ("device_event_days", self.device_event_days, 1, 365),
             (
                 "log_subscriptions_per_connection_max",
                 self.log_subscriptions_per_connection_max,
@@ -215,6 +270,7 @@ impl Config {
             // They are counted by looking at them.
             ("join_requests_max", self.join_requests_max, 0, 10_000),
             ("turn_entries", self.turn_entries, 1, 65_535),
+            ("replay_max", self.replay_max, 1, ANY),
             ("cursor_days", self.cursor_days, 1, 36_500),
             ("receipt_interval_ms", self.receipt_interval_ms, 1, 60_000),
             (

@@ -4,6 +4,7 @@
 //! feed: an entry moves its head and joins its ring; a change of members makes it read the members again before it
 //! answers the next question about them. The cache keeps the most recently used; whoever holds an `Arc` keeps his own.
 
+mod readers;
 mod ring;
 
 use std::collections::HashMap;
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 
+pub use self::readers::Held;
+use self::readers::Readers;
 use self::ring::Ring;
 pub use self::ring::RingLimits;
 use crate::domain::conversation::Conversation;
@@ -147,8 +150,6 @@ pub struct Live {
     id: ConversationId,
     loading: tokio::sync::Mutex<()>,
     changing: tokio::sync::Mutex<()>,
-    /// The feed has passed one more entry.
-    followed: tokio::sync::Notify,
     state: Mutex<State>,
 }
 
@@ -156,15 +157,18 @@ pub struct Live {
 struct State {
     conversation: Option<Conversation>,
     head: Seq,
+    /// All members; of a channel, those who are more than readers.
     members: HashMap<UserId, (Member, Marks)>,
+    readers: Readers,
     present: Arc<[UserId]>,
     /// Moves when what was read of the members is old.
     generation: u64,
     /// Generation of what was read; 0: nothing yet.
     loaded: u64,
     ring: Ring,
-    /// How far the feed has come.
-    followed: Seq,
+    /// Up to here the marks say what is hidden. What was stored since may be known of already, but not whether a block
+    /// hides it from somebody.
+    judged: Seq,
     /// The commit that was pushed last.
     pushed: u64,
 }
@@ -246,7 +250,6 @@ impl Live {
             id,
             loading: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::default(),
-            followed: tokio::sync::Notify::new(),
             state: Mutex::new(state),
         }
     }
@@ -333,13 +336,15 @@ impl Live {
 
     /// What was read of the members is old: the next question reads them again.
     pub(crate) fn invalidate(&self) {
-        self.state().generation += 1;
+        let mut state = self.state();
+        state.generation += 1;
+        state.readers.make_old(None);
     }
 
     /// The conversation as `user` may see it; `None` for one who never was a member.
     pub fn sight(&self, user: UserId) -> Option<Sight> {
         let state = self.state();
-        let (member, marks) = state.members.get(&user)?;
+        let (member, marks) = state.of(user)?;
         let conversation = state.conversation.as_ref();
         let settings = conversation.map(|conversation| &conversation.settings);
         Some(Sight {
@@ -353,14 +358,13 @@ impl Live {
         })
     }
 
-    /// The next stretch of the log that this user may see, from `seq` on; and up to where it must be looked up what the user
-    /// sees of it, as something is hidden there, happened after the user left, or is of somebody who is blocked.
-    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<(Stretch, Seq)> {
+    /// The next stretch of the log that this user may see, from `seq` on.
+    pub fn next_visible(&self, user: UserId, seq: Seq) -> Option<Stretch> {
         self.next_of(user, seq, Interval::visible)
     }
 
     /// The same of what waits for this user.
-    pub fn next_awaited(&self, user: UserId, seq: Seq) -> Option<(Stretch, Seq)> {
+    pub fn next_awaited(&self, user: UserId, seq: Seq) -> Option<Stretch> {
         self.next_of(user, seq, Interval::awaited)
     }
 
@@ -369,70 +373,80 @@ impl Live {
         user: UserId,
         seq: Seq,
         part: impl Fn(&Interval) -> Stretch,
-    ) -> Option<(Stretch, Seq)> {
+    ) -> Option<Stretch> {
         let state = self.state();
-        let (member, marks) = state.members.get(&user)?;
+        let (member, _) = state.of(user)?;
         let mut parts = member.intervals.iter().map(part);
         let mut next = parts.find(|part| seq <= part.to)?;
         next.from = next.from.max(seq);
-        let look_up = if next.to == Seq::MAX && !marks.blocks {
-            marks.hidden
-        } else {
-            next.to
-        };
-        Some((next, look_up))
+        Some(next)
     }
 
     /// Is this user a member?
     pub fn is_present(&self, user: UserId) -> bool {
         let state = self.state();
-        let member = state.members.get(&user);
+        let member = state.of(user);
         member.is_some_and(|(member, _)| member.is_present())
     }
 
     /// May this user see the entry at `seq`?
     pub fn sees(&self, user: UserId, seq: Seq) -> bool {
         let state = self.state();
-        let member = state.members.get(&user);
+        let member = state.of(user);
         member.is_some_and(|(member, _)| member.sees(seq))
     }
 
     /// The last place of which this user may know: [`Seq::MAX`] for a member.
     pub fn last_known(&self, user: UserId) -> Seq {
         let state = self.state();
-        let member = state.members.get(&user);
+        let member = state.of(user);
         let last = member.and_then(|(member, _)| member.intervals.last());
         last.map_or(Seq::ZERO, |interval| interval.to)
     }
 
-    /// The last entry that is hidden from this user; zero: none is.
-    pub fn hidden(&self, user: UserId) -> Seq {
+    /// Which of these entries may be hidden from this user: what was read of them before has to be looked up.
+    pub(crate) fn may_be_hidden(&self, user: UserId, mut seqs: Vec<Seq>) -> Vec<Seq> {
         let state = self.state();
-        let marks = state.members.get(&user).map(|(_, marks)| marks.hidden);
+        match state.of(user) {
+            Some((_, marks)) => seqs.retain(|seq| state.may_be_hidden(self.id, marks, *seq)),
+            None => seqs.clear(),
+        }
+        seqs
+    }
+
+    /// Must it be looked up how far others may be told that this user has got, from the first place on towards the second
+    /// one, as a block may have hidden something from him there?
+    pub(crate) fn may_keep_back(&self, user: UserId, (from, to): (Seq, Seq)) -> bool {
+        if self.id.kind() != ConversationKind::Direct {
+            return false; // nobody is blocked elsewhere
+        }
+        let state = self.state();
+        let marks = state.of(user).map(|(_, marks)| marks);
+        marks.is_some_and(|marks| from < marks.hidden || to > state.judged)
+    }
+
+    /// Up to where this user was delivered everything.
+    pub(crate) fn delivered(&self, user: UserId) -> Seq {
+        let state = self.state();
+        let marks = state.of(user).map(|(_, marks)| marks.delivered());
         marks.unwrap_or_default()
     }
 
     /// An entry is hidden from this user from now on.
     pub(crate) fn hide(&self, user: UserId, seq: Seq) {
-        if let Some((_, marks)) = self.state().members.get_mut(&user) {
-            marks.hidden = marks.hidden.max(seq);
-        }
+        self.state().hide(user, seq);
     }
 
     /// Has this user of a direct conversation blocked the other one?
     pub fn blocks(&self, user: UserId) -> bool {
         let state = self.state();
-        let marks = state.members.get(&user).map(|(_, marks)| marks.blocks);
+        let marks = state.of(user).map(|(_, marks)| marks.blocks);
         marks.unwrap_or_default()
     }
 
-    /// A user has blocked the other one, or does no longer, and it is stored.
-    pub(crate) fn set_blocks(&self, user: UserId, blocks: bool) {
-        let mut state = self.state();
-        if let Some((_, marks)) = state.members.get_mut(&user) {
-            marks.blocks = blocks;
-        }
-        state.generation += 1; // who is reading the members may have read them before
+    /// Whom this user of a direct conversation has blocked.
+    pub fn blocked_by(&self, user: UserId) -> Option<UserId> {
+        self.peer(user).filter(|_| self.blocks(user))
     }
 
     /// The other one in a direct conversation; `None` in one with oneself, and in all others.
@@ -444,30 +458,12 @@ impl Live {
         state.members.keys().find(|other| **other != user).copied()
     }
 
-    /// All who are or were members.
+    /// All who are or were members, and of a channel's readers those who follow it.
     pub fn who_ever(&self) -> Vec<UserId> {
-        self.state().members.keys().copied().collect()
-    }
-
-    /// The feed has come so far, and all who hold entries in memory have heard of it.
-    pub(crate) fn has_followed(&self, seq: Seq) {
         let mut state = self.state();
-        state.followed = state.followed.max(seq);
-        drop(state);
-        self.followed.notify_waiters();
-    }
-
-    /// Waits until the feed has come to an entry that was stored after this conversation was loaded.
-    pub(crate) async fn follows(&self, seq: Seq) {
-        loop {
-            let next = self.followed.notified();
-            tokio::pin!(next);
-            next.as_mut().enable();
-            if self.state().followed >= seq {
-                return;
-            }
-            next.await;
-        }
+        let followers = state.readers.followers();
+        let members = state.members.keys();
+        members.chain(&*followers).copied().collect()
     }
 
     /// All present members.
@@ -477,16 +473,15 @@ impl Live {
 
     /// All who may see the entry at `seq`.
     pub fn who_sees(&self, seq: Seq) -> Vec<UserId> {
-        let state = self.state();
-        state
-            .members
-            .values()
-            .filter(|(member, _)| member.sees(seq))
-            .map(|(member, _)| member.user)
-            .collect()
+        let mut state = self.state();
+        let followers = state.readers.followers();
+        let followers = followers.iter().filter_map(|user| state.readers.of(*user));
+        let all = state.members.values().chain(followers);
+        let see = all.filter(|(member, _)| member.sees(seq));
+        see.map(|(member, _)| member.user).collect()
     }
 
-    /// Members and marks, former members included.
+    /// Members and marks, former members included, but for the readers of a channel.
     pub fn members(&self) -> Vec<(Member, Marks)> {
         self.state().members.values().cloned().collect()
     }
@@ -494,15 +489,27 @@ impl Live {
     /// Moves marks of a user. `None`: nothing moved.
     pub fn move_marks(&self, user: UserId, change: MarksChange) -> Option<MarksMoved> {
         let mut state = self.state();
-        let (_, own) = state.members.get_mut(&user)?;
+        let (_, own) = state.of_mut(user)?;
         let from = *own;
         *own = change.applied_to(from);
         (*own != from).then_some(MarksMoved { from, to: *own })
     }
 
-    /// Entries from `from` on that are in memory, at most `limit`; `None` if `from` itself is not.
-    pub fn recent(&self, from: Seq, limit: usize) -> Option<Vec<Arc<Line>>> {
-        self.state().ring.from(from, limit)
+    /// The entry at `seq`, if it is in memory and this user sees it as all others do; `None`: it has to be read, and looked
+    /// up what the user sees of it, as something may be hidden there, or happened after the user left.
+    pub(crate) fn recent_for(&self, user: UserId, seq: Seq) -> Option<Arc<Line>> {
+        let state = self.state();
+        let (member, marks) = state.of(user)?;
+        let last = member.intervals.last()?;
+        let is_as_it_was = last.to < Seq::MAX || seq < last.visible().from;
+        if is_as_it_was || marks.blocks || state.may_be_hidden(self.id, marks, seq) {
+            return None;
+        }
+        let line = state.ring.get(seq)?;
+        // An edit shows no more than the message that it edits.
+        let edited = line.entry.edited();
+        let is_shown = |target| member.sees(target) && !state.may_be_hidden(self.id, marks, target);
+        edited.is_none_or(is_shown).then_some(line)
     }
 
     /// The messages after `after` up to `to`, and who wrote them; `None` if they are not all in memory.
@@ -522,6 +529,7 @@ impl Live {
             state.generation += 1;
         }
         state.raise(head, hidden_from);
+        state.judged = state.judged.max(head);
         let only_changes = !changed.is_empty();
         for line in changed {
             state.ring.replace(line);
@@ -543,6 +551,18 @@ impl Live {
 }
 
 impl State {
+    /// What is in memory of one user.
+    fn of(&self, user: UserId) -> Option<&(Member, Marks)> {
+        self.members.get(&user).or_else(|| self.readers.of(user))
+    }
+
+    fn of_mut(&mut self, user: UserId) -> Option<&mut (Member, Marks)> {
+        if self.members.contains_key(&user) {
+            return self.members.get_mut(&user);
+        }
+        self.readers.of_mut(user)
+    }
+
     /// There are so many messages, the last entry has this time.
     fn count(&mut self, mseq: u64, ts_ms: u64) {
         if let Some(conversation) = &mut self.conversation {
@@ -554,9 +574,21 @@ impl State {
     /// An entry is stored, and hidden from a user in the same commit: nobody finds the one without the other.
     fn raise(&mut self, head: Seq, hidden_from: Option<UserId>) {
         self.head = self.head.max(head);
-        if let Some((_, marks)) = hidden_from.and_then(|user| self.members.get_mut(&user)) {
-            marks.hidden = marks.hidden.max(head);
+        if let Some(user) = hidden_from {
+            self.hide(user, head);
         }
+    }
+
+    fn hide(&mut self, user: UserId, seq: Seq) {
+        match self.of_mut(user) {
+            Some((_, marks)) => marks.hidden = marks.hidden.max(seq),
+            None => self.generation += 1, // whoever reads the members now may not find it yet
+        }
+    }
+
+    fn may_be_hidden(&self, id: ConversationId, marks: &Marks, seq: Seq) -> bool {
+        let is_direct = id.kind() == ConversationKind::Direct; // nobody is blocked elsewhere
+        seq <= marks.hidden || (is_direct && seq > self.judged)
     }
 
     fn install(
@@ -569,9 +601,9 @@ impl State {
             return; // changed while we read: the caller reads again
         }
         self.loaded = generation;
-        self.head = conversation
-            .as_ref()
-            .map_or(self.head, |read| read.head.max(self.head));
+        let head = conversation.as_ref().map_or(Seq::ZERO, |read| read.head);
+        self.head = self.head.max(head);
+        self.judged = self.judged.max(head); // the members were read after it
         self.conversation = conversation;
         self.present = members
             .iter()
@@ -605,5 +637,20 @@ async fn read_members(
         if last {
             return Ok(members);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hidden_while_the_members_are_read_is_not_missed() {
+        let users = [1, 2].map(|number| UserId::from_bytes([number; 16]));
+        let live = Live::new(ConversationId::direct(users[0], users[1]), Arc::default());
+        let reading = live.state().generation;
+        live.hide(users[1], Seq::new(1));
+        live.state().install(reading, None, Vec::new());
+        assert!(!live.is_fresh(), "they are read again");
     }
 }

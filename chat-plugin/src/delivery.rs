@@ -9,9 +9,12 @@
 //! 3. The connection pulls; what is not in memory is read in the background and the connection is woken again.
 //! 4. Acks settle copies; cursors and delivered marks move through [`Progress`].
 
+mod channels;
+mod feed;
 pub(crate) mod flow;
 pub(crate) mod progress;
 pub(crate) mod reader;
+pub(crate) mod shared;
 mod sight;
 pub(crate) mod subscriptions;
 
@@ -21,18 +24,21 @@ use std::sync::{Arc, PoisonError, RwLock};
 use broker::codec::packet::PacketId;
 use broker::codec::reason::ReasonCode;
 use broker::hooks::{DeliveryOutcome, DeliveryRef, Room};
-use proto::ids::{ConversationId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::feed::Marks;
 use self::progress::Progress;
-use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Wanted};
+use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Settled, Wanted};
+use self::shared::{Call, Shared, SharedLogs};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
 use crate::domain::entry::Entry;
+use crate::domain::profile::Shows;
 use crate::names::Names;
 use crate::receipts::Receipts;
-use crate::render::Line;
+use crate::render::{self, Line};
 use crate::store::{ChatStore, Committed, Move, PageRange, StoreError};
 
 /// Entries that one read from the store brings, and their bytes.
@@ -47,7 +53,11 @@ pub(crate) struct Delivery {
     pub(crate) progress: Arc<Progress>,
     receipts: Arc<Receipts>,
     online: Arc<Online>,
+    marks: Marks,
+    pub(crate) shared: SharedLogs,
     tracker: TaskTracker,
+    /// Up to so many readers a channel comes to their inboxes.
+    channel_inbox_max: u64,
 }
 
 /// Who is connected.
@@ -118,6 +128,7 @@ impl Delivery {
         progress: Arc<Progress>,
         (receipts, online): (Arc<Receipts>, Arc<Online>),
         tracker: TaskTracker,
+        channel_inbox_max: u64,
     ) -> Self {
         Self {
             store,
@@ -126,28 +137,33 @@ impl Delivery {
             progress,
             receipts,
             online,
+            marks: Marks::default(),
+            shared: SharedLogs::default(),
             tracker,
+            channel_inbox_max,
         }
     }
 
-    /// Follows the feed of the store until it ends or `stop` is cancelled.
-    pub(crate) async fn follow(
-        &self,
-        mut feed: mpsc::Receiver<Committed>,
-        stop: CancellationToken,
-    ) {
+    /// Waits until all that is committed now has reached those who hold entries in memory: nobody is handed any more what is
+    /// gone.
+    pub(crate) async fn catch_up(&self) {
+        self.marks.passed().await;
+    }
+
+    /// Follows the feed of the store until it ends or `stop` is cancelled. Once.
+    pub(crate) async fn follow(&self, feed: mpsc::Receiver<Committed>, stop: CancellationToken) {
+        let Some(mut feed) = self.marks.in_feed(feed) else {
+            return;
+        };
         loop {
             let committed = tokio::select! {
-                committed = feed.recv() => committed,
+                committed = feed.next() => committed,
                 () = stop.cancelled() => None,
             };
             let Some(committed) = committed else { return };
-            let (conversation, head) = (committed.conversation, committed.head);
+            let conversation = committed.conversation;
             if let Err(error) = self.committed(committed).await {
                 tracing::error!(%conversation, %error, "an entry could not be announced; readers get it when they come back");
-            }
-            if let Some(live) = self.conversations.in_memory(conversation) {
-                live.has_followed(head);
             }
         }
     }
@@ -160,6 +176,7 @@ impl Delivery {
             changed,
             members_changed,
             hidden_from,
+            readers,
         } = committed;
         let live = match self.conversations.in_memory(conversation) {
             Some(live) => live,
@@ -168,6 +185,13 @@ impl Delivery {
                 None => return Ok(()),
             },
         };
+        if !readers.is_empty() && entry.is_none() && changed.is_empty() {
+            self.readers_changed(&live, &readers).await?;
+            return self.readers_gone(&live, &readers).await;
+        }
+        if let Some(user) = hidden_from {
+            live.hide(user, head); // whatever fails below
+        }
         let line = match entry {
             Some(entry) => Some(self.line(entry).await?),
             None => None,
@@ -182,22 +206,38 @@ impl Delivery {
         self.conversations
             .committed(&live, (line, lines), head, members);
         live.refreshed(&self.conversations).await?;
+        self.readers_changed(&live, &readers).await?;
         if !seqs.is_empty() {
-            let mut ever = live.who_ever();
-            ever.retain(|user| hidden_from != Some(*user));
-            self.online.changed(&ever, &live, &seqs);
+            self.online.changed(&live.who_ever(), &live, &seqs);
         }
         if !is_new {
             return Ok(());
         }
-        if members_changed || hidden_from.is_some() {
-            let mut sees = live.who_sees(head);
-            sees.retain(|user| hidden_from != Some(*user));
-            self.online.announce(&sees, &live, head);
+        if members_changed {
+            self.announce(&live.who_sees(head), &live, head);
         } else {
-            self.online.announce(&live.present(), &live, head);
+            self.announce(&live.audience(), &live, head);
         }
-        Ok(())
+        self.readers_gone(&live, &readers).await
+    }
+
+    fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
+        self.online.announce(users, live, seq);
+        self.shared.announce(users, live, seq);
+    }
+
+    /// A reader holds these shared subscriptions no longer. Returns those that nobody who is connected holds.
+    pub(crate) fn leave_shared(
+        &self,
+        reader: &Reader,
+        mut left: Vec<Arc<Shared>>,
+    ) -> Vec<Arc<Shared>> {
+        left.retain(|shared| {
+            let (call, is_held) = self.shared.leave(shared, reader.client.connection);
+            call.into_iter().for_each(Call::make);
+            !is_held
+        });
+        left
     }
 
     async fn line(&self, entry: Arc<Entry>) -> Result<Arc<Line>, StoreError> {
@@ -223,7 +263,9 @@ impl Delivery {
             deliveries,
             wanted,
             progressed,
+            calls,
         } = reader.pull(room);
+        calls.into_iter().for_each(Call::make);
         for wanted in wanted {
             let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
             self.tracker.spawn(async move {
@@ -238,12 +280,19 @@ impl Delivery {
     }
 
     /// Copies are settled.
-    pub(crate) fn delivered(&self, reader: &Reader, outcomes: &[(DeliveryRef, DeliveryOutcome)]) {
-        let progressed = reader.settle(outcomes);
+    pub(crate) fn delivered(
+        self: &Arc<Self>,
+        reader: &Reader,
+        outcomes: &[(DeliveryRef, DeliveryOutcome)],
+    ) {
+        let Settled { progressed, events } = reader.settle(outcomes);
+        if !events.is_empty() {
+            self.progress.events_ended(reader.device, events);
+        }
         self.progressed(reader, progressed);
     }
 
-    fn progressed(&self, reader: &Reader, progressed: Vec<reader::Progressed>) {
+    fn progressed(self: &Arc<Self>, reader: &Reader, progressed: Vec<reader::Progressed>) {
         let mut moves = Vec::new();
         for one in progressed {
             let conversation = one.live.id();
@@ -252,19 +301,22 @@ impl Delivery {
                 conversation,
                 seq: one.cursor,
             }));
-            // Who has blocked the other one of a direct conversation tells him nothing.
-            let delivered = one.delivered.filter(|_| !one.live.blocks(reader.user));
-            if let Some(delivered) = delivered {
-                let change = MarksChange {
-                    delivered,
-                    ts_ms: crate::clock::now_ms(),
-                    ..MarksChange::default()
-                };
-                let due = Receipts::due_with(&one.live, reader.user, change);
-                if let Some(moved) = self.move_marks(&one.live, reader.user, change) {
-                    moves.push(moved);
-                    moves.extend(due);
-                }
+            // Who has blocked the other one of a direct conversation tells him nothing, and who does not want to, nobody.
+            let hides = reader.shows().is_some_and(|shows| !shows.delivered);
+            let delivered = one
+                .delivered
+                .filter(|_| !hides && !one.live.blocks(reader.user));
+            // Nor is it counted who of the readers of a channel has what.
+            let delivered = delivered.filter(|_| !one.live.is_reader(reader.user));
+            let Some(delivered) = delivered else {
+                continue;
+            };
+            let before = one.live.delivered(reader.user);
+            let stretch = (before, delivered);
+            if one.live.may_keep_back(reader.user, stretch) {
+                self.tell_delivered(one.live, reader, stretch);
+            } else {
+                moves.extend(self.has_delivered(&one.live, reader.user, delivered));
             }
         }
         if !moves.is_empty() {
@@ -272,10 +324,48 @@ impl Delivery {
         }
     }
 
+    /// A user has something, which is told as far as it may be: that is looked up in the background.
+    fn tell_delivered(self: &Arc<Self>, live: Arc<Live>, reader: &Reader, stretch: (Seq, Seq)) {
+        let (delivery, user, client) = (Arc::clone(self), reader.user, Arc::clone(&reader.client));
+        self.tracker.spawn(async move {
+            match delivery.seen_mark(&live, user, stretch).await {
+                Ok(told) => {
+                    let moves = delivery.has_delivered(&live, user, told);
+                    delivery.progress.push(moves);
+                }
+                Err(error) => {
+                    tracing::error!(%error, %user, "what is hidden could not be looked up");
+                    client.close(ReasonCode::ServerUnavailable);
+                }
+            }
+        });
+    }
+
+    /// Moves what was delivered to a user, in memory; returns what has to be stored.
+    fn has_delivered(&self, live: &Arc<Live>, user: UserId, delivered: Seq) -> Vec<Move> {
+        let change = MarksChange {
+            delivered,
+            ts_ms: crate::clock::now_ms(),
+            ..MarksChange::default()
+        };
+        let due = Receipts::due_with(live, user, change);
+        match self.move_marks(live, user, change) {
+            Some(moved) => std::iter::once(moved).chain(due).collect(),
+            None => Vec::new(),
+        }
+    }
+
     /// Something that only this user's own devices are told of has changed, and is durable.
     pub(crate) fn account_changed(&self, user: UserId) {
         for reader in self.online.of(user) {
             reader.account().changed();
+        }
+    }
+
+    /// A user has decided what of his marks others are told.
+    pub(crate) fn shows_changed(&self, user: UserId, shows: Shows) {
+        for reader in self.online.of(user) {
+            reader.set_shows(shows);
         }
     }
 
@@ -308,6 +398,7 @@ impl Delivery {
                 to,
             } => self.fetch_page(reader, key, &live, (from, to)).await,
             Wanted::Resend(references) => self.fetch_resend(reader, references).await,
+            Wanted::Events { after } => self.fetch_events(reader, after).await,
         }
     }
 
@@ -353,7 +444,11 @@ impl Delivery {
             else {
                 continue;
             };
-            let found = match self.conversations.load(conversation).await? {
+            let found = match self
+                .conversations
+                .load_for(conversation, reader.user)
+                .await?
+            {
                 Some(live) => {
                     let range = PageRange {
                         limit: 1,
@@ -374,6 +469,31 @@ impl Delivery {
         }
         reader.arrived_resend(lines);
         Ok(())
+    }
+
+    async fn fetch_events(&self, reader: &Reader, after: u64) -> Result<(), StoreError> {
+        let now_ms = crate::clock::now_ms();
+        let size = (PAGE_ENTRIES, PAGE_BYTES);
+        let found = self.store.device_events(reader.device, after, size, now_ms);
+        let (events, more) = found.await?;
+        let protobuf = reader.reads_protobuf();
+        let mut messages = Vec::with_capacity(events.len());
+        for event in events {
+            let handle = self.names.handle(event.from).await?;
+            let message = render::event(&event, handle.as_ref(), protobuf, now_ms);
+            messages.push((event.dseq, Arc::new(message)));
+        }
+        reader.arrived_events(after, (messages, more));
+        Ok(())
+    }
+
+    /// Something is in the queue of a device.
+    pub(crate) fn queue_grew(&self, user: UserId, device: DeviceId) {
+        for reader in self.online.of(user) {
+            if reader.device == device {
+                reader.queue_grew();
+            }
+        }
     }
 
     /// Looks up what this reader has to get, in the background. What is committed since [`Reader::begin_attach`] is not
@@ -422,7 +542,8 @@ impl Delivery {
                 }
                 let Some(found) = found else { continue };
                 let cursor = cursors.get(id).copied();
-                if cursor.is_some_and(|cursor| cursor >= found.head) {
+                let is_channel = id.kind() == ConversationKind::Channel;
+                if !is_channel && cursor.is_some_and(|cursor| cursor >= found.head) {
                     attached.settled.insert(*id, found.head);
                     continue;
                 }
@@ -445,12 +566,15 @@ impl Delivery {
         cursor: Option<Seq>,
         attached: &mut Attached,
     ) -> Result<(), StoreError> {
-        let Some(live) = self.conversations.load(id).await? else {
+        let Some(live) = self.conversations.load_for(id, reader.user).await? else {
             return Ok(());
         };
         let Some(sight) = live.sight(reader.user) else {
             return Ok(());
         };
+        if !self.admit(reader, &live).await? {
+            return Ok(());
+        }
         let cursor = match cursor {
             Some(cursor) => cursor,
             None if reader.is_known() => sight.member.first_place().previous(),
@@ -560,7 +684,8 @@ impl Delivery {
             };
             after = Some(last);
             for conversation in ids {
-                let Some(live) = self.conversations.load(conversation).await? else {
+                let loaded = self.conversations.load_for(conversation, reader.user);
+                let Some(live) = loaded.await? else {
                     continue;
                 };
                 let Some(sight) = live.sight(reader.user) else {
@@ -596,7 +721,8 @@ impl Delivery {
             if flows.contains_key(&conversation) {
                 continue;
             }
-            let Some(live) = self.conversations.load(conversation).await? else {
+            let loaded = self.conversations.load_for(conversation, reader.user);
+            let Some(live) = loaded.await? else {
                 continue;
             };
             let Some(sight) = live.sight(reader.user) else {

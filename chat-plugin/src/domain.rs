@@ -13,6 +13,7 @@ pub mod permission;
 pub mod presence;
 pub mod profile;
 pub mod purge;
+pub mod queue;
 pub mod rights;
 pub mod scheduled;
 pub mod search;

@@ -2,7 +2,7 @@
 //!
 //! A filter lets through, refuses with a reason, or holds a message for a moderator's decision. It sees the text that people
 //! would be shown, never an encrypted body. Where nobody moderates (in a direct conversation), and for edits, holding is
-//! refusing. Its latency holds up the connection that wrote, and no other.
+//! refusing. What it could not look at is not refused for good. Its latency holds up the connection that wrote, and no other.
 
 pub mod words;
 
@@ -36,6 +36,8 @@ pub enum Verdict {
     Hold(String),
     /// Refused; why, for the sender.
     Reject(String),
+    /// Nobody could look at it; what to do with it. What is not let through or held may be tried again.
+    Failed(Policy),
 }
 
 /// What is done with what a filter has found, or could not look at.
@@ -77,7 +79,7 @@ impl ContentFilter for Filters {
     async fn judge(&self, content: Content<'_>) -> Verdict {
         for filter in &self.0 {
             match filter.judge(content).await {
-                Verdict::Allow => {}
+                Verdict::Allow | Verdict::Failed(Policy::Allow) => {}
                 verdict => return verdict,
             }
         }

@@ -5,6 +5,7 @@
 
 mod acts;
 mod answer;
+mod broadcast;
 mod dropped;
 mod ingest;
 mod logins;
@@ -35,10 +36,11 @@ use broker::operator::Operator;
 use broker::scram::Credential;
 use proto::ids::{ConversationId, DeviceId, UserId};
 use proto::payload;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::answer::{json_message, json_publish, pair};
+pub(crate) use self::answer::{json_message, json_publish, pair, server_publish};
 use self::logins::Logins;
 use self::peer::{Item, Peer, Record, Sessions};
 use self::rates::Rates;
@@ -49,8 +51,8 @@ use crate::conversations::{Conversations, RingLimits};
 use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
-use crate::domain::device::{Device, Inflight, Subscription};
-use crate::domain::support::VISITOR_PREFIX;
+use crate::domain::device::{Device, Inflight, SharedSubscription, Subscription};
+use crate::domain::support::is_visitor;
 use crate::domain::user::User;
 use crate::filter::ContentFilter;
 use crate::metrics::Metrics;
@@ -58,6 +60,7 @@ use crate::names::Names;
 use crate::presence::{Presence, PresenceLimits};
 use crate::rate::{Buckets, Rate};
 use crate::receipts::{ReceiptLimits, Receipts};
+use crate::service::purge::Trust;
 use crate::service::rates::UserRates;
 use crate::service::{Actor, Service};
 use crate::store::{ChatStore, Durability, Health, StoreError};
@@ -65,6 +68,8 @@ use crate::typing::{Typing, TypingLimits};
 
 /// Logins by token that are on the way in at once.
 const TOKENS_MAX: usize = 16_384;
+/// How long after the end of its connection something may still wait for the content filter.
+const LATE: Duration = Duration::from_secs(3);
 
 /// The chat, to be given to the broker.
 pub struct ChatPlugin {
@@ -132,6 +137,7 @@ impl ChatPlugin {
             Arc::clone(&progress),
             (Arc::clone(&receipts), Arc::clone(&online)),
             tracker.clone(),
+            config.channel_inbox_max.into(),
         ));
         let metrics = Arc::new(Metrics::default());
         let presence = Arc::new(Presence::new(
@@ -158,6 +164,7 @@ impl ChatPlugin {
             delivery: Arc::clone(&delivery),
             rates: UserRates::new(&config),
             filter: OnceLock::new(),
+            broadcast: Notify::new(),
             conversation_rates: Buckets::new(
                 Rate::per_s(
                     config.conversation_messages_per_s,
@@ -166,6 +173,8 @@ impl ChatPlugin {
                 cached,
             ),
             config,
+            trust: Trust::new(crate::clock::monotonic()),
+            unfinished: tokio::sync::Notify::new(),
         };
         let plugin = Arc::new_cyclic(|me| Self {
             service,
@@ -233,8 +242,16 @@ impl ChatPlugin {
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
         self.tracker.spawn(async move { plugin.sweep(stop).await });
         let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker.spawn(async move { plugin.retain(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker
+            .spawn(async move { plugin.finish_purges(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
         self.tracker
             .spawn(async move { plugin.send_scheduled(stop).await });
+        let (plugin, stop) = (Arc::clone(self), self.stop.clone());
+        self.tracker
+            .spawn(async move { plugin.broadcast(stop).await });
     }
 
     /// A changed password, a removed user or a revoked token ends the connections that rest on it.
@@ -256,23 +273,36 @@ impl ChatPlugin {
             let Some(UserEvent { user, change, at }) = event else {
                 return;
             };
-            if change == UserChange::Devices {
+            if let UserChange::DeviceRevoked(id) = change {
                 self.delivery.account_changed(user);
-                continue; // the connection of that one is closed already
+                // Its connection is closed already, but for one that was on its way in meanwhile.
+                self.logins.revoked(id, at);
+                for reader in self.online.of(user) {
+                    if reader.device == id && self.logins.is_revoked(id, &reader.client) {
+                        self.end_late(&reader);
+                    }
+                }
+                continue;
             }
             if change == UserChange::Erased {
                 self.reread_name(user).await;
+                if let Err(error) = self.follow_erasure(user).await {
+                    tracing::error!(%error, "what an erased user said of himself may be told on");
+                }
+                self.delivery.account_changed(user);
                 continue;
             }
             if change == UserChange::Removed {
                 self.reread_name(user).await;
-                if let Err(error) = self.judge_watchers(user).await {
+                if let Err(error) = self.judge_watchers(user, None).await {
                     tracing::error!(%error, "watchers of a removed user could not be judged");
                 }
                 if let Some(plugin) = self.me.upgrade() {
                     self.tracker.spawn(async move {
                         plugin.see_off(user).await;
-                        plugin.drop_sessions(user).await;
+                        if let Err(error) = plugin.drop_sessions(Some(user)).await {
+                            tracing::error!(%user, %error, "sessions of a removed user are still there");
+                        }
                     });
                 }
             }
@@ -284,6 +314,12 @@ impl ChatPlugin {
                 }
             }
         }
+    }
+
+    /// What a user told of himself is gone from the store: it is told to nobody any more.
+    async fn follow_erasure(&self, user: UserId) -> Result<(), StoreError> {
+        self.presence.forget_text(user).await?;
+        self.judge_watchers(user, None).await.map(|_| ())
     }
 
     async fn reread_name(&self, user: UserId) {
@@ -300,21 +336,74 @@ impl ChatPlugin {
             if let Err(error) = self.see_off_removed().await {
                 tracing::error!(%error, "removed users could not be looked for");
             }
-            match self.service.retain(&self.stop).await {
-                Ok(0) => {}
-                Ok(messages) => tracing::info!(messages, "old messages were removed"),
-                Err(error) => tracing::error!(%error, "old messages could not be removed"),
+            if let Err(error) = self.service.release_orphans().await {
+                tracing::error!(%error, "cases of former agents could not be looked for");
             }
             tokio::select! {
                 () = tokio::time::sleep(HOUR) => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(error) = self.drop_old_devices().await {
+            let now_ms = match self.service.trusted_now().await {
+                Ok(Some(now_ms)) => now_ms,
+                Ok(None) => {
+                    tracing::error!(
+                        "the clock is too far ahead of when the server ran last: nothing is removed for its age. If it is right, say so: mqchat trust-clock"
+                    );
+                    0
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the hourly upkeep could not begin");
+                    continue;
+                }
+            };
+            let oldest_ms = self.oldest_ms(now_ms);
+            if let Err(error) = self.drop_old_devices(oldest_ms).await {
                 tracing::error!(%error, "old devices could not be dropped");
             }
-            let (now_ms, oldest_ms) = (crate::clock::now_ms(), self.oldest_ms());
             if let Err(error) = self.service.store.maintain(now_ms, oldest_ms).await {
                 tracing::error!(%error, "the hourly upkeep of the store failed");
+            }
+        }
+    }
+
+    /// Lets go of old messages every hour; at start only of those that are too many.
+    async fn retain(&self, stop: CancellationToken) {
+        let mut is_first = true;
+        let mut hours = tokio::time::interval(Duration::from_hours(1));
+        hours.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = hours.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            // A clock that is wrong at start may be set right meanwhile.
+            let now_ms = if is_first {
+                Ok(None)
+            } else {
+                self.service.trusted_now().await
+            };
+            is_first = false;
+            let retained = match now_ms {
+                Ok(now_ms) => self.service.retain(now_ms, &stop).await,
+                Err(error) => Err(error),
+            };
+            match retained {
+                Ok(0) => {}
+                Ok(messages) => tracing::info!(messages, "old messages were removed"),
+                Err(error) => tracing::error!(%error, "old messages could not be removed"),
+            }
+        }
+    }
+
+    /// Finishes purges that were announced: those of the time before, and those that callers have left.
+    async fn finish_purges(&self, stop: CancellationToken) {
+        loop {
+            if let Err(error) = self.service.finish_purges(&stop).await {
+                tracing::error!(%error, "a purge that was announced could not be finished");
+            }
+            tokio::select! {
+                () = self.service.unfinished.notified() => {}
+                () = stop.cancelled() => return,
             }
         }
     }
@@ -326,7 +415,7 @@ impl ChatPlugin {
         loop {
             let users = self.service.store.users(after, PAGE).await?;
             let Some(last) = users.last() else {
-                return Ok(());
+                return self.drop_sessions(None).await;
             };
             after = Some(last.id);
             for user in users.iter().filter(|user| user.removed_ms.is_some()) {
@@ -344,9 +433,18 @@ impl ChatPlugin {
                 _ = seconds.tick() => {}
                 () = stop.cancelled() => return,
             }
+            // Whoever reads goes by the clock as it is; but nothing goes for ever by one that may be wrong.
+            let now_ms = match self.service.trusted_now().await {
+                Ok(Some(now_ms)) => now_ms,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "messages whose time is over could not be removed");
+                    return; // the store takes nothing more
+                }
+            };
             // A large number goes in many commits, with those of others between.
             while !stop.is_cancelled() {
-                match self.service.store.expire(crate::clock::now_ms()).await {
+                match self.service.store.expire(now_ms).await {
                     Ok(0) => break,
                     Ok(_) => {}
                     Err(error) => {
@@ -364,16 +462,8 @@ impl ChatPlugin {
             return;
         };
         self.tracker.spawn(async move {
-            let found = plugin.service.store.conversations(&[conversation]).await;
-            let retained = match found.map(|mut found| found.pop().flatten()) {
-                Ok(Some(found)) => tokio::select! {
-                    retained = plugin.service.retain_in(&found) => retained,
-                    () = plugin.stop.cancelled() => return,
-                },
-                Ok(None) => Ok(0),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = retained {
+            let retained = plugin.service.retain_in(conversation, &plugin.stop);
+            if let Err(error) = retained.await {
                 tracing::error!(%conversation, %error, "old messages could not be removed");
             }
         });
@@ -393,10 +483,9 @@ impl ChatPlugin {
     }
 
     /// Devices that have not been seen for so long that their cursors are not kept any more.
-    async fn drop_old_devices(&self) -> Result<(), StoreError> {
+    async fn drop_old_devices(&self, oldest_ms: u64) -> Result<(), StoreError> {
         const PAGE: usize = 256;
         let store = &self.service.store;
-        let oldest_ms = self.oldest_ms();
         let mut after = None;
         loop {
             let users = store.users(after, PAGE).await?;
@@ -405,6 +494,7 @@ impl ChatPlugin {
             };
             after = Some(last.id);
             for user in users {
+                self.keep_shared_positions(user.id, oldest_ms).await?;
                 for device in store.devices(user.id).await? {
                     let connected = self
                         .online
@@ -421,10 +511,31 @@ impl ChatPlugin {
         }
     }
 
+    /// Shared subscriptions that somebody holds are kept, the others for as long as the cursors of a device.
+    async fn keep_shared_positions(&self, user: UserId, oldest_ms: u64) -> Result<(), StoreError> {
+        let store = &self.service.store;
+        for shared in store.shared(user).await? {
+            if self
+                .delivery
+                .shared
+                .find(shared.conversation, shared.id)
+                .is_some()
+            {
+                let seen_ms = crate::clock::now_ms();
+                let _is_known = store
+                    .put_shared(SharedSubscription { seen_ms, ..shared }, usize::MAX)
+                    .await?;
+            } else if shared.seen_ms < oldest_ms {
+                store.remove_shared(user, shared.id).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Who has not been seen since then is not waited for any longer.
-    fn oldest_ms(&self) -> u64 {
+    fn oldest_ms(&self, now_ms: u64) -> u64 {
         let kept_ms = u64::from(self.service.config.cursor_days) * 24 * 3_600 * 1_000;
-        crate::clock::now_ms().saturating_sub(kept_ms)
+        now_ms.saturating_sub(kept_ms)
     }
 
     /// When a device that is not connected was seen last. One that was when the server was killed is noted as connected,
@@ -462,6 +573,7 @@ impl ChatPlugin {
         let limits = ReaderLimits {
             turn_entries: size(config.turn_entries),
             replies_max: size(config.rpc_pending_max),
+            replay_window: wants_window(client).then_some(u64::from(config.replay_max)),
         };
         let reader = Arc::new(Reader::new(Arc::clone(client), user, device_id, limits));
         let persistent = open.session_expiry > 0;
@@ -536,7 +648,7 @@ impl ChatPlugin {
         };
         let held = record.device.subscriptions.clone();
         let handle = self.service.names.handle(user).await?;
-        let is_visitor = handle.is_some_and(|handle| handle.as_str().starts_with(VISITOR_PREFIX));
+        let is_visitor = handle.is_some_and(|handle| is_visitor(&handle));
         let peer = Peer::new(
             (actor, is_visitor),
             Arc::clone(&reader),
@@ -559,6 +671,9 @@ impl ChatPlugin {
         }
         if self.logins.are_over(user, client) {
             client.close(ReasonCode::NotAuthorized); // changed between login and here
+        }
+        if self.logins.is_revoked(device_id, client) {
+            self.end_late(&reader);
         }
         Ok(restored)
     }
@@ -604,6 +719,9 @@ impl ChatPlugin {
         let Some(peer) = removed else { return };
         self.online.remove(&peer.reader);
         peer.reader.end();
+        // What it has not acknowledged is for others. The position is on its way to the store.
+        self.delivery
+            .leave_shared(&peer.reader, peer.reader.shared(None));
         self.presence.disconnected(&peer.reader);
         peer.tasks.close();
         if peer.tasks.is_empty()
@@ -618,7 +736,10 @@ impl ChatPlugin {
         // What was published before is still stored; the next connection of this device waits for it.
         self.leaving().insert(peer.actor.device, Arc::clone(&peer));
         self.tracker.spawn(async move {
-            peer.tasks.wait().await;
+            if tokio::time::timeout(LATE, peer.tasks.wait()).await.is_err() {
+                peer.late.cancel();
+                peer.tasks.wait().await;
+            }
             let record = peer.record.lock().await.clone();
             plugin.depart(&peer, record, &end);
             let mut leaving = plugin.leaving();
@@ -685,7 +806,9 @@ impl ChatPlugin {
                 .iter()
                 .filter_map(|(_, reference)| match Reference::decode(reference)? {
                     Reference::State { ts_ms } => Some(ts_ms),
-                    Reference::Entry { .. } | Reference::Account { .. } => None,
+                    Reference::Entry { .. }
+                    | Reference::Account { .. }
+                    | Reference::Event { .. } => None,
                 });
         let now_ms = crate::clock::now_ms();
         let unsure = unsure.chain(peer.reader.receipts_wait_since());
@@ -724,6 +847,7 @@ fn new_device(
         subscriptions: Vec::new(),
         session_expiry,
         has_inbox: false,
+        has_queue: false,
         connected: true,
         receipts_ms: now_ms,
         account: 0,
@@ -747,9 +871,15 @@ fn inflight_at_rest(reader: &Reader, inflight: &[(PacketId, DeliveryRef)]) -> Ve
             seq,
             form: slot,
         }),
-        Reference::State { .. } | Reference::Account { .. } => None,
+        Reference::State { .. } | Reference::Account { .. } | Reference::Event { .. } => None,
     });
     at_rest.collect()
+}
+
+/// Does the client want no more than the newest entries of those that it has missed? Asked for at CONNECT.
+fn wants_window(client: &ClientInfo) -> bool {
+    let mut properties = client.user_properties.iter();
+    properties.any(|(name, value)| &**name == "replay" && &**value == "window")
 }
 
 /// Is the session over that was last seen then?

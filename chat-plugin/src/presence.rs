@@ -66,8 +66,9 @@ impl PresenceLimits {
 pub(crate) enum Sight {
     /// Not even whether there is such a user.
     Nothing,
-    /// That he is offline, whatever he is.
-    Offline,
+    /// That he is offline, whatever he is, and has been since that time at the latest, in ms since 1970; `None`: not since
+    /// when.
+    Offline(Option<u64>),
     /// The state and the text.
     State,
     /// And when the user was online last.
@@ -189,6 +190,34 @@ impl Presence {
         Ok(())
     }
 
+    /// What a user said beside his state goes, also if it is only in memory.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn forget_text(&self, user: UserId) -> Result<(), StoreError> {
+        let known = self.state().users.get(&user).and_then(Watched::standing);
+        let Some(Standing { choice, .. }) = known else {
+            return Ok(()); // whoever reads it finds none
+        };
+        let text = String::new();
+        self.choose(user, PresenceChoice { text, ..choice }).await
+    }
+
+    /// Whoever sees this user sees him now. From now on somebody may not: for him that was the last time.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn is_seen(&self, user: UserId) -> Result<(), StoreError> {
+        self.hold(user).await?;
+        let mut state = self.state();
+        if let Some(watched) = state.users.get_mut(&user) {
+            watched.release();
+            watched.is_seen(crate::clock::now_ms());
+        }
+        self.settle(&mut state, user);
+        Ok(())
+    }
+
     /// Is this user shown as offline whatever he does?
     ///
     /// # Errors
@@ -285,14 +314,19 @@ impl Presence {
         Ok(())
     }
 
-    /// The privacy of a user has changed: its new version, and who is to be judged by it.
-    pub(crate) fn privacy_changed(&self, user: UserId) -> Option<(u64, Vec<(WatcherKey, UserId)>)> {
+    /// What a user shows has changed, to all or to one: its new version, and who is to be judged by it.
+    pub(crate) fn privacy_changed(
+        &self,
+        user: UserId,
+        to: Option<UserId>,
+    ) -> Option<(u64, Vec<(WatcherKey, UserId)>)> {
         let mut state = self.state();
         let watched = state.users.get_mut(&user)?;
         watched.privacy += 1;
         let watchers = watched.watchers.iter();
         let viewers = watchers.map(|(key, watcher)| (key.clone(), watcher.reader.user));
-        Some((watched.privacy, viewers.collect()))
+        let judged = viewers.filter(|(_, viewer)| to.is_none_or(|to| to == *viewer));
+        Some((watched.privacy, judged.collect()))
     }
 
     /// Something has changed in what watchers of this user may see, or in how he is called.
@@ -477,7 +511,7 @@ impl Presence {
             let form = forms.of(watcher.sight);
             let is_told = match watcher.sight {
                 Sight::Nothing => watcher.reader.hide_presence(&watcher.topic, form),
-                Sight::Offline => watcher.reader.offline_presence(&watcher.topic, form),
+                Sight::Offline(_) => watcher.reader.offline_presence(&watcher.topic, form),
                 _ => watcher.reader.presence(&watcher.topic, form),
             };
             told += usize::from(is_told);

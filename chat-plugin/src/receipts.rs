@@ -89,8 +89,8 @@ impl Receipts {
     /// Marks of a user moved.
     pub(crate) fn moved(&self, live: &Arc<Live>, user: UserId, moved: MarksMoved) {
         let before = (moved.from.delivered(), moved.from.read);
-        if before == (moved.to.delivered(), moved.to.read) {
-            return; // a private mark or a flag: nobody else is told
+        if live.is_reader(user) || before == (moved.to.delivered(), moved.to.read) {
+            return; // one of many, a private mark or a flag: nobody else is told
         }
         let due = crate::clock::monotonic() + self.limits.interval / 5;
         let moves = Moves::from([(user, before)]);
@@ -126,7 +126,7 @@ impl Receipts {
     /// the event notes it, seconds later.
     pub(crate) fn due_with(live: &Live, mover: UserId, change: MarksChange) -> Vec<Move> {
         const SMALL: usize = 16;
-        let Some(sight) = live.sight(mover) else {
+        let Some(sight) = live.sight(mover).filter(|_| !live.is_reader(mover)) else {
             return Vec::new();
         };
         let before = (sight.marks.delivered(), sight.marks.read);

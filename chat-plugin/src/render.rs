@@ -7,11 +7,13 @@ use broker::codec::properties::PublishProperties;
 use bytes::Bytes;
 use bytestring::ByteString;
 use proto::ids::Handle;
-use proto::payload::{self, Edited, EntryBody, LogEntry, escape_line};
+use proto::payload::{self, Edited, EntryBody, Gap, LogEntry, escape_line};
+use proto::schema::{self, Message as _};
 use proto::topics::{self, Form};
 
 use crate::domain::entry::{BodyFormat, Entry, EntryKind};
-use crate::plugin::pair;
+use crate::domain::queue::DeviceEvent;
+use crate::plugin::{json_publish, pair, server_publish};
 
 /// An entry with the name of its sender, and what has been made of it.
 pub struct Line {
@@ -21,6 +23,56 @@ pub struct Line {
     json: OnceLock<Arc<Publish>>,
     text: OnceLock<Option<Arc<Publish>>>,
     protobuf: OnceLock<Arc<Publish>>,
+    log: OnceLock<Arc<Publish>>,
+}
+
+/// A run of entries that are left out, in a form of the inbox; `None`: this form does not show it.
+pub(crate) fn gap(gap: &Gap, form: Form) -> Option<Publish> {
+    let topic = form.topic(gap.cid);
+    let mut publish = match form {
+        Form::In => server_publish(&topic, gap.to_json().into_bytes(), payload::JSON),
+        Form::Txt => return None,
+        Form::Pb => server_publish(&topic, gap.to_protobuf(), payload::PROTOBUF),
+    };
+    publish.properties.user_properties = vec![
+        pair("cid", gap.cid.to_string()),
+        pair("kind", "gap".to_owned()),
+    ];
+    Some(publish)
+}
+
+/// An event of the private queue of a device, as it goes out.
+pub(crate) fn event(
+    event: &DeviceEvent,
+    handle: Option<&Handle>,
+    protobuf: bool,
+    now_ms: u64,
+) -> Publish {
+    let message = schema::DeviceEvent {
+        dseq: event.dseq,
+        ts: event.ts_ms,
+        kind: event.kind.clone(),
+        from: Some(schema::User {
+            uid: event.from.to_string(),
+            handle: handle.map_or_else(String::new, Handle::to_string),
+            name: String::new(),
+        }),
+        device: event.device.to_string(),
+        data: event.data.clone(),
+    };
+    let mut publish = if protobuf {
+        server_publish(
+            topics::DEVICE_TOPIC,
+            message.encode_to_vec(),
+            payload::PROTOBUF,
+        )
+    } else {
+        json_publish(topics::DEVICE_TOPIC, &message)
+    };
+    let left_s = event.expires_ms.saturating_sub(now_ms).div_ceil(1_000);
+    publish.properties.message_expiry_interval =
+        Some(u32::try_from(left_s.max(1)).unwrap_or(u32::MAX));
+    publish
 }
 
 impl Line {
@@ -32,6 +84,7 @@ impl Line {
             json: OnceLock::new(),
             text: OnceLock::new(),
             protobuf: OnceLock::new(),
+            log: OnceLock::new(),
         }
     }
 
@@ -102,13 +155,25 @@ impl Line {
         self.expiring(Arc::clone(self.json.get_or_init(make)))
     }
 
-    /// The entry as JSON, under the topic of a `…/log` subscription.
+    /// The entry as JSON, under the topic of a `…/log` subscription. The first topic that is asked for is that of most: its
+    /// message is made once.
     pub fn log(&self, topic: &ByteString) -> Arc<Publish> {
-        let inbox = self.json();
-        Arc::new(Publish {
-            topic: topic.clone(),
-            ..(*inbox).clone()
-        })
+        let make = || {
+            let inbox = self.json();
+            Arc::new(Publish {
+                topic: topic.clone(),
+                ..(*inbox).clone()
+            })
+        };
+        if self.entry.expires_ms.is_some() {
+            return make(); // with the time that it has left
+        }
+        let shared = self.log.get_or_init(make);
+        if shared.topic == *topic {
+            Arc::clone(shared)
+        } else {
+            make()
+        }
     }
 
     /// The plain `…/log` topic of the conversation.

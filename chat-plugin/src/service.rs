@@ -2,6 +2,8 @@
 
 pub mod acts;
 pub mod bans;
+pub mod broadcast;
+pub mod channels;
 pub mod contacts;
 pub mod departure;
 pub mod history;
@@ -14,6 +16,7 @@ pub mod moderation;
 pub mod people;
 pub(crate) mod privacy;
 pub mod purge;
+pub mod queues;
 pub(crate) mod rates;
 pub mod roles;
 pub mod scheduled;
@@ -31,6 +34,7 @@ use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 use proto::payload::{self, Mention, PayloadLimits};
+use tokio::sync::Notify;
 
 use self::rates::UserRates;
 use crate::config::Config;
@@ -52,7 +56,12 @@ pub struct Service {
     pub(crate) rates: UserRates,
     pub(crate) conversation_rates: Buckets<ConversationId>,
     pub(crate) filter: OnceLock<Arc<dyn ContentFilter>>,
+    /// Something was sent to a broadcast list.
+    pub(crate) broadcast: Notify,
     pub(crate) config: Config,
+    pub(crate) trust: purge::Trust,
+    /// A purge is left for those who finish them.
+    pub(crate) unfinished: Notify,
 }
 
 /// Who acts.
@@ -225,7 +234,8 @@ impl Service {
 
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
     async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
-        let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
+        let live = self.conversations.load_for(id, user).await?;
+        let live = live.ok_or(UNSEEN)?;
         let sight = live.sight(user).ok_or(UNSEEN)?;
         Ok((live, sight))
     }

@@ -21,19 +21,21 @@ use broker::store::kv::EngineError;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 use broker::store::offline::OfflineError;
 use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::account::{Changes, Preferences, Subject};
-use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 use crate::domain::conversation::Conversation;
-use crate::domain::device::{Device, Inflight};
+use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
-use crate::domain::purge::{Purge, Purged};
+use crate::domain::purge::{Limits, Overdue, Purge, Purged};
+use crate::domain::queue::{DeviceEvent, Queuing, ToDevice};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
@@ -82,6 +84,64 @@ pub trait ChatStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(Member, Marks)>, StoreError>;
 
+    /// Members of a channel or broadcast list who are one of many ([`crate::domain::member::Role::is_one_of_many`]), former
+    /// ones included, in the order of their ids, at most `limit` after `after`. [`ChatStore::members`] has the others.
+    async fn readers(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Member>, StoreError>;
+
+    /// Those of `users` who are or were such members, with their marks.
+    async fn readers_among(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+    ) -> Result<Vec<(Member, Marks)>, StoreError>;
+
+    /// How many such members there are now. O(1).
+    async fn reader_count(&self, conversation: ConversationId) -> Result<u64, StoreError>;
+
+    /// Channels that `user` reads and that have gone on since his devices were told of them by an account sync, at most
+    /// `limit`. Reads a row for each channel of the user: what is said there notes nothing for its readers.
+    async fn channels_behind(
+        &self,
+        user: UserId,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// Moves the account version of `user` to these conversations: the next sync tells of them. Durable.
+    async fn note_changed(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<(), StoreError>;
+
+    /// Entries of broadcast lists that are not in all direct conversations yet, at most `limit`, those of one list in their
+    /// order.
+    async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError>;
+
+    /// Notes where an entry of a broadcast list is in direct conversations, and how far it has come; `None`: everywhere.
+    /// Durable.
+    async fn broadcast_to(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        copies: Vec<(UserId, Seq)>,
+        after: Option<UserId>,
+    ) -> Result<(), StoreError>;
+
+    /// In whose direct conversations a message of a broadcast list is, and where: in the order of the users, at most `limit`
+    /// after `after`.
+    async fn copies(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Seq)>, StoreError>;
+
     /// Conversations in which a user is or was a member, in the order of their ids, at most `limit` after `after`.
     async fn conversations_of(
         &self,
@@ -120,13 +180,13 @@ pub trait ChatStore: Send + Sync + 'static {
         ts_ms: u64,
     ) -> Result<bool, StoreError>;
 
-    /// Which of these entries are hidden from one user, and why: by his own wish, or because he had blocked the sender.
+    /// Which of these entries are hidden from one user, and by what.
     async fn hidden(
         &self,
         conversation: ConversationId,
         user: UserId,
         seqs: Vec<Seq>,
-    ) -> Result<Vec<(Seq, GoneReason)>, StoreError>;
+    ) -> Result<Vec<(Seq, HiddenBy)>, StoreError>;
 
     /// Who reacted to a message, and with what: at most `limit` after `after` in the order of user ids.
     async fn reactions(
@@ -158,7 +218,7 @@ pub trait ChatStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Seq>, StoreError>;
 
-    /// Lets a message wait for its time, one of at most `max` of its user; once for each message id. Durable.
+    /// Lets a message wait for its time, one of at most `max` of its user; once for each message id of the user. Durable.
     async fn schedule(&self, scheduled: Scheduled, max: usize) -> Result<Scheduling, StoreError>;
 
     /// Changes a scheduled message, or cancels it, if it is still as it was. Says whether it was. Durable.
@@ -183,8 +243,8 @@ pub trait ChatStore: Send + Sync + 'static {
         mid: &MessageId,
     ) -> Result<Option<Scheduled>, StoreError>;
 
-    /// Scheduled messages whose time has come, the oldest first, at most `limit`. They go with the draft that is their
-    /// sending ([`Draft::scheduled`]).
+    /// Scheduled messages whose time has come, the oldest first, at most `limit`, and at most 16 of one user. They go with the
+    /// draft that is their sending ([`Draft::scheduled`]), or with any other that stores this message.
     async fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Scheduled>, StoreError>;
 
     /// Makes entries gone whose time is over, the oldest first; at most some hundred at once. Says how many were.
@@ -194,20 +254,45 @@ pub trait ChatStore: Send + Sync + 'static {
     async fn purge(&self, conversation: ConversationId, purge: Purge)
     -> Result<Purged, StoreError>;
 
-    /// What a user told of himself goes: profile, presence, the words of reports. Says how many reports there were.
+    /// Places of entries that have announced a purge which is not done yet: at most `limit` behind `after`.
+    async fn purges_under_way(
+        &self,
+        after: Option<(ConversationId, Seq)>,
+        limit: usize,
+    ) -> Result<Vec<(ConversationId, Seq)>, StoreError>;
+
+    /// Conversations in which something is over these limits, or over stricter ones of their own. Looks at some hundred behind
+    /// `after`; without `limits` only at those that have their own. One that cannot be read is told to the log, and left out.
+    async fn overdue(
+        &self,
+        limits: Limits,
+        after: Option<ConversationId>,
+    ) -> Result<Overdue, StoreError>;
+
+    /// Up to when the wall clock has been trusted, in ms since 1970; `None`: never yet.
+    async fn trusted_ms(&self) -> Result<Option<u64>, StoreError>;
+
+    /// Trusts the wall clock up to this time.
+    async fn trust(&self, now_ms: u64) -> Result<(), StoreError>;
+
+    /// What a user told of himself goes: profile, the text of his presence, what waits to be sent, how he calls others, what his
+    /// tokens are for, the words of reports; of one who was removed all that belonged to him. Says how many reports there were.
     async fn forget(&self, user: UserId) -> Result<usize, StoreError>;
 
-    /// Puts a message aside for a moderator to decide on: once for each message id of its sender, at most 1,000 in a
-    /// conversation, for 14 days.
-    async fn hold(&self, held: Held) -> Result<Holding, StoreError>;
+    /// Puts a message aside for a moderator to decide on, for this reason: once for each message id of its sender, at most
+    /// 1,000 in a conversation and 100 of one sender, for 14 days. Its exchange, if it came in one, is settled with that: its
+    /// place is zero. Durable. It goes with the draft that lets it into the log ([`Draft::was_held`]), or with any other
+    /// that stores this message; one with another digest is a conflict.
+    async fn hold(&self, draft: Draft, reason: String) -> Result<Holding, StoreError>;
 
-    /// Messages that are held in a conversation, in the order of senders and message ids, at most `limit` behind `after`.
+    /// Messages that are held in a conversation, in the order of senders and message ids: at most so many behind `after`, and
+    /// at most so many bytes of bodies, but one; and whether there are more.
     async fn held(
         &self,
         conversation: ConversationId,
         after: Option<(UserId, MessageId)>,
-        limit: usize,
-    ) -> Result<Vec<Held>, StoreError>;
+        size: (usize, usize),
+    ) -> Result<(Vec<Held>, bool), StoreError>;
 
     /// One of them.
     async fn held_message(
@@ -225,26 +310,22 @@ pub trait ChatStore: Send + Sync + 'static {
         mid: &MessageId,
     ) -> Result<bool, StoreError>;
 
-    /// Messages of one user that are there, as they are now: at most so many behind `after`, and at most so many bytes of
-    /// bodies, but one; ascending.
+    /// Messages of one user that are there, as they are now: looks at so many behind `after`, gone ones included, and takes at
+    /// most so many bytes of bodies, but one; ascending.
     async fn written(
         &self,
         conversation: ConversationId,
         user: UserId,
         after: Seq,
         size: (usize, usize),
-    ) -> Result<Vec<Entry>, StoreError>;
-
-    /// All conversations in the order of their ids, at most `limit` after `after`.
-    async fn all_conversations(
-        &self,
-        after: Option<ConversationId>,
-        limit: usize,
-    ) -> Result<Vec<Conversation>, StoreError>;
+    ) -> Result<Written, StoreError>;
 
     /// Gives back space while others read and write: then no file holds what was removed before, or is gone. May take
     /// minutes. `false`: the engine cannot, or was held up.
-    async fn reclaim(&self) -> Result<bool, StoreError>;
+    ///
+    /// # Errors
+    /// [`StoreError::NotNow`] if it is stopped, is going on already, or has no room.
+    async fn reclaim(&self, stop: &CancellationToken) -> Result<bool, StoreError>;
 
     /// Stores a report, once for each message id of its writer. There are at most 10,000: then the oldest go.
     async fn report(&self, report: Report) -> Result<(), StoreError>;
@@ -252,9 +333,15 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Reports, oldest first, at most `limit` after `after`.
     async fn reports(
         &self,
-        after: Option<&Report>,
+        after: Option<&ReportKey>,
         limit: usize,
     ) -> Result<Vec<Report>, StoreError>;
+
+    /// One of them.
+    async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError>;
+
+    /// Lets go of a report that is settled. Says whether there was one.
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError>;
 
     /// Makes an invitation with a code of this hash, or gives the one with this id another code. `false`: there are as many
     /// as there may be.
@@ -315,6 +402,13 @@ pub trait ChatStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(u64, ConversationId)>, StoreError>;
 
+    /// Groups that have support cases, in the order of their ids, at most `limit` after `after`.
+    async fn desks(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
     /// The ban of one user. No draft by which that user would join is stored while there is one.
     async fn ban(
         &self,
@@ -337,6 +431,18 @@ pub trait ChatStore: Send + Sync + 'static {
         user: UserId,
         seq: Seq,
     ) -> Result<Option<Seq>, StoreError>;
+
+    /// How far `other` may be told that `user` has got, who was at the first place and is at the second one: not to where the
+    /// last messages of `other` are such as `user` never sees, as he had blocked him. What is costly to find out is not told:
+    /// then it is the first place.
+    async fn told_mark(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        other: UserId,
+        from: Seq,
+        to: Seq,
+    ) -> Result<Seq, StoreError>;
 
     /// Moves cursors and marks: monotone, merged by maximum (the unread flag: last one wins). Relaxed moves are seen by
     /// reads at once, are coalesced, and become durable within 250 ms or at `flush`, whichever comes first.
@@ -375,6 +481,15 @@ pub trait ChatStore: Send + Sync + 'static {
         preferences: Preferences,
     ) -> Result<(), StoreError>;
 
+    /// When marks of these users moved over an entry, for all to see; kept for 30 days: of all that was read, and in direct
+    /// conversations of what was delivered.
+    async fn moved_over(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+        seq: Seq,
+    ) -> Result<Vec<(UserId, MovedOver)>, StoreError>;
+
     /// Conversations in which receipts for `user` moved at or after `since_ms`, at most `limit`, newest first.
     async fn receipts_due(
         &self,
@@ -400,8 +515,37 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Unacknowledged deliveries of a device, in order of the first sending; relaxed, they are removed by reading.
     async fn take_inflight(&self, device: DeviceId) -> Result<Vec<Inflight>, StoreError>;
 
-    /// Removes a device with its cursors, in-flight references and QoS 2 exchanges.
+    /// Removes a device with its cursors, in-flight references, QoS 2 exchanges and private queue.
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError>;
+
+    /// Stores a shared subscription, or that it is still held: one of at most `max` of its user. `false`: there are as many.
+    async fn put_shared(&self, shared: SharedSubscription, max: usize) -> Result<bool, StoreError>;
+
+    /// The shared subscriptions of a user.
+    async fn shared(&self, user: UserId) -> Result<Vec<SharedSubscription>, StoreError>;
+
+    /// Puts something into the private queue of a device, once for each message id of its sender. Durable.
+    async fn queue_event(&self, sent: ToDevice) -> Result<Queuing, StoreError>;
+
+    /// What waits in the queue of a device after `after`, ascending, and whether there is more: at most so many and so many
+    /// bytes of data, but one; without what is over at `now_ms`.
+    async fn device_events(
+        &self,
+        device: DeviceId,
+        after: u64,
+        size: (usize, usize),
+        now_ms: u64,
+    ) -> Result<(Vec<DeviceEvent>, bool), StoreError>;
+
+    /// The device has these: they go. Relaxed, seen by reads when it returns.
+    async fn end_device_events(&self, device: DeviceId, places: Vec<u64>)
+    -> Result<(), StoreError>;
+
+    /// Are both members of one conversation now, channels and broadcast lists aside?
+    async fn share_conversation(&self, one: UserId, other: UserId) -> Result<bool, StoreError>;
+
+    /// Removes a shared subscription with its position.
+    async fn remove_shared(&self, user: UserId, id: DeviceId) -> Result<(), StoreError>;
 
     /// What the QoS 2 exchange of a device under this packet identifier came to, if it has not ended.
     async fn exchange(
@@ -454,6 +598,9 @@ pub trait ChatStore: Send + Sync + 'static {
     /// The user of a handle, removed ones excluded.
     async fn user_by_handle(&self, handle: &Handle) -> Result<Option<User>, StoreError>;
 
+    /// Who has this handle, or had it last, also if he is removed.
+    async fn last_of_handle(&self, handle: &Handle) -> Result<Option<UserId>, StoreError>;
+
     /// Users in the order of their ids, at most `limit` after `after`, removed ones included.
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError>;
 
@@ -483,16 +630,17 @@ pub trait ChatStore: Send + Sync + 'static {
     /// How long the lists of `user` are. O(1).
     async fn contact_counts(&self, user: UserId) -> Result<ContactCounts, StoreError>;
 
-    /// Changes what `user` has decided about `other`; durable, and told by the next account version. Says whether it changed
-    /// anything. What `other` writes in their direct conversation while he is blocked is stored, and hidden from `user` in
-    /// the same commit.
+    /// Changes what `user` has decided about `other`, unless a list would become longer than `max`; durable, and told by the
+    /// next account version. What `other` writes in their direct conversation while he is blocked is stored, and hidden from
+    /// `user` in the same commit.
     async fn change_contact(
         &self,
         user: UserId,
         other: UserId,
         change: ContactChange,
+        max: ContactCounts,
         now_ms: u64,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Decided, StoreError>;
 
     /// How a user wants to be seen, and when he was; the defaults where nothing was stored.
     async fn presence(&self, user: UserId) -> Result<Standing, StoreError>;
@@ -550,6 +698,28 @@ pub struct PageRange {
     pub as_of: Seq,
 }
 
+/// Result of [`ChatStore::written`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The messages.
+    pub entries: Vec<Entry>,
+    /// How many were looked at.
+    pub looked_at: usize,
+    /// The last one that was looked at; `None`: there are no more.
+    pub next: Option<Seq>,
+}
+
+/// An entry of a broadcast list on its way to the direct conversations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broadcast {
+    /// The list.
+    pub list: ConversationId,
+    /// The entry.
+    pub seq: Seq,
+    /// The last one whom it has reached.
+    pub after: Option<UserId>,
+}
+
 /// What [`ChatStore::ask_to_join`] takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AskToJoin {
@@ -581,6 +751,15 @@ pub struct Exchange {
     pub conversation: ConversationId,
     /// Its place there.
     pub place: Place,
+}
+
+/// Result of [`ChatStore::moved_over`]: when, in ms since 1970, if it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MovedOver {
+    /// It was delivered.
+    pub delivered_ms: Option<u64>,
+    /// It was read.
+    pub read_ms: Option<u64>,
 }
 
 /// Result of [`ChatStore::count_up_to`].
@@ -668,6 +847,9 @@ pub struct Committed {
     pub members_changed: bool,
     /// Who has blocked the sender of the entry, and never sees it.
     pub hidden_from: Option<UserId>,
+    /// Readers of a channel who came, went or became others: what was cached of them is old. With neither an entry nor
+    /// changed ones that is all.
+    pub readers: Vec<UserId>,
 }
 
 /// Why a store did not do what it was asked.
@@ -724,6 +906,9 @@ pub enum StoreError {
     /// There is no such row.
     #[error("not found")]
     NotFound,
+    /// It was not done, or not to its end; nothing is lost by trying again later.
+    #[error("{0}")]
+    NotNow(String),
 }
 
 #[cfg(any(feature = "fjall", feature = "sled"))]
@@ -743,6 +928,7 @@ impl From<EngineError> for StoreError {
         match error {
             EngineError::Io(reason) => Self::Unavailable(reason),
             EngineError::ReadOnly(reason) => Self::ReadOnly(reason),
+            EngineError::NotNow(reason) => Self::NotNow(reason),
             EngineError::Locked => Self::Locked,
             EngineError::NotFound => Self::NotFound,
             EngineError::NewerSchema { found, known } => Self::NewerSchema { found, known },

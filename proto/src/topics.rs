@@ -563,7 +563,7 @@ impl fmt::Display for FilterTopic {
             Self::Receipts(scope) => write!(f, "chat/me/rcpt/{scope}"),
             Self::Account => f.write_str(ACCOUNT_TOPIC),
             Self::Typing(scope) => write!(f, "chat/me/ev/typing/{scope}"),
-            Self::Device => f.write_str("chat/me/dev"),
+            Self::Device => f.write_str(DEVICE_TOPIC),
             Self::Rpc(names) => write!(f, "chat/me/rpc/{names}"),
             Self::Errors(names) => write!(f, "chat/me/err/{names}"),
             Self::Log { cid, start } => f.write_str(&log_topic(*cid, *start)),
@@ -584,6 +584,9 @@ pub fn txt_topic(cid: ConversationId) -> String {
 
 /// Where changes of the own list of conversations arrive.
 pub const ACCOUNT_TOPIC: &str = "chat/me/ev/account";
+
+/// Where the private queue of a device arrives.
+pub const DEVICE_TOPIC: &str = "chat/me/dev";
 
 /// `chat/me/pb/{cid}`: where entries arrive in protobuf.
 pub fn pb_topic(cid: ConversationId) -> String {

@@ -226,8 +226,10 @@ fn every_field_has_one_name_and_one_value_in_json_and_in_protobuf() {
         CaseOpen CaseQueue CaseClaim CaseTransfer CaseClose CaseVisitor CaseStanding CaseList ListedCase Visitor
         Acquaintance Acquaintances MeGet MeSet MePrivacy Privacy Audience Changed Conversation ConversationList
          HistoryPage MessageStatus MemberStatus Me MeHandle MeDevices MeRevoke MeDelete PeopleGet SearchUsers Person Users
-         Devices Device Done
+         Devices Device Done ConvReaders ReaderList SearchConversations FoundConversations FoundConversation
+         DevList DeviceIds DevSend
          ConvTrim ModPurgeUser Purged MeExport ExportPage MeErase Erased ModHeld HeldPage HeldMessage ModDecide
+         ModReports ReportList ListedReport ModSettle
     );
     let named = messages.keys().map(String::as_str);
     let missing: Vec<_> = named

@@ -7,6 +7,7 @@
 mod live;
 mod personal;
 mod reply;
+mod reports;
 mod short;
 mod socket;
 mod table;
@@ -69,8 +70,20 @@ pub(crate) enum Request {
         user: String,
         next: Option<String>,
     },
+    /// Reports behind this one.
+    ReportList {
+        after: Option<String>,
+    },
+    ReportShow {
+        id: String,
+    },
+    ReportClose {
+        id: String,
+    },
     /// Nothing that is gone is left in the files, if the engine can do that while the store is open.
     StoreReclaim,
+    /// The wall clock is right, however far it has gone.
+    ClockTrust,
     TokenIssue {
         handle: Handle,
         label: String,
@@ -162,6 +175,9 @@ impl Request {
         Some(match reply {
             Reply::Users { next, .. } => Self::UserList {
                 after: Some((*next)?),
+            },
+            Reply::Reports { next, .. } => Self::ReportList {
+                after: Some(next.clone()?),
             },
             Reply::Exported { next, .. } | Reply::Erased { next, .. } => {
                 let next = Some(next.clone()?);
@@ -350,17 +366,37 @@ async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) 
         let done = live.carry_out(accounts, request).await;
         return done.unwrap_or_else(Reply::Refused);
     }
-    if let (Request::DeviceRevoke { handle, id }, Some(live)) = (request, live)
-        && let Err(why) = live.end_device(accounts, handle, *id).await
+    if let Request::DeviceRevoke { handle, id } = request
+        && let Err(why) = end_device(accounts, live, handle, *id).await
     {
         return Reply::Refused(why);
     }
-    if let Some(done) = personal::carry_out(accounts, request).await {
+    if let Some(done) = reports::carry_out(accounts, request).await {
+        return done.unwrap_or_else(Reply::Refused);
+    }
+    let stop = live.map(|live| live.stop.clone()).unwrap_or_default();
+    if let Some(done) = personal::carry_out(accounts, &stop, request).await {
         return done.unwrap_or_else(Reply::Refused);
     }
     match try_carry_out(accounts, request).await {
         Ok(reply) => reply,
         Err(error) => Reply::Refused(error.to_string()),
+    }
+}
+
+/// Its token goes first, then its connection and session: so it does not come back meanwhile.
+async fn end_device(
+    accounts: &Accounts,
+    live: Option<&Live>,
+    handle: &Handle,
+    id: DeviceId,
+) -> Result<(), String> {
+    let told = |error: AccountError| error.to_string();
+    let user = accounts.user_of(handle).await.map_err(told)?;
+    let device = accounts.distrust_device(user.id, id).await.map_err(told)?;
+    match live {
+        Some(live) => live.end_session(user.id, &device.client_id).await,
+        None => Ok(()),
     }
 }
 

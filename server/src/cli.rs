@@ -88,6 +88,18 @@ enum Command {
         #[command(subcommand)]
         command: LogCommand,
     },
+    /// Look after what users have reported; works while the server runs and while it does not
+    Report {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: ReportCommand,
+    },
+    /// Say that the wall clock is right: messages are removed for their age again, after the server found it too far ahead
+    TrustClock {
+        #[command(flatten)]
+        place: Place,
+    },
     /// Look after the store, while the server does not run (`compact`: also while it does)
     Store {
         #[command(flatten)]
@@ -222,6 +234,20 @@ enum LogCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum ReportCommand {
+    /// List them, the oldest first
+    List {
+        /// An object of JSON on each line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one, and the message as it is now
+    Show { id: String },
+    /// Forget one that is settled
+    Close { id: String },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
     /// Give back the space of what was deleted
     Compact,
@@ -278,6 +304,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             let LogCommand::Level { filter } = command;
             ask(&place, Request::LogLevel { filter }, false)
         }
+        Command::Report { place, command } => {
+            let (request, json) = command.request();
+            ask(&place, request, json)
+        }
+        Command::TrustClock { place } => ask(&place, Request::ClockTrust, false),
         Command::Store { place, command } => {
             let config = place.config()?;
             if matches!(command, StoreCommand::Compact) && admin::is_running(&config) {
@@ -419,6 +450,16 @@ impl RetainedCommand {
                 (Request::RetainedList { filter, after }, json)
             }
             Self::Clear { filter } => (Request::RetainedClear { filter }, false),
+        }
+    }
+}
+
+impl ReportCommand {
+    fn request(self) -> (Request, bool) {
+        match self {
+            Self::List { json } => (Request::ReportList { after: None }, json),
+            Self::Show { id } => (Request::ReportShow { id }, false),
+            Self::Close { id } => (Request::ReportClose { id }, false),
         }
     }
 }

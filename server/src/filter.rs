@@ -24,7 +24,7 @@ pub(crate) struct FilterConfig {
     pub(crate) url: String,
     /// Who vouches for the certificate of an `https://` service: a PEM file.
     pub(crate) ca_file: PathBuf,
-    /// Milliseconds that an answer may take, waiting for a place included.
+    /// Milliseconds that an answer may take, and before it the waiting for a place.
     pub(crate) timeout_ms: u32,
     /// What is done with a message for which no answer came.
     pub(crate) failure_policy: Policy,

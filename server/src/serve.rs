@@ -280,6 +280,7 @@ impl Server {
         let live = Live {
             operator: self.broker.operator(),
             log,
+            stop: stop.clone(),
         };
         tracker.spawn(reload.run(hangup, stop.clone()));
         tracker.spawn(

@@ -223,6 +223,21 @@ pub fn disk_usage(path: &Path) -> std::io::Result<u64> {
     Ok(total)
 }
 
+/// Bytes that are free on the disk of a directory.
+///
+/// # Errors
+/// The disk does not say.
+#[cfg(all(unix, feature = "fjall"))]
+pub(super) fn disk_free(path: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(all(not(unix), feature = "fjall"))]
+pub(super) fn disk_free(_path: &Path) -> std::io::Result<u64> {
+    Ok(u64::MAX)
+}
+
 #[cfg(all(unix, any(feature = "fjall", feature = "sled")))]
 fn occupied(metadata: &std::fs::Metadata) -> u64 {
     // Not the length: engines make files longer before they write them.

@@ -10,14 +10,15 @@ mod journal;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ::fjall::{
     Database, Error, Guard, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch, PersistMode,
 };
 
 use super::OpenOptions;
-use super::directory::{Directory, disk_usage, unavailable};
-use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Table, Visit};
+use super::directory::{Directory, disk_free, disk_usage, unavailable};
+use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Stop, Table, Visit};
 use super::recover::last_commit;
 
 const MIB: u64 = 1024 * 1024;
@@ -37,6 +38,10 @@ const PADS_MAX: usize = 80;
 const PADS_PER_SYNC: usize = 8;
 /// How often a sealed journal is looked for before it is said not to have gone.
 const SEALED_TRIES: usize = 50;
+/// How often it is looked whether a table was written out.
+const FLUSH_PAUSE: Duration = Duration::from_millis(10);
+/// After so many looks (two minutes) it is not waited for any longer: on a disk that is full fjall tries for ever.
+const FLUSH_TRIES: usize = 12_000;
 
 /// An open database.
 pub struct FjallEngine {
@@ -175,7 +180,8 @@ impl KvEngine for FjallEngine {
 
     /// 1. Fills the journal until fjall begins another one. 2. Writes all tables out: then fjall needs the first journal no
     ///    more. 3. Compacts them; not before, since fjall sees by the newest row of a table how far it was written out.
-    fn reclaim(&self) -> Result<bool, EngineError> {
+    fn reclaim(&self, stop: &Stop<'_>) -> Result<bool, EngineError> {
+        self.check_room()?;
         let pad = self.pad()?;
         let first = self.journal()?;
         let fill = vec![0x55; PAD_BYTES];
@@ -185,21 +191,21 @@ impl KvEngine for FjallEngine {
             }
             pad.insert(PAD_KEY, fill.as_slice())?;
             if number % PADS_PER_SYNC == PADS_PER_SYNC - 1 {
-                pad.rotate_memtable_and_wait()?;
+                flush(&pad, stop)?;
                 self.database.persist(PersistMode::SyncData)?;
             }
         }
-        touch(&pad)?;
+        touch(&pad, stop)?;
         for table in self.tables.values() {
-            table.rotate_memtable_and_wait()?;
+            flush(table, stop)?;
         }
         let is_there = || first.as_ref().is_some_and(|first| first.exists());
         let mut tries = 0;
         while is_there() && tries < SEALED_TRIES {
-            touch(&pad)?;
+            touch(&pad, stop)?;
             tries += 1;
         }
-        self.compact(&pad)?;
+        self.compact(&pad, stop)?;
         Ok(!is_there())
     }
 }
@@ -216,22 +222,54 @@ impl FjallEngine {
         journal::newest(&self.path).map_err(|error| unavailable(&self.path, &error))
     }
 
+    /// A table is written anew before its old files go.
+    fn check_room(&self) -> Result<(), EngineError> {
+        let tables = self.tables.values().map(Keyspace::disk_space);
+        let needed = tables.max().unwrap_or_default() + JOURNAL_BYTES_MAX;
+        let free = disk_free(&self.path).map_err(|error| unavailable(&self.path, &error))?;
+        if free < needed {
+            return Err(EngineError::NotNow(format!(
+                "{free} bytes of disk are free, writing the largest table anew takes {needed}"
+            )));
+        }
+        Ok(())
+    }
+
     /// Writes every table out, without what was overwritten or removed.
-    fn compact(&self, pad: &Keyspace) -> Result<(), EngineError> {
-        touch(pad)?;
+    fn compact(&self, pad: &Keyspace, stop: &Stop<'_>) -> Result<(), EngineError> {
+        touch(pad, stop)?;
         for table in self.tables.values().chain([pad]) {
-            table.rotate_memtable_and_wait()?;
+            flush(table, stop)?;
             table.major_compact()?;
         }
-        touch(pad)
+        touch(pad, stop)
     }
 }
 
 /// Writes to the pad. Only what is older than the last write may be forgotten, and each rotation moves that on, and looks for
 /// journals that are not needed any more and files that nobody reads.
-fn touch(pad: &Keyspace) -> Result<(), EngineError> {
+fn touch(pad: &Keyspace, stop: &Stop<'_>) -> Result<(), EngineError> {
     pad.insert(PAD_KEY, b"")?;
-    Ok(pad.rotate_memtable_and_wait()?)
+    flush(pad, stop)
+}
+
+/// Writes out what a table has in memory, and waits for it.
+fn flush(table: &Keyspace, stop: &Stop<'_>) -> Result<(), EngineError> {
+    let is_sealed = table.rotate_memtable()?;
+    for _ in 0..FLUSH_TRIES {
+        if stop() {
+            return Err(EngineError::NotNow("it was broken off".to_owned()));
+        }
+        if !is_sealed || table.sealed_memtable_count() == 0 {
+            return Ok(());
+        }
+        std::thread::sleep(FLUSH_PAUSE);
+    }
+    Err(EngineError::NotNow(format!(
+        "the table {} could not be written out in {:?}",
+        table.name(),
+        FLUSH_PAUSE.saturating_mul(u32::try_from(FLUSH_TRIES).unwrap_or(u32::MAX))
+    )))
 }
 
 /// Compacts a database that nobody has open, and empties its journals: nothing is left of what was overwritten or removed.
@@ -247,7 +285,7 @@ pub fn compact_at(
     let known = directory.watermark()?.known();
     last_commit(&engine, schema, known, options.accept_loss)?;
     let pad = engine.pad()?;
-    engine.compact(&pad)?;
+    engine.compact(&pad, &|| false)?;
     drop(pad);
     drop(engine);
     journal::empty(&directory.engine_path())

@@ -240,6 +240,9 @@ pub enum EngineError {
     /// Nothing that needs room is taken.
     #[error("read-only: {0}")]
     ReadOnly(String),
+    /// It was not done, or not to its end; nothing is lost by trying again later.
+    #[error("{0}")]
+    NotNow(String),
     /// Written by a newer program.
     #[error("the store has schema {found}, this program knows up to {known}")]
     NewerSchema {
@@ -278,6 +281,9 @@ impl From<std::io::Error> for EngineError {
         Self::Io(error.to_string())
     }
 }
+
+/// Says whether long work is to break off.
+pub type Stop<'a> = dyn Fn() -> bool + 'a;
 
 /// An embedded engine: ordered tables, one writer, many readers.
 pub trait KvEngine: Send + Sync + 'static {
@@ -359,8 +365,8 @@ pub trait KvEngine: Send + Sync + 'static {
     /// minutes. `false`: this engine cannot, or something held it up; nothing is lost by trying again.
     ///
     /// # Errors
-    /// If the disk refuses.
-    fn reclaim(&self) -> Result<bool, EngineError>;
+    /// [`EngineError::NotNow`] if `stop` says so, or there is no room for it; or the disk refuses.
+    fn reclaim(&self, stop: &Stop<'_>) -> Result<bool, EngineError>;
 }
 
 impl<K: KvEngine> KvEngine for Arc<K> {
@@ -398,8 +404,8 @@ impl<K: KvEngine> KvEngine for Arc<K> {
         (**self).stats()
     }
 
-    fn reclaim(&self) -> Result<bool, EngineError> {
-        (**self).reclaim()
+    fn reclaim(&self, stop: &Stop<'_>) -> Result<bool, EngineError> {
+        (**self).reclaim(stop)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{PoisonError, RwLock};
 
-use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Table, Visit};
+use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Stop, Table, Visit};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -71,7 +71,7 @@ impl KvEngine for MemoryEngine {
         Ok(EngineStats::default())
     }
 
-    fn reclaim(&self) -> Result<bool, EngineError> {
+    fn reclaim(&self, _stop: &Stop<'_>) -> Result<bool, EngineError> {
         Ok(true)
     }
 }

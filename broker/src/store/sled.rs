@@ -19,7 +19,7 @@ use ::sled::{Batch, Config, Db, Error, IVec};
 
 use super::OpenOptions;
 use super::directory::{Directory, disk_usage, sync_directory, unavailable};
-use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Table, Visit};
+use super::kv::{EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Stop, Table, Visit};
 
 /// A node has at most 17 rows when it is split; 17 of the largest fit into a quarter of this.
 const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
@@ -157,7 +157,7 @@ impl KvEngine for SledEngine {
     }
 
     /// sled cannot give space back in place; see [`compact_at`].
-    fn reclaim(&self) -> Result<bool, EngineError> {
+    fn reclaim(&self, _stop: &Stop<'_>) -> Result<bool, EngineError> {
         Ok(false)
     }
 }

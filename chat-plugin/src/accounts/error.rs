@@ -40,6 +40,9 @@ pub enum AccountError {
     /// The handle belongs to somebody, or did within the last 90 days.
     #[error("the handle {0} is taken (a removed user's handle rests for 90 days)")]
     HandleTaken(Handle),
+    /// Handles that begin so are those of visitors of support desks.
+    #[error("the handle {0} is reserved for visitors of a support desk")]
+    HandleReserved(Handle),
     /// There is no such user (any more).
     #[error("there is no user {0}")]
     NoSuchUser(String),

@@ -11,7 +11,7 @@ use super::tokens::{self, PREFIX};
 use super::{Accounts, PASSWORD_BYTES_MAX, UserChange, UserEvent};
 use crate::clock;
 use crate::domain::device::Device;
-use crate::domain::support::VISITOR_PREFIX;
+use crate::domain::support::{VISITOR_PREFIX, is_visitor};
 use crate::domain::user::{ScramKeys, Token, User};
 use crate::store::{ChatStore, StoreError};
 
@@ -60,7 +60,7 @@ impl Accounts {
         let handle: Handle = format!("{VISITOR_PREFIX}{name}")
             .parse()
             .map_err(|error: proto::ids::IdError| AccountError::Hash(error.to_string()))?;
-        let user = match self.create(handle.clone(), None, None).await {
+        let user = match self.create_any(handle.clone(), None, None).await {
             Err(AccountError::HandleTaken(_)) => self.known(&handle).await?,
             made => made?,
         };
@@ -110,6 +110,9 @@ impl Accounts {
         id: UserId,
         to: Handle,
     ) -> Result<(User, User), AccountError> {
+        if is_visitor(&to) {
+            return Err(AccountError::HandleReserved(to));
+        }
         let _alone = self.changes.lock().await;
         let known = |user: Option<User>| {
             let present = user.filter(|user| user.removed_ms.is_none());
@@ -162,6 +165,14 @@ impl Accounts {
         drop(alone);
         self.tell(id, UserChange::Erased).await;
         Ok(reports)
+    }
+
+    /// Takes the wall clock as right, however far it has gone.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn trust_clock(&self) -> Result<(), StoreError> {
+        self.store.trust(crate::clock::now_ms()).await
     }
 
     /// The store that users are in.
@@ -251,12 +262,16 @@ impl Accounts {
         Ok(self.store.devices(user.id).await?)
     }
 
-    /// Removes what is at rest of a device, and the token with which it logged in last, unless another device did so too. Its
-    /// connection and session are to be ended before. The other devices of the user are told.
+    /// Removes the token with which a device logged in last, unless another device did so too: the first step of a
+    /// revocation, so that the device does not come back while its session is ended.
     ///
     /// # Errors
     /// [`AccountError::NoSuchDevice`] or the store's error.
-    pub async fn forget_device(&self, user: UserId, id: DeviceId) -> Result<(), AccountError> {
+    pub async fn distrust_device(
+        &self,
+        user: UserId,
+        id: DeviceId,
+    ) -> Result<Device, AccountError> {
         let devices = self.store.devices(user).await?;
         let Some(device) = devices.iter().find(|device| device.id == id) else {
             return Err(AccountError::NoSuchDevice(id.to_string()));
@@ -267,12 +282,33 @@ impl Accounts {
         {
             self.store.remove_token(user, token).await?;
         }
+        Ok(device.clone())
+    }
+
+    /// Removes what is at rest of a device, which was [distrusted](Self::distrust_device) and whose session was ended. Who
+    /// logged in as this device before has to do it again; the other devices of the user are told.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn forget_device(&self, user: UserId, id: DeviceId) -> Result<(), AccountError> {
         self.store.remove_device(user, id).await?;
-        self.tell(user, UserChange::Devices).await;
+        self.tell(user, UserChange::DeviceRevoked(id)).await;
         Ok(())
     }
 
     pub(super) async fn create(
+        &self,
+        handle: Handle,
+        password_hash: Option<String>,
+        scram: Option<ScramKeys>,
+    ) -> Result<User, AccountError> {
+        if is_visitor(&handle) {
+            return Err(AccountError::HandleReserved(handle));
+        }
+        self.create_any(handle, password_hash, scram).await
+    }
+
+    async fn create_any(
         &self,
         handle: Handle,
         password_hash: Option<String>,

@@ -73,14 +73,11 @@ impl Ring {
         }
     }
 
-    /// At most `limit` entries from `from` on; `None` if `from` itself is not there.
-    pub(super) fn from(&self, from: Seq, limit: usize) -> Option<Vec<Arc<Line>>> {
+    /// The entry at `seq`, if it is there.
+    pub(super) fn get(&self, seq: Seq) -> Option<Arc<Line>> {
         let first = self.lines.front()?.entry.seq;
-        let start = usize::try_from(from.get().checked_sub(first.get())?).ok()?;
-        if start >= self.lines.len() {
-            return None;
-        }
-        Some(self.lines.iter().skip(start).take(limit).cloned().collect())
+        let index = usize::try_from(seq.get().checked_sub(first.get())?).ok()?;
+        self.lines.get(index).cloned()
     }
 
     /// The messages after `after` up to `to`, and who wrote them; `None` if they are not all there.
@@ -143,6 +140,7 @@ mod tests {
             expires_ms: None,
             mentions: Mentioned::default(),
             gone: None,
+            source: None,
             overlay: None,
         };
         Arc::new(Line::new(Arc::new(entry), None))
@@ -179,12 +177,12 @@ mod tests {
         entry.make_gone(crate::domain::overlay::GoneReason::Deleted);
         let gone = Arc::new(Line::new(Arc::new(entry), None));
         ring.replace(Arc::clone(&gone));
-        let found = ring.from(Seq::new(5), 1).unwrap();
-        assert!(Arc::ptr_eq(&found[0], &gone));
-        assert_eq!(ring.from(Seq::new(6), 1).unwrap()[0].entry.gone, None);
+        let found = ring.get(Seq::new(5)).unwrap();
+        assert!(Arc::ptr_eq(&found, &gone));
+        assert_eq!(ring.get(Seq::new(6)).unwrap().entry.gone, None);
         ring.replace(line(1));
         ring.replace(line(11));
-        assert!(ring.from(Seq::new(1), 1).is_none(), "it is not there");
+        assert!(ring.get(Seq::new(1)).is_none(), "it is not there");
         drop((found, ring));
         assert_eq!(total.load(Ordering::Relaxed), 0);
     }

@@ -10,7 +10,6 @@ use proto::ids::{Seq, UserId};
 use proto::topics::Form;
 
 use crate::conversations::Live;
-use crate::domain::entry::EntryKind;
 use crate::render::Line;
 
 /// The forms of the inbox that one entry may be delivered in.
@@ -188,6 +187,14 @@ impl Flow {
         self.head = self.head.max(seq);
     }
 
+    /// If more than `window` entries have been missed, and nothing is under way: the last of those before the newest `window`.
+    pub(crate) fn missed(&self, window: u64) -> Option<Seq> {
+        let newest = self.head.get().checked_sub(window)?;
+        let sent = self.sent.iter().flatten().max().copied();
+        let is_new = sent.is_some_and(|sent| sent <= self.cursor);
+        (is_new && newest > self.cursor.get()).then_some(Seq::new(newest))
+    }
+
     /// Passes entries that are not to be seen, up to `seq`. `false`: copies before them are still open.
     pub(crate) fn skip_to(&mut self, seq: Seq) -> bool {
         let sent = self.sent.iter().flatten().max().copied();
@@ -235,25 +242,15 @@ impl Flow {
             .unwrap_or(self.handed)
     }
 
-    /// The entry at `seq`, from what was read ahead or (unless it has to be looked up what this user sees of it) from
-    /// memory; `None`: it has to be read.
-    pub(crate) fn line(&mut self, seq: Seq, (user, look_up): (UserId, Seq)) -> Option<Arc<Line>> {
+    /// The entry at `seq` as this user sees it, from what was read ahead or from memory; `None`: it has to be read.
+    pub(crate) fn line(&mut self, seq: Seq, user: UserId) -> Option<Arc<Line>> {
         while self.page.front().is_some_and(|line| line.entry.seq < seq) {
             self.page.pop_front();
         }
         if self.page.front().is_some_and(|line| line.entry.seq == seq) {
             return self.page.front().cloned();
         }
-        if seq <= look_up {
-            return None;
-        }
-        let line = self.live.recent(seq, 1)?.into_iter().next()?;
-        let edited = line
-            .entry
-            .target
-            .filter(|_| line.entry.kind == EntryKind::Edit);
-        let is_shown = |target| target > look_up && self.live.sees(user, target);
-        edited.is_none_or(is_shown).then_some(line)
+        self.live.recent_for(user, seq)
     }
 
     /// These entries are not what they were: what was read of them is not handed out.

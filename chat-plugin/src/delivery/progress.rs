@@ -1,6 +1,6 @@
 //! Cursors and marks on their way to the store: coalesced, so that a million acks cost a few writes.
 //!
-//! Bounded by construction: one entry per (device, conversation), (user, conversation) and departed device. One task
+//! Bounded by construction: one entry per (device, conversation), (user, conversation), departed device and event that waits for one. One task
 //! carries them over; the store makes them durable within 250 ms.
 
 use std::collections::HashMap;
@@ -26,6 +26,8 @@ pub(crate) struct Progress {
 struct Pending {
     moves: HashMap<Key, Move>,
     departed: HashMap<DeviceId, Departed>,
+    /// What devices have of their private queues.
+    events: HashMap<DeviceId, Vec<u64>>,
     barriers: Vec<oneshot::Sender<()>>,
     /// The task has ended: nobody else carries over what comes.
     ended: bool,
@@ -71,6 +73,14 @@ impl Progress {
                 }
             }
         }
+        drop(pending);
+        self.notify.notify_one();
+    }
+
+    /// A device has these events of its private queue.
+    pub(crate) fn events_ended(&self, device: DeviceId, places: Vec<u64>) {
+        let mut pending = self.pending();
+        pending.events.entry(device).or_default().extend(places);
         drop(pending);
         self.notify.notify_one();
     }
@@ -130,6 +140,9 @@ impl Progress {
         if !taken.moves.is_empty() {
             let moves = taken.moves.into_values().collect();
             self.report(self.store.advance(moves, Durability::Relaxed).await);
+        }
+        for (device, places) in taken.events {
+            self.report(self.store.end_device_events(device, places).await);
         }
         for departed in taken.departed.into_values() {
             let user = departed.device.user;

@@ -7,11 +7,12 @@
 mod account;
 mod hints;
 mod pull;
+mod queue;
 mod reference;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use broker::codec::packet::{PacketId, Publish, Qos};
@@ -23,10 +24,13 @@ use proto::topics::Form;
 pub(crate) use self::account::{Account, From};
 use self::hints::Hints;
 use self::pull::Out;
+use self::queue::Queue;
 pub(crate) use self::reference::Reference;
 use super::flow::{self, FORMS, Flow};
+use super::shared::{Call, Run, Shared};
 use super::subscriptions::{Filters, Matched, Options};
-use crate::conversations::Live;
+use crate::conversations::{Held, Live};
+use crate::domain::profile::Shows;
 use crate::receipts::Event;
 use crate::render::Line;
 
@@ -49,6 +53,8 @@ pub(crate) struct Reader {
     pub(crate) device: DeviceId,
     limits: ReaderLimits,
     ended: AtomicBool,
+    /// What others are told of marks: [`SHOWN_KNOWN`] and the others; 0 before it is known.
+    shows: AtomicU8,
     account: Account,
     /// Made when something is asked of it: a client that does not chat holds none.
     state: OnceLock<Box<Mutex<State>>>,
@@ -59,6 +65,8 @@ pub(crate) struct Reader {
 pub(crate) struct ReaderLimits {
     pub(crate) turn_entries: usize,
     pub(crate) replies_max: usize,
+    /// Of more missed entries only the newest so many are handed out, if the client wants it so.
+    pub(crate) replay_window: Option<u64>,
 }
 
 #[derive(Default)]
@@ -72,6 +80,8 @@ struct State {
     logs: BTreeMap<u8, Log>,
     attach: Attach,
     flows: HashMap<ConversationId, Flow>,
+    /// Channels that come to this inbox though nobody loads their readers.
+    following: HashMap<ConversationId, Held>,
     /// Where flows ended that are no longer held.
     settled: HashMap<ConversationId, Seq>,
     turn: VecDeque<Key>,
@@ -88,6 +98,7 @@ struct State {
     receipts_wait_since: Option<u64>,
     catch_up: CatchUp,
     hints: Hints,
+    queue: Queue,
 }
 
 #[derive(Default)]
@@ -155,16 +166,36 @@ pub(crate) struct LogSubscription {
     pub(crate) options: Options,
     /// Under this id the position is stored, if the session is kept.
     pub(crate) position: Option<DeviceId>,
+    /// Of a channel: what makes this user one who is told of new entries.
+    pub(crate) held: Option<Held>,
+}
+
+impl LogSubscription {
+    /// How this reader calls it.
+    pub(crate) fn key(&self) -> Key {
+        Key::Log(LOG_SLOT.saturating_add(self.slot), self.generation)
+    }
 }
 
 struct Log {
+    /// Of a shared subscription only what is read: what it hands out is for all its sessions to say.
     flow: Flow,
+    shared: Option<Part>,
     topic: ByteString,
     options: Options,
     /// Under this id the position is stored, if the session is kept.
     position: Option<DeviceId>,
     /// Which of the subscriptions that had this slot in their time.
     generation: u32,
+    /// Told of new entries as long as this is kept.
+    _held: Option<Held>,
+}
+
+/// The part of one session in a shared subscription.
+struct Part {
+    shared: Arc<Shared>,
+    /// What it has taken and not handed out yet.
+    run: Option<Run>,
 }
 
 /// One line of business of a reader.
@@ -186,6 +217,8 @@ pub(crate) enum Wanted {
     },
     /// Single entries, for deliveries that go out again.
     Resend(Vec<(PacketId, Reference)>),
+    /// What is in the queue of the device behind this place.
+    Events { after: u64 },
 }
 
 /// What a reader's progress means for others.
@@ -199,12 +232,22 @@ pub(crate) struct Progressed {
     pub(crate) delivered: Option<Seq>,
 }
 
+/// What became of deliveries.
+#[derive(Default)]
+pub(crate) struct Settled {
+    pub(crate) progressed: Vec<Progressed>,
+    /// Places in the queue of the device that are settled.
+    pub(crate) events: Vec<u64>,
+}
+
 /// Result of a pull.
 #[derive(Default)]
 pub(crate) struct Pulled {
     pub(crate) deliveries: Vec<Delivery>,
     pub(crate) wanted: Vec<Wanted>,
     pub(crate) progressed: Vec<Progressed>,
+    /// Other sessions of shared subscriptions, which are to look for what this one leaves.
+    pub(crate) calls: Vec<Call>,
 }
 
 /// How a look-up of the conversations begins and what it found.
@@ -228,6 +271,7 @@ impl Reader {
             device,
             limits,
             ended: AtomicBool::new(false),
+            shows: AtomicU8::new(0),
             account: Account::default(),
             state: OnceLock::new(),
         }
@@ -246,6 +290,23 @@ impl Reader {
 
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// What of the user's marks others are told, if it is known.
+    pub(crate) fn shows(&self) -> Option<Shows> {
+        shows_of(self.shows.load(Ordering::Relaxed))
+    }
+
+    /// It was read so; what it was changed to meanwhile counts more. Says how it is.
+    pub(crate) fn learn(&self, read: Shows) -> Shows {
+        let (new, order) = (byte_of(read), Ordering::Relaxed);
+        let before = self.shows.compare_exchange(0, new, order, order);
+        before.err().and_then(shows_of).unwrap_or(read)
+    }
+
+    /// It was changed.
+    pub(crate) fn set_shows(&self, shows: Shows) {
+        self.shows.store(byte_of(shows), Ordering::Relaxed);
     }
 
     /// From now on a device.
@@ -290,6 +351,27 @@ impl Reader {
     pub(crate) fn has_inbox(&self) -> bool {
         self.made()
             .is_some_and(|state| state.inbox.iter().any(|filters| !filters.is_empty()))
+    }
+
+    /// Is there a filter for the inbox of this conversation alone?
+    pub(crate) fn wants_only(&self, conversation: ConversationId) -> bool {
+        self.made().is_some_and(|state| {
+            let mut filters = state.inbox.iter();
+            filters.any(|filters| filters.has_only(&conversation))
+        })
+    }
+
+    /// Keeps what makes this user one to whom a channel comes; `None`: it comes no longer, or anyway.
+    pub(crate) fn follow(&self, conversation: ConversationId, held: Option<Held>) {
+        let Some(mut state) = self.made() else {
+            return;
+        };
+        let before = match held {
+            Some(held) => state.following.insert(conversation, held),
+            None => state.following.remove(&conversation),
+        };
+        drop(state);
+        drop(before);
     }
 
     pub(crate) fn subscribe_receipts(
@@ -337,15 +419,69 @@ impl Reader {
             slot,
             Log {
                 flow,
+                shared: None,
                 topic: log.topic,
                 options: log.options,
                 position: log.position,
                 generation,
+                _held: log.held,
             },
         );
         state.enqueue(Key::Log(slot, generation));
         drop(state);
         self.client.wake();
+    }
+
+    /// Changes the options of a `…/log` that is subscribed to. `false`: this one is not.
+    pub(crate) fn resubscribe_log(&self, log: &LogSubscription) -> bool {
+        let Key::Log(slot, generation) = log.key() else {
+            return false;
+        };
+        let mut state = self.state();
+        let held = state.log_mut(slot, generation);
+        held.map(|held| held.options = log.options).is_some()
+    }
+
+    /// Takes part in a shared subscription.
+    pub(crate) fn subscribe_shared(&self, log: LogSubscription, shared: Arc<Shared>) {
+        let key = log.key();
+        let live = Arc::clone(&shared.live);
+        let head = live.head();
+        let held = Log {
+            flow: Flow::new(live, head, head),
+            shared: Some(Part { shared, run: None }),
+            topic: log.topic,
+            options: log.options,
+            position: None,
+            generation: log.generation,
+            _held: log.held,
+        };
+        if let Key::Log(slot, _) = key {
+            self.state().logs.insert(slot, held);
+        }
+        self.called(key);
+    }
+
+    /// Shared subscriptions of which this reader has a part: of one slot, or of all.
+    pub(crate) fn shared(&self, slot: Option<u8>) -> Vec<Arc<Shared>> {
+        let Some(state) = self.made() else {
+            return Vec::new();
+        };
+        let slot = slot.map(|slot| LOG_SLOT.saturating_add(slot));
+        let logs = state
+            .logs
+            .iter()
+            .filter(|(of, _)| slot.is_none_or(|slot| slot == **of));
+        let parts = logs.filter_map(|(_, log)| log.shared.as_ref());
+        parts.map(|part| Arc::clone(&part.shared)).collect()
+    }
+
+    /// There is something to be taken of a shared subscription.
+    pub(crate) fn called(&self, key: Key) {
+        let is_new = self.made().is_some_and(|mut state| state.enqueue(key));
+        if is_new {
+            self.client.wake();
+        }
     }
 
     /// This reader is told of new entries from now on: those that came while it was being set up are caught up with.
@@ -435,15 +571,19 @@ impl Reader {
 
     /// An entry that this user may see has been committed.
     pub(crate) fn announce(&self, live: &Arc<Live>, seq: Seq) {
-        self.account.changed();
+        if !live.is_reader(self.user) {
+            self.account.changed();
+        }
         let Some(mut state) = self.made() else {
             return;
         };
-        let mut woken = state.announce_inbox(live, seq.previous(), seq);
+        // Of a channel one may read the log, and not have it in the inbox.
+        let is_for_inbox = state.following.contains_key(&live.id()) || !live.is_reader(self.user);
+        let mut woken = is_for_inbox && state.announce_inbox(live, seq.previous(), seq);
         let slots = state
             .logs
             .iter_mut()
-            .filter(|(_, log)| log.flow.live.id() == live.id());
+            .filter(|(_, log)| log.flow.live.id() == live.id() && log.shared.is_none());
         let keys: Vec<Key> = slots
             .map(|(slot, log)| {
                 log.flow.announce(seq);
@@ -591,6 +731,7 @@ impl Reader {
         };
         if state.pull_resend(&mut out) {
             state.pull_replies(&mut out);
+            state.queue.pull(&mut out);
             state.pull_receipts(&mut out);
             state.hints.pull(&mut out);
             out.pull_account();
@@ -600,8 +741,9 @@ impl Reader {
     }
 
     /// Copies are settled.
-    pub(crate) fn settle(&self, outcomes: &[(DeliveryRef, DeliveryOutcome)]) -> Vec<Progressed> {
+    pub(crate) fn settle(&self, outcomes: &[(DeliveryRef, DeliveryOutcome)]) -> Settled {
         let mut state = self.state();
+        let (mut progressed, mut events) = (Vec::new(), Vec::new());
         let mut touched = HashSet::new();
         for (reference, outcome) in outcomes {
             let (slot, conversation, seq, generation) = match Reference::decode(reference) {
@@ -618,6 +760,10 @@ impl Reader {
                     }
                     continue;
                 }
+                Some(Reference::Event { dseq }) => {
+                    events.push(dseq);
+                    continue;
+                }
                 Some(Reference::State { .. }) | None => continue,
             };
             let acknowledged = *outcome == DeliveryOutcome::Acknowledged;
@@ -626,12 +772,23 @@ impl Reader {
             } else {
                 Key::Inbox(conversation)
             };
-            if let Some(flow) = state.flow(key) {
+            if let Some(part) = state.part(key) {
+                let shared = Arc::clone(&part.shared);
+                let position = shared.settle(self.client.connection, seq);
+                progressed.extend(position.map(|cursor| Progressed {
+                    live: Arc::clone(&shared.live),
+                    cursor_of: Some(shared.id),
+                    cursor,
+                    delivered: None,
+                }));
+                if shared.has_more() && state.enqueue(key) {
+                    self.client.wake();
+                }
+            } else if let Some(flow) = state.flow(key) {
                 flow.settle(seq, acknowledged);
                 touched.insert(key);
             }
         }
-        let mut progressed = Vec::new();
         for key in touched {
             progressed.extend(state.advance(key, self.device));
             let goes_on = state.flow(key).is_some_and(|flow| flow.next().is_some());
@@ -639,7 +796,7 @@ impl Reader {
                 self.client.wake(); // it waited for this cursor to move
             }
         }
-        progressed
+        Settled { progressed, events }
     }
 
     /// Entries that were wanted.
@@ -710,13 +867,15 @@ impl Reader {
             .filter_map(|(id, reference)| Some((*id, Reference::decode(reference)?)));
         decoded
             .filter(|(_, reference)| match reference {
-                Reference::State { .. } | Reference::Account { .. } => false,
+                Reference::State { .. } | Reference::Account { .. } | Reference::Event { .. } => {
+                    false
+                }
                 Reference::Entry {
                     slot, generation, ..
                 } if *slot >= LOG_SLOT => state
                     .logs
                     .get(slot)
-                    .is_some_and(|log| log.generation == *generation),
+                    .is_some_and(|log| log.generation == *generation && log.shared.is_none()),
                 Reference::Entry {
                     conversation, seq, ..
                 } => state
@@ -737,6 +896,23 @@ impl Reader {
         let state = self.state.get()?;
         Some(state.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+const SHOWN_KNOWN: u8 = 1;
+const SHOWN_DELIVERED: u8 = 2;
+const SHOWN_READ: u8 = 4;
+
+fn byte_of(shows: Shows) -> u8 {
+    let delivered = if shows.delivered { SHOWN_DELIVERED } else { 0 };
+    let read = if shows.read { SHOWN_READ } else { 0 };
+    SHOWN_KNOWN | delivered | read
+}
+
+fn shows_of(byte: u8) -> Option<Shows> {
+    (byte != 0).then_some(Shows {
+        delivered: byte & SHOWN_DELIVERED != 0,
+        read: byte & SHOWN_READ != 0,
+    })
 }
 
 impl State {
@@ -849,6 +1025,14 @@ impl State {
         }
     }
 
+    /// The part in a shared subscription.
+    fn part(&mut self, key: Key) -> Option<&mut Part> {
+        match key {
+            Key::Inbox(_) => None,
+            Key::Log(slot, generation) => self.log_mut(slot, generation)?.shared.as_mut(),
+        }
+    }
+
     /// Puts a flow in line for its turn. `false`: it is, or waits for the store.
     fn enqueue(&mut self, key: Key) -> bool {
         let Some(flow) = self.flow(key) else {
@@ -885,6 +1069,9 @@ impl State {
             }
             Key::Log(slot, generation) => {
                 let log = self.log_mut(slot, generation)?;
+                if log.shared.is_some() {
+                    return None; // its position is that of all sessions
+                }
                 let advance = log.flow.advance()?;
                 Progressed {
                     live: Arc::clone(&log.flow.live),

@@ -1,11 +1,13 @@
 //! Entries as one user sees them, beyond what his membership shows.
 
+use std::collections::HashMap;
+
 use proto::ids::{Seq, UserId};
 
 use super::{Delivery, page};
 use crate::conversations::Live;
-use crate::domain::entry::{Entry, EntryKind};
-use crate::domain::overlay::{GoneReason, Overlay};
+use crate::domain::entry::Entry;
+use crate::domain::overlay::{GoneReason, HiddenBy, Overlay, Pin};
 use crate::store::{PageRange, StoreError};
 
 impl Delivery {
@@ -17,22 +19,19 @@ impl Delivery {
         live: &Live,
         mut entries: Vec<Entry>,
     ) -> Result<Vec<Entry>, StoreError> {
-        let last = live.hidden(user);
         let mut seqs: Vec<Seq> = entries.iter().flat_map(shown).collect();
         seqs.extend(entries.iter().flat_map(edits));
-        seqs.retain(|seq| *seq <= last);
-        let mut hidden = Vec::new();
+        let seqs = live.may_be_hidden(user, seqs);
+        let mut hidden = HashMap::new();
         if !seqs.is_empty() {
-            hidden = self.store.hidden(live.id(), user, seqs).await?;
+            let found = self.store.hidden(live.id(), user, seqs).await?;
+            hidden.extend(found);
         }
-        let why = |seq: Seq| {
-            let found = hidden.iter().find(|(of, _)| *of == seq);
-            found.map(|(_, reason)| *reason)
-        };
+        let why = |seq: Seq| hidden.get(&seq).copied();
         for entry in &mut entries {
-            let reason = shown(entry).find_map(why);
-            if let Some(reason) = reason.filter(|reason| hides(*reason, entry)) {
-                entry.make_gone(reason);
+            let by = shown(entry).find_map(why);
+            if by.is_some_and(|by| hides(by, entry)) {
+                entry.make_gone(GoneReason::Hidden);
             } else if entry.gone.is_none() && !shown(entry).all(|seq| live.sees(user, seq)) {
                 entry.make_gone(GoneReason::Unseen);
             } else if edits(entry).last().and_then(why).is_some() {
@@ -41,12 +40,60 @@ impl Delivery {
                 self.take_back_edits(entry, as_of).await?;
             }
         }
-        if live.blocks(user)
-            && let Some(peer) = live.peer(user)
-        {
-            self.take_back_reactions(peer, live, &mut entries).await?;
+        if let Some(blocked) = live.blocked_by(user) {
+            self.take_back_reactions(blocked, live, &mut entries)
+                .await?;
+            self.take_back_pins(user, live, &mut entries).await?;
+            for entry in &mut entries {
+                entry.overlay = entry.overlay.take().filter(|overlay| !overlay.is_empty());
+            }
         }
         Ok(entries)
+    }
+
+    /// How far others may be told that a user has got, who was at the first place and is at the second one. Who has blocked
+    /// the other one of a direct conversation tells him nothing, and never of what was hidden then.
+    pub(crate) async fn told_mark(
+        &self,
+        live: &Live,
+        user: UserId,
+        (from, to): (Seq, Seq),
+    ) -> Result<Seq, StoreError> {
+        if live.blocks(user) {
+            return Ok(from);
+        }
+        self.seen_mark(live, user, (from, to)).await
+    }
+
+    /// The same of somebody who has not blocked the other one now.
+    pub(super) async fn seen_mark(
+        &self,
+        live: &Live,
+        user: UserId,
+        (from, to): (Seq, Seq),
+    ) -> Result<Seq, StoreError> {
+        match live.peer(user) {
+            Some(peer) if live.may_keep_back(user, (from, to)) => {
+                self.store.told_mark(live.id(), user, peer, from, to).await
+            }
+            _ => Ok(to),
+        }
+    }
+
+    /// The pinned messages of a conversation that one user sees, without those that somebody pinned whom he has blocked.
+    pub(crate) async fn pins(&self, user: UserId, live: &Live) -> Result<Vec<Pin>, StoreError> {
+        let mut pins = self.store.pins(live.id()).await?;
+        let seqs = live.may_be_hidden(user, pins.iter().map(|pin| pin.seq).collect());
+        let mut hidden = Vec::new();
+        if !seqs.is_empty() {
+            hidden = self.store.hidden(live.id(), user, seqs).await?;
+        }
+        let blocked = live.blocked_by(user);
+        pins.retain(|pin| {
+            let is_hidden = hidden.iter().any(|(seq, _)| *seq == pin.seq);
+            live.sees(user, pin.seq) && blocked != Some(pin.by) && !is_hidden
+        });
+        Ok(pins)
     }
 
     /// The entry without its edits after a place.
@@ -96,8 +143,25 @@ impl Delivery {
                 let _fewer_have_room = overlay.count(&one, false);
             }
         }
+        Ok(())
+    }
+
+    /// The entries without the pins that this user does not see.
+    async fn take_back_pins(
+        &self,
+        user: UserId,
+        live: &Live,
+        entries: &mut [Entry],
+    ) -> Result<(), StoreError> {
+        let mut overlays = entries.iter().filter_map(|entry| entry.overlay.as_deref());
+        if !overlays.any(|overlay| overlay.pinned) {
+            return Ok(());
+        }
+        let pins = self.pins(user, live).await?;
         for entry in entries {
-            entry.overlay = entry.overlay.take().filter(|overlay| !overlay.is_empty());
+            if let Some(overlay) = entry.overlay.as_deref_mut() {
+                overlay.pinned &= pins.iter().any(|pin| pin.seq == entry.seq);
+            }
         }
         Ok(())
     }
@@ -105,8 +169,7 @@ impl Delivery {
 
 /// What one must see to see this entry.
 fn shown(entry: &Entry) -> impl Iterator<Item = Seq> + use<> {
-    let edited = entry.target.filter(|_| entry.kind == EntryKind::Edit);
-    [Some(entry.seq), edited].into_iter().flatten()
+    [Some(entry.seq), entry.edited()].into_iter().flatten()
 }
 
 /// Its edits, the last of which is shown in its place.
@@ -119,6 +182,9 @@ fn edits(entry: &Entry) -> impl DoubleEndedIterator<Item = Seq> + use<> {
 }
 
 /// Of what is gone for all it is told why, unless it never was to be seen.
-fn hides(reason: GoneReason, entry: &Entry) -> bool {
-    entry.gone.is_none() || reason == GoneReason::Blocked
+fn hides(by: HiddenBy, entry: &Entry) -> bool {
+    entry.gone.is_none() || by == HiddenBy::Block
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,14 @@ impl<K: Eq + Hash> Filters<K> {
         }
     }
 
+    /// Is there a filter for this name and no other?
+    pub(crate) fn has_only<Q: Eq + Hash + ?Sized>(&self, name: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.only.contains_key(name)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_none() && self.only.is_empty()
     }

@@ -14,6 +14,8 @@ pub struct Preferences {
     pub archived: bool,
     /// On top of the list.
     pub pinned: bool,
+    /// What is said in this channel comes to the inbox, however many readers it has.
+    pub watch: bool,
 }
 
 impl Preferences {

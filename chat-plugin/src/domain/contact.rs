@@ -97,7 +97,18 @@ impl ContactList {
     }
 }
 
-/// How long the lists of a user are.
+/// What became of a change of what one user has decided about another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// It is so now.
+    Changed,
+    /// It was so before.
+    AsItWas,
+    /// Nothing has changed: this list is as long as it may be.
+    Full(ContactList),
+}
+
+/// How long the lists of a user are, or may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContactCounts {
     /// Contacts.
@@ -118,6 +129,17 @@ impl ContactCounts {
         Self {
             contacts: count(self.contacts, before.is_contact(), after.is_contact()),
             blocked: count(self.blocked, before.is_blocked(), after.is_blocked()),
+        }
+    }
+
+    /// The list that would become longer than it may be, if these became those.
+    pub fn overfull(self, after: Self, max: Self) -> Option<ContactList> {
+        if after.contacts > self.contacts.max(max.contacts) {
+            Some(ContactList::Contacts)
+        } else if after.blocked > self.blocked.max(max.blocked) {
+            Some(ContactList::Blocked)
+        } else {
+            None
         }
     }
 }

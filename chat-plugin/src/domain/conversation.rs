@@ -45,6 +45,9 @@ pub struct Settings {
     /// Whoever knows of it may join, and it may be found.
     #[serde(skip_serializing_if = "is_default")]
     pub public: bool,
+    /// Words by which a public one is found, beside those of its title.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tags: Vec<String>,
     /// Who joins a public one has to be approved.
     #[serde(skip_serializing_if = "is_default")]
     pub approval: bool,

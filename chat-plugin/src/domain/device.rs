@@ -1,6 +1,6 @@
 //! Devices: installations that have an inbox subscription in a persistent session.
 
-use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+use proto::ids::{ConversationId, DeviceId, Seq, UserId, digest16};
 
 /// A device at rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Device {
     pub session_expiry: u32,
     /// It has had an inbox subscription: its cursors stand where it began. A conversation without a cursor began later.
     pub has_inbox: bool,
+    /// It has had a subscription to its private queue: others may send to it.
+    pub has_queue: bool,
     /// A connection of it is open, or was when the server was killed: then it does not count as expired.
     pub connected: bool,
     /// Receipts that moved since then may not have arrived, in ms since 1970.
@@ -48,6 +50,29 @@ pub struct Subscription {
     pub slot: u8,
     /// When it was made, in ms since 1970: a `…/log` subscribed again replays.
     pub made_ms: u64,
+}
+
+/// A shared subscription to a `…/log` (`$share/{name}/chat/c/{cid}/log…`): one for all sessions of its user that hold it. It
+/// stays when they go, so that they go on where they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedSubscription {
+    /// Under this id its position is stored, like the cursor of a device.
+    pub id: DeviceId,
+    /// Whose.
+    pub user: UserId,
+    /// Of which conversation.
+    pub conversation: ConversationId,
+    /// The filter as subscribed.
+    pub filter: String,
+    /// When somebody held it last, in ms since 1970.
+    pub seen_ms: u64,
+}
+
+impl SharedSubscription {
+    /// The id of a filter of this user.
+    pub fn id_of(user: UserId, filter: &str) -> DeviceId {
+        DeviceId::from_bytes(digest16(&[b"share", user.as_bytes(), filter.as_bytes()]))
+    }
 }
 
 /// An unacknowledged delivery of a device.

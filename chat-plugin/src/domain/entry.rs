@@ -1,7 +1,7 @@
 //! Entries: the lines of a conversation's log.
 
 use bytes::Bytes;
-use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, MessageId, Seq, UserId};
 
 use super::overlay::{Act, ActRefused, GoneReason, Overlay};
 use super::rights::Rights;
@@ -44,8 +44,18 @@ pub struct Entry {
     pub mentions: Mentioned,
     /// There is nothing to see any more, and why: the body is empty.
     pub gone: Option<GoneReason>,
+    /// Where its body is at rest, if not with it: in the log of the broadcast list to which it was sent.
+    pub source: Option<(ConversationId, Seq)>,
     /// What happened to it since. With an edit, `format` and `body` are those of the latest one.
     pub overlay: Option<Box<Overlay>>,
+}
+
+impl Entry {
+    /// Is it to be brought to those to whom a broadcast list goes?
+    pub fn is_broadcast(&self) -> bool {
+        self.conversation.kind() == ConversationKind::Broadcast
+            && matches!(self.kind, EntryKind::Message | EntryKind::Deleted)
+    }
 }
 
 /// What an entry is. Numbers are those at rest.
@@ -84,7 +94,7 @@ pub enum EntryKind {
     Unbanned = 14,
     /// A support case stands elsewhere: body `{"state":…}`, with `"agent":…` who has it and `"former":…` who had it.
     Case = 15,
-    /// Messages of a range are gone: body `{"from":…,"to":…,"uid":…,"messages":…}`, `uid` if only those of one user.
+    /// Messages of a range are gone: body `{"from":…,"to":…,"uid":…}`, `uid` if only those of one user. What it announces is done behind it.
     Purged = 16,
 }
 
@@ -180,6 +190,13 @@ impl BodyFormat {
     }
 }
 
+impl Entry {
+    /// Of an edit: the message whose body it replaces.
+    pub fn edited(&self) -> Option<Seq> {
+        self.target.filter(|_| self.kind == EntryKind::Edit)
+    }
+}
+
 /// An entry before the store has given it a place.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -215,8 +232,12 @@ pub struct Draft {
     pub expires_ms: Option<u64>,
     /// Which members it mentions.
     pub mentions: Mentioned,
+    /// Of a message that was sent to a broadcast list: where its body is.
+    pub source: Option<(ConversationId, Seq)>,
     /// The scheduled message that this is the sending of: its row goes with the commit, and must be as it is here.
     pub scheduled: Option<Box<Scheduled>>,
+    /// It was held, and a moderator lets it in: its row goes with the commit, and must be there.
+    pub was_held: bool,
     /// What it does to its target.
     pub act: Option<Act>,
     /// Not within so many ms of the last message of this sender; 0: at any time.
@@ -309,6 +330,8 @@ pub enum Change {
     },
     /// Settings of the conversation; replaces them all.
     Settings(super::conversation::Settings),
+    /// Announces a purge: the store knows that it is under way until it has been done.
+    Purge(super::purge::Range),
 }
 
 /// What the store did with a draft.
@@ -332,12 +355,23 @@ pub enum Outcome {
         /// Its time.
         ts_ms: u64,
     },
+    /// Readers came or went, as its changes say, and nothing else: of that the log does not tell.
+    Silent {
+        /// The head.
+        seq: Seq,
+        /// When.
+        ts_ms: u64,
+    },
     /// The same `mid` was stored with another digest.
     Conflict,
     /// The membership is not what the draft was judged on: judge again.
     MembersMoved,
     /// The scheduled message that it is the sending of was changed or cancelled meanwhile; nothing was stored.
     Rescheduled,
+    /// It is held by the exchange in which it came; nothing was stored.
+    Held,
+    /// It was to be let in, and is not held any more; nothing was stored.
+    NotHeld,
     /// Its action could not be done, and nothing was stored.
     Refused(ActRefused),
     /// Somebody who was to join was banned.

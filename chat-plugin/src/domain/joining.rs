@@ -59,6 +59,8 @@ pub enum Requested {
     Void,
     /// This user was banned.
     Banned,
+    /// This user is a member.
+    Member,
 }
 
 /// Somebody who may not come back.

@@ -28,6 +28,15 @@ impl Role {
         self as u8
     }
 
+    /// Is a member of this role one of very many there, who come and go without an entry: a reader of a channel, or somebody
+    /// to whom a broadcast list goes?
+    pub const fn is_one_of_many(self, kind: ConversationKind) -> bool {
+        matches!(
+            kind,
+            ConversationKind::Channel | ConversationKind::Broadcast
+        ) && matches!(self, Self::Reader)
+    }
+
     /// The role of a byte at rest.
     pub const fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {

@@ -54,6 +54,15 @@ impl Overlay {
     }
 }
 
+/// By what an entry is hidden from one user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HiddenBy {
+    /// He wanted it to be.
+    Wish,
+    /// He had blocked who wrote it, and never is to see it. He is not told that this is why.
+    Block,
+}
+
 /// What an action does to the message that it names as its target; committed with the entry that tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -125,6 +134,53 @@ pub struct Report {
     pub text: String,
 }
 
+impl Report {
+    /// What names it.
+    pub fn key(&self) -> ReportKey {
+        ReportKey {
+            ts_ms: self.ts_ms,
+            by: self.by,
+            mid: self.mid.clone(),
+        }
+    }
+}
+
+/// What names a report: `1760000000000.01jz….my-id`. The oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportKey {
+    /// When it was made, in ms since 1970.
+    pub ts_ms: u64,
+    /// By whom.
+    pub by: UserId,
+    /// Its idempotency key.
+    pub mid: proto::ids::MessageId,
+}
+
+/// A text that names no report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("that names no report")]
+pub struct BadReportKey;
+
+impl std::fmt::Display for ReportKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.ts_ms, self.by, self.mid)
+    }
+}
+
+impl std::str::FromStr for ReportKey {
+    type Err = BadReportKey;
+
+    fn from_str(text: &str) -> Result<Self, BadReportKey> {
+        let mut parts = text.splitn(3, '.');
+        let mut next = || parts.next().ok_or(BadReportKey);
+        Ok(Self {
+            ts_ms: next()?.parse().map_err(|_| BadReportKey)?,
+            by: next()?.parse().map_err(|_| BadReportKey)?,
+            mid: next()?.parse().map_err(|_| BadReportKey)?,
+        })
+    }
+}
+
 /// Bytes of the text of a report.
 pub const REPORT_BYTES_MAX: usize = 2_048;
 
@@ -136,6 +192,7 @@ impl Entry {
         self.format = BodyFormat::Text;
         self.opaque = false;
         self.mentions = Mentioned::default();
+        self.source = None;
         self.overlay = None;
     }
 

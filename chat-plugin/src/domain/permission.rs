@@ -53,6 +53,14 @@ impl Action {
         )
     }
 
+    /// May it be done with a broadcast list, by its owner?
+    const fn is_of_list(self) -> bool {
+        matches!(
+            self,
+            Self::Send | Self::Settings | Self::Leave | Self::Add(Role::Reader) | Self::Remove(_)
+        )
+    }
+
     /// Is it over in a conversation that was closed?
     pub const fn needs_open(self) -> bool {
         matches!(self, Self::Send | Self::Add(_) | Self::React | Self::Pin)
@@ -70,6 +78,9 @@ pub fn allows(kind: ConversationKind, member: &Member, action: Action) -> bool {
             action,
             Action::Send | Action::React | Action::Pin | Action::MentionAll
         );
+    }
+    if kind == ConversationKind::Broadcast && !action.is_of_list() {
+        return false; // those to whom it goes do not know of it
     }
     if kind == ConversationKind::Support && !action.is_of_messages() {
         return false; // who is in a case follows from who has it

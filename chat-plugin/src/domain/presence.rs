@@ -62,7 +62,7 @@ pub struct PresenceChange {
 }
 
 /// The beginning of the minute.
-fn to_the_minute(ms: u64) -> u64 {
+pub fn to_the_minute(ms: u64) -> u64 {
     ms - ms % MINUTE_MS
 }
 

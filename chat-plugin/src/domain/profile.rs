@@ -33,6 +33,29 @@ pub struct Privacy {
     pub profile: Audience,
     /// Found by the beginning of handle, name and tags; otherwise by the exact handle only.
     pub search: bool,
+    /// Others are told what has been delivered to him.
+    pub delivered: bool,
+    /// Others are told what he has read.
+    pub read: bool,
+}
+
+impl Privacy {
+    /// What of his marks others are told.
+    pub fn shows(&self) -> Shows {
+        Shows {
+            delivered: self.delivered,
+            read: self.read,
+        }
+    }
+}
+
+/// What of the marks of a user others are told. What he does not show moves for his own devices only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shows {
+    /// What has been delivered to him.
+    pub delivered: bool,
+    /// What he has read.
+    pub read: bool,
 }
 
 impl Default for Privacy {
@@ -45,6 +68,8 @@ impl Default for Privacy {
                 except: Vec::new(),
             },
             search: true,
+            delivered: true,
+            read: true,
         }
     }
 }

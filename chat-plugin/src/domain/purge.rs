@@ -1,9 +1,39 @@
 //! Messages that are made gone many at a time: retention, trimming, purges, erasure.
 
-use proto::ids::{Seq, UserId};
+use proto::ids::{ConversationId, Seq, UserId};
 
-/// Which entries of a conversation are to be gone. Their places stay; of what members did to the conversation itself
-/// (joined, settings …) nothing goes.
+use super::conversation::Settings;
+
+/// A range of places that is announced to be purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First place.
+    pub from: Seq,
+    /// Last place.
+    pub to: Seq,
+    /// Only messages of this user.
+    pub by: Option<UserId>,
+}
+
+impl Range {
+    /// What is to be done.
+    pub fn purge(self) -> Purge {
+        let Self { from, to, by } = self;
+        match by {
+            Some(by) => Purge::Written {
+                by,
+                from,
+                to,
+                since_ms: 0,
+                until_ms: u64::MAX,
+            },
+            None => Purge::Range { from, to },
+        }
+    }
+}
+
+/// Which entries of a conversation are to be gone: messages with their edits, and what tells of reactions. Their places stay;
+/// of what members did to the conversation itself (joined, settings …) nothing goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purge {
     /// The messages of these places.
@@ -13,7 +43,7 @@ pub enum Purge {
         /// Last place.
         to: Seq,
     },
-    /// The messages of one user.
+    /// The messages of one user, and his reactions.
     Written {
         /// Whose.
         by: UserId,
@@ -26,7 +56,7 @@ pub enum Purge {
         /// Stored before this time.
         until_ms: u64,
     },
-    /// All that one user wrote: messages, edits, reactions; and by what a repeated message would be recognised.
+    /// All that one user wrote: messages, edits, reactions; and by what anything that he sent would be recognised.
     Traces {
         /// Whose.
         of: UserId,
@@ -35,6 +65,56 @@ pub enum Purge {
     },
     /// The messages that are over a limit, from the oldest that is there.
     Old(Retention),
+    /// What the entry at this place has announced, from where it was left off.
+    Announced {
+        /// The place of the entry.
+        at: Seq,
+    },
+}
+
+/// How long messages stay in all conversations; the settings of one may be stricter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Now, in ms since 1970; `None`: the clock cannot be trusted, and no message is too old.
+    pub now_ms: Option<u64>,
+    /// For so many days; 0: for ever.
+    pub days: u32,
+    /// So many of the newest; 0: all.
+    pub messages: u32,
+}
+
+impl Limits {
+    /// Is there no limit but those of single conversations?
+    pub fn is_none(self) -> bool {
+        self.days == 0 && self.messages == 0
+    }
+
+    /// What is over the limits in a conversation with these settings. `None`: nothing ever.
+    pub fn with(self, settings: &Settings) -> Option<Retention> {
+        let days = stricter(self.days, settings.retention_days);
+        let messages = stricter(self.messages, settings.retention_messages);
+        match self.now_ms {
+            Some(now_ms) => Retention::of(now_ms, days, messages),
+            None => Retention::of(0, 0, messages),
+        }
+    }
+}
+
+/// Of two limits, 0 being none.
+fn stricter(a: u32, b: u32) -> u32 {
+    match (a, b) {
+        (0, limit) | (limit, 0) => limit,
+        (a, b) => a.min(b),
+    }
+}
+
+/// Conversations in which something is over the limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overdue {
+    /// Which, and what is over theirs.
+    pub found: Vec<(ConversationId, Retention)>,
+    /// The last one that was looked at; `None`: there are no more.
+    pub next: Option<ConversationId>,
 }
 
 /// How long messages stay.
@@ -42,7 +122,7 @@ pub enum Purge {
 pub struct Retention {
     /// What was stored before this time goes, in ms since 1970; 0: nothing.
     pub before_ms: u64,
-    /// So many of the newest messages stay.
+    /// So many of the newest messages stay, those that are gone by themselves included.
     pub newest: u64,
 }
 
@@ -66,17 +146,20 @@ impl Retention {
 
     /// Does an entry of this time go, that is the `mseq`th message of `all`?
     pub fn is_over(self, ts_ms: u64, mseq: u64, all: u64) -> bool {
-        ts_ms < self.before_ms || mseq <= all.saturating_sub(self.newest)
+        let too_many = all.checked_sub(self.newest).filter(|more| *more > 0);
+        ts_ms < self.before_ms || too_many.is_some_and(|more| mseq <= more)
     }
 }
 
 /// What came of one step of a [`Purge`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// Messages that are gone now.
+    /// Messages that are gone now; of what was announced all that went so far.
     pub messages: u64,
     /// Reactions that are gone now.
     pub reactions: u64,
+    /// Entries that were looked at.
+    pub looked_at: u64,
     /// Where the next step begins; `None`: that was all.
     pub next: Option<Seq>,
 }
@@ -101,7 +184,7 @@ impl Purge {
                 until_ms,
             },
             Self::Traces { of, .. } => Self::Traces { of, from: next },
-            Self::Old(retention) => Self::Old(retention),
+            Self::Old(_) | Self::Announced { .. } => self,
         }
     }
 }
@@ -109,6 +192,32 @@ impl Purge {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_limit_is_never_the_stricter_one() {
+        assert_eq!(stricter(0, 0), 0);
+        assert_eq!(stricter(0, 7), 7);
+        assert_eq!(stricter(7, 0), 7);
+        assert_eq!(stricter(7, 3), 3);
+    }
+
+    #[test]
+    fn without_a_clock_nothing_is_too_old() {
+        let limits = |now_ms| Limits {
+            now_ms,
+            days: 1,
+            messages: 0,
+        };
+        let settings = Settings::default();
+        assert!(limits(Some(u64::MAX)).with(&settings).is_some());
+        assert_eq!(limits(None).with(&settings), None);
+        let settings = Settings {
+            retention_messages: 5,
+            ..settings
+        };
+        let retention = limits(None).with(&settings).unwrap();
+        assert!(!retention.is_over(0, 6, 9) && retention.is_over(0, 4, 9));
+    }
 
     #[test]
     fn the_stricter_limit_counts() {
@@ -120,6 +229,7 @@ mod tests {
         let by_count = Retention::of(10 * DAY_MS, 0, 3).unwrap();
         assert!(by_count.is_over(u64::MAX, 6, 9));
         assert!(!by_count.is_over(0, 7, 9));
+        assert!(!by_count.is_over(0, 0, 3), "there are not too many");
         let both = Retention::of(10 * DAY_MS, 2, 3).unwrap();
         assert!(both.is_over(0, 9, 9) && both.is_over(u64::MAX, 6, 9));
         assert!(!both.is_over(9 * DAY_MS, 7, 9));

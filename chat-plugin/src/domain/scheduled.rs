@@ -21,6 +21,8 @@ pub struct Scheduled {
     pub mid: MessageId,
     /// When it is due, in ms since 1970.
     pub at_ms: u64,
+    /// When it is tried, in ms since 1970: later than it is due if it was over a rate then.
+    pub due_ms: u64,
     /// To whom: a user or a conversation, by id.
     pub target: Target,
     /// The conversation that this is.

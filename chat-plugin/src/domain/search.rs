@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use proto::ids::ConversationKind;
+
+use super::conversation::Settings;
 use super::profile::Profile;
+use super::support::is_visitor;
 use super::user::User;
 
 /// Words of one user or conversation; and bytes of one, after which only its beginning counts.
@@ -15,9 +19,10 @@ pub fn words(text: &str) -> impl Iterator<Item = String> {
     words.filter(|word| !word.is_empty()).map(word)
 }
 
-/// What a user is found by: the handle, its parts, the words of the name, the tags. Nothing, if he does not want to be found.
+/// What a user is found by: the handle, its parts, the words of the name, the tags. Nothing, if he does not want to be found, or is a visitor
+/// of a support desk.
 pub fn words_of_user(user: &User, profile: &Profile) -> BTreeSet<String> {
-    if user.removed_ms.is_some() || !profile.privacy.search {
+    if user.removed_ms.is_some() || !profile.privacy.search || is_visitor(&user.handle) {
         return BTreeSet::new();
     }
     let handle = user.handle.as_str();
@@ -25,6 +30,16 @@ pub fn words_of_user(user: &User, profile: &Profile) -> BTreeSet<String> {
     let all = std::iter::once(handle.to_owned()).chain(tags);
     let all = all.chain(words(handle)).chain(words(&user.name));
     all.take(WORDS_MAX).collect()
+}
+
+/// What a conversation is found by: the tags, and the words of its title. Nothing, if it is not for all, or closed.
+pub fn words_of_conversation(kind: ConversationKind, settings: &Settings) -> BTreeSet<String> {
+    let can_be_found = matches!(kind, ConversationKind::Group | ConversationKind::Channel);
+    if !can_be_found || !settings.public || settings.closed {
+        return BTreeSet::new();
+    }
+    let tags = settings.tags.iter().map(|tag| word(tag));
+    tags.chain(words(&settings.title)).take(WORDS_MAX).collect()
 }
 
 fn word(text: &str) -> String {

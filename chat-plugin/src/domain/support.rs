@@ -1,6 +1,6 @@
 //! Support cases: conversations of a visitor with whoever has taken the case from the queue of a desk.
 
-use proto::ids::{ConversationId, UserId};
+use proto::ids::{ConversationId, Handle, UserId};
 use serde::{Deserialize, Serialize};
 
 /// What the settings of a case say beside those of every conversation.
@@ -50,3 +50,8 @@ impl CaseState {
 
 /// What the handles of visitors begin with: users whom a desk has made, and who can do nothing but talk to desks.
 pub const VISITOR_PREFIX: &str = "visitor.";
+
+/// Is this the handle of a visitor? Nobody else gets one that begins so.
+pub fn is_visitor(handle: &Handle) -> bool {
+    handle.as_str().starts_with(VISITOR_PREFIX)
+}

@@ -117,7 +117,7 @@ pub(super) fn json_bytes(body: &impl Serialize) -> Vec<u8> {
 }
 
 /// A message of the server under a topic.
-pub(super) fn server_publish(topic: &str, payload: Vec<u8>, content_type: &'static str) -> Publish {
+pub(crate) fn server_publish(topic: &str, payload: Vec<u8>, content_type: &'static str) -> Publish {
     message(ByteString::from(topic), Bytes::from(payload), content_type)
 }
 

@@ -29,6 +29,7 @@ impl ChatPlugin {
         let over = Device {
             subscriptions: Vec::new(),
             session_expiry: 0,
+            has_queue: false,
             connected: false,
             ..device
         };

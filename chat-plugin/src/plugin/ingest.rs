@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use broker::codec::packet::{PacketId, Publish};
 use broker::hooks::{PublishAnswer, Ticket};
+use futures_util::future::FutureExt;
+use futures_util::stream::{self, StreamExt};
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, MessageId, Seq};
 use proto::payload;
@@ -28,6 +30,8 @@ use crate::store::StoreError;
 
 /// Messages appended at once for one connection.
 const BATCH_MAX: usize = 256;
+/// Messages of one connection about which the filter is asked at once.
+const ASKED_AT_ONCE: usize = 8;
 
 /// Messages that were judged and wait to be appended together.
 #[derive(Default)]
@@ -56,6 +60,9 @@ impl ChatPlugin {
             }
             let mut batch = Batch::default();
             for item in items {
+                if self.gives_up(peer) {
+                    continue; // without an answer: nothing of it was settled
+                }
                 match item {
                     Item::Publish(publish, ticket) => {
                         self.take_one(peer, publish, ticket, &mut batch).await;
@@ -198,12 +205,15 @@ impl ChatPlugin {
         }
         Self::check_rate(peer)?;
         if let Some(at_ms) = message.at_ms.filter(|at| *at > crate::clock::now_ms()) {
+            if peer.is_visitor {
+                return Err(visitors::REFUSED); // he could not take it back
+            }
             let arranged = self.service.schedule(peer.actor, target, message, at_ms);
             return arranged.await.map(Taken::Arranged);
         }
         match self
             .service
-            .judge(peer.actor, target.clone(), message.clone())
+            .judge_sender(peer.actor, target.clone(), message.clone())
             .await
         {
             Ok(judged) => Ok(Taken::Judged(Box::new(judged))),
@@ -277,8 +287,53 @@ impl ChatPlugin {
         self.act(acting, action, publish).await
     }
 
+    /// With a filter that may take its time, is there nobody any more who waits for an answer?
+    fn gives_up(&self, peer: &Peer) -> bool {
+        self.service.has_filter() && (peer.late.is_cancelled() || self.stop.is_cancelled())
+    }
+
+    /// Appends what was gathered. The filter is asked about some at a time, and what has passed is not kept waiting for the
+    /// answers about what comes behind it.
     async fn append(&self, peer: &Peer, batch: &mut Batch) {
-        let Batch { judged, waiting } = std::mem::take(batch);
+        let gathered = std::mem::take(batch);
+        if !self.service.has_filter() {
+            return self.store(peer, gathered).await;
+        }
+        let Batch { judged, waiting } = gathered;
+        let asking: Vec<_> = judged
+            .into_iter()
+            .zip(waiting)
+            .map(|(judged, waiting)| async {
+                let passed = self.service.check_content(&judged.draft).await;
+                (judged, waiting, passed)
+            })
+            .collect();
+        let mut asking = stream::iter(asking).buffered(ASKED_AT_ONCE);
+        let mut passed = Batch::default();
+        loop {
+            let answered = if let Some(answered) = asking.next().now_or_never() {
+                answered
+            } else {
+                self.store(peer, std::mem::take(&mut passed)).await;
+                tokio::select! {
+                    answered = asking.next() => answered,
+                    () = peer.late.cancelled() => return,
+                    () = self.stop.cancelled() => return,
+                }
+            };
+            match answered {
+                Some((judged, waiting, Ok(()))) => {
+                    passed.judged.push(judged);
+                    passed.waiting.push(waiting);
+                }
+                Some((_, waiting, Err(refusal))) => self.refuse(peer, waiting, &refusal),
+                None => return self.store(peer, passed).await,
+            }
+        }
+    }
+
+    async fn store(&self, peer: &Peer, batch: Batch) {
+        let Batch { judged, waiting } = batch;
         if judged.is_empty() {
             return;
         }

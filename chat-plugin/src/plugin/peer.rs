@@ -29,6 +29,8 @@ pub(super) struct Peer {
     pub(super) record: tokio::sync::Mutex<Record>,
     /// What is being done for this connection: the next one of the same device waits for it.
     pub(super) tasks: TaskTracker,
+    /// Cancelled when the connection has been over for a while: what still waits for the content filter is given up.
+    pub(super) late: CancellationToken,
     /// Cancelled when nothing is done any more and the record is on its way to the store.
     pub(super) departed: CancellationToken,
 }
@@ -82,6 +84,7 @@ impl Peer {
             queue: Mutex::default(),
             record: tokio::sync::Mutex::new(record),
             tasks: TaskTracker::new(),
+            late: CancellationToken::new(),
             departed: CancellationToken::new(),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use broker::codec::packet::Publish;
 use broker::codec::reason::ReasonCode;
 use bytestring::ByteString;
-use proto::ids::{ConversationId, UserId};
+use proto::ids::{ConversationId, ConversationKind, UserId};
 use proto::payload::{PresenceChoice, TypingState};
 use proto::topics::{FilterTopic, Target};
 
@@ -44,6 +44,9 @@ impl ChatPlugin {
         Self::check_rate(peer)?;
         let (_, sight) = self.service.present(peer.actor.user, cid).await?;
         permit(cid, &sight, Action::Send)?;
+        if cid.kind() == ConversationKind::Channel {
+            return Err(Refusal::Forbidden("a channel does not tell who is typing"));
+        }
         self.typing.heard((cid, peer.actor.user), state);
         Ok(())
     }
@@ -143,17 +146,27 @@ impl ChatPlugin {
         Ok(())
     }
 
-    /// The privacy of a user has changed, or he was removed: those who watch him are judged again. How many they were.
-    pub(super) async fn judge_watchers(&self, user: UserId) -> Result<usize, StoreError> {
-        let Some((version, watchers)) = self.presence.privacy_changed(user) else {
+    /// What a user shows has changed, to all or to one, or he was removed: those who watch him are judged again. How many
+    /// they were.
+    pub(super) async fn judge_watchers(
+        &self,
+        user: UserId,
+        to: Option<UserId>,
+    ) -> Result<usize, StoreError> {
+        let judged = self.presence.privacy_changed(user, to);
+        let Some((mut version, watchers)) = judged.filter(|(_, watchers)| !watchers.is_empty())
+        else {
             return Ok(0);
         };
         let count = watchers.len();
         for (key, viewer) in watchers {
-            let sight = self.service.may_see_presence(viewer, user).await?;
-            let judged = (sight, version);
-            if self.presence.judged((user, &key), judged, false).is_err() {
-                return Ok(count); // whoever changed it again judges them all
+            loop {
+                let sight = self.service.may_see_presence(viewer, user).await?;
+                let judged = (sight, version);
+                match self.presence.judged((user, &key), judged, false) {
+                    Ok(()) => break,
+                    Err(moved) => version = moved,
+                }
             }
         }
         self.presence.changed(user);

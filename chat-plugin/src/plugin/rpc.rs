@@ -14,6 +14,7 @@ mod messages;
 mod moderation;
 mod people;
 mod purges;
+mod queues;
 mod reading;
 mod scheduled;
 mod support;
@@ -220,6 +221,7 @@ impl ChatPlugin {
             "conv.rights" => raw(self.conv_rights(peer, request, self.parse(payload)?)).await,
             "conv.ban" => raw(self.conv_ban(peer, request, self.parse(payload)?)).await,
             "conv.unban" => raw(self.conv_unban(peer, request, self.parse(payload)?)).await,
+            "conv.readers" => raw(self.conv_readers(peer, self.parse(payload)?)).await,
             "conv.bans" => raw(self.conv_bans(peer, self.parse(payload)?)).await,
             "conv.invite" => raw(self.conv_invite(peer, request, self.parse(payload)?)).await,
             "conv.invitations" => raw(self.conv_invitations(peer, self.parse(payload)?)).await,
@@ -241,6 +243,8 @@ impl ChatPlugin {
             "mod.held" => raw(self.mod_held(peer, self.parse(payload)?)).await,
             "mod.approve" => raw(self.mod_approve(peer, self.parse(payload)?)).await,
             "mod.reject" => raw(self.mod_reject(peer, self.parse(payload)?)).await,
+            "mod.reports" => raw(self.mod_reports(peer, self.parse(payload)?)).await,
+            "mod.settle" => raw(self.mod_settle(peer, self.parse(payload)?)).await,
             "me.export" => raw(self.me_export(peer, self.parse(payload)?)).await,
             "me.erase" => raw(self.me_erase(peer, self.parse(payload)?)).await,
             "msg.history" => raw(self.msg_history(peer, self.parse(payload)?)).await,
@@ -266,8 +270,13 @@ impl ChatPlugin {
             "me.devices" => raw(self.me_devices(peer, self.parse(payload)?)).await,
             "me.revoke" => raw(self.me_revoke(peer, self.parse(payload)?)).await,
             "me.delete" => raw(self.me_delete(peer, self.parse(payload)?)).await,
+            "dev.list" => raw(self.dev_list(peer, self.parse(payload)?)).await,
+            "dev.send" => raw(self.dev_send(peer, request, self.parse(payload)?)).await,
             "people.get" => raw(self.people_get(peer, self.parse(payload)?)).await,
             "search.users" => raw(self.search_users(peer, self.parse(payload)?)).await,
+            "search.conversations" => {
+                raw(self.search_conversations(peer, self.parse(payload)?)).await
+            }
             "people.add" => raw(self.people_add(peer, self.parse(payload)?)).await,
             "people.remove" | "people.block" | "people.unblock" => {
                 let change = match method {

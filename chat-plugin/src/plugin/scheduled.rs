@@ -25,7 +25,7 @@ impl ChatPlugin {
             }
             let mut more = true;
             while more && !stop.is_cancelled() {
-                more = match self.service.send_due().await {
+                more = match self.service.send_due(&stop).await {
                     Ok((refused, more)) => {
                         for (scheduled, refusal) in &refused {
                             self.tell_refused(scheduled, refusal);

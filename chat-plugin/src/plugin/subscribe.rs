@@ -7,20 +7,23 @@ use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, digest16};
-use proto::topics::{FilterTopic, LogStart, Names, Scope};
+use proto::topics::{FilterTopic, LogStart, Names, Scope, TopicError};
 
 use super::ChatPlugin;
 use super::peer::{Peer, Record};
-use crate::conversations::Live;
+use crate::conversations::{Held, Live, Sight};
 use crate::delivery::reader::{LogSubscription, Missing, Reader};
+use crate::delivery::shared::Shared;
 use crate::delivery::subscriptions::Options;
-use crate::domain::device::{Device, Subscription};
+use crate::domain::device::{Device, SharedSubscription, Subscription};
 use crate::store::{Durability, Health, Move, StoreError};
 
 /// Filters that one session may hold below `chat/`.
 const SUBSCRIPTIONS_MAX: usize = 1_024;
 /// `…/log` filters of one session: the range of the slots.
 const LOG_SLOTS: u8 = 128;
+/// Bytes of a shared filter.
+const SHARED_BYTES_MAX: usize = 256;
 /// Marks that moved while the last moment of a connection was being stored are told again.
 const RECEIPTS_OVERLAP_MS: u64 = 10_000;
 
@@ -135,9 +138,14 @@ impl ChatPlugin {
             store.advance(cursors, Durability::Durable).await?;
             wanted.device.has_inbox = true;
         }
+        let wants_queue = |one: &Granted| matches!(one.parsed, FilterTopic::Device);
+        wanted.device.has_queue |= granted.iter().any(wants_queue);
         store
             .put_device(wanted.device.clone(), None, Durability::Durable)
             .await?;
+        if !wanted.stored {
+            self.delivery.account_changed(peer.actor.user); // there is one more
+        }
         wanted.stored = true;
         if wanted.device.has_inbox {
             peer.reader.make_known();
@@ -172,12 +180,13 @@ impl ChatPlugin {
         filter: &SubscribeFilter,
         device: &Device,
     ) -> Result<Result<(FilterTopic, Qos), ReasonCode>, StoreError> {
-        if filter.filter.split_share().0.is_some() {
-            return Ok(Err(ReasonCode::SharedSubscriptionsNotSupported));
-        }
-        let Ok(parsed) = FilterTopic::parse(filter.filter.as_str()) else {
+        let (share, topic) = filter.filter.split_share();
+        let Ok(parsed) = FilterTopic::parse(topic) else {
             return Ok(Err(ReasonCode::NotAuthorized));
         };
+        if share.is_some() && !matches!(parsed, FilterTopic::Log { .. }) {
+            return Ok(Err(ReasonCode::SharedSubscriptionsNotSupported));
+        }
         let is_new = !device
             .subscriptions
             .iter()
@@ -186,8 +195,9 @@ impl ChatPlugin {
             return Ok(Err(ReasonCode::QuotaExceeded));
         }
         let conversation = match &parsed {
-            FilterTopic::Device => {
-                return Ok(Err(ReasonCode::ImplementationSpecificError));
+            // A guest has no queue.
+            FilterTopic::Device if !peer.sessions.persistent => {
+                return Ok(Err(ReasonCode::NotAuthorized));
             }
             FilterTopic::Presence(_) if peer.is_visitor => {
                 return Ok(Err(ReasonCode::NotAuthorized));
@@ -217,12 +227,16 @@ impl ChatPlugin {
             _ => None,
         };
         if let Some(cid) = conversation {
-            let live = self.service.conversations.load(cid).await?;
-            let sight = live.and_then(|live| live.sight(peer.actor.user));
+            let user = peer.actor.user;
+            let live = self.service.conversations.load_for(cid, user).await?;
+            let sight = live.and_then(|live| live.sight(user));
             // A former member may look back, but gets nothing new.
             let past = matches!(parsed, FilterTopic::Log { .. });
             if !sight.is_some_and(|sight| past || sight.member.is_present()) {
                 return Ok(Err(ReasonCode::NotAuthorized));
+            }
+            if share.is_some() && !self.keep_shared(peer, filter.filter.as_str(), cid).await? {
+                return Ok(Err(ReasonCode::QuotaExceeded));
             }
         }
         let most = match parsed {
@@ -230,6 +244,31 @@ impl ChatPlugin {
             _ => Qos::AtLeastOnce,
         };
         Ok(Ok((parsed, filter.qos.min(most))))
+    }
+
+    /// A shared subscription is at rest from now on, if it is not. `false`: there is no room for it.
+    async fn keep_shared(
+        &self,
+        peer: &Peer,
+        filter: &str,
+        conversation: ConversationId,
+    ) -> Result<bool, StoreError> {
+        if filter.len() > SHARED_BYTES_MAX {
+            return Ok(false);
+        }
+        let user = peer.actor.user;
+        let shared = SharedSubscription {
+            id: SharedSubscription::id_of(user, filter),
+            user,
+            conversation,
+            filter: filter.to_owned(),
+            seen_ms: crate::clock::now_ms(),
+        };
+        let limit = super::size(self.service.config.shared_subscriptions_per_user_max);
+        match self.service.store.put_shared(shared, limit).await {
+            Err(StoreError::ReadOnly(_)) => Ok(false),
+            kept => kept,
+        }
     }
 
     /// The subscriptions of a session at rest take effect again.
@@ -240,7 +279,7 @@ impl ChatPlugin {
         start: Start,
     ) -> Result<(), StoreError> {
         for subscription in &device.subscriptions {
-            match FilterTopic::parse(&subscription.filter) {
+            match parse(&subscription.filter) {
                 Ok(parsed) => {
                     self.activate(reader, &parsed, subscription, start).await?;
                 }
@@ -270,6 +309,7 @@ impl ChatPlugin {
         };
         match parsed {
             FilterTopic::Inbox { form, scope } => {
+                self.service.shows(reader).await?; // known before the first ack
                 reader.subscribe_inbox(*form, one(*scope), options);
             }
             FilterTopic::Receipts(scope) => {
@@ -294,11 +334,12 @@ impl ChatPlugin {
                     self.watch_account(reader);
                 }
             }
+            FilterTopic::Device => reader.subscribe_queue(options),
             FilterTopic::Log { cid, start: from } => {
                 self.activate_log(reader, (*cid, *from), (subscription, options), start)
                     .await?;
             }
-            _ => {}
+            FilterTopic::Presence(_) => {}
         }
         Ok(())
     }
@@ -310,36 +351,28 @@ impl ChatPlugin {
         (subscription, options): (&Subscription, Options),
         start: Start,
     ) -> Result<(), StoreError> {
-        let Some(live) = self.service.conversations.load(cid).await? else {
+        let conversations = &self.service.conversations;
+        let Some(live) = conversations.load_for(cid, reader.user).await? else {
             return Ok(());
         };
+        let held = conversations.follow(&live, reader.user).await?;
         let Some(sight) = live.sight(reader.user) else {
             return Ok(());
         };
+        if is_shared(&subscription.filter) {
+            let begins = log_begins(&sight, from);
+            let joined = self.join_shared(reader, (live, held), (subscription, options), begins);
+            return joined.await;
+        }
         let position = log_position(reader.device, subscription);
         let stored = match start {
             Start::New { .. } => None,
             Start::Resumed { .. } => self.service.store.cursors(position, Some(cid)).await?.pop(),
         };
-        let after = match (stored, from) {
-            (Some((_, cursor)), _) => cursor,
-            (None, LogStart::Live) => sight.head,
-            (None, LogStart::From(seq)) => seq.previous(),
-            (None, LogStart::Last(count)) => {
-                let last = sight
-                    .member
-                    .intervals
-                    .last()
-                    .map_or(Seq::ZERO, |interval| interval.to.min(sight.head));
-                Seq::new(last.get().saturating_sub(u64::from(count)))
-            }
+        let after = match stored {
+            Some((_, cursor)) => cursor.max(first_visible(&sight).previous()),
+            None => log_begins(&sight, from),
         };
-        let first = sight
-            .member
-            .intervals
-            .first()
-            .map_or_else(|| sight.member.first_place(), |interval| interval.from);
-        let after = after.max(first.previous());
         let (Start::New { kept } | Start::Resumed { kept, .. }) = start;
         if kept && stored.is_none() {
             // So that it goes on here, even if it has acknowledged nothing when it comes back.
@@ -360,8 +393,84 @@ impl ChatPlugin {
             topic: ByteString::from(subscription.filter.as_str()),
             options,
             position: kept.then_some(position),
+            held,
         };
         reader.subscribe_log(log, live, after);
+        Ok(())
+    }
+
+    /// Joins those who hold a shared subscription, which goes on at its position, whoever moved it.
+    async fn join_shared(
+        &self,
+        reader: &Arc<Reader>,
+        (live, held): (Arc<Live>, Option<Held>),
+        (subscription, options): (&Subscription, Options),
+        begins: Seq,
+    ) -> Result<(), StoreError> {
+        let log = LogSubscription {
+            slot: subscription.slot,
+            generation: generation_of(subscription),
+            topic: ByteString::from(split_share(&subscription.filter).1),
+            options,
+            position: None,
+            held,
+        };
+        if reader.resubscribe_log(&log) {
+            return Ok(()); // by the same session: only the options are others
+        }
+        let (user, cid) = (reader.user, live.id());
+        let id = SharedSubscription::id_of(user, &subscription.filter);
+        // One that is in memory knows better; but those who hold it may leave meanwhile.
+        let position = self.shared_position(id, cid, begins).await?;
+        let shared = Shared::new(id, user, live, position);
+        let shared = self.delivery.shared.join(shared, reader, log.key());
+        reader.subscribe_shared(log, Arc::clone(&shared));
+        if reader.has_ended() {
+            self.delivery.leave_shared(reader, vec![shared]);
+        }
+        Ok(())
+    }
+
+    /// The position of a shared subscription at rest; it begins there if it has none.
+    async fn shared_position(
+        &self,
+        id: DeviceId,
+        conversation: ConversationId,
+        begins: Seq,
+    ) -> Result<Seq, StoreError> {
+        let store = &self.service.store;
+        self.progress.settled().await; // what those who held it before have acknowledged counts
+        if let Some((_, stored)) = store.cursors(id, Some(conversation)).await?.pop() {
+            return Ok(stored);
+        }
+        let beginning = Move::Cursor {
+            device: id,
+            conversation,
+            seq: begins,
+        };
+        store.advance(vec![beginning], Durability::Durable).await?;
+        Ok(begins)
+    }
+
+    /// Those are at an end which no session holds any more.
+    async fn end_shared(&self, left: Vec<Arc<Shared>>) -> Result<(), StoreError> {
+        for shared in left {
+            let filter_id = |held: &Subscription| {
+                is_shared(&held.filter)
+                    && SharedSubscription::id_of(shared.user, &held.filter) == shared.id
+            };
+            let devices = self.service.store.devices(shared.user).await?;
+            let mut held = devices.iter().flat_map(|device| &device.subscriptions);
+            if held.any(filter_id) {
+                continue;
+            }
+            self.progress.settled().await; // the last acks moved a position that is over now
+            let is_held = self.delivery.shared.find(shared.live.id(), shared.id);
+            if is_held.is_none() {
+                let removed = self.service.store.remove_shared(shared.user, shared.id);
+                removed.await?;
+            }
+        }
         Ok(())
     }
 
@@ -413,7 +522,8 @@ impl ChatPlugin {
         if !reader.wants_receipts(conversation) {
             return Ok(());
         }
-        let live = self.service.conversations.load(conversation).await?;
+        let conversations = &self.service.conversations;
+        let live = conversations.load_for(conversation, reader.user).await?;
         let is_member = |live: &Arc<Live>| {
             let sight = live.sight(reader.user);
             sight.is_some_and(|sight| sight.member.is_present())
@@ -456,10 +566,16 @@ impl ChatPlugin {
         let stored = record.stored;
         record.device = device;
         drop(record);
+        let mut shared = Vec::new();
         for subscription in &gone {
             self.presence.unwatch(&peer.reader, &subscription.filter);
+            if is_shared(&subscription.filter) {
+                shared.extend(peer.reader.shared(Some(subscription.slot)));
+            }
             deactivate(&peer.reader, subscription);
         }
+        let left = self.delivery.leave_shared(&peer.reader, shared);
+        self.end_shared(left).await?;
         if stored && gone.iter().any(|held| is_log(&held.filter)) {
             self.progress.settled().await; // the last acks moved positions that are over now
             self.forget_positions(peer.actor.user, peer.actor.device, &gone)
@@ -500,6 +616,7 @@ fn subscription(
     let held = session.device.subscription(name);
     // Later than the one that it replaces, also within one millisecond: their positions differ.
     let after = held.map_or(0, |held| held.made_ms + 1);
+    let made_ms = crate::clock::now_ms().max(after);
     Subscription {
         filter: name.to_owned(),
         qos: qos as u8,
@@ -507,7 +624,11 @@ fn subscription(
         retain_as_published: filter.retain_as_published,
         identifier,
         slot: session.device.slot_for(name, parsed),
-        made_ms: crate::clock::now_ms().max(after),
+        // A shared one goes on, with what it has in flight.
+        made_ms: match held {
+            Some(held) if is_shared(name) => held.made_ms,
+            _ => made_ms,
+        },
     }
 }
 
@@ -569,7 +690,7 @@ impl Device {
 }
 
 fn deactivate(reader: &Reader, subscription: &Subscription) {
-    let Ok(parsed) = FilterTopic::parse(&subscription.filter) else {
+    let Ok(parsed) = parse(&subscription.filter) else {
         return;
     };
     let existed = match &parsed {
@@ -581,7 +702,7 @@ fn deactivate(reader: &Reader, subscription: &Subscription) {
         FilterTopic::Rpc(names) => reader.unsubscribe_replies(name(names).as_deref()),
         FilterTopic::Errors(names) => reader.unsubscribe_errors(name(names).as_deref()),
         FilterTopic::Log { .. } => reader.unsubscribe_log(subscription.slot),
-        FilterTopic::Device => false,
+        FilterTopic::Device => reader.unsubscribe_queue(),
     };
     debug_assert!(existed, "{} was held", subscription.filter);
 }
@@ -602,7 +723,8 @@ pub(super) fn positions(
     device: DeviceId,
     subscriptions: &[Subscription],
 ) -> impl Iterator<Item = DeviceId> {
-    let logs = subscriptions.iter().filter(|held| is_log(&held.filter));
+    let own = |held: &&Subscription| is_log(&held.filter) && !is_shared(&held.filter);
+    let logs = subscriptions.iter().filter(own);
     logs.map(move |held| log_position(device, held))
 }
 
@@ -630,7 +752,42 @@ pub(super) fn generation(device: &Device, form: u8, conversation: ConversationId
 }
 
 fn is_log(filter: &str) -> bool {
-    filter.starts_with("chat/c/")
+    split_share(filter).1.starts_with("chat/c/")
+}
+
+fn is_shared(filter: &str) -> bool {
+    split_share(filter).0.is_some()
+}
+
+/// The share name of a filter, and what is behind it.
+fn split_share(filter: &str) -> (Option<&str>, &str) {
+    let shared = filter.strip_prefix("$share/");
+    let parts = shared.and_then(|shared| shared.split_once('/'));
+    parts.map_or((None, filter), |(name, topic)| (Some(name), topic))
+}
+
+/// What a filter says, shared or not.
+fn parse(filter: &str) -> Result<FilterTopic, TopicError> {
+    FilterTopic::parse(split_share(filter).1)
+}
+
+/// Behind which entry a `…/log` begins that has no position yet.
+fn log_begins(sight: &Sight, from: LogStart) -> Seq {
+    let after = match from {
+        LogStart::Live => sight.head,
+        LogStart::From(seq) => seq.previous(),
+        LogStart::Last(count) => {
+            let last = sight.last_visible().get();
+            Seq::new(last.saturating_sub(u64::from(count)))
+        }
+    };
+    after.max(first_visible(sight).previous())
+}
+
+/// The first entry that this user may see.
+fn first_visible(sight: &Sight) -> Seq {
+    let first = sight.member.intervals.first();
+    first.map_or_else(|| sight.member.first_place(), |interval| interval.from)
 }
 
 fn one(scope: Scope) -> Option<ConversationId> {

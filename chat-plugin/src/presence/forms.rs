@@ -6,6 +6,7 @@ use proto::payload::{self, PresenceState};
 
 use super::Sight;
 use super::watched::Shown;
+use crate::domain::presence::to_the_minute;
 
 /// What is shown of a user, in the forms for those who may see more and less of it; each is made when it is needed.
 pub(super) struct Forms {
@@ -13,6 +14,8 @@ pub(super) struct Forms {
     handle: Option<Handle>,
     shown: Shown,
     made: [Option<Bytes>; 4],
+    /// The form that was made last for one who is not to know how the user is; it depends on who asks.
+    offline: Option<Bytes>,
 }
 
 impl Forms {
@@ -22,6 +25,7 @@ impl Forms {
             handle,
             shown,
             made: Default::default(),
+            offline: None,
         }
     }
 
@@ -32,16 +36,21 @@ impl Forms {
             handle,
             shown,
             made: [nothing, state, last_seen, own],
+            offline,
         } = self;
         let place = match sight {
-            Sight::Nothing | Sight::Offline => nothing,
+            Sight::Nothing => nothing,
+            Sight::Offline(_) => {
+                *offline = None;
+                offline
+            }
             Sight::State => state,
             Sight::LastSeen => last_seen,
             Sight::Own => own,
         };
         place.get_or_insert_with(|| {
             let state = match sight {
-                Sight::Nothing | Sight::Offline => PresenceState::Offline,
+                Sight::Nothing | Sight::Offline(_) => PresenceState::Offline,
                 Sight::Own => shown.state,
                 _ => shown.to_others(),
             };
@@ -51,13 +60,17 @@ impl Forms {
             } else {
                 shown.text.clone()
             };
-            let tells_when = matches!(sight, Sight::LastSeen | Sight::Own);
+            let seen_ms = match sight {
+                Sight::LastSeen | Sight::Own => shown.seen_ms,
+                Sight::Offline(Some(since_ms)) => shown.seen_ms.min(to_the_minute(since_ms)),
+                Sight::Offline(None) | Sight::State | Sight::Nothing => 0,
+            };
             let event = payload::Presence {
                 uid: *user,
                 handle: handle.clone(),
                 state,
                 text,
-                last_seen: (is_away && tells_when && shown.seen_ms > 0).then_some(shown.seen_ms),
+                last_seen: (is_away && seen_ms > 0).then_some(seen_ms),
             };
             serde_json::to_vec(&event).unwrap_or_default().into()
         })
@@ -87,6 +100,22 @@ mod tests {
             assert_eq!(invisible.of(sight), offline.of(sight));
         }
         assert_ne!(invisible.of(Sight::Own), offline.of(Sight::Own));
+    }
+
+    #[test]
+    fn who_is_blocked_sees_somebody_who_left_then() {
+        let mut online = forms(PresenceState::Online);
+        let mut offline = forms(PresenceState::Offline);
+        let earlier = forms(PresenceState::Online)
+            .of(Sight::Offline(Some(119_000)))
+            .clone();
+        let text = String::from_utf8(earlier.to_vec()).unwrap();
+        assert!(text.ends_with(r#""state":"offline","text":"","last_seen":60000}"#));
+        for since_ms in [120_000, 179_999, u64::MAX] {
+            let since = Sight::Offline(Some(since_ms));
+            assert_eq!(online.of(since), offline.of(Sight::LastSeen));
+        }
+        assert_eq!(online.of(Sight::Offline(None)), offline.of(Sight::State));
     }
 
     #[test]

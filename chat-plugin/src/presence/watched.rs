@@ -167,6 +167,18 @@ impl Watched {
         true
     }
 
+    /// Others see the user at that time, if he is there and not invisible.
+    pub(super) fn is_seen(&mut self, now_ms: u64) {
+        let is_present = self.is_present;
+        let Some(standing) = self.standing.as_mut() else {
+            return;
+        };
+        if is_present && !standing.is_invisible() {
+            standing.seen(now_ms);
+            self.note(Unwritten::Seen);
+        }
+    }
+
     /// The user wants to be seen like this. `true`: that is new.
     pub(super) fn choose(&mut self, choice: PresenceChoice, now_ms: u64) -> bool {
         let is_present = self.is_present;
@@ -285,6 +297,21 @@ mod tests {
 
     fn seen(user: &Watched) -> u64 {
         user.standing().unwrap().seen_ms
+    }
+
+    #[test]
+    fn who_is_there_is_seen_unless_invisible() {
+        let mut user = present();
+        user.is_seen(2 * MINUTE_MS + 1);
+        assert_eq!(seen(&user), 2 * MINUTE_MS);
+        assert!(user.enqueue_write());
+        user.choose(choice(PresenceState::Invisible), 3 * MINUTE_MS);
+        user.is_seen(4 * MINUTE_MS);
+        assert_eq!(seen(&user), 3 * MINUTE_MS);
+        let mut away = Watched::new(false);
+        away.known(Standing::default());
+        away.is_seen(MINUTE_MS);
+        assert_eq!(seen(&away), 0);
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
+use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
 use proto::payload::PollTerms;
 use serde_json::json;
 
@@ -14,13 +13,12 @@ use super::{Actor, Content, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Mentioned, Outcome};
 use crate::domain::overlay::{
-    Act, ActRefused, EMOJI_BYTES_MAX, Pin, REPORT_BYTES_MAX, React, Reactions, Report, VOTE,
+    Act, ActRefused, EMOJI_BYTES_MAX, HiddenBy, Pin, REPORT_BYTES_MAX, React, Reactions, Report,
+    VOTE,
 };
 use crate::domain::permission::Action;
 use crate::store::PageRange;
 
-/// Most that a deletion waits for those who hold the message in memory. They hear of it within a moment.
-const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Users in one page of reactions.
 const REACTIONS_MAX: usize = 501;
 
@@ -106,6 +104,11 @@ impl Service {
                 if message.from != user {
                     return Err(Refusal::Forbidden("only its sender edits a message"));
                 }
+                if acting.conversation.kind() == ConversationKind::Broadcast {
+                    return Err(Refusal::Forbidden(
+                        "what was sent to a broadcast list is not edited",
+                    ));
+                }
                 permit(acting.conversation, sight, Action::Send)?;
                 within(window_ms, message, "it is too late to edit this message")
             })
@@ -134,6 +137,13 @@ impl Service {
             within(window_ms, message, "it is too late to delete this message")
         })
         .await
+    }
+
+    /// Deletes what a broadcast list brought, as its message was. `None`: it was deleted before.
+    pub(super) async fn delete_copy(&self, acting: &Acting) -> Result<Option<Placed>, Refusal> {
+        let body = json!({"target": acting.seq});
+        let deed = Deed::system(EntryKind::Deleted, Act::Delete, &body);
+        self.act(acting, deed, |_, _| Ok(())).await
     }
 
     /// Changes one's reactions to a message. `None`: they were so before.
@@ -263,10 +273,8 @@ impl Service {
     /// # Errors
     /// [`Refusal::NotFound`] if this user cannot see the conversation.
     pub async fn pins(&self, actor: Actor, id: ConversationId) -> Result<Vec<Pin>, Refusal> {
-        let (_, sight) = self.present(actor.user, id).await?;
-        let mut pins = self.store.pins(id).await?;
-        pins.retain(|pin| sight.member.sees(pin.seq));
-        Ok(pins)
+        let (live, _) = self.present(actor.user, id).await?;
+        Ok(self.delivery.pins(actor.user, &live).await?)
     }
 
     /// Who reacted to a message, and with what: at most `limit` users after `after`, in the order of their ids.
@@ -303,6 +311,14 @@ impl Service {
             bytes: 1,
             as_of: Seq::MAX,
         };
+        // What a block hides is not there, whatever it is.
+        let (marks, user) = (sight.marks, sight.member.user);
+        if id.kind() == ConversationKind::Direct && (marks.blocks || seq <= marks.hidden) {
+            let hidden = self.store.hidden(id, user, vec![seq]).await?;
+            if hidden.iter().any(|(_, by)| *by == HiddenBy::Block) {
+                return Err(NO_MESSAGE);
+            }
+        }
         let mut found = self.store.page(id, range).await?;
         found.pop().ok_or(NO_MESSAGE)
     }
@@ -341,7 +357,7 @@ impl Service {
                     return before.map(Some).ok_or(refusal);
                 }
             };
-            if message.gone.is_some() {
+            if message.gone.is_some() && message.source.is_none() {
                 let before = self.acted_before(acting, digest).await?;
                 return Ok(before); // it was deleted, and so it is
             }
@@ -359,7 +375,7 @@ impl Service {
                     self.follow_own(&draft, outcome);
                     let place = result?;
                     if deed.act == Act::Delete && !place.duplicate {
-                        forgotten(&live, place.seq).await;
+                        self.delivery.catch_up().await;
                     }
                     return Ok(Some(place));
                 }
@@ -458,23 +474,15 @@ fn draft(
         // An edit lasts no longer than what it edits.
         expires_ms: message.expires_ms.filter(|_| is_edit),
         mentions: deed.mentions.clone(),
+        source: None,
         scheduled: None,
+        was_held: false,
         act: Some(deed.act.clone()),
         slow_ms: 0,
         exchange: acting
             .exchange
             .map(|packet_id| (acting.actor.device, packet_id)),
         changes: Vec::new(),
-    }
-}
-
-/// Waits until nobody can be handed from memory what was deleted.
-pub(super) async fn forgotten(live: &Live, seq: Seq) {
-    if tokio::time::timeout(FOLLOW_TIMEOUT, live.follows(seq))
-        .await
-        .is_err()
-    {
-        tracing::warn!(conversation = %live.id(), %seq, "a deletion is late in reaching the readers");
     }
 }
 

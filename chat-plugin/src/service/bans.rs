@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use proto::ids::{ConversationId, UserId};
+use proto::ids::{ConversationId, ConversationKind, UserId};
 use serde_json::json;
 
 use super::membership::{Proposal, Request};
@@ -29,11 +29,16 @@ impl Service {
         user: UserId,
     ) -> Result<Placed, Refusal> {
         let is_banned = self.store.ban(id, user).await?.is_some();
-        self.change(&request, id, |sight, members, _| {
-            let mut present = members.iter().filter(|member| member.is_present());
+        self.change_about(&request, id, &[user], |sight, scene| {
+            let mut present = scene.members.iter().filter(|member| member.is_present());
             let theirs = present.find(|member| member.user == user);
             let role = theirs.map_or(Role::Reader, |theirs| theirs.role);
             permit(id, sight, Action::Remove(role))?;
+            if id.kind() == ConversationKind::Broadcast {
+                return Err(Refusal::Forbidden(
+                    "nobody comes to a broadcast list by himself",
+                ));
+            }
             if is_banned {
                 return Ok(None);
             }

@@ -5,8 +5,10 @@ use proto::topics::Target;
 
 use super::people::check_name;
 use super::{Actor, Refusal, Service};
-use crate::domain::contact::{Contact, ContactChange, ContactList};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 
+/// The id of nobody: under its key is how long the lists are.
+const NO_USER: UserId = UserId::from_bytes([0; 16]);
 /// People in one page.
 const PAGE_MAX: usize = 500;
 
@@ -17,6 +19,8 @@ pub struct ContactPage {
     pub list: Vec<Contact>,
     /// There are more behind the last one.
     pub more: bool,
+    /// How many were looked at, at most: those of the other list stand between.
+    pub looked_at: usize,
 }
 
 impl Service {
@@ -32,7 +36,7 @@ impl Service {
     ) -> Result<UserId, Refusal> {
         let takes_off = matches!(change, ContactChange::Remove | ContactChange::Unblock);
         let other = match target {
-            Target::User(user) if takes_off => *user,
+            Target::User(user) if takes_off && *user != NO_USER => *user,
             target => self.user_of(actor, target).await?,
         };
         if other == actor.user {
@@ -42,7 +46,7 @@ impl Service {
     }
 
     /// Changes what the actor has decided about another user: in effect, durable, and told to the own devices when it returns.
-    /// Says what it is now, and whether that is new.
+    /// Says what it is now.
     ///
     /// # Errors
     /// [`Refusal::Limit`] if the list is full, [`Refusal::Format`] for a bad name.
@@ -51,48 +55,36 @@ impl Service {
         actor: Actor,
         other: UserId,
         change: ContactChange,
-    ) -> Result<(Contact, bool), Refusal> {
+    ) -> Result<Contact, Refusal> {
         if let ContactChange::Add { called } = &change {
             check_name(called)?;
         }
-        let before = self.store.contact(actor.user, other).await?;
-        self.check_lists(actor.user, &before, &change).await?;
+        let max = ContactCounts {
+            contacts: self.config.contacts_per_user_max,
+            blocked: self.config.blocked_per_user_max,
+        };
         let now_ms = crate::clock::now_ms();
-        let changed = self
+        let decided = self
             .store
-            .change_contact(actor.user, other, change, now_ms)
-            .await?;
+            .change_contact(actor.user, other, change, max, now_ms);
+        match decided.await? {
+            Decided::Changed | Decided::AsItWas => {}
+            Decided::Full(ContactList::Contacts) => {
+                return Err(Refusal::Limit("too many contacts"));
+            }
+            Decided::Full(ContactList::Blocked) => {
+                return Err(Refusal::Limit("too many users are blocked"));
+            }
+        }
         let after = self.store.contact(actor.user, other).await?;
         let direct = ConversationId::direct(actor.user, other);
         if let Some(live) = self.conversations.in_memory(direct) {
-            live.set_blocks(actor.user, after.is_blocked());
+            live.invalidate();
+            live.refreshed(&self.conversations).await?;
         }
-        if changed {
-            self.delivery.account_changed(actor.user);
-        }
-        Ok((after, changed))
-    }
-
-    async fn check_lists(
-        &self,
-        user: UserId,
-        before: &Contact,
-        change: &ContactChange,
-    ) -> Result<(), Refusal> {
-        let counts = self.store.contact_counts(user).await?;
-        match change {
-            ContactChange::Add { .. }
-                if !before.is_contact() && counts.contacts >= self.config.contacts_per_user_max =>
-            {
-                Err(Refusal::Limit("too many contacts"))
-            }
-            ContactChange::Block
-                if !before.is_blocked() && counts.blocked >= self.config.blocked_per_user_max =>
-            {
-                Err(Refusal::Limit("too many users are blocked"))
-            }
-            _ => Ok(()),
-        }
+        // Also if it was so: this may be the retry of a call that failed here.
+        self.delivery.account_changed(actor.user);
+        Ok(after)
     }
 
     /// A page of a list, behind `after`.
@@ -112,6 +104,16 @@ impl Service {
             .await?;
         let more = found.len() > limit;
         found.truncate(limit);
-        Ok(ContactPage { list: found, more })
+        let counts = self.store.contact_counts(actor.user).await?;
+        let others = match list {
+            ContactList::Contacts => counts.blocked,
+            ContactList::Blocked => counts.contacts,
+        };
+        let looked_at = found.len() + usize::try_from(others).unwrap_or(usize::MAX);
+        Ok(ContactPage {
+            list: found,
+            more,
+            looked_at,
+        })
     }
 }

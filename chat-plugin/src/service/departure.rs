@@ -2,48 +2,56 @@
 
 use std::cmp::Reverse;
 
-use proto::ids::{ConversationKind, DeviceId, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, UserId};
 
 use super::membership::Request;
 use super::{Actor, Refusal, Service, new_mid};
 use crate::domain::member::Member;
 
 impl Service {
-    /// Takes a removed user out of all groups, and says how many. What was a last owner's goes to the senior member. Done
-    /// again it goes on where it was cut off.
+    /// Takes a removed user out of all groups and cases, and says how many. What was a last owner's goes to the senior member.
+    /// Done again it goes on where it was cut off.
     ///
     /// # Errors
-    /// What the store says.
+    /// What the store says of one of them; the others are done.
     pub async fn depart(&self, user: UserId) -> Result<usize, Refusal> {
         const PAGE: usize = 256;
         let actor = Actor {
             user,
             device: DeviceId::new(user, ""),
         };
-        let (mut left, mut after) = (0, None);
+        let (mut left, mut after, mut failed) = (0, None, None);
         loop {
             let ids = self.store.memberships_of(user, after, PAGE).await?;
             let Some(last) = ids.last().copied() else {
-                return Ok(left);
+                return failed.map_or(Ok(left), Err);
             };
             after = Some(last);
             for id in ids {
-                if matches!(
-                    id.kind(),
-                    ConversationKind::Direct | ConversationKind::Support
-                ) {
-                    continue;
-                }
-                let request = Request {
-                    actor,
-                    id: new_mid()?, // one that the user cannot have used before
-                    digest: [0; 16],
+                let done = match id.kind() {
+                    ConversationKind::Direct => continue,
+                    ConversationKind::Support => self.leave_case(actor, id).await,
+                    _ => self.leave_group(actor, id).await,
                 };
-                self.leave_to(request, id, |members| senior(members, user))
-                    .await?;
-                left += 1;
+                match done {
+                    Ok(has_left) => left += usize::from(has_left),
+                    Err(error) => failed = Some(error),
+                }
             }
         }
+    }
+
+    async fn leave_group(&self, actor: Actor, id: ConversationId) -> Result<bool, Refusal> {
+        let request = Request {
+            actor,
+            id: new_mid()?, // one that the user cannot have used before
+            digest: [0; 16],
+        };
+        let left = self.leave_to(request, id, &[], |scene| {
+            (senior(&scene.members, actor.user), false)
+        });
+        left.await?;
+        Ok(true)
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use proto::ids::{ConversationId, Handle, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, Handle, Seq, UserId};
 
 use super::{Actor, Refusal, Service};
 use crate::conversations::{Live, Sight};
@@ -12,9 +12,10 @@ use crate::domain::account::Preferences;
 use crate::domain::conversation::Conversation;
 use crate::domain::entry::Entry;
 use crate::domain::member::{Interval, Marks, Member, Stretch};
+use crate::domain::overlay::HiddenBy;
 use crate::names::Profile;
 use crate::receipts::Others;
-use crate::store::PageRange;
+use crate::store::{MovedOver, PageRange};
 
 /// Bytes of bodies in one page of history.
 const HISTORY_BYTES: usize = 128 * 1024;
@@ -80,6 +81,10 @@ pub struct MemberStatus {
     pub read: bool,
     /// When these marks moved last, in ms since 1970; 0: never.
     pub moved_ms: u64,
+    /// When it was delivered, in ms since 1970, as far as it is kept.
+    pub delivered_ms: Option<u64>,
+    /// When it was read.
+    pub read_ms: Option<u64>,
 }
 
 /// A conversation in the list of one user.
@@ -103,6 +108,8 @@ pub struct Overview {
     pub queued: usize,
     /// How many ask to join; shown to those who may let them in.
     pub requests: usize,
+    /// How many readers a channel has, or to how many a broadcast list goes.
+    pub readers: Option<u64>,
 }
 
 impl Overview {
@@ -112,7 +119,9 @@ impl Overview {
         let settings = &self.conversation.settings;
         let peer = self.peer.as_ref().and_then(|(_, profile)| profile.as_ref());
         let name = peer.map_or(0, |profile| profile.name.len());
+        let tags: usize = settings.tags.iter().map(|tag| tag.len() + 3).sum();
         let texts = settings.title.len() + settings.description.len() + settings.photo.len();
+        let texts = texts + tags;
         NUMBERS_AND_NAMES + texts + name
     }
 }
@@ -244,20 +253,43 @@ impl Service {
                 "only the sender of a message is told who has it",
             ));
         }
-        let members = live.members();
+        if id.kind() == ConversationKind::Broadcast {
+            return self.broadcast_status(actor.user, (id, seq)).await;
+        }
+        let mut members = live.members();
+        if let Some(peer) = live.peer(actor.user) {
+            let suspect = live.may_be_hidden(peer, vec![seq]);
+            let is_suspect = !suspect.is_empty();
+            if is_suspect
+                && let Some((_, HiddenBy::Block)) =
+                    self.store.hidden(id, peer, suspect).await?.pop()
+            {
+                // He never had it, however far he has got since.
+                let them = members.iter_mut().filter(|(member, _)| member.user == peer);
+                them.for_each(|(_, marks)| *marks = Marks::default());
+            }
+        }
         let others = Others::new(&members, entry.from);
         let (delivered, read) = others.count(seq);
         let there = members.iter().filter(|(member, _)| {
             member.is_present() && member.user != entry.from && member.awaits(seq)
         });
+        let there: Vec<_> = there.take(MEMBERS_MAX).collect();
+        let have = there.iter().filter(|(_, marks)| marks.delivered() >= seq);
+        let have = have.map(|(member, _)| member.user).collect();
+        let moved = self.store.moved_over(id, have, seq).await?;
+        let moved: HashMap<UserId, MovedOver> = moved.into_iter().collect();
         let mut named = Vec::new();
-        for (member, marks) in there.take(MEMBERS_MAX) {
+        for (member, marks) in there {
+            let moved = moved.get(&member.user).copied().unwrap_or_default();
             named.push(MemberStatus {
                 user: member.user,
                 handle: self.names.handle(member.user).await?,
                 delivered: marks.delivered() >= seq,
                 read: marks.read >= seq,
                 moved_ms: marks.moved_ms,
+                delivered_ms: moved.delivered_ms,
+                read_ms: moved.read_ms,
             });
         }
         Ok(Status {
@@ -338,7 +370,9 @@ impl Service {
         let preferences = self.preferences(actor, live.id()).await?;
         let requests = self.requests_shown(live.id(), &sight).await?;
         let queued = self.queued_shown(&conversation, &sight).await?;
+        let readers = self.readers_shown(live.id()).await?;
         Ok(Overview {
+            readers,
             requests,
             queued,
             preferences,
@@ -374,7 +408,7 @@ impl Service {
         user: UserId,
         live: &Live,
     ) -> Result<Option<(UserId, Option<Profile>)>, Refusal> {
-        if live.id().kind() != proto::ids::ConversationKind::Direct {
+        if live.id().kind() != ConversationKind::Direct {
             return Ok(None);
         }
         let other = live

@@ -44,6 +44,7 @@ impl Service {
     ) -> Result<(Invitation, InvitationCode), Refusal> {
         let user = request.actor.user;
         let (_, sight) = self.present(user, conversation).await?;
+        permit(conversation, &sight, Action::Admit)?;
         permit(conversation, &sight, Action::Add(offer.role))?;
         if offer.expires_s > EXPIRES_S_MAX {
             return Err(Refusal::format("an invitation lasts at most ten years"));
@@ -75,7 +76,9 @@ impl Service {
         if !put.await? {
             return Err(Refusal::Limit("as many invitations as there may be"));
         }
-        Ok((invitation, code))
+        // The same request again: as the first one made it, and as it was used since.
+        let stored = self.store.invited(code.hash()).await?;
+        Ok((stored.unwrap_or(invitation), code))
     }
 
     /// The invitations of a conversation, for those who may invite.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::bans::BANNED;
 use super::inviting::MISS;
-use super::membership::{Proposal, Request, Scene, history_from};
+use super::membership::{Proposal, Request, Scene, history_from, present};
 use super::{Actor, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::entry::{Change, EntryKind};
@@ -105,12 +105,13 @@ impl Service {
         let found = self.find(way).await?;
         let live = self.conversations.load(found.conversation).await?;
         let live = live.ok_or(UNSEEN)?;
-        let scene = Scene::of(&live, actor.user).ok_or(UNSEEN)?;
+        let scene = self.scene(found.conversation, actor.user, &[]).await?;
+        let readers = scene.readers;
         let terms = found.terms(&scene, crate::clock::now_ms())?;
         self.check_ban(found.conversation, actor.user).await?;
         Ok(Glimpse {
             title: scene.settings.title,
-            members: live.present().len(),
+            members: live.present().len() + usize::try_from(readers).unwrap_or(usize::MAX),
             approval: terms.approval,
         })
     }
@@ -128,7 +129,7 @@ impl Service {
             return Ok(Joined::In(place));
         }
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
-        let scene = Scene::of(&live, user).ok_or(UNSEEN)?;
+        let scene = self.scene(id, user, &[]).await?;
         let is_member = |scene: &Scene| {
             let own = scene.own.as_ref();
             own.is_some_and(|own| own.member.is_present())
@@ -153,8 +154,8 @@ impl Service {
             if terms.approval {
                 return Err(Refusal::BUSY); // it came up meanwhile: the next attempt asks
             }
-            self.check_room(scene)?;
             let role = returning(scene, terms.role);
+            self.check_room(id, scene, role)?;
             let invited = found.by.as_ref();
             let mut changes: Vec<_> = invited
                 .map(|(_, hash)| Change::Invited { hash: *hash })
@@ -183,7 +184,8 @@ impl Service {
         self.seen(request.actor.user, id).await?; // a stranger takes no turn
         let asked = self.store.join_request(id, user).await?;
         if asked.is_some() {
-            self.check_joinable(std::iter::once(&user)).await?;
+            self.check_joinable(id.kind(), std::iter::once(&user))
+                .await?;
         }
         self.change_of_scene(&request, id, |scene| {
             let sight = scene.own.as_ref().filter(|own| own.member.is_present());
@@ -191,7 +193,10 @@ impl Service {
             permit(id, sight, Action::Admit)?;
             let asked = asked.as_ref().ok_or(NO_REQUEST)?;
             permit(id, sight, Action::Add(asked.role))?;
-            self.check_room(scene)?;
+            if present(&scene.members, user).is_ok() {
+                return Ok(None); // added meanwhile, and has a role
+            }
+            self.check_room(id, scene, asked.role)?;
             let role = asked.role;
             Ok(Some(Proposal {
                 kind: EntryKind::Joined,
@@ -281,9 +286,8 @@ impl Service {
         }
     }
 
-    fn check_room(&self, scene: &Scene) -> Result<(), Refusal> {
-        let present = scene.members.iter().filter(|member| member.is_present());
-        self.check_group_size(present.count() + 1)
+    fn check_room(&self, id: ConversationId, scene: &Scene, role: Role) -> Result<(), Refusal> {
+        self.check_size(id.kind(), scene.sizes(id), std::iter::once(role))
     }
 
     async fn ask_to_join(
@@ -314,6 +318,10 @@ impl Service {
             Requested::Full => Err(Refusal::Limit("too many requests to join wait here")),
             Requested::Void => Err(MISS),
             Requested::Banned => Err(BANNED),
+            Requested::Member => {
+                live.invalidate();
+                Err(Refusal::BUSY) // added meanwhile: the next attempt finds it
+            }
         }
     }
 

@@ -41,15 +41,18 @@ impl Service {
                 .min(sight.last_visible()),
         };
         check_mark(seq, sight.last_visible())?;
-        // Who has blocked the other one of a direct conversation tells him nothing.
-        let (read, private_read) = if mark.private || sight.marks.blocks {
-            (Seq::ZERO, seq)
+        // Who does not want to tells nobody.
+        let read = if mark.private || !self.shows(reader).await?.read {
+            Seq::ZERO
         } else {
-            (seq, Seq::ZERO)
+            let before = sight.marks.read;
+            self.delivery
+                .told_mark(&live, actor.user, (before, seq))
+                .await?
         };
         let change = MarksChange {
             read,
-            private_read,
+            private_read: if read < seq { seq } else { Seq::ZERO },
             unread_flag: Some(false),
             ts_ms: crate::clock::now_ms(),
             ..MarksChange::default()
@@ -75,8 +78,16 @@ impl Service {
             conversation: id,
             seq,
         });
+        // Who does not want to tells nobody.
+        let delivered = if self.shows(reader).await?.delivered {
+            let before = sight.marks.delivered();
+            let told = self.delivery.told_mark(&live, actor.user, (before, seq));
+            told.await?
+        } else {
+            Seq::ZERO
+        };
         let change = MarksChange {
-            delivered: if sight.marks.blocks { Seq::ZERO } else { seq },
+            delivered,
             ts_ms: crate::clock::now_ms(),
             ..MarksChange::default()
         };

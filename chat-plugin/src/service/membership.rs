@@ -1,4 +1,5 @@
-//! Groups: making them, and who is in them. Every change is an entry of the log.
+//! Groups, channels and broadcast lists: making them, and who is in them. Every change is an entry of the log, but that one
+//! of the many comes or goes.
 
 use bytes::Bytes;
 use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId};
@@ -13,6 +14,7 @@ use crate::domain::conversation::{HistoryPolicy, Settings};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Mentioned, Outcome};
 use crate::domain::member::{Member, Role};
 use crate::domain::permission::Action;
+use crate::domain::support::is_visitor;
 use crate::store::StoreError;
 
 /// A request that changes something: its id makes it idempotent.
@@ -27,10 +29,10 @@ pub struct Request {
 }
 
 impl Request {
-    /// The group that this request makes, or made.
-    pub fn group(&self) -> ConversationId {
+    /// The conversation of this kind that this request makes, or made.
+    pub fn makes(&self, kind: ConversationKind) -> ConversationId {
         let id = self.id.as_str().as_bytes();
-        ConversationId::requested(ConversationKind::Group, self.actor.user, id)
+        ConversationId::requested(kind, self.actor.user, id)
     }
 }
 
@@ -45,8 +47,10 @@ pub(super) struct Proposal {
 pub(super) struct Scene {
     /// The conversation as the one who asks may see it, if at all.
     pub(super) own: Option<Sight>,
-    /// Present and former.
+    /// Present and former; of those who are one of many, only whom the change is about.
     pub(super) members: Vec<Member>,
+    /// How many there are who are one of many.
+    pub(super) readers: u64,
     pub(super) settings: Settings,
     pub(super) head: Seq,
     version: u32,
@@ -60,6 +64,7 @@ impl Scene {
         Some(Self {
             own: live.sight(user),
             members: members.into_iter().map(|(member, _)| member).collect(),
+            readers: 0,
             settings: conversation.settings,
             head: conversation.head,
             version: conversation.version,
@@ -68,37 +73,42 @@ impl Scene {
 }
 
 impl Service {
-    /// Makes a group with its owner and first members. The same request makes it once.
+    /// Makes a group, channel or broadcast list with its owner and first members. The same request makes it once.
     ///
     /// # Errors
     /// Why not.
-    pub async fn create_group(
+    pub async fn create(
         &self,
         request: Request,
+        kind: ConversationKind,
         settings: Settings,
         members: Vec<(UserId, Role)>,
     ) -> Result<Placed, Refusal> {
         let owner = request.actor.user;
-        check_settings(&settings)?;
+        check_settings(kind, &settings)?;
         let members: Vec<(UserId, Role)> = members
             .into_iter()
             .filter(|(user, _)| *user != owner)
             .collect();
-        self.check_group_size(members.len() + 1)?;
+        let roles = members.iter().map(|(_, role)| *role);
+        self.check_size(kind, (1, 0), roles)?;
         if members.iter().any(|(_, role)| *role == Role::Owner) {
-            return Err(Refusal::format("a group is made with one owner: its maker"));
+            return Err(Refusal::format("it is made with one owner: its maker"));
+        }
+        if kind == ConversationKind::Broadcast
+            && members.iter().any(|(_, role)| *role != Role::Reader)
+        {
+            return Err(Refusal::format("to whom a broadcast list goes is a reader"));
         }
         self.rates.invitations.take(owner)?;
-        self.check_joinable(std::iter::once(&owner).chain(members.iter().map(|(user, _)| user)))
+        self.check_conversations(owner).await?;
+        self.check_joinable(kind, members.iter().map(|(user, _)| user))
             .await?;
         let all: Vec<(UserId, Role)> = std::iter::once((owner, Role::Owner))
             .chain(members)
             .collect();
-        let conversation = request.group();
-        let listed: Vec<_> = all
-            .iter()
-            .map(|(user, role)| json!({"uid": user, "role": role}))
-            .collect();
+        let conversation = request.makes(kind);
+        let listed = listed(kind, &all);
         let body = json!({"title": settings.title, "members": listed});
         let joins = all.iter().map(|(user, role)| Change::Join {
             user: *user,
@@ -124,9 +134,7 @@ impl Service {
     /// # Errors
     /// [`Refusal::NotFound`] if there is no such user.
     pub async fn direct(&self, actor: Actor, other: UserId) -> Result<ConversationId, Refusal> {
-        if !self.names.exists(other).await? {
-            return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
-        }
+        self.check_person(other).await?;
         Ok(ConversationId::direct(actor.user, other))
     }
 
@@ -146,9 +154,11 @@ impl Service {
             return Err(Refusal::format("nobody to add"));
         }
         self.rates.invitations.take(request.actor.user)?;
-        self.check_joinable(users.iter().map(|(user, _)| user))
+        self.check_joinable(id.kind(), users.iter().map(|(user, _)| user))
             .await?;
-        self.change(&request, id, |sight, members, settings| {
+        let concerned: Vec<UserId> = users.iter().map(|(user, _)| *user).collect();
+        self.change_about(&request, id, &concerned, |sight, scene| {
+            let (members, settings) = (&scene.members, &scene.settings);
             for (_, role) in &users {
                 permit(id, sight, Action::Add(*role))?;
             }
@@ -169,18 +179,15 @@ impl Service {
             if coming.is_empty() {
                 return Ok(None);
             }
-            let present = members.iter().filter(|member| member.is_present()).count();
-            self.check_group_size(present + coming.len())?;
+            let roles = coming.iter().map(|(_, role)| *role);
+            self.check_size(id.kind(), scene.sizes(id), roles)?;
             let at = sight.head.next();
             let joins = coming.iter().map(|(user, role)| Change::Join {
                 user: *user,
                 role: *role,
                 history_from: history_from(history, at),
             });
-            let listed: Vec<_> = coming
-                .iter()
-                .map(|(user, role)| json!({"uid": user, "role": role}))
-                .collect();
+            let listed = listed(id.kind(), &coming);
             Ok(Some(Proposal {
                 kind: EntryKind::Added,
                 body: json!({"members": listed}),
@@ -203,8 +210,8 @@ impl Service {
         if user == request.actor.user {
             return self.leave(request, id, None).await;
         }
-        self.change(&request, id, |sight, members, _| {
-            let theirs = present(members, user)?;
+        self.change_about(&request, id, &[user], |sight, scene| {
+            let theirs = present(&scene.members, user)?;
             permit(id, sight, Action::Remove(theirs.role))?;
             let changes = vec![Change::Leave { user }];
             Ok(Some(Proposal {
@@ -226,18 +233,23 @@ impl Service {
         id: ConversationId,
         heir: Option<UserId>,
     ) -> Result<Placed, Refusal> {
-        self.leave_to(request, id, |_| heir).await
+        let is_many = |scene: &Scene| scene.readers > 0 && id.kind() == ConversationKind::Channel;
+        let concerned: Vec<UserId> = heir.into_iter().collect();
+        self.leave_to(request, id, &concerned, |scene| (heir, is_many(scene)))
+            .await
     }
 
-    /// Leaves; `heir` says to whom the last owner hands over.
+    /// Leaves; `heir` says to whom the last owner hands over, and whether he has to though nobody else is more than a reader.
     pub(super) async fn leave_to(
         &self,
         request: Request,
         id: ConversationId,
-        heir: impl Fn(&[Member]) -> Option<UserId>,
+        concerned: &[UserId],
+        heir: impl Fn(&Scene) -> (Option<UserId>, bool),
     ) -> Result<Placed, Refusal> {
         let user = request.actor.user;
-        self.change(&request, id, |sight, members, _| {
+        self.change_about(&request, id, concerned, |sight, scene| {
+            let members = &scene.members;
             permit(id, sight, Action::Leave)?;
             let mut changes = vec![Change::Leave { user }];
             let mut body = json!({"uid": user});
@@ -246,8 +258,9 @@ impl Service {
                 .filter(|member| member.is_present() && member.user != user);
             let is_last_owner = sight.member.role == Role::Owner
                 && !others.clone().any(|member| member.role == Role::Owner);
-            if is_last_owner && others.clone().next().is_some() {
-                let heir = heir(members)
+            let (heir, has_many) = heir(scene);
+            if is_last_owner && (has_many || others.clone().next().is_some()) {
+                let heir = heir
                     .filter(|heir| *heir != user)
                     .ok_or(Refusal::LastOwner)?;
                 present(members, heir)?;
@@ -275,12 +288,26 @@ impl Service {
         id: ConversationId,
         propose: impl Fn(&Sight, &[Member], &Settings) -> Result<Option<Proposal>, Refusal>,
     ) -> Result<Placed, Refusal> {
+        self.change_about(request, id, &[], |sight, scene| {
+            propose(sight, &scene.members, &scene.settings)
+        })
+        .await
+    }
+
+    /// The same of a change that is about these users, of whom some may be one of many.
+    pub(super) async fn change_about(
+        &self,
+        request: &Request,
+        id: ConversationId,
+        users: &[UserId],
+        propose: impl Fn(&Sight, &Scene) -> Result<Option<Proposal>, Refusal>,
+    ) -> Result<Placed, Refusal> {
         self.seen(request.actor.user, id).await?; // a stranger takes no turn
-        self.change_of_scene(request, id, |scene| {
+        self.change_of(request, id, users, |scene| {
             let own = scene.own.as_ref();
             // Who is in now is not for those who left.
             let sight = own.filter(|own| own.member.is_present());
-            propose(sight.ok_or(UNSEEN)?, &scene.members, &scene.settings)
+            propose(sight.ok_or(UNSEEN)?, scene)
         })
         .await
     }
@@ -293,12 +320,24 @@ impl Service {
         id: ConversationId,
         propose: impl Fn(&Scene) -> Result<Option<Proposal>, Refusal>,
     ) -> Result<Placed, Refusal> {
+        self.change_of(request, id, &[], propose).await
+    }
+
+    async fn change_of(
+        &self,
+        request: &Request,
+        id: ConversationId,
+        users: &[UserId],
+        propose: impl Fn(&Scene) -> Result<Option<Proposal>, Refusal>,
+    ) -> Result<Placed, Refusal> {
         const TRIES: usize = 8;
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
-        let _turn = live.turn_to_change().await;
+        let turn = match id.kind() {
+            ConversationKind::Channel => None, // its readers come many at a time, and move no version
+            _ => Some(live.turn_to_change().await),
+        };
         for _ in 0..TRIES {
-            let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
-            let scene = Scene::of(&live, request.actor.user).ok_or(UNSEEN)?;
+            let scene = self.scene(id, request.actor.user, users).await?;
             if let Some(place) = self.done_before(request, id).await? {
                 return Ok(place);
             }
@@ -315,8 +354,9 @@ impl Service {
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
                 Some(result) => {
                     self.follow_own(&draft, outcome);
+                    drop(turn);
                     if result.is_ok() && scene.settings.desk {
-                        self.release_cases(id, &draft.changes).await?;
+                        self.release_cases(id, &draft.changes).await;
                     }
                     return result;
                 }
@@ -324,6 +364,25 @@ impl Service {
             }
         }
         Err(Refusal::BUSY)
+    }
+
+    /// A conversation as one user may see it, with what these are there.
+    pub(super) async fn scene(
+        &self,
+        id: ConversationId,
+        user: UserId,
+        concerned: &[UserId],
+    ) -> Result<Scene, Refusal> {
+        let live = self.conversations.load_for(id, user).await?;
+        let live = live.ok_or(UNSEEN)?;
+        let mut scene = Scene::of(&live, user).ok_or(UNSEEN)?;
+        if Role::Reader.is_one_of_many(id.kind()) {
+            scene.readers = self.store.reader_count(id).await?;
+            let found = self.store.readers_among(id, concerned.to_vec()).await?;
+            let readers = found.into_iter().map(|(member, _)| member);
+            scene.members.extend(readers);
+        }
+        Ok(scene)
     }
 
     /// Where a request to change this conversation was stored before, whatever it would be answered today.
@@ -363,22 +422,51 @@ impl Service {
         }
     }
 
-    pub(super) fn check_group_size(&self, members: usize) -> Result<(), Refusal> {
-        if members > usize::try_from(self.config.group_members_max).unwrap_or(usize::MAX) {
+    /// Have members with these roles room, where there are so many, and so many who are one of many?
+    pub(super) fn check_size(
+        &self,
+        kind: ConversationKind,
+        (mut members, mut many): (u64, u64),
+        coming: impl Iterator<Item = Role>,
+    ) -> Result<(), Refusal> {
+        for role in coming {
+            let is_one_of_many = role.is_one_of_many(kind);
+            many += u64::from(is_one_of_many);
+            members += u64::from(!is_one_of_many);
+        }
+        if members > u64::from(self.config.group_members_max) {
             return Err(Refusal::Limit("too many members"));
+        }
+        let most = match kind {
+            ConversationKind::Broadcast => self.config.broadcast_recipients_max,
+            _ => self.config.channel_readers_max,
+        };
+        if many > u64::from(most) {
+            return Err(Refusal::Limit("too many readers"));
         }
         Ok(())
     }
 
+    /// Are there these users, and have they room for one more conversation, where they know of it?
     pub(super) async fn check_joinable(
         &self,
+        kind: ConversationKind,
         users: impl Iterator<Item = &UserId>,
     ) -> Result<(), Refusal> {
         for user in users {
-            if !self.names.exists(*user).await? {
-                return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
+            self.check_person(*user).await?;
+            if kind != ConversationKind::Broadcast {
+                self.check_conversations(*user).await?;
             }
-            self.check_conversations(*user).await?;
+        }
+        Ok(())
+    }
+
+    /// Somebody who can be written to and added: visitors talk to a desk, and to nobody else.
+    pub(super) async fn check_person(&self, user: UserId) -> Result<(), Refusal> {
+        let handle = self.names.handle(user).await?;
+        if !self.names.exists(user).await? || handle.is_some_and(|handle| is_visitor(&handle)) {
+            return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
         }
         Ok(())
     }
@@ -418,12 +506,32 @@ pub(super) fn draft(
         thread: None,
         expires_ms: None,
         mentions: Mentioned::default(),
+        source: None,
         scheduled: None,
+        was_held: false,
         act: None,
         slow_ms: 0,
         exchange: None,
         changes: proposal.changes,
     }
+}
+
+impl Scene {
+    /// How many members there are, and how many who are one of many.
+    pub(super) fn sizes(&self, id: ConversationId) -> (u64, u64) {
+        let present = self.members.iter().filter(|member| member.is_present());
+        let members = present.filter(|member| !member.role.is_one_of_many(id.kind()));
+        (members.count() as u64, self.readers)
+    }
+}
+
+/// Members as the log tells of them: not those who are one of many.
+fn listed(kind: ConversationKind, members: &[(UserId, Role)]) -> Vec<serde_json::Value> {
+    let told = members
+        .iter()
+        .filter(|(_, role)| !role.is_one_of_many(kind));
+    told.map(|(user, role)| json!({"uid": user, "role": role}))
+        .collect()
 }
 
 pub(super) fn present(members: &[Member], user: UserId) -> Result<&Member, Refusal> {

@@ -43,13 +43,8 @@ impl Service {
         if mentions.is_empty() {
             return Ok(Mentioned::default());
         }
-        let live = self.conversations.load(conversation).await?;
+        let live = self.conversations.load_for(conversation, user).await?;
         let sight = live.as_ref().and_then(|live| live.sight(user));
-        let is_member = |one: UserId| match (&live, &sight) {
-            (Some(live), Some(_)) => live.is_present(one),
-            // It is made with this message.
-            _ => conversation == ConversationId::direct(user, one),
-        };
         let may_mean_all =
             |sight: &Sight| allows(conversation.kind(), &sight.member, Action::MentionAll);
         let (mut all, mut users) = (false, Vec::new());
@@ -62,7 +57,18 @@ impl Service {
                 Mention::User(id) => Some(*id),
                 Mention::Handle(handle) => self.names.user(handle).await?,
             };
-            users.extend(one.filter(|one| is_member(*one) && !users.contains(one)));
+            let Some(one) = one.filter(|one| !users.contains(one)) else {
+                continue;
+            };
+            let is_member = match (&live, &sight) {
+                (Some(_), Some(_)) => {
+                    let live = self.conversations.load_for(conversation, one).await?;
+                    live.is_some_and(|live| live.is_present(one))
+                }
+                // It is made with this message.
+                _ => conversation == ConversationId::direct(user, one),
+            };
+            users.extend(is_member.then_some(one));
         }
         let users = users.into();
         Ok(Mentioned { all, users })

@@ -7,17 +7,42 @@ use proto::payload::EntryBody;
 
 use super::send::placed;
 use super::{Actor, Placed, Refusal, Service, permit};
-use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind};
+use crate::conversations::Sight;
+use crate::domain::entry::{Basis, BodyFormat, Draft, EntryKind};
 use crate::domain::held::{Held, Holding};
-use crate::domain::permission::Action;
-use crate::filter::{Content, Verdict};
+use crate::domain::overlay::{Report, ReportKey};
+use crate::domain::permission::{Action, allows};
+use crate::filter::{Content, Policy, Verdict};
+use crate::store::{PageRange, StoreError};
 
 /// Messages in one page of those that are held.
 const HELD_PAGE_MAX: usize = 100;
+/// When to send again what could not be looked at.
+const RETRY_MS: u64 = 5_000;
+/// Reports that are looked at for one page.
+const REPORTS_LOOKED_AT: usize = 512;
+
+/// A page of reports.
+#[derive(Clone, Debug, Default)]
+pub struct ReportPage {
+    /// The reports.
+    pub reports: Vec<Report>,
+    /// How many were looked at.
+    pub looked_at: usize,
+    /// The last one that was looked at.
+    pub next: Option<ReportKey>,
+    /// There are no more.
+    pub is_last: bool,
+}
 
 impl Service {
+    /// Is there a filter?
+    pub(crate) fn has_filter(&self) -> bool {
+        self.filter.get().is_some()
+    }
+
     /// Asks the filter about a message that was judged. One that was stored before passes: it is only being repeated.
-    pub(super) async fn check_content(&self, draft: &Draft) -> Result<(), Refusal> {
+    pub(crate) async fn check_content(&self, draft: &Draft) -> Result<(), Refusal> {
         let Some(filter) = self.filter.get() else {
             return Ok(());
         };
@@ -36,7 +61,7 @@ impl Service {
             text: &text,
         };
         let verdict = filter.judge(content).await;
-        if verdict == Verdict::Allow {
+        if matches!(verdict, Verdict::Allow | Verdict::Failed(Policy::Allow)) {
             return Ok(());
         }
         let before = self
@@ -47,45 +72,29 @@ impl Service {
             return Ok(());
         }
         match verdict {
-            Verdict::Allow => Ok(()),
+            Verdict::Allow | Verdict::Failed(Policy::Allow) => Ok(()),
             Verdict::Hold(reason) if may_be_held(draft) => self.hold(draft, reason).await,
+            Verdict::Failed(Policy::Hold) if may_be_held(draft) => {
+                let reason = "it could not be looked at".to_owned();
+                self.hold(draft, reason).await
+            }
             Verdict::Hold(reason) | Verdict::Reject(reason) => Err(Refusal::Content(reason)),
+            // That nobody could look at it says nothing about it.
+            Verdict::Failed(_) => Err(Refusal::Rate { retry_ms: RETRY_MS }),
         }
     }
 
     async fn hold(&self, draft: &Draft, reason: String) -> Result<(), Refusal> {
-        let entry = Entry {
-            conversation: draft.conversation,
-            seq: Seq::ZERO,
-            mseq: 0,
-            ts_ms: draft.ts_ms,
-            from: draft.from,
-            device: draft.device,
-            mid: draft.mid.clone(),
-            kind: draft.kind,
-            format: draft.format,
-            opaque: draft.opaque,
-            body: draft.body.clone(),
-            target: draft.target,
-            thread: draft.thread,
-            expires_ms: draft.expires_ms,
-            mentions: draft.mentions.clone(),
-            gone: None,
-            overlay: None,
-        };
-        let held = Held {
-            entry,
-            digest: draft.digest,
-            reason,
-        };
-        match self.store.hold(held).await? {
+        match self.store.hold(draft.clone(), reason).await? {
             Holding::Held => Err(Refusal::Held(draft.conversation)),
             Holding::Conflict => Err(Refusal::IdempotencyConflict),
             Holding::Full => Err(Refusal::Limit("too many messages wait for a moderator")),
+            Holding::TooSoon { retry_ms } => Err(Refusal::Rate { retry_ms }),
         }
     }
 
-    /// Messages that are held in a conversation, for its moderators: at most `limit` behind `after`.
+    /// Messages that are held in a conversation, for its moderators: at most `limit` behind `after` and about so many bytes,
+    /// but one at least, and whether there are more.
     ///
     /// # Errors
     /// Why not.
@@ -94,15 +103,16 @@ impl Service {
         actor: Actor,
         id: ConversationId,
         after: Option<(UserId, MessageId)>,
-        limit: usize,
-    ) -> Result<Vec<Held>, Refusal> {
+        (limit, bytes): (usize, usize),
+    ) -> Result<(Vec<Held>, bool), Refusal> {
         let (_, sight) = self.present(actor.user, id).await?;
         permit(id, &sight, Action::DeleteOthers)?;
-        let limit = limit.clamp(1, HELD_PAGE_MAX + 1);
-        Ok(self.store.held(id, after, limit).await?)
+        let size = (limit.clamp(1, HELD_PAGE_MAX), bytes);
+        Ok(self.store.held(id, after, size).await?)
     }
 
-    /// Lets a message that is held into the log, as its sender wrote it.
+    /// Lets a message that is held into the log, as its sender wrote it and if he may write there. Done again it tells
+    /// where it is.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] if none is held under this id; why not otherwise.
@@ -116,20 +126,33 @@ impl Service {
         for _ in 0..TRIES {
             let (live, sight) = self.present(actor.user, id).await?;
             permit(id, &sight, Action::DeleteOthers)?;
-            let found = self.store.held_message(id, from, mid).await?;
-            let held = found.ok_or(NOT_HELD)?;
-            let sender = live.sight(from).filter(|sight| sight.member.is_present());
-            if sender.is_none() {
-                return Err(Refusal::Forbidden("its sender is not a member any more"));
+            let Some(held) = self.store.held_message(id, from, mid).await? else {
+                let before = self.store.place_of(id, from, mid).await?;
+                let before = before.map(|place| Placed {
+                    conversation: id,
+                    seq: place.seq,
+                    ts_ms: place.ts_ms,
+                    duplicate: true,
+                });
+                return before.ok_or(NOT_HELD);
+            };
+            self.conversations.load_for(id, from).await?;
+            let of_sender = live.sight(from).filter(|sight| sight.member.is_present());
+            let of_sender =
+                of_sender.ok_or(Refusal::Forbidden("its sender is not a member any more"))?;
+            if !allows(id.kind(), &of_sender.member, Action::Send) {
+                return Err(Refusal::Forbidden("its sender may not write here any more"));
             }
+            permit(id, &of_sender, Action::Send)?;
             let draft = draft(held, Basis::Version(sight.version));
+            if draft.expires_ms.is_some_and(|at_ms| at_ms <= draft.ts_ms) {
+                return Err(NOT_HELD);
+            }
             let outcome = self.store.append(vec![draft.clone()]).await?.pop();
             match outcome.and_then(|outcome| placed(&draft, outcome)) {
                 Some(result) => {
                     self.follow_own(&draft, outcome);
-                    let place = result?;
-                    self.store.end_hold(id, from, mid).await?;
-                    return Ok(place);
+                    return result;
                 }
                 None => live.invalidate(),
             }
@@ -137,10 +160,10 @@ impl Service {
         Err(Refusal::BUSY)
     }
 
-    /// Ends the holding of a message, which nobody will see. Its sender is not told.
+    /// Ends the holding of a message, which nobody will see. Its sender is not told. Done again it changes nothing.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] if none is held under this id; why not otherwise.
+    /// [`Refusal::NotFound`] if it is in the log; why not otherwise.
     pub async fn reject_held(
         &self,
         actor: Actor,
@@ -149,14 +172,98 @@ impl Service {
     ) -> Result<(), Refusal> {
         let (_, sight) = self.present(actor.user, id).await?;
         permit(id, &sight, Action::DeleteOthers)?;
-        if !self.store.end_hold(id, from, mid).await? {
+        if !self.store.end_hold(id, from, mid).await?
+            && self.store.place_of(id, from, mid).await?.is_some()
+        {
             return Err(NOT_HELD);
         }
         Ok(())
     }
 }
 
-const NOT_HELD: Refusal = Refusal::NotFound(Cow::Borrowed("no such message is held"));
+impl Service {
+    /// Reports of messages of a conversation, for its moderators, the oldest first: of what they see, but for their own
+    /// messages. At most `limit` behind `after`, of some hundred that are looked at; and where the next page begins.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn reports(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        after: Option<ReportKey>,
+        limit: usize,
+    ) -> Result<ReportPage, Refusal> {
+        let (_, sight) = self.present(actor.user, id).await?;
+        permit(id, &sight, Action::DeleteOthers)?;
+        let found = self
+            .store
+            .reports(after.as_ref(), REPORTS_LOOKED_AT)
+            .await?;
+        let mut page = ReportPage {
+            is_last: found.len() < REPORTS_LOOKED_AT,
+            ..ReportPage::default()
+        };
+        for report in found {
+            if page.reports.len() >= limit {
+                page.is_last = false;
+                break;
+            }
+            page.looked_at += 1;
+            page.next = Some(report.key());
+            if self.is_for(actor.user, (&sight, id), &report).await? {
+                page.reports.push(report);
+            }
+        }
+        Ok(page)
+    }
+
+    /// Settles a report: it is forgotten. Whoever made it is not told.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if there is none that this moderator sees; why not otherwise.
+    pub async fn settle_report(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        key: &ReportKey,
+    ) -> Result<(), Refusal> {
+        const NO_REPORT: Refusal = Refusal::NotFound(Cow::Borrowed("no such report"));
+        let (_, sight) = self.present(actor.user, id).await?;
+        permit(id, &sight, Action::DeleteOthers)?;
+        let report = self.store.reported(key).await?.ok_or(NO_REPORT)?;
+        if !self.is_for(actor.user, (&sight, id), &report).await?
+            || !self.store.close_report(key).await?
+        {
+            return Err(NO_REPORT);
+        }
+        Ok(())
+    }
+
+    /// Is a report one that this moderator decides on? Nobody does on himself.
+    async fn is_for(
+        &self,
+        user: UserId,
+        (sight, id): (&Sight, ConversationId),
+        report: &Report,
+    ) -> Result<bool, StoreError> {
+        if report.conversation != id || !sight.member.sees(report.seq) {
+            return Ok(false);
+        }
+        let range = PageRange {
+            from: report.seq,
+            to: report.seq,
+            newest: false,
+            limit: 1,
+            bytes: 1,
+            as_of: Seq::MAX,
+        };
+        let found = self.store.page(id, range).await?.pop();
+        Ok(found.is_some_and(|entry| entry.from != user))
+    }
+}
+
+pub(super) const NOT_HELD: Refusal = Refusal::NotFound(Cow::Borrowed("no such message is held"));
 
 /// Where nobody moderates, nobody could decide; and an edit has its place in the log already.
 fn may_be_held(draft: &Draft) -> bool {
@@ -194,7 +301,9 @@ fn draft(held: Held, basis: Basis) -> Draft {
         thread: entry.thread,
         expires_ms: entry.expires_ms,
         mentions: entry.mentions,
+        source: None,
         scheduled: None,
+        was_held: true,
         act: None,
         exchange: None,
         changes: Vec::new(),

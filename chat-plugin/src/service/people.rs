@@ -47,6 +47,9 @@ impl Service {
         target: &Target,
     ) -> Result<UserId, Refusal> {
         let (live, _) = self.seen(actor.user, conversation).await?;
+        if let Target::User(user) = target {
+            self.conversations.load_for(conversation, *user).await?;
+        }
         match target {
             Target::User(user) if live.sight(*user).is_some() => return Ok(*user),
             Target::Handle(handle) if self.names.user(handle).await?.is_none() => {
@@ -59,6 +62,25 @@ impl Service {
             _ => {}
         }
         self.user_of(actor, target).await
+    }
+
+    /// The user whom a target names, for taking back what concerns him: one who was removed from the server, too.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if nobody has the handle.
+    pub async fn anybody(
+        &self,
+        actor: Actor,
+        conversation: ConversationId,
+        target: &Target,
+    ) -> Result<UserId, Refusal> {
+        match target {
+            Target::User(user) => {
+                self.seen(actor.user, conversation).await?;
+                Ok(*user)
+            }
+            target => self.member_of(actor, conversation, target).await,
+        }
     }
 
     /// The own profile.
@@ -147,34 +169,50 @@ impl Service {
                 "handles are given by those who run this server",
             ));
         }
-        let mut lately = self.store.profile(actor.user).await?.handle_changes;
-        lately.retain(|at| now_ms < at.saturating_add(MONTH_MS));
         if self.me(actor).await?.handle == to {
             return self.me(actor).await;
         }
-        if lately.len() >= max {
-            let oldest = lately.iter().min().copied().unwrap_or(now_ms);
-            return Err(Refusal::Rate {
-                retry_ms: oldest.saturating_add(MONTH_MS).saturating_sub(now_ms),
-            });
-        }
-        let (before, after) = match accounts.change_handle(actor.user, to).await {
-            Ok(both) => both,
-            Err(AccountError::HandleTaken(_)) => {
-                return Err(Refusal::Forbidden("this handle is taken"));
+        // Counted before it is done: who asks many times at once has no more than the others.
+        loop {
+            let before = self.store.profile(actor.user).await?;
+            let mut after = before.clone();
+            let lately = &mut after.handle_changes;
+            lately.retain(|at| now_ms < at.saturating_add(MONTH_MS));
+            if lately.len() >= max {
+                let oldest = lately.iter().min().copied().unwrap_or(now_ms);
+                return Err(Refusal::Rate {
+                    retry_ms: oldest.saturating_add(MONTH_MS).saturating_sub(now_ms),
+                });
             }
-            Err(AccountError::Store(error)) => return Err(error.into()),
-            Err(_) => return Err(Refusal::NotFound(Cow::Borrowed("no such user"))),
+            lately.push(now_ms);
+            if self
+                .store
+                .replace_profile(actor.user, before, after)
+                .await?
+            {
+                break;
+            }
+        }
+        let refusal = match accounts.change_handle(actor.user, to).await {
+            Ok((before, after)) => {
+                self.names.changed(&before);
+                self.names.changed(&after);
+                self.delivery.account_changed(actor.user);
+                return Ok(after);
+            }
+            Err(AccountError::HandleTaken(_)) => Refusal::Forbidden("this handle is taken"),
+            Err(AccountError::HandleReserved(_)) => Refusal::Forbidden("this handle is reserved"),
+            Err(AccountError::Store(error)) => return Err(error.into()), // it may have been done
+            Err(_) => Refusal::NotFound(Cow::Borrowed("no such user")),
         };
-        self.names.changed(&before);
-        self.names.changed(&after);
         self.replace_profile(actor, |profile| {
             let changes = &mut profile.handle_changes;
-            changes.retain(|at| now_ms < at.saturating_add(MONTH_MS));
-            changes.push(now_ms);
+            if let Some(own) = changes.iter().position(|at| *at == now_ms) {
+                changes.remove(own);
+            }
         })
         .await?;
-        Ok(after)
+        Err(refusal)
     }
 
     /// Changes the own display name; durable when it returns.

@@ -4,8 +4,9 @@ use proto::ids::UserId;
 use proto::topics::Target;
 
 use super::{Actor, Refusal, Service};
+use crate::delivery::reader::Reader;
 use crate::domain::contact::Contact;
-use crate::domain::profile::{Audience, Privacy};
+use crate::domain::profile::{Audience, Privacy, Shows};
 use crate::presence::Sight;
 use crate::store::StoreError;
 
@@ -53,9 +54,10 @@ impl Service {
         if !includes(&presence, &contact) {
             return Ok(Sight::Nothing);
         }
+        let tells_when = includes(&last_seen, &contact);
         Ok(if contact.is_blocked() {
-            Sight::Offline
-        } else if includes(&last_seen, &contact) {
+            Sight::Offline(contact.blocked_ms.filter(|_| tells_when))
+        } else if tells_when {
             Sight::LastSeen
         } else {
             Sight::State
@@ -68,6 +70,18 @@ impl Service {
     /// What the store says.
     pub(crate) async fn privacy(&self, actor: Actor) -> Result<Privacy, Refusal> {
         Ok(self.store.profile(actor.user).await?.privacy)
+    }
+
+    /// What of the marks of this connection's user others are told. Read once for each connection.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn shows(&self, reader: &Reader) -> Result<Shows, StoreError> {
+        if let Some(shows) = reader.shows() {
+            return Ok(shows);
+        }
+        let privacy = self.store.profile(reader.user).await?.privacy;
+        Ok(reader.learn(privacy.shows()))
     }
 
     /// Changes the own privacy: what is given; durable when it returns.
@@ -89,7 +103,9 @@ impl Service {
             return Err(Refusal::Limit("too many exceptions"));
         }
         let replaced = self.replace_profile(actor, |profile| change.apply(&mut profile.privacy));
-        Ok(replaced.await?.privacy)
+        let privacy = replaced.await?.privacy;
+        self.delivery.shows_changed(actor.user, privacy.shows());
+        Ok(privacy)
     }
 }
 
@@ -100,6 +116,8 @@ pub(crate) struct PrivacyChange {
     pub(crate) last_seen: Option<Audience>,
     pub(crate) profile: Option<Audience>,
     pub(crate) search: Option<bool>,
+    pub(crate) delivered: Option<bool>,
+    pub(crate) read: Option<bool>,
 }
 
 impl PrivacyChange {
@@ -114,6 +132,8 @@ impl PrivacyChange {
             }
         }
         privacy.search = self.search.unwrap_or(privacy.search);
+        privacy.delivered = self.delivered.unwrap_or(privacy.delivered);
+        privacy.read = self.read.unwrap_or(privacy.read);
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct UserRates {
     pub(super) joins: UserRate,
     /// Making visitors: users whom nobody has seen.
     pub(super) visitors: UserRate,
+    /// Sending to broadcast lists: each message becomes many.
+    pub(super) broadcasts: UserRate,
     /// Searching: who may ask for ever finds everybody.
     pub(super) searches: UserRate,
 }
@@ -32,6 +34,7 @@ impl UserRates {
             ),
             joins: rate(config.user_joins_per_min, config.user_joins_burst),
             visitors: rate(config.user_visitors_per_min, config.user_visitors_burst),
+            broadcasts: rate(config.user_broadcasts_per_min, config.user_broadcasts_burst),
             searches: rate(config.user_searches_per_min, config.user_searches_burst),
         }
     }

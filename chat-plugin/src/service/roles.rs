@@ -25,7 +25,8 @@ impl Service {
         user: UserId,
         role: Role,
     ) -> Result<Placed, Refusal> {
-        self.change(&request, id, |sight, members, _| {
+        self.change_about(&request, id, &[user], |sight, scene| {
+            let members = &scene.members;
             let theirs = present(members, user)?;
             permit(id, sight, Action::ChangeRole(theirs.role, role))?;
             let owners = members
@@ -60,9 +61,9 @@ impl Service {
         heir: UserId,
     ) -> Result<Placed, Refusal> {
         let user = request.actor.user;
-        self.change(&request, id, |sight, members, _| {
+        self.change_about(&request, id, &[heir], |sight, scene| {
             permit(id, sight, Action::Transfer)?;
-            let theirs = present(members, heir)?;
+            let theirs = present(&scene.members, heir)?;
             if heir == user {
                 return Ok(None);
             }
@@ -96,7 +97,8 @@ impl Service {
         user: UserId,
         rights: RightsSaid,
     ) -> Result<Placed, Refusal> {
-        self.change(&request, id, |sight, members, _| {
+        self.change_about(&request, id, &[user], |sight, scene| {
+            let members = &scene.members;
             let theirs = present(members, user)?;
             let given = rights.unwrap_or_else(|| Rights::of_role(id.kind(), theirs.role));
             permit(id, sight, Action::Grant(theirs.role, given))?;

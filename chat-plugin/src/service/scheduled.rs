@@ -3,18 +3,25 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use futures_util::stream::{self, StreamExt};
 use proto::ids::{ConversationId, MessageId, UserId};
 use proto::topics::Target;
+use tokio_util::sync::CancellationToken;
 
-use super::send::Message;
+use super::send::{Judged, Message};
 use super::{Actor, Content, Placed, Refusal, Service};
 use crate::domain::scheduled::{AHEAD_MAX_MS, Scheduled, Scheduling};
-use crate::store::StoreError;
+use crate::store::{Health, StoreError};
 
 /// Messages that are sent before the clock is looked at again.
 const AT_ONCE: usize = 256;
 /// A message that is over a rate is tried again after this, at least.
 const PAUSE_MIN_MS: u64 = 1_000;
+/// One that the store cannot take is tried again after this.
+const PAUSE_OF_DAMAGE_MS: u64 = 60_000;
+/// Users whose messages are judged at once, and messages of one of them.
+const USERS_AT_ONCE: usize = 32;
+const JUDGED_AT_ONCE: usize = 8;
 /// Scheduled messages in one page of the list.
 const PAGE_MAX: usize = 16;
 
@@ -83,6 +90,7 @@ impl Service {
             device: actor.device,
             mid: draft.mid,
             at_ms,
+            due_ms: at_ms,
             target,
             conversation: draft.conversation,
             digest: draft.digest,
@@ -150,7 +158,7 @@ impl Service {
         after.refused = None;
         if let Some(at_ms) = change.at_ms {
             check_time(at_ms)?;
-            after.at_ms = at_ms;
+            (after.at_ms, after.due_ms) = (at_ms, at_ms);
         }
         if let Some(content) = change.content {
             (after.format, after.opaque) = (content.format, content.opaque);
@@ -175,82 +183,144 @@ impl Service {
         }
     }
 
-    /// Sends what is due; those of one user in one commit, each in the commit that takes it from the list. What is refused
-    /// stays in the list, and is returned. `true`: there may be more.
+    /// Sends what is due; what one user sends is stored in one commit, each in the commit that takes it from the list. What is
+    /// refused stays in the list, and is returned. `true`: there may be more. Ends when it is stopped; what was not sent then is
+    /// due again.
     ///
     /// # Errors
     /// The store's; what was not sent is due again.
-    pub async fn send_due(&self) -> Result<(Vec<(Scheduled, Refusal)>, bool), StoreError> {
+    pub async fn send_due(
+        &self,
+        stop: &CancellationToken,
+    ) -> Result<(Vec<(Scheduled, Refusal)>, bool), StoreError> {
+        let mut refused = Vec::new();
+        if self.store.health() != Health::Ready {
+            return Ok((refused, false));
+        }
         let due = self.store.due(crate::clock::now_ms(), AT_ONCE).await?;
-        let may_be_more = due.len() == AT_ONCE;
+        let may_be_more = !due.is_empty();
         let mut by_user: BTreeMap<UserId, Vec<Scheduled>> = BTreeMap::new();
         for scheduled in due {
             by_user.entry(scheduled.user).or_default().push(scheduled);
         }
-        let mut refused = Vec::new();
-        for scheduled in by_user.into_values() {
-            for (scheduled, refusal) in self.send_of(scheduled).await? {
-                let mut after = scheduled.clone();
-                if let Refusal::Held(_) = refusal {
-                    self.store.reschedule(scheduled, None).await?; // it waits for a moderator now
-                    continue;
+        let users: Vec<_> = by_user
+            .into_values()
+            .map(|due| self.settle_due(due))
+            .collect();
+        let mut settled = stream::iter(users).buffer_unordered(USERS_AT_ONCE);
+        loop {
+            let of_one = tokio::select! {
+                of_one = settled.next() => of_one,
+                () = stop.cancelled() => return Ok((refused, false)),
+            };
+            match of_one {
+                Some(Ok(mut of_one)) => refused.append(&mut of_one),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "scheduled messages could not be sent");
+                    return Ok((refused, false));
                 }
-                if let Refusal::Rate { retry_ms } = refusal {
-                    // Put off, so that others are not kept waiting behind it.
-                    after.at_ms = crate::clock::now_ms().saturating_add(retry_ms.max(PAUSE_MIN_MS));
-                    self.store.reschedule(scheduled, Some(after)).await?;
-                    continue;
-                }
-                after.refused = Some((refusal.name(), refusal.to_string()));
-                if self
-                    .store
-                    .reschedule(scheduled, Some(after.clone()))
-                    .await?
-                {
-                    refused.push((after, refusal));
-                }
+                None => return Ok((refused, may_be_more)),
             }
         }
-        Ok((refused, may_be_more))
     }
 
-    /// Sends messages of one user; returns those that were refused.
-    async fn send_of(&self, due: Vec<Scheduled>) -> Result<Vec<(Scheduled, Refusal)>, StoreError> {
-        let Some(first) = due.first() else {
-            return Ok(Vec::new());
-        };
-        let first = Actor {
-            user: first.user,
-            device: first.device,
-        };
-        let (mut judged, mut refused) = (Vec::new(), Vec::new());
-        let mut sent = Vec::new();
-        for scheduled in due {
-            let actor = Actor {
-                user: scheduled.user,
-                device: scheduled.device,
-            };
-            let target = scheduled.target.clone();
-            match self.judge(actor, target, message(&scheduled)).await {
-                Ok(mut one) => {
-                    one.draft.scheduled = Some(Box::new(scheduled.clone()));
-                    judged.push(one);
-                    sent.push(scheduled);
+    /// Sends messages of one user, and notes what became of the others. Returns those that were refused.
+    async fn settle_due(
+        &self,
+        due: Vec<Scheduled>,
+    ) -> Result<Vec<(Scheduled, Refusal)>, StoreError> {
+        let mut refused = Vec::new();
+        for (scheduled, refusal) in self.send_of(due).await {
+            let mut after = scheduled.clone();
+            match refusal {
+                Refusal::Held(_) => {
+                    self.store.reschedule(scheduled, None).await?; // it waits for a moderator now
                 }
-                Err(Refusal::Store(error)) => return Err(error),
-                Err(refusal) => refused.push((scheduled, refusal)),
-            }
-        }
-        let results = self.append(first, judged).await;
-        for (scheduled, result) in sent.into_iter().zip(results) {
-            match result {
-                Ok(_) => {}
-                Err(Refusal::Store(error)) => return Err(error),
-                Err(refusal) => refused.push((scheduled, refusal)),
+                Refusal::Rate { retry_ms } => {
+                    // Put off, so that others are not kept waiting behind it.
+                    let wait_ms = retry_ms.max(PAUSE_MIN_MS);
+                    after.due_ms = crate::clock::now_ms().saturating_add(wait_ms);
+                    self.store.reschedule(scheduled, Some(after)).await?;
+                }
+                Refusal::Store(error) if !is_damage(&error) => return Err(error),
+                Refusal::Store(error) => {
+                    let (user, mid) = (scheduled.user, &scheduled.mid);
+                    tracing::error!(%user, %mid, %error, "a scheduled message could not be sent");
+                    after.due_ms = crate::clock::now_ms().saturating_add(PAUSE_OF_DAMAGE_MS);
+                    self.store.reschedule(scheduled, Some(after)).await?;
+                }
+                refusal => {
+                    after.refused = Some((refusal.name(), refusal.to_string()));
+                    let change = self.store.reschedule(scheduled, Some(after.clone()));
+                    if change.await? {
+                        refused.push((after, refusal));
+                    }
+                }
             }
         }
         Ok(refused)
     }
+
+    /// Sends messages of one user; returns those that were not sent, and why.
+    async fn send_of(&self, due: Vec<Scheduled>) -> Vec<(Scheduled, Refusal)> {
+        let judging: Vec<_> = due
+            .into_iter()
+            .map(|scheduled| async {
+                let judged = self.judge_due(&scheduled).await;
+                (scheduled, judged)
+            })
+            .collect();
+        let mut judging = stream::iter(judging).buffered(JUDGED_AT_ONCE);
+        let (mut judged, mut sent, mut unsent) = (Vec::new(), Vec::new(), Vec::new());
+        while let Some((scheduled, result)) = judging.next().await {
+            match result {
+                Ok(one) => {
+                    judged.push(one);
+                    sent.push(scheduled);
+                }
+                Err(refusal) => unsent.push((scheduled, refusal)),
+            }
+        }
+        let Some(actor) = sent.first().map(actor) else {
+            return unsent;
+        };
+        let mut results = self.append(actor, judged.clone()).await;
+        let is_damaged = |result: &Result<_, _>| matches!(result, Err(Refusal::Store(error)) if is_damage(error));
+        if judged.len() > 1 && results.iter().any(is_damaged) {
+            // One that cannot be stored is not to keep the others.
+            results.clear();
+            for one in judged {
+                results.append(&mut self.append(actor, vec![one]).await);
+            }
+        }
+        for (scheduled, result) in sent.into_iter().zip(results) {
+            if let Err(refusal) = result {
+                unsent.push((scheduled, refusal));
+            }
+        }
+        unsent
+    }
+
+    async fn judge_due(&self, scheduled: &Scheduled) -> Result<Judged, Refusal> {
+        let target = scheduled.target.clone();
+        let mut judged = self
+            .judge(actor(scheduled), target, message(scheduled))
+            .await?;
+        judged.draft.scheduled = Some(Box::new(scheduled.clone()));
+        Ok(judged)
+    }
+}
+
+fn actor(scheduled: &Scheduled) -> Actor {
+    Actor {
+        user: scheduled.user,
+        device: scheduled.device,
+    }
+}
+
+/// Is it about what was to be written, and not about all writing?
+fn is_damage(error: &StoreError) -> bool {
+    !matches!(error, StoreError::Unavailable(_) | StoreError::ReadOnly(_))
 }
 
 /// The message that a scheduled one becomes.

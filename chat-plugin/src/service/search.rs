@@ -1,12 +1,15 @@
-//! Finding users by the beginning of a word, without a way to list them all: a few hits for each question, of at least so many
-//! characters, and so many questions in a minute. Who has blocked the one who asks is not found, nor who does not want to be,
-//! but by the exact handle.
+//! Finding users and public conversations by the beginning of a word, without a way to list them all: a few hits for each
+//! question, of at least so many characters, and so many questions in a minute. Who does not want to be found is found by
+//! the exact handle only. Who has blocked the one who asks is found like anybody: a block cannot be seen.
+
+use std::collections::BTreeSet;
 
 use proto::ids::{Handle, UserId};
 
 use super::{Actor, Refusal, Service};
 use crate::domain::account::Subject;
-use crate::domain::search::{words, words_of_user};
+use crate::domain::conversation::Conversation;
+use crate::domain::search::{words, words_of_conversation, words_of_user};
 use crate::store::StoreError;
 
 /// Hits in one reply.
@@ -42,7 +45,7 @@ impl Service {
         let mut found = Vec::new();
         if let Ok(handle) = question.trim_start_matches('@').parse::<Handle>()
             && let Some(exact) = self.names.user(&handle).await?
-            && self.may_find(actor, exact).await?
+            && exact != actor.user
         {
             found.push(exact);
         }
@@ -55,9 +58,9 @@ impl Service {
                 break;
             }
             if let Subject::Person(user) = candidate
+                && user != actor.user
                 && !found.contains(&user)
                 && self.matches(user, &asked).await?
-                && self.may_find(actor, user).await?
             {
                 found.push(user);
             }
@@ -65,9 +68,40 @@ impl Service {
         Ok(found)
     }
 
-    async fn may_find(&self, actor: Actor, user: UserId) -> Result<bool, StoreError> {
-        let contact = self.store.contact(user, actor.user).await?;
-        Ok(user != actor.user && !contact.is_blocked())
+    /// Public groups and channels whose titles and tags have words that begin like these, with the number of their members.
+    /// Who is banned there does not find them.
+    ///
+    /// # Errors
+    /// As [`Service::search_users`].
+    pub async fn search_conversations(
+        &self,
+        actor: Actor,
+        question: &str,
+        limit: usize,
+    ) -> Result<Vec<(Conversation, u64)>, Refusal> {
+        let limit = limit.clamp(1, HITS_MAX);
+        let asked = prefixes(question)?;
+        self.rates.searches.take(actor.user)?;
+        let longest = asked.iter().max_by_key(|word| word.len()).cloned();
+        let longest = longest.unwrap_or_default();
+        let candidates = self.store.search(longest, false, CANDIDATES_MAX).await?;
+        let ids = candidates.into_iter().filter_map(Subject::conversation);
+        let ids: Vec<_> = ids.collect();
+        let mut found = Vec::new();
+        for conversation in self.store.conversations(&ids).await?.into_iter().flatten() {
+            if found.len() >= limit {
+                break;
+            }
+            let id = conversation.id;
+            let words = words_of_conversation(id.kind(), &conversation.settings);
+            if begins(&words, &asked) && self.store.ban(id, actor.user).await?.is_none() {
+                let live = self.conversations.load(id).await?;
+                let members = live.map_or(0, |live| live.present().len() as u64);
+                let readers = self.store.reader_count(id).await?;
+                found.push((conversation, members + readers));
+            }
+        }
+        Ok(found)
     }
 
     /// Has the user, as he is now, a word for each of these beginnings?
@@ -76,9 +110,14 @@ impl Service {
             return Ok(false);
         };
         let has = words_of_user(&found, &self.store.profile(user).await?);
-        let begins = |prefix: &String| has.iter().any(|word| word.starts_with(prefix.as_str()));
-        Ok(asked.iter().all(begins))
+        Ok(begins(&has, asked))
     }
+}
+
+/// Is there a word for each of these beginnings?
+fn begins(words: &BTreeSet<String>, asked: &[String]) -> bool {
+    let has = |prefix: &String| words.iter().any(|word| word.starts_with(prefix.as_str()));
+    asked.iter().all(has)
 }
 
 /// What a question asks for: each word, or the beginning of a handle.

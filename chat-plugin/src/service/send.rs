@@ -1,14 +1,15 @@
 //! Sending: from what a client published to a draft, and from drafts to places in logs.
 
-use proto::ids::{ConversationId, MessageId, Seq, UserId, digest16};
+use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
 use proto::topics::Target;
 use std::borrow::Cow;
 
 use super::{Actor, Content, Placed, Refusal, Service, permit};
 use crate::conversations::{Live, Sight};
-use crate::domain::entry::{Basis, Change, Draft, EntryKind, Outcome};
+use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Mentioned, Outcome};
 use crate::domain::member::Role;
 use crate::domain::permission::Action;
+use crate::domain::support::CaseState;
 use crate::store::StoreError;
 
 /// A message as its sender wrote it.
@@ -38,6 +39,8 @@ pub struct Judged {
     /// What to append.
     pub draft: Draft,
     pub(super) target: Target,
+    /// It opens the closed case of its sender again, before it is stored.
+    reopens: bool,
 }
 
 /// What a message rests on.
@@ -106,16 +109,21 @@ impl Service {
     }
 
     /// Judges a message, but for what it says.
-    pub(super) async fn judge_sender(
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) async fn judge_sender(
         &self,
         actor: Actor,
         target: Target,
         message: Message,
     ) -> Result<Judged, Refusal> {
-        if let Target::Conversation(id) = &target {
-            self.reopen_by(actor, *id, &message.mid).await?;
-        }
         let ground = self.ground(actor.user, &target).await?;
+        if ground.conversation.kind() == ConversationKind::Broadcast {
+            self.check_broadcast(actor.user, &message)?;
+        }
+        let reopens = self.reopens(actor.user, ground.conversation, &message.mid);
+        let reopens = reopens.await?;
         let digest = message.digest();
         let (quoted, thread) = self.references(actor.user, &ground, &message).await?;
         self.check_conversation_rate(ground.conversation)?;
@@ -155,13 +163,86 @@ impl Service {
             thread,
             expires_ms: Self::expiry(ts_ms, ttl_s, of_conversation),
             mentions,
+            source: None,
             scheduled: None,
+            was_held: false,
             act: None,
             slow_ms,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,
         };
-        Ok(Judged { draft, target })
+        Ok(Judged {
+            draft,
+            target,
+            reopens,
+        })
+    }
+
+    /// Is it something new that a visitor says in a case of his that was closed?
+    async fn reopens(
+        &self,
+        user: UserId,
+        id: ConversationId,
+        mid: &MessageId,
+    ) -> Result<bool, StoreError> {
+        if id.kind() != ConversationKind::Support {
+            return Ok(false);
+        }
+        let live = self.conversations.load(id).await?;
+        let conversation = live.and_then(|live| live.conversation());
+        let case = conversation.and_then(|conversation| conversation.settings.case);
+        let is_closed =
+            case.is_some_and(|case| case.visitor == user && case.state == CaseState::Closed);
+        Ok(is_closed && self.store.place_of(id, user, mid).await?.is_none())
+    }
+
+    /// Opens the case before a message that does so.
+    async fn reopened(&self, actor: Actor, judged: Judged) -> Result<Judged, Refusal> {
+        let Judged { draft, .. } = &judged;
+        self.reopen_by(actor, draft.conversation, &draft.mid)
+            .await?;
+        self.judge_again(actor, judged).await
+    }
+
+    /// A message of a broadcast list as a direct message, under this message id.
+    pub(super) async fn copy_for(
+        &self,
+        actor: Actor,
+        entry: &Entry,
+        (to, mid): (UserId, MessageId),
+    ) -> Result<Judged, Refusal> {
+        let target = Target::User(to);
+        let ground = self.ground(actor.user, &target).await?;
+        let draft = Draft {
+            conversation: ground.conversation,
+            basis: ground.basis,
+            from: actor.user,
+            peer: ground.peer,
+            device: actor.device,
+            digest: digest16(&[b"broadcast", mid.as_str().as_bytes()]),
+            mid,
+            ts_ms: crate::clock::now_ms(),
+            kind: EntryKind::Message,
+            format: entry.format,
+            opaque: entry.opaque,
+            body: entry.body.clone(),
+            target: None,
+            thread: None,
+            expires_ms: entry.expires_ms,
+            mentions: Mentioned::default(),
+            source: Some((entry.conversation, entry.seq)),
+            scheduled: None,
+            was_held: false,
+            act: None,
+            slow_ms: 0,
+            exchange: None,
+            changes: ground.changes,
+        };
+        Ok(Judged {
+            draft,
+            target,
+            reopens: false,
+        })
     }
 
     /// A retry of something that was stored while the sender still had the right: its first place.
@@ -174,7 +255,13 @@ impl Service {
         target: &Target,
         message: &Message,
     ) -> Result<Option<Placed>, Refusal> {
-        let Some(conversation) = self.conversation_of(actor, target).await? else {
+        let mut conversation = self.conversation_of(actor, target).await?;
+        if let (None, Target::Handle(handle)) = (conversation, target) {
+            // It names nobody any more: whom it was sent to has another one now.
+            let last = self.store.last_of_handle(handle).await?;
+            conversation = last.map(|last| ConversationId::direct(actor.user, last));
+        }
+        let Some(conversation) = conversation else {
             return Ok(None);
         };
         let Some(place) = self
@@ -198,13 +285,13 @@ impl Service {
     /// What a QoS 2 publish that comes again was stored as, if it was: its result is settled, whatever the sender may do now.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's, and [`Refusal::Held`] if it is held.
     pub(crate) async fn exchanged_before(
         &self,
         actor: Actor,
         target: &Target,
         message: &Message,
-    ) -> Result<Option<Placed>, StoreError> {
+    ) -> Result<Option<Placed>, Refusal> {
         let Some(packet_id) = message.exchange else {
             return Ok(None);
         };
@@ -215,6 +302,9 @@ impl Service {
         let conversation = self.conversation_of(actor, target).await?;
         let is_same = found.place.digest == message.digest()
             && conversation.is_none_or(|conversation| conversation == found.conversation);
+        if is_same && found.place.seq == Seq::ZERO {
+            return Err(Refusal::Held(found.conversation));
+        }
         Ok(is_same.then_some(Placed {
             conversation: found.conversation,
             seq: found.place.seq,
@@ -298,9 +388,7 @@ impl Service {
         {
             return Ok(Ground::of(&live, &sight));
         }
-        if !self.names.exists(other).await? {
-            return Err(Refusal::NotFound(Cow::Borrowed("no such user")));
-        }
+        self.check_person(other).await?;
         self.check_conversations(user).await?;
         Ok(Ground {
             conversation: id,
@@ -324,7 +412,17 @@ impl Service {
         const TRIES: usize = 32;
         let mut results: Vec<Option<Result<Placed, Refusal>>> =
             judged.iter().map(|_| None).collect();
-        let mut open: Vec<(usize, Judged)> = judged.into_iter().enumerate().collect();
+        let mut open: Vec<(usize, Judged)> = Vec::with_capacity(judged.len());
+        for (index, judged) in judged.into_iter().enumerate() {
+            if !judged.reopens {
+                open.push((index, judged));
+                continue;
+            }
+            match self.reopened(actor, judged).await {
+                Ok(judged) => open.push((index, judged)),
+                Err(refusal) => set(&mut results, index, Err(refusal)),
+            }
+        }
         for _ in 0..TRIES {
             if open.is_empty() {
                 break;
@@ -375,8 +473,13 @@ impl Service {
                 hidden_from,
             }) => ((seq, mseq, ts_ms), hidden_from),
             Some(Outcome::Duplicate { seq, ts_ms }) => ((seq, 0, ts_ms), None),
+            Some(Outcome::Silent { .. }) => return self.readers_changed(draft),
             _ => return,
         };
+        if draft.conversation.kind() == ConversationKind::Broadcast {
+            self.broadcast.notify_one();
+        }
+        self.readers_changed(draft);
         if let Some(live) = self.conversations.in_memory(draft.conversation) {
             let members_changed = draft.basis != Basis::Create && !draft.changes.is_empty();
             live.stored(last, hidden_from, members_changed);
@@ -421,7 +524,7 @@ fn set(
 /// `None`: to be judged again.
 pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, Refusal>> {
     Some(match outcome {
-        Outcome::Stored { seq, ts_ms, .. } => Ok(Placed {
+        Outcome::Stored { seq, ts_ms, .. } | Outcome::Silent { seq, ts_ms } => Ok(Placed {
             conversation: draft.conversation,
             seq,
             ts_ms,
@@ -436,6 +539,8 @@ pub(super) fn placed(draft: &Draft, outcome: Outcome) -> Option<Result<Placed, R
         Outcome::Conflict => Err(Refusal::IdempotencyConflict),
         Outcome::MembersMoved => return None,
         Outcome::Rescheduled => Err(Refusal::BUSY),
+        Outcome::Held => Err(Refusal::Held(draft.conversation)),
+        Outcome::NotHeld => Err(super::moderation::NOT_HELD),
         Outcome::Refused(refused) => Err(super::acts::refusal(refused)),
         Outcome::Banned => Err(super::bans::BANNED),
         Outcome::Void => Err(super::inviting::MISS),

@@ -14,6 +14,8 @@ use crate::domain::permission::Action;
 const TITLE_MAX: usize = 256;
 const DESCRIPTION_MAX: usize = 2_048;
 const PHOTO_MAX: usize = 256;
+const TAGS_MAX: usize = 16;
+const TAG_MAX: usize = 32;
 /// Most seconds between two messages of one member: a day.
 const SLOW_S_MAX: u32 = 86_400;
 
@@ -36,6 +38,8 @@ pub struct SettingsChange {
     pub approval: Option<bool>,
     /// Seconds between two messages of one member, at most a day; 0: none.
     pub slow_s: Option<u32>,
+    /// Words by which a public one is found.
+    pub tags: Option<Vec<String>>,
     /// Its members answer support cases. For groups.
     pub desk: Option<bool>,
     /// Nothing more is said. For owners.
@@ -99,6 +103,7 @@ impl SettingsChange {
             &mut settings.closed,
             &mut news,
         );
+        set("tags", self.tags.as_ref(), &mut settings.tags, &mut news);
         set("desk", self.desk.as_ref(), &mut settings.desk, &mut news);
         let days = &mut settings.retention_days;
         set(
@@ -151,15 +156,12 @@ impl Service {
             if change.is_about_more() || change.closed.is_none() {
                 permit(id, sight, Action::Settings)?;
             }
-            if change.desk.is_some() && id.kind() != ConversationKind::Group {
-                return Err(Refusal::format("only a group is a desk"));
-            }
             let mut settings = settings.clone();
             let body = change.apply(&mut settings);
             if body.is_empty() {
                 return Err(Refusal::format("nothing to change"));
             }
-            check_settings(&settings)?;
+            check_settings(id.kind(), &settings)?;
             let changes = vec![Change::Settings(settings)];
             Ok(Some(Proposal {
                 kind: EntryKind::Settings,
@@ -171,7 +173,33 @@ impl Service {
     }
 }
 
-pub(super) fn check_settings(settings: &Settings) -> Result<(), Refusal> {
+pub(super) fn check_settings(kind: ConversationKind, settings: &Settings) -> Result<(), Refusal> {
+    if settings.desk && settings.public && !settings.approval {
+        return Err(Refusal::format(
+            "who joins a desk answers there: a public one needs approval",
+        ));
+    }
+    if settings.desk && kind != ConversationKind::Group {
+        return Err(Refusal::format("only a group is a desk"));
+    }
+    let plain = Settings {
+        title: settings.title.clone(),
+        description: settings.description.clone(),
+        photo: settings.photo.clone(),
+        ttl_s: settings.ttl_s,
+        ..Settings::default()
+    };
+    if kind == ConversationKind::Broadcast && *settings != plain {
+        return Err(Refusal::format(
+            "a broadcast list has title, description, photo and ttl_s only",
+        ));
+    }
+    let is_word = |tag: &String| tag.len() <= TAG_MAX && tag.chars().all(char::is_alphanumeric);
+    if settings.tags.len() > TAGS_MAX || !settings.tags.iter().all(is_word) {
+        return Err(Refusal::format(format!(
+            "tags are at most {TAGS_MAX} words of letters and digits, each of at most {TAG_MAX} bytes"
+        )));
+    }
     let texts = [
         ("title", &settings.title, TITLE_MAX),
         ("description", &settings.description, DESCRIPTION_MAX),

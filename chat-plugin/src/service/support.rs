@@ -102,10 +102,10 @@ impl Service {
             case: Some(case),
             ..Settings::default()
         };
-        check_settings(&settings)?;
+        check_settings(ConversationKind::Support, &settings)?;
         let agents = Desk::of(&live);
         let members = json!([{"uid": visitor, "role": Role::Member}]);
-        let body = json!({"title": settings.title, "members": members, "desk": desk,
+        let body = json!({"title": settings.title, "members": members, "case_of": desk,
             "state": case.state.name()});
         let joins = Change::Join {
             user: visitor,
@@ -156,6 +156,7 @@ impl Service {
             Ok(Some(moves(scene, case, to, body, &agents)))
         });
         let placed = placed.await?;
+        self.release_orphan(id).await?; // who left the desk at this moment has not got it
         self.tell_desk(&agents);
         Ok(placed)
     }
@@ -203,6 +204,7 @@ impl Service {
             Ok(Some(moves(scene, case, (state, to), body, &agents)))
         });
         let placed = placed.await?;
+        self.release_orphan(id).await?;
         self.tell_desk(&agents);
         Ok(placed)
     }
@@ -296,30 +298,93 @@ impl Service {
         Ok(())
     }
 
-    /// What those had who are no longer of the desk goes back to the queue.
-    pub(super) async fn release_cases(
-        &self,
-        desk: ConversationId,
-        changes: &[Change],
-    ) -> Result<(), Refusal> {
-        for change in changes {
-            let Change::Leave { user } = change else {
-                continue;
+    /// What those had who do not answer at the desk any more goes back to the queue. What cannot be done now is done within the
+    /// hour ([`Self::release_orphans`]).
+    pub(super) async fn release_cases(&self, desk: ConversationId, changes: &[Change]) {
+        let may_have_ended = changes.iter().any(|change| {
+            matches!(
+                change,
+                Change::Leave { .. }
+                    | Change::Role { .. }
+                    | Change::Given { .. }
+                    | Change::Want { .. }
+            )
+        });
+        if may_have_ended && let Err(error) = self.release_claimed(desk).await {
+            tracing::error!(%desk, %error, "cases could not be put back into the queue");
+        }
+    }
+
+    async fn release_claimed(&self, desk: ConversationId) -> Result<(), Refusal> {
+        let mut after = None;
+        loop {
+            let page = self.store.cases(desk, CaseState::Claimed, after, CASES_MAX);
+            let page = page.await?;
+            let Some(last) = page.last().copied() else {
+                return Ok(());
             };
-            let mut after = None;
-            loop {
-                let page = self.store.cases(desk, CaseState::Claimed, after, CASES_MAX);
-                let page = page.await?;
-                let Some(last) = page.last().copied() else {
-                    break;
-                };
-                after = Some(last);
-                for (_, id) in page {
-                    Box::pin(self.release(id, *user)).await?;
-                }
+            after = Some(last);
+            for (_, id) in page {
+                Box::pin(self.release_orphan(id)).await?;
             }
         }
-        Ok(())
+    }
+
+    /// Puts cases back into the queue whose agents do not answer at the desk any more, of all desks.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn release_orphans(&self) -> Result<(), Refusal> {
+        const PAGE: usize = 64;
+        let mut after = None;
+        loop {
+            let page = self.store.desks(after, PAGE).await?;
+            let Some(last) = page.last().copied() else {
+                return Ok(());
+            };
+            after = Some(last);
+            for desk in page {
+                self.release_claimed(desk).await?;
+            }
+        }
+    }
+
+    /// Puts a case back into the queue if its agent does not answer at the desk any more.
+    async fn release_orphan(&self, id: ConversationId) -> Result<(), Refusal> {
+        let (_, agents) = self.desk_of(id).await?;
+        let live = self.conversations.load(id).await?;
+        let settings = live
+            .and_then(|live| live.conversation())
+            .map(|it| it.settings);
+        match settings.and_then(|settings| settings.case?.agent) {
+            Some(agent) if agents.role(agent).is_none() => self.release(id, agent).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The part of a removed user in a case: it is closed, or somebody else's turn. Says whether something was left to do.
+    pub(super) async fn leave_case(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+    ) -> Result<bool, Refusal> {
+        let (desk, _) = self.desk_of(id).await?;
+        if case_of(actor.user, desk) != id {
+            self.release(id, actor.user).await?;
+            return Ok(true);
+        }
+        let case = self.store.conversations(&[id]).await?.pop().flatten();
+        let case = case.and_then(|case| case.settings.case);
+        if case.is_none_or(|case| case.state == CaseState::Closed) {
+            return Ok(false);
+        }
+        let request = Request {
+            actor,
+            id: new_mid()?,
+            digest: [0; 16],
+        };
+        self.close_case(request, id).await?;
+        Ok(true)
     }
 
     async fn release(&self, id: ConversationId, user: UserId) -> Result<(), Refusal> {

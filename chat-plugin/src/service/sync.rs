@@ -294,6 +294,7 @@ impl Service {
             .set_preferences(actor.user, id, preferences)
             .await?;
         self.delivery.account_changed(actor.user);
+        self.delivery.watch_changed(&live, actor.user).await?;
         self.overview(actor, id).await
     }
 

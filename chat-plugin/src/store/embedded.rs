@@ -13,7 +13,9 @@ mod joining;
 mod keys;
 mod overlay;
 mod queue;
+mod readers;
 mod reads;
+mod retention;
 mod scheduled;
 mod upkeep;
 mod values;
@@ -32,6 +34,7 @@ use broker::store::kv::{KeyRange, KvEngine, Table};
 use broker::store::recover::recover;
 use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq, UserId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use self::heads::Heads;
 use self::overlay::{Overlay, OverlayKey};
@@ -40,24 +43,25 @@ use self::reads::{
     all_cursors, bad_key, changes, hole, members, own_before, page, read_seq, tail_cid, visit,
     visit_user,
 };
-use self::writer::Writer;
+use self::writer::{TRUSTED_KEY, Writer};
 use super::clock::Clock;
 use super::{
-    AskToJoin, ChatStore, Committed, Counts, Durability, Exchange, Health, Move, PageRange, Place,
-    StoreError, StoreMetrics, StoreOptions, tables,
+    AskToJoin, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
+    MovedOver, PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
-use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 use crate::domain::conversation::Conversation;
-use crate::domain::device::{Device, Inflight};
-use crate::domain::entry::{Draft, Entry, Outcome};
+use crate::domain::device::{Device, Inflight, SharedSubscription};
+use crate::domain::entry::{Change, Draft, Entry, Outcome};
 use crate::domain::held::{Held, Holding};
 use crate::domain::joining::{Ban, Invitation, JoinRequest, Requested};
 use crate::domain::member::{Marks, Member, Stretch};
-use crate::domain::overlay::{GoneReason, Pin, Reactions, Report};
+use crate::domain::overlay::{HiddenBy, Pin, Reactions, Report, ReportKey};
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
-use crate::domain::purge::{Purge, Purged};
+use crate::domain::purge::{Limits, Overdue, Purge, Purged};
+use crate::domain::queue::{DeviceEvent, Queuing, ToDevice};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::support::CaseState;
 use crate::domain::user::{Token, User};
@@ -100,6 +104,8 @@ struct Shared<K> {
     feed: Mutex<Option<mpsc::Sender<Committed>>>,
     clock: Arc<dyn Clock>,
     metrics: Arc<StoreMetrics>,
+    /// The files are written anew, by one at a time.
+    reclaiming: Arc<tokio::sync::Mutex<()>>,
     reads_in_memory: bool,
     /// Room for reads that may block: each takes a thread.
     reads: Arc<Semaphore>,
@@ -148,6 +154,7 @@ impl<K: KvEngine> EmbeddedStore<K> {
             queue: Queue::new(),
             condition: Condition::default(),
             feed: Mutex::new(None),
+            reclaiming: Arc::default(),
             clock,
             metrics: Arc::default(),
         });
@@ -268,8 +275,11 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         let Some(first) = chunks.pop_front() else {
             return Ok(Vec::new());
         };
+        if !first.iter().all(makes_room) {
+            self.shared.condition.may_grow()?;
+        }
         // Almost always it is the only one.
-        let mut outcomes = self.ask_to_write(|reply| Job::Append(first, reply)).await?;
+        let mut outcomes = self.ask(|reply| Job::Append(first, reply)).await?;
         for chunk in chunks {
             outcomes.extend(self.ask_to_write(|reply| Job::Append(chunk, reply)).await?);
         }
@@ -327,6 +337,82 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             members(engine, &shared.overlay, conversation, after, limit)
         })
         .await
+    }
+
+    async fn readers(
+        &self,
+        conversation: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Member>, StoreError> {
+        self.read(move |engine, _| readers::page(engine, conversation, after, limit))
+            .await
+    }
+
+    async fn readers_among(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+    ) -> Result<Vec<(Member, Marks)>, StoreError> {
+        self.read(move |engine, shared| {
+            readers::among(engine, &shared.overlay, conversation, users)
+        })
+        .await
+    }
+
+    async fn reader_count(&self, conversation: ConversationId) -> Result<u64, StoreError> {
+        let table = tables::READER_COUNT;
+        let count = self
+            .read_row(table, keys::cid(conversation), move |row| {
+                values::read_number(table.name(), row)
+            })
+            .await?;
+        Ok(count.unwrap_or_default())
+    }
+
+    async fn channels_behind(
+        &self,
+        user: UserId,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(move |engine, shared| readers::behind(engine, &shared.heads, user, limit))
+            .await
+    }
+
+    async fn note_changed(
+        &self,
+        user: UserId,
+        conversations: Vec<ConversationId>,
+    ) -> Result<(), StoreError> {
+        self.ask(|reply| Job::NoteChanged(user, conversations, reply))
+            .await
+    }
+
+    async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError> {
+        self.read(move |engine, _| readers::broadcasts(engine, limit))
+            .await
+    }
+
+    async fn broadcast_to(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        copies: Vec<(UserId, Seq)>,
+        after: Option<UserId>,
+    ) -> Result<(), StoreError> {
+        self.ask(|reply| Job::BroadcastTo((list, seq), copies, after, reply))
+            .await
+    }
+
+    async fn copies(
+        &self,
+        list: ConversationId,
+        seq: Seq,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Seq)>, StoreError> {
+        self.read(move |engine, _| readers::copies(engine, (list, seq), after, limit))
+            .await
     }
 
     async fn conversations_of(
@@ -408,7 +494,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         conversation: ConversationId,
         user: UserId,
         seqs: Vec<Seq>,
-    ) -> Result<Vec<(Seq, GoneReason)>, StoreError> {
+    ) -> Result<Vec<(Seq, HiddenBy)>, StoreError> {
         self.read(move |engine, _| {
             let mut hidden = Vec::new();
             for seq in seqs {
@@ -522,12 +608,41 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn purges_under_way(
+        &self,
+        after: Option<(ConversationId, Seq)>,
+        limit: usize,
+    ) -> Result<Vec<(ConversationId, Seq)>, StoreError> {
+        self.read(move |engine, _| retention::purges_under_way(engine, after, limit))
+            .await
+    }
+
+    async fn overdue(
+        &self,
+        limits: Limits,
+        after: Option<ConversationId>,
+    ) -> Result<Overdue, StoreError> {
+        self.read(move |engine, shared| retention::overdue(engine, &shared.heads, limits, after))
+            .await
+    }
+
+    async fn trusted_ms(&self) -> Result<Option<u64>, StoreError> {
+        self.read_row(tables::TRUSTED, TRUSTED_KEY, |row| {
+            values::read_number(tables::TRUSTED.name(), row)
+        })
+        .await
+    }
+
+    async fn trust(&self, now_ms: u64) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Trust(now_ms, reply)).await
+    }
+
     async fn forget(&self, user: UserId) -> Result<usize, StoreError> {
         self.ask(|reply| Job::Forget(user, reply)).await
     }
 
-    async fn hold(&self, held: Held) -> Result<Holding, StoreError> {
-        self.ask_to_write(|reply| Job::Hold(Box::new(held), reply))
+    async fn hold(&self, draft: Draft, reason: String) -> Result<Holding, StoreError> {
+        self.ask_to_write(|reply| Job::Hold(Box::new((draft, reason)), reply))
             .await
     }
 
@@ -535,10 +650,10 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         &self,
         conversation: ConversationId,
         after: Option<(UserId, MessageId)>,
-        limit: usize,
-    ) -> Result<Vec<Held>, StoreError> {
+        size: (usize, usize),
+    ) -> Result<(Vec<Held>, bool), StoreError> {
         let after = after.map(|(from, mid)| keys::held(conversation, from, mid.as_str()));
-        self.read(move |engine, _| happened::held(engine, conversation, after.as_deref(), limit))
+        self.read(move |engine, _| happened::held(engine, conversation, after.as_deref(), size))
             .await
     }
 
@@ -572,42 +687,22 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         user: UserId,
         after: Seq,
         size: (usize, usize),
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Written, StoreError> {
         self.read(move |engine, _| happened::written(engine, (conversation, user), after, size))
             .await
     }
 
-    async fn all_conversations(
-        &self,
-        after: Option<ConversationId>,
-        limit: usize,
-    ) -> Result<Vec<Conversation>, StoreError> {
-        self.read(move |engine, shared| {
-            let after = after.map(keys::cid);
-            let range = KeyRange {
-                from: after
-                    .as_ref()
-                    .map_or(Bound::Unbounded, |id| Bound::Excluded(id)),
-                to: Bound::Unbounded,
-            };
-            let mut found = Vec::new();
-            visit(engine, tables::CONVERSATION, range, limit, |key, _| {
-                found.push(tail_cid(key)?);
-                Ok(())
-            })?;
-            let read = |id| {
-                let known = shared.heads.find(engine, id)?;
-                Ok(known.map(|known| known.into_conversation(id)))
-            };
-            let read = found.into_iter().map(read);
-            read.filter_map(Result::transpose).collect()
-        })
-        .await
-    }
-
-    async fn reclaim(&self) -> Result<bool, StoreError> {
+    async fn reclaim(&self, stop: &CancellationToken) -> Result<bool, StoreError> {
         let opened = self.shared.opened().ok_or_else(|| self.gone())?;
-        let reclaim = move || opened.engine.reclaim();
+        let Ok(alone) = Arc::clone(&self.shared.reclaiming).try_lock_owned() else {
+            return Err(StoreError::NotNow("it is being done already".to_owned()));
+        };
+        let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
+        let reclaim = move || {
+            let _alone = alone;
+            let is_over = || stop.is_cancelled() || shared.condition.is_over();
+            opened.engine.reclaim(&is_over)
+        };
         let reclaimed = tokio::task::spawn_blocking(reclaim).await;
         let reclaimed = reclaimed.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(reclaimed?)
@@ -620,12 +715,26 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
 
     async fn reports(
         &self,
-        after: Option<&Report>,
+        after: Option<&ReportKey>,
         limit: usize,
     ) -> Result<Vec<Report>, StoreError> {
-        let after = after.map(|last| keys::report(last.ts_ms, last.by, &last.mid));
+        let after = after.map(keys::report);
         self.read(move |engine, _| happened::reports(engine, after.as_deref(), limit))
             .await
+    }
+
+    async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError> {
+        let key = keys::report(key);
+        let row = key.clone();
+        self.read_row(tables::REPORT, key, move |value| {
+            happened::read_report(&row, value)
+        })
+        .await
+    }
+
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError> {
+        let key = keys::report(key);
+        self.ask(|reply| Job::CloseReport(key, reply)).await
     }
 
     async fn put_invitation(
@@ -707,6 +816,15 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn desks(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(move |engine, _| joining::desks(engine, after, limit))
+            .await
+    }
+
     async fn ban(
         &self,
         conversation: ConversationId,
@@ -738,6 +856,20 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         self.read(move |engine, _| {
             let last = own_before(engine, conversation, user, seq)?;
             Ok(last.map(|(seq, _)| seq))
+        })
+        .await
+    }
+
+    async fn told_mark(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        other: UserId,
+        from: Seq,
+        to: Seq,
+    ) -> Result<Seq, StoreError> {
+        self.read(move |engine, _| {
+            reads::told_mark(engine, conversation, (user, other), (from, to))
         })
         .await
     }
@@ -818,6 +950,16 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn moved_over(
+        &self,
+        conversation: ConversationId,
+        users: Vec<UserId>,
+        seq: Seq,
+    ) -> Result<Vec<(UserId, MovedOver)>, StoreError> {
+        self.read(move |engine, _| reads::moved_over(engine, conversation, users, seq))
+            .await
+    }
+
     async fn receipts_due(
         &self,
         user: UserId,
@@ -891,6 +1033,67 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn remove_device(&self, user: UserId, device: DeviceId) -> Result<(), StoreError> {
         self.ask(|reply| Job::RemoveDevice(user, device, reply))
             .await
+    }
+
+    async fn put_shared(&self, shared: SharedSubscription, max: usize) -> Result<bool, StoreError> {
+        if let Err(full) = self.shared.condition.may_grow() {
+            let key = keys::device(shared.user, shared.id);
+            let known = self.read_row(tables::SHARED, key, |_| Ok(()));
+            known.await?.ok_or(full)?;
+        }
+        self.ask(|reply| Job::PutShared(Box::new(shared), max, reply))
+            .await
+    }
+
+    async fn queue_event(&self, sent: ToDevice) -> Result<Queuing, StoreError> {
+        self.ask_to_write(|reply| Job::QueueEvent(Box::new(sent), reply))
+            .await
+    }
+
+    async fn device_events(
+        &self,
+        device: DeviceId,
+        after: u64,
+        size: (usize, usize),
+        now_ms: u64,
+    ) -> Result<(Vec<DeviceEvent>, bool), StoreError> {
+        self.read(move |engine, _| reads::device_events(engine, device, after, size, now_ms))
+            .await
+    }
+
+    async fn end_device_events(
+        &self,
+        device: DeviceId,
+        places: Vec<u64>,
+    ) -> Result<(), StoreError> {
+        self.ask(|reply| Job::EndDeviceEvents(device, places, reply))
+            .await
+    }
+
+    async fn share_conversation(&self, one: UserId, other: UserId) -> Result<bool, StoreError> {
+        self.read(move |engine, _| reads::share_conversation(engine, (one, other)))
+            .await
+    }
+
+    async fn shared(&self, user: UserId) -> Result<Vec<SharedSubscription>, StoreError> {
+        self.read(move |engine, _| {
+            let mut shared = Vec::new();
+            visit_user(engine, tables::SHARED, user, |rest, row| {
+                let id: [u8; 16] = rest.try_into().map_err(|_| bad_key(tables::SHARED))?;
+                shared.push(values::devices::read_shared(
+                    user,
+                    DeviceId::from_bytes(id),
+                    row,
+                )?);
+                Ok(())
+            })?;
+            Ok(shared)
+        })
+        .await
+    }
+
+    async fn remove_shared(&self, user: UserId, id: DeviceId) -> Result<(), StoreError> {
+        self.ask(|reply| Job::RemoveShared(user, id, reply)).await
     }
 
     async fn exchange(
@@ -968,6 +1171,13 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         self.read_row(tables::USER, *id.as_bytes(), move |row| {
             values::read_user(id, row)
+        })
+        .await
+    }
+
+    async fn last_of_handle(&self, handle: &Handle) -> Result<Option<UserId>, StoreError> {
+        self.read_row(tables::HANDLE, handle.as_str().to_owned(), |row| {
+            values::read_handle(row).map(|row| row.user)
         })
         .await
     }
@@ -1055,9 +1265,10 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         user: UserId,
         other: UserId,
         change: ContactChange,
+        max: ContactCounts,
         now_ms: u64,
-    ) -> Result<bool, StoreError> {
-        let job = |reply| Job::ChangeContact((user, other), change, now_ms, reply);
+    ) -> Result<Decided, StoreError> {
+        let job = |reply| Job::ChangeContact((user, other), change, (max, now_ms), reply);
         self.ask_to_write(job).await
     }
 
@@ -1186,6 +1397,11 @@ impl<K> Drop for Farewell<K> {
 
 fn heads_max(memory_bytes: u64) -> usize {
     usize::try_from((memory_bytes / HEAD_BUDGET_BYTES).clamp(4_096, 262_144)).unwrap_or(4_096)
+}
+
+/// Is it stored while the store is read-only, too? What announces a purge takes little, and makes room.
+fn makes_room(draft: &Draft) -> bool {
+    matches!(draft.changes.as_slice(), [Change::Purge(_)])
 }
 
 /// Splits a call into what single commits can hold.

@@ -7,12 +7,17 @@ mod contacts;
 mod control;
 #[cfg(all(feature = "fjall", feature = "sled"))]
 mod crash;
+mod devices;
+mod erasure;
+mod held;
 mod joining;
 mod members;
 mod mentions;
 mod poison;
 mod purge;
+mod readers;
 mod reading;
+mod retention;
 mod scheduled;
 mod world;
 

@@ -85,13 +85,40 @@ pub(super) const BAN: Table = Table::new(0x38, "ban");
 pub(super) const CODE: Table = Table::new(0x39, "code");
 /// Support cases of a desk, by where they stand and since when.
 pub(super) const CASE: Table = Table::new(0x3A, "case");
+/// Purges that were announced by an entry: under way, or what came of them.
+pub(super) const PURGE: Table = Table::new(0x3B, "purge");
+/// Conversations with a retention of their own.
+pub(super) const LIMITED: Table = Table::new(0x3D, "limited");
+/// Up to when the wall clock has been trusted.
+pub(super) const TRUSTED: Table = Table::new(0x3C, "trusted");
 /// Up to where retention has looked.
 pub(super) const TRIMMED: Table = Table::new(0x36, "trimmed");
 /// Scheduled messages by the time at which they are due.
 pub(super) const DUE: Table = Table::new(0x50, "due");
+/// Readers of channels, and those to whom broadcast lists go.
+pub(super) const READER: Table = Table::new(0x60, "reader");
+/// How many of them there are.
+pub(super) const READER_COUNT: Table = Table::new(0x61, "reader_count");
+/// Messages and deletions of broadcast lists that are on their way to the direct conversations.
+pub(super) const BROADCAST: Table = Table::new(0x62, "broadcast");
+/// Where the messages of broadcast lists are in the direct conversations.
+pub(super) const COPY: Table = Table::new(0x63, "copy");
+
+/// Shared subscriptions to logs.
+pub(super) const SHARED: Table = Table::new(0x51, "shared");
+
+/// What waits in the private queues of devices, without its data.
+pub(super) const DEVICE_EVENT: Table = Table::new(0x52, "device_event");
+/// The data of what waits in the private queues of devices.
+pub(super) const DEVICE_DATA: Table = Table::large(0x53, "device_data");
+
+/// When marks moved.
+pub(super) const MOVED: Table = Table::new(0x54, "moved");
 
 /// Messages that wait for a moderator's decision.
 pub(super) const HELD: Table = Table::new(0x37, "held");
+/// How many messages wait.
+pub(super) const WAITING: Table = Table::new(0x55, "waiting");
 
 /// All tables, in the order of their numbers.
 pub(super) const ALL: &[Table] = &[
@@ -137,6 +164,18 @@ pub(super) const ALL: &[Table] = &[
     CODE,
     CASE,
     TRIMMED,
+    PURGE,
+    TRUSTED,
+    LIMITED,
     DUE,
+    SHARED,
+    DEVICE_EVENT,
+    DEVICE_DATA,
+    MOVED,
     HELD,
+    READER,
+    READER_COUNT,
+    BROADCAST,
+    COPY,
+    WAITING,
 ];

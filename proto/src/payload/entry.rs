@@ -93,10 +93,8 @@ pub enum GoneReason {
     Deleted,
     /// Its time was over.
     Expired,
-    /// Hidden for this user.
+    /// Not to be seen by this user: by his own wish, or as he had blocked its sender.
     Hidden,
-    /// This user had blocked its sender.
-    Blocked,
     /// Not for this user to see.
     Unseen,
     /// Removed by those who run the server.
@@ -110,7 +108,6 @@ impl GoneReason {
             Self::Deleted => "deleted",
             Self::Expired => "expired",
             Self::Hidden => "hidden",
-            Self::Blocked => "blocked",
             Self::Unseen => "unseen",
             Self::Purged => "purged",
         }
@@ -328,15 +325,18 @@ pub struct Gap {
     pub from: Seq,
     /// The last.
     pub to: Seq,
-    /// Why.
-    pub reason: GoneReason,
+    /// Why: the name of a [`GoneReason`], or [`Gap::WINDOW`].
+    pub reason: &'static str,
 }
 
 impl Gap {
+    /// The reader wanted the newest entries only; the others are there.
+    pub const WINDOW: &'static str = "window";
+
     /// A `LogEntry` of the kind `gap`: `{"cid":…,"kind":"gap","gap":{"from":…,"to":…,"reason":…}}`.
     pub fn to_json(&self) -> String {
         let Self { cid, from, to, .. } = self;
-        let reason = self.reason.name();
+        let reason = self.reason;
         format!(
             r#"{{"cid":"{cid}","kind":"gap","gap":{{"from":{from},"to":{to},"reason":"{reason}"}}}}"#
         )
@@ -347,7 +347,7 @@ impl Gap {
         let mut gap = Wire::with_capacity(32);
         gap.number(1, self.from.get());
         gap.number(2, self.to.get());
-        gap.text(3, self.reason.name());
+        gap.text(3, self.reason);
         let mut out = Wire::with_capacity(80);
         out.text(1, &self.cid.to_string());
         out.text(5, "gap");
@@ -525,7 +525,7 @@ mod tests {
             cid: ConversationId::from_parts(ConversationKind::Group, [0; 16]),
             from: Seq::new(3),
             to: Seq::new(5),
-            reason: GoneReason::Deleted,
+            reason: GoneReason::Deleted.name(),
         };
         let from_json: schema::LogEntry = serde_json::from_str(&gap.to_json()).unwrap();
         let from_protobuf = schema::LogEntry::decode(&*gap.to_protobuf()).unwrap();

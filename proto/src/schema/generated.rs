@@ -231,7 +231,7 @@ pub struct LogEntry {
     #[prost(message, optional, tag = "12")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub data: ::core::option::Option<Change>,
-    /// Why there is nothing to be seen: `deleted`, `expired`, `hidden`, `blocked`, `unseen`, `purged`.
+    /// Why there is nothing to be seen: `deleted`, `expired`, `hidden`, `unseen`, `purged`.
     #[prost(string, tag = "13")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,
@@ -429,10 +429,14 @@ pub struct Change {
     #[prost(string, tag = "40")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub agent: ::prost::alloc::string::String,
-    /// `created` of a case: the group that answers.
+    /// `created` of a case: the desk that answers.
     #[prost(string, tag = "41")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub desk: ::prost::alloc::string::String,
+    pub case_of: ::prost::alloc::string::String,
+    /// `settings`: its members answer support cases.
+    #[prost(bool, optional, tag = "42")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub desk: ::core::option::Option<bool>,
     /// `settings`: days that messages stay; 0: for ever.
     #[prost(uint32, optional, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -449,10 +453,10 @@ pub struct Change {
     #[prost(uint64, optional, tag = "63")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: ::core::option::Option<u64>,
-    /// `purged`: how many went.
-    #[prost(uint64, optional, tag = "64")]
+    /// `settings`: words by which it is found.
+    #[prost(string, repeated, tag = "65")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub messages: ::core::option::Option<u64>,
+    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What members who come later may see. In JSON a word, or `{"last":100}`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -514,7 +518,7 @@ pub struct Gap {
     #[prost(uint64, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: u64,
-    /// Why: `deleted`, `expired`, `hidden`, `blocked`, `unseen`, `purged`.
+    /// Why: `deleted`, `expired`, `hidden`, `unseen`, `purged`.
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,
@@ -698,7 +702,7 @@ pub struct RpcRequest {
     /// Those of the method in the topic. May be missing where nothing has to be said.
     #[prost(
         oneof = "rpc_request::Params",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 200, 201, 202, 203, 204, 205, 120, 121, 122, 123, 124, 125"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 70, 71, 72, 100, 73, 74, 75, 76, 126, 140, 141, 160, 200, 201, 202, 203, 204, 205, 206, 207, 240, 241, 120, 121, 122, 123, 124, 125"
     )]
     pub params: ::core::option::Option<rpc_request::Params>,
 }
@@ -866,6 +870,12 @@ pub mod rpc_request {
         /// Of `search.users`.
         #[prost(message, tag = "140")]
         SearchUsers(super::SearchUsers),
+        /// Of `search.conversations`.
+        #[prost(message, tag = "141")]
+        SearchConversations(super::SearchConversations),
+        /// Of `conv.readers`.
+        #[prost(message, tag = "160")]
+        ConvReaders(super::ConvReaders),
         /// Of `conv.trim`.
         #[prost(message, tag = "200")]
         ConvTrim(super::ConvTrim),
@@ -884,6 +894,18 @@ pub mod rpc_request {
         /// Of `mod.approve` and `mod.reject`.
         #[prost(message, tag = "205")]
         ModDecide(super::ModDecide),
+        /// Of `mod.reports`.
+        #[prost(message, tag = "206")]
+        ModReports(super::ModReports),
+        /// Of `mod.settle`.
+        #[prost(message, tag = "207")]
+        ModSettle(super::ModSettle),
+        /// Of `dev.list`.
+        #[prost(message, tag = "240")]
+        DevList(super::DevList),
+        /// Of `dev.send`.
+        #[prost(message, tag = "241")]
+        DevSend(super::DevSend),
         /// Of `people.add`.
         #[prost(message, tag = "120")]
         PeopleAdd(super::PeopleAdd),
@@ -910,7 +932,7 @@ pub struct RpcReply {
     /// One of them.
     #[prost(
         oneof = "rpc_reply::Result",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 83, 40, 41, 42, 43, 44, 45, 60, 61, 62, 63"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 80, 81, 82, 83, 84, 40, 41, 42, 43, 46, 47, 44, 45, 60, 61, 62, 63, 110"
     )]
     pub result: ::core::option::Option<rpc_reply::Result>,
 }
@@ -988,6 +1010,9 @@ pub mod rpc_reply {
         /// Of `mod.held`.
         #[prost(message, tag = "83")]
         Held(super::HeldPage),
+        /// Of `mod.reports`.
+        #[prost(message, tag = "84")]
+        Reports(super::ReportList),
         /// Of `people.add`, `people.remove`, `people.block` and `people.unblock`.
         #[prost(message, tag = "40")]
         Contact(super::Acquaintance),
@@ -1000,6 +1025,12 @@ pub mod rpc_reply {
         /// Of `search.users`.
         #[prost(message, tag = "43")]
         Users(super::Users),
+        /// Of `search.conversations`.
+        #[prost(message, tag = "46")]
+        Found(super::FoundConversations),
+        /// Of `conv.readers`.
+        #[prost(message, tag = "47")]
+        Readers(super::ReaderList),
         /// Of `me.devices` and `me.revoke`.
         #[prost(message, tag = "44")]
         Devices(super::Devices),
@@ -1018,6 +1049,9 @@ pub mod rpc_reply {
         /// Of `msg.unschedule`.
         #[prost(message, tag = "63")]
         Unscheduled(super::Unscheduled),
+        /// Of `dev.list`.
+        #[prost(message, tag = "110")]
+        DeviceIds(super::DeviceIds),
     }
 }
 /// Why a call was refused; then nothing changed.
@@ -1038,12 +1072,12 @@ pub struct RpcError {
     #[serde(skip_serializing_if = "super::is_default")]
     pub retry_ms: ::core::option::Option<u64>,
 }
-/// `conv.create`: makes a group, or finds a direct conversation. The reply is a `Conversation`.
+/// `conv.create`: makes a group, channel or broadcast list, or finds a direct conversation. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConvCreate {
-    /// `group` (or nothing) or `direct`.
+    /// `group` (or nothing), `direct`, `channel` or `broadcast`.
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub kind: ::prost::alloc::string::String,
@@ -1063,7 +1097,7 @@ pub struct ConvCreate {
     #[prost(string, repeated, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub members: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Roles of those among them who are not simply members.
+    /// Roles of those among them who are not simply members; in a channel or broadcast list, not simply readers.
     #[prost(btree_map = "string, string", tag = "6")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub roles: ::prost::alloc::collections::BTreeMap<
@@ -1094,6 +1128,10 @@ pub struct ConvCreate {
     #[prost(bool, tag = "14")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub desk: bool,
+    /// Words by which a public one is found, with spaces between them: at most 16, of 32 bytes each.
+    #[prost(string, tag = "15")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::prost::alloc::string::String,
 }
 /// `conv.get`: one conversation with its members. The reply is a `Conversation`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1132,7 +1170,7 @@ pub struct ConvAdd {
     #[prost(string, repeated, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub members: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// `member` if it is missing.
+    /// If it is missing: `reader` of a channel or broadcast list, `member` of a group.
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub role: ::prost::alloc::string::String,
@@ -1236,6 +1274,10 @@ pub struct ConvSettings {
     #[prost(bool, optional, tag = "15")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub desk: ::core::option::Option<bool>,
+    /// Words by which a public one is found, with spaces between them.
+    #[prost(string, optional, tag = "16")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::core::option::Option<::prost::alloc::string::String>,
     /// Days that messages stay; 0: for ever. For owners.
     #[prost(uint32, optional, tag = "60")]
     #[serde(skip_serializing_if = "super::is_default")]
@@ -1310,6 +1352,39 @@ pub struct ConvUnban {
     #[serde(skip_serializing_if = "super::is_default")]
     pub member: ::prost::alloc::string::String,
 }
+/// `conv.readers`: the readers of a channel, or those to whom a broadcast list goes. For those who may remove them. The reply
+/// is a `ReaderList`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvReaders {
+    /// Of which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Begins behind this user.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub after: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 500; 100 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// A page of readers, in the order of their uids.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReaderList {
+    /// Who.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub readers: ::prost::alloc::vec::Vec<User>,
+    /// There are more: go on with `after` = the last `uid`.
+    #[prost(bool, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
+}
 /// `conv.bans`: who is banned. The reply is a `BanList`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1337,7 +1412,7 @@ pub struct ConvInvite {
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub cid: ::prost::alloc::string::String,
-    /// As what one joins; `member` if it is missing.
+    /// As what one joins; if it is missing: `reader` of a channel, `member` of a group.
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub role: ::prost::alloc::string::String,
@@ -1564,6 +1639,10 @@ pub struct ConvPrefs {
     #[prost(bool, optional, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub pinned: ::core::option::Option<bool>,
+    /// What is said in this channel comes to the inbox, however many readers it has.
+    #[prost(bool, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub watch: ::core::option::Option<bool>,
 }
 /// `sync.changes`: what changed since a version of the account. The reply is an `AccountEvent`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1897,6 +1976,78 @@ pub struct HeldMessage {
     #[serde(skip_serializing_if = "super::is_default")]
     pub reason: ::prost::alloc::string::String,
 }
+/// `mod.reports`: what was reported of the messages of a conversation. The reply is a `ReportList`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModReports {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// The next page, as the one before said.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 100; 50 if it is missing.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// A page of reports. It may be empty and not the last one.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReportList {
+    /// The oldest first.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub reports: ::prost::alloc::vec::Vec<ListedReport>,
+    /// There may be another page, which begins here.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub next: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// A complaint about a message.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListedReport {
+    /// What names it.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub id: ::prost::alloc::string::String,
+    /// Who complains.
+    #[prost(message, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub by: ::core::option::Option<User>,
+    /// About which message.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub seq: u64,
+    /// When, in ms since 1970.
+    #[prost(uint64, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ts: u64,
+    /// Why.
+    #[prost(string, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub text: ::prost::alloc::string::String,
+}
+/// `mod.settle`: ends a report. The reply is a `Changed`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModSettle {
+    /// In which conversation.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// Which report.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub id: ::prost::alloc::string::String,
+}
 /// `mod.approve`: lets a message that is held into the log. `mod.reject`: forgets it. The reply is a `Changed`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1924,14 +2075,18 @@ pub struct Purged {
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub cid: ::prost::alloc::string::String,
-    /// The entry that tells of it, if anything went.
-    #[prost(uint64, optional, tag = "2")]
+    /// The entry that has announced it.
+    #[prost(uint64, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
-    pub seq: ::core::option::Option<u64>,
-    /// How many messages went.
+    pub seq: u64,
+    /// How many messages went so far.
     #[prost(uint64, tag = "3")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub messages: u64,
+    /// The rest goes behind the reply.
+    #[prost(bool, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub more: bool,
 }
 /// `me.export`: what is known of the caller, and what the caller wrote. The reply is an `ExportPage`.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2143,6 +2298,68 @@ pub struct SearchUsers {
     #[serde(skip_serializing_if = "super::is_default")]
     pub limit: ::core::option::Option<u32>,
 }
+/// `search.conversations`: finds public groups and channels by title and tags. The reply is a `FoundConversations`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SearchConversations {
+    /// Beginnings of words, one of at least 3 characters.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub q: ::prost::alloc::string::String,
+    /// At most 20, as if it is missing.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub limit: ::core::option::Option<u32>,
+}
+/// Public conversations that were found.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FoundConversations {
+    /// At most 20.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub conversations: ::prost::alloc::vec::Vec<FoundConversation>,
+}
+/// A public conversation, as strangers see it.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FoundConversation {
+    /// For `conv.join`.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub cid: ::prost::alloc::string::String,
+    /// `group` or `channel`.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub kind: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub title: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub description: ::prost::alloc::string::String,
+    /// Reference of a picture.
+    #[prost(string, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub photo: ::prost::alloc::string::String,
+    /// Words by which it is found.
+    #[prost(string, repeated, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How many members it has, readers included.
+    #[prost(uint64, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub members: u64,
+    /// Who joins has to be approved.
+    #[prost(bool, tag = "8")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub approval: bool,
+}
 /// What the caller may see of a user.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -2244,6 +2461,53 @@ pub struct Device {
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Done {}
+/// `dev.list`: to which devices of a user something can be sent. The reply is a `DeviceIds`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DevList {
+    /// Whose, of whom the caller shares a conversation with; or `me`.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+}
+/// Devices of one user.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceIds {
+    /// Those that have a private queue.
+    #[prost(string, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub devices: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// `dev.send`: puts something into the private queue of a device. The reply is a `Done`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DevSend {
+    /// Whose device.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub user: ::prost::alloc::string::String,
+    /// Which one.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub device: ::prost::alloc::string::String,
+    /// What it is, in a word of your own, 1 to 64 of A-Z, a-z, 0-9 and . _ -
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub kind: ::prost::alloc::string::String,
+    /// For that device to read.
+    #[prost(bytes = "bytes", tag = "4")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    #[serde(with = "super::json::base64")]
+    pub data: ::prost::bytes::Bytes,
+    /// Seconds that it waits, at most.
+    #[prost(uint32, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub ttl_s: ::core::option::Option<u32>,
+}
 /// `me.privacy`: changes who may see what of the caller: what is given. The reply is a `Privacy`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -2265,6 +2529,14 @@ pub struct MePrivacy {
     #[prost(bool, optional, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub search: ::core::option::Option<bool>,
+    /// Others are told what has been delivered to the caller.
+    #[prost(bool, optional, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub delivered: ::core::option::Option<bool>,
+    /// Others are told what the caller has read.
+    #[prost(bool, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub read: ::core::option::Option<bool>,
 }
 /// Who may see what of the caller.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2287,6 +2559,14 @@ pub struct Privacy {
     #[prost(bool, tag = "4")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub search: bool,
+    /// Others are told what has been delivered to the caller.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub delivered: bool,
+    /// Others are told what the caller has read.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub read: bool,
 }
 /// Who may see something.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -2427,7 +2707,7 @@ pub struct Changed {
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub cid: ::prost::alloc::string::String,
-    /// The place of its entry. If nothing changed: the head, of what is done to messages nothing.
+    /// The place of its entry. If nothing changed, or one of many readers came or went: the head, of what is done to messages nothing.
     #[prost(uint64, tag = "2")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub seq: u64,
@@ -2581,6 +2861,18 @@ pub struct Conversation {
     #[prost(uint64, tag = "40")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub mentions: u64,
+    /// Of a channel: how many readers it has. Of a broadcast list: to how many it goes.
+    #[prost(uint64, optional, tag = "41")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub readers: ::core::option::Option<u64>,
+    /// Words by which it is found, if it is public.
+    #[prost(string, repeated, tag = "42")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The caller wants what is said in this channel in the inbox, however many readers it has.
+    #[prost(bool, tag = "43")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub watch: bool,
 }
 /// Where a support case stands.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -3125,6 +3417,14 @@ pub struct MemberStatus {
     #[prost(uint64, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub ts: u64,
+    /// When this message was delivered, in ms since 1970, if it is known.
+    #[prost(uint64, optional, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub delivered_ts: ::core::option::Option<u64>,
+    /// When this message was read, in ms since 1970, if it is known.
+    #[prost(uint64, optional, tag = "7")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub read_ts: ::core::option::Option<u64>,
 }
 /// The caller.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -17,8 +17,6 @@ pub(crate) struct Channel {
     pub(crate) is_sent: bool,
     summary: &'static str,
     messages: &'static [&'static str],
-    /// Part of the plan, refused today.
-    is_planned: bool,
 }
 
 const fn sent(
@@ -32,7 +30,6 @@ const fn sent(
         is_sent: true,
         summary,
         messages,
-        is_planned: false,
     }
 }
 
@@ -44,13 +41,6 @@ const fn received(
     Channel {
         is_sent: false,
         ..sent((name, address), summary, messages)
-    }
-}
-
-const fn planned(channel: Channel) -> Channel {
-    Channel {
-        is_planned: true,
-        ..channel
     }
 }
 
@@ -168,11 +158,11 @@ pub(crate) const CHANNELS: &[Channel] = &[
         "Who is typing; `+` for all.",
         &["TypingEvent"],
     ),
-    planned(received(
+    received(
         ("device", "chat/me/dev"),
-        "The private queue of this device.",
-        &["DeviceEvent"],
-    )),
+        "The private queue of this device; in protobuf for who reads protobuf only.",
+        &["DeviceEvent", "DeviceEventProtobuf"],
+    ),
     received(
         ("replyToCall", "chat/me/rpc/{req}"),
         "Replies to calls of this connection; `+` for all.",
@@ -282,6 +272,12 @@ const MESSAGES: &[(&str, &str, &str, &str)] = &[
         "One piece of the queue of this device.",
     ),
     (
+        "DeviceEventProtobuf",
+        PROTOBUF,
+        "DeviceEvent",
+        "The same in protobuf.",
+    ),
+    (
         "RequestJson",
         JSON,
         "object",
@@ -357,12 +353,6 @@ fn channel(channel: &Channel) -> (String, Yaml) {
         ("address".to_owned(), text(channel.address)),
         ("summary".to_owned(), text(channel.summary)),
     ];
-    if channel.is_planned {
-        fields.push((
-            "description".to_owned(),
-            text("Part of the plan; refused today."),
-        ));
-    }
     let named = |name: &str| channel.address.contains(&format!("{{{name}}}"));
     let parameters: Vec<_> = PARAMETERS
         .iter()

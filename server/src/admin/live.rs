@@ -7,8 +7,9 @@ use broker::codec::packet::Version;
 use broker::codec::topic::TopicFilter;
 use broker::operator::{ConnectedClient, ListedRetained, ListedSession, Operator, SessionId};
 use chat_plugin::accounts::{AccountError, Accounts};
-use proto::ids::{DeviceId, Handle, UserId};
+use proto::ids::{Handle, UserId};
 use proto::quote::quoted;
+use tokio_util::sync::CancellationToken;
 
 use super::Request;
 use super::reply::{ClientLine, Reply, RetainedLine, SessionLine};
@@ -22,24 +23,16 @@ const SLOW_MAX: usize = 50;
 pub(crate) struct Live {
     pub(crate) operator: Operator,
     pub(crate) log: LogFilter,
+    /// The end of the server: what takes long is broken off.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Live {
-    /// Ends the connection and the session of a device, before it is forgotten.
-    pub(super) async fn end_device(
-        &self,
-        accounts: &Accounts,
-        handle: &Handle,
-        id: DeviceId,
-    ) -> Result<(), String> {
-        let user = accounts.user_of(handle).await.map_err(told)?;
-        let devices = accounts.list_devices(handle).await.map_err(told)?;
-        if let Some(device) = devices.iter().find(|device| device.id == id) {
-            let key = user.id.to_string();
-            let ended = self.operator.drop_session(&key, &device.client_id);
-            ended.await.map_err(told)?;
-        }
-        Ok(())
+    /// Ends the connection and the session of a device.
+    pub(super) async fn end_session(&self, user: UserId, client_id: &str) -> Result<(), String> {
+        let user = user.to_string();
+        let ended = self.operator.drop_session(&user, client_id);
+        ended.await.map(|_| ()).map_err(told)
     }
 
     /// Says why not, if it cannot be done.

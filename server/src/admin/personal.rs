@@ -1,8 +1,9 @@
 //! What an operator does with what one user wrote: hand it out, make it gone, also in the files.
 
 use chat_plugin::accounts::{AccountError, Accounts};
-use chat_plugin::personal::{self, BadProgress, Progress};
+use chat_plugin::personal::{self, BadProgress, Progress, Size};
 use proto::ids::{Handle, UserId};
+use tokio_util::sync::CancellationToken;
 
 use super::Request;
 use super::reply::Reply;
@@ -13,12 +14,14 @@ const EXPORT_BYTES: usize = 1024 * 1024;
 /// `None`: it is another kind of request.
 pub(super) async fn carry_out(
     accounts: &Accounts,
+    stop: &CancellationToken,
     request: &Request,
 ) -> Option<Result<Reply, String>> {
     match request {
         Request::UserExport { user, next } => Some(export(accounts, user, next.as_deref()).await),
         Request::UserErase { user, next } => Some(erase(accounts, user, next.as_deref()).await),
-        Request::StoreReclaim => Some(reclaim(accounts).await),
+        Request::StoreReclaim => Some(reclaim(accounts, stop).await),
+        Request::ClockTrust => Some(trust_clock(accounts).await),
         _ => None,
     }
 }
@@ -26,7 +29,11 @@ pub(super) async fn carry_out(
 async fn export(accounts: &Accounts, user: &str, next: Option<&str>) -> Result<Reply, String> {
     let id = user_of(accounts, user).await?;
     let from = progress(next)?;
-    let page = personal::export(accounts.store(), id, from, EXPORT_BYTES).await;
+    let size = Size {
+        page: EXPORT_BYTES,
+        line: usize::MAX,
+    };
+    let page = personal::export(accounts.store(), id, from, size).await;
     let page = page.map_err(told)?;
     if next.is_none() {
         tracing::info!(%user, "what a user wrote is handed out");
@@ -57,10 +64,18 @@ async fn erase(accounts: &Accounts, user: &str, next: Option<&str>) -> Result<Re
     })
 }
 
-async fn reclaim(accounts: &Accounts) -> Result<Reply, String> {
-    let reclaimed = accounts.store().reclaim().await.map_err(told)?;
+async fn reclaim(accounts: &Accounts, stop: &CancellationToken) -> Result<Reply, String> {
+    let reclaimed = accounts.store().reclaim(stop).await;
+    let reclaimed =
+        reclaimed.map_err(|error| format!("the files still hold what is gone: {error}"))?;
     tracing::info!(reclaimed, "the files were compacted");
     Ok(Reply::Reclaimed(reclaimed))
+}
+
+async fn trust_clock(accounts: &Accounts) -> Result<Reply, String> {
+    accounts.trust_clock().await.map_err(told)?;
+    tracing::warn!("an operator trusts the clock");
+    Ok(Reply::Done)
 }
 
 /// A user who is named by the handle, or by the id: a removed user has no handle.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use chat_plugin::domain::device::Device;
 use chat_plugin::domain::user::{Token, User};
-use proto::ids::{DeviceId, UserId};
+use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::table::{Table, harmless};
@@ -43,6 +43,16 @@ pub(crate) enum Reply {
     Exported {
         lines: Vec<String>,
         next: Option<String>,
+    },
+    /// A page of reports.
+    Reports {
+        reports: Vec<ReportLine>,
+        next: Option<String>,
+    },
+    /// One report, and the message as it is now.
+    Report {
+        report: ReportLine,
+        message: Option<String>,
     },
     /// What a page of an erasure came to.
     Erased {
@@ -85,6 +95,17 @@ pub(crate) struct ListedDevice {
     first_seen_ms: u64,
     last_seen_ms: u64,
     client_id: String,
+}
+
+/// A line of `report list`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ReportLine {
+    pub(super) id: String,
+    pub(super) by: String,
+    pub(super) cid: ConversationId,
+    pub(super) seq: Seq,
+    pub(super) ts_ms: u64,
+    pub(super) text: String,
 }
 
 /// A line of `client list`.
@@ -138,6 +159,7 @@ impl Reply {
             Self::Clients { clients, .. } => json_lines(clients),
             Self::Sessions { sessions, .. } => json_lines(sessions),
             Self::Retained { messages, .. } => json_lines(messages),
+            Self::Reports { reports, .. } => json_lines(reports),
             other => Ok(other.to_string()),
         }
     }
@@ -255,6 +277,24 @@ fn retained(messages: &[RetainedLine]) -> Table<4> {
     }
 }
 
+fn reports(reports: &[ReportLine]) -> Table<6> {
+    let line = |report: &ReportLine| {
+        let text: String = report.text.chars().take(60).collect();
+        [
+            report.id.clone(),
+            Utc(report.ts_ms).to_string(),
+            report.by.clone(),
+            report.cid.to_string(),
+            report.seq.to_string(),
+            harmless(&text),
+        ]
+    };
+    Table {
+        head: ["ID", "TIME", "BY", "CONVERSATION", "SEQ", "TEXT"],
+        lines: reports.iter().map(line).collect(),
+    }
+}
+
 fn queue(messages: usize, dropped: u64) -> String {
     match dropped {
         0 => messages.to_string(),
@@ -286,6 +326,18 @@ impl fmt::Display for Reply {
             Self::Reclaimed(false) => f.write_str(
                 "the files still hold what is gone: stop the server and run `mqchat store compact`",
             ),
+            Self::Reports { reports: list, .. } => reports(list).fmt(f),
+            Self::Report { report, message } => {
+                let ReportLine {
+                    id, by, cid, seq, ..
+                } = report;
+                let text = harmless(&report.text);
+                writeln!(f, "{id}\nabout {cid} {seq}, by {by}: {text}")?;
+                match message {
+                    Some(message) => write!(f, "{}", harmless(message)),
+                    None => f.write_str("the message is gone"),
+                }
+            }
             Self::Cleared(count) => write!(f, "{count} retained messages cleared"),
             Self::Clients { clients: list, .. } => clients(list).fmt(f),
             Self::Sessions { sessions: list, .. } => sessions(list).fmt(f),

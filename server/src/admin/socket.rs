@@ -159,6 +159,7 @@ mod tests {
             let live = Live {
                 operator: broker::operator::Operator::default(),
                 log: crate::log::LogFilter::none(),
+                stop: stop.clone(),
             };
             tracker.spawn(socket.run(Arc::new(accounts), live, tracker.clone(), stop.clone()));
             tracker.close();

@@ -2,14 +2,19 @@
 //! `reason` if there is one.
 //!
 //! One request on a connection of its own; redirects are not followed, since the address is the operator's. Whatever goes
-//! wrong (no place, no time, another status than 200, more than 64 KiB, no sense) comes to what the operator chose.
+//! wrong (no place, no time, another status than 200, more than 64 KiB, no sense) comes to what the operator chose. One user
+//! has a quarter of the places: what he writes keeps nobody else waiting.
 
+use std::collections::HashMap;
 use std::future::{pending, poll_fn};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chat_plugin::clock;
 use chat_plugin::filter::{Content, ContentFilter, Policy, Verdict};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
@@ -18,12 +23,14 @@ use hyper::http::uri::Scheme;
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use proto::ids::UserId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::FilterConfig;
@@ -32,6 +39,10 @@ use super::FilterConfig;
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Largest reason that is told, in bytes.
 const REASON_BYTES_MAX: usize = 256;
+/// Addresses are looked up again after this.
+const ADDRESSES_FRESH: Duration = Duration::from_secs(10);
+/// One user has at most this part of the places, and of the messages that wait for one.
+const SHARE: usize = 4;
 
 /// A service that judges.
 pub(super) struct HttpFilter {
@@ -47,6 +58,45 @@ pub(super) struct HttpFilter {
     places: Semaphore,
     /// Those, and messages that wait for one.
     queue: Semaphore,
+    /// What of them is of one user.
+    shares: Mutex<HashMap<UserId, Share>>,
+    /// At most of one user: requests, and messages.
+    of_user_max: (usize, usize),
+    addresses: tokio::sync::Mutex<Addresses>,
+}
+
+/// What one user has under way.
+struct Share {
+    places: Arc<Semaphore>,
+    messages: usize,
+}
+
+/// A message of a user, which counts as his until it is dropped.
+struct Counted<'a> {
+    shares: &'a Mutex<HashMap<UserId, Share>>,
+    user: UserId,
+    places: Arc<Semaphore>,
+}
+
+/// Where the service is, as far as is known.
+#[derive(Default)]
+struct Addresses {
+    known: Option<(Vec<SocketAddr>, Instant)>,
+    /// Looking up blocks a thread, also of somebody who does not wait for it any more: so there is one at a time.
+    asking: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
+}
+
+/// Why there is no answer.
+enum Failure {
+    /// This user has too much under way: it is his to wait, whatever the policy.
+    TooMuch,
+    Service(String),
+}
+
+impl<T: ToString> From<T> for Failure {
+    fn from(error: T) -> Self {
+        Self::Service(error.to_string())
+    }
 }
 
 /// What the service says.
@@ -99,20 +149,74 @@ impl HttpFilter {
             failure_policy: config.failure_policy,
             places: Semaphore::new(places.min(Semaphore::MAX_PERMITS)),
             queue: Semaphore::new(queue),
+            shares: Mutex::default(),
+            of_user_max: (places.div_ceil(SHARE), queue.div_ceil(SHARE)),
+            addresses: tokio::sync::Mutex::default(),
         })
     }
 
-    async fn ask(&self, content: Content<'_>) -> Result<Answer, String> {
+    async fn ask(&self, content: Content<'_>) -> Result<Answer, Failure> {
+        let counted = self.count(content.from).ok_or(Failure::TooMuch)?;
         let _queued = self
             .queue
             .try_acquire()
             .map_err(|_| "too many messages wait for an answer")?;
-        let asked = async {
-            let _place = self.places.acquire().await.map_err(|_| "closed")?;
-            self.exchange(content).await
+        let places = async {
+            let own = counted.places.acquire().await?;
+            Ok::<_, tokio::sync::AcquireError>((own, self.places.acquire().await?))
         };
-        let answered = timeout(self.timeout, asked).await;
-        answered.map_err(|_| "no answer in time")?
+        let placed = timeout(self.timeout, places).await;
+        let _places = placed.map_err(|_| "no place in time")??;
+        let answered = timeout(self.timeout, self.exchange(content)).await;
+        Ok(answered.map_err(|_| "no answer in time")??)
+    }
+
+    /// `None`: the user has as much under way as one may have.
+    fn count(&self, user: UserId) -> Option<Counted<'_>> {
+        let (places_max, messages_max) = self.of_user_max;
+        let mut shares = lock(&self.shares);
+        let share = shares.entry(user).or_insert_with(|| Share {
+            places: Arc::new(Semaphore::new(places_max.min(Semaphore::MAX_PERMITS))),
+            messages: 0,
+        });
+        if share.messages >= messages_max {
+            return None;
+        }
+        share.messages += 1;
+        Some(Counted {
+            shares: &self.shares,
+            user,
+            places: Arc::clone(&share.places),
+        })
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        let mut addresses = self.addresses.lock().await;
+        if let Some((known, until)) = &addresses.known
+            && clock::monotonic() < *until
+        {
+            return Ok(known.clone());
+        }
+        let asking = addresses.asking.get_or_insert_with(|| {
+            let (host, port) = (self.host.clone(), self.port);
+            tokio::task::spawn_blocking(move || {
+                Ok((host.as_str(), port).to_socket_addrs()?.collect())
+            })
+        });
+        let found = asking.await;
+        addresses.asking = None;
+        let found: Vec<SocketAddr> = found.map_err(told)?.map_err(told)?;
+        addresses.known = Some((found.clone(), clock::monotonic() + ADDRESSES_FRESH));
+        Ok(found)
+    }
+
+    async fn connect(&self) -> Result<TcpStream, String> {
+        let addresses = self.addresses().await?;
+        let connected = TcpStream::connect(addresses.as_slice()).await;
+        if connected.is_err() {
+            self.addresses.lock().await.known = None; // it may have moved
+        }
+        connected.map_err(told)
     }
 
     async fn exchange(&self, content: Content<'_>) -> Result<Answer, String> {
@@ -122,9 +226,7 @@ impl HttpFilter {
             .header(CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(told)?;
-        let stream = TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .map_err(told)?;
+        let stream = self.connect().await?;
         match &self.tls {
             None => converse(TokioIo::new(stream), request).await,
             Some((connector, name)) => {
@@ -133,6 +235,22 @@ impl HttpFilter {
             }
         }
     }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let mut shares = lock(self.shares);
+        if let Some(share) = shares.get_mut(&self.user) {
+            share.messages -= 1;
+            if share.messages == 0 {
+                shares.remove(&self.user);
+            }
+        }
+    }
+}
+
+fn lock(shares: &Mutex<HashMap<UserId, Share>>) -> MutexGuard<'_, HashMap<UserId, Share>> {
+    shares.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn connector(config: &FilterConfig) -> Result<TlsConnector, String> {
@@ -202,10 +320,10 @@ impl ContentFilter for HttpFilter {
     async fn judge(&self, content: Content<'_>) -> Verdict {
         match self.ask(content).await {
             Ok(Answer { verdict, reason }) => verdict.verdict(&fitting(&reason)),
-            Err(error) => {
+            Err(Failure::TooMuch) => Verdict::Failed(Policy::Reject),
+            Err(Failure::Service(error)) => {
                 tracing::warn!(%error, policy = ?self.failure_policy, "the content filter gave no answer");
-                self.failure_policy
-                    .verdict("it could not be looked at now; try again later")
+                Verdict::Failed(self.failure_policy)
             }
         }
     }
@@ -261,6 +379,34 @@ mod tests {
             let error = made(bad).err().unwrap();
             assert!(error.contains(why), "{bad}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn one_user_has_a_quarter_of_the_places_and_addresses_are_looked_up_once() {
+        let filter = HttpFilter::new(&FilterConfig {
+            url: "http://localhost:1/".to_owned(),
+            requests_max: 8,
+            queue_max: 4,
+            ..FilterConfig::default()
+        });
+        let filter = filter.unwrap();
+        let [alice, bob] = [1, 2].map(|user| UserId::from_bytes([user; 16]));
+        let of_alice: Vec<_> = (0..3).map(|_| filter.count(alice).unwrap()).collect();
+        assert!(filter.count(alice).is_none(), "a quarter of twelve");
+        assert!(filter.count(bob).is_some());
+        assert_eq!(of_alice[0].places.available_permits(), 2);
+        drop(of_alice);
+        assert!(filter.count(alice).is_some());
+        assert!(lock(&filter.shares).is_empty(), "nobody is kept");
+
+        let found = filter.addresses().await.unwrap();
+        assert!(!found.is_empty());
+        let (_, until) = filter.addresses.lock().await.known.clone().unwrap();
+        assert_eq!(filter.addresses().await.unwrap(), found);
+        let again = filter.addresses.lock().await.known.clone().unwrap().1;
+        assert_eq!(until, again, "they were known");
+        assert!(filter.connect().await.is_err());
+        assert!(filter.addresses.lock().await.known.is_none());
     }
 
     #[test]

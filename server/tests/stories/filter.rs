@@ -153,6 +153,12 @@ fn what_is_held_waits_for_a_moderator() {
         }
         let told = world.told("carol", &format!("{topic}/held-1"), "very bad");
         assert_eq!(told.as_deref(), Some("idempotency_conflict"));
+        let told = world.told("carol", &format!("{topic}/held-1"), "hello");
+        assert_eq!(
+            told.as_deref(),
+            Some("idempotency_conflict"),
+            "nothing against it, but its message id is taken"
+        );
         let direct = world.told("carol", "chat/to/@eve", "viagra");
         assert_eq!(
             direct.as_deref(),
@@ -202,18 +208,27 @@ fn what_is_held_waits_for_a_moderator() {
         };
         let approved = decide("mod.approve", "held-2").unwrap();
         assert_eq!(approved, json!({"cid": cid, "seq": 2}));
-        decide("mod.reject", "held-1").unwrap();
-        for method in ["mod.approve", "mod.reject"] {
-            assert_eq!(decide(method, "held-1"), Err("not_found".to_owned()));
+        let again = decide("mod.approve", "held-2").unwrap();
+        assert_eq!(again["seq"], 2, "the same request has the same result");
+        let late = decide("mod.reject", "held-2");
+        assert_eq!(late, Err("not_found".to_owned()), "all have read it");
+        for _ in 0..2 {
+            decide("mod.reject", "held-1").unwrap();
         }
+        let late = decide("mod.approve", "held-1");
+        assert_eq!(late, Err("not_found".to_owned()));
         assert_eq!(world.held("bob").unwrap().len(), 2);
         assert_eq!(world.texts("carol"), ["viagra 2"]);
         let again = world.told("carol", &format!("{topic}/held-2"), "viagra 2");
         assert_eq!(again, None, "a repeated message finds its place");
         assert_eq!(world.texts("alice").len(), 1);
+        let late = json!({"cid": cid, "from": "@carol", "mid": "held-3"});
+        let reader = json!({"cid": cid, "member": "@carol", "role": "reader"});
+        world.client("alice").call("conv.role", &reader).unwrap();
+        let refused = world.client("bob").call("mod.approve", &late);
+        assert_eq!(refused, Err("forbidden".to_owned()), "she may not write");
         let leave = json!({"cid": cid});
         world.client("carol").call("conv.leave", &leave).unwrap();
-        let late = json!({"cid": cid, "from": "@carol", "mid": "held-3"});
         let refused = world.client("bob").call("mod.approve", &late);
         assert_eq!(
             refused,
@@ -297,7 +312,7 @@ fn a_service_judges_and_its_silence_stops_nobody_else() {
     assert_eq!(world.held("bob").unwrap()[0]["reason"], "look at it");
     for bad in ["redirect", "fail", "large", "nonsense", "hang"] {
         let told = world.told("carol", &topic, bad);
-        assert_eq!(told.as_deref(), Some("forbidden"), "{bad}");
+        assert_eq!(told.as_deref(), Some("rate"), "{bad}: nobody judged it");
     }
     let none = PublishProperties::default();
     let began = Stopwatch::start();
@@ -323,10 +338,87 @@ fn a_service_judges_and_its_silence_stops_nobody_else() {
         assert_eq!(world.told("carol", &topic, "fail"), None, "{policy}");
         assert_eq!(world.texts("bob") == ["fail"], text_is_there, "{policy}");
         assert_eq!(!world.held("bob").unwrap().is_empty(), is_held, "{policy}");
+        let direct = world.told("carol", "chat/to/@eve", "fail");
+        let expected = is_held.then_some("rate");
+        assert_eq!(direct.as_deref(), expected, "nobody moderates there");
     }
     world
         .client("carol")
         .send_publish(&topic, "stop", PublishProperties::default());
+    thread.join().unwrap();
+}
+
+/// So long a service may be silent here: whoever waits for it is found out.
+const SILENCE: Duration = Duration::from_secs(20);
+
+fn silent(url: &str) -> String {
+    format!(
+        "url = \"{url}\"\ntimeout_ms = 20000\nfailure_policy = \"reject\"\n[broker]\ndrain_timeout_ms = 300"
+    )
+}
+
+#[test]
+fn a_silent_service_holds_up_neither_what_passed_nor_the_next_connection_nor_the_end() {
+    let (url, thread) = service();
+    let mut world = World::new(Version::V5, &silent(&url));
+    let topic = format!("chat/to/{}", world.cid);
+    let login = Login::new("carol").version(Version::V5).client_id("phone");
+    let mut phone = login.connect(world.server.address());
+    let began = Stopwatch::start();
+    phone.send_publish(&topic, "fine", PublishProperties::default());
+    for _ in 0..40 {
+        phone.send_publish(&topic, "hang", PublishProperties::default());
+    }
+    assert!(!phone.next_answer().unwrap().reason.is_error());
+    assert_eq!(world.texts("bob"), ["fine"]);
+    drop(phone);
+    let mut phone = login.connect(world.server.address());
+    assert!(began.elapsed() < SILENCE, "it waited for what nobody needs");
+    assert_eq!(world.told("bob", &topic, "others go on"), None);
+
+    phone.send_publish(&topic, "hang", PublishProperties::default());
+    world
+        .client("bob")
+        .send_publish(&topic, "stop", PublishProperties::default());
+    thread.join().unwrap();
+    world.server.terminate();
+    assert!(world.server.wait_for_exit().success());
+    assert!(
+        began.elapsed() < SILENCE,
+        "it ends though a service is silent"
+    );
+}
+
+#[test]
+fn a_scheduled_message_waits_for_no_answer_about_another() {
+    let (url, thread) = service();
+    let mut world = World::new(Version::V5, &silent(&url));
+    let cid = world.cid.clone();
+    let at = super::scheduled::in_ms(1_500);
+    let began = Stopwatch::start();
+    for (name, text) in [("alice", "hang"), ("carol", "fail"), ("bob", "fine")] {
+        let asked = json!({"cid": cid, "t": text, "at": at, "mid": "later"});
+        let waits = world.client(name).call("msg.send", &asked).unwrap();
+        assert_eq!(waits["at"], at, "{waits}");
+    }
+    eventually("the message that passed", || {
+        (world.texts("alice") == ["fine"]).then_some(())
+    });
+    assert!(began.elapsed() < SILENCE, "others wait, this one does not");
+    // Nobody has judged the others: they are tried again, and are what they were.
+    for name in ["alice", "carol"] {
+        let page = world
+            .client(name)
+            .call("msg.scheduled", &json!({}))
+            .unwrap();
+        let one = &page["scheduled"][0];
+        assert_eq!((&one["at"], &one["error"]), (&json!(at), &Value::Null));
+    }
+    world.client("carol").send_publish(
+        &format!("chat/to/{cid}"),
+        "stop",
+        PublishProperties::default(),
+    );
     thread.join().unwrap();
 }
 

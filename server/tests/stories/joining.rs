@@ -31,6 +31,7 @@ fn whoever_has_a_code_joins_as_long_as_it_is_worth_something() {
         let again = alice.call_as("i-1", "conv.invite", &twice).unwrap();
         assert_eq!(first["id"], again["id"], "one invitation");
         assert_ne!(first["code"], again["code"]);
+        assert_eq!(first["created"], again["created"], "as it was made");
         assert_eq!(first["code"].as_str().unwrap().len(), 26);
         server.kill();
         server.restart();

@@ -349,6 +349,8 @@ fn privacy_has_circles_and_exceptions_for_state_and_last_seen() {
             "last_seen": defaults,
             "profile": {"who": "everybody", "except": []},
             "search": true,
+            "delivered": true,
+            "read": true,
         })
     );
     let everybody = json!({"presence": {"who": "everybody"}});

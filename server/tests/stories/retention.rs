@@ -1,25 +1,24 @@
-//! Messages that go many at a time: trimmed, purged, too old; and a user who takes out or erases what he wrote.
+//! Messages that go many at a time: trimmed, purged, too old.
 
 use std::borrow::Borrow;
-use std::path::Path;
-use std::process::Output;
 
+use broker::codec::packet::Version;
+use broker::codec::properties::PublishProperties;
 use serde_json::{Value, json};
 
-use super::harness::{Client, Launch, Login, Server, VERSIONS, eventually};
-
-/// In no other text.
-const NEEDLE: &str = "Zq8vTj3mWx0kRb7yNc5hPd2sLf9gEa4u";
+use super::harness::{
+    Client, Launch, Login, Preload, Server, VERSIONS, compile, eventually, publish_lines,
+};
 
 /// A group of alice (owner), bob (moderator), carol and dave (members), and eve, who is none.
-struct World {
-    server: Server,
-    clients: Vec<(&'static str, Client)>,
-    cid: String,
+pub(super) struct World {
+    pub(super) server: Server,
+    pub(super) clients: Vec<(&'static str, Client)>,
+    pub(super) cid: String,
 }
 
 impl World {
-    fn new(server: Server) -> Self {
+    pub(super) fn new(server: Server) -> Self {
         let names = ["alice", "bob", "carol", "dave", "eve"];
         let connect = |name| (name, Login::new(name).connect(server.address()));
         let mut clients: Vec<_> = names.into_iter().map(connect).collect();
@@ -36,23 +35,23 @@ impl World {
         }
     }
 
-    fn client(&mut self, name: &str) -> &mut Client {
+    pub(super) fn client(&mut self, name: &str) -> &mut Client {
         let found = self.clients.iter_mut().find(|(known, _)| *known == name);
         &mut found.unwrap().1
     }
 
-    fn connect_again(&mut self) {
+    pub(super) fn connect_again(&mut self) {
         for (name, client) in &mut self.clients {
             *client = Login::new(name).connect(self.server.address());
         }
     }
 
-    fn say(&mut self, name: &str, text: &str) -> u64 {
+    pub(super) fn say(&mut self, name: &str, text: &str) -> u64 {
         let topic = format!("chat/to/{}", self.cid);
         self.client(name).publish(&topic, text).seq()
     }
 
-    fn call(
+    pub(super) fn call(
         &mut self,
         name: &str,
         method: &str,
@@ -61,14 +60,14 @@ impl World {
         self.client(name).call(method, asked.borrow())
     }
 
-    fn unread(&mut self, name: &str) -> u64 {
+    pub(super) fn unread(&mut self, name: &str) -> u64 {
         let cid = self.cid.clone();
         let seen = self.call(name, "conv.get", json!({"cid": cid})).unwrap();
         seen["unread"].as_u64().unwrap()
     }
 
     /// The texts that are there, and where there are none.
-    fn seen(&mut self, name: &str) -> (Vec<String>, Vec<u64>) {
+    pub(super) fn seen(&mut self, name: &str) -> (Vec<String>, Vec<u64>) {
         let (mut texts, mut gone) = (Vec::new(), Vec::new());
         let cid = self.cid.clone();
         for entry in self.client(name).history(&cid) {
@@ -90,8 +89,8 @@ impl World {
     }
 }
 
-fn run(server: &Server, arguments: &[&str]) -> String {
-    let output: Output = server.command(arguments, "");
+pub(super) fn run(server: &Server, arguments: &[&str]) -> String {
+    let output = server.command(arguments, "");
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -130,11 +129,7 @@ fn a_range_that_is_trimmed_leaves_its_places_and_one_entry() {
         assert_eq!(trimmed, json!({"cid": cid, "seq": 6, "messages": 2}));
         let told = dave.next_json();
         assert_eq!((&told["kind"], &told["seq"]), (&json!("purged"), &json!(6)));
-        assert_eq!(told["data"], json!({"from": 1, "to": 3, "messages": 2}));
-        let nothing = world
-            .call("alice", "conv.trim", json!({"cid": cid, "to": 3}))
-            .unwrap();
-        assert_eq!(nothing, json!({"cid": cid, "messages": 0}));
+        assert_eq!(told["data"], json!({"from": 1, "to": 3}));
 
         let mut late = late.connect(world.server.address());
         late.subscribe("chat/me/in/+");
@@ -225,191 +220,180 @@ fn what_is_over_the_limit_goes_by_itself() {
     assert_eq!(world.unread("dave"), 1);
 }
 
-/// The lines of all pages.
-fn export(client: &mut Client) -> Vec<Value> {
-    let mut lines = Vec::new();
-    let mut asked = json!({});
-    loop {
-        let page = client.call("me.export", &asked).unwrap();
-        for line in page["lines"].as_array().unwrap() {
-            lines.push(serde_json::from_str(line.as_str().unwrap()).unwrap());
-        }
-        if page["next"].is_null() {
-            return lines;
-        }
-        asked = json!({"next": page["next"]});
-    }
+#[test]
+fn a_trim_is_not_asked_for_what_nobody_sees() {
+    let mut world = World::new(Server::dev());
+    let cid = world.cid.clone();
+    world.say("carol", "before frank");
+    let server = world.server.address();
+    let mut frank = Login::new("frank").connect(server);
+    let added = json!({"cid": cid, "members": ["@frank"], "role": "moderator"});
+    world.call("alice", "conv.add", added).unwrap();
+    let asked = json!({"cid": cid, "user": "@carol", "to": 2});
+    let refused = frank.call("mod.purge_user", &asked);
+    assert_eq!(refused, Err("format".to_owned()), "he came later");
+    world.say("carol", "for frank");
+    let asked = json!({"cid": cid, "user": "@carol"});
+    let purged = frank.call("mod.purge_user", &asked).unwrap();
+    assert_eq!(purged["messages"], 1);
+    assert_eq!(world.seen("dave").0, ["before frank"]);
+    let beyond = json!({"cid": cid, "from": 99, "to": 100});
+    let refused = world.call("alice", "conv.trim", beyond);
+    assert_eq!(refused, Err("format".to_owned()));
 }
 
 #[test]
-fn a_user_takes_out_what_he_wrote_and_nothing_else() {
-    let mut world = World::new(Server::dev());
-    let cid = world.cid.clone();
-    let long = "x".repeat(30_000);
-    for _ in 0..8 {
-        world.say("carol", &long);
-        world.say("dave", "of another");
-    }
-    let frist = world.client("carol").publish("chat/to/@eve", "frist").seq();
-    let direct = world.call("carol", "conv.get", json!({"cid": "@eve"}));
-    let direct = direct.unwrap()["cid"].as_str().unwrap().to_owned();
-    let edit = format!("chat/c/{direct}/m/{frist}/edit");
-    world.client("carol").publish(&edit, "first");
-    let deleted = world.say("carol", "deleted");
-    let topic = format!("chat/c/{cid}/m/{deleted}/del");
-    world.client("carol").publish(&topic, "all");
-
-    let lines = export(world.client("carol"));
-    let of = |kind: &str| -> Vec<&Value> {
-        let found = lines.iter().filter(|line| line["type"] == kind);
-        found.collect()
-    };
-    assert_eq!(lines[0]["type"], "profile");
-    assert_eq!(lines[0]["handle"], "carol");
-    assert_eq!(of("conversation").len(), 2);
-    assert_eq!(of("message").len(), 9);
-    assert!(
-        of("message")
-            .iter()
-            .all(|line| line["from"]["handle"] == "carol")
-    );
-    assert!(of("message").iter().any(|line| line["t"] == "first"));
-    let counts = json!({"type": "counts", "conversations": 2, "messages": 9});
-    assert_eq!(lines.last(), Some(&counts));
-    for bad in ["x", "g.x:1:2:3", ""] {
-        let refused = world.call("carol", "me.export", json!({"next": bad}));
-        assert_eq!(refused, Err("format".to_owned()));
-    }
-
-    for stopped in [false, true] {
-        if stopped {
+fn a_trim_that_a_kill_cut_off_is_finished_and_told_once() {
+    const COUNT: u64 = 1_500;
+    for engine in ["fjall", "sled"] {
+        let launch = |launch: Launch| launch.dev().variable("MQCHAT_STORE__ENGINE", engine);
+        let mut world = World::new(Server::in_new_directory(launch));
+        let cid = world.cid.clone();
+        let lines = (0..COUNT).map(|number| number.to_string());
+        let topic = format!("chat/to/{cid}");
+        publish_lines(world.server.address(), Version::V5, "carol", &topic, lines);
+        let asked = json!({"cid": cid, "to": COUNT + 1});
+        let alice = world.client("alice");
+        let request = "chat/rpc/conv.trim/again";
+        alice.send_publish(request, asked.to_string(), PublishProperties::default());
+        let announced = format!("chat/c/{cid}/log/from/{}", COUNT + 2);
+        world.client("dave").subscribe(&announced);
+        assert_eq!(world.client("dave").next_json()["kind"], "purged");
+        if engine == "sled" {
+            // A stop does not wait for all of it either.
             world.server.terminate();
             world.server.wait_for_exit();
         }
-        let printed = run(&world.server, &["user", "export", "carol"]);
-        let printed = printed
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap());
-        assert_eq!(printed.collect::<Vec<Value>>(), lines);
+        world.server.restart();
+        world.connect_again();
+        eventually("all of them to go", || {
+            world.seen("dave").0.is_empty().then_some(())
+        });
+        let alice = world.client("alice");
+        alice.subscribe("chat/me/rpc/+");
+        let mut again = || -> Value {
+            alice.publish(request, asked.to_string());
+            let reply = alice.next_on("chat/me/rpc/again");
+            serde_json::from_slice::<Value>(&reply.payload).unwrap()["ok"].take()
+        };
+        assert_eq!(again()["messages"], COUNT);
+        assert_eq!(again()["seq"], COUNT + 2);
+        let history = world.client("dave").history(&cid);
+        let told = history.iter().filter(|entry| entry["kind"] == "purged");
+        assert_eq!(told.count(), 1);
+        world.say("carol", "later");
+        assert_eq!(world.seen("dave").0, ["later"]);
     }
-    let unknown = world.server.command(&["user", "export", "nobody"], "");
-    assert!(!unknown.status.success());
 }
 
 #[test]
-fn a_user_erases_what_he_wrote_page_by_page() {
+fn what_is_sent_during_a_trim_stays_or_goes_by_its_place() {
+    let mut world = World::new(Server::dev());
+    let cid = world.cid.clone();
+    let address = world.server.address();
+    let topic = format!("chat/to/{cid}");
+    let sender = std::thread::spawn(move || {
+        let lines = (0..400).map(|number| number.to_string());
+        publish_lines(address, Version::V5, "carol", &topic, lines);
+    });
+    world.client("dave").subscribe("chat/me/in/+");
+    let mut ends = Vec::new();
+    for _ in 0..5 {
+        while world.client("dave").next_json()["kind"] != "message" {}
+        let asked = json!({"cid": cid, "to": 1_000_000});
+        let trimmed = world.call("alice", "conv.trim", asked).unwrap();
+        ends.push(trimmed["seq"].as_u64().unwrap());
+    }
+    sender.join().unwrap();
+    let history = world.client("bob").history(&cid);
+    let mut to = 0;
+    for seq in &ends {
+        let entry = history.iter().find(|entry| entry["seq"] == *seq).unwrap();
+        assert_eq!(entry["kind"], "purged");
+        to = entry["data"]["to"].as_u64().unwrap();
+        assert!(to < *seq);
+    }
+    let messages = history.iter().filter(|entry| entry["kind"] == "message");
+    let there: Vec<u64> = messages
+        .map(|entry| entry["seq"].as_u64().unwrap())
+        .collect();
+    let last = history.last().unwrap()["seq"].as_u64().unwrap();
+    let expected: Vec<u64> = (to + 1..=last).filter(|seq| !ends.contains(seq)).collect();
+    assert_eq!(there, expected);
+}
+
+#[test]
+fn a_full_store_is_trimmed() {
     let mut world = World::new(Server::dev());
     let cid = world.cid.clone();
     for number in 0..3 {
         world.say("carol", &number.to_string());
-        world.say("dave", &number.to_string());
     }
-    let react = format!("chat/c/{cid}/m/3/react");
-    for name in ["carol", "bob"] {
-        world.client(name).publish(&react, "👍");
-    }
-    world.client("carol").publish("chat/to/@eve", "to eve");
-    let erased = world.call("carol", "me.erase", json!({})).unwrap();
-    let expected = json!({"conversations": 2, "messages": 4, "reactions": 1});
-    assert_eq!(erased, expected);
-    let again = world.call("carol", "me.erase", json!({})).unwrap();
-    assert_eq!(again["messages"], 0);
-    world.server.restart();
+    let full = |launch: Launch| launch.variable("MQCHAT_STORE__MAX_DISK_BYTES", "1");
+    world.server.restart_as(full);
+    eventually("no room for one more message", || {
+        let mut carol = Login::new("carol").connect(world.server.address());
+        carol.send_publish("chat/to/me", "more", PublishProperties::default());
+        carol.next_answer().err()
+    });
     world.connect_again();
-    let (texts, gone) = world.seen("dave");
-    assert_eq!(texts, ["0", "1", "2"]);
-    assert_eq!(gone, [2, 4, 6, 8], "her reaction is gone, too");
-    let reacted = &world.client("dave").history(&cid);
-    let reacted = reacted.iter().find(|entry| entry["seq"] == 3).unwrap();
-    assert_eq!(reacted["reactions"], json!([{"emoji": "👍", "count": 1}]));
-    let eve = world.call("eve", "me.get", json!({})).unwrap();
-    assert_eq!(eve["unread"], 0);
-    assert_eq!(world.unread("alice"), 3);
-    let counts = export(world.client("carol")).pop().unwrap();
-    assert_eq!(counts["messages"], 0);
-}
-
-/// Is it in any file below a directory?
-fn is_in_files(path: &Path) -> bool {
-    std::fs::read_dir(path).unwrap().any(|file| {
-        let path = file.unwrap().path();
-        if path.is_dir() {
-            return is_in_files(&path);
-        }
-        // Engines remove files while we look; a socket cannot be read.
-        let bytes = std::fs::read(&path).unwrap_or_default();
-        let needle = NEEDLE.as_bytes();
-        let mut starts = bytes.iter().enumerate();
-        starts.any(|(at, byte)| *byte == needle[0] && bytes[at..].starts_with(needle))
-    })
+    let trimmed = world.call("alice", "conv.trim", json!({"cid": cid, "to": 3}));
+    assert_eq!(trimmed.unwrap()["messages"], 2);
+    assert_eq!(world.seen("dave").0, ["2"]);
 }
 
 #[test]
-fn what_an_operator_erases_is_in_no_file() {
-    for engine in ["fjall", "sled"] {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("mqchat.toml");
-        std::fs::write(&config, format!("[store]\nengine = \"{engine}\"")).unwrap();
-        let config = config.to_str().unwrap();
-        let launch = |launch: Launch| launch.dev().argument("--config").argument(config);
-        let mut world = World::new(Server::in_new_directory(launch));
-        let cid = world.cid.clone();
-        for number in 0..20 {
-            world.say("carol", &format!("{NEEDLE} {number}"));
-            world.say("dave", "of another");
-        }
-        let edit = format!("chat/c/{cid}/m/2/edit");
-        world
-            .client("carol")
-            .publish(&edit, format!("edit {NEEDLE}"));
-        let report = format!("chat/c/{cid}/m/3/report");
-        world
-            .client("carol")
-            .publish(&report, format!("he {NEEDLE}"));
-        let name = json!({"name": NEEDLE});
-        world.call("carol", "me.set", name).unwrap();
-        let device = Login::new("dave").device("phone");
-        let mut phone = device.connect(world.server.address());
-        phone.subscribe("chat/me/in/+");
-        phone.disconnect();
-        let data = world.server.data_dir().to_owned();
-        assert!(is_in_files(&data), "{engine}: the search finds it");
-
-        let unknown = world.server.command(&["user", "erase", "nobody"], "");
-        assert!(!unknown.status.success());
-        run(&world.server, &["user", "remove", "carol"]);
-        let id = world.client("dave").history(&cid)[1]["from"]["uid"].clone();
-        let said = run(&world.server, &["user", "erase", id.as_str().unwrap()]);
-        assert!(said.starts_with("20 messages in 1 conversations"), "{said}");
-        assert!(said.contains("1 reports"), "{said}");
-        let (texts, gone) = world.seen("dave");
-        assert_eq!((texts.len(), gone.len()), (20, 21));
-        if engine == "sled" {
-            assert!(said.contains("mqchat store compact"), "{said}");
-            world.server.terminate();
-            world.server.wait_for_exit();
-            run(&world.server, &["store", "compact", "--config", config]);
-            assert!(!is_in_files(&data), "{engine}");
-        } else {
-            assert!(said.contains("nothing that is gone is left"), "{said}");
-            assert!(!is_in_files(&data), "{engine}");
-            let again = run(&world.server, &["store", "compact", "--config", config]);
-            assert!(again.contains("nothing that is gone is left"), "{again}");
-            world.server.terminate();
-            world.server.wait_for_exit();
-            run(&world.server, &["store", "compact", "--config", config]);
-            assert!(!is_in_files(&data), "{engine}");
-        }
-        world.server.restart();
-        world.clients.retain(|(name, _)| *name != "carol");
-        world.connect_again();
-        assert_eq!(world.seen("dave").0.len(), 20);
-        assert_eq!(world.unread("alice"), 20);
-        world.say("dave", "goes on");
-        let mut phone = device.connect(world.server.address());
-        for _ in 0..43 {
-            let entry = phone.next_json();
-            assert!(!entry.to_string().contains(NEEDLE));
-        }
+fn a_trim_that_was_answered_survives_a_power_cut() {
+    let mut disk = Preload::new();
+    let mut world = World::new(disk.launch().dev().start());
+    let cid = world.cid.clone();
+    for number in 0..5 {
+        world.say("carol", &number.to_string());
     }
+    let trimmed = world.call("alice", "conv.trim", json!({"cid": cid, "to": 4}));
+    assert_eq!(trimmed.unwrap()["messages"], 3);
+    disk.cut(world.server);
+    world.server = disk.launch().dev().start();
+    world.connect_again();
+    assert_eq!(
+        world.seen("dave"),
+        (vec!["3".into(), "4".into()], vec![2, 3, 4])
+    );
+    let head = world.client("dave").history(&cid).pop().unwrap();
+    assert_eq!(head["kind"], "purged");
+}
+
+#[test]
+fn a_clock_that_is_far_ahead_removes_nothing_until_an_operator_says_so() {
+    const DAYS: u64 = 400;
+    let mut world = World::new(Server::dev());
+    let cid = world.cid.clone();
+    for number in 0..6 {
+        world.say("carol", &number.to_string());
+    }
+    let library = compile("ahead.c", &["-shared", "-fPIC"]);
+    let ahead = (DAYS * 24 * 3_600).to_string();
+    world.server.restart_as(|launch| {
+        let launch = launch.variable("LD_PRELOAD", &library);
+        launch.variable("CLOCK_AHEAD_S", &ahead)
+    });
+    world.connect_again();
+    let limits = json!({"cid": cid, "retention_days": 30, "retention_messages": 4});
+    world.call("alice", "conv.settings", limits).unwrap();
+    eventually("those beyond the newest four to go", || {
+        (world.seen("dave").0.len() == 4).then_some(())
+    });
+    let topic = format!("chat/to/{cid}");
+    world.client("carol").publish(&topic, "now");
+    let limits = json!({"cid": cid, "retention_days": 29});
+    world.call("alice", "conv.settings", limits).unwrap();
+    eventually("one more to go, as it is the fifth", || {
+        (world.seen("dave").0 == ["3", "4", "5", "now"]).then_some(())
+    });
+    run(&world.server, &["trust-clock"]);
+    let limits = json!({"cid": cid, "retention_days": 28});
+    world.call("alice", "conv.settings", limits).unwrap();
+    eventually("what is 400 days old by this clock to go", || {
+        (world.seen("dave").0 == ["now"]).then_some(())
+    });
 }

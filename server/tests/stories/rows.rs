@@ -14,33 +14,34 @@ use super::harness::{Client, Login, Server};
 
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Text,
     Json,
     Protobuf,
 }
 
 /// Somebody with an inbox in a form of their own.
-struct Person {
-    kind: Kind,
-    name: &'static str,
-    client: Client,
+pub(super) struct Person {
+    pub(super) kind: Kind,
+    pub(super) name: &'static str,
+    pub(super) client: Client,
+    calls: u32,
 }
 
 /// What somebody is to be told of an entry.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Seen {
-    seq: u64,
-    kind: String,
-    from: String,
-    text: String,
-    reply_to: u64,
-    thread: u64,
-    target: u64,
+pub(super) struct Seen {
+    pub(super) seq: u64,
+    pub(super) kind: String,
+    pub(super) from: String,
+    pub(super) text: String,
+    pub(super) reply_to: u64,
+    pub(super) thread: u64,
+    pub(super) target: u64,
 }
 
 impl Person {
-    fn connect(server: &Server, kind: Kind, name: &'static str) -> Self {
+    pub(super) fn connect(server: &Server, kind: Kind, name: &'static str) -> Self {
         let version = match kind {
             Kind::Text => Version::V311,
             Kind::Json | Kind::Protobuf => Version::V5,
@@ -53,11 +54,17 @@ impl Person {
             Kind::Json => "chat/me/in/+",
             Kind::Protobuf => "chat/me/pb/+",
         });
-        Self { kind, name, client }
+        let calls = 0;
+        Self {
+            kind,
+            name,
+            client,
+            calls,
+        }
     }
 
     /// Publishes a body in the own form.
-    fn say(&mut self, topic: &str, text: &str) {
+    pub(super) fn say(&mut self, topic: &str, text: &str) {
         let with = |content_type: &'static str| PublishProperties {
             content_type: Some(content_type.into()),
             ..PublishProperties::default()
@@ -81,13 +88,13 @@ impl Person {
     }
 
     /// Publishes what is no body.
-    fn act(&mut self, topic: &str, payload: &str) {
+    pub(super) fn act(&mut self, topic: &str, payload: &str) {
         let answer = self.client.publish(topic, payload);
         assert_eq!(answer.reason, ReasonCode::Success, "{topic}: {answer:?}");
     }
 
     /// The next thing in the inbox is this one, as far as the own form shows it.
-    fn sees(&mut self, expected: &Seen) {
+    pub(super) fn sees(&mut self, expected: &Seen) {
         if self.kind == Kind::Text {
             let Seen { from, text, .. } = expected;
             let line = match expected.kind.as_str() {
@@ -107,8 +114,53 @@ impl Person {
         assert_eq!(found, *expected, "{} sees", self.name);
     }
 
+    /// Calls a method in protobuf; the result as JSON, or the code of the refusal.
+    pub(super) fn call_in_protobuf(
+        &mut self,
+        method: &str,
+        params: Params,
+    ) -> Result<Value, String> {
+        let request = RpcRequest {
+            params: Some(params),
+        };
+        self.client.subscribe("chat/me/rpc/pb");
+        self.calls += 1;
+        let properties = PublishProperties {
+            content_type: Some(PROTOBUF.into()),
+            response_topic: Some("chat/me/rpc/pb".into()),
+            correlation_data: Some(self.calls.to_be_bytes().to_vec().into()),
+            ..PublishProperties::default()
+        };
+        let topic = format!("chat/rpc/{method}");
+        self.client
+            .publish_with(&topic, request.encode_to_vec(), properties);
+        let reply = self.client.next_on("chat/me/rpc/pb");
+        let reply = RpcReply::decode(&*reply.payload).unwrap();
+        let value = match reply.result.unwrap() {
+            Outcome::Error(error) => return Err(error.code),
+            Outcome::History(it) => serde_json::to_value(it),
+            Outcome::Changed(it) => serde_json::to_value(it),
+            Outcome::Conversation(it) => serde_json::to_value(it),
+            Outcome::Mentions(it) => serde_json::to_value(it),
+            Outcome::Scheduled(it) => serde_json::to_value(it),
+            Outcome::Unscheduled(it) => serde_json::to_value(it),
+            Outcome::DeviceIds(it) => serde_json::to_value(it),
+            Outcome::Devices(it) => serde_json::to_value(it),
+            Outcome::Users(it) => serde_json::to_value(it),
+            Outcome::Privacy(it) => serde_json::to_value(it),
+            Outcome::Status(it) => serde_json::to_value(it),
+            Outcome::Held(it) => serde_json::to_value(it),
+            Outcome::Purged(it) => serde_json::to_value(it),
+            Outcome::Erased(it) => serde_json::to_value(it),
+            Outcome::Cases(it) => serde_json::to_value(it),
+            Outcome::Done(it) => serde_json::to_value(it),
+            other => panic!("{method}: {other:?}"),
+        };
+        Ok(value.unwrap())
+    }
+
     /// All that there is, by the call in the own form.
-    fn history(&mut self, cid: &str) -> Vec<Value> {
+    pub(super) fn history(&mut self, cid: &str) -> Vec<Value> {
         let mut entries = if self.kind == Kind::Protobuf {
             self.history_in_protobuf(cid)
         } else {
@@ -127,28 +179,13 @@ impl Person {
             limit: Some(500),
             ..MsgHistory::default()
         };
-        let request = RpcRequest {
-            params: Some(Params::MsgHistory(history)),
-        };
-        self.client.subscribe("chat/me/rpc/pb");
-        let properties = PublishProperties {
-            content_type: Some(PROTOBUF.into()),
-            response_topic: Some("chat/me/rpc/pb".into()),
-            ..PublishProperties::default()
-        };
-        let topic = "chat/rpc/msg.history";
-        self.client
-            .publish_with(topic, request.encode_to_vec(), properties);
-        let reply = self.client.next_on("chat/me/rpc/pb");
-        let reply = RpcReply::decode(&*reply.payload).unwrap();
-        let Some(Outcome::History(page)) = reply.result else {
-            panic!("no history: {reply:?}");
-        };
-        assert!(!page.more);
-        let entries = page.entries.into_iter();
-        entries
-            .map(|entry| serde_json::to_value(entry).unwrap())
-            .collect()
+        let page = self.call_in_protobuf("msg.history", Params::MsgHistory(history));
+        let mut page = page.unwrap();
+        assert_ne!(page["more"], true);
+        match page["entries"].take() {
+            Value::Array(entries) => entries,
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -173,7 +210,7 @@ fn seen_in(entry: &Value) -> Seen {
 }
 
 /// Leaves out what a form leaves out, and what is the reader's own.
-fn plain(value: &mut Value) {
+pub(super) fn plain(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.remove("json");
@@ -189,7 +226,7 @@ fn plain(value: &mut Value) {
 }
 
 /// Why there is nothing to see at this place, if so.
-fn gone_at(history: &[Value], seq: u64) -> Option<&str> {
+pub(super) fn gone_at(history: &[Value], seq: u64) -> Option<&str> {
     let found = history.iter().find(|entry| {
         let gap = &entry["gap"];
         let covers = gap["from"].as_u64() <= Some(seq) && gap["to"].as_u64() >= Some(seq);
@@ -203,17 +240,35 @@ fn gone_at(history: &[Value], seq: u64) -> Option<&str> {
     }
 }
 
+/// Calls a method in the form of the person who calls.
+macro_rules! call {
+    ($person:expr, $method:literal, $params:ident, $request:expr) => {{
+        let (person, request) = (&mut $person, $request);
+        if person.kind == $crate::rows::Kind::Protobuf {
+            let request = serde_json::from_value(request).unwrap();
+            let params = proto::schema::rpc_request::Params::$params(request);
+            person.call_in_protobuf($method, params)
+        } else {
+            person.client.call($method, &request)
+        }
+    }};
+}
+pub(super) use call;
+
 /// Three people in a group; each may do everything in it.
-struct World {
-    server: Server,
-    people: [Person; 3],
-    cid: String,
-    head: u64,
+pub(super) struct World {
+    pub(super) server: Server,
+    pub(super) people: [Person; 3],
+    pub(super) cid: String,
+    pub(super) head: u64,
 }
 
 impl World {
-    fn new() -> Self {
-        let server = Server::dev();
+    pub(super) fn new() -> Self {
+        Self::of(Server::dev())
+    }
+
+    pub(super) fn of(server: Server) -> Self {
         let mut people = [
             (Kind::Text, "text"),
             (Kind::Json, "json"),
@@ -242,7 +297,7 @@ impl World {
     }
 
     /// Everybody sees this as the next entry; where it is.
-    fn all_see(&mut self, expected: Seen) -> u64 {
+    pub(super) fn all_see(&mut self, expected: Seen) -> u64 {
         self.head += 1;
         let expected = Seen {
             seq: self.head,
@@ -255,7 +310,7 @@ impl World {
     }
 
     /// One says something below `chat/`, and all see it.
-    fn say(&mut self, who: usize, topic: &str, text: &str, expected: &Seen) -> u64 {
+    pub(super) fn say(&mut self, who: usize, topic: &str, text: &str, expected: &Seen) -> u64 {
         let person = &mut self.people[who];
         person.say(topic, text);
         let from = person.name.to_owned();
@@ -273,7 +328,7 @@ impl World {
     }
 
     /// One acts on a message, and all see an entry of this kind.
-    fn act(&mut self, who: usize, seq: u64, action: &str, payload: &str, kind: &str) {
+    pub(super) fn act(&mut self, who: usize, seq: u64, action: &str, payload: &str, kind: &str) {
         let topic = self.on(seq, action);
         let person = &mut self.people[who];
         person.act(&topic, payload);
@@ -287,17 +342,17 @@ impl World {
         });
     }
 
-    fn on(&self, seq: u64, action: &str) -> String {
+    pub(super) fn on(&self, seq: u64, action: &str) -> String {
         format!("chat/c/{}/m/{seq}/{action}", self.cid)
     }
 
-    fn overview(&mut self, who: usize) -> Value {
+    pub(super) fn overview(&mut self, who: usize) -> Value {
         let request = json!({"cid": self.cid});
         let client = &mut self.people[who].client;
         client.call("conv.get", &request).unwrap()
     }
 
-    fn all_have_the_same_history(&mut self) {
+    pub(super) fn all_have_the_same_history(&mut self) {
         let cid = self.cid.clone();
         let [text, json, proto] = &mut self.people;
         let expected = json.history(&cid);
@@ -307,7 +362,7 @@ impl World {
     }
 }
 
-const EVERYBODY: [usize; 3] = [0, 1, 2];
+pub(super) const EVERYBODY: [usize; 3] = [0, 1, 2];
 
 #[test]
 fn what_is_sent_is_seen_in_every_form() {
@@ -547,7 +602,7 @@ fn receipts_typing_presence_and_changes_come_to_every_kind_of_client() {
     }
 }
 
-fn json_on(client: &mut Client, topic: &str) -> Value {
+pub(super) fn json_on(client: &mut Client, topic: &str) -> Value {
     let publish = client.next_on(topic);
     serde_json::from_slice(&publish.payload).unwrap()
 }

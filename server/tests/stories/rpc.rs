@@ -575,7 +575,7 @@ fn bad_calls_are_refused() {
         ("no.such", json!({}), "unknown_method"),
         (
             "conv.create",
-            json!({"kind": "channel", "members": []}),
+            json!({"kind": "support", "members": []}),
             "format",
         ),
         ("conv.create", json!({"members": ["@nobody"]}), "not_found"),
@@ -615,8 +615,8 @@ fn bad_calls_are_refused() {
         ("me.get", json!([]), "a JSON object is wanted"),
         (
             "conv.create",
-            json!({"kind": "channel"}),
-            "field `kind` must be `group` or `direct`, not `channel`",
+            json!({"kind": "support"}),
+            "field `kind` must be one of `group`, `direct`, `channel`, `broadcast`, not `support`",
         ),
     ] {
         let error = alice.try_call(method, &request).unwrap_err();

@@ -14,7 +14,7 @@ use super::harness::{Client, Login, Server, VERSIONS, eventually};
     clippy::disallowed_methods,
     reason = "the server goes by the same clock"
 )]
-fn in_ms(ms: u64) -> u64 {
+pub(super) fn in_ms(ms: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(now.as_millis()).unwrap() + ms
 }
@@ -173,9 +173,12 @@ fn what_cannot_be_scheduled_is_refused() {
         alice.subscribe("chat/me/err/+");
         let year = 367 * 24 * HOUR;
         let later = |text: &str| json!({"t": text, "at": in_ms(HOUR)}).to_string();
-        alice.publish("chat/to/@bob/s-1", later("x"));
+        let at = in_ms(HOUR);
+        let first = json!({"t": "x", "at": at}).to_string();
+        alice.publish("chat/to/@bob/s-1", &first);
         for (topic, payload, error) in [
             ("chat/to/@bob/s-1", later("y"), "idempotency_conflict"),
+            ("chat/to/me/s-1", first, "idempotency_conflict"),
             ("chat/to/@bob", later("x"), "format"),
             ("chat/to/@nobody/s-2", later("x"), "not_found"),
             (
@@ -209,13 +212,16 @@ fn what_cannot_be_scheduled_is_refused() {
             (&json!("limit"), &json!("s-4"))
         );
         assert_eq!(listed(&mut alice).len(), 2);
+        // Whoever sends it himself does not send it twice.
+        alice.publish("chat/to/@bob/s-3", "now");
+        assert_eq!(listed(&mut alice).len(), 1);
         let far = json!({"mid": "s-1", "at": in_ms(year)});
         assert_eq!(alice.call("msg.reschedule", &far), Err("format".into()));
         let past = json!({"t": "at once", "at": 5}).to_string();
         alice.publish("chat/to/@bob", past);
         let edit = json!({"cid": "@bob", "seq": 1, "m": {"t": "x", "at": 5}});
         assert_eq!(alice.call("msg.edit", &edit), Err("format".into()));
-        assert_eq!(texts(&mut alice, "@bob"), ["at once"]);
+        assert_eq!(texts(&mut alice, "@bob"), ["now", "at once"]);
     }
 }
 

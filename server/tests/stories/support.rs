@@ -6,7 +6,7 @@ use broker::codec::packet::{Qos, Version};
 use broker::codec::reason::ReasonCode;
 use serde_json::{Value, json};
 
-use super::harness::{Client, Login, Server, VERSIONS};
+use super::harness::{Client, Login, Server, VERSIONS, eventually};
 
 /// A desk of alice, who owns it, and bob and carol; dave only looks on.
 struct Desk {
@@ -139,6 +139,9 @@ fn a_case_goes_from_the_queue_to_an_agent_to_another_and_is_closed_and_opened_ag
         carol.call("case.close", &cid).unwrap();
         assert_eq!(desk.queue(&mut alice, "closed"), [case.as_str()]);
         assert!(desk.queue(&mut alice, "claimed").is_empty());
+        // What is refused opens nothing.
+        visitor.publish(&format!("chat/c/{case}/m/999/reply"), "to nothing");
+        assert!(desk.queue(&mut alice, "queued").is_empty());
         visitor.publish(&to, "it smokes again");
         assert_eq!(desk.queue(&mut alice, "queued"), [case.as_str()]);
         assert_eq!(
@@ -304,5 +307,62 @@ fn who_is_no_longer_of_the_desk_has_no_case_any_more() {
         assert_eq!(states(&mut bob, &case), ["created", "claimed", "queued"]);
         let seen = bob.call("conv.get", &json!({"cid": case}));
         assert_eq!(seen, Err("not_found".into()));
+    }
+}
+
+#[test]
+fn who_answers_no_more_has_no_case_any_more() {
+    for version in VERSIONS {
+        let (desk, mut alice) = Desk::new(version);
+        let (mut visitor, _) = desk.visitor(&mut alice);
+        let case = desk.open(&mut visitor, "");
+        let mut bob = desk.connect("bob");
+        bob.call("case.claim", &json!({"cid": case})).unwrap();
+        let demoted = json!({"cid": desk.cid, "member": "@bob", "role": "reader"});
+        alice.call("conv.role", &demoted).unwrap();
+        assert_eq!(desk.queue(&mut alice, "queued"), [case.as_str()]);
+        let seen = bob.call("conv.get", &json!({"cid": case}));
+        assert_eq!(seen, Err("not_found".into()), "a reader is no agent");
+        let mut carol = desk.connect("carol");
+        carol.call("case.claim", &json!({"cid": case})).unwrap();
+        carol
+            .call("me.delete", &json!({"password": "carol-secret"}))
+            .unwrap();
+        eventually("the case to wait again", || {
+            (desk.queue(&mut alice, "queued") == [case.as_str()]).then_some(())
+        });
+    }
+}
+
+#[test]
+fn nobody_finds_visitors_writes_to_them_or_adds_them() {
+    for version in VERSIONS {
+        let (desk, mut alice) = Desk::new(version);
+        let (mut visitor, made) = desk.visitor(&mut alice);
+        let handle = format!("@{}", made["handle"].as_str().unwrap());
+        visitor.subscribe("chat/me/in/+");
+        for question in ["visitor", &handle[1..12]] {
+            let found = alice.call("search.users", &json!({"q": question}));
+            assert_eq!(found.unwrap()["users"], json!([]), "{question}");
+        }
+        let sent = alice.call("msg.send", &json!({"cid": handle, "t": "hello"}));
+        assert_eq!(sent, Err("not_found".into()));
+        let added = json!({"cid": desk.cid, "members": [handle]});
+        assert_eq!(alice.call("conv.add", &added), Err("not_found".into()));
+        let begun = json!({"kind": "direct", "members": [handle]});
+        assert_eq!(alice.call("conv.create", &begun), Err("not_found".into()));
+        let open = json!({"cid": desk.cid, "public": true});
+        let refused = alice.call("conv.settings", &open);
+        assert_eq!(refused, Err("format".into()), "strangers would be agents");
+        let open = json!({"cid": desk.cid, "public": true, "approval": true});
+        alice.call("conv.settings", &open).unwrap();
+        let taken = alice.call("me.handle", &json!({"handle": "visitor.alice"}));
+        assert_eq!(taken, Err("forbidden".into()));
+        let case = desk.open(&mut visitor, "");
+        assert_eq!(
+            visitor.next_json()["cid"],
+            case.as_str(),
+            "and nothing before"
+        );
     }
 }

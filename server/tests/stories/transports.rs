@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use super::harness::{Launch, Login, Server, Sub, eventually, publish, python};
 
 /// A folder with certificates and a configuration.
-struct Site {
+pub(crate) struct Site {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -43,7 +43,7 @@ impl Site {
         fs::write(self.file(&format!("{file}.pem")), certificate.pem()).unwrap();
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -52,7 +52,7 @@ impl Site {
     }
 
     /// The lines of a listener that speaks TLS.
-    fn tls(&self, protocol: &str) -> String {
+    pub(crate) fn tls(&self, protocol: &str) -> String {
         let (certificate, key) = (self.path("server.pem"), self.path("server.key"));
         format!(
             "[[broker.listeners]]\nprotocol = \"{protocol}\"\naddress = \"127.0.0.1:0\"\n\
@@ -61,7 +61,11 @@ impl Site {
     }
 
     /// A server with this configuration, and where its listeners listen, the plain one first.
-    fn serve(&self, config: &str, set: impl FnOnce(Launch) -> Launch) -> (Server, Vec<String>) {
+    pub(crate) fn serve(
+        &self,
+        config: &str,
+        set: impl FnOnce(Launch) -> Launch,
+    ) -> (Server, Vec<String>) {
         let file = self.file("mqchat.toml");
         fs::write(&file, config).unwrap();
         let file = file.to_str().unwrap().to_owned();
@@ -74,7 +78,7 @@ impl Site {
 }
 
 /// The address behind `protocol://`.
-fn address(line: &str) -> SocketAddr {
+pub(crate) fn address(line: &str) -> SocketAddr {
     line.split_once("://").unwrap().1.parse().unwrap()
 }
 

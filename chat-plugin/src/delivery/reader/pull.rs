@@ -5,13 +5,14 @@ use std::sync::Arc;
 use broker::codec::packet::{Publish, Qos};
 use broker::hooks::{Delivery, Room};
 use proto::ids::{ConversationId, Seq};
+use proto::payload::Gap;
 
 use super::{
     Key, LOG_SLOT, Matched, Options, PAGES_MAX, Pages, Pulled, Reader, Reference, State, Wanted,
 };
 use crate::delivery::flow::form_of;
-use crate::domain::overlay::GoneReason;
-use crate::render::Line;
+use crate::delivery::shared::Run;
+use crate::render::{self, Line};
 
 /// A pull under way.
 pub(super) struct Out<'a> {
@@ -38,7 +39,12 @@ impl Out<'_> {
         self.room.bytes > 0 && (qos == Qos::AtMostOnce || self.room.packets > 0)
     }
 
-    fn deliver(&mut self, reference: Reference, message: Arc<Publish>, matched: &Matched) {
+    pub(super) fn deliver(
+        &mut self,
+        reference: Reference,
+        message: Arc<Publish>,
+        matched: &Matched,
+    ) {
         self.push(Delivery {
             reference: reference.encode(),
             qos: matched.qos,
@@ -218,6 +224,9 @@ impl State {
 
     /// Hands out the next entry of one conversation, in every form that still needs it.
     fn step(&mut self, key: Key, out: &mut Out<'_>) -> Step {
+        if self.part(key).is_some() {
+            return self.step_shared(key, out);
+        }
         let Some(flow) = self.flow(key) else {
             return Step::Done;
         };
@@ -229,7 +238,7 @@ impl State {
             Key::Inbox(_) => flow.live.next_awaited(out.me.user, seq),
             Key::Log(..) => flow.live.next_visible(out.me.user, seq),
         };
-        let Some((visible, look_up)) = next else {
+        let Some(visible) = next else {
             return Step::Done;
         };
         if visible.from > seq {
@@ -241,7 +250,13 @@ impl State {
                 Step::Wanted
             };
         }
-        let Some(line) = flow.line(seq, (out.me.user, look_up)) else {
+        if let Key::Inbox(id) = key
+            && let Some(window) = out.me.limits.replay_window
+            && let Some(last) = flow.missed(window)
+        {
+            return self.step_over(id, (seq, last.min(visible.to)), out);
+        }
+        let Some(line) = flow.line(seq, out.me.user) else {
             self.want_page(key, (seq, visible.to), out);
             return Step::Wanted;
         };
@@ -319,6 +334,43 @@ impl State {
         }
     }
 
+    /// Tells of a run of entries that the client wants to ask for by itself.
+    fn step_over(&mut self, id: ConversationId, (from, to): (Seq, Seq), out: &mut Out<'_>) -> Step {
+        let Some(flow) = self.flows.get_mut(&id) else {
+            return Step::Done;
+        };
+        flow.drop_page();
+        let gap = Gap {
+            cid: id,
+            from,
+            to,
+            reason: Gap::WINDOW,
+        };
+        for (slot, filters) in self.inbox.iter().enumerate() {
+            if !flow.needs(slot, to) {
+                continue;
+            }
+            let slot_byte = u8::try_from(slot).unwrap_or_default();
+            let message = form_of(slot_byte).and_then(|form| render::gap(&gap, form));
+            let Some((matched, message)) = filters.matched(&id).zip(message) else {
+                flow.passed(slot, to, false);
+                continue;
+            };
+            if !out.fits(matched.qos) {
+                return Step::NoRoom;
+            }
+            let reference = Reference::Entry {
+                generation: 0,
+                slot: slot_byte,
+                conversation: id,
+                seq: to,
+            };
+            out.deliver(reference, Arc::new(message), &matched);
+            flow.passed(slot, to, true);
+        }
+        Step::Passed
+    }
+
     fn step_inbox(&mut self, id: ConversationId, line: &Arc<Line>, out: &mut Out<'_>) -> Step {
         let Some(flow) = self.flows.get_mut(&id) else {
             return Step::Done;
@@ -328,10 +380,9 @@ impl State {
             if !flow.needs(slot, seq) {
                 continue;
             }
-            let is_hidden = line.entry.gone == Some(GoneReason::Blocked);
-            let shown = filters.matched(&id).filter(|matched| {
-                !(is_hidden || matched.no_local && line.entry.device == out.me.device)
-            });
+            let shown = filters
+                .matched(&id)
+                .filter(|matched| !(matched.no_local && line.entry.device == out.me.device));
             let form = u8::try_from(slot).ok().and_then(form_of);
             let copy = shown.zip(form.and_then(|form| line.publish(form)));
             let Some((matched, message)) = copy else {
@@ -350,6 +401,57 @@ impl State {
             out.deliver(reference, message, &matched);
             flow.passed(slot, seq, true);
         }
+        Step::Passed
+    }
+
+    /// Hands out the next entry that this session has taken of a shared subscription, or takes some.
+    fn step_shared(&mut self, key: Key, out: &mut Out<'_>) -> Step {
+        let Key::Log(slot, generation) = key else {
+            return Step::Done;
+        };
+        let connection = out.me.client.connection;
+        let Some(log) = self.log_mut(slot, generation) else {
+            return Step::Done;
+        };
+        let Some(part) = &mut log.shared else {
+            return Step::Done;
+        };
+        if !out.fits(log.options.qos) {
+            out.pulled.calls.extend(part.shared.full(connection));
+            return Step::NoRoom;
+        }
+        if part.run.is_none() {
+            let most = match log.options.qos {
+                Qos::AtMostOnce => usize::MAX,
+                _ => out.room.packets,
+            };
+            let (run, call) = part.shared.take(connection, most);
+            part.run = run;
+            out.pulled.calls.extend(call);
+        }
+        let Some(run) = part.run else {
+            return Step::Done;
+        };
+        let seq = run.from;
+        let Some(line) = log.flow.line(seq, out.me.user) else {
+            self.want_page(key, (seq, run.to), out);
+            return Step::Wanted;
+        };
+        let from = seq.next();
+        part.run = (from <= run.to).then_some(Run { from, ..run });
+        let matched = Matched {
+            qos: log.options.qos,
+            no_local: false,
+            identifiers: log.options.identifier.into_iter().collect(),
+        };
+        let reference = Reference::Entry {
+            generation,
+            slot,
+            conversation: log.flow.live.id(),
+            seq,
+        };
+        let line = line.present(out.now_ms);
+        out.deliver(reference, line.log(&log.topic), &matched);
         Step::Passed
     }
 

@@ -18,6 +18,8 @@ pub(crate) enum Reference {
     State { ts_ms: u64 },
     /// Changes of the own list of conversations: who has them knows everything up to this account version.
     Account { version: u64 },
+    /// What is at this place of the queue of the device.
+    Event { dseq: u64 },
 }
 
 impl Reference {
@@ -28,7 +30,8 @@ impl Reference {
         }
     }
 
-    /// Byte 0: 1 for an entry, 0 for state (1 to 8: when), 2 for account changes (1 to 8: version). Entry: 1: slot; 2: kind; 3 to 18: conversation; 19 to 26:
+    /// Byte 0: 1 for an entry, 0 for state (1 to 8: when), 2 for account changes (1 to 8: version), 3 for an
+    /// event of the device (1 to 8: place). Entry: 1: slot; 2: kind; 3 to 18: conversation; 19 to 26:
     /// seq; 27 to 30: generation.
     pub(crate) fn encode(self) -> DeliveryRef {
         let mut bytes = [0; 32];
@@ -50,6 +53,9 @@ impl Reference {
             Self::Account { version } => {
                 fill(&mut bytes, std::iter::once(2).chain(version.to_be_bytes()));
             }
+            Self::Event { dseq } => {
+                fill(&mut bytes, std::iter::once(3).chain(dseq.to_be_bytes()));
+            }
         }
         DeliveryRef(bytes)
     }
@@ -61,6 +67,7 @@ impl Reference {
             let number = u64::from_be_bytes(*number);
             return Some(match tag {
                 0 => Self::State { ts_ms: number },
+                3 => Self::Event { dseq: number },
                 _ => Self::Account { version: number },
             });
         }
@@ -97,7 +104,8 @@ mod tests {
             generation: 0x0102_0304,
         };
         let state = Reference::State { ts_ms: 7 };
-        for reference in [entry, state, Reference::Account { version: 9 }] {
+        let account = Reference::Account { version: 9 };
+        for reference in [entry, state, account, Reference::Event { dseq: 8 }] {
             assert_eq!(Reference::decode(&reference.encode()), Some(reference));
         }
     }

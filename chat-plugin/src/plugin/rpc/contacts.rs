@@ -32,12 +32,14 @@ impl ChatPlugin {
             .service
             .contact_of(peer.actor, &user.0, &change)
             .await?;
-        let changed = self.service.change_contact(peer.actor, other, change);
-        let (contact, is_new) = changed.await?;
-        if is_new {
-            let judged = self.judge_watchers(peer.actor.user).await?;
-            Self::charge(peer, judged);
+        if change == ContactChange::Block {
+            self.presence.is_seen(peer.actor.user).await?; // for the last time
         }
+        let contact = self.service.change_contact(peer.actor, other, change);
+        let contact = contact.await?;
+        // Also if it was so: this may be the retry of a call that failed here.
+        let judged = self.judge_watchers(peer.actor.user, Some(other)).await?;
+        Self::charge(peer, judged);
         self.contact(contact).await
     }
 
@@ -52,7 +54,7 @@ impl ChatPlugin {
             .service
             .contacts(peer.actor, list, (asked.after, limit));
         let page = page.await?;
-        Self::charge(peer, page.list.len() / LISTED_PER_TOKEN);
+        Self::charge(peer, page.looked_at / LISTED_PER_TOKEN);
         let mut contacts = Vec::with_capacity(page.list.len());
         for contact in page.list {
             contacts.push(self.contact(contact).await?);

@@ -1,12 +1,12 @@
 //! Calls that make a conversation or change who and what it is.
 
-use proto::ids::{ConversationId, UserId};
+use proto::ids::{ConversationId, ConversationKind, UserId};
 
 use super::wire::{
     Add, ChangeRole, ChangeSettings, Changed, Conversation, Create, Kind, Leave, Remove, UserAsked,
+    role_in,
 };
 use crate::domain::conversation::Settings;
-use crate::domain::member::Role;
 use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
 use crate::service::membership::Request;
@@ -31,6 +31,7 @@ impl ChatPlugin {
             approval,
             slow_s,
             desk,
+            tags,
             members,
             roles,
         } = asked;
@@ -53,9 +54,14 @@ impl ChatPlugin {
                     found => found,
                 }
             }
-            Kind::Group => {
+            Kind::Group | Kind::Channel | Kind::Broadcast => {
                 const STRANGER: &str = "a role for somebody who is not among the members";
-                let made = request.group();
+                let kind = match kind {
+                    Kind::Channel => ConversationKind::Channel,
+                    Kind::Broadcast => ConversationKind::Broadcast,
+                    _ => ConversationKind::Group,
+                };
+                let made = request.makes(kind);
                 if self.service.done_before(&request, made).await?.is_some() {
                     return self.conversation(peer, made).await;
                 }
@@ -78,7 +84,7 @@ impl ChatPlugin {
                 };
                 let members = members
                     .into_iter()
-                    .map(|user| (user, role(&user).unwrap_or(Role::Member)))
+                    .map(|user| (user, role(&user).unwrap_or_else(|| role_in(kind))))
                     .collect();
                 let settings = Settings {
                     title: title.unwrap_or_default(),
@@ -90,11 +96,12 @@ impl ChatPlugin {
                     approval,
                     slow_s,
                     desk,
+                    tags: words(&tags),
                     ..Settings::default()
                 };
                 let place = self
                     .service
-                    .create_group(request, settings, members)
+                    .create(request, kind, settings, members)
                     .await?;
                 self.conversation(peer, place.conversation).await
             }
@@ -112,7 +119,8 @@ impl ChatPlugin {
             return Ok(place.into());
         }
         let users = self.users(peer, &asked.members).await?;
-        let members = users.into_iter().map(|user| (user, asked.role)).collect();
+        let role = asked.role.unwrap_or_else(|| role_in(cid.kind()));
+        let members = users.into_iter().map(|user| (user, role)).collect();
         let added = self
             .service
             .add_members(request, cid, members, asked.history);
@@ -173,6 +181,7 @@ impl ChatPlugin {
             slow_s: asked.slow_s,
             closed: asked.closed,
             desk: asked.desk,
+            tags: asked.tags.as_deref().map(words),
             retention_days: asked.retention_days,
             retention_messages: asked.retention_messages,
         };
@@ -192,6 +201,14 @@ impl ChatPlugin {
     ) -> Result<UserId, Refusal> {
         self.service.member_of(peer.actor, cid, &member.0).await
     }
+}
+
+/// Tags as they are kept: in lower case, in order, each once.
+fn words(tags: &str) -> Vec<String> {
+    let mut tags: Vec<_> = tags.split_whitespace().map(str::to_lowercase).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    tags
 }
 
 pub(super) async fn changed(

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::LISTED_PER_TOKEN;
 use super::groups::changed;
 use super::members::{AskMember, AskUsers};
-use super::wire::{Changed, Get, member};
+use super::wire::{Changed, Get, role_in};
 use crate::domain::joining::Invitation;
 use crate::domain::member::Role;
 use crate::plugin::ChatPlugin;
@@ -24,8 +24,7 @@ const EXPIRES_S: u64 = 7 * 24 * 3600;
 #[serde(deny_unknown_fields)]
 pub(super) struct Invite {
     cid: Target,
-    #[serde(default = "member")]
-    role: Role,
+    role: Option<Role>,
     #[serde(default)]
     approval: bool,
     expires_s: Option<u64>,
@@ -126,7 +125,7 @@ impl ChatPlugin {
     ) -> Result<InvitationShown, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
         let offer = Offer {
-            role: asked.role,
+            role: asked.role.unwrap_or_else(|| role_in(cid.kind())),
             approval: asked.approval,
             expires_s: asked.expires_s.unwrap_or(EXPIRES_S),
             uses_max: asked.uses,
@@ -231,7 +230,10 @@ impl ChatPlugin {
         asked: AskMember,
     ) -> Result<Changed, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
-        let user = self.member(peer, cid, &asked.member).await?;
+        let user = self
+            .service
+            .anybody(peer.actor, cid, &asked.member.0)
+            .await?;
         self.service.refuse_request(peer.actor, cid, user).await?;
         Ok(Changed::without_entry(cid))
     }

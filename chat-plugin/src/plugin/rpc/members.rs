@@ -7,7 +7,7 @@ use proto::topics::Target;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::groups::changed;
-use super::wire::{Changed, UserAsked};
+use super::wire::{Changed, Named, UserAsked};
 use super::{LISTED_PER_TOKEN, room_of};
 use crate::domain::rights::Rights;
 use crate::plugin::ChatPlugin;
@@ -66,6 +66,12 @@ impl AskUsers {
             .min(room_of(peer) / 200)
             .clamp(1, 500)
     }
+}
+
+#[derive(Serialize)]
+pub(super) struct Readers {
+    readers: Vec<Named>,
+    more: bool,
 }
 
 #[derive(Serialize)]
@@ -131,8 +137,32 @@ impl ChatPlugin {
         asked: AskMember,
     ) -> Result<Changed, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
-        let user = self.member(peer, cid, &asked.member).await?;
+        let user = self
+            .service
+            .anybody(peer.actor, cid, &asked.member.0)
+            .await?;
         changed(self.service.unban(request, cid, user)).await
+    }
+
+    pub(super) async fn conv_readers(
+        &self,
+        peer: &Peer,
+        asked: AskUsers,
+    ) -> Result<Readers, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let limit = asked.limit(peer);
+        let found = self
+            .service
+            .readers(peer.actor, cid, asked.after, limit + 1);
+        let mut found = found.await?;
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Self::charge(peer, found.len() / LISTED_PER_TOKEN);
+        let mut readers = Vec::with_capacity(found.len());
+        for reader in found {
+            readers.push(self.named(reader.user).await?);
+        }
+        Ok(Readers { readers, more })
     }
 
     pub(super) async fn conv_bans(&self, peer: &Peer, asked: AskUsers) -> Result<Bans, Refusal> {

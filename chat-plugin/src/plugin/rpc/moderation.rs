@@ -1,4 +1,4 @@
-//! Calls of moderators: what is held, and what becomes of it.
+//! Calls of moderators: what is held or reported, and what becomes of it.
 
 use proto::ids::{MessageId, Seq, UserId};
 use proto::topics::Target;
@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::wire::{Changed, Named, UserAsked};
 use super::{LISTED_PER_TOKEN, room_of};
 use crate::domain::held::Held;
+use crate::domain::overlay::{BadReportKey, REPORT_BYTES_MAX, ReportKey};
 use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
 use crate::service::Refusal;
 use crate::service::moderation::shown;
 
-/// Bytes of texts in one page.
+/// Bytes of messages in one page.
 const PAGE_BYTES: usize = 128 * 1024;
 
 #[derive(Deserialize)]
@@ -29,6 +30,29 @@ pub(super) struct Decide {
     cid: Target,
     from: UserAsked,
     mid: MessageId,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Settle {
+    cid: Target,
+    id: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct ReportList {
+    reports: Vec<ListedReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ListedReport {
+    id: String,
+    by: Named,
+    seq: Seq,
+    ts: u64,
+    text: String,
 }
 
 #[derive(Serialize)]
@@ -55,24 +79,12 @@ impl ChatPlugin {
     pub(super) async fn mod_held(&self, peer: &Peer, asked: AskHeld) -> Result<HeldPage, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
         let after = asked.next.as_deref().map(position).transpose()?;
-        let limit = asked.limit.unwrap_or(50).clamp(1, 100);
-        let mut found = self
-            .service
-            .held(peer.actor, cid, after, limit + 1)
-            .await?
-            .into_iter();
-        let mut left = (room_of(peer) / 4).min(PAGE_BYTES);
-        let mut held: Vec<HeldMessage> = Vec::new();
-        let mut next = None;
-        for Held { entry, reason, .. } in &mut found {
+        let bytes = (room_of(peer) / 4).min(PAGE_BYTES);
+        let size = (asked.limit.unwrap_or(50), bytes);
+        let (found, more) = self.service.held(peer.actor, cid, after, size).await?;
+        let mut held = Vec::with_capacity(found.len());
+        for Held { entry, reason, .. } in found {
             let text = shown(entry.format, &entry.body).unwrap_or_default();
-            if let Some(last) = held.last()
-                && (held.len() == limit || text.len() > left)
-            {
-                next = Some(format!("{}:{}", last.from.uid, last.mid));
-                break;
-            }
-            left = left.saturating_sub(text.len());
             held.push(HeldMessage {
                 from: self.named(entry.from).await?,
                 mid: entry.mid,
@@ -84,6 +96,8 @@ impl ChatPlugin {
             });
         }
         Self::charge(peer, held.len() / LISTED_PER_TOKEN);
+        let last = held.last().filter(|_| more);
+        let next = last.map(|last: &HeldMessage| format!("{}:{}", last.from.uid, last.mid));
         Ok(HeldPage { held, next })
     }
 
@@ -102,6 +116,49 @@ impl ChatPlugin {
         self.service.reject_held(peer.actor, cid, held).await?;
         Ok(Changed::without_entry(cid))
     }
+}
+
+impl ChatPlugin {
+    pub(super) async fn mod_reports(
+        &self,
+        peer: &Peer,
+        asked: AskHeld,
+    ) -> Result<ReportList, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let after = asked.next.as_deref().map(key).transpose()?;
+        // All of them fit into a page of the smallest packet that holds one.
+        let room = (room_of(peer) / 4).min(PAGE_BYTES) / REPORT_BYTES_MAX;
+        let limit = asked.limit.unwrap_or(50).clamp(1, room.clamp(1, 100));
+        let page = self.service.reports(peer.actor, cid, after, limit).await?;
+        let mut reports = Vec::with_capacity(page.reports.len());
+        for report in page.reports {
+            reports.push(ListedReport {
+                id: report.key().to_string(),
+                by: self.named(report.by).await?,
+                seq: report.seq,
+                ts: report.ts_ms,
+                text: report.text,
+            });
+        }
+        Self::charge(peer, page.looked_at / LISTED_PER_TOKEN);
+        let next = page.next.filter(|_| !page.is_last);
+        Ok(ReportList {
+            reports,
+            next: next.map(|next| next.to_string()),
+        })
+    }
+
+    pub(super) async fn mod_settle(&self, peer: &Peer, asked: Settle) -> Result<Changed, Refusal> {
+        let cid = self.cid(peer, &asked.cid).await?;
+        let key = key(&asked.id)?;
+        self.service.settle_report(peer.actor, cid, &key).await?;
+        Ok(Changed::without_entry(cid))
+    }
+}
+
+fn key(text: &str) -> Result<ReportKey, Refusal> {
+    let wrong = |error: BadReportKey| Refusal::format(error.to_string());
+    text.parse().map_err(wrong)
 }
 
 fn position(next: &str) -> Result<(UserId, MessageId), Refusal> {

@@ -4,9 +4,10 @@ use proto::ids::{ConversationId, UserId};
 use proto::topics::Target;
 
 use super::wire::{
-    AskUser, AudienceAsked, Me, Named, Nothing, PersonShown, Search, SetHandle, SetMe, SetPrivacy,
-    Shown, UserAsked, Users,
+    AskUser, AudienceAsked, Found, Hit, Me, Named, Nothing, PersonShown, Search, SetHandle, SetMe,
+    SetPrivacy, Shown, UserAsked, Users,
 };
+use crate::domain::conversation::Conversation;
 use crate::domain::profile::{Audience, Privacy, ProfileChange};
 use crate::domain::user::User;
 use crate::plugin::ChatPlugin;
@@ -96,6 +97,30 @@ impl ChatPlugin {
         Ok(Users { users })
     }
 
+    pub(super) async fn search_conversations(
+        &self,
+        peer: &Peer,
+        asked: Search,
+    ) -> Result<Found, Refusal> {
+        let limit = asked.limit.unwrap_or(HITS_MAX);
+        let found = self
+            .service
+            .search_conversations(peer.actor, &asked.q, limit);
+        let hit = |(conversation, members): (Conversation, u64)| Hit {
+            cid: conversation.id,
+            kind: conversation.id.kind(),
+            title: conversation.settings.title,
+            description: conversation.settings.description,
+            photo: conversation.settings.photo,
+            tags: conversation.settings.tags,
+            members,
+            approval: conversation.settings.approval,
+        };
+        Ok(Found {
+            conversations: found.await?.into_iter().map(hit).collect(),
+        })
+    }
+
     pub(super) async fn me_privacy(
         &self,
         peer: &Peer,
@@ -106,12 +131,14 @@ impl ChatPlugin {
             last_seen: self.audience(peer, asked.last_seen).await?,
             profile: self.audience(peer, asked.profile).await?,
             search: asked.search,
+            delivered: asked.delivered,
+            read: asked.read,
         };
         if change == PrivacyChange::default() {
             return self.service.privacy(peer.actor).await;
         }
         let privacy = self.service.set_privacy(peer.actor, &change).await?;
-        let judged = self.judge_watchers(peer.actor.user).await?;
+        let judged = self.judge_watchers(peer.actor.user, None).await?;
         Self::charge(peer, judged);
         Ok(privacy)
     }

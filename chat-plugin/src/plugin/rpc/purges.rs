@@ -6,15 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use super::wire::UserAsked;
 use super::{LISTED_PER_TOKEN, room_of};
-use crate::personal::{self, BadProgress, Progress};
+use crate::domain::purge::Range;
+use crate::personal::{self, BadProgress, PageError, Progress, Size};
 use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
 use crate::service::Refusal;
 use crate::service::membership::Request;
-use crate::service::purge::Range;
+use crate::service::purge::Trimmed;
 
 /// Bytes of lines in one page of an export.
 const EXPORT_BYTES: usize = 128 * 1024;
+/// What stands around them in a reply: `{"ok":{"lines":[…],"next":"…"}}`.
+const AROUND_LINES: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,9 +45,10 @@ pub(super) struct AskPage {
 #[derive(Serialize)]
 pub(super) struct PurgedReply {
     cid: ConversationId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<Seq>,
+    seq: Seq,
     messages: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
 }
 
 #[derive(Serialize)]
@@ -102,12 +106,19 @@ impl ChatPlugin {
         cid: ConversationId,
         range: Range,
     ) -> Result<PurgedReply, Refusal> {
-        let (place, messages) = self.service.purge(request, cid, range).await?;
-        Self::charge(peer, crate::plugin::size(messages));
+        let trimmed = self.service.purge(request, cid, range).await?;
+        let Trimmed {
+            place,
+            messages,
+            looked_at,
+            more,
+        } = trimmed;
+        Self::charge(peer, crate::plugin::size(looked_at) / LISTED_PER_TOKEN);
         Ok(PurgedReply {
             cid,
-            seq: (messages > 0).then_some(place.seq),
+            seq: place.seq,
             messages,
+            more,
         })
     }
 
@@ -117,11 +128,15 @@ impl ChatPlugin {
         asked: AskPage,
     ) -> Result<ExportReply, Refusal> {
         let from = progress(asked)?;
-        // A line is a string in the reply: its quotes are escaped.
-        let bytes = (room_of(peer) / 4).min(EXPORT_BYTES);
+        let room = room_of(peer).saturating_sub(AROUND_LINES);
+        let size = Size {
+            page: room.min(EXPORT_BYTES),
+            line: room,
+        };
         let store = &*self.service.store;
-        let page = personal::export(store, peer.actor.user, from, bytes).await?;
-        Self::charge(peer, page.lines.len() / LISTED_PER_TOKEN);
+        let page = personal::export(store, peer.actor.user, from, size).await;
+        let page = page.map_err(refusal)?;
+        Self::charge(peer, crate::plugin::size(page.looked_at) / LISTED_PER_TOKEN);
         Ok(ExportReply {
             lines: page.lines,
             next: page.next.map(|next| next.to_string()),
@@ -135,9 +150,11 @@ impl ChatPlugin {
     ) -> Result<ErasedReply, Refusal> {
         let from = progress(asked)?;
         let store = &*self.service.store;
-        let erased = personal::erase(store, peer.actor.user, from).await?;
-        let work = erased.messages + erased.reactions + erased.conversations;
-        Self::charge(peer, crate::plugin::size(work));
+        let erased = personal::erase(store, peer.actor.user, from).await;
+        let erased = erased.map_err(refusal)?;
+        self.service.delivery.catch_up().await;
+        let work = erased.looked_at + erased.conversations;
+        Self::charge(peer, crate::plugin::size(work) / LISTED_PER_TOKEN);
         Ok(ErasedReply {
             conversations: erased.conversations,
             messages: erased.messages,
@@ -151,6 +168,13 @@ fn progress(asked: AskPage) -> Result<Progress, Refusal> {
     let Some(next) = asked.next else {
         return Ok(Progress::default());
     };
-    let wrong = |error: BadProgress| Refusal::format(error.to_string());
+    let wrong = |error: BadProgress| refusal(error.into());
     next.parse().map_err(wrong)
+}
+
+fn refusal(error: PageError) -> Refusal {
+    match error {
+        PageError::Progress(error) => Refusal::format(error.to_string()),
+        PageError::Store(error) => Refusal::Store(error),
+    }
 }

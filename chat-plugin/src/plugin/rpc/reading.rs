@@ -117,6 +117,7 @@ impl ChatPlugin {
             },
             queued: 0,
             requests: 0,
+            readers: None,
             role: Role::Member,
             rights: Rights::of_role(cid.kind(), Role::Member),
             head: Seq::ZERO,
@@ -217,6 +218,8 @@ impl ChatPlugin {
             delivered: member.delivered,
             read: member.read,
             ts: member.moved_ms,
+            delivered_ts: member.delivered_ms,
+            read_ts: member.read_ms,
         });
         Ok(StatusReply {
             cid,
@@ -240,6 +243,6 @@ fn row(cid: ConversationId, run: &[Seen]) -> Option<Row> {
         cid,
         from: first.entry.seq,
         to: last.entry.seq,
-        reason: first.entry.gone?,
+        reason: first.entry.gone?.name(),
     }))
 }

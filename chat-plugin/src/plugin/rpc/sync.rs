@@ -34,6 +34,9 @@ impl ChatPlugin {
         peer: &Peer,
         asked: AskChanges,
     ) -> Result<Changes, Refusal> {
+        if asked.next.is_none() {
+            self.service.look_at_channels(peer.actor).await?;
+        }
         let position = match (asked.ver, asked.next) {
             (Some(_), Some(_)) => return Err(Refusal::format("ver or next, not both")),
             (_, Some(next)) => next.parse()?,
@@ -69,6 +72,7 @@ impl ChatPlugin {
                 preferences.muted_until = asked.muted_until.unwrap_or(preferences.muted_until);
                 preferences.archived = asked.archived.unwrap_or(preferences.archived);
                 preferences.pinned = asked.pinned.unwrap_or(preferences.pinned);
+                preferences.watch = asked.watch.unwrap_or(preferences.watch);
             })
             .await?;
         Ok(Conversation::from(overview))
@@ -108,6 +112,7 @@ impl ChatPlugin {
         while let Some(next) = reader.account().next(more).await {
             match next.from {
                 From::Version(version) => {
+                    self.service.look_at_channels(actor).await?;
                     position = Position::Since(version);
                     unread = None;
                 }

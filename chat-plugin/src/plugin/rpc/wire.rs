@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use proto::ids::{ConversationId, DeviceId, Handle, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Handle, Seq, UserId};
 use proto::quote::quoted;
 use proto::topics::{Target, TopicError};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -44,6 +44,8 @@ pub(super) enum Kind {
     #[default]
     Group,
     Direct,
+    Channel,
+    Broadcast,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +70,9 @@ pub(super) struct Create {
     pub(super) slow_s: u32,
     #[serde(default)]
     pub(super) desk: bool,
+    /// Words with spaces between them.
+    #[serde(default)]
+    pub(super) tags: String,
     #[serde(default)]
     pub(super) members: Vec<UserAsked>,
     #[serde(default)]
@@ -92,13 +97,17 @@ pub(super) struct List {
 pub(super) struct Add {
     pub(super) cid: Target,
     pub(super) members: Vec<UserAsked>,
-    #[serde(default = "member")]
-    pub(super) role: Role,
+    pub(super) role: Option<Role>,
     pub(super) history: Option<HistoryPolicy>,
 }
 
-pub(super) fn member() -> Role {
-    Role::Member
+/// As what somebody comes in, if nothing else is said.
+pub(super) fn role_in(kind: ConversationKind) -> Role {
+    if Role::Reader.is_one_of_many(kind) {
+        Role::Reader
+    } else {
+        Role::Member
+    }
 }
 
 #[derive(Deserialize)]
@@ -137,6 +146,8 @@ pub(super) struct ChangeSettings {
     pub(super) slow_s: Option<u32>,
     pub(super) closed: Option<bool>,
     pub(super) desk: Option<bool>,
+    /// Words with spaces between them.
+    pub(super) tags: Option<String>,
     pub(super) retention_days: Option<u32>,
     pub(super) retention_messages: Option<u32>,
 }
@@ -184,6 +195,8 @@ pub(super) struct SetPrivacy {
     pub(super) last_seen: Option<AudienceAsked>,
     pub(super) profile: Option<AudienceAsked>,
     pub(super) search: Option<bool>,
+    pub(super) delivered: Option<bool>,
+    pub(super) read: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -203,6 +216,7 @@ pub(super) struct Prefer {
     pub(super) muted_until: Option<u64>,
     pub(super) archived: Option<bool>,
     pub(super) pinned: Option<bool>,
+    pub(super) watch: Option<bool>,
 }
 
 /// What changed in the list of conversations.
@@ -304,7 +318,7 @@ impl Named {
 #[derive(Serialize)]
 pub(super) struct Conversation {
     pub(super) cid: ConversationId,
-    pub(super) kind: proto::ids::ConversationKind,
+    pub(super) kind: ConversationKind,
     #[serde(flatten)]
     pub(super) settings: Settings,
     /// Support cases that wait.
@@ -313,6 +327,9 @@ pub(super) struct Conversation {
     /// How many ask to join.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) requests: usize,
+    /// Of a channel: how many there are. Of a broadcast list: to how many it goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) readers: Option<u64>,
     pub(super) role: Role,
     pub(super) rights: Rights,
     pub(super) head: Seq,
@@ -349,6 +366,7 @@ impl From<Overview> for Conversation {
             peer,
             requests,
             queued,
+            readers,
         } = overview;
         let kind = conversation.id.kind();
         Self {
@@ -357,6 +375,7 @@ impl From<Overview> for Conversation {
             settings: conversation.settings,
             queued,
             requests,
+            readers,
             role: member.role,
             rights: member.rights(kind),
             head: conversation.head,
@@ -422,6 +441,10 @@ pub(super) struct MemberReply {
     pub(super) delivered: bool,
     pub(super) read: bool,
     pub(super) ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) delivered_ts: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) read_ts: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -491,6 +514,27 @@ pub(super) struct DeleteMe {
 pub(super) struct Search {
     pub(super) q: String,
     pub(super) limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Found {
+    pub(super) conversations: Vec<Hit>,
+}
+
+/// A public conversation that was found.
+#[derive(Serialize)]
+pub(super) struct Hit {
+    pub(super) cid: ConversationId,
+    pub(super) kind: ConversationKind,
+    pub(super) title: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) description: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) photo: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tags: Vec<String>,
+    pub(super) members: u64,
+    pub(super) approval: bool,
 }
 
 #[derive(Serialize)]

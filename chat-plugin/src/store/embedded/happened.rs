@@ -6,12 +6,12 @@ use std::ops::{Bound, ControlFlow};
 use broker::store::kv::{KeyRange, KvEngine, Order};
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
 
-use super::{keys, reads, values};
+use super::{keys, readers, reads, values};
 use crate::domain::entry::Entry;
 use crate::domain::held::Held;
 use crate::domain::member::Stretch;
 use crate::domain::overlay::{Overlay, Pin, Reactions, Report};
-use crate::store::{PageRange, StoreError, tables};
+use crate::store::{PageRange, StoreError, Written, tables};
 
 /// Merges into the entries of a page what happened to them. Edits may be longer than what they replace: entries beyond
 /// the bytes of the page are left out, but for one.
@@ -21,7 +21,7 @@ pub(super) fn merge(
     range: &PageRange,
 ) -> Result<(), StoreError> {
     let mut overlays = overlays(engine, entries)?;
-    if overlays.is_empty() {
+    if overlays.is_empty() && entries.iter().all(|entry| entry.source.is_none()) {
         return Ok(());
     }
     if range.newest {
@@ -30,6 +30,7 @@ pub(super) fn merge(
     let mut bytes = 0;
     let mut kept = 0;
     for entry in entries.iter_mut() {
+        readers::fetch_body(engine, entry)?;
         if entry.gone.is_none()
             && let Some(overlay) = overlays.remove(&entry.seq)
             && let Some(overlay) = as_of(overlay, range.as_of)
@@ -107,41 +108,42 @@ pub(super) fn present(entry: &mut Entry, mut overlay: Overlay, edit: Option<Entr
     entry.overlay = (!overlay.is_empty()).then(|| Box::new(overlay));
 }
 
-/// Messages of one user that are there, with the bodies of their latest edits: so many behind `after`, of so many bytes.
+/// Messages of one user that are there, with the bodies of their latest edits: looks at so many behind `after`, and takes so
+/// many bytes.
 pub(super) fn written(
     engine: &impl KvEngine,
     (conversation, user): (ConversationId, UserId),
     after: Seq,
     (limit, bytes): (usize, usize),
-) -> Result<Vec<Entry>, StoreError> {
+) -> Result<Written, StoreError> {
+    let low = keys::own(conversation, user, after);
     let high = keys::own(conversation, user, Seq::MAX);
-    let mut found: Vec<Entry> = Vec::new();
+    // The rows first: an engine may not be asked from within a scan.
+    let mut seqs = Vec::new();
+    let range = KeyRange::between(&low, &high);
+    reads::visit(engine, tables::OWN, range, limit, |key, _| {
+        seqs.push(tail_seq(key)?);
+        Ok(())
+    })?;
+    let mut found = Written {
+        next: seqs.last().copied().filter(|_| seqs.len() == limit),
+        ..Written::default()
+    };
     let mut left = bytes;
-    let mut from = after;
-    loop {
-        // The rows first: an engine may not be asked from within a scan.
-        let low = keys::own(conversation, user, from);
-        let range = KeyRange::between(&low, &high);
-        let mut seqs = Vec::new();
-        reads::visit(engine, tables::OWN, range, limit, |key, _| {
-            seqs.push(tail_seq(key)?);
-            Ok(())
-        })?;
-        for seq in &seqs {
-            let Some(entry) = shown(engine, conversation, *seq)? else {
-                continue;
-            };
-            if found.len() == limit || (entry.body.len() > left && !found.is_empty()) {
-                return Ok(found);
+    let mut before = after;
+    for seq in seqs {
+        if let Some(entry) = shown(engine, conversation, seq)? {
+            if entry.body.len() > left && !found.entries.is_empty() {
+                found.next = Some(before);
+                break;
             }
             left = left.saturating_sub(entry.body.len());
-            found.push(entry);
+            found.entries.push(entry);
         }
-        match seqs.last() {
-            Some(last) => from = *last,
-            None => return Ok(found),
-        }
+        found.looked_at += 1;
+        before = seq;
     }
+    Ok(found)
 }
 
 /// An entry as it is now, if anything of it is there.
@@ -153,9 +155,13 @@ fn shown(
     let key = keys::message(conversation, seq);
     let row = engine.get(tables::MESSAGE, &key)?;
     let entry = row.map(|row| values::read_entry(conversation, seq, &row));
-    let Some(mut entry) = entry.transpose()?.filter(|entry| entry.gone.is_none()) else {
+    let Some(mut entry) = entry.transpose()? else {
         return Ok(None);
     };
+    readers::fetch_body(engine, &mut entry)?;
+    if entry.gone.is_some() {
+        return Ok(None);
+    }
     if let Some(row) = engine.get(tables::OVERLAY, &key)? {
         let overlay = values::read_overlay(&row)?;
         let edit = edit(engine, conversation, &overlay)?;
@@ -274,25 +280,38 @@ pub(super) fn pins(
     Ok(found)
 }
 
-/// Messages that are held, in the order of senders and message ids; `after` is the key of the last one that is known.
+/// Messages that are held, in the order of senders and message ids, at most so many and about so many bytes, and whether there
+/// are more; `after` is the key of the last one that is known.
 pub(super) fn held(
     engine: &impl KvEngine,
     conversation: ConversationId,
     after: Option<&[u8]>,
-    limit: usize,
-) -> Result<Vec<Held>, StoreError> {
+    (limit, bytes): (usize, usize),
+) -> Result<(Vec<Held>, bool), StoreError> {
     let low = keys::cid(conversation);
     let high = keys::held(conversation, UserId::from_bytes([0xFF; 16]), "\u{10FFFF}");
     let range = KeyRange {
         from: Bound::Excluded(after.unwrap_or(&low)),
         to: Bound::Included(&high),
     };
-    let mut found = Vec::new();
-    reads::visit(engine, tables::HELD, range, limit, |_, row| {
-        found.push(values::read_held(conversation, row)?);
-        Ok(())
+    let (mut found, mut room, mut more) = (Vec::new(), bytes, false);
+    let mut failed = Ok(());
+    engine.scan(tables::HELD, range, Order::Ascending, &mut |_, row| {
+        if found.len() == limit || !found.is_empty() && row.len() > room {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        room = room.saturating_sub(row.len());
+        match values::read_held(conversation, row) {
+            Ok(held) => found.push(held),
+            Err(error) => {
+                failed = Err(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     })?;
-    Ok(found)
+    failed.map(|()| (found, more))
 }
 
 pub(super) fn reports(

@@ -102,6 +102,18 @@ impl Heads {
         Ok(Some(loaded))
     }
 
+    /// The same, by somebody who looks at all conversations: what is in memory for others stays there.
+    pub(super) fn look_at(
+        &self,
+        engine: &impl KvEngine,
+        id: ConversationId,
+    ) -> Result<Option<Known>, StoreError> {
+        match self.peek(id) {
+            Some(known) => Ok(Some(known)),
+            None => load(engine, id),
+        }
+    }
+
     /// Makes a state known to readers. Only the writer calls it, after the commit.
     pub(super) fn publish(&self, id: ConversationId, known: Known) {
         if let Some(mut shard) = self.lock(id) {

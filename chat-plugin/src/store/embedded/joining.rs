@@ -121,3 +121,32 @@ fn users_after(conversation: ConversationId, after: Option<UserId>) -> (Bound<[u
     let last = keys::member(conversation, UserId::from_bytes([0xFF; 16]));
     (first, last)
 }
+
+/// Conversations that have support cases, at most `limit` behind this one: one look for each.
+pub(super) fn desks(
+    engine: &impl KvEngine,
+    after: Option<ConversationId>,
+    limit: usize,
+) -> Result<Vec<ConversationId>, StoreError> {
+    let mut found: Vec<ConversationId> = Vec::new();
+    while found.len() < limit {
+        let behind = found.last().copied().or(after);
+        let behind = behind.map(|desk| keys::join::<41>(&[&keys::cid(desk), &[0xFF; 24]]));
+        let range = KeyRange {
+            from: behind
+                .as_ref()
+                .map_or(Bound::Unbounded, |key| Bound::Excluded(key)),
+            to: Bound::Unbounded,
+        };
+        let known = found.len();
+        reads::visit(engine, tables::CASE, range, 1, |key, _| {
+            let desk = key.get(..17).ok_or_else(|| reads::bad_key(tables::CASE))?;
+            found.push(reads::tail_cid(desk)?);
+            Ok(())
+        })?;
+        if found.len() == known {
+            break;
+        }
+    }
+    Ok(found)
+}

@@ -5,6 +5,7 @@ use proto::ids::{
 };
 
 use crate::domain::account::Subject;
+use crate::domain::overlay::ReportKey;
 use crate::domain::support::CaseState;
 
 /// Bytes of a conversation id in keys and values: kind and 16 bytes.
@@ -22,12 +23,17 @@ pub(super) fn read_cid(bytes: &[u8]) -> Option<ConversationId> {
     Some(ConversationId::from_parts(kind, rest.try_into().ok()?))
 }
 
-/// `cid[17] seq[8]`: tables message, overlay and pin.
+/// `cid[17] seq[8]`: tables message, overlay, pin and broadcast.
 pub(super) fn message(conversation: ConversationId, seq: Seq) -> [u8; 25] {
     join(&[&cid(conversation), &seq.get().to_be_bytes()])
 }
 
-/// `cid[17] uid[16]`: tables member, marks, clean, join request and ban.
+/// `state[1] cid[17] seq[8]`: table purge. Those under way come first.
+pub(super) fn purge(is_done: bool, conversation: ConversationId, seq: Seq) -> [u8; 26] {
+    join(&[&[u8::from(is_done)], &message(conversation, seq)])
+}
+
+/// `cid[17] uid[16]`: tables member, reader, marks, clean, join request and ban.
 pub(super) fn member(conversation: ConversationId, user: UserId) -> [u8; 33] {
     join(&[&cid(conversation), user.as_bytes()])
 }
@@ -105,7 +111,17 @@ pub(super) fn own(conversation: ConversationId, user: UserId, seq: Seq) -> [u8; 
     ])
 }
 
-/// `cid[17] seq[8] uid[16]`: tables reaction and hidden.
+/// `cid[17] uid[16] which[1] seq[8]`: table moved.
+pub(super) fn moved(conversation: ConversationId, user: UserId, read: bool, seq: Seq) -> [u8; 42] {
+    join(&[
+        &cid(conversation),
+        user.as_bytes(),
+        &[u8::from(read)],
+        &seq.get().to_be_bytes(),
+    ])
+}
+
+/// `cid[17] seq[8] uid[16]`: tables reaction, hidden and copy.
 pub(super) fn entry_user(conversation: ConversationId, seq: Seq, user: UserId) -> [u8; 41] {
     join(&[
         &cid(conversation),
@@ -145,11 +161,11 @@ pub(super) fn short_time(at_ms: u64) -> [u8; 6] {
 }
 
 /// `ts[6] uid[16] mid…`: table report.
-pub(super) fn report(ts_ms: u64, by: UserId, mid: &MessageId) -> Vec<u8> {
+pub(super) fn report(key: &ReportKey) -> Vec<u8> {
     [
-        &short_time(ts_ms),
-        by.as_bytes().as_slice(),
-        mid.as_str().as_bytes(),
+        &short_time(key.ts_ms),
+        key.by.as_bytes().as_slice(),
+        key.mid.as_str().as_bytes(),
     ]
     .concat()
 }
@@ -179,7 +195,7 @@ pub(super) fn cursor(device: DeviceId, conversation: ConversationId) -> [u8; 33]
     join(&[device.as_bytes(), &cid(conversation)])
 }
 
-/// `uid[16] dev[16]`: table device.
+/// `uid[16] dev[16]`: tables device and shared.
 pub(super) fn device(user: UserId, device: DeviceId) -> [u8; 32] {
     join(&[user.as_bytes(), device.as_bytes()])
 }
@@ -187,6 +203,11 @@ pub(super) fn device(user: UserId, device: DeviceId) -> [u8; 32] {
 /// `dev[16] packet_id[2]`: table exchange.
 pub(super) fn exchange(device: DeviceId, packet_id: u16) -> [u8; 18] {
     join(&[device.as_bytes(), &packet_id.to_be_bytes()])
+}
+
+/// `dev[16] dseq[8]`: tables device event and device data.
+pub(super) fn device_event(device: DeviceId, dseq: u64) -> [u8; 24] {
+    join(&[device.as_bytes(), &dseq.to_be_bytes()])
 }
 
 /// `uid[16] id…`: table user → token.

@@ -10,15 +10,16 @@ use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq,
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
-use crate::domain::contact::ContactChange;
-use crate::domain::device::{Device, Inflight};
+use crate::domain::contact::{ContactChange, ContactCounts, Decided};
+use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Change, Draft, Outcome};
-use crate::domain::held::{Held, Holding};
+use crate::domain::held::Holding;
 use crate::domain::joining::{Invitation, Requested};
 use crate::domain::overlay::Report;
 use crate::domain::presence::PresenceChange;
 use crate::domain::profile::Profile;
 use crate::domain::purge::{Purge, Purged};
+use crate::domain::queue::{Queuing, ToDevice};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::user::{Token, User};
 use crate::store::{AskToJoin, Durability, Place, StoreError};
@@ -33,16 +34,26 @@ pub(super) enum Job {
     PutDevice(Box<Device>, Option<Vec<Inflight>>, Durability, Reply<()>),
     TakeInflight(DeviceId, Reply<Vec<Inflight>>),
     RemoveDevice(UserId, DeviceId, Reply<()>),
+    PutShared(Box<SharedSubscription>, usize, Reply<bool>),
+    RemoveShared(UserId, DeviceId, Reply<()>),
+    QueueEvent(Box<ToDevice>, Reply<Queuing>),
+    EndDeviceEvents(DeviceId, Vec<u64>, Reply<()>),
     EndExchange(DeviceId, u16, Reply<bool>),
     EndExchanges(DeviceId, Reply<()>),
     HandOut(UserId, Vec<ConversationId>, Reply<u64>),
+    NoteChanged(UserId, Vec<ConversationId>, Reply<()>),
     SetPreferences(UserId, ConversationId, Preferences, Reply<()>),
     Place(ConversationId, UserId, MessageId, Reply<Option<Place>>),
     CreateUser(Box<User>, Reply<()>),
     UpdateUser(Box<User>, Reply<()>),
     ReplaceProfile(UserId, Box<(Profile, Profile)>, Reply<bool>),
     PutPresence(Vec<PresenceChange>, Reply<()>),
-    ChangeContact((UserId, UserId), ContactChange, u64, Reply<bool>),
+    ChangeContact(
+        (UserId, UserId),
+        ContactChange,
+        (ContactCounts, u64),
+        Reply<Decided>,
+    ),
     ChangeHandle(UserId, Box<(Handle, Handle)>, u64, Reply<bool>),
     PutToken(Box<Token>, Reply<()>),
     RemoveToken(UserId, String, Reply<bool>),
@@ -55,9 +66,17 @@ pub(super) enum Job {
     Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
+    CloseReport(Vec<u8>, Reply<bool>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
-    Hold(Box<Held>, Reply<Holding>),
+    Trust(u64, Reply<()>),
+    BroadcastTo(
+        (ConversationId, Seq),
+        Vec<(UserId, Seq)>,
+        Option<UserId>,
+        Reply<()>,
+    ),
+    Hold(Box<(Draft, String)>, Reply<Holding>),
     EndHold(ConversationId, UserId, MessageId, Reply<bool>),
     Flush(Reply<()>),
     Maintain(u64, u64, Reply<()>),
@@ -78,20 +97,26 @@ impl Job {
             Self::Purge(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Schedule(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Hold(_, reply) => reply.send(Err(error)).is_err(),
+            Self::ChangeContact(_, _, _, reply) => reply.send(Err(error)).is_err(),
+            Self::QueueEvent(_, reply) => reply.send(Err(error)).is_err(),
             Self::EndExchange(_, _, reply)
             | Self::Reschedule(_, reply)
+            | Self::PutShared(_, _, reply)
             | Self::EndHold(_, _, _, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
+            | Self::CloseReport(_, reply)
             | Self::DropJoinRequest(_, _, _, reply)
-            | Self::ChangeContact(_, _, _, reply)
             | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::Settle(_, reply)
+            | Self::Trust(_, reply)
             | Self::PutDevice(_, _, _, reply)
             | Self::RemoveDevice(_, _, reply)
+            | Self::RemoveShared(_, _, reply)
+            | Self::EndDeviceEvents(_, _, reply)
             | Self::EndExchanges(_, reply)
             | Self::SetPreferences(_, _, _, reply)
             | Self::CreateUser(_, reply)
@@ -99,6 +124,8 @@ impl Job {
             | Self::PutPresence(_, reply)
             | Self::PutToken(_, reply)
             | Self::Report(_, reply)
+            | Self::BroadcastTo(_, _, _, reply)
+            | Self::NoteChanged(_, _, reply)
             | Self::Flush(reply)
             | Self::Maintain(_, _, reply)
             | Self::Close(reply) => reply.send(Err(error)).is_err(),
@@ -112,17 +139,29 @@ impl Job {
                 .iter()
                 .map(draft_size)
                 .fold(Size::default(), Size::and),
-            Self::HandOut(_, conversations, _) => Size {
+            Self::HandOut(_, conversations, _) | Self::NoteChanged(_, conversations, _) => Size {
                 items: conversations.len().max(1),
                 bytes: conversations.len().max(1) * ROW_BYTES,
             },
             Self::Hold(held, _) => Size {
                 items: 1,
-                bytes: ROW_BYTES + held.entry.body.len(),
+                bytes: ROW_BYTES + held.0.body.len(),
+            },
+            Self::QueueEvent(sent, _) => Size {
+                items: 1,
+                bytes: ROW_BYTES + sent.event.data.len(),
+            },
+            Self::EndDeviceEvents(_, places, _) => Size {
+                items: places.len().max(1),
+                bytes: places.len().max(1) * ROW_BYTES,
             },
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
+            },
+            Self::BroadcastTo(_, copies, _, _) => Size {
+                items: copies.len().max(1),
+                bytes: copies.len().max(1) * ROW_BYTES,
             },
             Self::PutPresence(changes, _) => Size {
                 items: changes.len(),

@@ -1,10 +1,10 @@
 //! Reads: from the engine, merged with what waits in the overlay.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
 use broker::store::kv::{KeyRange, KvEngine, Order, Table};
-use proto::ids::{ConversationId, DeviceId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
 
 use super::overlay::Overlay;
 use super::{happened, keys, values};
@@ -12,7 +12,9 @@ use crate::domain::account::{Changes, Subject};
 use crate::domain::contact::{Contact, ContactList};
 use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
-use crate::store::{PageRange, StoreError, tables};
+use crate::domain::overlay::HiddenBy;
+use crate::domain::queue::DeviceEvent;
+use crate::store::{MovedOver, PageRange, StoreError, tables};
 
 /// Shows at most `limit` rows to `each`, in ascending order.
 pub(super) fn visit(
@@ -60,6 +62,140 @@ pub(super) fn visit_user(
         ControlFlow::Continue(())
     })?;
     rows.iter().try_for_each(|(rest, row)| each(rest, row))
+}
+
+/// When a mark of a user moved over an entry: the first move that ended there or behind it.
+fn moved_at(
+    engine: &impl KvEngine,
+    (conversation, user): (ConversationId, UserId),
+    read: bool,
+    seq: Seq,
+) -> Result<Option<u64>, StoreError> {
+    let first = keys::moved(conversation, user, read, seq);
+    let last = keys::moved(conversation, user, read, Seq::MAX);
+    let mut found = None;
+    let range = KeyRange::closed(&first, &last);
+    visit(engine, tables::MOVED, range, 1, |_, row| {
+        found = Some(values::read_time(tables::MOVED.name(), row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// When marks of these users moved over an entry.
+pub(super) fn moved_over(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    users: Vec<UserId>,
+    seq: Seq,
+) -> Result<Vec<(UserId, MovedOver)>, StoreError> {
+    let of_user = |user| {
+        let of = (conversation, user);
+        let read_ms = moved_at(engine, of, true, seq)?;
+        let delivered_ms = if conversation.kind() == ConversationKind::Direct {
+            moved_at(engine, of, false, seq)?
+        } else {
+            None
+        };
+        // What was read had been delivered.
+        let delivered_ms = delivered_ms.into_iter().chain(read_ms).min();
+        let moved = MovedOver {
+            delivered_ms,
+            read_ms,
+        };
+        Ok((user, moved))
+    };
+    users.into_iter().map(of_user).collect()
+}
+
+/// Whose queue a key is of, and which place in it.
+pub(super) fn device_event_of(key: &[u8]) -> Result<(DeviceId, u64), StoreError> {
+    let bad = || bad_key(tables::DEVICE_EVENT);
+    let (device, dseq) = key.split_first_chunk::<16>().ok_or_else(bad)?;
+    let dseq: [u8; 8] = dseq.try_into().map_err(|_| bad())?;
+    Ok((DeviceId::from_bytes(*device), u64::from_be_bytes(dseq)))
+}
+
+/// What waits in the queue of a device after `after`, ascending, at most so many and so many bytes of data, but one; without
+/// what is over. Says whether there may be more.
+pub(super) fn device_events(
+    engine: &impl KvEngine,
+    device: DeviceId,
+    after: u64,
+    (limit, bytes): (usize, usize),
+    now_ms: u64,
+) -> Result<(Vec<DeviceEvent>, bool), StoreError> {
+    let first = keys::device_event(device, after.saturating_add(1).max(1));
+    let last = keys::device_event(device, u64::MAX);
+    let mut found = Vec::new();
+    let (mut used, mut more) = (0_u64, false);
+    let range = KeyRange::closed(&first, &last);
+    visit(
+        engine,
+        tables::DEVICE_EVENT,
+        range,
+        usize::MAX,
+        |key, row| {
+            let (event, size) = values::devices::read_event(device_event_of(key)?.1, row)?;
+            let is_over = event.expires_ms <= now_ms;
+            let fits = found.len() < limit
+                && (found.is_empty() || used.saturating_add(size) <= bytes as u64);
+            more |= !is_over && !fits;
+            if !is_over && !more {
+                used = used.saturating_add(size);
+                found.push(event);
+            }
+            Ok(())
+        },
+    )?;
+    for event in &mut found {
+        let key = keys::device_event(device, event.dseq);
+        // It may have been acknowledged meanwhile.
+        if let Some(row) = engine.get(tables::DEVICE_DATA, &key)? {
+            event.data = values::devices::read_data(&row)?;
+        } else {
+            event.dseq = 0;
+        }
+    }
+    found.retain(|event| event.dseq > 0);
+    Ok((found, more))
+}
+
+/// Are both members of one conversation, channels and broadcast lists aside?
+pub(super) fn share_conversation(
+    engine: &impl KvEngine,
+    (one, other): (UserId, UserId),
+) -> Result<bool, StoreError> {
+    let is_member = |row: &[u8]| row != values::LEFT_CONVERSATION;
+    let of_one: HashSet<ConversationId> =
+        conversations_of(engine, one, None, usize::MAX, is_member)?
+            .into_iter()
+            .filter(|id| is_shared_with_all(id.kind()))
+            .collect();
+    let mut shares = false;
+    let from = keys::join::<33>(&[other.as_bytes(), &keys::FIRST_CID]);
+    let to = keys::join::<33>(&[other.as_bytes(), &keys::LAST_CID]);
+    let range = KeyRange::closed(&from, &to);
+    let mut failed = Ok(());
+    let table = tables::USER_CONVERSATION;
+    engine.scan(table, range, Order::Ascending, &mut |key, row| {
+        match tail_cid(key) {
+            Ok(id) => shares = is_member(row) && of_one.contains(&id),
+            Err(error) => failed = Err(error),
+        }
+        if shares || failed.is_err() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    failed.map(|()| shares)
+}
+
+/// Do its members know each other?
+fn is_shared_with_all(kind: ConversationKind) -> bool {
+    use ConversationKind::{Direct, Group, Support};
+    matches!(kind, Direct | Group | Support)
 }
 
 /// Conversations of a user after `after`, at most `limit`, of those whose rows are wanted.
@@ -291,6 +427,70 @@ pub(super) fn own_before(
         return Ok(None);
     };
     Ok(Some((seq.ok_or_else(|| bad_key(tables::OWN))?, count?)))
+}
+
+/// How far the other one may be told that this user has got: as [`crate::store::ChatStore::told_mark`] says.
+pub(super) fn told_mark(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    (user, other): (UserId, UserId),
+    (from, to): (Seq, Seq),
+) -> Result<Seq, StoreError> {
+    let Some(hidden) = hidden_by_block(engine, conversation, user, (from, to))? else {
+        return Ok(from);
+    };
+    // In each stretch between two hidden ones: does something stand there that he sees?
+    let mut mark = to;
+    for hidden in hidden {
+        let last = own_before(engine, conversation, other, mark)?;
+        if last.is_some_and(|(last, _)| last > hidden) {
+            break;
+        }
+        mark = hidden.previous();
+    }
+    Ok(mark.max(from))
+}
+
+/// Entries behind the first place up to the second that a block hides from a user, the last one first; `None`: too much is
+/// hidden there.
+fn hidden_by_block(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    user: UserId,
+    (from, to): (Seq, Seq),
+) -> Result<Option<Vec<Seq>>, StoreError> {
+    const LOOKED_AT_MAX: usize = 1_024;
+    let first = keys::entry_user(conversation, from.next(), UserId::from_bytes([0; 16]));
+    let last = keys::entry_user(conversation, to, UserId::from_bytes([0xFF; 16]));
+    if first > last {
+        return Ok(Some(Vec::new()));
+    }
+    let range = KeyRange::closed(&first, &last);
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    let mut failed = Ok(());
+    engine.scan(tables::HIDDEN, range, Order::Descending, &mut |key, row| {
+        looked_at += 1;
+        let seq = key.get(keys::CID_BYTES..keys::CID_BYTES + 8);
+        let seq = seq
+            .and_then(|seq| seq.try_into().ok())
+            .map(u64::from_be_bytes);
+        match (seq, tail_user(key), values::read_hidden(row)) {
+            (Some(seq), Ok(of), Ok(by)) => {
+                if of == user && by == HiddenBy::Block {
+                    found.push(Seq::new(seq));
+                }
+            }
+            (_, Err(error), _) | (_, _, Err(error)) => failed = Err(error),
+            (None, _, _) => failed = Err(bad_key(tables::HIDDEN)),
+        }
+        if failed.is_err() || looked_at > LOOKED_AT_MAX {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    failed?;
+    Ok((looked_at <= LOOKED_AT_MAX).then_some(found))
 }
 
 /// What changed for a user after the version `since`, at most `limit`. The version is read first: a change

@@ -1,8 +1,9 @@
 //! Reads of messages that wait for their time.
 
-use std::ops::Bound;
+use std::collections::HashMap;
+use std::ops::{Bound, ControlFlow};
 
-use broker::store::kv::{KeyRange, KvEngine};
+use broker::store::kv::{KeyRange, KvEngine, Order};
 use proto::ids::{MessageId, UserId};
 
 use super::{keys, reads, values};
@@ -33,6 +34,11 @@ pub(super) fn of_user(
     Ok(found)
 }
 
+/// Messages of one user that are due, in one answer: the others' are not to wait behind them.
+const DUE_OF_USER: usize = 16;
+/// Rows that are looked at for one answer.
+const DUE_LOOKED_AT: usize = 8_192;
+
 /// What is due, the oldest first, at most `limit`.
 pub(super) fn due(
     engine: &impl KvEngine,
@@ -40,19 +46,34 @@ pub(super) fn due(
     limit: usize,
 ) -> Result<Vec<Scheduled>, StoreError> {
     let end = keys::short_time(now_ms.saturating_add(1));
-    let mut due = Vec::new();
+    let (mut due, mut failed) = (Vec::new(), Ok(()));
+    let mut of_user: HashMap<UserId, usize> = HashMap::new();
+    let mut left = DUE_LOOKED_AT;
     let range = KeyRange::between(&[], &end);
-    reads::visit(engine, tables::DUE, range, limit, |key, _| {
-        due.push(key.get(6..).unwrap_or_default().to_vec());
-        Ok(())
+    engine.scan(tables::DUE, range, Order::Ascending, &mut |key, _| {
+        let key = key.get(6..).unwrap_or_default();
+        let Some(user) = key.first_chunk() else {
+            failed = Err(reads::bad_key(tables::DUE));
+            return ControlFlow::Break(());
+        };
+        let user = UserId::from_bytes(*user);
+        let count = of_user.entry(user).or_default();
+        *count += 1;
+        if *count <= DUE_OF_USER {
+            due.push((user, key.to_vec()));
+        }
+        left -= 1;
+        if due.len() >= limit || left == 0 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })?;
+    failed?;
     let mut found = Vec::with_capacity(due.len());
-    for key in due {
-        let user: Option<&[u8; 16]> = key.first_chunk();
-        let user = user.ok_or_else(|| reads::bad_key(tables::DUE))?;
+    for (user, key) in due {
         // It may have been cancelled meanwhile.
         if let Some(row) = engine.get(tables::SCHEDULED, &key)? {
-            let user = UserId::from_bytes(*user);
             found.push(values::read_scheduled(user, mid_of(&key)?, &row)?);
         }
     }

@@ -1,16 +1,19 @@
 //! Work beside the commits: the hourly removal of what is over.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
 use broker::store::kv::{KeyRange, KvBatch, KvEngine, Order, Table};
 
 use super::queue::Reply;
-use super::values;
+use super::writer::waiting::Tally;
+use super::{keys, values};
 use crate::store::{StoreError, tables};
 
 /// Rows that one piece of the hourly work looks at.
 const SLICE_ROWS: usize = 1_000;
+/// The same, of rows that hold whole messages.
+const HELD_ROWS: usize = 32;
 /// Receipts are kept so long.
 const RECEIPT_KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Moderators have so long to decide; then a message that was held is as good as rejected.
@@ -30,9 +33,20 @@ enum Step {
         keep_ms: u64,
         after: Option<Vec<u8>>,
     },
+    /// Drop times of moved marks from before this time; from this key on.
+    Moved {
+        keep_ms: u64,
+        after: Option<Vec<u8>>,
+    },
     /// Drop messages that were held before this time; from this key on.
     Held {
         keep_ms: u64,
+        after: Option<Vec<u8>>,
+    },
+    /// Drop what is over of the private queues of devices: events, then their data; from this key on.
+    DeviceEvents {
+        table: Table,
+        now_ms: u64,
         after: Option<Vec<u8>>,
     },
     /// Drop QoS 2 exchanges that began before this time, and whose client has not come back to end them; from this key on.
@@ -54,10 +68,16 @@ impl Maintenance {
                     keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
                     after: None,
                 },
+                Step::Moved {
+                    keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
+                    after: None,
+                },
                 Step::Held {
                     keep_ms: now_ms.saturating_sub(HELD_KEEP_MS),
                     after: None,
                 },
+                device_events(tables::DEVICE_EVENT, now_ms),
+                device_events(tables::DEVICE_DATA, now_ms),
                 Step::Exchanges {
                     from_ms: exchanges_from_ms,
                     after: None,
@@ -116,12 +136,38 @@ impl Maintenance {
                 });
                 (removed, next)
             }
+            Step::Moved { keep_ms, after } => {
+                let is_old = |value: &[u8]| {
+                    let ts_ms = values::read_time(tables::MOVED.name(), value);
+                    ts_ms.unwrap_or_default() < keep_ms
+                };
+                let (removed, last) = drop_old(engine, tables::MOVED, after.as_deref(), is_old)?;
+                let next = last.map(|key| Step::Moved {
+                    keep_ms,
+                    after: Some(key),
+                });
+                (removed, next)
+            }
             Step::Held { keep_ms, after } => {
-                let is_old =
-                    |value: &[u8]| values::read_held_time(value).is_ok_and(|ts_ms| ts_ms < keep_ms);
-                let (removed, last) = drop_old(engine, tables::HELD, after.as_deref(), is_old)?;
+                let (removed, last) = drop_held(engine, after.as_deref(), keep_ms)?;
                 let next = last.map(|key| Step::Held {
                     keep_ms,
+                    after: Some(key),
+                });
+                (removed, next)
+            }
+            Step::DeviceEvents {
+                table,
+                now_ms,
+                after,
+            } => {
+                let is_old = |value: &[u8]| {
+                    values::devices::read_expires(value).is_ok_and(|at_ms| at_ms <= now_ms)
+                };
+                let (removed, last) = drop_old(engine, table, after.as_deref(), is_old)?;
+                let next = last.map(|key| Step::DeviceEvents {
+                    table,
+                    now_ms,
                     after: Some(key),
                 });
                 (removed, next)
@@ -143,6 +189,14 @@ impl Maintenance {
             self.steps.push_front(next);
         }
         Ok(removed)
+    }
+}
+
+fn device_events(table: Table, now_ms: u64) -> Step {
+    Step::DeviceEvents {
+        table,
+        now_ms,
+        after: None,
     }
 }
 
@@ -175,4 +229,47 @@ fn drop_old(
         engine.commit_relaxed(&batch)?;
     }
     Ok((batch.len(), last))
+}
+
+/// As [`drop_old`], of messages that are held: how many there are is counted.
+fn drop_held(
+    engine: &impl KvEngine,
+    after: Option<&[u8]>,
+    keep_ms: u64,
+) -> Result<(usize, Option<Vec<u8>>), StoreError> {
+    let range = KeyRange {
+        from: after.map_or(Bound::Unbounded, Bound::Excluded),
+        to: Bound::Unbounded,
+    };
+    let mut batch = KvBatch::default();
+    let mut dropped: HashMap<Vec<u8>, u64> = HashMap::new();
+    let (mut seen, mut removed, mut last) = (0, 0, None);
+    engine.scan(tables::HELD, range, Order::Ascending, &mut |key, value| {
+        if values::read_held_time(value).is_ok_and(|ts_ms| ts_ms < keep_ms) {
+            batch.remove(tables::HELD, key);
+            removed += 1;
+            for bytes in [keys::CID_BYTES, keys::CID_BYTES + 16] {
+                let of = key.get(..bytes).unwrap_or(key);
+                *dropped.entry(of.to_vec()).or_default() += 1;
+            }
+        }
+        seen += 1;
+        if seen < HELD_ROWS {
+            return ControlFlow::Continue(());
+        }
+        last = Some(key.to_vec());
+        ControlFlow::Break(())
+    })?;
+    for (key, count) in dropped {
+        let row = engine.get(tables::WAITING, &key)?;
+        let tally = row.map_or_else(|| Ok(Tally::default()), |row| values::read_tally(&row));
+        match tally?.less(count).row() {
+            Some(value) => batch.put(tables::WAITING, &key, &value),
+            None => batch.remove(tables::WAITING, &key),
+        }
+    }
+    if !batch.is_empty() {
+        engine.commit_relaxed(&batch)?;
+    }
+    Ok((removed, last))
 }

@@ -1,5 +1,6 @@
 //! Values of rows, as `docs/storage.md` draws them. Writing cannot fail; reading distrusts every byte.
 
+pub(super) mod devices;
 pub(super) mod joining;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use proto::ids::{ConversationId, DeviceId, Handle, MessageId, Seq, UserId};
 use proto::payload::{PresenceChoice, PresenceState};
 
 use super::keys;
+use super::writer::waiting::Tally;
 use crate::domain::account::{Preferences, Subject};
 use crate::domain::contact::{Contact, ContactCounts};
 use crate::domain::conversation::Settings;
@@ -15,9 +17,10 @@ use crate::domain::device::{Device, Inflight, Subscription};
 use crate::domain::entry::{BodyFormat, Entry, EntryKind, Mentioned};
 use crate::domain::held::Held;
 use crate::domain::member::{Interval, Marks, Member, Role};
-use crate::domain::overlay::{GoneReason, Overlay, Pin, Report};
+use crate::domain::overlay::{GoneReason, HiddenBy, Overlay, Pin, Report};
 use crate::domain::presence::Standing;
 use crate::domain::profile::Profile;
+use crate::domain::purge::Range;
 use crate::domain::rights::{Mask, Rights};
 use crate::domain::scheduled::Scheduled;
 use crate::domain::user::{ScramKeys, Token, User};
@@ -71,6 +74,8 @@ pub(super) struct Changed {
     /// 0: none yet.
     pub(super) version: u64,
     pub(super) preferences: Preferences,
+    /// Of a channel that the user reads: up to here his devices have been told of it.
+    pub(super) told: Seq,
 }
 
 // -- writing
@@ -105,6 +110,7 @@ pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
         (entry.thread.is_some(), flag::THREAD),
         (entry.expires_ms.is_some(), flag::EXPIRES),
         (!entry.mentions.is_empty(), flag::MENTIONS),
+        (entry.source.is_some(), flag::SOURCE),
     ];
     let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
     let flags = flags.fold(0, |all, (_, flag)| all | flag);
@@ -126,7 +132,13 @@ pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     if !entry.mentions.is_empty() {
         write_mentions(out, &entry.mentions);
     }
-    out.extend_from_slice(&entry.body);
+    match entry.source {
+        Some((list, seq)) => {
+            out.extend_from_slice(&keys::cid(list));
+            long(out, seq.get());
+        }
+        None => out.extend_from_slice(&entry.body),
+    }
 }
 
 fn write_mentions(out: &mut Vec<u8>, mentions: &Mentioned) {
@@ -153,6 +165,7 @@ mod flag {
     pub(super) const THREAD: u8 = 8;
     pub(super) const EXPIRES: u8 = 16;
     pub(super) const MENTIONS: u8 = 32;
+    pub(super) const SOURCE: u8 = 64;
 }
 
 /// Only what is gone for all is so at rest.
@@ -206,6 +219,7 @@ pub(super) fn write_scheduled(scheduled: &Scheduled) -> Vec<u8> {
     let mut out = Vec::with_capacity(128 + scheduled.body.len());
     out.extend_from_slice(&[FORMAT, flags, scheduled.format.to_byte()]);
     time(&mut out, scheduled.at_ms);
+    time(&mut out, scheduled.due_ms);
     out.extend_from_slice(scheduled.device.as_bytes());
     out.extend_from_slice(&scheduled.digest);
     out.extend_from_slice(&keys::cid(scheduled.conversation));
@@ -250,12 +264,31 @@ pub(super) fn write_report(report: &Report) -> Vec<u8> {
     out
 }
 
+/// What is left of a purge under way, and the messages that went so far.
+pub(super) fn write_purge(range: &Range, messages: u64) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    long(&mut out, messages);
+    long(&mut out, range.from.get());
+    long(&mut out, range.to.get());
+    if let Some(by) = range.by {
+        out.extend_from_slice(by.as_bytes());
+    }
+    out
+}
+
 pub(super) fn write_held(held: &Held) -> Vec<u8> {
     let mut out = vec![FORMAT];
     time(&mut out, held.entry.ts_ms);
     out.extend_from_slice(&held.digest);
     text(&mut out, &held.reason);
     write_entry(&mut out, &held.entry);
+    out
+}
+
+pub(super) fn write_tally(tally: Tally) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    long(&mut out, tally.count);
+    time(&mut out, tally.last_ms);
     out
 }
 
@@ -353,7 +386,14 @@ pub(super) fn write_changed(changed: &Changed) -> Vec<u8> {
     let mut out = vec![FORMAT];
     long(&mut out, changed.version);
     time(&mut out, preferences.muted_until);
-    out.push(u8::from(preferences.archived) | u8::from(preferences.pinned) << 1);
+    let flags = u8::from(preferences.archived)
+        | u8::from(preferences.pinned) << 1
+        | u8::from(preferences.watch) << 2
+        | u8::from(changed.told > Seq::ZERO) << 3;
+    out.push(flags);
+    if changed.told > Seq::ZERO {
+        long(&mut out, changed.told.get());
+    }
     out
 }
 
@@ -376,7 +416,10 @@ pub(super) fn write_time(ms: u64) -> Vec<u8> {
 pub(super) fn write_device(device: &Device) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend_from_slice(&device.session_expiry.to_be_bytes());
-    out.push(u8::from(device.has_inbox) | u8::from(device.connected) << 1);
+    let flags = u8::from(device.has_inbox)
+        | u8::from(device.connected) << 1
+        | u8::from(device.has_queue) << 2;
+    out.push(flags);
     time(&mut out, device.receipts_ms);
     time(&mut out, device.last_seen_ms);
     long(&mut out, device.account);
@@ -652,6 +695,11 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
     let thread = has(flag::THREAD).then(|| reader.seq()).transpose()?;
     let expires_ms = has(flag::EXPIRES).then(|| reader.time()).transpose()?;
     let mentions = has(flag::MENTIONS).then(|| reader.mentions()).transpose()?;
+    let source = if has(flag::SOURCE) {
+        Some((reader.cid()?, reader.seq()?))
+    } else {
+        None
+    };
     Ok(Entry {
         conversation,
         seq,
@@ -669,6 +717,7 @@ pub(super) fn read_entry(conversation: ConversationId, seq: Seq, value: &[u8]) -
         expires_ms,
         mentions: mentions.unwrap_or_default(),
         gone,
+        source,
         overlay: None,
     })
 }
@@ -679,7 +728,7 @@ pub(super) fn read_scheduled(user: UserId, mid: MessageId, value: &[u8]) -> Read
     let has = |bit: u8| flags & 1 << bit != 0;
     let format = reader.byte()?;
     let format = BodyFormat::from_byte(format).ok_or_else(|| reader.bad("unknown body format"))?;
-    let at_ms = reader.time()?;
+    let (at_ms, due_ms) = (reader.time()?, reader.time()?);
     let device = DeviceId::from_bytes(reader.array()?);
     let digest = reader.array()?;
     let conversation = reader.cid()?;
@@ -694,6 +743,7 @@ pub(super) fn read_scheduled(user: UserId, mid: MessageId, value: &[u8]) -> Read
         device,
         mid,
         at_ms,
+        due_ms,
         target,
         conversation,
         digest,
@@ -881,6 +931,18 @@ pub(super) fn read_marks(value: &[u8]) -> Read<Marks> {
     Ok(marks)
 }
 
+pub(super) fn read_purge(value: &[u8]) -> Read<(Range, u64)> {
+    let mut reader = Reader::new("purge", value)?;
+    let messages = reader.long()?;
+    let (from, to) = (reader.seq()?, reader.seq()?);
+    let by = match reader.rest {
+        [] => None,
+        _ => Some(reader.user()?),
+    };
+    reader.end()?;
+    Ok((Range { from, to, by }, messages))
+}
+
 pub(super) fn read_number(table: &'static str, value: &[u8]) -> Read<u64> {
     let mut reader = Reader::new(table, value)?;
     let number = reader.long()?;
@@ -920,17 +982,17 @@ pub(super) fn read_contact_counts(value: &[u8]) -> Read<ContactCounts> {
     Ok(counts)
 }
 
-/// Why an entry is hidden from one user.
-pub(super) fn read_hidden(value: &[u8]) -> Read<GoneReason> {
+/// By what an entry is hidden from one user.
+pub(super) fn read_hidden(value: &[u8]) -> Read<HiddenBy> {
     let mut reader = Reader::new("hidden", value)?;
     let _since_ms = reader.time()?;
-    let reason = match reader.byte()? {
-        0 => GoneReason::Hidden,
-        1 => GoneReason::Blocked,
+    let by = match reader.byte()? {
+        0 => HiddenBy::Wish,
+        1 => HiddenBy::Block,
         _ => return Err(reader.bad("unknown reason of being hidden")),
     };
     reader.end()?;
-    Ok(reason)
+    Ok(by)
 }
 
 pub(super) fn read_changed(value: &[u8]) -> Read<Changed> {
@@ -938,13 +1000,20 @@ pub(super) fn read_changed(value: &[u8]) -> Read<Changed> {
     let version = reader.long()?;
     let muted_until = reader.time()?;
     let flags = reader.byte()?;
+    let told = if flags & 8 == 0 {
+        Seq::ZERO
+    } else {
+        reader.seq()?
+    };
     reader.end()?;
     Ok(Changed {
         version,
+        told,
         preferences: Preferences {
             muted_until,
             archived: flags & 1 != 0,
             pinned: flags & 2 != 0,
+            watch: flags & 4 != 0,
         },
     })
 }
@@ -993,6 +1062,7 @@ pub(super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Devi
         session_expiry,
         has_inbox: flags & 1 != 0,
         connected: flags & 2 != 0,
+        has_queue: flags & 4 != 0,
         receipts_ms,
         account,
         first_seen_ms,
@@ -1028,6 +1098,23 @@ pub(super) fn read_held(conversation: ConversationId, value: &[u8]) -> Read<Held
         reason: reader.text()?.to_owned(),
         entry: read_entry(conversation, Seq::ZERO, reader.rest)?,
     })
+}
+
+/// What makes a message that is held this message.
+pub(super) fn read_held_digest(value: &[u8]) -> Read<[u8; 16]> {
+    let mut reader = Reader::new("held", value)?;
+    reader.time()?;
+    reader.array()
+}
+
+pub(super) fn read_tally(value: &[u8]) -> Read<Tally> {
+    let mut reader = Reader::new("waiting", value)?;
+    let tally = Tally {
+        count: reader.long()?,
+        last_ms: reader.time()?,
+    };
+    reader.end()?;
+    Ok(tally)
 }
 
 /// When a message was held.
@@ -1142,6 +1229,7 @@ mod tests {
             expires_ms: None,
             mentions: Mentioned::default(),
             gone: None,
+            source: None,
             overlay: None,
         }
     }
@@ -1162,6 +1250,7 @@ mod tests {
             }],
             session_expiry: u32::MAX,
             has_inbox: true,
+            has_queue: true,
             connected: true,
             receipts_ms: 4,
             account: 6,

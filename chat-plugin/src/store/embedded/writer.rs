@@ -11,8 +11,11 @@ mod control;
 mod held;
 mod joining;
 mod purge;
+mod queue;
+mod readers;
 mod scheduled;
 mod search;
+pub(super) mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -35,12 +38,14 @@ use super::queue::{Job, Reply, Wake};
 use super::upkeep::Maintenance;
 use super::values::{self, First};
 use super::{Opened, Shared};
+use crate::domain::contact::Decided;
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
 use crate::domain::held::Holding;
 use crate::domain::joining::Requested;
 use crate::domain::member::Member;
 use crate::domain::purge::Purged;
+use crate::domain::queue::Queuing;
 use crate::domain::scheduled::Scheduling;
 use crate::store::{Committed, Durability, Place, StoreError, tables};
 
@@ -50,6 +55,8 @@ const RELAXED_DELAY: Duration = Duration::from_millis(200);
 const WATERMARK_INTERVAL: Duration = Duration::from_secs(5);
 /// A week of uptime, for idempotency keys.
 const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
+/// The only row of its table.
+pub(super) const TRUSTED_KEY: &[u8] = b"wall";
 /// How long the thread waits before it looks again whether the receiver of the feed has room.
 const FEED_PAUSE: Duration = Duration::from_millis(1);
 
@@ -80,6 +87,8 @@ pub(super) struct Writer<K> {
     relaxed_rows: bool,
     /// Reports that are kept, once they have been counted.
     reports: Option<usize>,
+    /// Whether there is anything in tables that are empty for most: see [`Writer::plan_waiting`].
+    occupied: HashMap<Table, bool>,
     closing: Option<Reply<()>>,
     group: Group,
 }
@@ -136,6 +145,8 @@ enum Done {
     Requested(Reply<Requested>, Requested),
     Purged(Reply<Purged>, Purged),
     Holding(Reply<Holding>, Holding),
+    Decided(Reply<Decided>, Decided),
+    Queuing(Reply<Queuing>, Queuing),
 }
 
 impl Done {
@@ -151,6 +162,8 @@ impl Done {
             Self::Requested(reply, requested) => reply.send(result.map(|()| requested)).is_err(),
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Holding(reply, holding) => reply.send(result.map(|()| holding)).is_err(),
+            Self::Decided(reply, decided) => reply.send(result.map(|()| decided)).is_err(),
+            Self::Queuing(reply, queuing) => reply.send(result.map(|()| queuing)).is_err(),
             Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
         };
@@ -187,6 +200,7 @@ impl<K: KvEngine> Writer<K> {
             relaxed_since: None,
             relaxed_rows: false,
             reports: None,
+            occupied: HashMap::new(),
             closing: None,
             group: Group::default(),
         }
@@ -294,6 +308,26 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
+            Job::PutShared(shared, max, reply) => {
+                let had_room = self.put_shared(&shared, max);
+                self.answer(had_room, reply, Durability::Durable, Done::Flag);
+            }
+            Job::QueueEvent(sent, reply) => {
+                let queued = self.queue_event(&sent);
+                self.answer(queued, reply, Durability::Durable, Done::Queuing);
+            }
+            Job::EndDeviceEvents(device, places, reply) => {
+                self.end_device_events(device, &places);
+                self.answer(Ok(()), reply, Durability::Relaxed, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
+            Job::RemoveShared(user, id, reply) => {
+                let result = self.remove_shared(user, id);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::EndExchanges(device, reply) => {
                 let result = self.end_exchanges(device);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
@@ -307,6 +341,12 @@ impl<K: KvEngine> Writer<K> {
             Job::HandOut(user, conversations, reply) => {
                 let version = self.hand_out(user, &conversations);
                 self.answer(version, reply, Durability::Durable, Done::Number);
+            }
+            Job::NoteChanged(user, conversations, reply) => {
+                let result = self.note_changed(user, &conversations);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
             }
             Job::SetPreferences(user, conversation, preferences, reply) => {
                 let result = self.set_preferences(user, conversation, preferences);
@@ -340,9 +380,9 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
-            Job::ChangeContact(pair, change, now_ms, reply) => {
-                let has_changed = self.change_contact(pair, &change, now_ms);
-                self.answer(has_changed, reply, Durability::Durable, Done::Flag);
+            Job::ChangeContact(pair, change, bounds, reply) => {
+                let decided = self.change_contact(pair, &change, bounds);
+                self.answer(decided, reply, Durability::Durable, Done::Decided);
             }
             Job::ChangeHandle(user, handles, now_ms, reply) => {
                 let has_changed = self.change_handle(user, &handles, now_ms);
@@ -394,8 +434,15 @@ impl<K: KvEngine> Writer<K> {
                 let purged = self.purge(conversation, *purge);
                 self.answer(purged, reply, Durability::Durable, Done::Purged);
             }
+            Job::BroadcastTo(at, copies, after, reply) => {
+                let result = self.broadcast_to(at, &copies, after);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::Hold(held, reply) => {
-                let holding = self.hold(&held);
+                let (draft, reason) = *held;
+                let holding = self.hold(draft, reason);
                 self.answer(holding, reply, Durability::Durable, Done::Holding);
             }
             Job::EndHold(conversation, from, mid, reply) => {
@@ -406,11 +453,22 @@ impl<K: KvEngine> Writer<K> {
                 let reports = self.forget_user(user);
                 self.answer(reports, reply, Durability::Durable, Done::Count);
             }
+            Job::Trust(now_ms, reply) => {
+                let value = values::write_number(now_ms).to_vec();
+                self.put(tables::TRUSTED, TRUSTED_KEY, value);
+                self.answer(Ok(()), reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
+            }
             Job::Report(report, reply) => {
                 let result = self.report(&report);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
                     Done::Unit(reply)
                 });
+            }
+            Job::CloseReport(key, reply) => {
+                let was_there = self.close_report(&key);
+                self.answer(was_there, reply, Durability::Durable, Done::Flag);
             }
             Job::Flush(reply) => {
                 self.fold_all();
@@ -548,8 +606,8 @@ impl<K: KvEngine> Writer<K> {
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Option<Member>, StoreError> {
-        let row = self.row(tables::MEMBER, &keys::member(conversation, user))?;
-        row.map(|row| values::read_member(user, &row)).transpose()
+        let seat = self.seat(conversation, user)?;
+        Ok(seat.map(|(member, _)| member))
     }
 
     /// Where this key of idempotency was seen, in this batch, this week or the last one. The key's week is changed.
@@ -662,6 +720,12 @@ impl<K: KvEngine> Writer<K> {
             if pending.settings_changed {
                 let value = values::write_settings(&known.settings)?;
                 batch.put(tables::SETTINGS, &key, &value);
+                let settings = &known.settings;
+                if settings.retention_days > 0 || settings.retention_messages > 0 {
+                    batch.put(tables::LIMITED, &key, values::PRESENT);
+                } else {
+                    batch.remove(tables::LIMITED, &key);
+                }
             }
         }
         let row = CommitRow {

@@ -120,6 +120,7 @@ async fn marks_and_preferences_are_changes(world: World) {
         muted_until: Preferences::MUTED_FOR_EVER,
         archived: true,
         pinned: false,
+        watch: true,
     };
     store.set_preferences(uid(1), cid(1), muted).await.unwrap();
     store.set_preferences(uid(1), cid(1), muted).await.unwrap();

@@ -8,8 +8,8 @@ use proto::ids::{Seq, UserId};
 use super::world::*;
 use crate::domain::entry::{BodyFormat, Draft, Entry, EntryKind, Outcome};
 use crate::domain::overlay::{
-    Act, ActRefused, EDITS_MAX, EMOJI_PER_MESSAGE_MAX, EMOJI_PER_USER_MAX, GoneReason, PINS_MAX,
-    React, Report,
+    Act, ActRefused, EDITS_MAX, EMOJI_PER_MESSAGE_MAX, EMOJI_PER_USER_MAX, GoneReason, HiddenBy,
+    PINS_MAX, React, Report,
 };
 use crate::store::{ChatStore, PageRange, StoreError};
 
@@ -401,7 +401,7 @@ async fn what_is_hidden_is_so_for_one_user(world: World) {
     );
     let store = world.reopen(store).await;
     let hidden = store.hidden(cid(1), uid(2), vec![message, other]).await;
-    assert_eq!(hidden.unwrap(), [(message, GoneReason::Hidden)]);
+    assert_eq!(hidden.unwrap(), [(message, HiddenBy::Wish)]);
     let members = store.members(cid(1), None, 9).await.unwrap();
     let last: Vec<Seq> = members.iter().map(|(_, marks)| marks.hidden).collect();
     assert_eq!(last, [other, message]);
@@ -540,7 +540,7 @@ async fn acts_survive_a_kill(world: World) {
     let killed = world.killed().open();
     assert_eq!(all(&*killed, cid(1)).await, all(&*store, cid(1)).await);
     let hidden = killed.hidden(cid(1), uid(2), vec![message]).await;
-    assert_eq!(hidden.unwrap(), [(message, GoneReason::Hidden)]);
+    assert_eq!(hidden.unwrap(), [(message, HiddenBy::Wish)]);
     assert_eq!(unread(&*killed, 2, 0, 9).await, 0);
 }
 
@@ -562,6 +562,13 @@ async fn a_report_is_stored_once(world: World) {
     store.report(report(11, "b")).await.unwrap();
     let all = store.reports(None, 9).await.unwrap();
     assert_eq!(all, [report(5, "a"), report(7, "b")]);
-    let rest = store.reports(Some(&all[0]), 9).await.unwrap();
+    let rest = store.reports(Some(&all[0].key()), 9).await.unwrap();
     assert_eq!(rest, [report(7, "b")]);
+    let key = all[0].key();
+    assert_eq!(key.to_string().parse(), Ok(key.clone()));
+    assert_eq!(store.reported(&key).await, Ok(Some(all[0].clone())));
+    assert_eq!(store.close_report(&key).await, Ok(true));
+    assert_eq!(store.close_report(&key).await, Ok(false));
+    assert_eq!(store.reported(&key).await, Ok(None));
+    assert_eq!(store.reports(None, 9).await.unwrap(), rest);
 }

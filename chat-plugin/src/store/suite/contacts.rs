@@ -3,20 +3,26 @@
 use proto::ids::{ConversationId, Seq};
 
 use super::world::*;
-use crate::domain::account::Subject;
-use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList};
+use crate::domain::account::{Changes, Subject};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::Role;
-use crate::domain::overlay::{Act, GoneReason};
+use crate::domain::overlay::{Act, HiddenBy, React};
+use crate::domain::profile::Profile;
 use crate::domain::user::User;
-use crate::store::{ChatStore, StoreError};
+use crate::store::{ChatStore, Durability, StoreError};
 
 super::stories![
     lists_of_people_come_in_pages,
+    a_list_is_no_longer_than_it_may_be_however_many_change_it_at_once,
+    what_changes_of_oneself_is_one_change_of_the_account,
     a_change_of_a_contact_moves_the_account_version,
     what_is_written_to_who_has_blocked_is_hidden_for_ever,
     a_block_before_the_first_message_holds,
     a_blocked_message_is_no_change_for_who_blocks,
+    a_conversation_begun_under_a_block_is_told_with_the_first_word_to_be_seen,
+    what_is_done_to_what_a_block_hides_is_hidden_as_well,
+    nobody_is_told_that_somebody_got_as_far_as_what_was_hidden_from_him,
     a_removed_user_has_no_lists,
 ];
 
@@ -26,9 +32,14 @@ async fn users(store: &dyn ChatStore) {
     }
 }
 
+const MAX: ContactCounts = ContactCounts {
+    contacts: 9,
+    blocked: 9,
+};
+
 async fn change(store: &dyn ChatStore, of: u8, other: u8, change: ContactChange) -> bool {
-    let changed = store.change_contact(uid(of), uid(other), change, 50);
-    changed.await.unwrap()
+    let changed = store.change_contact(uid(of), uid(other), change, MAX, 50);
+    changed.await.unwrap() == Decided::Changed
 }
 
 fn add(called: &str) -> ContactChange {
@@ -56,7 +67,7 @@ fn to_other(from: u8, mid: &str) -> Draft {
     }
 }
 
-async fn is_hidden(store: &dyn ChatStore, of: u8, at: Seq) -> Option<GoneReason> {
+async fn is_hidden(store: &dyn ChatStore, of: u8, at: Seq) -> Option<HiddenBy> {
     let hidden = store.hidden(direct(), uid(of), vec![at]).await.unwrap();
     hidden.first().map(|(_, reason)| *reason)
 }
@@ -129,6 +140,78 @@ async fn a_change_of_a_contact_moves_the_account_version(world: World) {
     assert_eq!(store.changes(uid(2), 0, 9).await.unwrap().list, []);
 }
 
+async fn a_list_is_no_longer_than_it_may_be_however_many_change_it_at_once(world: World) {
+    let store = world.open();
+    users(&*store).await;
+    let max = ContactCounts {
+        contacts: 2,
+        blocked: 1,
+    };
+    let change = |other, change| store.change_contact(uid(1), uid(other), change, max, 50);
+    let (one, two, three, blocked, too_many) = tokio::join!(
+        change(3, add("")),
+        change(4, add("")),
+        change(5, add("")),
+        change(6, ContactChange::Block),
+        change(7, ContactChange::Block),
+    );
+    let mut decided = [one, two, three].map(|one| one.unwrap() == Decided::Changed);
+    decided.sort_unstable();
+    assert_eq!(decided, [false, true, true]);
+    let full = Decided::Full(ContactList::Blocked);
+    let decided = [blocked.unwrap(), too_many.unwrap()];
+    assert!(decided.contains(&Decided::Changed) && decided.contains(&full));
+    assert_eq!(store.contact_counts(uid(1)).await, Ok(max));
+    // What is on a list changes, and goes, also when it is full.
+    let known = store
+        .contacts(uid(1), ContactList::Contacts, None, 1)
+        .await
+        .unwrap();
+    let other = known[0].other;
+    let renamed = store.change_contact(uid(1), other, add("Bobby"), max, 60);
+    assert_eq!(renamed.await, Ok(Decided::Changed));
+    let smaller = ContactCounts::default();
+    let gone = store.change_contact(uid(1), other, ContactChange::Remove, smaller, 70);
+    assert_eq!(gone.await, Ok(Decided::Changed));
+    let none = store.change_contact(uid(1), uid(8), add(""), smaller, 80);
+    assert_eq!(none.await, Ok(Decided::Full(ContactList::Contacts)));
+}
+
+async fn what_changes_of_oneself_is_one_change_of_the_account(world: World) {
+    let store = world.open();
+    users(&*store).await;
+    let version = store.hand_out(uid(2), Vec::new()).await.unwrap();
+    let told = async |since| {
+        let changes = store.changes(uid(2), since, 9).await.unwrap();
+        let about = changes.list.into_iter().map(|(_, about)| about);
+        (changes.upto, about.collect::<Vec<_>>())
+    };
+    let me = Subject::Person(uid(2));
+    let mut since = version;
+    let profile = |status: &str| Profile {
+        status: status.to_owned(),
+        ..Profile::default()
+    };
+    for (before, after) in [("", "at sea"), ("at sea", "back")] {
+        let replaced = store.replace_profile(uid(2), profile(before), profile(after));
+        assert!(replaced.await.unwrap());
+    }
+    let same = store.replace_profile(uid(2), profile("back"), profile("back"));
+    assert!(same.await.unwrap());
+    assert_eq!(told(since).await, (version + 2, vec![me]));
+    since = version + 2;
+    let new = device(2, 1);
+    for _ in 0..2 {
+        let put = store.put_device(new.clone(), None, Durability::Durable);
+        put.await.unwrap();
+    }
+    assert_eq!(told(since).await, (since + 1, vec![me]), "a device, once");
+    store.remove_device(uid(2), new.id).await.unwrap();
+    store.remove_device(uid(2), new.id).await.unwrap();
+    assert_eq!(told(since).await, (since + 2, vec![me]), "and its end");
+    assert_eq!(told(version).await.1, [me], "one row");
+}
+
 async fn what_is_written_to_who_has_blocked_is_hidden_for_ever(world: World) {
     let store = world.open();
     users(&*store).await;
@@ -148,9 +231,9 @@ async fn what_is_written_to_who_has_blocked_is_hidden_for_ever(world: World) {
     let store = world.reopen(store).await;
     for (at, hidden) in [
         (before, None),
-        (meanwhile, Some(GoneReason::Blocked)),
+        (meanwhile, Some(HiddenBy::Block)),
         (own, None),
-        (edit, Some(GoneReason::Blocked)),
+        (edit, Some(HiddenBy::Block)),
         (after, None),
     ] {
         assert_eq!(is_hidden(&*store, 2, at).await, hidden, "{at}");
@@ -171,9 +254,9 @@ async fn what_is_written_to_who_has_blocked_is_hidden_for_ever(world: World) {
     };
     change(&*store, 2, 1, ContactChange::Block).await;
     let told = place(append(&*store, delete(meanwhile, "delete-1")).await);
-    assert_eq!(is_hidden(&*store, 2, told).await, Some(GoneReason::Blocked));
+    assert_eq!(is_hidden(&*store, 2, told).await, Some(HiddenBy::Block));
     let hidden = is_hidden(&*store, 2, meanwhile).await;
-    assert_eq!(hidden, Some(GoneReason::Blocked));
+    assert_eq!(hidden, Some(HiddenBy::Block));
     assert_eq!(unread(&*store, 2).await, 2);
     let told = place(append(&*store, delete(before, "delete-2")).await);
     assert_eq!(is_hidden(&*store, 2, told).await, None, "he saw that one");
@@ -224,6 +307,119 @@ async fn a_blocked_message_is_no_change_for_who_blocks(world: World) {
     assert_eq!(changes.list, [(versions[1] + 1, direct().into())]);
 }
 
+async fn a_conversation_begun_under_a_block_is_told_with_the_first_word_to_be_seen(world: World) {
+    let mut store = world.open();
+    users(&*store).await;
+    let version = store.hand_out(uid(2), Vec::new()).await.unwrap();
+    change(&*store, 2, 1, ContactChange::Block).await;
+    append(&*store, to_other(1, "first")).await;
+    change(&*store, 2, 1, ContactChange::Unblock).await;
+    let about = |changes: Changes| changes.list.into_iter().map(|(_, about)| about);
+    let told = async |store: &dyn ChatStore, since| {
+        about(store.changes(uid(2), since, 9).await.unwrap()).collect::<Vec<_>>()
+    };
+    let person = Subject::Person(uid(1));
+    assert_eq!(told(&*store, version).await, [person]);
+    if world.is_on_disk() {
+        store = world.reopen(store).await;
+    }
+    append(&*store, to_other(1, "after")).await;
+    assert_eq!(told(&*store, version).await, [person, direct().into()]);
+    append(&*store, to_other(1, "again")).await;
+    assert_eq!(told(&*store, version).await.len(), 2, "it was dirty");
+}
+
+async fn what_is_done_to_what_a_block_hides_is_hidden_as_well(world: World) {
+    let store = world.open();
+    users(&*store).await;
+    let seen = place(append(&*store, to_other(1, "seen")).await);
+    change(&*store, 2, 1, ContactChange::Block).await;
+    let meanwhile = place(append(&*store, to_other(1, "meanwhile")).await);
+    change(&*store, 2, 1, ContactChange::Unblock).await;
+    let react = |emoji: &str| Act::React(React::Add(emoji.into()));
+    for (number, (act, target, hidden)) in [
+        (react("+"), meanwhile, Some(HiddenBy::Block)),
+        (Act::Pin(true), meanwhile, Some(HiddenBy::Block)),
+        (Act::Edit, meanwhile, Some(HiddenBy::Block)),
+        (Act::Delete, meanwhile, Some(HiddenBy::Block)),
+        (react("+"), seen, None),
+        (Act::Pin(true), seen, None),
+        (Act::Edit, seen, None),
+        (Act::Delete, seen, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let kind = match act {
+            Act::Edit => EntryKind::Edit,
+            Act::Delete => EntryKind::Deleted,
+            Act::React(_) => EntryKind::Reaction,
+            Act::Pin(_) => EntryKind::Pin,
+        };
+        let draft = Draft {
+            kind,
+            target: Some(target),
+            act: Some(act),
+            ..to_other(1, &format!("act-{number}"))
+        };
+        let at = place(append(&*store, draft).await);
+        assert_eq!(is_hidden(&*store, 2, at).await, hidden, "act {number}");
+    }
+    assert_eq!(unread(&*store, 2).await, 0);
+}
+
+async fn nobody_is_told_that_somebody_got_as_far_as_what_was_hidden_from_him(world: World) {
+    let mut store = world.open();
+    users(&*store).await;
+    // 1 seen, 2 and 3 hidden, 4 own, 5 hidden, 6 own, 7 seen, 8 own.
+    append(&*store, to_other(1, "seen")).await;
+    for (from, mid, blocked) in [
+        (1, "hidden-1", true),
+        (1, "hidden-2", true),
+        (2, "own-1", true),
+        (1, "hidden-3", true),
+        (2, "own-2", false),
+        (1, "after", false),
+        (2, "own-3", false),
+    ] {
+        let to = if blocked {
+            ContactChange::Block
+        } else {
+            ContactChange::Unblock
+        };
+        change(&*store, 2, 1, to).await;
+        append(&*store, to_other(from, mid)).await;
+    }
+    // What one hides oneself has been seen.
+    let (seen, after) = (Seq::new(1), Seq::new(7));
+    for at in [seen, after] {
+        store.hide(direct(), at, uid(2), 60).await.unwrap();
+    }
+    if world.is_on_disk() {
+        store = world.reopen(store).await;
+    }
+    let told = async |user, other, (from, to)| {
+        let (from, to) = (Seq::new(from), Seq::new(to));
+        let told = store.told_mark(direct(), uid(user), uid(other), from, to);
+        told.await.unwrap().get()
+    };
+    for (from, to, expected) in [
+        (0, 1, 1),
+        (0, 2, 1),
+        (1, 3, 1),
+        (0, 4, 1),
+        (1, 6, 1),
+        (1, 7, 7),
+        (0, 8, 8),
+        (7, 8, 8),
+        (7, 7, 7),
+        (8, 3, 8),
+    ] {
+        assert_eq!(told(2, 1, (from, to)).await, expected, "{from} to {to}");
+    }
+    assert_eq!(told(1, 2, (0, 8)).await, 8, "he has blocked nobody");
+}
+
 async fn a_removed_user_has_no_lists(world: World) {
     let store = world.open();
     users(&*store).await;
@@ -238,6 +434,6 @@ async fn a_removed_user_has_no_lists(world: World) {
     assert!(contact.is_none());
     let counts = store.contact_counts(uid(1)).await.unwrap();
     assert_eq!(counts, ContactCounts::default());
-    let changed = store.change_contact(uid(1), uid(2), add(""), 70).await;
+    let changed = store.change_contact(uid(1), uid(2), add(""), MAX, 70).await;
     assert_eq!(changed, Err(StoreError::NotFound));
 }

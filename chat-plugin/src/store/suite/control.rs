@@ -10,7 +10,7 @@ use crate::domain::profile::{Audience, Circle, Profile};
 use crate::domain::user::User;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{ChatStore, Durability, Move, StoreError};
-use proto::ids::Seq;
+use proto::ids::{ConversationId, Seq};
 use proto::payload::{PresenceChoice, PresenceState};
 
 super::stories![
@@ -18,6 +18,7 @@ super::stories![
     relaxed_moves_are_seen_at_once_and_kept_by_flush,
     relaxed_moves_become_durable_by_themselves,
     marks_merge_by_maximum,
+    the_times_of_marks_are_kept_for_a_month,
     receipts_due_come_newest_first_and_are_dropped_after_30_days,
     devices_are_kept_with_what_is_in_flight,
     a_removed_device_leaves_nothing,
@@ -131,6 +132,90 @@ fn marks(delivered: u64, read: u64, private: u64, flag: Option<bool>, ts_ms: u64
 async fn marks_of_1(store: &dyn ChatStore) -> Marks {
     let members = store.members(cid(1), None, 10).await.unwrap();
     members[0].1
+}
+
+/// When user 1 was delivered and had read entries.
+async fn times_of_1(
+    store: &dyn ChatStore,
+    conversation: ConversationId,
+    seqs: &[u64],
+) -> Vec<(Option<u64>, Option<u64>)> {
+    let mut times = Vec::new();
+    for number in seqs {
+        let moved = store.moved_over(conversation, vec![uid(1)], seq(*number));
+        let (user, moved) = moved.await.unwrap()[0];
+        assert_eq!(user, uid(1));
+        times.push((moved.delivered_ms, moved.read_ms));
+    }
+    times
+}
+
+async fn the_times_of_marks_are_kept_for_a_month(world: World) {
+    let store = world.open();
+    make_group(&*store, cid(1), &[1, 2]).await;
+    let in_direct = |one: Move| match one {
+        Move::Marks {
+            user,
+            delivered,
+            read,
+            private_read,
+            unread_flag,
+            ts_ms,
+            ..
+        } => Move::Marks {
+            conversation: ConversationId::direct(uid(1), uid(2)),
+            user,
+            delivered,
+            read,
+            private_read,
+            unread_flag,
+            ts_ms,
+        },
+        other => other,
+    };
+    let direct = ConversationId::direct(uid(1), uid(2));
+    for one in [
+        marks(2, 0, 0, None, DAY_MS),
+        marks(5, 3, 0, None, 2 * DAY_MS),
+        marks(5, 0, 9, Some(true), 3 * DAY_MS), // private: nobody is told
+        marks(5, 5, 0, None, 4 * DAY_MS),
+    ] {
+        for one in [one, in_direct(one)] {
+            store.advance(vec![one], Durability::Durable).await.unwrap();
+        }
+    }
+    let store = world.reopen(store).await;
+    let day = |number: u64| Some(number * DAY_MS);
+    let seqs = [1, 2, 3, 4, 5, 6];
+    assert_eq!(
+        times_of_1(&*store, cid(1), &seqs).await,
+        [
+            (day(2), day(2)),
+            (day(2), day(2)),
+            (day(2), day(2)),
+            (day(4), day(4)),
+            (day(4), day(4)),
+            (None, None)
+        ],
+        "of a group what was read"
+    );
+    assert_eq!(
+        times_of_1(&*store, direct, &seqs).await,
+        [
+            (day(1), day(2)),
+            (day(1), day(2)),
+            (day(2), day(2)),
+            (day(2), day(4)),
+            (day(2), day(4)),
+            (None, None)
+        ]
+    );
+    store.maintain(33 * DAY_MS, 0).await.unwrap();
+    assert_eq!(
+        times_of_1(&*store, direct, &[1, 5]).await,
+        [(day(4), day(4)), (day(4), day(4))],
+        "those before are forgotten"
+    );
 }
 
 async fn marks_merge_by_maximum(world: World) {
@@ -492,6 +577,9 @@ async fn a_removed_user_has_no_tokens_and_devices(world: World) {
         ..user(1, "user1")
     };
     store.update_user(removed).await.unwrap();
+    // Its connection ends behind the removal.
+    let late = store.put_device(device(1, 1), Some(inflight(1)), Durability::Durable);
+    late.await.unwrap();
     let store = world.reopen(store).await;
     assert!(store.tokens(uid(1)).await.unwrap().is_empty());
     assert_eq!(store.token(token(1, "t1").hash).await.unwrap(), None);

@@ -254,6 +254,10 @@ async fn a_request_to_join_waits_until_it_is_settled(world: World) {
     let twice = append(&*store, approve("c", 2, 2, Role::Member)).await;
     assert_eq!(twice, Outcome::Void, "it is settled");
 
+    let late = store.ask_to_join(asked(2, None)).await.unwrap();
+    assert_eq!(late, Requested::Member, "and keeps the role");
+    assert_eq!(store.join_request(cid(1), uid(2)).await.unwrap(), None);
+
     store.ask_to_join(asked(3, None)).await.unwrap();
     let dropped = store.drop_join_request(cid(1), uid(3), vec![]);
     assert!(dropped.await.unwrap());

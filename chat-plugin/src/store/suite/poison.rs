@@ -7,7 +7,7 @@ use super::world::*;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{ChatStore, Durability, Health, Move, StoreError, StoreOptions};
 use broker::store::kv::{
-    EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Table, Visit,
+    EngineError, EngineStats, KeyRange, KvBatch, KvEngine, Order, Stop, Table, Visit,
 };
 use broker::store::memory::MemoryEngine;
 
@@ -80,8 +80,8 @@ impl KvEngine for FailingEngine {
         self.inner.stats()
     }
 
-    fn reclaim(&self) -> Result<bool, EngineError> {
-        self.inner.reclaim()
+    fn reclaim(&self, stop: &Stop<'_>) -> Result<bool, EngineError> {
+        self.inner.reclaim(stop)
     }
 }
 

@@ -4,28 +4,31 @@ use std::path::Path;
 
 use bytes::Bytes;
 use proto::ids::Seq;
+use tokio_util::sync::CancellationToken;
 
 use super::world::*;
-use crate::domain::entry::{BodyFormat, Draft, Entry, EntryKind, Outcome};
-use crate::domain::held::{HELD_MAX, Held, Holding};
+use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::overlay::{Act, GoneReason, React, Report};
-use crate::domain::profile::{Circle, Profile};
-use crate::domain::purge::{Purge, Purged, Retention};
-use crate::store::{ChatStore, StoreError};
+use crate::domain::purge::{Purge, Purged, Range, Retention};
+use crate::store::{ChatStore, Counts, StoreError, Written};
 
 super::stories![
     a_range_is_gone_and_its_places_stay,
-    a_large_range_goes_in_steps,
     what_one_user_wrote_goes_by_place_and_time,
     traces_of_a_user_are_edits_and_reactions_too,
+    reactions_go_with_what_is_purged,
+    every_kind_of_purge_goes_in_steps,
+    a_message_with_many_reactions_is_a_step_of_its_own,
     an_erased_message_that_comes_again_is_not_stored,
     retention_takes_the_oldest_and_remembers_how_far_it_was,
+    what_was_announced_is_finished_after_a_kill,
+    what_one_user_wrote_is_announced_too,
+    a_full_store_takes_what_announces_a_purge,
+    a_step_of_retention_looks_at_what_goes_and_one_more,
+    the_clock_is_trusted_up_to_what_was_said_last,
     readers_are_told_of_a_purge,
     a_purge_survives_a_kill,
-    what_a_user_told_of_himself_is_forgotten,
     what_a_user_wrote_is_listed_as_it_is_now,
-    all_conversations_are_found,
-    what_is_held_waits_and_is_forgotten,
     what_was_erased_is_in_no_file_after_compaction,
     what_was_erased_is_in_no_file_while_the_store_goes_on,
 ];
@@ -40,6 +43,7 @@ async fn purge_all(store: &dyn ChatStore, purge: Purge) -> Purged {
         let done = store.purge(cid(1), next).await.unwrap();
         sum.messages += done.messages;
         sum.reactions += done.reactions;
+        sum.looked_at += done.looked_at;
         match done.next {
             Some(from) => next = next.from(from),
             None => return sum,
@@ -116,30 +120,132 @@ async fn a_range_is_gone_and_its_places_stay(world: World) {
     }
     assert_eq!(unread(&*store, 1).await, 2, "one of the three of the other");
     assert_eq!(unread(&*store, 3).await, 3);
-    assert_eq!(purge_all(&*store, range).await, Purged::default(), "again");
+    assert_eq!(purge_all(&*store, range).await.messages, 0, "again");
     let nowhere = store.purge(cid(9), range).await;
     assert_eq!(nowhere, Ok(Purged::default()));
     assert_eq!(say(&*store, cid(1), 1, "later").await, seq(9));
 }
 
-async fn a_large_range_goes_in_steps(world: World) {
+async fn every_kind_of_purge_goes_in_steps(world: World) {
+    let of = uid(1);
+    let kinds = [
+        Purge::Range {
+            from: Seq::ZERO,
+            to: Seq::MAX,
+        },
+        written(1, 0, u64::MAX),
+        Purge::Traces {
+            of,
+            from: Seq::ZERO,
+        },
+        Purge::Old(Retention {
+            before_ms: 0,
+            newest: 0,
+        }),
+    ];
     let store = world.open();
-    make_group(&*store, cid(1), &[1, 2]).await;
-    for chunk in 0..3 {
-        let drafts =
-            (0..400).map(|number| draft(cid(1), 1, &format!("m{}", chunk * 400 + number), 1));
-        store.append(drafts.collect()).await.unwrap();
+    for (number, purge) in (1..).zip(kinds) {
+        make_group(&*store, cid(number), &[1, 2]).await;
+        for chunk in 0..3 {
+            let one = |n| draft(cid(number), 1, &format!("m{}", chunk * 400 + n), 1);
+            store.append((0..400).map(one).collect()).await.unwrap();
+        }
+        let mut step = store.purge(cid(number), purge).await.unwrap();
+        let mut messages = step.messages;
+        assert!(messages > 0 && messages < 1_200, "{purge:?}: {step:?}");
+        while let Some(next) = step.next {
+            step = store.purge(cid(number), purge.from(next)).await.unwrap();
+            assert!(step.looked_at <= 512 && step.messages <= 512);
+            messages += step.messages;
+        }
+        assert_eq!(messages, 1_200, "{purge:?}");
+        let left = all(&*store, cid(number)).await;
+        let left = left.iter().filter(|entry| entry.gone.is_none());
+        assert_eq!(left.count(), 1, "the creation");
+        let counts = store.count_up_to(cid(number), uid(2), Seq::MAX).await;
+        assert_eq!(counts.unwrap().unread_since(Counts::default()), 0);
     }
-    let all = Purge::Range {
-        from: Seq::ZERO,
-        to: Seq::MAX,
+}
+
+async fn reactions_go_with_what_is_purged(world: World) {
+    let react = |from, mid: &str, target, emoji: &str| {
+        act(from, mid, target, Act::React(React::Add(emoji.into())))
     };
-    let first = store.purge(cid(1), all).await.unwrap();
-    assert!(first.next.is_some() && first.messages < 1_200);
-    let rest = purge_all(&*store, all.from(first.next.unwrap())).await;
-    assert_eq!(first.messages + rest.messages, 1_200);
-    assert_eq!(there(&*store).await, [0; 0]);
-    assert_eq!(unread(&*store, 2).await, 0);
+    let told = async |store: &dyn ChatStore| {
+        let entries = all(store, cid(1)).await;
+        let told = entries
+            .into_iter()
+            .filter(|entry| entry.kind == EntryKind::Reaction && entry.gone.is_none());
+        told.map(|entry| entry.seq.get()).collect::<Vec<_>>()
+    };
+    let store = world.open();
+    fill(&*store, 2).await; // user 1: 2; user 2: 3
+    place(append(&*store, react(1, "r1", 3, "rude")).await);
+    place(append(&*store, react(2, "r2", 2, "nice")).await);
+    place(append(&*store, react(1, "r3", 2, "own")).await);
+    assert_eq!(told(&*store).await, [4, 5, 6]);
+    // What is over a limit, and a range: what tells of reactions in it.
+    let range = Purge::Range {
+        from: seq(5),
+        to: seq(5),
+    };
+    assert_eq!(
+        purge_all(&*store, range).await,
+        Purged {
+            looked_at: 1,
+            ..Purged::default()
+        }
+    );
+    assert_eq!(told(&*store).await, [4, 6]);
+    let entries = all(&*store, cid(1)).await;
+    let nice = (Box::from("nice"), 1);
+    let reactions = &entries[1].overlay.as_deref().unwrap().reactions;
+    assert!(reactions.contains(&nice), "the message still has it");
+    // What one user wrote: his reactions are taken back.
+    let purged = purge_all(&*store, written(1, 0, 99)).await;
+    assert_eq!((purged.messages, purged.reactions), (1, 1));
+    assert_eq!(told(&*store).await, [0; 0]);
+    let entries = all(&*store, cid(1)).await;
+    assert_eq!(entries[2].overlay, None);
+    let store = world.reopen(store).await;
+    place(append(&*store, react(1, "r4", 3, "late")).await);
+    let old = Purge::Old(Retention {
+        before_ms: 0,
+        newest: 0,
+    });
+    assert_eq!(purge_all(&*store, old).await.messages, 1);
+    assert_eq!(told(&*store).await, [0; 0], "older than the newest none");
+}
+
+async fn a_message_with_many_reactions_is_a_step_of_its_own(world: World) {
+    let store = world.open();
+    let many: Vec<u8> = (1..=250).collect();
+    make_group(&*store, cid(1), &many).await;
+    for number in 0..12 {
+        say(&*store, cid(1), 1, &format!("m{number}")).await;
+    }
+    for target in 2..=12 {
+        let react = |from: u8| {
+            act(
+                from,
+                &format!("r{target}-{from}"),
+                target,
+                Act::React(React::Add("x".into())),
+            )
+        };
+        store
+            .append(many.iter().map(|from| react(*from)).collect())
+            .await
+            .unwrap();
+    }
+    let range = Purge::Range {
+        from: seq(1),
+        to: seq(13),
+    };
+    let step = store.purge(cid(1), range).await.unwrap();
+    assert!(step.next.is_some() && step.messages < 11, "{step:?}");
+    let rest = purge_all(&*store, range.from(step.next.unwrap())).await;
+    assert_eq!(step.messages + rest.messages, 12);
 }
 
 async fn what_one_user_wrote_goes_by_place_and_time(world: World) {
@@ -234,6 +340,116 @@ async fn retention_takes_the_oldest_and_remembers_how_far_it_was(world: World) {
     assert_eq!(unread(&*store, 2).await, 5);
 }
 
+/// The entry that announces a purge.
+fn announcement(mid: &str, from: u64, to: u64, by: Option<u8>) -> Draft {
+    let range = Range {
+        from: seq(from),
+        to: seq(to),
+        by: by.map(uid),
+    };
+    Draft {
+        kind: EntryKind::Purged,
+        format: BodyFormat::Json,
+        basis: Basis::Version(1),
+        changes: vec![Change::Purge(range)],
+        ..draft(cid(1), 1, mid, 1)
+    }
+}
+
+async fn what_was_announced_is_finished_after_a_kill(world: World) {
+    if !world.is_on_disk() {
+        return;
+    }
+    let store = world.open();
+    make_group(&*store, cid(1), &[1, 2]).await;
+    for chunk in 0..3 {
+        let drafts =
+            (0..400).map(|number| draft(cid(1), 1, &format!("m{}", chunk * 400 + number), 1));
+        store.append(drafts.collect()).await.unwrap();
+    }
+    let at = place(append(&*store, announcement("trim", 1, 1_201, None)).await);
+    let killed = world.killed();
+    let other = killed.open();
+    let under_way = [(cid(1), at)];
+    assert_eq!(other.purges_under_way(None, 9).await.unwrap(), under_way);
+    let announced = Purge::Announced { at };
+    let step = other.purge(cid(1), announced).await.unwrap();
+    assert!(step.next.is_some() && step.messages > 0 && step.messages < 1_200);
+    // Between two steps.
+    let killed = killed.killed();
+    let other = killed.open();
+    assert_eq!(other.purges_under_way(None, 9).await.unwrap(), under_way);
+    let mut step = step;
+    while step.next.is_some() {
+        step = other.purge(cid(1), announced).await.unwrap();
+    }
+    assert_eq!(step.messages, 1_200, "of all steps");
+    assert_eq!(there(&*other).await, [0; 0]);
+    assert_eq!(other.purges_under_way(None, 9).await.unwrap(), []);
+    say(&*other, cid(1), 2, "later").await;
+    let again = other.purge(cid(1), announced).await.unwrap();
+    assert_eq!((again.messages, again.looked_at), (1_200, 0));
+    assert_eq!(there(&*other).await.len(), 1);
+}
+
+async fn what_one_user_wrote_is_announced_too(world: World) {
+    let store = world.open();
+    fill(&*store, 4).await; // user 1: 2, 4; user 2: 3, 5
+    let at = place(append(&*store, announcement("purge", 1, 5, Some(2))).await);
+    let version = store.conversations(&[cid(1)]).await.unwrap();
+    assert_eq!(version[0].as_ref().unwrap().version, 1, "nobody moved");
+    let announced = Purge::Announced { at };
+    assert_eq!(purge_all(&*store, announced).await.messages, 2);
+    assert_eq!(there(&*store).await, [2, 4]);
+    let nothing = Purge::Announced { at: seq(2) };
+    assert_eq!(purge_all(&*store, nothing).await, Purged::default());
+}
+
+async fn a_full_store_takes_what_announces_a_purge(mut world: World) {
+    if !world.is_on_disk() {
+        return;
+    }
+    let store = world.open();
+    fill(&*store, 4).await;
+    store.close().await.unwrap();
+    drop(store);
+    world.options.max_disk_bytes = 1;
+    let store = world.open();
+    store.maintain(0, 0).await.unwrap();
+    let refused = store.append(vec![draft(cid(1), 1, "more", 1)]).await;
+    assert!(
+        matches!(refused, Err(StoreError::ReadOnly(_))),
+        "{refused:?}"
+    );
+    let at = place(append(&*store, announcement("trim", 1, 5, None)).await);
+    let announced = Purge::Announced { at };
+    assert_eq!(purge_all(&*store, announced).await.messages, 4);
+}
+
+async fn a_step_of_retention_looks_at_what_goes_and_one_more(world: World) {
+    let store = world.open();
+    fill(&*store, 40).await;
+    let old = |newest| {
+        Purge::Old(Retention {
+            before_ms: 0,
+            newest,
+        })
+    };
+    let step = store.purge(cid(1), old(38)).await.unwrap();
+    assert_eq!((step.messages, step.looked_at), (2, 4), "and the creation");
+    let step = store.purge(cid(1), old(38)).await.unwrap();
+    assert_eq!((step.messages, step.looked_at), (0, 1));
+}
+
+async fn the_clock_is_trusted_up_to_what_was_said_last(world: World) {
+    let store = world.open();
+    assert_eq!(store.trusted_ms().await, Ok(None));
+    store.trust(7_000).await.unwrap();
+    store.trust(5_000).await.unwrap();
+    let store = world.reopen(store).await;
+    assert_eq!(store.trusted_ms().await, Ok(Some(5_000)));
+}
+
 async fn readers_are_told_of_a_purge(world: World) {
     let store = world.open();
     fill(&*store, 2).await;
@@ -262,34 +478,6 @@ async fn a_purge_survives_a_kill(world: World) {
     assert_eq!(unread(&*other, 3).await, 2);
 }
 
-async fn what_a_user_told_of_himself_is_forgotten(world: World) {
-    let store = world.open();
-    fill(&*store, 2).await;
-    store.create_user(user(1, "alice")).await.unwrap();
-    let mut profile = Profile::default();
-    profile.privacy.presence.who = Circle::Nobody;
-    let before = Profile::default();
-    let replaced = store.replace_profile(uid(1), before, profile).await;
-    assert!(replaced.unwrap());
-    for (by, mid) in [(1, "a"), (2, "b")] {
-        let report = Report {
-            ts_ms: 5,
-            by: uid(by),
-            mid: mid.parse().unwrap(),
-            conversation: cid(1),
-            seq: seq(2),
-            text: format!("he is {NEEDLE}"),
-        };
-        store.report(report).await.unwrap();
-    }
-    assert_eq!(store.forget(uid(1)).await, Ok(1));
-    assert_eq!(store.profile(uid(1)).await.unwrap(), Profile::default());
-    let reports = store.reports(None, 9).await.unwrap();
-    let empty: Vec<_> = reports.iter().map(|one| one.text.is_empty()).collect();
-    assert_eq!(empty, [true, false], "the report stays, its words go");
-    assert_eq!(store.forget(uid(1)).await, Ok(0));
-}
-
 async fn what_a_user_wrote_is_listed_as_it_is_now(world: World) {
     let store = world.open();
     fill(&*store, 6).await; // user 1: 2, 4, 6
@@ -297,30 +485,31 @@ async fn what_a_user_wrote_is_listed_as_it_is_now(world: World) {
     purge_all(&*store, written(1, 4, 4)).await;
     let written = async |after, size| {
         let found = store.written(cid(1), uid(1), seq(after), size).await;
-        let found = found.unwrap().into_iter();
-        found
-            .map(|entry| (entry.seq.get(), entry.body))
-            .collect::<Vec<_>>()
+        let Written {
+            entries,
+            looked_at,
+            next,
+        } = found.unwrap();
+        let entries = entries.into_iter();
+        let entries = entries.map(|entry| (entry.seq.get(), entry.body));
+        (entries.collect::<Vec<_>>(), looked_at, next.map(Seq::get))
     };
     let (first, last) = ((2, Bytes::from("edited")), (6, Bytes::from("m4")));
-    assert_eq!(written(0, (9, 999)).await, [first.clone(), last.clone()]);
-    assert_eq!(written(0, (1, 999)).await, std::slice::from_ref(&first));
-    assert_eq!(written(0, (9, 1)).await, [first]);
-    assert_eq!(written(2, (1, 1)).await, [last]);
-    assert_eq!(written(6, (9, 9)).await, []);
-}
-
-async fn all_conversations_are_found(world: World) {
-    let store = world.open();
-    for number in [3, 1, 2] {
-        make_group(&*store, cid(number), &[1]).await;
-    }
-    let found = store.all_conversations(None, 2).await.unwrap();
-    let ids: Vec<_> = found.iter().map(|found| found.id).collect();
-    assert_eq!(ids, [cid(1), cid(2)]);
-    let rest = store.all_conversations(Some(cid(2)), 2).await.unwrap();
-    assert_eq!(rest.len(), 1);
-    assert_eq!(rest[0].head, seq(1));
+    let both = vec![first.clone(), last.clone()];
+    assert_eq!(written(0, (9, 999)).await, (both, 3, None));
+    assert_eq!(
+        written(0, (1, 999)).await,
+        (vec![first.clone()], 1, Some(2))
+    );
+    assert_eq!(
+        written(0, (2, 999)).await,
+        (vec![first.clone()], 2, Some(4)),
+        "one is gone"
+    );
+    assert_eq!(written(0, (9, 1)).await, (vec![first], 2, Some(4)));
+    assert_eq!(written(2, (1, 1)).await, (vec![], 1, Some(4)));
+    assert_eq!(written(4, (2, 1)).await, (vec![last], 1, None));
+    assert_eq!(written(6, (9, 9)).await, (vec![], 0, None));
 }
 
 /// Is it in any file below a directory?
@@ -373,7 +562,7 @@ async fn fill_with_needles(store: &dyn ChatStore) {
     store.report(report).await.unwrap();
 }
 
-async fn erase(store: &dyn ChatStore) -> Result<usize, StoreError> {
+pub(super) async fn erase(store: &dyn ChatStore) -> Result<usize, StoreError> {
     let traces = Purge::Traces {
         of: uid(1),
         from: Seq::ZERO,
@@ -409,7 +598,7 @@ async fn what_was_erased_is_in_no_file_while_the_store_goes_on(world: World) {
     let store = world.open();
     fill_with_needles(&*store).await;
     erase(&*store).await.unwrap();
-    let reclaimed = store.reclaim().await.unwrap();
+    let reclaimed = store.reclaim(&CancellationToken::new()).await.unwrap();
     if !world.is_on_disk() {
         return;
     }
@@ -427,56 +616,8 @@ async fn what_was_erased_is_in_no_file_while_the_store_goes_on(world: World) {
     place(append(&*store, draft).await);
     assert!(is_in_files(&world.options.directory, NEEDLE));
     erase(&*store).await.unwrap();
-    assert_eq!(store.reclaim().await, Ok(is_fjall));
+    assert_eq!(store.reclaim(&CancellationToken::new()).await, Ok(is_fjall));
     assert_eq!(!is_in_files(&world.options.directory, NEEDLE), is_fjall);
     let store = world.reopen(store).await;
     assert_eq!(there(&*store).await.len(), 101);
-}
-
-async fn what_is_held_waits_and_is_forgotten(world: World) {
-    let store = world.open();
-    fill(&*store, 1).await;
-    let entry = all(&*store, cid(1)).await.remove(1);
-    let held = |mid: &str, body: &str, ts_ms| Held {
-        entry: Entry {
-            seq: Seq::ZERO,
-            mseq: 0,
-            ts_ms,
-            mid: mid.parse().unwrap(),
-            body: Bytes::from(body.to_owned()),
-            ..entry.clone()
-        },
-        digest: proto::ids::digest16(&[body.as_bytes()]),
-        reason: "a word".to_owned(),
-    };
-    let hold = async |one: Held| store.hold(one).await.unwrap();
-    assert_eq!(hold(held("a", "one", DAY_MS)).await, Holding::Held);
-    assert_eq!(
-        hold(held("a", "one", 2 * DAY_MS)).await,
-        Holding::Held,
-        "again"
-    );
-    assert_eq!(hold(held("a", "two", DAY_MS)).await, Holding::Conflict);
-    assert_eq!(hold(held("b", "two", 9 * DAY_MS)).await, Holding::Held);
-    let listed = store.held(cid(1), None, 9).await.unwrap();
-    let expected = [held("a", "one", DAY_MS), held("b", "two", 9 * DAY_MS)];
-    assert_eq!(listed, expected);
-    let after = Some((uid(1), "a".parse().unwrap()));
-    assert_eq!(store.held(cid(1), after, 9).await.unwrap().len(), 1);
-    assert_eq!(store.held(cid(2), None, 9).await.unwrap().len(), 0);
-    store.maintain(16 * DAY_MS, 0).await.unwrap();
-    let mid = |mid: &str| mid.parse().unwrap();
-    let found = store.held_message(cid(1), uid(1), &mid("a")).await;
-    assert_eq!(found, Ok(None), "nobody decided in 14 days");
-    assert_eq!(store.end_hold(cid(1), uid(1), &mid("b")).await, Ok(true));
-    assert_eq!(store.end_hold(cid(1), uid(1), &mid("b")).await, Ok(false));
-    for number in 0..HELD_MAX {
-        let one = held(&format!("m{number}"), "x", DAY_MS);
-        assert_eq!(hold(one).await, Holding::Held);
-    }
-    assert_eq!(hold(held("one-more", "x", DAY_MS)).await, Holding::Full);
-    let store = world.reopen(store).await;
-    assert_eq!(store.held(cid(1), None, 9).await.unwrap().len(), 9);
-    erase(&*store).await.unwrap();
-    assert_eq!(store.held(cid(1), None, 9).await.unwrap().len(), 0);
 }

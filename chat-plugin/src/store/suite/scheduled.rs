@@ -14,6 +14,9 @@ super::stories![
     what_was_changed_meanwhile_is_not_sent,
     scheduled_messages_are_bounded_and_go_with_their_user,
     scheduled_messages_survive_a_kill,
+    what_is_sent_by_hand_does_not_wait_any_more,
+    one_user_does_not_fill_what_is_due,
+    what_is_put_off_keeps_its_time,
 ];
 
 fn later(user: u8, mid: &str, at_ms: u64) -> Scheduled {
@@ -22,6 +25,7 @@ fn later(user: u8, mid: &str, at_ms: u64) -> Scheduled {
         device: dev(user),
         mid: mid.parse().unwrap(),
         at_ms,
+        due_ms: at_ms,
         target: Target::Conversation(cid(1)),
         conversation: cid(1),
         digest: draft(cid(1), user, mid, 1).digest,
@@ -64,6 +68,11 @@ async fn a_scheduled_message_is_listed_until_it_is_sent(world: World) {
             digest: [9; 16],
             ..a.clone()
         },
+        Scheduled {
+            conversation: cid(2),
+            target: Target::Conversation(cid(2)),
+            ..a.clone()
+        },
     ] {
         assert_eq!(store.schedule(another, 9).await, Ok(Scheduling::Conflict));
     }
@@ -93,11 +102,7 @@ async fn a_scheduled_message_is_listed_until_it_is_sent(world: World) {
     );
     assert_eq!(first(append(&*store, draft(cid(1), 1, "b", 1)).await), sent);
 
-    // Sent by hand meanwhile: it is not sent again.
-    let by_hand = say(&*store, cid(1), 1, "a").await;
-    assert_eq!(first(append(&*store, sending(&a)).await), by_hand);
-    assert_eq!(listed(&*store, 1).await, []);
-    assert_eq!(store.due(9_000, 9).await, Ok(vec![other]));
+    assert_eq!(store.due(9_000, 9).await, Ok(vec![a, other]));
 }
 
 async fn what_was_changed_meanwhile_is_not_sent(world: World) {
@@ -154,6 +159,16 @@ async fn scheduled_messages_are_bounded_and_go_with_their_user(world: World) {
         store.schedule(later(2, "c", 5_000), 2).await,
         Ok(Scheduling::Waits)
     );
+    // Who changes has as many as before; who cancels has room again, also after a restart.
+    let change = store.reschedule(later(1, "a", 5_000), Some(later(1, "a", 6_000)));
+    assert_eq!(change.await, Ok(true));
+    let store = world.reopen(store).await;
+    let full = store.schedule(later(1, "c", 5_000), 2);
+    assert_eq!(full.await, Ok(Scheduling::Full));
+    let cancel = store.reschedule(later(1, "a", 6_000), None);
+    assert_eq!(cancel.await, Ok(true));
+    let waits = store.schedule(later(1, "c", 5_000), 2);
+    assert_eq!(waits.await, Ok(Scheduling::Waits));
     let mut removed = user(1, "alice");
     removed.removed_ms = Some(2_000);
     store.update_user(removed).await.unwrap();
@@ -177,4 +192,61 @@ async fn scheduled_messages_survive_a_kill(world: World) {
     assert_eq!(store.due(5_000, 9).await, Ok(vec![b.clone()]));
     assert_eq!(append(&*store, sending(&a)).await, Outcome::Rescheduled);
     place(append(&*store, sending(&b)).await);
+}
+
+async fn what_is_sent_by_hand_does_not_wait_any_more(world: World) {
+    let store = world.open();
+    make_group(&*store, cid(1), &[1, 2]).await;
+    make_group(&*store, cid(2), &[1]).await;
+    let a = later(1, "a", 5_000);
+    let others = later(2, "a", 5_000);
+    for one in [&a, &others] {
+        store.schedule(one.clone(), 9).await.unwrap();
+    }
+    say(&*store, cid(2), 1, "a").await;
+    assert_eq!(listed(&*store, 1).await.len(), 1, "it waits elsewhere");
+
+    let changed = Draft {
+        digest: [9; 16],
+        ..draft(cid(1), 1, "a", 1)
+    };
+    place(append(&*store, changed).await);
+    assert_eq!(listed(&*store, 1).await, []);
+    assert_eq!(store.due(9_000, 9).await, Ok(vec![others]));
+    // Long afterwards nobody remembers that it was stored: it is not sent a second time.
+    for _ in 0..3 {
+        world.clock.advance(7 * DAY);
+        store.maintain(0, 0).await.unwrap();
+    }
+    assert_eq!(append(&*store, sending(&a)).await, Outcome::Rescheduled);
+    assert_eq!(all(&*store, cid(1)).await.len(), 2);
+}
+
+async fn one_user_does_not_fill_what_is_due(world: World) {
+    let store = world.open();
+    for number in 0..40 {
+        let one = later(1, &format!("m{number:02}"), 1_000);
+        store.schedule(one, 99).await.unwrap();
+    }
+    let other = later(2, "a", 2_000);
+    store.schedule(other.clone(), 99).await.unwrap();
+    let due = store.due(5_000, 20).await.unwrap();
+    assert_eq!(due.len(), 17);
+    assert_eq!(due.last(), Some(&other));
+}
+
+async fn what_is_put_off_keeps_its_time(world: World) {
+    let store = world.open();
+    let before = later(1, "a", 1_000);
+    store.schedule(before.clone(), 9).await.unwrap();
+    let put_off = Scheduled {
+        due_ms: 9_000,
+        ..before.clone()
+    };
+    let change = store.reschedule(before.clone(), Some(put_off.clone()));
+    assert_eq!(change.await, Ok(true));
+    let store = world.reopen(store).await;
+    assert_eq!(store.schedule(before, 9).await, Ok(Scheduling::Waited));
+    assert_eq!(store.due(8_999, 9).await, Ok(vec![]));
+    assert_eq!(store.due(9_000, 9).await, Ok(vec![put_off]));
 }

@@ -35,6 +35,7 @@ pub(crate) struct Login {
     maximum_packet_size: Option<u32>,
     will: Option<Will>,
     scram: bool,
+    property: Option<(String, String)>,
 }
 
 impl Login {
@@ -51,6 +52,7 @@ impl Login {
             maximum_packet_size: None,
             will: None,
             scram: false,
+            property: None,
         }
     }
 
@@ -91,6 +93,12 @@ impl Login {
                 ..WillProperties::default()
             },
         });
+        self
+    }
+
+    /// With this user property of CONNECT, 5.0.
+    pub(crate) fn property(mut self, name: &str, value: &str) -> Self {
+        self.property = Some((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -184,6 +192,10 @@ impl Login {
             properties.session_expiry_interval = self.session;
             properties.receive_maximum = self.receive_maximum;
             properties.maximum_packet_size = self.maximum_packet_size;
+            let named = self.property.iter();
+            let pair =
+                |(name, value): &(String, String)| (name.as_str().into(), value.as_str().into());
+            properties.user_properties = named.map(pair).collect();
         }
         if self.scram {
             let first = Scram::new(&self.user, &self.password).first();
@@ -674,9 +686,8 @@ impl Client {
     pub(crate) fn history(&mut self, cid: &str) -> Vec<Value> {
         let mut entries = Vec::new();
         loop {
-            let after = entries
-                .last()
-                .map_or(0, |last: &Value| last["seq"].as_u64().unwrap());
+            let place = |last: &Value| last["seq"].as_u64().or_else(|| last["gap"]["to"].as_u64());
+            let after = entries.last().map_or(0, |last| place(last).unwrap());
             let request = serde_json::json!({"cid": cid, "after": after, "limit": 500});
             let mut page = self.call("msg.history", &request).unwrap();
             let more = page["more"].as_bool().unwrap();

@@ -334,6 +334,18 @@ impl Words<'_> {
                 let asked = json!({"member": self.user(*user)});
                 ("conv.remove", self.of(&asked))
             }
+            What::Transfer { user, .. } => {
+                let asked = json!({"member": self.user(*user)});
+                ("conv.transfer", self.of(&asked))
+            }
+            What::Ban { user, .. } => {
+                let asked = json!({"member": self.user(*user)});
+                ("conv.ban", self.of(&asked))
+            }
+            What::Unban { user, .. } => {
+                let asked = json!({"member": self.user(*user)});
+                ("conv.unban", self.of(&asked))
+            }
             What::Leave { heir, .. } => {
                 let asked = json!({"owner": heir.map(|heir| self.user(heir))});
                 ("conv.leave", self.of(&asked))

@@ -301,16 +301,26 @@ fn pins(client: &mut Client, world: &World, user: User, place: Place) {
     );
 }
 
-/// Who has the last message that this user wrote, and who reacted to it.
+/// Who has the last message that this user wrote, and the last one that a block kept from the other.
 fn status(client: &mut Client, world: &World, user: User, place: Place) {
     let conversation = &world.conversations[place];
     if !conversation.is_present(user) {
         return;
     }
-    let seq = conversation.last_own(user, conversation.head());
-    if seq == 0 || !conversation.members[&user].sees(seq) {
-        return;
+    let head = conversation.head();
+    for seq in [
+        conversation.last_own(user, head),
+        conversation.last_kept(user),
+    ] {
+        if seq > 0 && conversation.members[&user].sees(seq) {
+            status_of(client, world, user, (place, seq));
+        }
     }
+}
+
+/// Who has a message, and who reacted to it.
+fn status_of(client: &mut Client, world: &World, user: User, (place, seq): (Place, u64)) {
+    let conversation = &world.conversations[place];
     let cid = &conversation.cid;
     let told = client.call("msg.status", &json!({"cid": cid, "seq": seq}));
     let told = told.unwrap();
@@ -318,9 +328,11 @@ fn status(client: &mut Client, world: &World, user: User, place: Place) {
     for other in conversation.present().filter(|other| *other != user) {
         let member = &conversation.members[&other];
         if member.awaits(seq) {
+            // What a block hid he never had, however far he got.
+            let is_for_him = conversation.entry(seq).unwrap().kept_from != Some(other);
             let has = (
-                member.marks.shown_delivered() >= seq,
-                member.marks.read >= seq,
+                is_for_him && member.marks.shown_delivered() >= seq,
+                is_for_him && member.marks.read >= seq,
             );
             there.insert(NAMES[other].to_owned(), has);
         }

@@ -90,19 +90,9 @@ impl Choice {
 
     /// A step with a way and perhaps an id.
     fn step(&mut self, by: User, what: What) -> Step {
-        use What::{
-            Add, Block, Create, Leave, Prefer, Read, Received, Remove, Role, Settings, Unread,
-        };
         let way = match &what {
-            Prefer { .. }
-            | Block { .. }
-            | Create { .. }
-            | Add { .. }
-            | Remove { .. }
-            | Leave { .. }
-            | Role { .. }
-            | Settings { .. } => Way::Call,
-            Read { .. } | Unread { .. } | Received { .. } => Way::Topic,
+            What::Read { .. } | What::Unread { .. } | What::Received { .. } => Way::Topic,
+            what if what.is_call_only() => Way::Call,
             _ if self.percent(15) => Way::Call,
             _ => Way::Topic,
         };
@@ -115,7 +105,7 @@ impl Choice {
             }
         );
         let has_place = way == Way::Call || is_plain || Client::of(by) != Client::Text;
-        let is_new = !matches!(what, Create { .. });
+        let is_new = !matches!(what, What::Create { .. });
         let wanted = has_place && is_new && what.makes_entry() && self.percent(50);
         self.last_id += 1;
         let id = wanted.then(|| format!("id-{}", self.last_id));
@@ -150,11 +140,8 @@ impl Choice {
             let how = How::Plain;
             return What::Send { to, how, text };
         }
-        if self.percent(2) {
-            return What::Block {
-                user: self.user(),
-                on: self.percent(50),
-            };
+        if self.percent(4) {
+            return self.block(world, by);
         }
         let place = self.place(world, by);
         match self.below(100) {
@@ -171,6 +158,36 @@ impl Choice {
             46..78 => self.act(world, by, place),
             _ => self.change(place),
         }
+    }
+
+    /// Somebody is blocked, and writes on; or is not any more.
+    fn block(&mut self, world: &World, by: User) -> What {
+        let blocked = world.blocked_by(by);
+        if !blocked.is_empty() && self.percent(50) {
+            let user = blocked[self.below(blocked.len())];
+            return What::Block { user, on: false };
+        }
+        let user = self.user();
+        for _ in 0..self.below(4) {
+            let (writes, to) = if self.percent(75) {
+                (user, by)
+            } else {
+                (by, user)
+            };
+            let what = match world.direct(by, user) {
+                Some(place) if self.percent(40) => self.act(world, writes, place),
+                Some(place) if self.percent(30) => self.mark(world, by, place),
+                _ => What::Send {
+                    to: To::User(to),
+                    how: How::Plain,
+                    text: format!("text {}", self.last_id),
+                },
+            };
+            let step = self.step(writes, what);
+            self.planned.push_back(step);
+        }
+        let on = self.percent(90);
+        What::Block { user, on }
     }
 
     /// Mostly a conversation of this user.
@@ -381,7 +398,10 @@ impl Choice {
                 place,
                 heir: self.percent(50).then_some(user),
             },
-            20..25 => What::Role {
+            20 => What::Transfer { place, user },
+            21 => What::Ban { place, user },
+            22 => What::Unban { place, user },
+            23..26 => What::Role {
                 place,
                 user,
                 role: Role::ALL[self.below(Role::ALL.len())],

@@ -180,7 +180,6 @@ impl Device {
         let conversation = &world.conversations[place];
         let is_written = ["message", "edit"].contains(&conversation.entry(seq).unwrap().kind);
         match conversation.gone(self.user, seq) {
-            Some("blocked") => false,
             Some(_) => self.form != Form::Text,
             None => self.form != Form::Text || is_written,
         }
@@ -221,9 +220,7 @@ impl Device {
         }
         let cursors = self.cursors.as_mut().unwrap();
         cursors.insert(place, seq.max(cursor));
-        let members = &mut world.conversations[place].members;
-        let marks = &mut members.get_mut(&self.user).unwrap().marks;
-        marks.acknowledged(seq);
+        world.conversations[place].acknowledged(self.user, seq);
     }
 
     fn expected(&self, world: &World, place: Place, seq: u64) -> Value {

@@ -9,9 +9,10 @@ const BOB: User = 1;
 
 impl Walk {
     fn does(&mut self, by: User, what: What) {
-        let way = match what {
-            What::Block { .. } | What::Create { .. } => Way::Call,
-            _ => Way::Topic,
+        let way = if what.is_call_only() {
+            Way::Call
+        } else {
+            Way::Topic
         };
         let id = None;
         self.take(&Step { by, way, id, what });

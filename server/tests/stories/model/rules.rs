@@ -93,7 +93,7 @@ pub(super) struct Entry {
     pinned_by: Option<User>,
     hidden_from: BTreeSet<User>,
     /// Who had blocked its sender, and never sees it.
-    kept_from: Option<User>,
+    pub(super) kept_from: Option<User>,
 }
 
 impl Entry {
@@ -131,11 +131,8 @@ impl Marks {
         self.delivered.1.max(self.read)
     }
 
-    /// Some device acknowledged this.
-    pub(super) fn acknowledged(&mut self, seq: u64) {
-        if self.blocks {
-            return;
-        }
+    /// Some device acknowledged everything up to here.
+    fn acknowledged(&mut self, seq: u64) {
         self.delivered = (self.delivered.0.max(seq), self.delivered.1.max(seq));
     }
 
@@ -220,6 +217,7 @@ pub(super) struct Conversation {
     pub(super) history: History,
     pub(super) log: Vec<Entry>,
     pub(super) members: BTreeMap<User, Member>,
+    banned: BTreeSet<User>,
     /// What was stored under which id.
     ids: BTreeMap<(User, String), (What, u64)>,
 }
@@ -233,6 +231,7 @@ impl Conversation {
             history: History::Joined,
             log: Vec::new(),
             members: BTreeMap::new(),
+            banned: BTreeSet::new(),
             ids: BTreeMap::new(),
         }
     }
@@ -275,8 +274,15 @@ impl Conversation {
 
     /// A message that is there for a user.
     fn message(&self, user: User, seq: u64) -> Option<&Entry> {
-        let entry = self.entry(seq).filter(|_| self.members[&user].sees(seq))?;
+        let entry = self.there(user, seq)?;
         (entry.kind == "message" && !entry.deleted).then_some(entry)
+    }
+
+    /// An entry that is there for a user, though it may be gone: what a block hides is not.
+    fn there(&self, user: User, seq: u64) -> Option<&Entry> {
+        let sees = self.members[&user].sees(seq);
+        self.entry(seq)
+            .filter(|entry| sees && entry.kept_from != Some(user))
     }
 
     /// Messages that a user has not read: of others, not gone, not hidden.
@@ -291,6 +297,33 @@ impl Conversation {
         (after..=self.head()).filter(counts).count() as u64
     }
 
+    /// How far others are told that a user has got, who is at a mark: nothing while he blocks the other one, and not to where
+    /// the last messages of the other one are such as were hidden from him then.
+    fn told_mark(&self, user: User, (from, to): (u64, u64)) -> u64 {
+        if self.blocks(user) {
+            return from;
+        }
+        let entry = |seq: u64| self.entry(seq).unwrap();
+        let is_kept = |seq: &u64| entry(*seq).kept_from == Some(user);
+        let is_theirs = |seq: u64| entry(seq).kind == "message" && entry(seq).from != user;
+        let mut mark = to;
+        while let Some(kept) = (from + 1..=mark).rev().find(is_kept)
+            && !(kept + 1..=mark).any(is_theirs)
+        {
+            mark = kept - 1;
+        }
+        mark.max(from)
+    }
+
+    /// Some device of a user acknowledged everything up to here.
+    pub(super) fn acknowledged(&mut self, user: User, seq: u64) {
+        if !self.blocks(user) {
+            let told = self.told_mark(user, (0, seq));
+            let member = self.members.get_mut(&user).unwrap();
+            member.marks.acknowledged(told);
+        }
+    }
+
     /// The last own message up to a mark; 0: there is none.
     pub(super) fn last_own(&self, user: User, mark: u64) -> u64 {
         let own = |seq: &u64| {
@@ -298,6 +331,15 @@ impl Conversation {
             entry.is_some_and(|entry| entry.kind == "message" && entry.from == user)
         };
         (1..=mark).rev().find(own).unwrap_or(0)
+    }
+
+    /// The last own message that somebody never sees, who had blocked this user; 0: there is none.
+    pub(super) fn last_kept(&self, user: User) -> u64 {
+        let kept = |seq: &u64| {
+            let entry = self.entry(*seq).unwrap();
+            entry.kind == "message" && entry.from == user && entry.kept_from.is_some()
+        };
+        (1..=self.head()).rev().find(kept).unwrap_or(0)
     }
 
     /// The last message of a user up to a mark of somebody whom it waited for; 0: there is none.
@@ -317,11 +359,19 @@ impl Conversation {
         next.map_or(mark, |next| next - 1)
     }
 
-    /// Pinned messages that this user sees, and by whom.
+    /// Pinned messages that this user sees, and by whom. While somebody is blocked his pins are not seen.
     pub(super) fn pins(&self, user: User) -> Vec<(u64, User)> {
-        let pin = |seq: u64| Some((seq, self.entry(seq)?.pinned_by?));
+        let pin = |seq: u64| {
+            let entry = self.entry(seq)?;
+            let by = entry.pinned_by.filter(|by| self.sees_acts_of(user, *by))?;
+            (!entry.is_hidden_from(user)).then_some((seq, by))
+        };
         let seen = (1..=self.head()).filter(|seq| self.members[&user].sees(*seq));
         seen.filter_map(pin).collect()
+    }
+
+    fn sees_acts_of(&self, user: User, by: User) -> bool {
+        by == user || !self.blocks(user)
     }
 
     /// Who reacted how to a message, in the order of users, as `user` sees it.
@@ -337,7 +387,7 @@ impl Conversation {
 
     /// While somebody is blocked his reactions are not seen.
     fn seen_reactions(&self, user: User, message: &Entry) -> Vec<(String, BTreeSet<User>)> {
-        let is_seen = |by: &User| *by == user || !self.blocks(user);
+        let is_seen = |by: &User| self.sees_acts_of(user, *by);
         let seen = |(emoji, users): &(String, BTreeSet<User>)| {
             let users: BTreeSet<User> = users.iter().copied().filter(is_seen).collect();
             (!users.is_empty()).then(|| (emoji.clone(), users))
@@ -359,7 +409,7 @@ impl Conversation {
         let edited = edited.and_then(|seq| self.entry(seq));
         let mut both = [Some(entry), edited].into_iter().flatten();
         if both.clone().any(|entry| entry.kept_from == Some(user)) {
-            Some("blocked")
+            Some("hidden") // and nobody is told whether it was deleted
         } else if entry.deleted {
             Some("deleted")
         } else if both.any(|entry| entry.is_hidden_from(user)) {
@@ -418,7 +468,10 @@ impl Conversation {
             if !reactions.is_empty() {
                 shown["reactions"] = json!(reactions);
             }
-            if entry.pinned_by.is_some() {
+            if entry
+                .pinned_by
+                .is_some_and(|by| self.sees_acts_of(user, by))
+            {
                 shown["pinned"] = json!(true);
             }
         }
@@ -426,7 +479,7 @@ impl Conversation {
     }
 }
 
-/// Numbers of users in `uid` and `owner` become their ids.
+/// Numbers of users become their ids.
 fn with_uids(data: &Value, uids: &[String]) -> Value {
     let uid = |value: &Value| {
         let user = value.as_u64().and_then(|user| usize::try_from(user).ok());
@@ -436,7 +489,7 @@ fn with_uids(data: &Value, uids: &[String]) -> Value {
         Value::Object(fields) => fields
             .iter()
             .map(|(name, value)| match name.as_str() {
-                "uid" | "owner" => (name.clone(), uid(value)),
+                "uid" | "owner" | "former" => (name.clone(), uid(value)),
                 _ => (name.clone(), with_uids(value, uids)),
             })
             .collect(),
@@ -469,6 +522,12 @@ impl World {
     pub(super) fn direct(&self, one: User, other: User) -> Option<Place> {
         let pair = (one.min(other), one.max(other));
         self.directs.get(&pair).copied()
+    }
+
+    /// Whom a user has blocked.
+    pub(super) fn blocked_by(&self, user: User) -> Vec<User> {
+        let own = self.blocks.iter().filter(|(by, _)| *by == user);
+        own.map(|(_, other)| *other).collect()
     }
 
     /// The conversation that the server calls so.
@@ -532,8 +591,8 @@ impl World {
             } => self.react(step, place, *seq, (emoji.as_deref(), *add)),
             What::Pin { seq, on, .. } => self.pin(step, place, (*seq, *on)),
             What::Report { seq, .. } => {
-                let sees = conversation.members[&by].sees(*seq) && *seq <= conversation.head();
-                sees.then_some(Answer::Done).ok_or("not_found")
+                let is_there = conversation.there(by, *seq).is_some();
+                is_there.then_some(Answer::Done).ok_or("not_found")
             }
             What::Read { seq, private, .. } => self.read(by, place, (*seq, *private)),
             What::Unread { flag, .. } => Ok(self.flag(by, place, *flag)),
@@ -651,8 +710,8 @@ impl World {
         let conversation = &self.conversations[place];
         let member = &conversation.members[&step.by];
         let message = conversation
-            .entry(seq)
-            .filter(|entry| entry.kind == "message" && member.sees(seq) && member.is_present())
+            .there(step.by, seq)
+            .filter(|entry| entry.kind == "message" && member.is_present())
             .ok_or("not_found")?;
         let moderates = !conversation.direct && member.role >= Role::Moderator;
         if message.from != step.by && !moderates {
@@ -676,12 +735,9 @@ impl World {
     /// Any entry can be hidden, by former members as well.
     fn hide(&mut self, by: User, place: Place, seq: u64) -> Judged {
         let conversation = &mut self.conversations[place];
-        let sees = conversation.members[&by].sees(seq);
-        let entry = conversation
-            .entry_mut(seq)
-            .filter(|_| sees)
-            .ok_or("not_found")?;
-        if !entry.deleted && entry.kept_from != Some(by) && entry.hidden_from.insert(by) {
+        conversation.there(by, seq).ok_or("not_found")?;
+        let entry = conversation.entry_mut(seq).unwrap();
+        if !entry.deleted && entry.hidden_from.insert(by) {
             self.own_change(by, place);
         }
         Ok(Answer::Done)
@@ -762,12 +818,16 @@ impl World {
             return Err("format");
         }
         let before = (marks.read, marks.own_read(), marks.unread_flag);
-        let mark = if private || marks.blocks {
-            &mut marks.private_read
+        let told = if private {
+            0
         } else {
-            &mut marks.read
+            conversation.told_mark(by, (before.0, seq))
         };
-        *mark = seq.max(*mark);
+        let marks = &mut conversation.members.get_mut(&by).unwrap().marks;
+        marks.read = told.max(marks.read);
+        if told < seq {
+            marks.private_read = seq.max(marks.private_read);
+        }
         marks.unread_flag = false;
         if before != (marks.read, marks.own_read(), marks.unread_flag) {
             self.own_change(by, place);
@@ -788,8 +848,8 @@ impl World {
         if seq > conversation.last_visible(by) {
             return Err("format");
         }
+        conversation.acknowledged(by, seq);
         let marks = &mut conversation.members.get_mut(&by).unwrap().marks;
-        marks.acknowledged(seq);
         marks.delivered_for_certain = marks.delivered_for_certain.max(marks.delivered.0);
         Ok(Answer::Done)
     }
@@ -865,6 +925,12 @@ impl World {
                     let seq = conversation.head();
                     return Ok(Answer::Placed { seq, dup: false });
                 }
+                if coming
+                    .iter()
+                    .any(|(user, _)| conversation.banned.contains(user))
+                {
+                    return Err("forbidden");
+                }
                 self.join(place, &coming);
                 system("added", json!({"members": listed(&coming)}))
             }
@@ -913,6 +979,46 @@ impl World {
                 }
                 self.member(place, *user).role = *given;
                 system("role", json!({"uid": user, "role": given.name()}))
+            }
+            What::Transfer { user, .. } => {
+                if !is_group || role != Role::Owner {
+                    return Err("forbidden");
+                }
+                theirs(user)?;
+                if *user == step.by {
+                    let seq = conversation.head();
+                    return Ok(Answer::Placed { seq, dup: false });
+                }
+                self.member(place, step.by).role = Role::Admin;
+                self.member(place, *user).role = Role::Owner;
+                system(
+                    "role",
+                    json!({"uid": user, "role": "owner", "former": step.by}),
+                )
+            }
+            What::Ban { user, .. } => {
+                let theirs = theirs(user);
+                if !is_admin || theirs.unwrap_or(Role::Reader) >= role {
+                    return Err("forbidden");
+                }
+                if conversation.banned.contains(user) {
+                    let seq = conversation.head();
+                    return Ok(Answer::Placed { seq, dup: false });
+                }
+                self.conversations[place].banned.insert(*user);
+                if theirs.is_ok() {
+                    self.part(place, *user);
+                }
+                system("banned", json!({"uid": user}))
+            }
+            What::Unban { user, .. } => {
+                if !is_admin {
+                    return Err("forbidden");
+                }
+                if !self.conversations[place].banned.remove(user) {
+                    return Err("not_found");
+                }
+                system("unbanned", json!({"uid": user}))
             }
             What::Settings { title, history, .. } => {
                 if !is_admin {
@@ -977,11 +1083,17 @@ impl World {
         entry.from = step.by;
         let conversation = &mut self.conversations[place];
         let others = conversation.members.keys().filter(|user| **user != step.by);
-        let mut blockers = others.copied().filter(|user| conversation.blocks(*user));
-        entry.kept_from = blockers.next().filter(|user| {
-            // That a message was deleted which he had seen, he is told.
-            let target = entry.target.and_then(|target| conversation.entry(target));
-            entry.kind != "deleted" || target.is_some_and(|target| target.is_hidden_from(*user))
+        let acts = !["message", "created"].contains(&entry.kind);
+        let target = entry.target.filter(|_| acts);
+        let target = target.and_then(|target| conversation.entry(target));
+        entry.kept_from = others.copied().find(|user| {
+            let blocks = conversation.blocks(*user);
+            match target {
+                Some(target) if target.kept_from == Some(*user) => true,
+                // That a message was deleted which he had seen, he is told.
+                Some(target) if entry.kind == "deleted" => blocks && target.is_hidden_from(*user),
+                _ => blocks,
+            }
         });
         let kept_from = entry.kept_from;
         conversation.log.push(entry);

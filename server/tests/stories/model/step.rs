@@ -140,6 +140,18 @@ pub(super) enum What {
         user: User,
         role: Role,
     },
+    Transfer {
+        place: Place,
+        user: User,
+    },
+    Ban {
+        place: Place,
+        user: User,
+    },
+    Unban {
+        place: Place,
+        user: User,
+    },
     Settings {
         place: Place,
         title: Option<String>,
@@ -174,8 +186,29 @@ impl What {
             | Self::Remove { place, .. }
             | Self::Leave { place, .. }
             | Self::Role { place, .. }
+            | Self::Transfer { place, .. }
+            | Self::Ban { place, .. }
+            | Self::Unban { place, .. }
             | Self::Settings { place, .. } => Some(*place),
         }
+    }
+
+    /// Is there no topic for it?
+    pub(super) fn is_call_only(&self) -> bool {
+        matches!(
+            self,
+            Self::Prefer { .. }
+                | Self::Block { .. }
+                | Self::Create { .. }
+                | Self::Add { .. }
+                | Self::Remove { .. }
+                | Self::Leave { .. }
+                | Self::Role { .. }
+                | Self::Transfer { .. }
+                | Self::Ban { .. }
+                | Self::Unban { .. }
+                | Self::Settings { .. }
+        )
     }
 
     /// Is it told by an entry, if it is done?

@@ -9,12 +9,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use broker::store::kv::{KeyRange, KvEngine, Order};
-use proto::ids::{ConversationId, UserId};
+use proto::ids::{ConversationId, Seq, UserId};
 
 use super::super::keys;
 use super::super::values::{self, Changed};
 use super::Writer;
 use crate::domain::account::{Preferences, Subject};
+use crate::domain::member::Member;
 use crate::store::{StoreError, tables};
 
 /// The version of an account that nobody has changed.
@@ -36,12 +37,43 @@ impl<K: KvEngine> Writer<K> {
         };
         for conversation in conversations {
             let member = self.member(*conversation, user)?;
-            if !member.is_some_and(|member| member.is_present()) {
+            let Some(member) = member.filter(Member::is_present) else {
                 continue; // what happens there is no business of those who left
+            };
+            if member.role.is_one_of_many(conversation.kind()) {
+                self.note_told(user, *conversation)?; // too many to be told when it changes: they look
+            } else {
+                self.make_clean(user, *conversation)?;
             }
-            self.make_clean(user, *conversation)?;
         }
         Ok(version)
+    }
+
+    /// The devices of a reader are told of a channel up to its head.
+    fn note_told(&mut self, user: UserId, conversation: ConversationId) -> Result<(), StoreError> {
+        let known = self.conversation(conversation)?;
+        let told = known.map_or(Seq::ZERO, |known| known.head.seq);
+        let key = keys::changed(user, conversation.into());
+        let row = self.row(tables::CHANGED, &key)?;
+        let row = row.map(|row| values::read_changed(&row)).transpose()?;
+        let row = row.unwrap_or_default();
+        if row.told < told {
+            let value = values::write_changed(&Changed { told, ..row });
+            self.put(tables::CHANGED, &key, value);
+        }
+        Ok(())
+    }
+
+    /// These channels have gone on since the devices of a reader were told of them.
+    pub(super) fn note_changed(
+        &mut self,
+        user: UserId,
+        conversations: &[ConversationId],
+    ) -> Result<(), StoreError> {
+        for conversation in conversations {
+            self.changed(user, Subject::Conversation(*conversation))?;
+        }
+        Ok(())
     }
 
     /// A user becomes a member and is not to know of it: the next change is the first of which his devices are told.

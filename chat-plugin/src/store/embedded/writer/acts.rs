@@ -10,13 +10,13 @@ use broker::store::kv::{KeyRange, KvEngine, Order, Table};
 use proto::ids::{ConversationId, Seq, UserId};
 
 use super::super::values::{self, First, Head};
-use super::super::{excluded, happened, keys, reads};
+use super::super::{excluded, happened, keys, readers, reads};
 use super::Writer;
 use crate::domain::entry::{Draft, Entry, EntryKind};
 use crate::domain::member::Marks;
 use crate::domain::overlay::{
-    Act, ActRefused, EDITS_MAX, EMOJI_PER_USER_MAX, GoneReason, Overlay, PINS_MAX, React, Report,
-    VOTE,
+    Act, ActRefused, EDITS_MAX, EMOJI_PER_USER_MAX, GoneReason, HiddenBy, Overlay, PINS_MAX, React,
+    Report, VOTE,
 };
 use crate::store::{Committed, StoreError, tables};
 
@@ -40,6 +40,11 @@ impl Effect {
 
     fn remove(&mut self, table: Table, key: impl Into<Vec<u8>>) {
         self.rows.push((table, key.into(), None));
+    }
+
+    /// How many rows it takes.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
     }
 
     fn put_overlay(&mut self, key: [u8; 25], overlay: &Overlay) {
@@ -241,8 +246,13 @@ impl<K: KvEngine> Writer<K> {
         Ok(Ok(changed_to(target, overlay, effect)))
     }
 
-    /// The entry with the body of its latest edit.
+    /// The entry with its body, or that of its latest edit.
     fn edited(&self, mut entry: Entry, overlay: &Overlay) -> Result<Entry, StoreError> {
+        if let Some((list, seq)) = entry.source
+            && let Some(source) = self.entry(list, seq)?
+        {
+            readers::take_body(&mut entry, source);
+        }
         let edit = match overlay.edits.last() {
             Some(seq) => self.entry(entry.conversation, *seq)?,
             None => None,
@@ -286,7 +296,7 @@ impl<K: KvEngine> Writer<K> {
                 corrected.push((user, -1));
             }
             // What a block hides is not even told to be gone.
-            if values::read_hidden(&row)? == GoneReason::Hidden {
+            if values::read_hidden(&row)? == HiddenBy::Wish {
                 effect.remove(tables::HIDDEN, key);
             }
         }
@@ -304,20 +314,25 @@ impl<K: KvEngine> Writer<K> {
         Ok(effect)
     }
 
-    /// Who has blocked the sender of a draft, and is not to see it. A deletion of what he sees is for him as well.
+    /// Who is not to see a draft, as he has blocked its sender. A deletion of what he sees is for him as well; what is done
+    /// later to what he never was to see is not.
     pub(super) fn blocker(&mut self, draft: &Draft) -> Result<Option<UserId>, StoreError> {
         let Some(peer) = draft.peer else {
             return Ok(None);
         };
-        if !self.has_blocked(draft.conversation, peer)? {
-            return Ok(None);
-        }
-        if let (Some(Act::Delete), Some(target)) = (&draft.act, draft.target) {
-            let key = keys::entry_user(draft.conversation, target, peer);
-            let is_hidden = self.row(tables::HIDDEN, &key)?.is_some();
-            return Ok(is_hidden.then_some(peer));
-        }
-        Ok(Some(peer))
+        let has_blocked = self.has_blocked(draft.conversation, peer)?;
+        let (Some(act), Some(target)) = (&draft.act, draft.target) else {
+            return Ok(has_blocked.then_some(peer));
+        };
+        let key = keys::entry_user(draft.conversation, target, peer);
+        let hidden = self.row(tables::HIDDEN, &key)?;
+        let hidden = hidden.map(|row| values::read_hidden(&row)).transpose()?;
+        let is_for_him = match hidden {
+            Some(HiddenBy::Block) => false,
+            Some(HiddenBy::Wish) => !has_blocked,
+            None => !has_blocked || *act == Act::Delete,
+        };
+        Ok((!is_for_him).then_some(peer))
     }
 
     /// The entry of a draft is hidden, for ever, from a user who has blocked its sender.
@@ -422,6 +437,7 @@ impl<K: KvEngine> Writer<K> {
                 changed,
                 members_changed: false,
                 hidden_from: None,
+                readers: Vec::new(),
             });
         }
         Ok(due.len())
@@ -470,9 +486,19 @@ impl<K: KvEngine> Writer<K> {
             self.remove(tables::REPORT, &oldest);
         }
         self.reports = Some((count + 1).min(REPORTS_MAX));
-        let key = keys::report(report.ts_ms, report.by, &report.mid);
+        let key = keys::report(&report.key());
         self.put(tables::REPORT, &key, values::write_report(report));
         Ok(())
+    }
+
+    /// Says whether there was one.
+    pub(super) fn close_report(&mut self, key: &[u8]) -> Result<bool, StoreError> {
+        let was_there = self.row(tables::REPORT, key)?.is_some();
+        if was_there {
+            self.remove(tables::REPORT, key);
+            self.reports = self.reports.map(|count| count.saturating_sub(1));
+        }
+        Ok(was_there)
     }
 
     fn first_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {

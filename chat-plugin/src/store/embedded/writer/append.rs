@@ -12,6 +12,7 @@ use super::super::values::{self, Exchanged, First, Head};
 use super::Writer;
 use super::acts::{Effect, mention_keys};
 use super::joining::Rows;
+use super::readers::{self, Planned};
 use crate::domain::conversation::Settings;
 use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Outcome};
 use crate::domain::member::{Interval, Member};
@@ -22,15 +23,19 @@ use crate::store::{Committed, StoreError, tables};
 const INTERVALS_MAX: usize = 256;
 
 /// What a draft becomes once all that it needs has been read.
-struct Place {
-    head: Head,
+pub(super) struct Place {
+    pub(super) head: Head,
+    /// Where those come in who join.
+    joined: Seq,
     settings: Option<Arc<Settings>>,
-    members: BTreeMap<UserId, (Member, bool)>,
+    pub(super) members: BTreeMap<UserId, Planned>,
     /// New numbers of conversations that count against the limits of users.
-    counts: Vec<(UserId, u64)>,
+    pub(super) counts: Vec<(UserId, u64)>,
+    /// The new number of readers, if there is one.
+    pub(super) readers: Option<u64>,
     own: Option<u64>,
-    /// Of invitations, requests and bans.
-    rows: Rows,
+    /// Of invitations, requests and bans, and of what waits under this message id.
+    pub(super) rows: Rows,
     /// Members, roles, rights, bans or settings are others now.
     moves: bool,
 }
@@ -46,17 +51,15 @@ impl<K: KvEngine> Writer<K> {
 
     /// Reads everything first and writes afterwards, so that a row that cannot be read leaves nothing half done.
     fn append_one(&mut self, draft: Draft) -> Result<Outcome, StoreError> {
-        if let Some((device, packet_id)) = draft.exchange
-            && let Some(row) = self.row(tables::EXCHANGE, &keys::exchange(device, packet_id))?
-        {
-            let row = values::read_exchanged(&row)?;
-            // Another message under the same packet identifier begins another exchange.
-            if row.conversation == draft.conversation && row.digest == draft.digest {
+        match self.exchanged(&draft)? {
+            Some(row) if row.seq == Seq::ZERO => return Ok(Outcome::Held),
+            Some(row) => {
                 return Ok(Outcome::Duplicate {
                     seq: row.seq,
                     ts_ms: row.ts_ms,
                 });
             }
+            None => {}
         }
         if !self.is_due(&draft)? {
             return Ok(Outcome::Rescheduled);
@@ -68,13 +71,20 @@ impl<K: KvEngine> Writer<K> {
         if current.is_some()
             && let Some(first) = self.first(draft.conversation, &mut mid_key)?
         {
-            return Ok(self.repeated(&draft, first));
+            return self.repeated(&draft, first);
         }
+        let waiting = match self.plan_waiting(&draft)? {
+            Ok(rows) => rows,
+            Err(outcome) => return Ok(outcome),
+        };
         let creates = match (&current, draft.basis) {
             (None, Basis::Create) => true,
             (None, Basis::Version(_)) => return Ok(Outcome::MembersMoved),
             (Some(known), Basis::Version(version)) => {
-                if known.head.version != version {
+                // Readers come and go without a new version.
+                let is_said = draft.act.is_some() || draft.kind == EntryKind::Message;
+                let is_gone = is_said && self.is_no_reader_any_more(&draft)?;
+                if known.head.version != version || is_gone {
                     return Ok(Outcome::MembersMoved);
                 }
                 false
@@ -96,8 +106,13 @@ impl<K: KvEngine> Writer<K> {
             Ok(rows) => rows,
             Err(outcome) => return Ok(outcome),
         };
-        let mut place = self.place(&draft, current, creates)?;
-        place.rows = rows;
+        let is_silent = !creates && self.is_silent(&draft)?;
+        let mut place = self.place(&draft, current, (creates, is_silent))?;
+        place.rows.extend(rows);
+        place.rows.extend(waiting);
+        if is_silent {
+            return self.store_silently(&draft, place, mid_key);
+        }
         match self.plan_act(&draft, &place.head)? {
             Ok(mut effect) => {
                 let hidden_from = self.blocker(&draft)?;
@@ -113,18 +128,29 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// The answer to a message id that was stored before.
-    fn repeated(&mut self, draft: &Draft, first: First) -> Outcome {
+    fn repeated(&mut self, draft: &Draft, first: First) -> Result<Outcome, StoreError> {
         if first.digest != draft.digest {
-            return Outcome::Conflict;
+            return Ok(Outcome::Conflict);
         }
-        if let Some(scheduled) = &draft.scheduled {
-            self.remove_scheduled(scheduled);
+        if let Ok(rows) = self.plan_waiting(draft)? {
+            self.write_rows(rows);
         }
         self.put_exchange(draft, first.seq, first.ts_ms);
-        Outcome::Duplicate {
+        Ok(Outcome::Duplicate {
             seq: first.seq,
             ts_ms: first.ts_ms,
-        }
+        })
+    }
+
+    /// What came of the exchange of this draft, if it came before: another message under the same packet identifier begins
+    /// another exchange. Held: the place is zero.
+    pub(super) fn exchanged(&self, draft: &Draft) -> Result<Option<Exchanged>, StoreError> {
+        let Some((device, packet_id)) = draft.exchange else {
+            return Ok(None);
+        };
+        let row = self.row(tables::EXCHANGE, &keys::exchange(device, packet_id))?;
+        let row = row.map(|row| values::read_exchanged(&row)).transpose()?;
+        Ok(row.filter(|row| row.conversation == draft.conversation && row.digest == draft.digest))
     }
 
     /// The answer to a second creation whose key of idempotency is gone: the first entry tells.
@@ -142,17 +168,17 @@ impl<K: KvEngine> Writer<K> {
         if !is_same {
             return Ok(Outcome::Conflict);
         }
-        Ok(self.repeated(
+        self.repeated(
             draft,
             First {
                 seq,
                 ts_ms: entry.ts_ms,
                 digest: draft.digest,
             },
-        ))
+        )
     }
 
-    fn is_member(&mut self, draft: &Draft) -> Result<bool, StoreError> {
+    pub(super) fn is_member(&mut self, draft: &Draft) -> Result<bool, StoreError> {
         let member = self.member(draft.conversation, draft.from)?;
         Ok(member.is_some_and(|member| member.is_present()))
     }
@@ -162,41 +188,46 @@ impl<K: KvEngine> Writer<K> {
         &mut self,
         draft: &Draft,
         current: Option<Known>,
-        creates: bool,
+        (creates, is_silent): (bool, bool),
     ) -> Result<Place, StoreError> {
         let before = current.map(|known| known.head).unwrap_or_default();
+        let conversation = draft.conversation;
         let applies = creates || draft.basis != Basis::Create;
         let changes: &[Change] = if applies { &draft.changes } else { &[] };
         let is_countable = draft.kind.is_countable();
-        let head = Head {
+        let next = Head {
             seq: before.seq.next(),
             mseq: before.mseq + u64::from(is_countable),
             ts_ms: draft.ts_ms.max(before.ts_ms).min(values::TIME_MAX),
             version: before
                 .version
-                .saturating_add(u32::from(creates || !changes.is_empty())),
+                .saturating_add(u32::from(creates || changes.iter().any(moves))),
         };
+        let head = if is_silent { before } else { next };
         let own = match (is_countable, creates) {
             (false, _) => None,
             (true, true) => Some(1),
-            (true, false) => Some(self.own_count(draft.conversation, draft.from)? + 1),
+            (true, false) => Some(self.own_count(conversation, draft.from)? + 1),
         };
         let mut place = Place {
             head,
+            joined: next.seq,
             settings: None,
             members: BTreeMap::new(),
             counts: Vec::new(),
+            readers: None,
             own,
             rows: Rows::new(),
             moves: head.version != before.version,
         };
         for change in changes {
-            self.plan(draft.conversation, change, creates, &mut place)?;
+            self.plan(conversation, change, creates, &mut place)?;
         }
-        for (user, (member, moved)) in &place.members {
-            if *moved && counts(draft, *user) {
+        place.readers = self.count_readers(conversation, &place.members)?;
+        for (user, planned) in &place.members {
+            if planned.moved && counts(draft, *user, planned) {
                 let before = self.conversation_count(*user)?;
-                let now = if member.is_present() {
+                let now = if planned.member.is_present() {
                     before + 1
                 } else {
                     before.saturating_sub(1)
@@ -220,14 +251,28 @@ impl<K: KvEngine> Writer<K> {
         place: &Place,
         hidden_from: Option<UserId>,
     ) -> Result<(), StoreError> {
-        for (user, (_, moved)) in &place.members {
-            if *moved && hidden_from == Some(*user) {
+        self.tell_movers(conversation, place, hidden_from)?;
+        self.changed_for_all(conversation, hidden_from)
+    }
+
+    /// The devices of those who came or went have to look again.
+    pub(super) fn tell_movers(
+        &mut self,
+        conversation: ConversationId,
+        place: &Place,
+        hidden_from: Option<UserId>,
+    ) -> Result<(), StoreError> {
+        for (user, planned) in &place.members {
+            if !planned.moved || planned.is_unknowing(conversation) {
+                continue;
+            }
+            if hidden_from == Some(*user) {
                 self.joined_unknowing(*user, conversation)?;
-            } else if *moved {
+            } else {
                 self.changed(*user, conversation.into())?;
             }
         }
-        self.changed_for_all(conversation, hidden_from)
+        Ok(())
     }
 
     /// Other conversations that look different with this entry.
@@ -248,10 +293,16 @@ impl<K: KvEngine> Writer<K> {
         creates: bool,
         place: &mut Place,
     ) -> Result<(), StoreError> {
-        let seq = place.head.seq;
+        let (seq, joined) = (place.head.seq, place.joined);
         let user = match change {
             Change::Settings(settings) => {
                 place.settings = Some(Arc::new(settings.clone()));
+                return Ok(());
+            }
+            Change::Purge(range) => {
+                let key = keys::purge(false, conversation, seq).to_vec();
+                let value = values::write_purge(range, 0);
+                place.rows.push((tables::PURGE, key, Some(value)));
                 return Ok(());
             }
             Change::Join { user, .. }
@@ -265,10 +316,16 @@ impl<K: KvEngine> Writer<K> {
             | Change::Approved { .. }
             | Change::Tell { .. } => return Ok(()),
         };
-        let (mut member, mut moved) = match place.members.remove(&user) {
-            Some((member, moved)) => (Some(member), moved),
-            None if creates => (None, false),
-            None => (self.member(conversation, user)?, false),
+        let (mut member, mut moved, before) = match place.members.remove(&user) {
+            Some(planned) => (Some(planned.member), planned.moved, planned.before),
+            None if creates => (None, false, None),
+            None => match self.seat(conversation, user)? {
+                Some((member, table)) => {
+                    let before = Some((table, member.is_present()));
+                    (Some(member), false, before)
+                }
+                None => (None, false, None),
+            },
         };
         match change {
             Change::Join {
@@ -279,23 +336,20 @@ impl<K: KvEngine> Writer<K> {
                     user,
                     role: *role,
                     mask: Mask::default(),
-                    joined: if is_direct { Seq::ZERO } else { seq },
+                    joined: if is_direct { Seq::ZERO } else { joined },
                     intervals: Vec::new(),
                 });
                 member.role = *role;
                 if !member.is_present() {
                     member.mask = member.mask.on_return(conversation.kind(), *role);
-                    open_interval(&mut member.intervals, history_from.unwrap_or(seq), seq);
+                    let from = history_from.unwrap_or(joined);
+                    open_interval(&mut member.intervals, from, joined);
                     moved = true;
                 }
             }
             Change::Leave { .. } => {
-                if let Some(last) = member
-                    .as_mut()
-                    .and_then(|member| member.intervals.last_mut())
-                    && last.to == Seq::MAX
-                {
-                    last.to = seq;
+                if let Some(member) = member.as_mut().filter(|member| member.is_present()) {
+                    close_interval(&mut member.intervals, seq);
                     moved = true;
                 }
             }
@@ -318,7 +372,12 @@ impl<K: KvEngine> Writer<K> {
             _ => {}
         }
         if let Some(member) = member {
-            place.members.insert(user, (member, moved));
+            let planned = Planned {
+                member,
+                moved,
+                before,
+            };
+            place.members.insert(user, planned);
         }
         Ok(())
     }
@@ -329,7 +388,7 @@ impl<K: KvEngine> Writer<K> {
         draft: Draft,
         place: Place,
         (effect, hidden_from): (Effect, Option<UserId>),
-        mut mid_key: Vec<u8>,
+        mid_key: Vec<u8>,
     ) -> Outcome {
         let Place {
             head,
@@ -339,41 +398,20 @@ impl<K: KvEngine> Writer<K> {
             own,
             rows,
             moves: members_changed,
+            readers,
+            ..
         } = place;
         self.write_rows(rows);
-        for (user, (member, moved)) in &members {
-            let key = keys::member(draft.conversation, *user);
-            self.put(tables::MEMBER, &key, values::write_member(member));
-            if *moved {
-                let key = keys::user_conversation(*user, draft.conversation);
-                let row = if member.is_present() {
-                    values::USER_CONVERSATION
-                } else {
-                    values::LEFT_CONVERSATION
-                };
-                self.group.batch.put(tables::USER_CONVERSATION, &key, row);
-            }
-        }
-        for (user, count) in counts {
-            let value = values::write_number(count).to_vec();
-            self.put(tables::CONVERSATION_COUNT, user.as_bytes(), value);
-        }
-        if let Some(scheduled) = &draft.scheduled {
-            self.remove_scheduled(scheduled);
-        }
+        self.write_members(draft.conversation, &members);
+        self.write_counts(draft.conversation, counts, readers);
+        let readers = readers::concerned(draft.conversation, &members);
         let first = First {
             seq: head.seq,
             ts_ms: head.ts_ms,
             digest: draft.digest,
         };
-        let week = self.week();
+        self.put_first(mid_key, first);
         let batch = &mut self.group.batch;
-        keys::set_week(&mut mid_key, week);
-        batch.put_with(tables::IDEMPOTENCY, &mid_key, |out| {
-            values::write_first(out, &first);
-        });
-        keys::set_week(&mut mid_key, 0);
-        self.group.mids.insert(mid_key, first);
         if let Some(count) = own {
             let key = keys::own(draft.conversation, draft.from, head.seq);
             batch.put(tables::OWN, &key, &values::write_number(count));
@@ -398,6 +436,7 @@ impl<K: KvEngine> Writer<K> {
             expires_ms: draft.expires_ms,
             mentions: draft.mentions,
             gone: None,
+            source: draft.source,
             overlay: None,
         };
         let changed = self.apply(effect);
@@ -422,6 +461,10 @@ impl<K: KvEngine> Writer<K> {
             });
         }
         self.move_head(entry.conversation, head, settings);
+        if entry.is_broadcast() {
+            let value = values::write_user_id(keys::NO_USER).to_vec();
+            self.put(tables::BROADCAST, &key, value);
+        }
         self.group.committed.push(Committed {
             conversation: entry.conversation,
             head: entry.seq,
@@ -429,6 +472,7 @@ impl<K: KvEngine> Writer<K> {
             changed,
             members_changed,
             hidden_from,
+            readers,
         });
         Outcome::Stored {
             seq: head.seq,
@@ -436,6 +480,17 @@ impl<K: KvEngine> Writer<K> {
             ts_ms: head.ts_ms,
             hidden_from,
         }
+    }
+
+    /// Where a message with this key of idempotency is.
+    pub(super) fn put_first(&mut self, mut mid_key: Vec<u8>, first: First) {
+        keys::set_week(&mut mid_key, self.week());
+        let batch = &mut self.group.batch;
+        batch.put_with(tables::IDEMPOTENCY, &mid_key, |out| {
+            values::write_first(out, &first);
+        });
+        keys::set_week(&mut mid_key, 0);
+        self.group.mids.insert(mid_key, first);
     }
 
     fn move_head(&mut self, id: ConversationId, head: Head, settings: Option<Arc<Settings>>) {
@@ -456,7 +511,7 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// The result of a QoS 2 exchange, if the draft came in one.
-    fn put_exchange(&mut self, draft: &Draft, seq: Seq, ts_ms: u64) {
+    pub(super) fn put_exchange(&mut self, draft: &Draft, seq: Seq, ts_ms: u64) {
         let Some((device, packet_id)) = draft.exchange else {
             return;
         };
@@ -470,10 +525,31 @@ impl<K: KvEngine> Writer<K> {
     }
 }
 
+/// Does this change what the next draft is judged on?
+fn moves(change: &Change) -> bool {
+    !matches!(change, Change::Purge(_))
+}
+
 /// Does this conversation count against the limit of this user? A direct one does for who begins it only: otherwise
 /// strangers could use up somebody's limit.
-fn counts(draft: &Draft, user: UserId) -> bool {
-    draft.conversation.kind() != ConversationKind::Direct || user == draft.from
+fn counts(draft: &Draft, user: UserId, planned: &Planned) -> bool {
+    match draft.conversation.kind() {
+        ConversationKind::Direct => user == draft.from,
+        _ => !planned.is_unknowing(draft.conversation),
+    }
+}
+
+/// Ends a membership at `at`, or before it began.
+fn close_interval(intervals: &mut Vec<Interval>, at: Seq) {
+    let Some(last) = intervals.last_mut() else {
+        return;
+    };
+    if last.from > at {
+        intervals.pop();
+    } else {
+        last.joined = last.joined.min(at);
+        last.to = at;
+    }
 }
 
 /// Begins a membership at `joined` that shows what there is from `from` on: each membership before it shows the part of that

@@ -7,18 +7,17 @@ use super::super::keys::{self, NO_USER};
 use super::super::values;
 use super::Writer;
 use crate::domain::account::Subject;
-use crate::domain::contact::{Contact, ContactChange};
+use crate::domain::contact::{Contact, ContactChange, ContactCounts, Decided};
 use crate::domain::member::Marks;
 use crate::store::{StoreError, tables};
 
 impl<K: KvEngine> Writer<K> {
-    /// Says whether it changed anything.
     pub(super) fn change_contact(
         &mut self,
         (user, other): (UserId, UserId),
         change: &ContactChange,
-        now_ms: u64,
-    ) -> Result<bool, StoreError> {
+        (max, now_ms): (ContactCounts, u64),
+    ) -> Result<Decided, StoreError> {
         self.check_user(user)?;
         let key = keys::contact(user, other);
         let row = self.row(tables::CONTACT, &key)?;
@@ -27,12 +26,16 @@ impl<K: KvEngine> Writer<K> {
         let before = before.unwrap_or_else(|| Contact::none(other));
         let after = before.clone().changed(change, now_ms);
         if after == before {
-            return Ok(false);
+            return Ok(Decided::AsItWas);
         }
         let counts_key = keys::contact(user, NO_USER);
         let counts = self.row(tables::CONTACT, &counts_key)?;
         let counts = counts.map(|row| values::read_contact_counts(&row));
         let counts = counts.transpose()?.unwrap_or_default();
+        let counts_after = counts.changed(&before, &after);
+        if let Some(list) = counts.overfull(counts_after, max) {
+            return Ok(Decided::Full(list));
+        }
         let marks_key = keys::member(ConversationId::direct(user, other), user);
         let marks = self.marks(&marks_key)?;
         // Read before anything is written, so that a row that cannot be read leaves nothing half done.
@@ -42,7 +45,7 @@ impl<K: KvEngine> Writer<K> {
         } else {
             self.put(tables::CONTACT, &key, values::write_contact(&after));
         }
-        let counts = values::write_contact_counts(counts.changed(&before, &after));
+        let counts = values::write_contact_counts(counts_after);
         self.put(tables::CONTACT, &counts_key, counts);
         if before.is_blocked() != after.is_blocked() {
             let blocks = after.is_blocked();
@@ -50,7 +53,7 @@ impl<K: KvEngine> Writer<K> {
             self.put(tables::MARKS, &marks_key, marks);
             self.blocks.remove(&marks_key);
         }
-        Ok(true)
+        Ok(Decided::Changed)
     }
 
     /// Has this user of a direct conversation blocked the other one?
@@ -73,6 +76,23 @@ impl<K: KvEngine> Writer<K> {
         let row = self.row(tables::MARKS, key)?;
         let marks = row.map(|row| values::read_marks(&row)).transpose()?;
         Ok(marks.unwrap_or_default())
+    }
+
+    /// How a user calls others goes; that they are his contacts stays. Scans, so it needs [`Writer::barrier`] before it.
+    pub(super) fn forget_names(&mut self, user: UserId) -> Result<(), StoreError> {
+        for (key, row) in self.rows_of(tables::CONTACT, user)? {
+            let other = super::super::reads::tail_user(&key)?;
+            if other == NO_USER {
+                continue; // how many there are
+            }
+            let mut contact = values::read_contact(other, &row)?;
+            if !contact.called.is_empty() {
+                contact.called.clear();
+                self.put(tables::CONTACT, &key, values::write_contact(&contact));
+                self.changed(user, Subject::Person(other))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes what a user has decided about others. Scans, so it needs [`Writer::barrier`] before it.

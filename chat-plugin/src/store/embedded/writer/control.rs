@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use broker::store::kv::{KeyRange, KvEngine, Table};
-use proto::ids::{DeviceId, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, UserId};
 
 use super::super::keys;
 use super::super::overlay::{OverlayKey, Waiting};
 use super::super::values::{self, HandleRow};
 use super::Writer;
 use crate::domain::account::Subject;
-use crate::domain::device::{Device, Inflight};
+use crate::domain::device::{Device, Inflight, SharedSubscription};
+use crate::domain::member::Marks;
 use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::Profile;
 use crate::domain::search::words_of_user;
@@ -53,6 +54,9 @@ impl<K: KvEngine> Writer<K> {
     ) -> Result<(), StoreError> {
         let key = keys::device(device.user, device.id);
         if self.row(tables::DEVICE, &key)?.is_none() {
+            if self.is_removed(device.user)? {
+                return Ok(()); // its connection ends behind the removal
+            }
             self.changed(device.user, Subject::Person(device.user))?;
         }
         self.put(tables::DEVICE, &key, values::write_device(device));
@@ -104,9 +108,34 @@ impl<K: KvEngine> Writer<K> {
         for key in exchanges {
             self.remove(tables::EXCHANGE, &key);
         }
+        self.remove_queue(device)?;
         self.remove(tables::INFLIGHT, device.as_bytes());
         self.remove(tables::DEVICE, &keys::device(user, device));
         Ok(())
+    }
+
+    /// Stores a shared subscription, one of at most `max` of its user, or that it is held now.
+    pub(super) fn put_shared(
+        &mut self,
+        shared: &SharedSubscription,
+        max: usize,
+    ) -> Result<bool, StoreError> {
+        self.check_user(shared.user)?;
+        let key = keys::device(shared.user, shared.id);
+        if self.row(tables::SHARED, &key)?.is_none() {
+            self.barrier()?;
+            if self.rows_of(tables::SHARED, shared.user)?.len() >= max {
+                return Ok(false);
+            }
+        }
+        self.put(tables::SHARED, &key, values::devices::write_shared(shared));
+        Ok(true)
+    }
+
+    pub(super) fn remove_shared(&mut self, user: UserId, id: DeviceId) -> Result<(), StoreError> {
+        self.barrier()?;
+        self.remove(tables::SHARED, &keys::device(user, id));
+        self.remove_device_rows(user, id) // its position
     }
 
     pub(super) fn create_user(&mut self, user: &User) -> Result<(), StoreError> {
@@ -157,8 +186,10 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
-    /// Removes what belongs to a user alone: tokens, devices, scheduled messages, account version, contacts, profile and presence.
-    fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
+    /// Removes what belongs to a user alone: tokens, devices, shared subscriptions, scheduled messages, account version, contacts,
+    /// profile and presence.
+    /// Scans, so it needs [`Writer::barrier`] before it.
+    pub(super) fn remove_belongings(&mut self, user: UserId) -> Result<(), StoreError> {
         for (key, value) in self.rows_of(tables::USER_TOKEN, user)? {
             let hash = values::read_hash(&value)?;
             self.remove(tables::TOKEN, &hash);
@@ -170,6 +201,12 @@ impl<K: KvEngine> Writer<K> {
         for (key, _) in self.rows_of(tables::DEVICE, user)? {
             if let Some(device) = key.get(16..).and_then(|id| id.try_into().ok()) {
                 self.remove_device_rows(user, DeviceId::from_bytes(device))?;
+            }
+        }
+        for (key, _) in self.rows_of(tables::SHARED, user)? {
+            if let Some(id) = key.get(16..).and_then(|id| id.try_into().ok()) {
+                self.remove(tables::SHARED, &key);
+                self.remove_device_rows(user, DeviceId::from_bytes(id))?;
             }
         }
         self.remove(tables::PROFILE, user.as_bytes());
@@ -291,6 +328,7 @@ impl<K: KvEngine> Writer<K> {
                 let before = self.marks(&key)?;
                 let mut marks = before;
                 step.fold_into(&mut marks);
+                self.note_moved((conversation, user), (&before, &marks));
                 if before != marks {
                     self.put(tables::MARKS, &key, values::write_marks(&marks));
                 }
@@ -312,6 +350,25 @@ impl<K: KvEngine> Writer<K> {
         }
         self.group.folded.push(waiting);
         Ok(())
+    }
+
+    /// Keeps the time of a move: of one that read something, and in direct conversations of one that was delivered
+    /// something. In a group the latter would be a row for each message and member.
+    fn note_moved(
+        &mut self,
+        (conversation, user): (ConversationId, UserId),
+        (before, now): (&Marks, &Marks),
+    ) {
+        let is_direct = conversation.kind() == ConversationKind::Direct;
+        let delivered = (is_direct && now.delivered > before.delivered).then_some(now.delivered);
+        let read = (now.read > before.read).then_some(now.read);
+        for (is_read, seq) in [(false, delivered), (true, read)] {
+            if let Some(seq) = seq {
+                let key = keys::moved(conversation, user, is_read, seq);
+                let time = values::write_time(now.moved_ms);
+                self.group.batch.put(tables::MOVED, &key, &time);
+            }
+        }
     }
 
     fn raise(&mut self, table: Table, key: &[u8], to: u64) -> Result<(), StoreError> {

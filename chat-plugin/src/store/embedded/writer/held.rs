@@ -1,40 +1,49 @@
 //! Messages that wait for a moderator's decision.
 
 use broker::store::kv::{KeyRange, KvEngine};
-use proto::ids::{ConversationId, MessageId, UserId};
+use proto::ids::{ConversationId, MessageId, Seq, UserId};
 
 use super::super::{keys, values};
 use super::Writer;
-use crate::domain::held::{HELD_MAX, Held, Holding};
+use super::joining::Rows;
+use super::waiting::Tally;
+use crate::domain::entry::Draft;
+use crate::domain::held::{HELD_MAX, HELD_OF_SENDER_MAX, Held, Holding};
 use crate::store::{StoreError, tables};
 
 impl<K: KvEngine> Writer<K> {
-    pub(super) fn hold(&mut self, held: &Held) -> Result<Holding, StoreError> {
-        let entry = &held.entry;
-        let key = keys::held(entry.conversation, entry.from, entry.mid.as_str());
-        if let Some(row) = self.row(tables::HELD, &key)? {
-            let known = values::read_held(entry.conversation, &row)?;
-            return Ok(if known.digest == held.digest {
-                Holding::Held
-            } else {
-                Holding::Conflict
-            });
+    /// Puts a draft aside. Its exchange is as settled as that of a message that is stored.
+    pub(super) fn hold(&mut self, draft: Draft, reason: String) -> Result<Holding, StoreError> {
+        if self.exchanged(&draft)?.is_some() {
+            return Ok(Holding::Held);
         }
-        self.commit_so_far()?;
-        let low = keys::member(entry.conversation, UserId::from_bytes([0; 16]));
-        let high = keys::held(
-            entry.conversation,
-            UserId::from_bytes([0xFF; 16]),
-            "\u{10FFFF}",
-        );
-        if self
-            .keys(tables::HELD, KeyRange::closed(&low, &high))?
-            .len()
-            >= HELD_MAX
-        {
+        let (conversation, from) = (draft.conversation, draft.from);
+        let key = keys::held(conversation, from, draft.mid.as_str());
+        if let Some(row) = self.row(tables::HELD, &key)? {
+            if values::read_held_digest(&row)? != draft.digest {
+                return Ok(Holding::Conflict);
+            }
+            self.put_exchange(&draft, Seq::ZERO, draft.ts_ms);
+            return Ok(Holding::Held);
+        }
+        let (of_all, of_sender) = (keys::cid(conversation), keys::member(conversation, from));
+        let (all, own) = (self.tally(&of_all)?, self.tally(&of_sender)?);
+        if all.count >= HELD_MAX || own.count >= HELD_OF_SENDER_MAX {
             return Ok(Holding::Full);
         }
-        self.put(tables::HELD, &key, values::write_held(held));
+        // In slow mode, what waits counts as what is said.
+        let is_soon = own.count > 0 && draft.ts_ms.abs_diff(own.last_ms) < draft.slow_ms;
+        let wait_ms = own.last_ms.saturating_add(draft.slow_ms);
+        let soon = is_soon.then(|| wait_ms.saturating_sub(draft.ts_ms).clamp(1, draft.slow_ms));
+        if let Some(retry_ms) = soon.max(self.too_soon(&draft)?) {
+            return Ok(Holding::TooSoon { retry_ms });
+        }
+        self.put_tally(&of_all, all.and(draft.ts_ms));
+        self.put_tally(&of_sender, own.and(draft.ts_ms));
+        self.put_exchange(&draft, Seq::ZERO, draft.ts_ms);
+        let value = values::write_held(&Held::of(draft, reason));
+        self.occupied.insert(tables::HELD, true);
+        self.put(tables::HELD, &key, value);
         Ok(Holding::Held)
     }
 
@@ -48,9 +57,32 @@ impl<K: KvEngine> Writer<K> {
         let key = keys::held(conversation, from, mid.as_str());
         let was_held = self.row(tables::HELD, &key)?.is_some();
         if was_held {
-            self.remove(tables::HELD, &key);
+            let rows = self.ends_hold(conversation, from, mid)?;
+            self.write_rows(rows);
         }
         Ok(was_held)
+    }
+
+    /// The rows without one that is held.
+    pub(super) fn ends_hold(
+        &self,
+        conversation: ConversationId,
+        from: UserId,
+        mid: &MessageId,
+    ) -> Result<Rows, StoreError> {
+        let mut rows = vec![(
+            tables::HELD,
+            keys::held(conversation, from, mid.as_str()),
+            None,
+        )];
+        for key in [
+            keys::cid(conversation).to_vec(),
+            keys::member(conversation, from).to_vec(),
+        ] {
+            let left = self.tally(&key)?.less(1);
+            rows.push((tables::WAITING, key, left.row()));
+        }
+        Ok(rows)
     }
 
     /// Forgets what is held of one user. Scans, so what was gathered before must be committed.
@@ -61,7 +93,15 @@ impl<K: KvEngine> Writer<K> {
     ) -> Result<(), StoreError> {
         let low = keys::held(conversation, user, "");
         let high = keys::held(conversation, user, "\u{10FFFF}");
-        for key in self.keys(tables::HELD, KeyRange::closed(&low, &high))? {
+        let held = self.keys(tables::HELD, KeyRange::closed(&low, &high))?;
+        if held.is_empty() {
+            return Ok(());
+        }
+        let of_all = keys::cid(conversation);
+        let left = self.tally(&of_all)?.less(held.len() as u64);
+        self.put_tally(&of_all, left);
+        self.put_tally(&keys::member(conversation, user), Tally::default());
+        for key in held {
             self.remove(tables::HELD, &key);
         }
         Ok(())

@@ -6,8 +6,11 @@ use proto::ids::{ConversationId, InvitationId, UserId};
 use super::super::values::joining::{self as values, InvitationRow};
 use super::super::{joining, keys, reads};
 use super::Writer;
+use crate::domain::account::Subject;
+use crate::domain::conversation::Settings;
 use crate::domain::entry::{Basis, Change, Draft, Outcome};
 use crate::domain::joining::{CODES_MAX, INVITATIONS_MAX, Invitation, JoinRequest, Requested};
+use crate::domain::search::words_of_conversation;
 use crate::domain::support::Case;
 use crate::store::{AskToJoin, StoreError, tables};
 
@@ -99,6 +102,10 @@ impl<K: KvEngine> Writer<K> {
         if self.row(tables::JOIN_REQUEST, &key)?.is_some() {
             return Ok(Requested::Waits);
         }
+        let member = self.member(conversation, user)?;
+        if member.is_some_and(|member| member.is_present()) {
+            return Ok(Requested::Member);
+        }
         self.commit_so_far()?;
         let waiting = joining::requests(self.engine(), conversation, None, asked.limit)?;
         if waiting.len() >= asked.limit {
@@ -180,13 +187,25 @@ impl<K: KvEngine> Writer<K> {
                 Change::Settings(settings) => {
                     let id = draft.conversation;
                     let known = self.conversation(id)?;
-                    let before = known.and_then(|known| known.settings.case);
+                    let known_settings = known.map(|known| known.settings);
+                    let before = known_settings.as_ref().and_then(|settings| settings.case);
                     rows.extend(before.map(|case| (tables::CASE, case_key(id, &case), None)));
                     let after = settings.case.map(|case| {
                         let present = super::super::values::PRESENT.to_vec();
                         (tables::CASE, case_key(id, &case), Some(present))
                     });
                     rows.extend(after);
+                    let about = Subject::Conversation(id);
+                    let found_by = |settings: &Settings| words_of_conversation(id.kind(), settings);
+                    let before = known_settings.as_deref().map(found_by).unwrap_or_default();
+                    let after = found_by(settings);
+                    for word in before.difference(&after) {
+                        rows.push((tables::SEARCH, keys::search(word, about), None));
+                    }
+                    for word in after.difference(&before) {
+                        let empty = super::super::values::EMPTY.to_vec();
+                        rows.push((tables::SEARCH, keys::search(word, about), Some(empty)));
+                    }
                 }
                 _ => {}
             }

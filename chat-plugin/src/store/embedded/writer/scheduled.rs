@@ -5,12 +5,14 @@ use proto::ids::UserId;
 
 use super::super::{keys, values};
 use super::Writer;
+use super::joining::Rows;
+use super::waiting::Tally;
 use crate::domain::entry::Draft;
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::store::{StoreError, tables};
 
 impl<K: KvEngine> Writer<K> {
-    /// Lets a message wait, one of at most `max` of its user.
+    /// Lets a message wait, one of at most `max` of its user. Among them a message id names one, wherever it goes.
     pub(super) fn schedule(
         &mut self,
         scheduled: &Scheduled,
@@ -19,17 +21,22 @@ impl<K: KvEngine> Writer<K> {
         let key = keys::scheduled(scheduled.user, &scheduled.mid);
         if let Some(row) = self.row(tables::SCHEDULED, &key)? {
             let before = values::read_scheduled(scheduled.user, scheduled.mid.clone(), &row)?;
-            let is_same = before.digest == scheduled.digest && before.at_ms == scheduled.at_ms;
+            let is_same = before.conversation == scheduled.conversation
+                && before.digest == scheduled.digest
+                && before.at_ms == scheduled.at_ms;
             return Ok(if is_same {
                 Scheduling::Waited
             } else {
                 Scheduling::Conflict
             });
         }
-        self.barrier()?;
-        if self.rows_of(tables::SCHEDULED, scheduled.user)?.len() >= max {
+        let of_user = scheduled.user.as_bytes();
+        let waiting = self.tally(of_user)?;
+        if waiting.count >= max as u64 {
             return Ok(Scheduling::Full);
         }
+        self.put_tally(of_user, waiting.and(scheduled.at_ms));
+        self.occupied.insert(tables::SCHEDULED, true);
         self.put_scheduled(scheduled);
         Ok(Scheduling::Waits)
     }
@@ -43,9 +50,12 @@ impl<K: KvEngine> Writer<K> {
         if !self.is_scheduled(before)? {
             return Ok(false);
         }
-        self.remove_scheduled(before);
         if let Some(after) = after {
+            self.remove(tables::DUE, &due_key(before));
             self.put_scheduled(after);
+        } else {
+            let rows = self.ends_schedule(before)?;
+            self.write_rows(rows);
         }
         Ok(true)
     }
@@ -62,10 +72,16 @@ impl<K: KvEngine> Writer<K> {
         Ok(row.is_some_and(|row| row == values::write_scheduled(scheduled)))
     }
 
-    pub(super) fn remove_scheduled(&mut self, scheduled: &Scheduled) {
-        let (user, mid) = (scheduled.user, &scheduled.mid);
-        self.remove(tables::SCHEDULED, &keys::scheduled(user, mid));
-        self.remove(tables::DUE, &keys::due(scheduled.at_ms, user, mid));
+    /// The rows without one that waits.
+    pub(super) fn ends_schedule(&self, scheduled: &Scheduled) -> Result<Rows, StoreError> {
+        let of_user = scheduled.user.as_bytes().to_vec();
+        let left = self.tally(&of_user)?.less(1);
+        let key = keys::scheduled(scheduled.user, &scheduled.mid);
+        Ok(vec![
+            (tables::SCHEDULED, key, None),
+            (tables::DUE, due_key(scheduled), None),
+            (tables::WAITING, of_user, left.row()),
+        ])
     }
 
     /// Scans, so it needs [`Writer::barrier`] before it.
@@ -73,18 +89,23 @@ impl<K: KvEngine> Writer<K> {
         for (key, row) in self.rows_of(tables::SCHEDULED, user)? {
             let mid = super::super::scheduled::mid_of(&key)?;
             let scheduled = values::read_scheduled(user, mid, &row)?;
-            self.remove_scheduled(&scheduled);
+            self.remove(tables::SCHEDULED, &key);
+            self.remove(tables::DUE, &due_key(&scheduled));
         }
+        self.put_tally(user.as_bytes(), Tally::default());
         Ok(())
     }
 
     fn put_scheduled(&mut self, scheduled: &Scheduled) {
-        let (user, mid) = (scheduled.user, &scheduled.mid);
-        let value = values::write_scheduled(scheduled);
-        self.put(tables::SCHEDULED, &keys::scheduled(user, mid), value);
+        let key = keys::scheduled(scheduled.user, &scheduled.mid);
+        self.put(tables::SCHEDULED, &key, values::write_scheduled(scheduled));
         if scheduled.refused.is_none() {
-            let key = keys::due(scheduled.at_ms, user, mid);
+            let key = due_key(scheduled);
             self.put(tables::DUE, &key, values::PRESENT.to_vec());
         }
     }
+}
+
+fn due_key(scheduled: &Scheduled) -> Vec<u8> {
+    keys::due(scheduled.due_ms, scheduled.user, &scheduled.mid)
 }

@@ -101,6 +101,13 @@ impl<K: KvEngine> Writer<K> {
         }
     }
 
+    /// Was there such a user?
+    pub(super) fn is_removed(&self, user: UserId) -> Result<bool, StoreError> {
+        let row = self.row(tables::USER, user.as_bytes())?;
+        let found = row.map(|row| values::read_user(user, &row)).transpose()?;
+        Ok(found.is_some_and(|found| found.removed_ms.is_some()))
+    }
+
     pub(super) fn profile(&self, user: UserId) -> Result<Profile, StoreError> {
         let row = self.row(tables::PROFILE, user.as_bytes())?;
         let profile = row.map(|row| values::read_profile(&row)).transpose()?;

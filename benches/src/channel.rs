@@ -1,0 +1,184 @@
+//! `channel`: a channel with very many readers of whom few are connected, and what publishing in it costs.
+//!
+//! 1. N users log in once each, and the owner adds all of them as readers.
+//! 2. Some of them connect and subscribe to `chat/c/{cid}/log`.
+//! 3. The owner publishes one message after the other: the next one when all who are connected have got the last one.
+
+use std::time::Duration;
+
+use broker::codec::packet::{Packet, Publish};
+use bytes::Bytes;
+use serde_json::{Value as Json, json};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::args::{ChannelArgs, Target};
+use crate::client::Client;
+use crate::clock::{Clock, nanos, run_number};
+use crate::crowd::{Role, connect_all, connect_patiently, handle, login};
+use crate::error::BenchError;
+use crate::process::Process;
+use crate::report::{Latency, Report, Value, float};
+use crate::rpc;
+
+pub(crate) async fn run(target: &Target, args: &ChannelArgs) -> Result<Report, BenchError> {
+    let mut target = target.clone();
+    target.user = None;
+    target.user_prefix.get_or_insert_with(|| "bench".to_owned());
+    let password = || "bench-password".to_owned();
+    target.password.get_or_insert_with(password);
+    let (clock, run) = (Clock::start(), run_number());
+    let server = target.server_pid.map(Process::new);
+    let readers = args.readers.get() as usize;
+    let connected = (args.connected.get() as usize).min(readers);
+
+    make_users(&target, readers, run, clock).await?;
+    let owner = vec![login(&target, Role::Publisher, 0, 0, run, false)];
+    let mut owner = connect_all(&target, owner, clock).await?.remove(0).client;
+    let handles: Vec<_> = (0..readers)
+        .map(|index| handle(&target, Role::Subscriber, index).unwrap_or_default())
+        .collect();
+    let disk = || server.as_ref().map(Process::disk_bytes).transpose();
+    let before_readers = disk()?;
+    let added_at = clock.elapsed();
+    let cid = rpc::create_channel(&mut owner, &handles, run).await?;
+    let added_in = clock.elapsed().saturating_sub(added_at);
+    let after_readers = disk()?;
+
+    let logins =
+        (0..connected).map(|index| login(&target, Role::Subscriber, index, index, run, false));
+    let mut listeners = connect_all(&target, logins.collect(), clock).await?;
+    for listener in &mut listeners {
+        let log = format!("chat/c/{cid}/log");
+        listener.client.subscribe(&log, args.qos).await?;
+    }
+    let (told, mut arrivals) = mpsc::channel(connected.max(1));
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        tasks.spawn(listen(listener.client, told.clone()));
+    }
+    drop(told);
+
+    let cpu_before = server.as_ref().map(Process::cpu).transpose()?;
+    let written_before = disk()?;
+    let (mut acks, mut last) = (Latency::default(), Latency::default());
+    let mut missing = 0;
+    let payload = Bytes::from("x".repeat(args.payload));
+    for number in 0..args.messages.get() {
+        let to = format!("chat/to/{cid}/{run:08x}-{number}");
+        let begun = clock.elapsed();
+        let publishing = owner.publish_and_wait(&to, payload.clone(), rpc::drop_it);
+        let arriving = timeout(PATIENCE, async {
+            for _ in 0..connected {
+                arrivals.recv().await;
+            }
+            clock.elapsed().saturating_sub(begun)
+        });
+        let acked = async {
+            let reason = publishing.await;
+            (reason, clock.elapsed().saturating_sub(begun))
+        };
+        let ((reason, acked), arrived) = tokio::join!(acked, arriving);
+        let reason = reason?;
+        if reason.is_error() {
+            return Err(BenchError::Call {
+                method: "publish",
+                told: format!("{reason:?}"),
+            });
+        }
+        acks.record(nanos(acked));
+        match arrived {
+            Ok(arrived) => last.record(nanos(arrived)),
+            Err(_) => missing += 1,
+        }
+    }
+    let cpu = server.as_ref().map(Process::cpu).transpose()?;
+    let written = disk()?;
+    tasks.abort_all();
+    owner.disconnect().await?;
+
+    let mut report = Report::new("channel");
+    report.value("readers", Value::Count(readers as u64));
+    report.value("connected", Value::Count(connected as u64));
+    report.value("messages", Value::Count(args.messages.get().into()));
+    let per_s = float(readers as u64) / added_in.as_secs_f64();
+    report.value("readers_added_per_s", Value::Rate(per_s));
+    report.latency("ack", &acks);
+    report.latency("last_delivery", &last);
+    let messages = float(args.messages.get().into());
+    let each = |before: Option<u64>, after: Option<u64>, of: f64| {
+        let (before, after) = (before?, after?);
+        Some(Value::Fraction(float(after.saturating_sub(before)) / of))
+    };
+    if let Some(bytes) = each(before_readers, after_readers, float(readers as u64)) {
+        report.value("server_disk_bytes_per_reader", bytes);
+    }
+    if let Some(bytes) = each(written_before, written, messages) {
+        report.value("server_disk_bytes_per_message", bytes);
+    }
+    if let (Some(before), Some(after)) = (cpu_before, cpu) {
+        let micros = after.saturating_sub(before).as_secs_f64() * 1e6;
+        let per_message = micros / messages;
+        report.value("server_cpu_us_per_message", Value::Micros(per_message));
+        let per_delivered = per_message / float(connected as u64);
+        report.value(
+            "server_cpu_us_per_delivered",
+            Value::Fraction(per_delivered),
+        );
+    }
+    if let Some(server) = &server {
+        report.value("server_rss_kb", Value::Count(server.rss_kb()?));
+    }
+    report.fault_if(missing > 0, "a message did not come to all who listen");
+    Ok(report)
+}
+
+/// Each logs in once: so a `--dev` server makes them.
+async fn make_users(
+    target: &Target,
+    count: usize,
+    run: u32,
+    clock: Clock,
+) -> Result<(), BenchError> {
+    let permits = std::sync::Arc::new(Semaphore::new(target.connecting.get()));
+    let mut tasks = JoinSet::new();
+    for index in 0..count {
+        let permit = permits.clone().acquire_owned().await;
+        let login = login(target, Role::Subscriber, index, index, run, false);
+        tasks.spawn(async move {
+            let _permit = permit;
+            let connected = connect_patiently(&login, clock).await?;
+            connected.client.disconnect().await
+        });
+        while let Some(made) = tasks.try_join_next() {
+            made??;
+        }
+    }
+    while let Some(made) = tasks.join_next().await {
+        made??;
+    }
+    Ok(())
+}
+
+/// Tells of each message that comes.
+async fn listen(mut client: Client, told: mpsc::Sender<()>) -> Result<(), BenchError> {
+    loop {
+        let Packet::Publish(publish) = client.next().await? else {
+            continue;
+        };
+        client.acknowledge(&publish);
+        client.write()?;
+        if is_message(&publish) && told.send(()).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn is_message(publish: &Publish) -> bool {
+    let entry: Json = serde_json::from_slice(&publish.payload).unwrap_or_else(|_| json!({}));
+    entry.get("kind").and_then(Json::as_str) == Some("message")
+}
+
+/// So long may the last delivery of a message take.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,262 @@
+//! Readers of a channel in memory: never all of them, but those who follow it, and a few who were asked for lately.
+//!
+//! A row is read when somebody asks for it ([`Conversations::load_for`]), and stays as long as somebody holds it: a
+//! connection that follows the channel, or a task that is about to use it. It is marked as old when the feed tells that the
+//! reader came, went or became another; whoever asks next reads it again, and whoever holds it sees what was read before
+//! until then.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use proto::ids::{ConversationId, ConversationKind, UserId};
+
+use super::{Conversations, Live};
+use crate::domain::member::{Marks, Member};
+use crate::store::{ChatStore, StoreError};
+
+/// Rows that nobody holds, of one channel.
+const RECENT_MAX: usize = 256;
+
+/// What is in memory of the readers of one channel.
+#[derive(Default)]
+pub(super) struct Readers {
+    rows: HashMap<UserId, Row>,
+    /// Who was let go of, the longest ago first. Some are held again.
+    recent: VecDeque<UserId>,
+    /// Those who follow, if it is known.
+    followers: Option<Arc<[UserId]>>,
+}
+
+#[derive(Default)]
+struct Row {
+    /// `None`: no reader, as far as is known.
+    known: Option<(Member, Marks)>,
+    is_fresh: bool,
+    /// Moves when what was read is old.
+    version: u64,
+    holders: usize,
+    followers: usize,
+}
+
+/// Keeps one reader of a channel in memory.
+pub struct Held {
+    live: Arc<Live>,
+    user: UserId,
+    follows: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.live.state();
+        state.readers.release(self.user, self.follows);
+    }
+}
+
+impl Readers {
+    pub(super) fn of(&self, user: UserId) -> Option<&(Member, Marks)> {
+        self.rows.get(&user)?.known.as_ref()
+    }
+
+    pub(super) fn of_mut(&mut self, user: UserId) -> Option<&mut (Member, Marks)> {
+        self.rows.get_mut(&user)?.known.as_mut()
+    }
+
+    /// Those whom a connection keeps here.
+    pub(super) fn followers(&mut self) -> Arc<[UserId]> {
+        let rows = &self.rows;
+        let followers = self.followers.get_or_insert_with(|| {
+            let follow = rows.iter().filter(|(_, row)| row.followers > 0);
+            follow.map(|(user, _)| *user).collect()
+        });
+        Arc::clone(followers)
+    }
+
+    /// What is known of these is old; of everybody, with `None`.
+    pub(super) fn make_old(&mut self, users: Option<&[UserId]>) {
+        let make_old = |row: &mut Row| {
+            row.is_fresh = false;
+            row.version += 1;
+        };
+        match users {
+            Some(users) => {
+                for user in users {
+                    self.rows.get_mut(user).map(make_old);
+                }
+            }
+            None => self.rows.values_mut().for_each(make_old),
+        }
+    }
+
+    /// Those of `users` who are in memory and old.
+    fn old_among(&self, users: &[UserId]) -> Vec<UserId> {
+        let is_old = |user: &&UserId| self.rows.get(user).is_some_and(|row| !row.is_fresh);
+        users.iter().filter(is_old).copied().collect()
+    }
+
+    fn hold(&mut self, user: UserId, follows: bool) {
+        let row = self.rows.entry(user).or_default();
+        row.holders += 1;
+        if follows {
+            row.followers += 1;
+            self.followers = None;
+        }
+    }
+
+    fn release(&mut self, user: UserId, follows: bool) {
+        let Some(row) = self.rows.get_mut(&user) else {
+            return;
+        };
+        row.holders = row.holders.saturating_sub(1);
+        if follows {
+            row.followers = row.followers.saturating_sub(1);
+            self.followers = None;
+        }
+        if row.holders > 0 {
+            return;
+        }
+        if row.known.is_none() {
+            self.rows.remove(&user);
+            return;
+        }
+        self.recent.push_back(user);
+        while self.recent.len() > RECENT_MAX
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            if self.rows.get(&oldest).is_some_and(|row| row.holders == 0) {
+                self.rows.remove(&oldest);
+            }
+        }
+    }
+
+    fn install(&mut self, user: UserId, version: u64, read: Option<(Member, Marks)>) {
+        let Some(row) = self
+            .rows
+            .get_mut(&user)
+            .filter(|row| row.version == version)
+        else {
+            return; // changed while it was read: the caller reads again
+        };
+        row.is_fresh = true;
+        let before = std::mem::replace(&mut row.known, read);
+        if let (Some((_, read)), Some((_, before))) = (&mut row.known, before) {
+            *read = read.merged(before); // what moved since may not have reached the store yet
+        }
+    }
+}
+
+impl Conversations {
+    /// The conversation, loaded with what one user may see of it; `None` if there is none. [`Conversations::load`] is
+    /// enough where there are no readers whom nobody loads.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn load_for(
+        &self,
+        id: ConversationId,
+        user: UserId,
+    ) -> Result<Option<Arc<Live>>, StoreError> {
+        let Some(live) = self.load(id).await? else {
+            return Ok(None);
+        };
+        if id.kind() == ConversationKind::Channel && !live.is_known(user) {
+            drop(self.hold(&live, user, false).await?);
+        }
+        Ok(Some(live))
+    }
+
+    /// As long as this is kept, the user is told of what is said in this channel, and is in memory. Nothing is kept where
+    /// all members are in memory anyway.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn follow(&self, live: &Arc<Live>, user: UserId) -> Result<Option<Held>, StoreError> {
+        if live.id().kind() != ConversationKind::Channel {
+            return Ok(None);
+        }
+        self.hold(live, user, true).await.map(Some)
+    }
+
+    async fn hold(
+        &self,
+        live: &Arc<Live>,
+        user: UserId,
+        follows: bool,
+    ) -> Result<Held, StoreError> {
+        live.state().readers.hold(user, follows);
+        let held = Held {
+            live: Arc::clone(live),
+            user,
+            follows,
+        };
+        live.read_reader(&*self.store, user).await?;
+        Ok(held)
+    }
+
+    /// These readers have come, gone or become others: who of them is in memory is read again.
+    pub(crate) async fn readers_changed(
+        &self,
+        live: &Live,
+        users: &[UserId],
+    ) -> Result<(), StoreError> {
+        live.readers_changed(users);
+        let old = live.state().readers.old_among(users);
+        for user in old {
+            live.read_reader(&*self.store, user).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Live {
+    /// Is it known what this user may see here?
+    fn is_known(&self, user: UserId) -> bool {
+        let state = self.state();
+        let row = state.readers.rows.get(&user);
+        state.members.contains_key(&user) || row.is_some_and(|row| row.is_fresh)
+    }
+
+    /// What is known of these readers is old.
+    pub(crate) fn readers_changed(&self, users: &[UserId]) {
+        self.state().readers.make_old(Some(users));
+    }
+
+    /// Is this user a reader of a channel, of whom nobody is told what he has and has read?
+    pub fn is_reader(&self, user: UserId) -> bool {
+        let kind = self.id().kind();
+        let state = self.state();
+        let found = state.of(user);
+        found.is_some_and(|(member, _)| member.role.is_one_of_many(kind))
+    }
+
+    /// All whom a new entry is announced to.
+    pub fn audience(&self) -> Arc<[UserId]> {
+        let mut state = self.state();
+        if self.id().kind() != ConversationKind::Channel {
+            return Arc::clone(&state.present);
+        }
+        let followers = state.readers.followers();
+        if state.present.is_empty() {
+            return followers;
+        }
+        let writers = state.present.iter();
+        let others = followers
+            .iter()
+            .filter(|user| !state.members.contains_key(user));
+        writers.chain(others).copied().collect()
+    }
+
+    /// Reads a reader who is held.
+    async fn read_reader(&self, store: &dyn ChatStore, user: UserId) -> Result<(), StoreError> {
+        loop {
+            let version = {
+                let state = self.state();
+                match state.readers.rows.get(&user) {
+                    Some(row) if !row.is_fresh => row.version,
+                    _ => return Ok(()),
+                }
+            };
+            let read = store.readers_among(self.id(), vec![user]).await?.pop();
+            self.state().readers.install(user, version, read);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Broadcast lists: one body, and as many direct messages as the list is long.
+//!
+//! 1. The owner sends to the list: an entry of its log, which has the body.
+//! 2. With the entry comes a row that says that it is on its way. Page by page those to whom the list went at that time get a
+//!    direct message that refers to the body, under a message id that follows from the list, the place and the user: so
+//!    each gets it once, however often a page is begun. The row says how far it has come, and goes when all have it.
+//! 3. A deletion goes the same way.
+
+use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId, digest16};
+
+use super::acts::Acting;
+use super::history::{MemberStatus, Status};
+use super::send::{Judged, Message};
+use super::{Actor, Refusal, Service};
+use crate::domain::entry::{Entry, EntryKind};
+use crate::domain::overlay::HiddenBy;
+use crate::store::{Broadcast, PageRange, StoreError};
+
+/// Direct conversations that one step reaches.
+const AT_ONCE: usize = 64;
+/// Entries on their way that are looked at in one round.
+const UNDER_WAY_MAX: usize = 64;
+/// Those to whom a list goes, in one status; more than [`crate::config::Config::broadcast_recipients_max`] can be.
+const COPIES_MAX: usize = 1_024;
+/// Members named in one status.
+const NAMED_MAX: usize = 256;
+
+/// How far a step of a broadcast got.
+enum Step {
+    /// These have it, and there may be more behind the user.
+    Reached(Vec<(UserId, Seq)>, Option<UserId>),
+    /// Something is too busy now.
+    Later,
+}
+
+impl Service {
+    /// What may be said to a broadcast list, and how often.
+    pub(super) fn check_broadcast(&self, user: UserId, message: &Message) -> Result<(), Refusal> {
+        if message.reply_to.is_some() || message.thread.is_some() {
+            return Err(Refusal::format(
+                "a message to a broadcast list neither quotes nor is in a thread",
+            ));
+        }
+        self.rates.broadcasts.take(user)
+    }
+
+    /// Brings what was sent to broadcast lists a step further: one page of one entry of each list. `true`: there is more to
+    /// do now.
+    ///
+    /// # Errors
+    /// The store's; what was not done is done later.
+    pub async fn broadcast(&self) -> Result<bool, StoreError> {
+        let mut under_way = self.store.broadcasts(UNDER_WAY_MAX).await?;
+        under_way.dedup_by_key(|one| one.list); // one after the other in each list
+        let mut has_moved = false;
+        for one in under_way {
+            if let Step::Reached(copies, after) = self.broadcast_step(&one).await? {
+                self.store
+                    .broadcast_to(one.list, one.seq, copies, after)
+                    .await?;
+                has_moved = true;
+            }
+        }
+        Ok(has_moved)
+    }
+
+    async fn broadcast_step(&self, one: &Broadcast) -> Result<Step, StoreError> {
+        let range = PageRange {
+            from: one.seq,
+            to: one.seq,
+            newest: false,
+            limit: 1,
+            bytes: usize::MAX,
+            as_of: Seq::MAX,
+        };
+        let Some(entry) = self.store.page(one.list, range).await?.pop() else {
+            return Ok(Step::Reached(Vec::new(), None));
+        };
+        let is_gone = entry.gone_at(crate::clock::now_ms()).is_some();
+        match (entry.kind, entry.target) {
+            (EntryKind::Message, _) if !is_gone => self.copy(one, &entry).await,
+            (EntryKind::Deleted, Some(target)) => self.delete_copies(one, &entry, target).await,
+            _ => Ok(Step::Reached(Vec::new(), None)),
+        }
+    }
+
+    async fn copy(&self, one: &Broadcast, entry: &Entry) -> Result<Step, StoreError> {
+        let readers = self.store.readers(one.list, one.after, AT_ONCE).await?;
+        let last = readers.last().filter(|_| readers.len() == AT_ONCE);
+        let last = last.map(|member| member.user);
+        let actor = sender(entry);
+        let (mut judged, mut users) = (Vec::new(), Vec::new());
+        for reader in readers.iter().filter(|reader| reader.awaits(one.seq)) {
+            match self.judge_copy(entry, reader.user).await {
+                Ok(draft) => {
+                    users.push(reader.user);
+                    judged.push(draft);
+                }
+                Err(Refusal::Store(error)) => return Err(error),
+                Err(Refusal::Rate { .. }) => return Ok(Step::Later),
+                Err(refusal) => passed_over(entry, reader.user, &refusal),
+            }
+        }
+        let mut copies = Vec::with_capacity(users.len());
+        for (user, result) in users.into_iter().zip(self.append(actor, judged).await) {
+            match result {
+                Ok(place) => copies.push((user, place.seq)),
+                Err(Refusal::Store(error)) => return Err(error),
+                Err(Refusal::Rate { .. }) => return Ok(Step::Later),
+                Err(refusal) => passed_over(entry, user, &refusal),
+            }
+        }
+        Ok(Step::Reached(copies, last))
+    }
+
+    async fn judge_copy(&self, entry: &Entry, to: UserId) -> Result<Judged, Refusal> {
+        self.copy_for(sender(entry), entry, (to, mid_of(entry, to)?))
+            .await
+    }
+
+    async fn delete_copies(
+        &self,
+        one: &Broadcast,
+        entry: &Entry,
+        target: Seq,
+    ) -> Result<Step, StoreError> {
+        let copies = self.store.copies(one.list, target, one.after, AT_ONCE);
+        let copies = copies.await?;
+        let last = copies.last().filter(|_| copies.len() == AT_ONCE);
+        let last = last.map(|(user, _)| *user);
+        for (user, at) in copies {
+            let mid = match mid_of(entry, user) {
+                Ok(mid) => mid,
+                Err(refusal) => {
+                    passed_over(entry, user, &refusal);
+                    continue;
+                }
+            };
+            let acting = Acting {
+                actor: sender(entry),
+                conversation: ConversationId::direct(entry.from, user),
+                seq: at,
+                mid,
+                has_own_mid: true,
+                exchange: None,
+            };
+            match self.delete_copy(&acting).await {
+                Ok(_) => {}
+                Err(Refusal::Store(error)) => return Err(error),
+                Err(Refusal::Rate { .. }) => return Ok(Step::Later),
+                Err(refusal) => passed_over(entry, user, &refusal),
+            }
+        }
+        Ok(Step::Reached(Vec::new(), last))
+    }
+
+    /// Who of those to whom a list goes has one of its messages.
+    pub(super) async fn broadcast_status(
+        &self,
+        from: UserId,
+        (list, seq): (ConversationId, Seq),
+    ) -> Result<Status, Refusal> {
+        let readers = self.store.readers(list, None, COPIES_MAX).await?;
+        let awaiting = readers.iter().filter(|reader| reader.awaits(seq)).count();
+        let copies = self.store.copies(list, seq, None, COPIES_MAX).await?;
+        let mut status = Status {
+            delivered: 0,
+            read: 0,
+            of: u32::try_from(awaiting.max(copies.len())).unwrap_or(u32::MAX),
+            members: Vec::new(),
+        };
+        for (user, at) in copies {
+            let direct = ConversationId::direct(from, user);
+            let live = self.conversations.load(direct).await?;
+            let Some(marks) = live.and_then(|live| live.sight(user)).map(|own| own.marks) else {
+                continue;
+            };
+            // He who had blocked the sender never had it, however far he has got since.
+            let hidden = self.store.hidden(direct, user, vec![at]).await?;
+            let is_kept_back = matches!(hidden.first(), Some((_, HiddenBy::Block)));
+            let has = |mark: Seq| mark >= at && !is_kept_back;
+            let (delivered, read) = (has(marks.delivered()), has(marks.read));
+            status.delivered += u32::from(delivered);
+            status.read += u32::from(read);
+            if status.members.len() < NAMED_MAX {
+                let have = Vec::from_iter(delivered.then_some(user));
+                let moved = self.store.moved_over(direct, have, at).await?.pop();
+                let moved = moved.map(|(_, moved)| moved).unwrap_or_default();
+                status.members.push(MemberStatus {
+                    user,
+                    handle: self.names.handle(user).await?,
+                    delivered,
+                    read,
+                    moved_ms: marks.moved_ms,
+                    delivered_ms: moved.delivered_ms,
+                    read_ms: moved.read_ms,
+                });
+            }
+        }
+        Ok(status)
+    }
+}
+
+fn sender(entry: &Entry) -> Actor {
+    Actor {
+        user: entry.from,
+        device: DeviceId::from_bytes(*entry.device.as_bytes()),
+    }
+}
+
+/// The same for every attempt, and nothing that tells those to whom a list goes of one another.
+fn mid_of(entry: &Entry, to: UserId) -> Result<MessageId, Refusal> {
+    let (list, seq) = (entry.conversation.as_bytes(), entry.seq.get().to_be_bytes());
+    let digest = digest16(&[b"broadcast", list, &seq, to.as_bytes()]);
+    UserId::from_bytes(digest)
+        .to_string()
+        .parse()
+        .map_err(|error| Refusal::format(format!("{error}")))
+}
+
+fn passed_over(entry: &Entry, user: UserId, refusal: &Refusal) {
+    let (list, seq) = (entry.conversation, entry.seq);
+    tracing::debug!(%list, %seq, %user, %refusal, "a broadcast passes somebody over");
+}

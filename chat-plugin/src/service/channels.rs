@@ -1,0 +1,81 @@
+//! Channels: a few write, and very many read, who are members one of many ([`Role::is_one_of_many`]).
+
+use proto::ids::{ConversationId, ConversationKind, UserId};
+
+use super::{Actor, Refusal, Service, permit};
+use crate::domain::entry::{Change, Draft};
+use crate::domain::member::{Member, Role};
+use crate::domain::permission::Action;
+use crate::store::StoreError;
+
+/// Readers in one page of the list.
+const READERS_MAX: usize = 501;
+/// Channels of which one sync tells; a user with more is told of the others by the next one.
+const LOOK_MAX: usize = 1_000;
+
+impl Service {
+    /// Readers of a channel, or those to whom a broadcast list goes, in the order of their ids, at most `limit` after `after`:
+    /// for those who may remove them.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn readers(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Member>, Refusal> {
+        let (_, sight) = self.present(actor.user, id).await?;
+        permit(id, &sight, Action::Remove(Role::Reader))?;
+        let limit = limit.clamp(1, READERS_MAX);
+        let (mut readers, mut after) = (Vec::new(), after);
+        loop {
+            let found = self.store.readers(id, after, limit).await?;
+            let is_last = found.len() < limit;
+            after = found.last().map(|last| last.user);
+            readers.extend(found.into_iter().filter(Member::is_present));
+            if is_last || readers.len() >= limit {
+                readers.truncate(limit);
+                return Ok(readers);
+            }
+        }
+    }
+
+    /// What was said in the channels that a user reads since his devices were told of them is told by the next sync.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn look_at_channels(&self, actor: Actor) -> Result<(), StoreError> {
+        let behind = self.store.channels_behind(actor.user, LOOK_MAX).await?;
+        if !behind.is_empty() {
+            self.store.note_changed(actor.user, behind).await?;
+        }
+        Ok(())
+    }
+
+    /// How many readers there are; `None` where there are none of their own kind.
+    pub(super) async fn readers_shown(&self, id: ConversationId) -> Result<Option<u64>, Refusal> {
+        if !Role::Reader.is_one_of_many(id.kind()) {
+            return Ok(None);
+        }
+        Ok(Some(self.store.reader_count(id).await?))
+    }
+
+    /// Who has an ack must find what it tells of: the feed may be behind.
+    pub(super) fn readers_changed(&self, draft: &Draft) {
+        if draft.conversation.kind() != ConversationKind::Channel {
+            return;
+        }
+        let users = draft.changes.iter().filter_map(|change| match change {
+            Change::Join { user, .. } | Change::Leave { user } | Change::Role { user, .. } => {
+                Some(*user)
+            }
+            _ => None,
+        });
+        let users: Vec<UserId> = users.collect();
+        if let Some(live) = self.conversations.in_memory(draft.conversation) {
+            live.readers_changed(&users);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Reads of members who are one of many, and of what goes to them.
+
+use std::ops::Bound;
+
+use broker::store::kv::{KeyRange, KvEngine};
+use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
+
+use super::heads::Heads;
+use super::overlay::Overlay;
+use super::{happened, keys, reads, values};
+use crate::domain::entry::Entry;
+use crate::domain::member::{Marks, Member};
+use crate::store::{Broadcast, StoreError, tables};
+
+pub(super) fn page(
+    engine: &impl KvEngine,
+    conversation: ConversationId,
+    after: Option<UserId>,
+    limit: usize,
+) -> Result<Vec<Member>, StoreError> {
+    let from = keys::member(conversation, after.unwrap_or(keys::NO_USER));
+    let to = keys::member(conversation, UserId::from_bytes([0xFF; 16]));
+    let range = KeyRange {
+        from: Bound::Excluded(&from),
+        to: Bound::Included(&to),
+    };
+    let mut found = Vec::new();
+    reads::visit(engine, tables::READER, range, limit, |key, row| {
+        found.push(values::read_member(reads::tail_user(key)?, row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Channels of which the devices of a reader have not been told up to the head, at most `limit`.
+pub(super) fn behind<K: KvEngine>(
+    engine: &K,
+    heads: &Heads,
+    user: UserId,
+    limit: usize,
+) -> Result<Vec<ConversationId>, StoreError> {
+    let id = |byte| ConversationId::from_parts(ConversationKind::Channel, [byte; 16]);
+    let (from, to) = (id(0), id(0xFF));
+    let (from, to) = [from, to]
+        .map(|id| keys::user_conversation(user, id))
+        .into();
+    let mut channels = Vec::new();
+    let range = KeyRange::closed(&from, &to);
+    reads::visit(
+        engine,
+        tables::USER_CONVERSATION,
+        range,
+        usize::MAX,
+        |key, row| {
+            if row == values::USER_CONVERSATION {
+                channels.push(reads::tail_cid(key)?);
+            }
+            Ok(())
+        },
+    )?;
+    let mut found = Vec::new();
+    for channel in channels {
+        if found.len() == limit {
+            break;
+        }
+        let Some(known) = heads.find(engine, channel)? else {
+            continue;
+        };
+        let row = engine.get(tables::CHANGED, &keys::changed(user, channel.into()))?;
+        let row = row.map(|row| values::read_changed(&row)).transpose()?;
+        let told = row.unwrap_or_default().told;
+        let is_reader = || engine.get(tables::READER, &keys::member(channel, user));
+        if told < known.head.seq && is_reader()?.is_some() {
+            found.push(channel);
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn among(
+    engine: &impl KvEngine,
+    overlay: &Overlay,
+    conversation: ConversationId,
+    users: Vec<UserId>,
+) -> Result<Vec<(Member, Marks)>, StoreError> {
+    let mut found = Vec::new();
+    for user in users {
+        let key = keys::member(conversation, user);
+        // The overlay first: what leaves it meanwhile is in the engine already.
+        let waiting = overlay.marks(conversation, user..=user);
+        let Some(row) = engine.get(tables::READER, &key)? else {
+            continue;
+        };
+        let member = values::read_member(user, &row)?;
+        let marks = engine.get(tables::MARKS, &key)?;
+        let marks = marks.map(|row| values::read_marks(&row)).transpose()?;
+        let mut marks = marks.unwrap_or_default();
+        for (_, step) in waiting {
+            step.fold_into(&mut marks);
+        }
+        found.push((member, marks));
+    }
+    Ok(found)
+}
+
+/// Fetches the body of a message that was sent to a broadcast list. If that is gone, so is this.
+pub(super) fn fetch_body(engine: &impl KvEngine, entry: &mut Entry) -> Result<(), StoreError> {
+    let Some((list, seq)) = entry.source.filter(|_| entry.gone.is_none()) else {
+        return Ok(());
+    };
+    let row = engine.get(tables::MESSAGE, &keys::message(list, seq))?;
+    let row = row.ok_or_else(|| reads::hole(list, seq))?;
+    take_body(entry, values::read_entry(list, seq, &row)?);
+    Ok(())
+}
+
+/// The entry with the body of its source. Without one it is gone, but may still have to be made so: then it keeps the source.
+pub(super) fn take_body(entry: &mut Entry, source: Entry) {
+    match source.gone {
+        Some(reason) => {
+            let place = entry.source;
+            entry.make_gone(reason);
+            entry.source = place;
+        }
+        None => entry.body = source.body,
+    }
+}
+
+pub(super) fn broadcasts(
+    engine: &impl KvEngine,
+    limit: usize,
+) -> Result<Vec<Broadcast>, StoreError> {
+    let mut found = Vec::new();
+    reads::visit(
+        engine,
+        tables::BROADCAST,
+        KeyRange::ALL,
+        limit,
+        |key, row| {
+            let list = key.get(..keys::CID_BYTES).and_then(keys::read_cid);
+            let after = values::read_user_id(tables::BROADCAST.name(), row)?;
+            found.push(Broadcast {
+                list: list.ok_or_else(|| reads::bad_key(tables::BROADCAST))?,
+                seq: happened::tail_seq(key)?,
+                after: Some(after).filter(|after| *after != keys::NO_USER),
+            });
+            Ok(())
+        },
+    )?;
+    Ok(found)
+}
+
+pub(super) fn copies(
+    engine: &impl KvEngine,
+    (list, seq): (ConversationId, Seq),
+    after: Option<UserId>,
+    limit: usize,
+) -> Result<Vec<(UserId, Seq)>, StoreError> {
+    let from = keys::entry_user(list, seq, after.unwrap_or(keys::NO_USER));
+    let to = keys::entry_user(list, seq, UserId::from_bytes([0xFF; 16]));
+    let range = KeyRange {
+        from: Bound::Excluded(&from),
+        to: Bound::Included(&to),
+    };
+    let mut found = Vec::new();
+    reads::visit(engine, tables::COPY, range, limit, |key, row| {
+        let at = values::read_number(tables::COPY.name(), row)?;
+        found.push((reads::tail_user(key)?, Seq::new(at)));
+        Ok(())
+    })?;
+    Ok(found)
+}

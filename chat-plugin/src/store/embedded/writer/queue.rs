@@ -1,0 +1,128 @@
+//! The private queues of devices. Table device event has what is needed to count, table device data what is handed out; at
+//! place 0 stands the last place that was given.
+
+use broker::store::kv::{KeyRange, KvEngine};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
+
+use super::super::values::{self, First, devices};
+use super::super::{keys, reads};
+use super::Writer;
+use crate::domain::queue::{DeviceEvent, Queuing, ToDevice};
+use crate::store::{StoreError, tables};
+
+impl<K: KvEngine> Writer<K> {
+    /// Gives an event the next place in the queue of a device.
+    pub(super) fn queue_event(&mut self, sent: &ToDevice) -> Result<Queuing, StoreError> {
+        self.barrier()?;
+        let device = self.row(tables::DEVICE, &keys::device(sent.user, sent.to))?;
+        let device = device.map(|row| values::read_device(sent.user, sent.to, &row));
+        if !device.transpose()?.is_some_and(|device| device.has_queue) {
+            return Ok(Queuing::NoQueue);
+        }
+        // No conversation has this id: what is sent to a device has names of its own.
+        let place = ConversationId::from_parts(ConversationKind::Direct, *sent.to.as_bytes());
+        let mut mid_key = Vec::new();
+        keys::idempotency(&mut mid_key, place, sent.event.from, &sent.mid);
+        if let Some(first) = self.first(place, &mut mid_key)? {
+            return Ok(if first.digest == sent.digest {
+                Queuing::Duplicate
+            } else {
+                Queuing::Conflict
+            });
+        }
+        if !self.has_room(sent)? {
+            return Ok(Queuing::Full);
+        }
+        let dseq = self.last_dseq(sent.to)? + 1;
+        keys::set_week(&mut mid_key, self.week());
+        let first = First {
+            seq: Seq::new(dseq),
+            ts_ms: sent.event.ts_ms,
+            digest: sent.digest,
+        };
+        let mut value = Vec::new();
+        values::write_first(&mut value, &first);
+        self.put(tables::IDEMPOTENCY, &mid_key, value);
+        let key = keys::device_event(sent.to, dseq);
+        self.put(
+            tables::DEVICE_EVENT,
+            &key,
+            devices::write_event(&sent.event),
+        );
+        self.put(tables::DEVICE_DATA, &key, devices::write_data(&sent.event));
+        let last = keys::device_event(sent.to, 0);
+        self.put(tables::DEVICE_EVENT, &last, devices::write_last(dseq));
+        Ok(Queuing::Queued(dseq))
+    }
+
+    /// Is there room for it? What is over makes room. Scans, so it needs [`Writer::barrier`] before it.
+    fn has_room(&mut self, sent: &ToDevice) -> Result<bool, StoreError> {
+        let now_ms = sent.event.ts_ms;
+        let (mut events, mut of_sender, mut bytes) = (0, 0, sent.event.data.len() as u64);
+        for (event, size) in self.events_of(sent.to)? {
+            if event.expires_ms <= now_ms {
+                self.remove_event(sent.to, event.dseq);
+                continue;
+            }
+            events += 1;
+            of_sender += usize::from(event.from == sent.event.from);
+            bytes = bytes.saturating_add(size);
+        }
+        let limits = sent.limits;
+        Ok(events < limits.events
+            && of_sender < limits.events_of_sender
+            && bytes <= limits.bytes as u64)
+    }
+
+    fn events_of(&self, device: DeviceId) -> Result<Vec<(DeviceEvent, u64)>, StoreError> {
+        let first = keys::device_event(device, 1);
+        let last = keys::device_event(device, u64::MAX);
+        let rows = self.rows_in(tables::DEVICE_EVENT, KeyRange::closed(&first, &last))?;
+        let read = |(key, row): &(Vec<u8>, Vec<u8>)| {
+            devices::read_event(reads::device_event_of(key)?.1, row)
+        };
+        rows.iter().map(read).collect()
+    }
+
+    fn last_dseq(&self, device: DeviceId) -> Result<u64, StoreError> {
+        let row = self.row(tables::DEVICE_EVENT, &keys::device_event(device, 0))?;
+        let last = row.map(|row| devices::read_last(&row)).transpose()?;
+        Ok(last.unwrap_or_default())
+    }
+
+    /// The device has these events.
+    pub(super) fn end_device_events(&mut self, device: DeviceId, places: &[u64]) {
+        for dseq in places {
+            self.remove_event(device, *dseq);
+        }
+    }
+
+    /// Scans, so it needs [`Writer::barrier`] before it.
+    pub(super) fn remove_queue(&mut self, device: DeviceId) -> Result<(), StoreError> {
+        let first = keys::device_event(device, 0);
+        let last = keys::device_event(device, u64::MAX);
+        for key in self.keys(tables::DEVICE_EVENT, KeyRange::closed(&first, &last))? {
+            self.remove(tables::DEVICE_DATA, &key);
+            self.remove(tables::DEVICE_EVENT, &key);
+        }
+        Ok(())
+    }
+
+    /// What a user has sent to devices and none of them has yet. Looks at all that waits; scans, so it needs
+    /// [`Writer::barrier`] before it.
+    pub(super) fn forget_events_of(&mut self, user: UserId) -> Result<(), StoreError> {
+        for (key, row) in self.rows_in(tables::DEVICE_EVENT, KeyRange::ALL)? {
+            let (device, dseq) = reads::device_event_of(&key)?;
+            if dseq > 0 && devices::read_event(dseq, &row)?.0.from == user {
+                self.remove_event(device, dseq);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_event(&mut self, device: DeviceId, dseq: u64) {
+        let key = keys::device_event(device, dseq);
+        self.remove(tables::DEVICE_EVENT, &key);
+        self.remove(tables::DEVICE_DATA, &key);
+    }
+}

@@ -1,0 +1,396 @@
+//! What an app is told: the feed of entries, from the store, and hints, from memory, as one stream.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use proto::ids::{ConversationId, MessageId, Seq, UserId};
+use tokio::sync::Notify;
+
+use crate::client::Handle;
+use crate::entry::Entry;
+use crate::error::{Error, Refusal, StoreError};
+use crate::store;
+use crate::worker::Command;
+
+/// Something that happened.
+///
+/// [`Event::Entry`] is the log, each entry once and in order; it waits on disk. Everything else is a hint that something is
+/// different now: the newest of each subject, kept in memory, not over a restart.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The next entry of a conversation.
+    Entry(Entry),
+    /// The connection changed.
+    Connection(Connection),
+    /// The server has stored or done something from the outbox.
+    Sent {
+        /// The message id.
+        mid: MessageId,
+        /// In which conversation.
+        cid: Option<ConversationId>,
+        /// At which place; not of what is scheduled, waits for a moderator, or changed nothing.
+        seq: Option<Seq>,
+    },
+    /// The server refuses something from the outbox. It stays there for [`Client::retry`](crate::Client::retry) or
+    /// [`Client::discard`](crate::Client::discard).
+    Failed {
+        /// The message id.
+        mid: MessageId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A message is not what it was: edited, deleted, other reactions or pins.
+    Updated {
+        /// In which conversation.
+        cid: ConversationId,
+        /// Its place.
+        seq: Seq,
+    },
+    /// A conversation is new, or its title, unread count, last entry … changed.
+    Conversation(ConversationId),
+    /// Others have got or read more of what this user sent.
+    Receipts(ConversationId),
+    /// Somebody is typing, or no longer. Forget it after 10 s without news.
+    Typing {
+        /// In which conversation.
+        cid: ConversationId,
+        /// Who.
+        uid: UserId,
+        /// How people call the user.
+        handle: String,
+        /// What.
+        typing: Typing,
+    },
+    /// Somebody who is [watched](crate::Client::watch_presence).
+    Presence(Presence),
+    /// Unread messages in all conversations that are not muted.
+    Badge(u64),
+    /// The own profile, privacy or devices changed.
+    Me,
+    /// More happened than was kept: look again at everything that is shown.
+    Refresh,
+}
+
+/// How the connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Connection {
+    /// A connection is being made.
+    Connecting,
+    /// Everything works.
+    Online,
+    /// There is none. It is tried again.
+    Offline {
+        /// What was wrong, for people.
+        reason: String,
+    },
+    /// The server does not let this user in. It is not tried again.
+    SignIn(String),
+    /// Another program is connected as this device. It is not tried again.
+    Replaced,
+    /// The local store failed. Nothing more is done.
+    Failed(StoreError),
+    /// The client was closed.
+    Closed,
+}
+
+impl Connection {
+    /// Why nothing more happens, if it does not.
+    pub(crate) fn end(&self) -> Option<Error> {
+        match self {
+            Self::Connecting | Self::Online | Self::Offline { .. } => None,
+            Self::SignIn(why) => Some(Error::SignIn(why.clone())),
+            Self::Replaced => Some(Error::Replaced),
+            Self::Failed(error) => Some(Error::Store(error.clone())),
+            Self::Closed => Some(Error::Closed),
+        }
+    }
+}
+
+/// What somebody is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Typing {
+    /// Writing.
+    Typing,
+    /// Recording.
+    Recording,
+    /// Neither, any more.
+    Stopped,
+}
+
+impl Typing {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Typing => "1",
+            Self::Recording => "rec",
+            Self::Stopped => "0",
+        }
+    }
+
+    pub(crate) fn read(text: &str) -> Self {
+        match text {
+            "1" => Self::Typing,
+            "rec" => Self::Recording,
+            _ => Self::Stopped,
+        }
+    }
+}
+
+/// How somebody is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Presence {
+    /// Who.
+    pub uid: UserId,
+    /// How people call the user.
+    pub handle: String,
+    /// `online`, `away`, `dnd`, `offline`; of oneself also `invisible`.
+    pub state: String,
+    /// What the user says of it.
+    pub text: String,
+    /// When the user was online last, to the minute, in ms since 1970, if that may be known.
+    pub last_seen: Option<u64>,
+}
+
+/// What a hint is about: a newer one takes the place of an older one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    Connection,
+    Outbox(MessageId),
+    Message(ConversationId, Seq),
+    Conversation(ConversationId),
+    Receipts(ConversationId),
+    Typing(ConversationId, UserId),
+    Presence(UserId),
+    Badge,
+    Me,
+    All,
+}
+
+impl Subject {
+    fn of(event: &Event) -> Self {
+        match event {
+            Event::Connection(_) => Self::Connection,
+            Event::Sent { mid, .. } | Event::Failed { mid, .. } => Self::Outbox(mid.clone()),
+            Event::Updated { cid, seq } => Self::Message(*cid, *seq),
+            Event::Conversation(cid) => Self::Conversation(*cid),
+            Event::Receipts(cid) => Self::Receipts(*cid),
+            Event::Typing { cid, uid, .. } => Self::Typing(*cid, *uid),
+            Event::Presence(presence) => Self::Presence(presence.uid),
+            Event::Badge(_) => Self::Badge,
+            Event::Me => Self::Me,
+            Event::Entry(_) | Event::Refresh => Self::All,
+        }
+    }
+}
+
+/// The hints that wait, and the bell that rings for them and for the feed.
+pub(crate) struct Hub {
+    hints: Mutex<Hints>,
+    bell: Notify,
+    max: usize,
+}
+
+#[derive(Default)]
+struct Hints {
+    order: VecDeque<Subject>,
+    newest: HashMap<Subject, Event>,
+    /// Somebody listens; before that nothing is kept.
+    wanted: bool,
+}
+
+impl Hub {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            hints: Mutex::default(),
+            bell: Notify::new(),
+            max,
+        }
+    }
+
+    /// Tells.
+    pub(crate) fn tell(&self, event: Event) {
+        {
+            let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+            if !hints.wanted {
+                return;
+            }
+            let subject = Subject::of(&event);
+            if hints.newest.insert(subject.clone(), event).is_none() {
+                hints.order.push_back(subject);
+            }
+            if hints.order.len() > self.max {
+                hints.order = [Subject::All].into();
+                hints.newest = [(Subject::All, Event::Refresh)].into();
+            }
+        }
+        self.ring();
+    }
+
+    /// The feed has something, or it is over.
+    pub(crate) fn ring(&self) {
+        self.bell.notify_waiters();
+    }
+
+    fn next(&self) -> Option<Event> {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        let subject = hints.order.pop_front()?;
+        hints.newest.remove(&subject)
+    }
+
+    fn listen(&self, wanted: bool) {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        *hints = Hints {
+            wanted,
+            ..Hints::default()
+        };
+    }
+}
+
+/// The events of a client, for one reader.
+///
+/// An entry is *confirmed* by asking for the next event. What is not confirmed when the process or this value ends is handed
+/// out again; what is confirmed never is. For effects of your own that must happen exactly once see [`Events::position`].
+pub struct Events {
+    handle: Arc<Handle>,
+    /// The last number that was handed out.
+    handed: u64,
+    confirmed: u64,
+}
+
+impl Events {
+    pub(crate) async fn new(handle: Arc<Handle>) -> Result<Self, Error> {
+        if !handle.take_events() {
+            return Err(Error::EventsTaken);
+        }
+        // From here on, dropping this value gives them back.
+        let mut events = Self {
+            handle,
+            handed: 0,
+            confirmed: 0,
+        };
+        events.handle.core.hub.listen(true);
+        let confirmed = store::run(&events.handle.core.store, store::Store::confirmed).await?;
+        (events.handed, events.confirmed) = (confirmed, confirmed);
+        Ok(events)
+    }
+
+    /// The next event. Waits for one. Confirms the entry that was handed out before.
+    ///
+    /// Cancellation-safe: what is not returned is not handed out.
+    ///
+    /// # Errors
+    /// [`Error::SignIn`], [`Error::Replaced`], [`Error::Closed`] when nothing more will happen and everything that waited was
+    /// handed out; [`Error::Store`].
+    pub async fn next(&mut self) -> Result<Event, Error> {
+        let mut batch = self.next_batch(1).await?;
+        // A batch has at least one event.
+        batch.pop().ok_or(Error::Closed)
+    }
+
+    /// As [`Events::next`], but up to `max` at once: one confirmation, and one write to the disk, for all of them.
+    /// [`Events::position`] is that of the last one then.
+    ///
+    /// # Errors
+    /// Those of [`Events::next`].
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Event>, Error> {
+        let max = max.clamp(1, 1_024);
+        self.confirm_through(self.handed).await?;
+        loop {
+            let core = Arc::clone(&self.handle.core);
+            let bell = core.hub.bell.notified();
+            tokio::pin!(bell);
+            bell.as_mut().enable();
+            let mut batch = Vec::new();
+            while batch.len() < max
+                && let Some(hint) = core.hub.next()
+            {
+                batch.push(hint);
+            }
+            // Hints that were taken are handed out before anything is awaited: dropping this future loses none.
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+            let handed = self.handed;
+            let fed = store::run(&core.store, move |store| store.fed_after(handed, max)).await?;
+            for (number, entry) in fed {
+                batch.push(Event::Entry(Entry::read(entry)?));
+                self.handed = number;
+            }
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+            let end = core.state.borrow().end();
+            if let Some(error) = end {
+                return Err(error);
+            }
+            bell.await;
+        }
+    }
+
+    /// The number of the last entry that was handed out; it grows with each one. An app with a database of its own stores
+    /// it there, in the transaction in which it stores what it made of the entry.
+    pub fn position(&self) -> u64 {
+        self.handed
+    }
+
+    /// Everything up to this position is done. With the position from the app's own database, called before the first
+    /// [`Events::next`], no entry is handed out twice, even if the process ended between the app's commit and the
+    /// confirmation.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn confirm_through(&mut self, position: u64) -> Result<(), Error> {
+        if position <= self.confirmed {
+            return Ok(());
+        }
+        let core = &self.handle.core;
+        let waiting = store::run(&core.store, move |store| store.confirm(position)).await?;
+        self.confirmed = position;
+        self.handed = self.handed.max(position);
+        // If the worker is behind, it looks by itself when it takes the next batch.
+        let _ = core.commands.try_send(Command::Confirmed(waiting));
+        Ok(())
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.handle.core.hub.listen(false);
+        self.handle.give_events_back();
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events")
+            .field("position", &self.handed)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_hint_of_a_subject_waits_and_too_many_become_one() {
+        let hub = Hub::new(2);
+        hub.tell(Event::Badge(1));
+        assert_eq!(hub.next(), None, "nobody listens");
+        hub.listen(true);
+        hub.tell(Event::Badge(1));
+        hub.tell(Event::Me);
+        hub.tell(Event::Badge(2));
+        assert_eq!(hub.next(), Some(Event::Badge(2)));
+        assert_eq!(hub.next(), Some(Event::Me));
+        assert_eq!(hub.next(), None);
+        hub.tell(Event::Badge(1));
+        hub.tell(Event::Me);
+        hub.tell(Event::Connection(Connection::Online));
+        assert_eq!(hub.next(), Some(Event::Refresh));
+        assert_eq!(hub.next(), None);
+    }
+}

@@ -1,0 +1,795 @@
+//! The one task where connection, store and outbox meet.
+//!
+//! It never waits for the disk or the network: what takes time is a job, and reports back as [`Done`]. What came from the
+//! server goes into the store one batch at a time, and is acked when the batch is durable.
+
+mod jobs;
+
+pub(crate) use self::jobs::{call, history, publish, settled, unexpected};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use proto::ids::{ConversationId, MessageId, Seq};
+use rumqttc::{Publish, QoS};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::backoff::Backoff;
+use crate::calls::{Calls, Reply};
+use crate::clock;
+use crate::config::Config;
+use crate::connection::{Acked, Arrival, Down, Link, Outgoing};
+use crate::error::{Error, Refusal, StoreError};
+use crate::events::{Connection, Event, Hub};
+use crate::outbox::Outbox;
+use crate::store::{Queued, Store, Taken};
+
+/// Publishes that go into one commit.
+const BATCH_MAX: usize = 512;
+/// Conversations that are filled at once.
+const FILLS_MAX: usize = 4;
+/// Wait before something is tried again that the server could not do, and did not say when it could.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Longest time between two looks for bodies that have ended: the wall clock may jump.
+const EXPIRE_MS_MAX: u64 = 3_600_000;
+/// Time for what is under way when the client is closed.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What every client always wants.
+const FILTERS: [(&str, QoS); 5] = [
+    // A reply that is lost with its connection is asked for again: it needs no ack, which would have to wait for the acks of
+    // entries before it [MQTT-4.6.0-2].
+    ("chat/me/rpc/+", QoS::AtMostOnce),
+    ("chat/me/pb/+", QoS::AtLeastOnce),
+    ("chat/me/rcpt/+", QoS::AtLeastOnce),
+    ("chat/me/ev/account", QoS::AtLeastOnce),
+    ("chat/me/ev/typing/+", QoS::AtMostOnce),
+];
+
+/// What the parts of a client share.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<Store>,
+    pub(crate) hub: Hub,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) state: watch::Sender<Connection>,
+    /// Nothing waits in the outbox.
+    pub(crate) flushed: watch::Sender<bool>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Core {
+    /// Why nothing more is done.
+    pub(crate) fn ended(&self) -> Error {
+        self.state.borrow().end().unwrap_or(Error::Closed)
+    }
+
+    fn set_state(&self, state: Connection) {
+        let changed = self.state.send_if_modified(|now| {
+            let changed = *now != state;
+            now.clone_from(&state);
+            changed
+        });
+        if changed {
+            self.hub.tell(Event::Connection(state));
+            self.hub.ring();
+        }
+    }
+}
+
+/// Is there a connection on which calls can be made?
+pub(crate) fn is_online(core: &Core) -> bool {
+    *core.state.borrow() == Connection::Online
+}
+
+/// What the worker is asked for.
+pub(crate) enum Command {
+    /// Something was put into the outbox.
+    Queued(Queued),
+    /// Something is to be taken out of the outbox, unless it is under way. Whether it was.
+    Discard(u64, oneshot::Sender<Result<bool, Error>>),
+    /// A remote call.
+    Call(String, Bytes, Reply),
+    /// A publish that is not kept: what became of it.
+    Publish(Outgoing, oneshot::Sender<Result<(), Error>>),
+    /// At QoS 0, if there is a connection.
+    Hint(String, Bytes),
+    /// One more filter. Whether the server grants it.
+    Watch(String, oneshot::Sender<Result<(), Error>>),
+    /// One less.
+    Unwatch(String),
+    /// So much waits for the app now.
+    Confirmed(u64),
+}
+
+/// What a job reports.
+enum Done {
+    Taken {
+        taken: Result<Taken, Error>,
+        publishes: Vec<Publish>,
+        generation: u64,
+    },
+    Subscribed {
+        refused: Option<Vec<String>>,
+        generation: u64,
+    },
+    Watched {
+        filter: String,
+        refused: Option<Vec<String>>,
+        generation: u64,
+    },
+    Hello {
+        hello: Result<jobs::Greeting, Error>,
+        generation: u64,
+    },
+    Sent {
+        queued: Queued,
+        outcome: Result<Outcome, Error>,
+    },
+    Asked(Uuid, Acked),
+    Filled(ConversationId, Result<Taken, Error>),
+    Refreshed(Result<Vec<(ConversationId, Seq)>, Error>),
+    Expired(Result<Option<u64>, Error>),
+    Stored(Result<(), Error>),
+}
+
+/// What became of something in the outbox.
+enum Outcome {
+    Settled {
+        taken: Taken,
+        cid: Option<ConversationId>,
+        seq: Option<Seq>,
+    },
+    Failed(Refusal),
+    Again(Option<Duration>),
+}
+
+struct Live {
+    link: Link,
+    arrivals: mpsc::Receiver<Arrival>,
+    /// Replies would arrive: calls may be made.
+    subscribed: bool,
+    /// It is known who the user is, and what changed.
+    greeted: bool,
+}
+
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
+pub(crate) struct Worker {
+    core: Arc<Core>,
+    commands: mpsc::Receiver<Command>,
+    client_id: String,
+    live: Option<Live>,
+    generation: u64,
+    reconnect_at: Option<Instant>,
+    backoff: Backoff,
+    /// The filters were asked for in this process: a session that is resumed has them.
+    has_subscribed: bool,
+    has_profile: bool,
+    outbox: Outbox,
+    calls: Calls,
+    watched: BTreeMap<String, Vec<oneshot::Sender<Result<(), Error>>>>,
+    /// Came from the server and is not in the store.
+    incoming: VecDeque<Publish>,
+    taking: bool,
+    /// So much waits for the app.
+    waiting: u64,
+    /// Since when there is a gap.
+    gaps: BTreeMap<ConversationId, Instant>,
+    filling: BTreeSet<ConversationId>,
+    stale: bool,
+    refreshing: bool,
+    expire_at: Option<Instant>,
+    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        commands: mpsc::Receiver<Command>,
+        client_id: String,
+        queued: Vec<Queued>,
+        waiting: u64,
+    ) -> Self {
+        let limits = &core.config.limits;
+        let backoff = Backoff::new(limits.reconnect_min, limits.reconnect_max);
+        let mut outbox = Outbox::default();
+        for queued in queued {
+            outbox.add(queued);
+        }
+        Self {
+            core,
+            commands,
+            client_id,
+            live: None,
+            generation: 0,
+            reconnect_at: Some(clock::now()),
+            backoff,
+            has_subscribed: false,
+            has_profile: false,
+            outbox,
+            calls: Calls::default(),
+            watched: BTreeMap::new(),
+            incoming: VecDeque::new(),
+            taking: false,
+            waiting,
+            gaps: BTreeMap::new(),
+            filling: BTreeSet::new(),
+            stale: true,
+            refreshing: false,
+            expire_at: Some(clock::now()),
+            jobs: FuturesUnordered::new(),
+        }
+    }
+
+    /// Works until the client is closed, or nothing can be done any more.
+    pub(crate) async fn run(mut self) {
+        self.tell_whether_flushed();
+        while self.core.state.borrow().end().is_none() {
+            self.begin_what_can_begin();
+            let timeout = self.next_timeout();
+            tokio::select! {
+                () = self.core.stop.cancelled() => break,
+                arrival = next_arrival(self.live.as_mut()) => self.on_arrival(arrival),
+                Some(done) = self.jobs.next() => self.on_done(done).await,
+                Some(command) = self.commands.recv() => self.on_command(command),
+                () = clock::sleep_until(timeout) => self.on_timeout(),
+            }
+            self.tell_whether_flushed();
+        }
+        self.finish().await;
+    }
+
+    fn tell_whether_flushed(&self) {
+        let empty = self.outbox.is_empty();
+        self.core.flushed.send_if_modified(|flushed| {
+            let changed = *flushed != empty;
+            *flushed = empty;
+            changed
+        });
+    }
+
+    /// Lets go of the connection and of the store.
+    async fn finish(mut self) {
+        self.live = None;
+        self.commands.close();
+        self.calls = Calls::default();
+        let rest = async { while self.jobs.next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, rest).await.is_err() {
+            tracing::warn!("jobs were left behind");
+        }
+        if self.core.state.borrow().end().is_none() {
+            self.core.set_state(Connection::Closed);
+        }
+        self.core.hub.ring();
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let patience = self.core.config.limits.gap_patience;
+        let gap = self.gaps.values().min().map(|since| *since + patience);
+        let gap = gap.filter(|_| self.may_fill());
+        let paused = self.outbox.next_timeout().filter(|_| self.greeted());
+        [self.reconnect_at, paused, gap, self.expire_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The app has room for more.
+    fn has_room(&self) -> bool {
+        self.waiting <= self.core.config.limits.feed_entries_max
+    }
+
+    fn may_fill(&self) -> bool {
+        self.greeted() && self.filling.len() < FILLS_MAX && self.has_room()
+    }
+
+    fn greeted(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.greeted)
+    }
+
+    fn begin_what_can_begin(&mut self) {
+        self.take_incoming();
+        if !self.greeted() {
+            return;
+        }
+        let now = clock::now();
+        while let Some(queued) = self.outbox.next(now) {
+            if let Some(live) = &self.live {
+                let job = jobs::send(Arc::clone(&self.core), live.link.client(), queued);
+                self.jobs.push(Box::pin(job));
+            }
+        }
+        if self.stale && !self.refreshing {
+            self.stale = false;
+            self.refreshing = true;
+            self.jobs
+                .push(Box::pin(jobs::refresh(Arc::clone(&self.core))));
+        }
+    }
+
+    /// One batch at a time, and none while the app is too far behind.
+    fn take_incoming(&mut self) {
+        if self.taking || self.incoming.is_empty() || !self.has_room() {
+            return;
+        }
+        self.taking = true;
+        let count = self.incoming.len().min(BATCH_MAX);
+        let publishes: Vec<_> = self.incoming.drain(..count).collect();
+        let job = jobs::take(Arc::clone(&self.core), publishes, self.generation);
+        self.jobs.push(Box::pin(job));
+    }
+
+    fn on_timeout(&mut self) {
+        let now = clock::now();
+        if self.reconnect_at.is_some_and(|at| at <= now) {
+            self.reconnect_at = None;
+            self.connect();
+        }
+        if self.expire_at.is_some_and(|at| at <= now) {
+            self.expire_at = None;
+            self.jobs
+                .push(Box::pin(jobs::expire(Arc::clone(&self.core))));
+        }
+        if !self.may_fill() {
+            return;
+        }
+        let patience = self.core.config.limits.gap_patience;
+        let mut old: Vec<_> = self
+            .gaps
+            .iter()
+            .filter(|(_, since)| **since + patience <= now)
+            .map(|(cid, _)| *cid)
+            .collect();
+        old.truncate(FILLS_MAX.saturating_sub(self.filling.len()));
+        for cid in old {
+            self.gaps.remove(&cid);
+            if self.filling.insert(cid) {
+                let job = jobs::fill(Arc::clone(&self.core), cid);
+                self.jobs.push(Box::pin(job));
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        self.core.set_state(Connection::Connecting);
+        self.generation += 1;
+        let core = &self.core;
+        let durable = core.store.is_durable();
+        let (link, arrivals) = Link::start(&core.config, &self.client_id, durable, &core.tasks);
+        self.live = Some(Live {
+            link,
+            arrivals,
+            subscribed: false,
+            greeted: false,
+        });
+    }
+
+    fn on_arrival(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Up { resumed } => self.on_up(resumed),
+            Arrival::Publish(publish) => self.on_publish(publish),
+            Arrival::Down(down) => self.on_down(down),
+        }
+    }
+
+    fn on_up(&mut self, resumed: bool) {
+        self.backoff.up(clock::now());
+        let Some(live) = &self.live else { return };
+        let client = live.link.client();
+        if resumed && self.has_subscribed {
+            self.on_subscribed();
+            return;
+        }
+        let always = FILTERS
+            .iter()
+            .map(|(filter, qos)| ((*filter).to_owned(), *qos));
+        let watched = self
+            .watched
+            .keys()
+            .map(|filter| (filter.clone(), QoS::AtMostOnce));
+        let filters = always.chain(watched).collect();
+        let generation = self.generation;
+        self.jobs.push(Box::pin(async move {
+            let refused = Link::subscribe(client, filters).await;
+            Done::Subscribed {
+                refused,
+                generation,
+            }
+        }));
+    }
+
+    /// Calls may be made from now on.
+    fn on_subscribed(&mut self) {
+        self.has_subscribed = true;
+        if let Some(live) = &mut self.live {
+            live.subscribed = true;
+        }
+        for id in self.calls.waiting() {
+            self.ask(id);
+        }
+        let job = jobs::hello(Arc::clone(&self.core), !self.has_profile, self.generation);
+        self.jobs.push(Box::pin(job));
+    }
+
+    fn on_publish(&mut self, publish: Publish) {
+        if publish.topic.starts_with(b"chat/me/rpc/") {
+            self.calls.answer(&publish);
+        } else if let Some(hint) = jobs::hint(&publish) {
+            self.core.hub.tell(hint);
+        } else {
+            self.incoming.push_back(publish);
+        }
+    }
+
+    fn on_down(&mut self, down: Down) {
+        self.live = None;
+        // What is not acked comes again.
+        self.incoming.clear();
+        match down {
+            Down::Lost(reason) => {
+                let wait = self.backoff.down(clock::now(), clock::chance);
+                self.reconnect_at = Some(clock::now() + wait);
+                self.core.set_state(Connection::Offline { reason });
+            }
+            Down::SignIn(why) => self.core.set_state(Connection::SignIn(why)),
+            Down::Replaced => self.core.set_state(Connection::Replaced),
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Queued(queued) => {
+                if let Some(replaced) = self.outbox.add(queued) {
+                    let store = Arc::clone(&self.core.store);
+                    self.jobs.push(Box::pin(async move {
+                        let done = crate::store::run(&store, move |store| store.discard(replaced));
+                        Done::Stored(done.await.map(|_| ()))
+                    }));
+                }
+            }
+            Command::Discard(number, reply) => self.discard(number, reply),
+            Command::Call(method, request, reply) => {
+                let max = self.core.config.limits.calls_max;
+                if let Some(id) = self.calls.add(method, request, reply, max) {
+                    self.ask(id);
+                }
+            }
+            Command::Publish(outgoing, reply) => self.publish(outgoing, reply),
+            Command::Hint(topic, payload) => {
+                if let Some(live) = self.live.as_ref().filter(|live| live.subscribed) {
+                    live.link.hint(topic, payload);
+                }
+            }
+            Command::Watch(filter, reply) => {
+                let replies = self.watched.entry(filter.clone()).or_default();
+                replies.retain(|reply| !reply.is_closed());
+                replies.push(reply);
+                self.watch(filter);
+            }
+            Command::Unwatch(filter) => {
+                if self.watched.remove(&filter).is_some()
+                    && let Some(live) = &self.live
+                {
+                    live.link.unsubscribe(filter);
+                }
+            }
+            Command::Confirmed(waiting) => self.waiting = waiting,
+        }
+    }
+
+    fn discard(&mut self, number: u64, reply: oneshot::Sender<Result<bool, Error>>) {
+        if self.outbox.is_under_way(number) {
+            let _ = reply.send(Ok(false));
+            return;
+        }
+        self.outbox.remove(number);
+        let store = Arc::clone(&self.core.store);
+        self.jobs.push(Box::pin(async move {
+            let done = crate::store::run(&store, move |store| store.discard(number)).await;
+            let failed = done.as_ref().map(|_| ()).map_err(Clone::clone);
+            let _ = reply.send(done);
+            Done::Stored(failed)
+        }));
+    }
+
+    fn ask(&mut self, id: Uuid) {
+        let Some(live) = self.live.as_ref().filter(|live| live.subscribed) else {
+            return; // It is asked as soon as there is a connection.
+        };
+        let Some(request) = self.calls.request(id) else {
+            return;
+        };
+        let client = live.link.client();
+        self.jobs.push(Box::pin(async move {
+            Done::Asked(id, crate::connection::publish(client, request).await)
+        }));
+    }
+
+    fn publish(&mut self, outgoing: Outgoing, reply: oneshot::Sender<Result<(), Error>>) {
+        let Some(live) = self.live.as_ref().filter(|live| live.subscribed) else {
+            let timeout = self.core.config.limits.call_timeout;
+            let _ = reply.send(Err(Error::Timeout(timeout)));
+            return;
+        };
+        let client = live.link.client();
+        let timeout = self.core.config.limits.call_timeout;
+        self.jobs.push(Box::pin(async move {
+            let outcome = match crate::connection::publish(client, outgoing).await {
+                Acked::Done(_) => Ok(()),
+                Acked::Refused(refusal) => Err(Error::Refused(refusal)),
+                Acked::Lost => Err(Error::Timeout(timeout)),
+            };
+            let _ = reply.send(outcome);
+            Done::Stored(Ok(()))
+        }));
+    }
+
+    fn watch(&mut self, filter: String) {
+        let Some(live) = self.live.as_ref().filter(|live| live.subscribed) else {
+            return; // With the other filters, when there is a connection.
+        };
+        let client = live.link.client();
+        let generation = self.generation;
+        self.jobs.push(Box::pin(async move {
+            let filters = vec![(filter.clone(), QoS::AtMostOnce)];
+            let refused = Link::subscribe(client, filters).await;
+            Done::Watched {
+                filter,
+                refused,
+                generation,
+            }
+        }));
+    }
+
+    async fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Taken {
+                taken,
+                publishes,
+                generation,
+            } => {
+                self.taking = false;
+                let Some(taken) = self.checked(taken) else {
+                    return;
+                };
+                self.tell(taken);
+                if generation == self.generation
+                    && let Some(live) = &self.live
+                {
+                    for publish in publishes.iter().filter(|one| one.qos == QoS::AtLeastOnce) {
+                        live.link.ack(publish).await;
+                    }
+                }
+            }
+            Done::Subscribed {
+                refused,
+                generation,
+            } => {
+                if generation == self.generation && self.live.is_some() {
+                    self.on_suback(refused);
+                }
+            }
+            Done::Watched {
+                filter,
+                refused,
+                generation,
+            } => {
+                if generation == self.generation
+                    && let Some(refused) = refused
+                {
+                    self.answer_watch(&filter, refused.contains(&filter));
+                }
+            }
+            Done::Hello { hello, generation } => {
+                if generation == self.generation && self.live.is_some() {
+                    self.on_hello(hello);
+                }
+            }
+            Done::Sent { queued, outcome } => self.on_sent(queued, outcome),
+            Done::Asked(id, Acked::Refused(refusal)) => self.calls.refuse(id, refusal),
+            Done::Asked(..) => {}
+            Done::Filled(cid, filled) => {
+                self.filling.remove(&cid);
+                match filled {
+                    Err(Error::Store(error)) => self.fail(error),
+                    Err(error) => {
+                        tracing::info!(%cid, %error, "a gap was not filled");
+                        self.gaps.insert(cid, clock::now() + AGAIN);
+                    }
+                    Ok(taken) => self.tell(taken),
+                }
+            }
+            Done::Refreshed(refreshed) => {
+                self.refreshing = false;
+                if let Some(refreshed) = self.checked(refreshed) {
+                    self.stale |= !refreshed.is_empty();
+                    for (cid, seq) in refreshed {
+                        self.core.hub.tell(Event::Updated { cid, seq });
+                    }
+                }
+            }
+            Done::Expired(next) => {
+                if let Some(next) = self.checked(next) {
+                    let wait = next.map(|ts| ts.saturating_sub(clock::wall_ms()).max(1_000));
+                    let wait = wait.unwrap_or(u64::MAX).min(EXPIRE_MS_MAX);
+                    self.expire_at = Some(clock::now() + Duration::from_millis(wait));
+                }
+            }
+            Done::Stored(done) => {
+                self.checked(done);
+            }
+        }
+    }
+
+    fn on_suback(&mut self, refused: Option<Vec<String>>) {
+        let Some(refused) = refused else {
+            return; // The connection is over, and says so itself.
+        };
+        let needed = refused
+            .iter()
+            .find(|filter| FILTERS.iter().any(|(always, _)| always == filter));
+        if let Some(filter) = needed {
+            self.on_down(Down::Lost(format!("the server refuses {filter}")));
+            return;
+        }
+        let watched: Vec<_> = self.watched.keys().cloned().collect();
+        for filter in watched {
+            self.answer_watch(&filter, refused.contains(&filter));
+        }
+        self.on_subscribed();
+    }
+
+    fn answer_watch(&mut self, filter: &str, refused: bool) {
+        let replies = if refused {
+            self.watched.remove(filter).unwrap_or_default()
+        } else {
+            self.watched
+                .get_mut(filter)
+                .map(std::mem::take)
+                .unwrap_or_default()
+        };
+        for reply in replies {
+            let refusal = || Refusal::new("forbidden", "this user cannot be watched");
+            let _ = reply.send(if refused {
+                Err(Error::Refused(refusal()))
+            } else {
+                Ok(())
+            });
+        }
+    }
+
+    fn on_hello(&mut self, hello: Result<jobs::Greeting, Error>) {
+        match hello {
+            Ok((_, taken, gaps)) => {
+                self.has_profile = true;
+                self.tell(taken);
+                let now = clock::now();
+                for cid in gaps {
+                    self.gaps.entry(cid).or_insert(now);
+                }
+                if let Some(live) = &mut self.live {
+                    live.greeted = true;
+                }
+                self.stale = true;
+                self.core.set_state(Connection::Online);
+            }
+            Err(Error::Store(error)) => self.fail(error),
+            Err(error) => self.on_down(Down::Lost(error.to_string())),
+        }
+    }
+
+    fn on_sent(&mut self, queued: Queued, outcome: Result<Outcome, Error>) {
+        let number = queued.number;
+        let mid = queued.mid.parse::<MessageId>().ok();
+        let Some(outcome) = self.checked(outcome) else {
+            return;
+        };
+        match outcome {
+            Outcome::Settled { taken, cid, seq } => {
+                if let Some(cid) = cid {
+                    self.outbox.learn(&queued.target, cid);
+                }
+                self.outbox.remove(number);
+                self.tell(taken);
+                if let Some(mid) = mid {
+                    self.core.hub.tell(Event::Sent { mid, cid, seq });
+                }
+            }
+            Outcome::Failed(refusal) => {
+                self.outbox.remove(number);
+                if let Some(mid) = mid {
+                    self.core.hub.tell(Event::Failed { mid, refusal });
+                }
+            }
+            Outcome::Again(after) => {
+                let until = after.map(|after| clock::now() + after);
+                self.outbox.again(queued, until);
+            }
+        }
+    }
+
+    /// What a commit changed.
+    fn tell(&mut self, taken: Taken) {
+        let hub = &self.core.hub;
+        for (number, cid, seq) in taken.stored {
+            self.outbox.remove(number);
+            if let Some(mid) = taken.stored_mids.get(&number) {
+                let (cid, seq) = (Some(cid), Some(seq));
+                let mid = mid.clone();
+                hub.tell(Event::Sent { mid, cid, seq });
+            }
+        }
+        for cid in taken.receipts {
+            hub.tell(Event::Receipts(cid));
+        }
+        for (cid, seq) in taken.updated {
+            hub.tell(Event::Updated { cid, seq });
+        }
+        if let Some(badge) = taken.badge {
+            hub.tell(Event::Badge(badge));
+        }
+        if taken.me {
+            hub.tell(Event::Me);
+        }
+        let now = clock::now();
+        for cid in taken.conversations {
+            hub.tell(Event::Conversation(cid));
+            if !taken.gaps.contains(&cid) {
+                self.gaps.remove(&cid);
+            } else if !self.filling.contains(&cid) {
+                self.gaps.entry(cid).or_insert(now);
+            }
+        }
+        if let Some(ts) = taken.expires {
+            let due = now + Duration::from_millis(ts.saturating_sub(clock::wall_ms()));
+            // None: it is being looked at, and the next time is told then.
+            self.expire_at = self.expire_at.map(|at| at.min(due));
+        }
+        self.stale |= taken.stale;
+        self.waiting = taken.waiting.unwrap_or(self.waiting);
+        hub.ring();
+    }
+
+    /// What a job made, unless the store failed: then everything ends.
+    fn checked<T>(&mut self, made: Result<T, Error>) -> Option<T> {
+        match made {
+            Ok(made) => Some(made),
+            Err(Error::Store(error)) => {
+                self.fail(error);
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a job was given up");
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, error: StoreError) {
+        tracing::error!(%error, "the local store failed");
+        self.live = None;
+        self.core.set_state(Connection::Failed(error));
+    }
+}
+
+async fn next_arrival(live: Option<&mut Live>) -> Arrival {
+    match live {
+        Some(live) => match live.arrivals.recv().await {
+            Some(arrival) => arrival,
+            None => Arrival::Down(Down::Lost("the connection ended".to_owned())),
+        },
+        None => std::future::pending().await,
+    }
+}
