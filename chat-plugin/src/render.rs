@@ -286,7 +286,7 @@ impl Line {
                 user_properties,
                 ..PublishProperties::default()
             }
-.into(),
+            .into(),
         }
     }
 }

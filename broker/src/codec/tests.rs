@@ -121,7 +121,7 @@ fn one_publish_goes_out_with_the_head_of_each_receiver() {
             content_type: Some("t".into()),
             ..PublishProperties::default()
         }
-.into(),
+        .into(),
     };
     let head = PublishHead {
         qos: Qos::AtLeastOnce,

@@ -25,7 +25,7 @@ pub(crate) fn into_publish(will: Will) -> Publish {
             content_type: properties.content_type,
             ..PublishProperties::default()
         }
-.into(),
+        .into(),
     }
 }
 

@@ -310,7 +310,7 @@ async fn overlapping_subscriptions_give_one_copy() {
         sender.send(&qos2("t/x", 1, "x")).await;
         let got = client.receive_publish().await;
         assert_eq!(got.qos, Qos::ExactlyOnce);
-        let mut identifiers = got.properties.subscription_identifiers;
+        let mut identifiers = got.properties.subscription_identifiers.clone();
         identifiers.sort_unstable();
         identifiers.dedup();
         let expected: &[u32] = if five { &[1, 128, 268_435_455] } else { &[] };

@@ -70,7 +70,10 @@ async fn groups_and_own_subscriptions_do_not_disturb_each_other() {
     let mut got = Vec::new();
     for _ in 0..3 {
         let publish = one.receive_publish().await;
-        got.push((publish.properties.subscription_identifiers, publish.qos));
+        got.push((
+            publish.properties.subscription_identifiers.clone(),
+            publish.qos,
+        ));
     }
     got.sort();
     assert_eq!(

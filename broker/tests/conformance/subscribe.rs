@@ -161,7 +161,7 @@ async fn overlapping_subscriptions_give_one_copy_with_all_identifiers() {
     sender.publish_qos1("t/x", 1).await;
     let got = client.receive_publish().await;
     assert_eq!(got.qos, Qos::AtLeastOnce);
-    let mut identifiers = got.properties.subscription_identifiers;
+    let mut identifiers = got.properties.subscription_identifiers.clone();
     identifiers.sort_unstable();
     assert_eq!(identifiers, [1, 2]);
     client.expect_quiet().await;

@@ -134,7 +134,7 @@ fn message(topic: ByteString, payload: Bytes, content_type: &'static str) -> Pub
             payload_format_indicator: (content_type != payload::PROTOBUF).then_some(true),
             ..PublishProperties::default()
         }
-.into(),
+        .into(),
     }
 }
 

@@ -101,7 +101,8 @@ fn a_message_is_sent_when_it_is_due_in_every_form() {
         }
         assert!(arrived[1]["mentions"].is_array());
         let lasts = arrived[2]["expires"].as_u64().unwrap() - arrived[2]["ts"].as_u64().unwrap();
-        assert_eq!(lasts, 90_000, "from then on");
+        // The time of an entry is that of the one before it, at least: some milliseconds later, perhaps.
+        assert!((89_500..=90_000).contains(&lasts), "from then on: {lasts}");
         assert_eq!(listed(&mut alice), [Value::Null; 0]);
         let late = alice.publish("chat/to/@bob", &in_json);
         if version == Version::V5 {

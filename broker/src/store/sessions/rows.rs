@@ -399,7 +399,7 @@ mod tests {
                 user_properties: vec![("a".into(), "b".into())],
                 ..PublishProperties::default()
             }
-.into(),
+            .into(),
         }
     }
 
