@@ -3,6 +3,7 @@
 use std::thread;
 
 use broker::codec::packet::{Qos, Version};
+use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
 use serde_json::{Value, json};
 
@@ -325,9 +326,10 @@ fn who_answers_no_more_has_no_case_any_more() {
         assert_eq!(seen, Err("not_found".into()), "a reader is no agent");
         let mut carol = desk.connect("carol");
         carol.call("case.claim", &json!({"cid": case})).unwrap();
-        carol
-            .call("me.delete", &json!({"password": "carol-secret"}))
-            .unwrap();
+        let password = json!({"password": "carol-secret"});
+        let none = PublishProperties::default();
+        carol.send_publish("chat/rpc/me.delete", password.to_string(), none);
+        carol.wait_for_end(); // the reply may come too late
         eventually("the case to wait again", || {
             (desk.queue(&mut alice, "queued") == [case.as_str()]).then_some(())
         });
