@@ -278,7 +278,7 @@ fn readers_are_promoted_banned_and_removed() {
         assert_eq!(carol.next_json()["t"], "from bob");
         alice.call("conv.role", &role("@bob", "reader")).unwrap();
         assert_eq!(bob.next_json()["kind"], "role", "he still reads");
-        carol.settle();
+        assert_eq!(carol.next_json()["kind"], "role");
         bob.subscribe("chat/me/err/+");
         assert_eq!(
             refusal(&mut bob, &to, "again").as_deref(),
