@@ -102,8 +102,8 @@ pub enum Refusal {
     /// Settled, but not refused: it waits for a moderator of this conversation.
     #[error("it waits for a moderator")]
     Held(ConversationId),
-    /// Rate limit.
-    #[error("too much at once; try again in {retry_ms} ms")]
+    /// Not now: over a rate, or what has to look at it gave no answer.
+    #[error("not now; try again in {retry_ms} ms")]
     Rate {
         /// When to try again.
         retry_ms: u64,

@@ -1,7 +1,7 @@
 //! What visitors of a support desk may do: talk in their cases, and nothing else. They are nobody whom an operator knows.
 
 use proto::ids::{ConversationId, ConversationKind};
-use proto::topics::{PublishTopic, Target};
+use proto::topics::{MessageAction, PublishTopic, Target};
 
 use crate::service::Refusal;
 
@@ -33,8 +33,11 @@ pub(super) fn may_publish(topic: &PublishTopic<'_>) -> bool {
         PublishTopic::To { target, .. } => {
             matches!(target, Target::Conversation(id) if is_case(id))
         }
-        PublishTopic::Message { cid, .. }
-        | PublishTopic::Read { cid, .. }
+        PublishTopic::Message { cid, action, .. } => {
+            // As the calls above: what is pinned and reported is for people of the server.
+            is_case(cid) && !matches!(action, MessageAction::Pin | MessageAction::Report)
+        }
+        PublishTopic::Read { cid, .. }
         | PublishTopic::Recv { cid, .. }
         | PublishTopic::Unread { cid, .. }
         | PublishTopic::Typing { cid, .. } => is_case(cid),
@@ -58,6 +61,9 @@ mod tests {
             assert_eq!(may(&format!("chat/c/{with}/m/1/reply")), allowed);
             assert_eq!(may(&format!("chat/c/{with}/read")), allowed);
             assert_eq!(may(&format!("chat/c/{with}/typing")), allowed);
+        }
+        for action in ["pin", "report"] {
+            assert!(!may(&format!("chat/c/{case}/m/1/{action}")), "{action}");
         }
         for topic in ["chat/to/@alice", "chat/to/me", "chat/me/presence"] {
             assert!(!may(topic), "{topic}");

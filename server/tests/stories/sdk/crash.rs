@@ -66,7 +66,7 @@ impl Journal {
 
 /// Not a story by itself: the process that is killed.
 #[test]
-#[ignore = "the child of the next story"]
+#[ignore = "a process that is killed: the next story runs it, as `--exact sdk::crash::child --ignored`"]
 fn child() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
