@@ -298,12 +298,12 @@ impl Entry {
         self.changes.is_empty()
     }
 
-    /// A number that nothing at rest has.
     /// Is there no disk for further messages?
     pub(crate) fn is_full(&self) -> bool {
         self.journal.is_full()
     }
 
+    /// A number that nothing at rest has.
     pub(crate) fn next_number(&self) -> u64 {
         self.journal.next_number()
     }
