@@ -470,7 +470,7 @@ const CASE: [(Deed, &[u8; 7]); 47] = [
     (REACT, b"ooonnnn"),
     (REACT_BY_CALL, b"ooonnnn"),
     (PIN, b"ffonnnn"),
-    (REPORT, b"ooonnnn"),
+    (REPORT, b"ofonnnn"),
     (READ, b"ooonnnn"),
     (READ_ALONE, b"ooonnnn"),
     (UNREAD, b"ooonnnn"),
