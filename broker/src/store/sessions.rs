@@ -7,6 +7,7 @@
 mod embedded;
 mod load;
 mod rows;
+mod sent;
 #[cfg(test)]
 mod suite;
 mod writer;
@@ -98,8 +99,15 @@ trait SessionStore: Send {
     /// Everything that is there. Called once, before the first commit; what makes no sense any more is removed.
     fn load(&mut self, now: Instant) -> Result<Found, EngineError>;
 
-    /// Makes changes durable, all or none. They come in their order; nothing is written for what cancels itself out.
+    /// Makes changes durable, all or none. They come in their order; nothing is written for what cancels itself out. Under
+    /// which identifier a message at QoS 1 was sent may be held back for a moment.
     fn commit(&mut self, changes: &mut dyn Iterator<Item = Change>) -> Result<(), EngineError>;
+
+    /// Is something held back, so that a commit is due soon?
+    fn holds_back(&self) -> bool;
+
+    /// Makes durable what is held back, too, before the end.
+    fn finish(&mut self) -> Result<(), EngineError>;
 
     /// Notes that the broker is alive, and how far it has come: called now and then.
     fn beat(&mut self) -> Result<(), EngineError>;

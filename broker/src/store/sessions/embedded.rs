@@ -1,17 +1,19 @@
 //! Sessions at rest on an embedded engine.
 //!
 //! A commit is worked out in memory first: rows of queues that come and go within it are never written, and a message is
-//! written once, however many queues refer to it, and only while one does.
+//! written once, however many queues refer to it, and only while one does: within the row of the queue if that is the only
+//! one and the message is small, else apart.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
 use std::time::Instant;
 
 use super::rows::{self, EXCHANGE, MESSAGE, QUEUE, RETAINED, SESSION, SUBSCRIPTION, WILL, Wall};
+use super::sent::Sent;
 use super::{Found, SessionStore, load};
 use crate::clock;
 use crate::journal::{Change, MessageRow, QueueRow};
-use crate::session::queue::Stored;
+use crate::session::queue::{Stored, size};
 use crate::store::budget::{Budget, DiskGuard};
 use crate::store::directory::Directory;
 use crate::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
@@ -38,10 +40,26 @@ pub(super) struct EmbeddedSessions<K> {
     alive_ms: u64,
     /// Sessions that have a row: what comes for others is too late.
     sessions: HashSet<u64>,
-    /// How often each message is referred to.
-    references: HashMap<u64, u32>,
+    /// Where each message is, and how often it is referred to.
+    references: HashMap<u64, Reference>,
+    /// Rows of the engine that were sent, and are not written as such yet.
+    sent: Sent,
     group: Group,
 }
+
+/// Where a message is at rest, or will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reference {
+    /// In a row of its own, which so many others refer to.
+    Apart(u32),
+    /// Within the only row that refers to it.
+    Within(Home),
+    /// It was within this row, which goes with this commit.
+    Left(Home),
+}
+
+/// The row of a queue that a message is within: its session and its place.
+pub(super) type Home = (u64, u64);
 
 /// What has been gathered for a commit.
 #[derive(Debug, Default)]
@@ -101,6 +119,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
             last,
             sessions: HashSet::new(),
             references: HashMap::new(),
+            sent: Sent::new(wall.moment()),
             group: Group::default(),
         })
     }
@@ -142,11 +161,11 @@ impl<K: KvEngine> EmbeddedSessions<K> {
                 self.group.loose.push(row.number);
                 self.group.messages.insert(row.number, row);
             }
-            Change::Queued(row) => self.put(row, true),
-            Change::Moved(row) => self.put(row, false),
+            Change::Queued(row) => self.put(row, true)?,
+            Change::Moved(row) => self.put(row, false)?,
             Change::Settled { session, at } => self.settle(session, at),
             Change::Retained { number, owner } => {
-                self.refer(number);
+                self.refer(number)?;
                 let batch = &mut self.group.batch;
                 batch.put_with(RETAINED, &rows::key(number), |out| {
                     rows::write_retained(out, owner.as_deref());
@@ -171,22 +190,25 @@ impl<K: KvEngine> EmbeddedSessions<K> {
         Ok(())
     }
 
-    fn put(&mut self, mut row: Box<QueueRow>, is_new: bool) {
+    fn put(&mut self, mut row: Box<QueueRow>, is_new: bool) -> Result<(), EngineError> {
         if !self.sessions.contains(&row.session) {
-            return;
+            return Ok(());
         }
         if is_new {
-            self.refer(row.at.message);
+            self.refer(row.at.message)?;
         } else if row.released {
             self.release(row.at.message);
             row.at.message = 0;
         }
-        let pending = self
-            .group
-            .queue
-            .entry((row.session, row.at.place))
-            .or_insert(Pending { is_new, row: None });
-        pending.row = Some(row);
+        let home = (row.session, row.at.place);
+        if !is_new && Sent::takes(&row) && !self.group.queue.contains_key(&home) {
+            self.sent.insert(home, row);
+            return Ok(());
+        }
+        self.sent.remove(home);
+        let pending = self.group.queue.entry(home);
+        pending.or_insert(Pending { is_new, row: None }).row = Some(row);
+        Ok(())
     }
 
     fn settle(&mut self, session: u64, at: Stored) {
@@ -195,6 +217,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
         }
         self.release(at.message);
         let key = (session, at.place);
+        self.sent.remove(key);
         if self.group.queue.get(&key).is_some_and(|it| it.is_new) {
             self.group.queue.remove(&key);
         } else {
@@ -206,21 +229,60 @@ impl<K: KvEngine> EmbeddedSessions<K> {
         }
     }
 
-    fn refer(&mut self, message: u64) {
-        if message > 0 {
-            *self.references.entry(message).or_default() += 1;
+    /// One reference more. 0 stands for no message.
+    fn refer(&mut self, message: u64) -> Result<(), EngineError> {
+        if message == 0 {
+            return Ok(());
         }
+        let reference = self.references.entry(message);
+        let reference = reference.or_insert(Reference::Apart(0));
+        match *reference {
+            Reference::Apart(count) => *reference = Reference::Apart(count + 1),
+            Reference::Within(home) => {
+                *reference = Reference::Apart(2);
+                let row = Box::new(self.take_out(message, home)?);
+                let row = Some(self.sent.remove(home).unwrap_or(row));
+                let is_new = false;
+                let pending = self.group.queue.entry(home);
+                pending.or_insert(Pending { is_new, row });
+            }
+            Reference::Left(home) => {
+                *reference = Reference::Apart(1);
+                self.take_out(message, home)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a message that is within the row of a queue a row of its own. Returns that of the queue.
+    fn take_out(&mut self, message: u64, home: Home) -> Result<QueueRow, EngineError> {
+        let value = within(&self.engine, home)?;
+        let (row, body) = rows::read_queue(home.0, home.1, &value)?;
+        let body = body.ok_or_else(|| missing(home))?;
+        let batch = &mut self.group.batch;
+        batch.put_with(MESSAGE, &rows::key(message), |out| {
+            out.push(rows::FORMAT);
+            out.extend_from_slice(body);
+        });
+        Ok(row)
     }
 
     /// One reference less. 0 stands for no message.
     fn release(&mut self, message: u64) {
-        let Some(count) = self.references.get_mut(&message) else {
+        let Some(reference) = self.references.get_mut(&message) else {
             return;
         };
-        *count -= 1;
-        if *count == 0 {
-            self.references.remove(&message);
-            self.group.loose.push(message);
+        match *reference {
+            Reference::Apart(count) if count > 1 => *reference = Reference::Apart(count - 1),
+            Reference::Apart(_) => {
+                self.references.remove(&message);
+                self.group.loose.push(message);
+            }
+            Reference::Within(home) => {
+                *reference = Reference::Left(home);
+                self.group.loose.push(message);
+            }
+            Reference::Left(_) => {}
         }
     }
 
@@ -229,6 +291,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
         if !self.sessions.remove(&session) {
             return Ok(());
         }
+        self.sent.end(session);
         let mut settled = Vec::new();
         let (from, to) = (rows::pair(session, 0), rows::pair(session, u64::MAX));
         let range = KeyRange::closed(&from, &to);
@@ -294,7 +357,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
     }
 
     /// Puts the rows of queues and messages into the batch.
-    fn gather(&mut self) {
+    fn gather(&mut self) -> Result<(), EngineError> {
         let Group {
             batch,
             queue,
@@ -302,27 +365,76 @@ impl<K: KvEngine> EmbeddedSessions<K> {
             messages,
             loose,
         } = &mut self.group;
-        for ((session, place), pending) in std::mem::take(queue) {
+        let (references, wall) = (&mut self.references, self.wall);
+        for (home @ (session, place), pending) in std::mem::take(queue) {
             let key = rows::pair(session, place);
-            match pending.row {
-                Some(row) => batch.put_with(QUEUE, &key, |out| rows::write_queue(out, &row)),
-                None => batch.remove(QUEUE, &key),
+            let Some(row) = pending.row else {
+                batch.remove(QUEUE, &key);
+                continue;
+            };
+            let message = row.at.message;
+            match references.get_mut(&message) {
+                Some(reference @ Reference::Apart(1))
+                    if let Some(body) = messages.get(&message).filter(|it| is_small(it)) =>
+                {
+                    *reference = Reference::Within(home);
+                    batch.put_with(QUEUE, &key, |out| {
+                        rows::write_queue(out, &row, true);
+                        rows::write_body(out, body, wall);
+                    });
+                    messages.remove(&message);
+                }
+                Some(Reference::Within(_)) => {
+                    let value = within(&self.engine, home)?;
+                    let (_, body) = rows::read_queue(session, place, &value)?;
+                    let body = body.ok_or_else(|| missing(home))?;
+                    batch.put_with(QUEUE, &key, |out| {
+                        rows::write_queue(out, &row, true);
+                        out.extend_from_slice(body);
+                    });
+                }
+                _ => batch.put_with(QUEUE, &key, |out| rows::write_queue(out, &row, false)),
             }
         }
         for message in loose.drain(..) {
-            let is_new = messages.contains_key(&message);
-            if !self.references.contains_key(&message) && !is_new {
-                batch.remove(MESSAGE, &rows::key(message));
+            match references.get(&message) {
+                Some(Reference::Left(_)) => drop(references.remove(&message)),
+                None if !messages.contains_key(&message) => {
+                    batch.remove(MESSAGE, &rows::key(message));
+                }
+                _ => {}
             }
         }
-        let wall = self.wall;
         for (number, row) in messages.drain() {
-            if self.references.contains_key(&number) {
+            if references.contains_key(&number) {
                 batch.put_with(MESSAGE, &rows::key(number), |out| {
                     rows::write_message(out, &row, wall);
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Commits what has been gathered, and these rows that were sent.
+    fn write(&mut self, sent: BTreeMap<Home, Box<QueueRow>>) -> Result<(), EngineError> {
+        let queue = &mut self.group.queue;
+        for (home, row) in sent {
+            let (is_new, row) = (false, Some(row));
+            queue.entry(home).or_insert(Pending { is_new, row });
+        }
+        self.gather()?;
+        if self.group.batch.is_empty() {
+            return Ok(());
+        }
+        let row = self.next_row();
+        row.put(&mut self.group.batch);
+        self.engine.commit_durable(&self.group.batch)?;
+        self.written += self.group.batch.bytes();
+        self.group.batch.clear();
+        self.group.rows.clear();
+        self.durable = row.number;
+        self.last = row;
+        Ok(())
     }
 
     fn next_row(&self) -> CommitRow {
@@ -348,19 +460,18 @@ impl<K: KvEngine> SessionStore for EmbeddedSessions<K> {
         for change in changes {
             self.apply(change)?;
         }
-        self.gather();
-        if self.group.batch.is_empty() {
-            return Ok(());
-        }
-        let row = self.next_row();
-        row.put(&mut self.group.batch);
-        self.engine.commit_durable(&self.group.batch)?;
-        self.written += self.group.batch.bytes();
-        self.group.batch.clear();
-        self.group.rows.clear();
-        self.durable = row.number;
-        self.last = row;
-        Ok(())
+        let overdue = self.sent.overdue(clock::now());
+        self.write(overdue)
+    }
+
+    fn holds_back(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
+    fn finish(&mut self) -> Result<(), EngineError> {
+        let rest = self.sent.take();
+        self.write(rest)?;
+        self.beat()
     }
 
     fn budget(&mut self, guard: &mut DiskGuard) -> Result<Budget, EngineError> {
@@ -386,3 +497,23 @@ impl<K: KvEngine> SessionStore for EmbeddedSessions<K> {
         Ok(())
     }
 }
+
+/// Is it small enough to be written again when its row moves?
+fn is_small(message: &MessageRow) -> bool {
+    size(&message.publish) <= WITHIN_BYTES_MAX
+}
+
+/// The row that a message is within.
+fn within(engine: &impl KvEngine, home: Home) -> Result<Vec<u8>, EngineError> {
+    let value = engine.get(QUEUE, &rows::pair(home.0, home.1))?;
+    value.ok_or_else(|| missing(home))
+}
+
+fn missing((session, place): Home) -> EngineError {
+    EngineError::Corrupt(format!(
+        "the message at place {place} of session {session} is missing"
+    ))
+}
+
+/// Most bytes in memory of a message that is written within the row of a queue.
+const WITHIN_BYTES_MAX: usize = 1024;

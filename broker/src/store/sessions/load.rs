@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::embedded::Reference;
 use super::rows::{self, EXCHANGE, MESSAGE, QUEUE, RETAINED, SESSION, SUBSCRIPTION, WILL, Wall};
 use super::{Found, FoundSession};
 use crate::codec::packet::Publish;
@@ -19,8 +20,8 @@ use crate::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Table};
 /// What was found, and what is left to be done.
 pub(super) struct Loaded {
     pub(super) found: Found,
-    /// How often each message is referred to.
-    pub(super) references: HashMap<u64, u32>,
+    /// Where each message is, and how often it is referred to.
+    pub(super) references: HashMap<u64, Reference>,
     /// Rows that are of no use, and those that say otherwise now.
     pub(super) mends: KvBatch,
 }
@@ -30,7 +31,7 @@ struct Loader<'a, K> {
     wall: Wall,
     alive_ms: u64,
     now: Instant,
-    messages: HashMap<u64, (Arc<Publish>, Option<Instant>)>,
+    messages: HashMap<u64, Kept>,
     sessions: BTreeMap<u64, FoundSession>,
     loaded: Loaded,
 }
@@ -71,11 +72,7 @@ impl<K: KvEngine> Loader<'_, K> {
         let (messages, wall) = (&mut self.messages, self.wall);
         each(self.engine, MESSAGE, &mut |key, value| {
             let [number] = rows::read_key(MESSAGE, key)?;
-            let (publish, expires_ms) = rows::read_message(value)?;
-            let expires_at = Some(expires_ms)
-                .filter(|ms| *ms > 0)
-                .and_then(|ms| wall.moment_of(ms));
-            messages.insert(number, (Arc::new(publish), expires_at));
+            messages.insert(number, kept(rows::read_message(value)?, wall));
             last = last.max(number);
             Ok(())
         })?;
@@ -170,19 +167,24 @@ impl<K: KvEngine> Loader<'_, K> {
             sessions,
             messages,
             loaded,
+            wall,
             now,
             ..
         } = self;
         each(self.engine, QUEUE, &mut |key, value| {
             let [number, place] = rows::read_key(QUEUE, key)?;
-            let row = rows::read_queue(number, place, value)?;
+            let (row, body) = rows::read_queue(number, place, value)?;
             let Some(session) = sessions.get_mut(&number) else {
                 loaded.mends.remove(QUEUE, key);
                 return Ok(());
             };
             session.next_place = session.next_place.max(place + 1);
             let (message, packet_id) = (row.at.message, row.packet_id);
-            match (content(row, messages, *now), packet_id) {
+            let found = match body {
+                Some(body) => Some(kept(rows::read_body(body)?, *wall)),
+                None => messages.get(&message).cloned(),
+            };
+            match (content(row, found, *now), packet_id) {
                 (Some(Content::Message(queued)), None) => session.queue.push_back(queued),
                 (Some(content), Some(packet_id)) => session.inflight.push((packet_id, content)),
                 _ => {
@@ -190,8 +192,12 @@ impl<K: KvEngine> Loader<'_, K> {
                     return Ok(());
                 }
             }
-            if message > 0 {
-                *loaded.references.entry(message).or_default() += 1;
+            loaded.found.last_number = loaded.found.last_number.max(message);
+            if body.is_some() {
+                let within = Reference::Within((number, place));
+                loaded.references.insert(message, within);
+            } else if message > 0 {
+                refer(&mut loaded.references, message);
             }
             Ok(())
         })
@@ -226,7 +232,7 @@ impl<K: KvEngine> Loader<'_, K> {
                         number: Some(number),
                         owner: rows::read_retained(value)?,
                     });
-                    *loaded.references.entry(number).or_default() += 1;
+                    refer(&mut loaded.references, number);
                 }
                 _ => loaded.mends.remove(RETAINED, key),
             }
@@ -246,23 +252,38 @@ impl<K: KvEngine> Loader<'_, K> {
     }
 }
 
+/// A message, and when it expires.
+type Kept = (Arc<Publish>, Option<Instant>);
+
+/// A message as it was read, with when it expires; 0: never.
+fn kept((publish, expires_ms): (Publish, u64), wall: Wall) -> Kept {
+    let expires_at = Some(expires_ms)
+        .filter(|ms| *ms > 0)
+        .and_then(|ms| wall.moment_of(ms));
+    (Arc::new(publish), expires_at)
+}
+
+/// One reference more to a message that has a row of its own.
+fn refer(references: &mut HashMap<u64, Reference>, message: u64) {
+    let reference = references.entry(message);
+    if let Reference::Apart(count) = reference.or_insert(Reference::Apart(0)) {
+        *count += 1;
+    }
+}
+
 /// What a row of a queue stands for; `None` if its message is not there, or has expired before it was sent.
-fn content(
-    row: QueueRow,
-    messages: &HashMap<u64, (Arc<Publish>, Option<Instant>)>,
-    now: Instant,
-) -> Option<Content> {
+fn content(row: QueueRow, message: Option<Kept>, now: Instant) -> Option<Content> {
     if row.released {
         return Some(Content::Released(Some(row.at)));
     }
-    let (publish, expires_at) = messages.get(&row.at.message)?;
+    let (publish, expires_at) = message?;
     let is_sent = row.packet_id.is_some();
     if !is_sent && expires_at.is_some_and(|at| at <= now) {
         return None;
     }
     Some(Content::Message(Queued {
-        publish: Arc::clone(publish),
-        expires_at: *expires_at,
+        publish,
+        expires_at,
         qos: row.qos,
         retain: row.retain,
         subscription_identifiers: row.subscription_identifiers,

@@ -143,14 +143,21 @@ pub(super) fn write_subscription(out: &mut Vec<u8>, row: &SubscriptionRow) {
 
 pub(super) fn write_message(out: &mut Vec<u8>, row: &MessageRow, wall: Wall) {
     out.push(FORMAT);
+    write_body(out, row, wall);
+}
+
+/// A message without its format: that is the one of the row that it is within.
+pub(super) fn write_body(out: &mut Vec<u8>, row: &MessageRow, wall: Wall) {
     time(out, row.expires_at.map_or(0, |at| wall.ms_of(at)));
     packet(out, &row.publish);
 }
 
-pub(super) fn write_queue(out: &mut Vec<u8>, row: &QueueRow) {
+/// With `body` the message itself follows, as [`write_body`] writes it.
+pub(super) fn write_queue(out: &mut Vec<u8>, row: &QueueRow, body: bool) {
     out.push(FORMAT);
     out.extend_from_slice(&row.at.message.to_be_bytes());
-    out.push(row.qos as u8 | u8::from(row.retain) << 2 | u8::from(row.released) << 3);
+    let flags = u8::from(row.retain) << 2 | u8::from(row.released) << 3 | u8::from(body) << 4;
+    out.push(row.qos as u8 | flags);
     let packet_id = row.packet_id.map_or(0, PacketId::get);
     out.extend_from_slice(&packet_id.to_be_bytes());
     let count = u16::try_from(row.subscription_identifiers.len()).unwrap_or(u16::MAX);
@@ -158,7 +165,7 @@ pub(super) fn write_queue(out: &mut Vec<u8>, row: &QueueRow) {
     for identifier in row.subscription_identifiers.iter().take(count.into()) {
         out.extend_from_slice(&identifier.to_be_bytes());
     }
-    out.extend_from_slice(row.share.as_deref().unwrap_or_default().as_bytes());
+    text(out, row.share.as_deref().unwrap_or_default());
 }
 
 /// Whose it is; nothing, if nobody's.
@@ -262,12 +269,21 @@ pub(super) fn read_subscription(
 
 /// The message, and when it expires; 0: never.
 pub(super) fn read_message(value: &[u8]) -> Result<(Publish, u64), EngineError> {
-    let mut reader = Reader::new(MESSAGE, value)?;
-    let expires_ms = reader.time()?;
-    Ok((reader.packet()?, expires_ms))
+    Reader::new(MESSAGE, value)?.body()
 }
 
-pub(super) fn read_queue(session: u64, place: u64, value: &[u8]) -> Result<QueueRow, EngineError> {
+/// A message that was within a row of a queue.
+pub(super) fn read_body(bytes: &[u8]) -> Result<(Publish, u64), EngineError> {
+    let (table, rest) = (QUEUE, bytes);
+    Reader { table, rest }.body()
+}
+
+/// The row, and the bytes of its message if that is within it.
+pub(super) fn read_queue(
+    session: u64,
+    place: u64,
+    value: &[u8],
+) -> Result<(QueueRow, Option<&[u8]>), EngineError> {
     let mut reader = Reader::new(QUEUE, value)?;
     let message = u64::from_be_bytes(reader.array()?);
     let [flags] = reader.array()?;
@@ -276,8 +292,12 @@ pub(super) fn read_queue(session: u64, place: u64, value: &[u8]) -> Result<Queue
     let subscription_identifiers = (0..count)
         .map(|_| reader.word())
         .collect::<Result<_, _>>()?;
-    let share = Some(reader.rest()?).filter(|share| !share.is_empty());
-    Ok(QueueRow {
+    let share = Some(reader.text()?).filter(|share| !share.is_empty());
+    let body = (flags & 16 != 0).then_some(reader.rest);
+    if body.is_none() && !reader.rest.is_empty() {
+        return Err(reader.bad());
+    }
+    let row = QueueRow {
         session,
         at: Stored { place, message },
         qos: Qos::new(flags & 3).ok_or_else(|| reader.bad())?,
@@ -286,7 +306,8 @@ pub(super) fn read_queue(session: u64, place: u64, value: &[u8]) -> Result<Queue
         subscription_identifiers,
         share: share.map(Into::into),
         packet_id,
-    })
+    };
+    Ok((row, body))
 }
 
 /// Whose retained message it is.
@@ -358,6 +379,11 @@ impl<'a> Reader<'a> {
 
     fn rest(&mut self) -> Result<&'a str, EngineError> {
         str::from_utf8(std::mem::take(&mut self.rest)).map_err(|_| self.bad())
+    }
+
+    fn body(&mut self) -> Result<(Publish, u64), EngineError> {
+        let expires_ms = self.time()?;
+        Ok((self.packet()?, expires_ms))
     }
 
     fn packet(&mut self) -> Result<Publish, EngineError> {
@@ -439,6 +465,7 @@ mod tests {
         fn a_row_of_a_queue_comes_back(
             message: u64, qos in 0u8..3, retain: bool, released: bool,
             packet_id: u16, subscription_identifiers: Vec<u32>, share in "[a-z]{0,9}",
+            body: Vec<u8>,
         ) {
             let row = QueueRow {
                 session: 1,
@@ -451,14 +478,19 @@ mod tests {
                 released,
             };
             let mut value = Vec::new();
-            write_queue(&mut value, &row);
-            prop_assert_eq!(read_queue(1, 2, &value), Ok(row));
+            write_queue(&mut value, &row, false);
+            prop_assert_eq!(read_queue(1, 2, &value), Ok((row.clone(), None)));
+            value.clear();
+            write_queue(&mut value, &row, true);
+            value.extend_from_slice(&body);
+            prop_assert_eq!(read_queue(1, 2, &value), Ok((row, Some(&body[..]))));
         }
 
         #[test]
         fn no_bytes_panic(value: Vec<u8>) {
             let _ = (read_session(&value).is_ok(), read_will(&value).is_ok());
             let _ = (read_message(&value).is_ok(), read_queue(1, 1, &value).is_ok());
+            let _ = read_body(&value).is_ok();
             let _ = (read_subscription(1, 1, &value).is_ok(), read_exchange(&value).is_ok());
         }
     }

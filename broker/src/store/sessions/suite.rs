@@ -3,6 +3,7 @@
 mod model;
 mod writing;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::embedded::EmbeddedSessions;
-use super::rows::{self, MESSAGE, Wall};
+use super::rows::{self, MESSAGE, QUEUE, Wall};
 #[cfg(any(feature = "fjall", feature = "sled"))]
 use super::{FORMAT, for_engine};
 use super::{Found, FoundSession, SessionOptions, SessionStore};
@@ -26,7 +27,7 @@ use crate::session::queue::Stored;
 use crate::store::EngineKind;
 #[cfg(any(feature = "fjall", feature = "sled"))]
 use crate::store::directory::Directory;
-use crate::store::kv::EngineError;
+use crate::store::kv::{EngineError, KeyRange, KvEngine, Order, Table};
 use crate::store::memory::MemoryEngine;
 
 /// The wall clock when a world begins.
@@ -161,6 +162,17 @@ fn message(number: u64, expires_at: Option<Instant>) -> Change {
         number,
         publish: Arc::new(publish(&format!("topic/{number}"), Qos::ExactlyOnce)),
         expires_at,
+    })
+}
+
+/// Too large to be within the row of a queue.
+fn large(number: u64) -> Change {
+    let mut publish = publish(&format!("topic/{number}"), Qos::ExactlyOnce);
+    publish.payload = Bytes::from_static(&[b'x'; 2048]);
+    Change::Message(MessageRow {
+        number,
+        publish: Arc::new(publish),
+        expires_at: None,
     })
 }
 
@@ -511,17 +523,37 @@ fn another_process_is_kept_out() {
 }
 
 /// The rows of messages in an engine.
-fn messages_in(engine: &MemoryEngine) -> Vec<u64> {
-    use crate::store::kv::{KeyRange, KvEngine, Order};
-    let mut found = Vec::new();
-    let visit = &mut |key: &[u8], _: &[u8]| {
-        let [number] = rows::read_key(MESSAGE, key).unwrap();
-        found.push(number);
-        std::ops::ControlFlow::Continue(())
+fn show(engine: &MemoryEngine, table: Table, visit: &mut dyn FnMut(&[u8], &[u8])) {
+    let visit = &mut |key: &[u8], value: &[u8]| {
+        visit(key, value);
+        ControlFlow::Continue(())
     };
     engine
-        .scan(MESSAGE, KeyRange::ALL, Order::Ascending, visit)
+        .scan(table, KeyRange::ALL, Order::Ascending, visit)
         .unwrap();
+}
+
+/// Messages that have a row of their own.
+fn messages_apart(engine: &MemoryEngine) -> Vec<u64> {
+    let mut found = Vec::new();
+    show(engine, MESSAGE, &mut |key, _| {
+        let [number] = rows::read_key(MESSAGE, key).unwrap();
+        found.push(number);
+    });
+    found
+}
+
+/// Messages that are within the row of a queue.
+fn messages_within(engine: &MemoryEngine) -> Vec<u64> {
+    let mut found = Vec::new();
+    show(engine, QUEUE, &mut |key, value| {
+        let [session, place] = rows::read_key(QUEUE, key).unwrap();
+        let (row, body) = rows::read_queue(session, place, value).unwrap();
+        if let Some(body) = body {
+            rows::read_body(body).unwrap();
+            found.push(row.at.message);
+        }
+    });
     found
 }
 
@@ -537,11 +569,11 @@ fn a_message_is_written_once_and_goes_with_its_last_reference() {
         retained(5),
     ];
     commit(&mut store, everywhere);
-    assert_eq!(messages_in(&world.memory), [5]);
+    assert_eq!(messages_apart(&world.memory), [5]);
     commit(&mut store, vec![settled(1, 0, 5), Change::Cleared(5)]);
     drop(store);
     let (mut store, _) = world.open();
-    assert_eq!(messages_in(&world.memory), [5]);
+    assert_eq!(messages_apart(&world.memory), [5]);
     let released = QueueRow::released(
         2,
         Stored {
@@ -551,7 +583,7 @@ fn a_message_is_written_once_and_goes_with_its_last_reference() {
         id(1),
     );
     commit(&mut store, vec![Change::Moved(Box::new(released))]);
-    assert_eq!(messages_in(&world.memory), [0; 0]);
+    assert_eq!(messages_apart(&world.memory), [0; 0]);
     commit(&mut store, vec![settled(2, 0, 0)]);
 }
 
@@ -582,4 +614,116 @@ fn a_message_that_comes_after_the_reference_is_written() {
     drop(store);
     let (_store, found) = world.open();
     assert_eq!(queue_of(&found.sessions[0]), [(0, 5)]);
+}
+
+fn apart_and_within(world: &World) -> (Vec<u64>, Vec<u64>) {
+    (
+        messages_apart(&world.memory),
+        messages_within(&world.memory),
+    )
+}
+
+#[test]
+fn a_small_message_for_one_queue_is_within_its_row() {
+    let world = World::new(EngineKind::Memory);
+    let (mut store, _) = world.open();
+    let begin = vec![
+        session(1),
+        session(2),
+        message(5, None),
+        queued(1, 0, 5),
+        message(6, None),
+        queued(1, 1, 6),
+        retained(6),
+        large(7),
+        queued(1, 2, 7),
+    ];
+    commit(&mut store, begin);
+    assert_eq!(apart_and_within(&world), (vec![6, 7], vec![5]));
+    // It stays there when it is sent.
+    commit(&mut store, vec![sent(1, 0, 5, 9)]);
+    assert_eq!(apart_and_within(&world), (vec![6, 7], vec![5]));
+    drop(store);
+    let (mut store, found) = world.open();
+    assert_eq!(found.last_number, 7);
+    let [(_, Content::Message(queued))] = &found.sessions[0].inflight[..] else {
+        panic!("{found:?}")
+    };
+    assert_eq!(&*queued.publish.topic, "topic/5");
+    commit(&mut store, vec![settled(1, 0, 5)]);
+    assert_eq!(apart_and_within(&world), (vec![6, 7], vec![]));
+}
+
+#[test]
+fn a_message_within_a_row_moves_to_another_queue() {
+    let orders: [&dyn Fn() -> Vec<Change>; 4] = [
+        &|| vec![queued(2, 0, 5), settled(1, 0, 5)],
+        &|| vec![settled(1, 0, 5), queued(2, 0, 5)],
+        &|| vec![Change::End(1), queued(2, 0, 5)],
+        &|| vec![sent(1, 0, 5, 9), queued(2, 0, 5), settled(1, 0, 5)],
+    ];
+    for order in orders {
+        let world = World::new(EngineKind::Memory);
+        let (mut store, _) = world.open();
+        let begin = vec![session(1), session(2), message(5, None), queued(1, 0, 5)];
+        commit(&mut store, begin);
+        assert_eq!(apart_and_within(&world), (vec![], vec![5]));
+        commit(&mut store, order());
+        assert_eq!(apart_and_within(&world), (vec![5], vec![]));
+        drop(store);
+        let (mut store, found) = world.open();
+        let other = found.sessions.iter().find(|it| it.number == 2).unwrap();
+        assert_eq!(queue_of(other), [(0, 5)]);
+        let rest = found.sessions.iter().filter(|it| it.number == 1);
+        assert!(rest.flat_map(queue_of).next().is_none());
+        commit(&mut store, vec![settled(2, 0, 5)]);
+        assert_eq!(apart_and_within(&world), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_message_for_two_queues_in_two_commits_is_apart() {
+    let world = World::new(EngineKind::Memory);
+    let (mut store, _) = world.open();
+    let begin = vec![session(1), session(2), message(5, None), queued(1, 0, 5)];
+    commit(&mut store, begin);
+    commit(&mut store, vec![queued(2, 0, 5)]);
+    assert_eq!(apart_and_within(&world), (vec![5], vec![]));
+    drop(store);
+    let (_store, found) = world.open();
+    let queues: Vec<_> = found.sessions.iter().map(queue_of).collect();
+    assert_eq!(queues, [[(0, 5)], [(0, 5)]]);
+}
+
+#[test]
+fn what_was_sent_at_qos_1_is_written_if_it_is_not_acknowledged_soon() {
+    let world = World::new(EngineKind::Memory);
+    let (mut store, _) = world.open();
+    let at_least_once = |place, packet_id: Option<u16>| {
+        Box::new(QueueRow {
+            qos: Qos::AtLeastOnce,
+            packet_id: packet_id.map(id),
+            ..row(1, place, place)
+        })
+    };
+    let mut begin = vec![session(1)];
+    for place in 1..4 {
+        begin.push(message(place, None));
+        begin.push(Change::Queued(at_least_once(place, None)));
+    }
+    commit(&mut store, begin);
+    let sent = |place| Change::Moved(at_least_once(place, Some(9)));
+    commit(&mut store, vec![sent(1), sent(2)]);
+    assert!(store.holds_back());
+    let (_, found) = world.killed().open();
+    assert_eq!(queue_of(&found.sessions[0]), [(1, 1), (2, 2), (3, 3)]);
+    commit(&mut store, vec![settled(1, 1, 1)]);
+    store.finish().unwrap();
+    assert!(!store.holds_back());
+    let (_, found) = world.killed().open();
+    assert_eq!(queue_of(&found.sessions[0]), [(3, 3)]);
+    let [(packet_id, Content::Message(queued))] = &found.sessions[0].inflight[..] else {
+        panic!("{found:?}")
+    };
+    assert_eq!((*packet_id, &*queued.publish.topic), (id(9), "topic/2"));
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::SessionStore;
+use super::sent::HELD_BACK;
 use crate::clock;
 use crate::journal::{Journal, Wake, Written};
 use crate::metrics::Commits;
@@ -53,12 +54,14 @@ impl<S: SessionStore> Writer<S> {
     fn work(&mut self) -> Result<(), EngineError> {
         let mut group: Vec<Written> = Vec::new();
         loop {
-            let wake = self
-                .end
-                .journal
-                .take(&mut group, BEAT_INTERVAL, RELAXED_DELAY);
+            let idle = if self.store.holds_back() {
+                HELD_BACK
+            } else {
+                BEAT_INTERVAL
+            };
+            let wake = self.end.journal.take(&mut group, idle, RELAXED_DELAY);
             if wake == Wake::Closed {
-                return self.store.beat();
+                return self.store.finish();
             }
             let (began, entries) = (clock::now(), group.len());
             let mut waiters = Vec::new();

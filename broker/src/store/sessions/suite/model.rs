@@ -12,6 +12,8 @@ enum Step {
     End(u64),
     /// A message for these sessions, perhaps retained.
     Publish(Vec<u64>, bool),
+    /// One of the rows there are goes to this session, perhaps after it has left its own.
+    Handed(usize, u64, bool),
     /// One of the rows there are.
     Sent(usize),
     Released(usize),
@@ -28,6 +30,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => session().prop_map(Step::End),
         8 => (prop::collection::vec(session(), 0..4), any::<bool>())
             .prop_map(|(to, retain)| Step::Publish(to, retain)),
+        4 => (any::<usize>(), session(), any::<bool>())
+            .prop_map(|(pick, to, leaves_first)| Step::Handed(pick, to, leaves_first)),
         4 => any::<usize>().prop_map(Step::Sent),
         3 => any::<usize>().prop_map(Step::Released),
         4 => any::<usize>().prop_map(Step::Settled),
@@ -35,6 +39,21 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Commit),
         1 => Just(Step::Reopen),
     ]
+}
+
+fn qos(message: u64) -> Qos {
+    if message.is_multiple_of(2) {
+        Qos::AtLeastOnce
+    } else {
+        Qos::ExactlyOnce
+    }
+}
+
+fn row(session: u64, place: u64, message: u64) -> QueueRow {
+    QueueRow {
+        qos: qos(message),
+        ..super::row(session, place, message)
+    }
 }
 
 /// Message, identifier if sent, and whether it was released.
@@ -78,30 +97,54 @@ impl Model {
             Step::Publish(to, retain) => {
                 self.next += 1;
                 let number = self.next;
-                changes.push(message(number, None));
+                let is_large = number.is_multiple_of(3);
+                changes.push(if is_large {
+                    large(number)
+                } else {
+                    message(number, None)
+                });
                 for session in to.iter().collect::<BTreeSet<_>>() {
                     let (session, place) = (self.number(*session), self.next);
                     if self.sessions.contains(&session) {
                         self.rows.insert((session, place), (number, None, false));
                     }
-                    changes.push(queued(session, place, number));
+                    changes.push(Change::Queued(Box::new(row(session, place, number))));
                 }
                 if *retain {
                     self.retained.insert(number);
                     changes.push(retained(number));
                 }
             }
+            Step::Handed(pick, to, leaves_first) => {
+                let to = self.number(*to);
+                if let Some((from, (message, None, _))) = self.pick(*pick)
+                    && self.sessions.contains(&to)
+                {
+                    self.next += 1;
+                    self.rows.remove(&from);
+                    self.rows.insert((to, self.next), (message, None, false));
+                    changes.push(Change::Queued(Box::new(row(to, self.next, message))));
+                    changes.push(settled(from.0, from.1, message));
+                    if *leaves_first {
+                        let last = changes.len() - 1;
+                        changes.swap(last - 1, last);
+                    }
+                }
+            }
             Step::Sent(pick) => {
                 if let Some(((session, place), (message, None, _))) = self.pick(*pick) {
                     let packet_id = u16::try_from(place % 60_000).unwrap();
-                    let row = (message, Some(packet_id), false);
-                    self.rows.insert((session, place), row);
-                    changes.push(sent(session, place, message, packet_id));
+                    let known = (message, Some(packet_id), false);
+                    self.rows.insert((session, place), known);
+                    let mut row = row(session, place, message);
+                    row.packet_id = Some(id(packet_id));
+                    changes.push(Change::Moved(Box::new(row)));
                 }
             }
             Step::Released(pick) => {
                 if let Some(((session, place), (message, Some(packet_id), false))) =
                     self.pick(*pick)
+                    && qos(message) == Qos::ExactlyOnce
                 {
                     let row = (0, Some(packet_id), true);
                     self.rows.insert((session, place), row);
@@ -174,9 +217,13 @@ proptest! {
             changes.extend(model.changes(step));
             if matches!(step, Step::Commit | Step::Reopen) {
                 commit(&mut store, std::mem::take(&mut changes));
-                prop_assert_eq!(messages_in(&world.memory), model.messages());
+                let (apart, within) = apart_and_within(&world);
+                let mut all = [apart, within].concat();
+                all.sort_unstable();
+                prop_assert_eq!(all, model.messages());
             }
             if let Step::Reopen = step {
+                store.finish().unwrap();
                 let found;
                 (store, found) = world.open();
                 model.check(&found)?;

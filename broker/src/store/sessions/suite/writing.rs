@@ -36,6 +36,14 @@ impl SessionStore for Led {
         Ok(Budget::NotLooked)
     }
 
+    fn holds_back(&self) -> bool {
+        false
+    }
+
+    fn finish(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn beat(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
