@@ -42,7 +42,7 @@ pub(super) struct EmbeddedSessions<K> {
     sessions: HashSet<u64>,
     /// Where each message is, and how often it is referred to.
     references: HashMap<u64, Reference>,
-    /// Rows of the engine that were sent, and are not written as such yet.
+    /// Rows that were sent, and are not written as such yet.
     sent: Sent,
     group: Group,
 }
@@ -201,11 +201,15 @@ impl<K: KvEngine> EmbeddedSessions<K> {
             row.at.message = 0;
         }
         let home = (row.session, row.at.place);
-        if !is_new && Sent::takes(&row) && !self.group.queue.contains_key(&home) {
+        if !is_new && Sent::takes(&row) {
             self.sent.insert(home, row);
             return Ok(());
         }
-        self.sent.remove(home);
+        if !is_new {
+            // What is found as sent goes first: no message may be overtaken by one that was sent after it.
+            let earlier = self.sent.take_of(row.session);
+            self.gather_sent(earlier);
+        }
         let pending = self.group.queue.entry(home);
         pending.or_insert(Pending { is_new, row: None }).row = Some(row);
         Ok(())
@@ -291,7 +295,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
         if !self.sessions.remove(&session) {
             return Ok(());
         }
-        self.sent.end(session);
+        drop(self.sent.take_of(session));
         let mut settled = Vec::new();
         let (from, to) = (rows::pair(session, 0), rows::pair(session, u64::MAX));
         let range = KeyRange::closed(&from, &to);
@@ -356,6 +360,18 @@ impl<K: KvEngine> EmbeddedSessions<K> {
         Ok(keys)
     }
 
+    /// These rows are held back no longer.
+    fn gather_sent(&mut self, sent: BTreeMap<Home, Box<QueueRow>>) {
+        for (home, row) in sent {
+            let unknown = Pending {
+                is_new: false,
+                row: None,
+            };
+            let pending = self.group.queue.entry(home);
+            pending.or_insert(unknown).row = Some(row);
+        }
+    }
+
     /// Puts the rows of queues and messages into the batch.
     fn gather(&mut self) -> Result<(), EngineError> {
         let Group {
@@ -417,11 +433,7 @@ impl<K: KvEngine> EmbeddedSessions<K> {
 
     /// Commits what has been gathered, and these rows that were sent.
     fn write(&mut self, sent: BTreeMap<Home, Box<QueueRow>>) -> Result<(), EngineError> {
-        let queue = &mut self.group.queue;
-        for (home, row) in sent {
-            let (is_new, row) = (false, Some(row));
-            queue.entry(home).or_insert(Pending { is_new, row });
-        }
+        self.gather_sent(sent);
         self.gather()?;
         if self.group.batch.is_empty() {
             return Ok(());

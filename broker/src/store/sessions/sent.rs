@@ -41,12 +41,13 @@ impl Sent {
         self.young.remove(&home).or_else(|| self.old.remove(&home))
     }
 
-    /// The session has ended.
-    pub(super) fn end(&mut self, session: u64) {
+    /// What is held back of a session: it has ended, or what was sent later is written now.
+    pub(super) fn take_of(&mut self, session: u64) -> BTreeMap<Home, Box<QueueRow>> {
         let all = (session, 0)..=(session, u64::MAX);
-        for rows in [&mut self.young, &mut self.old] {
-            rows.extract_if(all.clone(), |_, _| true).for_each(drop);
-        }
+        let [young, old] = [&mut self.young, &mut self.old];
+        old.extract_if(all.clone(), |_, _| true)
+            .chain(young.extract_if(all, |_, _| true))
+            .collect()
     }
 
     /// What has waited for its acknowledgement for long enough, or is too much to be held.
@@ -127,14 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_session_holds_nothing_back() {
+    fn what_is_held_back_of_a_session_is_taken_from_both_generations() {
         let begin = clock::now();
         let mut sent = Sent::new(begin);
         sent.insert((1, 1), Box::new(row(1)));
         sent.overdue(begin + HELD_BACK);
         sent.insert((1, 2), Box::new(row(2)));
         sent.insert((2, 1), Box::new(row(1)));
-        sent.end(1);
+        let taken = sent.take_of(1);
+        assert_eq!(taken.into_keys().collect::<Vec<_>>(), [(1, 1), (1, 2)]);
         assert_eq!(sent.take().into_keys().collect::<Vec<_>>(), [(2, 1)]);
     }
 }

@@ -706,7 +706,7 @@ fn what_was_sent_at_qos_1_is_written_if_it_is_not_acknowledged_soon() {
             ..row(1, place, place)
         })
     };
-    let mut begin = vec![session(1)];
+    let mut begin = vec![session(1), message(4, None), queued(1, 4, 4)];
     for place in 1..4 {
         begin.push(message(place, None));
         begin.push(Change::Queued(at_least_once(place, None)));
@@ -716,14 +716,34 @@ fn what_was_sent_at_qos_1_is_written_if_it_is_not_acknowledged_soon() {
     commit(&mut store, vec![sent(1), sent(2)]);
     assert!(store.holds_back());
     let (_, found) = world.killed().open();
-    assert_eq!(queue_of(&found.sessions[0]), [(1, 1), (2, 2), (3, 3)]);
+    let waiting = [(1, 1), (2, 2), (3, 3), (4, 4)];
+    assert_eq!(queue_of(&found.sessions[0]), waiting);
     commit(&mut store, vec![settled(1, 1, 1)]);
     store.finish().unwrap();
     assert!(!store.holds_back());
     let (_, found) = world.killed().open();
-    assert_eq!(queue_of(&found.sessions[0]), [(3, 3)]);
+    assert_eq!(queue_of(&found.sessions[0]), [(3, 3), (4, 4)]);
     let [(packet_id, Content::Message(queued))] = &found.sessions[0].inflight[..] else {
         panic!("{found:?}")
     };
     assert_eq!((*packet_id, &*queued.publish.topic), (id(9), "topic/2"));
+    // It is not overtaken by one that is written at once, though it came with the same commit.
+    let latest = QueueRow {
+        qos: Qos::AtLeastOnce,
+        ..row(1, 5, 5)
+    };
+    let together = vec![
+        message(5, None),
+        Change::Queued(Box::new(latest.clone())),
+        sent(3),
+        Change::Moved(Box::new(QueueRow {
+            packet_id: Some(id(11)),
+            ..latest
+        })),
+        super::suite::sent(1, 4, 4, 10),
+    ];
+    commit(&mut store, together);
+    let (_, found) = world.killed().open();
+    assert_eq!(queue_of(&found.sessions[0]), [(0, 0); 0]);
+    assert_eq!(found.sessions[0].inflight.len(), 4);
 }
