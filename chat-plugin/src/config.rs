@@ -21,6 +21,10 @@ pub struct Config {
     /// Hours that the clock may be ahead of what was trusted last and of the time that the server has been running since: further
     /// ahead nothing is removed for its age, until an operator trusts the clock.
     pub retention_clock_ahead_h: u32,
+    /// Days that lines of the audit log stay; 0: for ever.
+    pub audit_days: u32,
+    /// So many of the newest lines stay: of what operators did, and as many of what moderators did.
+    pub audit_lines_max: u32,
     /// Members of a group.
     pub group_members_max: u32,
     /// Readers of a channel.
@@ -146,6 +150,8 @@ impl Default for Config {
             retention_days: 0,
             retention_messages: 0,
             retention_clock_ahead_h: 72,
+            audit_days: 400,
+            audit_lines_max: 100_000,
             group_members_max: 1_024,
             channel_readers_max: 1_000_000,
             channel_inbox_max: 5_000,

@@ -1,6 +1,7 @@
 //! Pure values and rules of chat. No I/O, no clock, no tasks.
 
 pub mod account;
+pub mod audit;
 pub mod contact;
 pub mod conversation;
 pub mod device;

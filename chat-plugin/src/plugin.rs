@@ -51,6 +51,7 @@ use crate::conversations::{Conversations, RingLimits};
 use crate::delivery::progress::{Departed, Progress};
 use crate::delivery::reader::{Reader, ReaderLimits, Reference};
 use crate::delivery::{Delivery, Online};
+use crate::domain::audit::AuditKeep;
 use crate::domain::device::{Device, Inflight, SharedSubscription, Subscription};
 use crate::domain::support::is_visitor;
 use crate::domain::user::User;
@@ -360,9 +361,24 @@ impl ChatPlugin {
             if let Err(error) = self.drop_old_devices(oldest_ms).await {
                 tracing::error!(%error, "old devices could not be dropped");
             }
-            if let Err(error) = self.service.store.maintain(now_ms, oldest_ms).await {
+            let audit = self.audit_keep(now_ms);
+            let upkeep = self.service.store.maintain(now_ms, oldest_ms, audit);
+            if let Err(error) = upkeep.await {
                 tracing::error!(%error, "the hourly upkeep of the store failed");
             }
+        }
+    }
+
+    fn audit_keep(&self, now_ms: u64) -> AuditKeep {
+        const DAY_MS: u64 = 24 * 3_600 * 1_000;
+        let config = &self.service.config;
+        let kept_ms = match config.audit_days {
+            0 => now_ms,
+            days => u64::from(days) * DAY_MS,
+        };
+        AuditKeep {
+            from_ms: now_ms.saturating_sub(kept_ms),
+            lines_max: config.audit_lines_max.into(),
         }
     }
 
@@ -641,6 +657,7 @@ impl ChatPlugin {
         let actor = Actor {
             user,
             device: device_id,
+            from: Some(client.peer),
         };
         let sessions = Sessions {
             persistent,

@@ -1,6 +1,7 @@
 //! The use cases of chat, one function each: domain and store, no MQTT.
 
 pub mod acts;
+mod audit;
 pub mod bans;
 pub mod broadcast;
 pub mod channels;
@@ -30,6 +31,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use broker::hooks::Peer;
 use bytes::Bytes;
 use proto::error::ErrorName;
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
@@ -71,6 +73,8 @@ pub struct Actor {
     pub user: UserId,
     /// The device or guest connection.
     pub device: DeviceId,
+    /// Where the connection comes from; `None`: the server does it for the user.
+    pub from: Option<Peer>,
 }
 
 /// What somebody wrote.

@@ -24,6 +24,7 @@ use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq,
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::account::{Changes, Preferences, Subject};
+use crate::domain::audit::{AuditKeep, AuditLine, AuditLog};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight, SharedSubscription};
@@ -276,13 +277,15 @@ pub trait ChatStore: Send + Sync + 'static {
     async fn trust(&self, now_ms: u64) -> Result<(), StoreError>;
 
     /// What a user told of himself goes: profile, the text of his presence, what waits to be sent, how he calls others, what his
-    /// tokens are for, the words of reports; of one who was removed all that belonged to him. Says how many reports there were.
+    /// tokens are for, the words of reports, what the audit log says of him but his id; of one who was removed all that belonged to
+    /// him. Says how many reports there were.
     async fn forget(&self, user: UserId) -> Result<usize, StoreError>;
 
     /// Puts a message aside for a moderator to decide on, for this reason: once for each message id of its sender, at most
     /// 1,000 in a conversation and 100 of one sender, for 14 days. Its exchange, if it came in one, is settled with that: its
     /// place is zero. Durable. It goes with the draft that lets it into the log ([`Draft::was_held`]), or with any other
-    /// that stores this message; one with another digest is a conflict.
+    /// that stores this message; one with another digest is a conflict. One that was rejected is held as before for who sends
+    /// it again, and for nobody else.
     async fn hold(&self, draft: Draft, reason: String) -> Result<Holding, StoreError>;
 
     /// Messages that are held in a conversation, in the order of senders and message ids: at most so many behind `after`, and
@@ -302,12 +305,14 @@ pub trait ChatStore: Send + Sync + 'static {
         mid: &MessageId,
     ) -> Result<Option<Held>, StoreError>;
 
-    /// Ends the holding of a message. Says whether it was held.
-    async fn end_hold(
+    /// Ends the holding of a message that a moderator has rejected. Says whether it was held. Until 14 days after it was sent it
+    /// is known: what comes again under its message id gets the answer of before, and nothing is stored.
+    async fn reject_held(
         &self,
         conversation: ConversationId,
         from: UserId,
         mid: &MessageId,
+        line: Option<Box<AuditLine>>,
     ) -> Result<bool, StoreError>;
 
     /// Messages of one user that are there, as they are now: looks at so many behind `after`, gone ones included, and takes at
@@ -341,7 +346,11 @@ pub trait ChatStore: Send + Sync + 'static {
     async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError>;
 
     /// Lets go of a report that is settled. Says whether there was one.
-    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError>;
+    async fn close_report(
+        &self,
+        key: &ReportKey,
+        line: Option<Box<AuditLine>>,
+    ) -> Result<bool, StoreError>;
 
     /// Makes an invitation with a code of this hash, or gives the one with this id another code. `false`: there are as many
     /// as there may be.
@@ -376,6 +385,7 @@ pub trait ChatStore: Send + Sync + 'static {
         conversation: ConversationId,
         user: UserId,
         tell: Vec<UserId>,
+        line: Option<Box<AuditLine>>,
     ) -> Result<bool, StoreError>;
 
     /// The request to join of one user.
@@ -674,8 +684,25 @@ pub trait ChatStore: Send + Sync + 'static {
     async fn flush(&self) -> Result<(), StoreError>;
 
     /// Drops idempotency keys and receipt rows whose time is over, and QoS 2 exchanges that began before `oldest_ms`: their
-    /// client is not waited for any longer. Compacts if the engine wants to. Called every hour.
-    async fn maintain(&self, now_ms: u64, oldest_ms: u64) -> Result<(), StoreError>;
+    /// client is not waited for any longer; and lines of the audit log. Compacts if the engine wants to. Called every hour.
+    async fn maintain(
+        &self,
+        now_ms: u64,
+        oldest_ms: u64,
+        audit: AuditKeep,
+    ) -> Result<(), StoreError>;
+
+    /// Writes a line of the audit log, or this one in the place of the one with that number; durable. Says its number. Lines of
+    /// what is stored otherwise go with it ([`Draft::audit`], [`ChatStore::reject_held`] …).
+    async fn audit(&self, line: AuditLine, number: Option<u64>) -> Result<u64, StoreError>;
+
+    /// Lines of one of the logs with their numbers, the newest first, at most `limit` before `before`.
+    async fn audited(
+        &self,
+        log: AuditLog,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, AuditLine)>, StoreError>;
 
     /// Flushes, writes the commit watermark, and closes. Nothing works afterwards.
     async fn close(&self) -> Result<(), StoreError>;

@@ -79,6 +79,7 @@ fn message(from: u8, mid: &str) -> Draft {
                 history_from: None,
             })
             .collect(),
+        audit: None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! The socket is `admin.sock` in the data directory, open to its owner only. One request and one reply per connection,
 //! each one line of JSON. A request that was read is carried out to its end, whatever becomes of the connection.
 
+mod audit;
 mod live;
 mod personal;
 mod reply;
@@ -23,6 +24,8 @@ use chat_plugin::store::{self, ChatStore, EngineKind, StoreError};
 use proto::ids::{DeviceId, Handle, UserId};
 use serde::{Deserialize, Serialize};
 
+use self::audit::Whence;
+pub(crate) use self::audit::line as audit_line;
 pub(crate) use self::live::Live;
 pub(crate) use self::reply::Reply;
 use self::short::with_short;
@@ -130,6 +133,18 @@ pub(crate) enum Request {
     LogLevel {
         filter: String,
     },
+    /// Lines of the audit log, the newest first.
+    AuditList {
+        since_ms: Option<u64>,
+        until_ms: Option<u64>,
+        /// By whom, or about whom: the handle, or the id of one who was removed.
+        user: Option<String>,
+        /// How the action begins.
+        action: Option<String>,
+        limit: usize,
+        /// The last lines that were looked at: of operators, and of moderators.
+        before: Option<(u64, u64)>,
+    },
 }
 
 /// A line of a password file.
@@ -193,6 +208,24 @@ impl Request {
                     _ => return None,
                 }
             }
+            Reply::Audit { lines, next } => match self {
+                Self::AuditList {
+                    since_ms,
+                    until_ms,
+                    user,
+                    action,
+                    limit,
+                    ..
+                } => Self::AuditList {
+                    since_ms: *since_ms,
+                    until_ms: *until_ms,
+                    user: user.clone(),
+                    action: action.clone(),
+                    limit: limit.checked_sub(lines.len()).filter(|left| *left > 0)?,
+                    before: Some((*next)?),
+                },
+                _ => return None,
+            },
             Reply::Clients { next, .. } => Self::ClientList {
                 after: Some(next.clone()?),
             },
@@ -327,11 +360,12 @@ impl Office {
     fn carry_out(&self, request: &Request) -> Result<Reply, Failure> {
         match self {
             Self::Server(socket) => ask(socket, request).map_err(Failure::io("the admin socket")),
-            Self::Store(offline) => {
-                Ok(offline
-                    .runtime
-                    .block_on(carry_out(&offline.accounts, None, request)))
-            }
+            Self::Store(offline) => Ok(offline.runtime.block_on(carry_out(
+                &offline.accounts,
+                None,
+                Whence::CommandLine,
+                request,
+            ))),
         }
     }
 
@@ -358,7 +392,17 @@ fn ask(socket: &Path, request: &Request) -> std::io::Result<Reply> {
     Ok(serde_json::from_str(&reply)?)
 }
 
-async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) -> Reply {
+async fn carry_out(
+    accounts: &Accounts,
+    live: Option<&Live>,
+    whence: Whence,
+    request: &Request,
+) -> Reply {
+    let carried_out = carry_out_unnoted(accounts, live, request);
+    audit::noted(accounts, &whence, request, carried_out).await
+}
+
+async fn carry_out_unnoted(accounts: &Accounts, live: Option<&Live>, request: &Request) -> Reply {
     if request.needs_server() {
         let Some(live) = live else {
             return Reply::Refused("only a server that runs can do that".to_owned());
@@ -370,6 +414,9 @@ async fn carry_out(accounts: &Accounts, live: Option<&Live>, request: &Request) 
         && let Err(why) = end_device(accounts, live, handle, *id).await
     {
         return Reply::Refused(why);
+    }
+    if let Some(done) = audit::carry_out(accounts, request).await {
+        return done.unwrap_or_else(Reply::Refused);
     }
     if let Some(done) = reports::carry_out(accounts, request).await {
         return done.unwrap_or_else(Reply::Refused);

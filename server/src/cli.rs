@@ -10,7 +10,7 @@ use proto::ids::{DeviceId, Handle};
 use crate::acl;
 use crate::admin::{self, Reply, Request};
 use crate::config::{Config, Overrides};
-use crate::{Failure, import, log, serve};
+use crate::{Failure, import, log, serve, time};
 
 /// Longest password that is read, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
@@ -94,6 +94,13 @@ enum Command {
         place: Place,
         #[command(subcommand)]
         command: ReportCommand,
+    },
+    /// Read what operators and moderators have done; works while the server runs and while it does not
+    Audit {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: AuditCommand,
     },
     /// Say that the wall clock is right: messages are removed for their age again, after the server found it too far ahead
     TrustClock {
@@ -248,6 +255,31 @@ enum ReportCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// List it, the newest lines first
+    List {
+        /// Not before: 2026-11-21, 2026-11-21T05:40:00Z (UTC), or so long ago: 90m, 36h, 7d
+        #[arg(long, value_name = "TIME", value_parser = time::parse)]
+        since: Option<u64>,
+        /// Before
+        #[arg(long, value_name = "TIME", value_parser = time::parse)]
+        until: Option<u64>,
+        /// By this user, or about this user: the handle, or the id of one who was removed
+        #[arg(long)]
+        user: Option<String>,
+        /// What begins like this: `user`, `user passwd`, `conv.`, `mod.reject`
+        #[arg(long)]
+        action: Option<String>,
+        /// At most so many lines
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// An object of JSON on each line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
     /// Give back the space of what was deleted
     Compact,
@@ -305,6 +337,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             ask(&place, Request::LogLevel { filter }, false)
         }
         Command::Report { place, command } => {
+            let (request, json) = command.request();
+            ask(&place, request, json)
+        }
+        Command::Audit { place, command } => {
             let (request, json) = command.request();
             ask(&place, request, json)
         }
@@ -461,6 +497,28 @@ impl ReportCommand {
             Self::Show { id } => (Request::ReportShow { id }, false),
             Self::Close { id } => (Request::ReportClose { id }, false),
         }
+    }
+}
+
+impl AuditCommand {
+    fn request(self) -> (Request, bool) {
+        let Self::List {
+            since,
+            until,
+            user,
+            action,
+            limit,
+            json,
+        } = self;
+        let request = Request::AuditList {
+            since_ms: since,
+            until_ms: until,
+            user,
+            action,
+            limit,
+            before: None,
+        };
+        (request, json)
     }
 }
 

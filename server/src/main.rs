@@ -13,6 +13,7 @@ mod log;
 mod monitor;
 mod offline;
 mod serve;
+mod time;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ use broker::hooks::Hooks;
 use broker::store::sessions::{self, SessionOptions, Sessions, SessionsHealth};
 use broker::{Address, AddressPlace, Broker, Certificates};
 use chat_plugin::accounts::Accounts;
+use chat_plugin::domain::audit::{AuditLine, AuditOutcome};
 use chat_plugin::plugin::ChatPlugin;
 use chat_plugin::store::{self, ChatStore, EngineKind, Health, StoreError};
 use tokio::net::TcpSocket;
@@ -22,7 +23,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::Failure;
 use crate::acl;
-use crate::admin::{AdminSocket, Live};
+use crate::admin::{AdminSocket, Live, audit_line};
 use crate::config::{Config, OrdinaryTopics};
 use crate::filter::Words;
 use crate::log::LogFilter;
@@ -73,6 +74,11 @@ async fn serve(config: &Config, dev: bool, log: LogFilter) -> Result<(), Failure
     try_addresses(config)?;
     make_data_dir(&config.server.data_dir)?;
     let store = store::open(&config.store_options()).map_err(config.store_failure())?;
+    if config.store.accept_loss {
+        let line = audit_line("serve --accept-loss", "command line".to_owned());
+        let noted = store.audit(line, None).await;
+        noted.map_err(config.store_failure())?;
+    }
     let sessions = open_sessions(config)?;
     let sessions_health = sessions.as_ref().map(Sessions::health);
     let stop = CancellationToken::new();
@@ -276,6 +282,7 @@ impl Server {
             certificates: self.broker.certificates(),
             log: log.clone(),
             words: self.words,
+            accounts: Arc::clone(&self.accounts),
         };
         let live = Live {
             operator: self.broker.operator(),
@@ -335,6 +342,7 @@ struct Reload {
     certificates: Certificates,
     log: LogFilter,
     words: Words,
+    accounts: Arc<Accounts>,
 }
 
 impl Reload {
@@ -344,24 +352,41 @@ impl Reload {
                 _ = hangup.recv() => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(error) = self.log.reset() {
-                tracing::error!(error, "the log stays as it is");
-            }
-            tracing::info!("SIGHUP: reading the certificates and the rules again");
-            self.certificates.reload().await;
-            self.replace_rules();
-            self.words.reload();
+            self.reload().await;
         }
     }
 
-    fn replace_rules(&self) {
-        match acl::read(&self.acl_file) {
-            Ok(acl) => {
-                tracing::info!(rules = acl.len(), "the rules were read");
-                self.rules.replace(acl);
-            }
-            Err(error) => tracing::error!(%error, "the rules cannot be read: the old ones stay"),
+    async fn reload(&self) {
+        let mut line = audit_line("config reload", "SIGHUP".to_owned());
+        let number = self.note(line.clone(), None).await;
+        if let Err(error) = self.log.reset() {
+            tracing::error!(error, "the log stays as it is");
         }
+        tracing::info!("SIGHUP: reading the certificates and the rules again");
+        self.certificates.reload().await;
+        line.outcome = AuditOutcome::Done;
+        if let Err(error) = self.replace_rules() {
+            tracing::error!(error, "the rules cannot be read: the old ones stay");
+            line.outcome = AuditOutcome::Refused;
+            line.add("why", error);
+        }
+        self.words.reload();
+        self.note(line, number).await;
+    }
+
+    /// Writes a line of the audit log. Nobody can be told that a signal was not obeyed: it is in any case.
+    async fn note(&self, line: AuditLine, number: Option<u64>) -> Option<u64> {
+        let noted = self.accounts.store().audit(line, number).await;
+        noted
+            .inspect_err(|error| tracing::error!(%error, "a SIGHUP is not in the audit log"))
+            .ok()
+    }
+
+    fn replace_rules(&self) -> Result<(), String> {
+        let acl = acl::read(&self.acl_file).map_err(|error| error.to_string())?;
+        tracing::info!(rules = acl.len(), "the rules were read");
+        self.rules.replace(acl);
+        Ok(())
     }
 }
 

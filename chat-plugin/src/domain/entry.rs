@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proto::ids::{ConversationId, ConversationKind, DeviceId, MessageId, Seq, UserId};
 
+use super::audit::AuditLine;
 use super::overlay::{Act, ActRefused, GoneReason, Overlay};
 use super::rights::Rights;
 use super::scheduled::Scheduled;
@@ -248,6 +249,8 @@ pub struct Draft {
     pub exchange: Option<(DeviceId, u16)>,
     /// Changes of membership and settings that become true with this entry.
     pub changes: Vec<Change>,
+    /// Goes into the audit log with the commit that stores it.
+    pub audit: Option<Box<AuditLine>>,
 }
 
 /// What a draft rests on.
@@ -368,7 +371,7 @@ pub enum Outcome {
     MembersMoved,
     /// The scheduled message that it is the sending of was changed or cancelled meanwhile; nothing was stored.
     Rescheduled,
-    /// It is held by the exchange in which it came; nothing was stored.
+    /// It is held by the exchange in which it came, or a moderator has rejected it; nothing was stored.
     Held,
     /// It was to be let in, and is not held any more; nothing was stored.
     NotHeld,

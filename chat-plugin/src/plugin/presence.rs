@@ -84,6 +84,7 @@ impl ChatPlugin {
         let actor = Actor {
             user: reader.user,
             device: reader.device,
+            from: None,
         };
         let user = match self.service.user_of(actor, target).await {
             Ok(user) => user,

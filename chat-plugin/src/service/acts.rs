@@ -456,6 +456,12 @@ fn draft(
     message: &Entry,
 ) -> Draft {
     let is_edit = deed.act == Act::Edit;
+    let of_other = deed.act == Act::Delete && message.from != acting.actor.user;
+    let noted = || {
+        let about = (acting.conversation, Some(message.from));
+        let detail = json!({"seq": acting.seq});
+        acting.actor.noted("msg.delete", about, &detail)
+    };
     Draft {
         conversation: acting.conversation,
         basis: Basis::Version(version),
@@ -483,6 +489,7 @@ fn draft(
             .exchange
             .map(|packet_id| (acting.actor.device, packet_id)),
         changes: Vec::new(),
+        audit: of_other.then(noted).flatten(),
     }
 }
 

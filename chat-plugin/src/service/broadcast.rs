@@ -205,6 +205,7 @@ fn sender(entry: &Entry) -> Actor {
     Actor {
         user: entry.from,
         device: DeviceId::from_bytes(*entry.device.as_bytes()),
+        from: None,
     }
 }
 

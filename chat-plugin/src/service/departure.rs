@@ -19,6 +19,7 @@ impl Service {
         let actor = Actor {
             user,
             device: DeviceId::new(user, ""),
+            from: None,
         };
         let (mut left, mut after, mut failed) = (0, None, None);
         loop {

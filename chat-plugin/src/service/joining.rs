@@ -10,6 +10,7 @@ use super::inviting::MISS;
 use super::membership::{Proposal, Request, Scene, history_from, present};
 use super::{Actor, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
+use crate::domain::audit::AuditLine;
 use crate::domain::entry::{Change, EntryKind};
 use crate::domain::joining::{Invitation, JoinRequest, Requested};
 use crate::domain::member::Role;
@@ -219,7 +220,8 @@ impl Service {
     ) -> Result<(), Refusal> {
         let (live, sight) = self.present(actor.user, id).await?;
         permit(id, &sight, Action::Admit)?;
-        self.drop_request(&live, user).await
+        let line = actor.noted("conv.refuse", (id, Some(user)), &json!({}));
+        self.drop_request(&live, user, line).await
     }
 
     /// Takes the own request back. Whether there was one, or a conversation at all, is not told.
@@ -228,7 +230,7 @@ impl Service {
     /// What the store says.
     pub async fn withdraw(&self, actor: Actor, id: ConversationId) -> Result<(), Refusal> {
         match self.conversations.load(id).await? {
-            Some(live) => self.drop_request(&live, actor.user).await,
+            Some(live) => self.drop_request(&live, actor.user, None).await,
             None => Ok(()),
         }
     }
@@ -325,11 +327,16 @@ impl Service {
         }
     }
 
-    async fn drop_request(&self, live: &Live, user: UserId) -> Result<(), Refusal> {
+    async fn drop_request(
+        &self,
+        live: &Live,
+        user: UserId,
+        line: Option<Box<AuditLine>>,
+    ) -> Result<(), Refusal> {
         let tell = approvers(live);
         let dropped = self
             .store
-            .drop_join_request(live.id(), user, tell.clone())
+            .drop_join_request(live.id(), user, tell.clone(), line)
             .await?;
         if dropped {
             self.tell_accounts(&tell);

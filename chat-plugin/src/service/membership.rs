@@ -489,6 +489,7 @@ pub(super) fn draft(
     proposal: Proposal,
 ) -> Draft {
     let body = proposal.body.to_string();
+    let audit = request.actor.noted_change(conversation, &proposal);
     Draft {
         conversation,
         basis,
@@ -513,6 +514,7 @@ pub(super) fn draft(
         slow_ms: 0,
         exchange: None,
         changes: proposal.changes,
+        audit,
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId};
 use proto::payload::EntryBody;
+use serde_json::json;
 
 use super::send::placed;
 use super::{Actor, Placed, Refusal, Service, permit};
@@ -144,7 +145,8 @@ impl Service {
                 return Err(Refusal::Forbidden("its sender may not write here any more"));
             }
             permit(id, &of_sender, Action::Send)?;
-            let draft = draft(held, Basis::Version(sight.version));
+            let mut draft = draft(held, Basis::Version(sight.version));
+            draft.audit = actor.noted("mod.approve", (id, Some(from)), &json!({"mid": mid}));
             if draft.expires_ms.is_some_and(|at_ms| at_ms <= draft.ts_ms) {
                 return Err(NOT_HELD);
             }
@@ -160,7 +162,8 @@ impl Service {
         Err(Refusal::BUSY)
     }
 
-    /// Ends the holding of a message, which nobody will see. Its sender is not told. Done again it changes nothing.
+    /// Ends the holding of a message, which nobody will see. Its sender is not told, and for 14 days gets the same answer when
+    /// it comes again. Done again it changes nothing.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] if it is in the log; why not otherwise.
@@ -172,7 +175,8 @@ impl Service {
     ) -> Result<(), Refusal> {
         let (_, sight) = self.present(actor.user, id).await?;
         permit(id, &sight, Action::DeleteOthers)?;
-        if !self.store.end_hold(id, from, mid).await?
+        let line = actor.noted("mod.reject", (id, Some(from)), &json!({"mid": mid}));
+        if !self.store.reject_held(id, from, mid, line).await?
             && self.store.place_of(id, from, mid).await?.is_some()
         {
             return Err(NOT_HELD);
@@ -232,8 +236,10 @@ impl Service {
         let (_, sight) = self.present(actor.user, id).await?;
         permit(id, &sight, Action::DeleteOthers)?;
         let report = self.store.reported(key).await?.ok_or(NO_REPORT)?;
+        let detail = json!({"id": key.to_string(), "seq": report.seq});
+        let line = actor.noted("mod.settle", (id, Some(report.by)), &detail);
         if !self.is_for(actor.user, (&sight, id), &report).await?
-            || !self.store.close_report(key).await?
+            || !self.store.close_report(key, line).await?
         {
             return Err(NO_REPORT);
         }
@@ -307,5 +313,6 @@ fn draft(held: Held, basis: Basis) -> Draft {
         act: None,
         exchange: None,
         changes: Vec::new(),
+        audit: None,
     }
 }

@@ -12,6 +12,7 @@ use super::membership::{Proposal, Request};
 use super::{Placed, Refusal, Service, permit};
 use crate::conversations::Sight;
 use crate::domain::entry::{Change, EntryKind};
+use crate::domain::member::Role;
 use crate::domain::permission::Action;
 use crate::domain::purge::{Limits, Purge, Purged, Range};
 use crate::store::{ChatStore, StoreError};
@@ -36,8 +37,8 @@ pub struct Trimmed {
 
 impl Service {
     /// Makes the messages of a range gone for everybody. First an entry announces it; from then on it is done, whatever happens:
-    /// by this call, by a retry of it, or by [`Self::finish_purges`]. The range ends with what there is at the announcement; of
-    /// one user's messages those go that the actor may see. One at a time is under way in a conversation.
+    /// by this call, by a retry of it, or by [`Self::finish_purges`]. The range ends with what there is at the announcement, and
+    /// begins with what the actor sees, unless an owner trims. One at a time is under way in a conversation.
     ///
     /// # Errors
     /// Why not.
@@ -215,13 +216,15 @@ impl Service {
     }
 }
 
-/// What of a range the actor may purge: up to what there is, and of one user's messages what he sees himself.
+/// What of a range the actor may purge: up to what there is, and what he sees himself. To an owner belongs all of the log.
 fn cut(range: Range, sight: &Sight) -> Result<Range, Refusal> {
     let seen = sight.member.intervals.first();
     let seen = seen.map_or(Seq::MAX, |interval| interval.from);
-    let from = match range.by {
-        Some(_) => range.from.max(seen),
-        None => range.from,
+    let is_owner = sight.member.role == Role::Owner;
+    let from = if range.by.is_none() && is_owner {
+        range.from
+    } else {
+        range.from.max(seen)
     };
     let to = range.to.min(sight.head);
     if from > to {

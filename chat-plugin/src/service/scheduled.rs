@@ -315,6 +315,7 @@ fn actor(scheduled: &Scheduled) -> Actor {
     Actor {
         user: scheduled.user,
         device: scheduled.device,
+        from: None,
     }
 }
 

@@ -170,6 +170,7 @@ impl Service {
             slow_ms,
             exchange: exchange.map(|packet_id| (actor.device, packet_id)),
             changes,
+            audit: None,
         };
         Ok(Judged {
             draft,
@@ -237,6 +238,7 @@ impl Service {
             slow_ms: 0,
             exchange: None,
             changes: ground.changes,
+            audit: None,
         };
         Ok(Judged {
             draft,

@@ -393,6 +393,7 @@ impl Service {
             actor: Actor {
                 user,
                 device: DeviceId::new(user, ""),
+                from: None,
             },
             id: new_mid()?,
             digest: [0; 16],

@@ -6,6 +6,7 @@
 //!
 //! The rows and the rules of a commit are in `docs/storage.md`.
 
+mod audit;
 mod excluded;
 mod happened;
 mod heads;
@@ -50,6 +51,7 @@ use super::{
     MovedOver, PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
+use crate::domain::audit::{AuditKeep, AuditLine, AuditLog};
 use crate::domain::contact::{Contact, ContactChange, ContactCounts, ContactList, Decided};
 use crate::domain::conversation::Conversation;
 use crate::domain::device::{Device, Inflight, SharedSubscription};
@@ -638,6 +640,23 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     }
 
     async fn forget(&self, user: UserId) -> Result<usize, StoreError> {
+        let handle = self.user(user).await?.map(|user| user.handle);
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let name = handle.clone();
+            let found = self.read(move |engine, _| {
+                audit::of_user(engine, (user, name.as_ref()), after.as_deref())
+            });
+            let (keys, next) = found.await?;
+            if !keys.is_empty() {
+                let of = Box::new((user, handle.clone()));
+                self.ask(|reply| Job::ForgetAudit(of, keys, reply)).await?;
+            }
+            match next {
+                Some(last) => after = Some(last),
+                None => break,
+            }
+        }
         self.ask(|reply| Job::Forget(user, reply)).await
     }
 
@@ -670,14 +689,15 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
-    async fn end_hold(
+    async fn reject_held(
         &self,
         conversation: ConversationId,
         from: UserId,
         mid: &MessageId,
+        line: Option<Box<AuditLine>>,
     ) -> Result<bool, StoreError> {
-        let mid = mid.clone();
-        self.ask(|reply| Job::EndHold(conversation, from, mid, reply))
+        let rejected = Box::new((mid.clone(), line));
+        self.ask(|reply| Job::RejectHeld(conversation, from, rejected, reply))
             .await
     }
 
@@ -732,9 +752,13 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
-    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError> {
+    async fn close_report(
+        &self,
+        key: &ReportKey,
+        line: Option<Box<AuditLine>>,
+    ) -> Result<bool, StoreError> {
         let key = keys::report(key);
-        self.ask(|reply| Job::CloseReport(key, reply)).await
+        self.ask(|reply| Job::CloseReport(key, line, reply)).await
     }
 
     async fn put_invitation(
@@ -778,8 +802,10 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         conversation: ConversationId,
         user: UserId,
         tell: Vec<UserId>,
+        line: Option<Box<AuditLine>>,
     ) -> Result<bool, StoreError> {
-        self.ask(|reply| Job::DropJoinRequest(conversation, user, tell, reply))
+        let told = Box::new((tell, line));
+        self.ask(|reply| Job::DropJoinRequest(conversation, user, told, reply))
             .await
     }
 
@@ -1337,8 +1363,28 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         self.ask(Job::Flush).await
     }
 
-    async fn maintain(&self, now_ms: u64, oldest_ms: u64) -> Result<(), StoreError> {
-        self.ask(|reply| Job::Maintain(now_ms, oldest_ms, reply))
+    async fn audit(&self, line: AuditLine, number: Option<u64>) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::Audit(Box::new(line), number, reply))
+            .await
+    }
+
+    async fn audited(
+        &self,
+        log: AuditLog,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, AuditLine)>, StoreError> {
+        self.read(move |engine, _| audit::lines(engine, log, before, limit))
+            .await
+    }
+
+    async fn maintain(
+        &self,
+        now_ms: u64,
+        oldest_ms: u64,
+        audit: AuditKeep,
+    ) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Maintain(now_ms, oldest_ms, audit, reply))
             .await
     }
 

@@ -3,6 +3,7 @@
 mod account;
 mod acts;
 mod appending;
+mod audit;
 mod contacts;
 mod control;
 #[cfg(all(feature = "fjall", feature = "sled"))]

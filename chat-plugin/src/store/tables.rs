@@ -89,6 +89,10 @@ pub(super) const CASE: Table = Table::new(0x3A, "case");
 pub(super) const PURGE: Table = Table::new(0x3B, "purge");
 /// Conversations with a retention of their own.
 pub(super) const LIMITED: Table = Table::new(0x3D, "limited");
+/// What operators and moderators have done.
+pub(super) const AUDIT: Table = Table::new(0x3E, "audit");
+/// Messages that a moderator has rejected, by what names them.
+pub(super) const REJECTED: Table = Table::new(0x3F, "rejected");
 /// Up to when the wall clock has been trusted.
 pub(super) const TRUSTED: Table = Table::new(0x3C, "trusted");
 /// Up to where retention has looked.
@@ -167,6 +171,8 @@ pub(super) const ALL: &[Table] = &[
     PURGE,
     TRUSTED,
     LIMITED,
+    AUDIT,
+    REJECTED,
     DUE,
     SHARED,
     DEVICE_EVENT,

@@ -6,8 +6,10 @@ use chat_plugin::domain::device::Device;
 use chat_plugin::domain::user::{Token, User};
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::table::{Table, harmless};
+use crate::time::Utc;
 
 /// What came of a request.
 #[derive(Serialize, Deserialize)]
@@ -62,6 +64,11 @@ pub(crate) enum Reply {
         reports: usize,
         next: Option<String>,
     },
+    /// Lines of the audit log; `next` are the last ones that were looked at, if there may be more.
+    Audit {
+        lines: Vec<AuditedLine>,
+        next: Option<(u64, u64)>,
+    },
     /// Whether nothing that is gone is left in the files.
     Reclaimed(bool),
     /// Those that were not imported: the numbers of their lines, and why.
@@ -106,6 +113,23 @@ pub(crate) struct ReportLine {
     pub(super) seq: Seq,
     pub(super) ts_ms: u64,
     pub(super) text: String,
+}
+
+/// A line of `audit list`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct AuditedLine {
+    pub(super) id: String,
+    pub(super) ts_ms: u64,
+    pub(super) by: String,
+    pub(super) uid: Option<UserId>,
+    pub(super) device: Option<DeviceId>,
+    pub(super) from: String,
+    pub(super) action: String,
+    pub(super) cid: Option<ConversationId>,
+    pub(super) about: Option<String>,
+    pub(super) about_uid: Option<UserId>,
+    pub(super) outcome: String,
+    pub(super) detail: Map<String, Value>,
 }
 
 /// A line of `client list`.
@@ -160,6 +184,7 @@ impl Reply {
             Self::Sessions { sessions, .. } => json_lines(sessions),
             Self::Retained { messages, .. } => json_lines(messages),
             Self::Reports { reports, .. } => json_lines(reports),
+            Self::Audit { lines, .. } => json_lines(lines),
             other => Ok(other.to_string()),
         }
     }
@@ -295,6 +320,34 @@ fn reports(reports: &[ReportLine]) -> Table<6> {
     }
 }
 
+fn audit(lines: &[AuditedLine]) -> Table<8> {
+    let line = |line: &AuditedLine| {
+        let about = line.about.clone().unwrap_or_default();
+        let cid = line.cid.map_or_else(String::new, |cid| cid.to_string());
+        let details = line.detail.iter().map(|(name, value)| match value {
+            Value::String(text) => format!("{name}={}", harmless(text)),
+            other => format!("{name}={other}"),
+        });
+        let details: Vec<_> = details.collect();
+        [
+            line.id.clone(),
+            Utc(line.ts_ms).to_string(),
+            line.by.clone(),
+            harmless(&line.from),
+            line.action.clone(),
+            [about, cid].join(" ").trim().to_owned(),
+            line.outcome.clone(),
+            details.join(" "),
+        ]
+    };
+    Table {
+        head: [
+            "LINE", "TIME", "BY", "FROM", "ACTION", "ABOUT", "OUTCOME", "DETAILS",
+        ],
+        lines: lines.iter().map(line).collect(),
+    }
+}
+
 fn queue(messages: usize, dropped: u64) -> String {
     match dropped {
         0 => messages.to_string(),
@@ -338,6 +391,7 @@ impl fmt::Display for Reply {
                     None => f.write_str("the message is gone"),
                 }
             }
+            Self::Audit { lines, .. } => audit(lines).fmt(f),
             Self::Cleared(count) => write!(f, "{count} retained messages cleared"),
             Self::Clients { clients: list, .. } => clients(list).fmt(f),
             Self::Sessions { sessions: list, .. } => sessions(list).fmt(f),
@@ -363,48 +417,9 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Milliseconds since 1970 as `2026-11-21T05:40:00Z`.
-struct Utc(u64);
-
-impl fmt::Display for Utc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0 / 1_000;
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        // Years from March on, in eras of 400 years: the leap day comes last (Hinnant, «chrono-compatible date algorithms»).
-        let days = days + 719_468;
-        let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-        let month = if from_march < 10 {
-            from_march + 3
-        } else {
-            from_march - 9
-        };
-        let year = year_of_era + era * 400 + u64::from(month <= 2);
-        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn time_is_shown_as_a_date() {
-        let shown = |seconds: u64| Utc(seconds * 1_000 + 999).to_string();
-        assert_eq!(shown(0), "1970-01-01T00:00:00Z");
-        assert_eq!(shown(951_782_399), "2000-02-28T23:59:59Z");
-        assert_eq!(shown(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(shown(1_000_000_000), "2001-09-09T01:46:40Z");
-        assert_eq!(shown(4_107_542_400), "2100-03-01T00:00:00Z");
-    }
 
     #[test]
     fn a_removed_user_is_not_listed_but_looked_at() {

@@ -47,7 +47,7 @@ async fn show(accounts: &Accounts, id: &str) -> Result<Reply, String> {
 }
 
 async fn close(accounts: &Accounts, id: &str) -> Result<Reply, String> {
-    let closed = accounts.store().close_report(&key(id)?).await;
+    let closed = accounts.store().close_report(&key(id)?, None).await;
     if !closed.map_err(told)? {
         return Err("there is no such report".to_owned());
     }

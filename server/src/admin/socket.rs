@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::reply::Reply;
 use super::short::with_short;
-use super::{Live, TIMEOUT, carry_out, socket_path};
+use super::{Live, TIMEOUT, Whence, carry_out, socket_path};
 use crate::Failure;
 
 /// The longest Client Identifier, with every character escaped, has room.
@@ -98,6 +98,7 @@ async fn answer(
     live: &Live,
     stop: &CancellationToken,
 ) -> std::io::Result<()> {
+    let whence = Whence::Socket(stream.peer_cred().map(|peer| peer.uid()).ok());
     let (reader, mut writer) = stream.into_split();
     let mut reader = tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX));
     let mut line = String::new();
@@ -109,7 +110,7 @@ async fn answer(
         return Ok(()); // somebody looked whether the server runs
     }
     let reply = match serde_json::from_str(&line) {
-        Ok(request) => carry_out(accounts, Some(live), &request).await,
+        Ok(request) => carry_out(accounts, Some(live), whence, &request).await,
         Err(error) => Reply::Refused(format!("not a request: {error}")),
     };
     let mut line = serde_json::to_vec(&reply)?;

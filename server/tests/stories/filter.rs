@@ -238,6 +238,52 @@ fn what_is_held_waits_for_a_moderator() {
     }
 }
 
+#[test]
+fn what_was_rejected_gets_the_answer_of_before_when_it_comes_again() {
+    for version in VERSIONS {
+        let filter = "words_file = \"words\"\nwords_policy = \"hold\"";
+        let mut world = World::new(version, filter);
+        let (cid, topic) = (world.cid.clone(), format!("chat/to/{}", world.cid));
+        let rejected = format!("{topic}/rejected");
+        let by_call = json!({"cid": cid, "t": "very bad", "mid": "by-call"});
+        assert_eq!(world.told("carol", &rejected, "viagra"), None);
+        world.client("carol").call("msg.send", &by_call).unwrap();
+        for mid in ["rejected", "by-call"] {
+            let asked = json!({"cid": cid, "from": "@carol", "mid": mid});
+            world.client("bob").call("mod.reject", &asked).unwrap();
+        }
+        let again = |world: &mut World| {
+            let none = PublishProperties::default();
+            let answer = world
+                .client("carol")
+                .publish_with(&rejected, "viagra", none);
+            assert!(!answer.reason.is_error());
+            if version == Version::V5 {
+                assert_eq!((answer.get("held"), answer.get("seq")), (Some("1"), None));
+            }
+            assert_eq!(world.client("carol").arrived(), None, "she is not told");
+            let called = world.client("carol").call("msg.send", &by_call).unwrap();
+            assert_eq!(called, json!({"cid": cid, "held": true}));
+            let other = world.told("carol", &rejected, "hello");
+            assert_eq!(other.as_deref(), Some("idempotency_conflict"));
+        };
+        again(&mut world);
+        // Also when nothing is said against it any more.
+        std::fs::write(world.words(), "another word").unwrap();
+        world.server.kill();
+        world.server.restart();
+        for (name, client) in &mut world.clients {
+            let login = Login::new(name).version(version);
+            *client = login.connect(world.server.address());
+            client.subscribe("chat/me/err/+");
+        }
+        assert_eq!(world.told("carol", &topic, "viagra, another one"), None);
+        again(&mut world);
+        assert_eq!(world.held("bob").unwrap().len(), 0, "it was decided");
+        assert_eq!(world.texts("alice"), ["viagra, another one"]);
+    }
+}
+
 /// A service that judges by what it is told, and says how.
 fn service() -> (String, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

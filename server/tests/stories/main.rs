@@ -12,6 +12,7 @@
 mod acl;
 mod actions;
 mod asyncapi;
+mod audit;
 mod broadcasts;
 mod campaign;
 mod capabilities;

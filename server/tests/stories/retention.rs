@@ -150,6 +150,32 @@ fn a_range_that_is_trimmed_leaves_its_places_and_one_entry() {
 }
 
 #[test]
+fn an_admin_trims_what_he_sees_and_an_owner_all() {
+    let mut world = World::new(Server::dev());
+    let cid = world.cid.clone();
+    world.say("carol", "old");
+    let add = json!({"cid": cid, "members": ["@eve"], "history": "joined"});
+    world.call("alice", "conv.add", add).unwrap();
+    let admin = json!({"cid": cid, "member": "@eve", "role": "admin"});
+    world.call("alice", "conv.role", admin).unwrap();
+    world.say("carol", "new");
+    let trim = json!({"cid": cid, "to": 2});
+    let refused = world.call("eve", "conv.trim", trim);
+    assert_eq!(refused, Err("format".to_owned()), "nothing that she sees");
+    let trim = json!({"cid": cid, "to": 90});
+    let trimmed = world.call("eve", "conv.trim", &trim).unwrap();
+    assert_eq!(trimmed["messages"], 1);
+    let (texts, gone) = world.seen("carol");
+    assert_eq!((texts, gone), (vec!["old".to_owned()], vec![5]));
+
+    let owner = json!({"cid": cid, "member": "@eve"});
+    world.call("alice", "conv.transfer", owner).unwrap();
+    let trimmed = world.call("eve", "conv.trim", &trim).unwrap();
+    assert_eq!(trimmed["messages"], 1);
+    assert_eq!(world.seen("carol").1, [2, 5]);
+}
+
+#[test]
 fn a_moderator_removes_what_one_member_wrote() {
     let mut world = World::new(Server::dev());
     let cid = world.cid.clone();

@@ -190,6 +190,7 @@ fn message(from: u8, text: &'static str) -> Draft {
         slow_ms: 0,
         exchange: None,
         changes: vec![join(MALLORY), join(BOB)],
+        audit: None,
     }
 }
 

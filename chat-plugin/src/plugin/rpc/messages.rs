@@ -180,22 +180,14 @@ impl ChatPlugin {
                 let before = self.service.stored_before(peer.actor, &asked.cid, &message);
                 return before.await?.map(Changed::from).ok_or(refusal);
             }
-            Err(Refusal::Held(cid)) => {
-                return Ok(Changed {
-                    cid,
-                    seq: None,
-                    dup: false,
-                    at: None,
-                    held: true,
-                });
-            }
+            Err(Refusal::Held(cid)) => return Ok(Changed::held(cid)),
             Err(refusal) => return Err(refusal),
         };
         let mut results = self.service.append(peer.actor, vec![judged]).await;
-        results
-            .pop()
-            .unwrap_or(Err(Refusal::BUSY))
-            .map(Changed::from)
+        match results.pop().unwrap_or(Err(Refusal::BUSY)) {
+            Err(Refusal::Held(cid)) => Ok(Changed::held(cid)), // it was, and a moderator has rejected it
+            placed => placed.map(Changed::from),
+        }
     }
 
     pub(super) async fn msg_edit(

@@ -103,6 +103,7 @@ impl ChatPlugin {
         let actor = Actor {
             user: reader.user,
             device: reader.device,
+            from: None,
         };
         let packet = reader.client.packet_bytes_max.map(crate::plugin::size);
         let bytes = packet.map_or(EVENT_BYTES, |packet| (packet / 4).min(EVENT_BYTES));

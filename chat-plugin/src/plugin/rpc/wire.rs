@@ -279,6 +279,14 @@ impl Changed {
             held: false,
         }
     }
+
+    /// A moderator decides on it, or has rejected it.
+    pub(super) fn held(cid: ConversationId) -> Self {
+        Self {
+            held: true,
+            ..Self::without_entry(cid)
+        }
+    }
 }
 
 impl From<Placed> for Changed {

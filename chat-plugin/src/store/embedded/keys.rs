@@ -5,6 +5,7 @@ use proto::ids::{
 };
 
 use crate::domain::account::Subject;
+use crate::domain::audit::AuditLog;
 use crate::domain::overlay::ReportKey;
 use crate::domain::support::CaseState;
 
@@ -180,7 +181,12 @@ pub(super) fn due(at_ms: u64, user: UserId, mid: &MessageId) -> Vec<u8> {
     [&short_time(at_ms)[..], &scheduled(user, mid)].concat()
 }
 
-/// `cid[17] uid[16] mid…`: table held.
+/// `log[1] number[8]`: table audit.
+pub(super) fn audit(log: AuditLog, number: u64) -> [u8; 9] {
+    join(&[&[log.to_byte()], &number.to_be_bytes()])
+}
+
+/// `cid[17] uid[16] mid…`: tables held and rejected.
 pub(super) fn held(conversation: ConversationId, from: UserId, mid: &str) -> Vec<u8> {
     [
         &cid(conversation),

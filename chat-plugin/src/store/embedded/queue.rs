@@ -10,6 +10,7 @@ use proto::ids::{ConversationId, DeviceId, Handle, InvitationId, MessageId, Seq,
 
 use super::overlay::OverlayKey;
 use crate::domain::account::Preferences;
+use crate::domain::audit::{AuditKeep, AuditLine};
 use crate::domain::contact::{ContactChange, ContactCounts, Decided};
 use crate::domain::device::{Device, Inflight, SharedSubscription};
 use crate::domain::entry::{Change, Draft, Outcome};
@@ -60,13 +61,18 @@ pub(super) enum Job {
     PutInvitation(Box<Invitation>, [u8; 16], Reply<bool>),
     RevokeInvitation(ConversationId, InvitationId, Reply<bool>),
     AskToJoin(Box<AskToJoin>, Reply<Requested>),
-    DropJoinRequest(ConversationId, UserId, Vec<UserId>, Reply<bool>),
+    DropJoinRequest(
+        ConversationId,
+        UserId,
+        Box<(Vec<UserId>, Option<Box<AuditLine>>)>,
+        Reply<bool>,
+    ),
     Hide((ConversationId, Seq), UserId, u64, Reply<bool>),
     Schedule(Box<Scheduled>, usize, Reply<Scheduling>),
     Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<()>),
-    CloseReport(Vec<u8>, Reply<bool>),
+    CloseReport(Vec<u8>, Option<Box<AuditLine>>, Reply<bool>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
     Trust(u64, Reply<()>),
@@ -77,9 +83,16 @@ pub(super) enum Job {
         Reply<()>,
     ),
     Hold(Box<(Draft, String)>, Reply<Holding>),
-    EndHold(ConversationId, UserId, MessageId, Reply<bool>),
+    RejectHeld(
+        ConversationId,
+        UserId,
+        Box<(MessageId, Option<Box<AuditLine>>)>,
+        Reply<bool>,
+    ),
+    Audit(Box<AuditLine>, Option<u64>, Reply<u64>),
+    ForgetAudit(Box<(UserId, Option<Handle>)>, Vec<Vec<u8>>, Reply<()>),
     Flush(Reply<()>),
-    Maintain(u64, u64, Reply<()>),
+    Maintain(u64, u64, AuditKeep, Reply<()>),
     Close(Reply<()>),
 }
 
@@ -90,7 +103,9 @@ impl Job {
         let _gone = match self {
             Self::Append(_, reply) => reply.send(Err(error)).is_err(),
             Self::TakeInflight(_, reply) => reply.send(Err(error)).is_err(),
-            Self::HandOut(_, _, reply) => reply.send(Err(error)).is_err(),
+            Self::HandOut(_, _, reply) | Self::Audit(_, _, reply) => {
+                reply.send(Err(error)).is_err()
+            }
             Self::Place(_, _, _, reply) => reply.send(Err(error)).is_err(),
             Self::AskToJoin(_, reply) => reply.send(Err(error)).is_err(),
             Self::Expire(_, reply) | Self::Forget(_, reply) => reply.send(Err(error)).is_err(),
@@ -102,12 +117,12 @@ impl Job {
             Self::EndExchange(_, _, reply)
             | Self::Reschedule(_, reply)
             | Self::PutShared(_, _, reply)
-            | Self::EndHold(_, _, _, reply)
+            | Self::RejectHeld(_, _, _, reply)
             | Self::ReplaceProfile(_, _, reply)
             | Self::RemoveToken(_, _, reply)
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
-            | Self::CloseReport(_, reply)
+            | Self::CloseReport(_, _, reply)
             | Self::DropJoinRequest(_, _, _, reply)
             | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
@@ -127,7 +142,8 @@ impl Job {
             | Self::BroadcastTo(_, _, _, reply)
             | Self::NoteChanged(_, _, reply)
             | Self::Flush(reply)
-            | Self::Maintain(_, _, reply)
+            | Self::Maintain(_, _, _, reply)
+            | Self::ForgetAudit(_, _, reply)
             | Self::Close(reply) => reply.send(Err(error)).is_err(),
         };
     }
@@ -154,6 +170,10 @@ impl Job {
             Self::EndDeviceEvents(_, places, _) => Size {
                 items: places.len().max(1),
                 bytes: places.len().max(1) * ROW_BYTES,
+            },
+            Self::ForgetAudit(_, keys, _) => Size {
+                items: keys.len().max(1),
+                bytes: keys.len().max(1) * ROW_BYTES,
             },
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
@@ -193,9 +213,13 @@ pub(super) fn draft_size(draft: &Draft) -> Size {
             _ => ROW_BYTES,
         })
         .sum();
+    let audit = draft
+        .audit
+        .as_ref()
+        .map_or(0, |line| ROW_BYTES + line.detail.len());
     Size {
         items: 1,
-        bytes: ROW_BYTES + draft.body.len() + rows,
+        bytes: ROW_BYTES + draft.body.len() + rows + audit,
     }
 }
 

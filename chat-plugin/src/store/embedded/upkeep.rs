@@ -7,7 +7,8 @@ use broker::store::kv::{KeyRange, KvBatch, KvEngine, Order, Table};
 
 use super::queue::Reply;
 use super::writer::waiting::Tally;
-use super::{keys, values};
+use super::{audit, keys, values};
+use crate::domain::audit::{AuditKeep, AuditLog};
 use crate::store::{StoreError, tables};
 
 /// Rows that one piece of the hourly work looks at.
@@ -43,6 +44,13 @@ enum Step {
         keep_ms: u64,
         after: Option<Vec<u8>>,
     },
+    /// Forget messages that were rejected and had come before this time; from this key on.
+    Rejected {
+        keep_ms: u64,
+        after: Option<Vec<u8>>,
+    },
+    /// Drop lines of an audit log.
+    Audit { log: AuditLog, keep: AuditKeep },
     /// Drop what is over of the private queues of devices: events, then their data; from this key on.
     DeviceEvents {
         table: Table,
@@ -57,32 +65,42 @@ enum Step {
 }
 
 impl Maintenance {
-    pub(super) fn new(keep_week: u16, now_ms: u64, exchanges_from_ms: u64) -> Self {
+    pub(super) fn new(
+        keep_week: u16,
+        (now_ms, exchanges_from_ms, keep): (u64, u64, AuditKeep),
+    ) -> Self {
+        let audit = AuditLog::ALL.map(|log| Step::Audit { log, keep });
+        let mut steps = VecDeque::from(audit);
+        steps.extend([
+            Step::Weeks {
+                keep: keep_week,
+                after: None,
+            },
+            Step::Receipts {
+                keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
+                after: None,
+            },
+            Step::Moved {
+                keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
+                after: None,
+            },
+            Step::Held {
+                keep_ms: now_ms.saturating_sub(HELD_KEEP_MS),
+                after: None,
+            },
+            Step::Rejected {
+                keep_ms: now_ms.saturating_sub(HELD_KEEP_MS),
+                after: None,
+            },
+            device_events(tables::DEVICE_EVENT, now_ms),
+            device_events(tables::DEVICE_DATA, now_ms),
+            Step::Exchanges {
+                from_ms: exchanges_from_ms,
+                after: None,
+            },
+        ]);
         Self {
-            steps: VecDeque::from([
-                Step::Weeks {
-                    keep: keep_week,
-                    after: None,
-                },
-                Step::Receipts {
-                    keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
-                    after: None,
-                },
-                Step::Moved {
-                    keep_ms: now_ms.saturating_sub(RECEIPT_KEEP_MS),
-                    after: None,
-                },
-                Step::Held {
-                    keep_ms: now_ms.saturating_sub(HELD_KEEP_MS),
-                    after: None,
-                },
-                device_events(tables::DEVICE_EVENT, now_ms),
-                device_events(tables::DEVICE_DATA, now_ms),
-                Step::Exchanges {
-                    from_ms: exchanges_from_ms,
-                    after: None,
-                },
-            ]),
+            steps,
             replies: Vec::new(),
         }
     }
@@ -155,6 +173,22 @@ impl Maintenance {
                     after: Some(key),
                 });
                 (removed, next)
+            }
+            Step::Rejected { keep_ms, after } => {
+                let is_old = |value: &[u8]| {
+                    let row = values::audit::read_rejected(value);
+                    row.map_or(true, |(_, ts_ms)| ts_ms < keep_ms)
+                };
+                let (removed, last) = drop_old(engine, tables::REJECTED, after.as_deref(), is_old)?;
+                let next = last.map(|key| Step::Rejected {
+                    keep_ms,
+                    after: Some(key),
+                });
+                (removed, next)
+            }
+            Step::Audit { log, keep } => {
+                let (removed, more) = audit::drop_old(engine, log, keep, SLICE_ROWS)?;
+                (removed, more.then_some(Step::Audit { log, keep }))
             }
             Step::DeviceEvents {
                 table,

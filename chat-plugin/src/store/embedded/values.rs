@@ -1,5 +1,6 @@
 //! Values of rows, as `docs/storage.md` draws them. Writing cannot fail; reading distrusts every byte.
 
+pub(super) mod audit;
 pub(super) mod devices;
 pub(super) mod joining;
 

@@ -6,6 +6,7 @@
 mod account;
 mod acts;
 mod append;
+mod audit;
 mod contacts;
 mod control;
 mod held;
@@ -38,6 +39,7 @@ use super::queue::{Job, Reply, Wake};
 use super::upkeep::Maintenance;
 use super::values::{self, First};
 use super::{Opened, Shared};
+use crate::domain::audit::{AuditKeep, AuditLog};
 use crate::domain::contact::Decided;
 use crate::domain::device::Inflight;
 use crate::domain::entry::Outcome;
@@ -87,6 +89,8 @@ pub(super) struct Writer<K> {
     relaxed_rows: bool,
     /// Reports that are kept, once they have been counted.
     reports: Option<usize>,
+    /// The newest lines of the audit logs, once they have been looked up.
+    audited: Vec<(AuditLog, u64)>,
     /// Whether there is anything in tables that are empty for most: see [`Writer::plan_waiting`].
     occupied: HashMap<Table, bool>,
     closing: Option<Reply<()>>,
@@ -200,6 +204,7 @@ impl<K: KvEngine> Writer<K> {
             relaxed_since: None,
             relaxed_rows: false,
             reports: None,
+            audited: Vec::new(),
             occupied: HashMap::new(),
             closing: None,
             group: Group::default(),
@@ -410,8 +415,9 @@ impl<K: KvEngine> Writer<K> {
                 let requested = self.ask_to_join(&asked);
                 self.answer(requested, reply, Durability::Durable, Done::Requested);
             }
-            Job::DropJoinRequest(conversation, user, tell, reply) => {
-                let had = self.drop_join_request(conversation, user, &tell);
+            Job::DropJoinRequest(conversation, user, told, reply) => {
+                let (tell, line) = *told;
+                let had = self.drop_join_request((conversation, user), &tell, line.as_deref());
                 self.answer(had, reply, Durability::Durable, Done::Flag);
             }
             Job::Hide(place, user, ts_ms, reply) => {
@@ -445,8 +451,9 @@ impl<K: KvEngine> Writer<K> {
                 let holding = self.hold(draft, reason);
                 self.answer(holding, reply, Durability::Durable, Done::Holding);
             }
-            Job::EndHold(conversation, from, mid, reply) => {
-                let was_held = self.end_hold(conversation, from, &mid);
+            Job::RejectHeld(conversation, from, rejected, reply) => {
+                let (mid, line) = *rejected;
+                let was_held = self.reject_held((conversation, from, &mid), line.as_deref());
                 self.answer(was_held, reply, Durability::Durable, Done::Flag);
             }
             Job::Forget(user, reply) => {
@@ -466,9 +473,20 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
-            Job::CloseReport(key, reply) => {
-                let was_there = self.close_report(&key);
+            Job::CloseReport(key, line, reply) => {
+                let was_there = self.close_report(&key, line.as_deref());
                 self.answer(was_there, reply, Durability::Durable, Done::Flag);
+            }
+            Job::Audit(line, number, reply) => {
+                let number = self.audit(&line, number);
+                self.answer(number, reply, Durability::Durable, Done::Number);
+            }
+            Job::ForgetAudit(of, keys, reply) => {
+                let (user, handle) = *of;
+                let result = self.forget_audit((user, handle.as_ref()), &keys);
+                self.answer(result, reply, Durability::Durable, |reply, ()| {
+                    Done::Unit(reply)
+                });
             }
             Job::Flush(reply) => {
                 self.fold_all();
@@ -477,8 +495,8 @@ impl<K: KvEngine> Writer<K> {
                     Done::Unit(reply)
                 });
             }
-            Job::Maintain(now_ms, exchanges_from_ms, reply) => {
-                self.maintain(now_ms, exchanges_from_ms, reply);
+            Job::Maintain(now_ms, exchanges_from_ms, audit, reply) => {
+                self.maintain((now_ms, exchanges_from_ms, audit), reply);
             }
             Job::Close(_) => {}
         }
@@ -853,12 +871,12 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Begins (or joins) the hourly work; the uptime is saved in any case.
-    fn maintain(&mut self, now_ms: u64, exchanges_from_ms: u64, reply: Reply<()>) {
+    fn maintain(&mut self, times: (u64, u64, AuditKeep), reply: Reply<()>) {
         self.group.is_forced = true;
         self.group.is_durable = true;
         let keep_week = self.week().saturating_sub(1);
         self.maintenance
-            .get_or_insert_with(|| Maintenance::new(keep_week, now_ms, exchanges_from_ms))
+            .get_or_insert_with(|| Maintenance::new(keep_week, times))
             .join(reply);
     }
 

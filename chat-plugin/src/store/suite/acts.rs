@@ -567,8 +567,8 @@ async fn a_report_is_stored_once(world: World) {
     let key = all[0].key();
     assert_eq!(key.to_string().parse(), Ok(key.clone()));
     assert_eq!(store.reported(&key).await, Ok(Some(all[0].clone())));
-    assert_eq!(store.close_report(&key).await, Ok(true));
-    assert_eq!(store.close_report(&key).await, Ok(false));
+    assert_eq!(store.close_report(&key, None).await, Ok(true));
+    assert_eq!(store.close_report(&key, None).await, Ok(false));
     assert_eq!(store.reported(&key).await, Ok(None));
     assert_eq!(store.reports(None, 9).await.unwrap(), rest);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::world::*;
+use crate::domain::audit::AuditKeep;
 use crate::domain::entry::{Basis, Draft, EntryKind, Outcome};
 use crate::store::StoreError;
 use proto::ids::{ConversationId, ConversationKind, Seq, UserId, digest16};
@@ -183,17 +184,17 @@ async fn keys_live_for_a_week_of_uptime_and_no_longer_than_two(world: World) {
     say(&*store, cid(1), 1, "a").await;
 
     world.clock.advance(7 * DAY);
-    store.maintain(u64::MAX, 0).await.unwrap();
+    store.maintain(u64::MAX, 0, AuditKeep::ALL).await.unwrap();
     let again = append(&*store, draft(cid(1), 1, "a", 1)).await;
     assert_eq!(first(again), seq(2), "last week's, whatever the date is");
 
     let store = world.reopen(store).await;
-    store.maintain(0, 0).await.unwrap();
+    store.maintain(0, 0, AuditKeep::ALL).await.unwrap();
     let again = append(&*store, draft(cid(1), 1, "a", 1)).await;
     assert_eq!(first(again), seq(2), "a restart does not count as time");
 
     world.clock.advance(7 * DAY);
-    store.maintain(0, 0).await.unwrap();
+    store.maintain(0, 0, AuditKeep::ALL).await.unwrap();
     assert_eq!(say(&*store, cid(1), 1, "a").await, seq(3), "dropped");
     assert_eq!(
         first(append(&*store, draft(cid(1), 1, "a", 1)).await),
@@ -361,9 +362,15 @@ async fn exchanges_that_nobody_came_back_for_end_in_time(world: World) {
         store.append(batch.to_vec()).await.unwrap();
     }
     append(&*store, begun(1, 2, 5_000)).await;
-    store.maintain(1_000_000, 1_000).await.unwrap();
+    store
+        .maintain(1_000_000, 1_000, AuditKeep::ALL)
+        .await
+        .unwrap();
     assert!(store.exchange(dev(1), 1).await.unwrap().is_some());
-    store.maintain(1_000_000, 1_001).await.unwrap();
+    store
+        .maintain(1_000_000, 1_001, AuditKeep::ALL)
+        .await
+        .unwrap();
     for packet_id in [1, 1_000, 1_001, OLD] {
         let found = store.exchange(dev(1), packet_id).await.unwrap();
         assert_eq!(found, None, "{packet_id}");

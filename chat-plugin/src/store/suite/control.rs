@@ -2,6 +2,7 @@
 
 use super::world::*;
 use crate::domain::account::Subject;
+use crate::domain::audit::AuditKeep;
 use crate::domain::device::Inflight;
 use crate::domain::entry::Draft;
 use crate::domain::member::Marks;
@@ -210,7 +211,10 @@ async fn the_times_of_marks_are_kept_for_a_month(world: World) {
             (None, None)
         ]
     );
-    store.maintain(33 * DAY_MS, 0).await.unwrap();
+    store
+        .maintain(33 * DAY_MS, 0, AuditKeep::ALL)
+        .await
+        .unwrap();
     assert_eq!(
         times_of_1(&*store, direct, &[1, 5]).await,
         [(day(4), day(4)), (day(4), day(4))],
@@ -284,7 +288,7 @@ async fn receipts_due_come_newest_first_and_are_dropped_after_30_days(world: Wor
         [cid(1)]
     );
     store.flush().await.unwrap();
-    store.maintain(33 * day, 0).await.unwrap();
+    store.maintain(33 * day, 0, AuditKeep::ALL).await.unwrap();
     let store = world.reopen(store).await;
     let found = store.receipts_due(uid(1), 0, 10).await.unwrap();
     assert_eq!(found, [cid(1), cid(2)]);

@@ -6,6 +6,7 @@ use broker::store::offline::{Compacted, Dumped};
 use sha2::Digest as _;
 
 use super::world::*;
+use crate::domain::audit::AuditKeep;
 use crate::domain::device::Device;
 use crate::domain::entry::Draft;
 use crate::domain::user::User;
@@ -382,7 +383,7 @@ async fn the_disk_budget_makes_it_read_only(mut world: World) {
     drop(store);
     world.options.max_disk_bytes = 1;
     let store = world.open();
-    store.maintain(0, 0).await.unwrap();
+    store.maintain(0, 0, AuditKeep::ALL).await.unwrap();
     let refused = store.append(vec![draft(cid(1), 1, "a", 1)]).await;
     assert!(
         matches!(refused, Err(StoreError::ReadOnly(_))),

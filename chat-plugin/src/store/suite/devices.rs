@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::world::*;
+use crate::domain::audit::AuditKeep;
 use crate::domain::device::SharedSubscription;
 use crate::domain::entry::{Basis, Change, EntryKind};
 use crate::domain::queue::{DeviceEvent, QueueLimits, Queuing, ToDevice};
@@ -237,7 +238,7 @@ async fn what_is_over_is_neither_handed_out_nor_kept(world: World) {
         "they make room"
     );
     assert_eq!(waiting(&*store, 1_000).await, [(4, "d".into())]);
-    store.maintain(9_000, 0).await.unwrap();
+    store.maintain(9_000, 0, AuditKeep::ALL).await.unwrap();
     assert_eq!(waiting(&*store, 1_000).await, []);
     let queued = store.queue_event(event(1, "e")).await;
     assert_eq!(queued, Ok(Queuing::Queued(5)), "the last place is known");

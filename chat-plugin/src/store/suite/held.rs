@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::world::*;
+use crate::domain::audit::AuditKeep;
 use crate::domain::entry::{Draft, Outcome};
 use crate::domain::held::{HELD_MAX, HELD_OF_SENDER_MAX, Held, Holding};
 use crate::domain::purge::Purge;
@@ -13,6 +14,7 @@ super::stories![
     what_is_held_is_bounded_in_all_and_of_one_sender,
     what_is_held_is_let_in_once,
     what_was_rejected_or_erased_is_not_let_in,
+    what_was_rejected_gets_the_answer_of_before,
     the_message_id_of_what_is_held_is_taken,
     a_held_message_settles_its_exchange,
     slow_mode_is_for_what_is_held_too,
@@ -68,12 +70,21 @@ async fn what_is_held_waits_and_is_forgotten(world: World) {
     let elsewhere = store.held(cid(2), None, (9, 9_999)).await.unwrap();
     assert_eq!(elsewhere, (vec![], false));
 
-    store.maintain(16 * DAY_MS, 0).await.unwrap();
+    store
+        .maintain(16 * DAY_MS, 0, AuditKeep::ALL)
+        .await
+        .unwrap();
     let mid = |mid: &str| mid.parse().unwrap();
     let found = store.held_message(cid(1), uid(1), &mid("a")).await;
     assert_eq!(found, Ok(None), "nobody decided in 14 days");
-    assert_eq!(store.end_hold(cid(1), uid(1), &mid("b")).await, Ok(true));
-    assert_eq!(store.end_hold(cid(1), uid(1), &mid("b")).await, Ok(false));
+    assert_eq!(
+        store.reject_held(cid(1), uid(1), &mid("b"), None).await,
+        Ok(true)
+    );
+    assert_eq!(
+        store.reject_held(cid(1), uid(1), &mid("b"), None).await,
+        Ok(false)
+    );
 }
 
 async fn what_is_held_is_bounded_in_all_and_of_one_sender(world: World) {
@@ -101,7 +112,10 @@ async fn what_is_held_is_bounded_in_all_and_of_one_sender(world: World) {
 
     // Whatever ends it makes room: a decision, an erasure, time.
     let mid = "m0".parse().unwrap();
-    assert_eq!(store.end_hold(cid(1), uid(2), &mid).await, Ok(true));
+    assert_eq!(
+        store.reject_held(cid(1), uid(2), &mid, None).await,
+        Ok(true)
+    );
     assert_eq!(fill(&*store, 11, 9 * DAY_MS).await, 1);
     let traces = Purge::Traces {
         of: uid(3),
@@ -109,7 +123,10 @@ async fn what_is_held_is_bounded_in_all_and_of_one_sender(world: World) {
     };
     store.purge(cid(1), traces).await.unwrap();
     assert_eq!(fill(&*store, 12, 9 * DAY_MS).await, HELD_OF_SENDER_MAX);
-    store.maintain(16 * DAY_MS, 0).await.unwrap();
+    store
+        .maintain(16 * DAY_MS, 0, AuditKeep::ALL)
+        .await
+        .unwrap();
     assert_eq!(fill(&*store, 1, 16 * DAY_MS).await, HELD_OF_SENDER_MAX);
     assert_eq!(fill(&*store, 3, 16 * DAY_MS).await, 0);
 }
@@ -136,16 +153,63 @@ async fn what_was_rejected_or_erased_is_not_let_in(world: World) {
     make_group(&*store, cid(1), &[1]).await;
     let one = held(1, "a", "one", DAY_MS);
     hold(&*store, one.clone()).await;
-    store.end_hold(cid(1), uid(1), &one.mid).await.unwrap();
+    store
+        .reject_held(cid(1), uid(1), &one.mid, None)
+        .await
+        .unwrap();
     assert_eq!(append(&*store, let_in(&one)).await, Outcome::NotHeld);
-    hold(&*store, one.clone()).await;
+    let other = held(1, "b", "two", DAY_MS);
+    hold(&*store, other.clone()).await;
     let traces = Purge::Traces {
         of: uid(1),
         from: seq(0),
     };
     store.purge(cid(1), traces).await.unwrap();
-    assert_eq!(append(&*store, let_in(&one)).await, Outcome::NotHeld);
-    assert_eq!(all(&*store, cid(1)).await.len(), 1);
+    assert_eq!(append(&*store, let_in(&other)).await, Outcome::NotHeld);
+    place(append(&*store, one).await);
+    assert_eq!(
+        all(&*store, cid(1)).await.len(),
+        2,
+        "nothing of what was rejected is left"
+    );
+}
+
+async fn what_was_rejected_gets_the_answer_of_before(world: World) {
+    let store = world.open();
+    make_group(&*store, cid(1), &[1, 2]).await;
+    let one = held(1, "a", "one", DAY_MS);
+    hold(&*store, one.clone()).await;
+    let rejected = store.reject_held(cid(1), uid(1), &one.mid, None);
+    assert_eq!(rejected.await, Ok(true));
+    let store = world.reopen(store).await;
+    assert_eq!(hold(&*store, one.clone()).await, Holding::Held);
+    assert_eq!(append(&*store, one.clone()).await, Outcome::Held);
+    let exchanged = Draft {
+        exchange: Some((dev(1), 7)),
+        ..one.clone()
+    };
+    assert_eq!(hold(&*store, exchanged).await, Holding::Held);
+    let known = store.exchange(dev(1), 7).await.unwrap().unwrap();
+    assert_eq!(known.place.seq, seq(0));
+    let another = held(1, "a", "two", DAY_MS);
+    assert_eq!(hold(&*store, another.clone()).await, Holding::Conflict);
+    assert_eq!(append(&*store, another).await, Outcome::Conflict);
+    assert_eq!(count(&*store).await, 0, "nobody decides on it again");
+    assert_eq!(all(&*store, cid(1)).await.len(), 1, "nor is it in the log");
+    let of_other = held(2, "a", "one", DAY_MS);
+    assert_eq!(hold(&*store, of_other).await, Holding::Held);
+    assert_eq!(count(&*store).await, 1, "a message id is its sender's");
+
+    store
+        .maintain(14 * DAY_MS, 0, AuditKeep::ALL)
+        .await
+        .unwrap();
+    assert_eq!(append(&*store, one.clone()).await, Outcome::Held);
+    store
+        .maintain(16 * DAY_MS, 0, AuditKeep::ALL)
+        .await
+        .unwrap();
+    place(append(&*store, one).await);
 }
 
 async fn the_message_id_of_what_is_held_is_taken(world: World) {

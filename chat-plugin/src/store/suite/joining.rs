@@ -259,9 +259,9 @@ async fn a_request_to_join_waits_until_it_is_settled(world: World) {
     assert_eq!(store.join_request(cid(1), uid(2)).await.unwrap(), None);
 
     store.ask_to_join(asked(3, None)).await.unwrap();
-    let dropped = store.drop_join_request(cid(1), uid(3), vec![]);
+    let dropped = store.drop_join_request(cid(1), uid(3), vec![], None);
     assert!(dropped.await.unwrap());
-    let dropped = store.drop_join_request(cid(1), uid(3), vec![]);
+    let dropped = store.drop_join_request(cid(1), uid(3), vec![], None);
     assert!(!dropped.await.unwrap());
     store.ask_to_join(asked(4, None)).await.unwrap();
     store.ask_to_join(asked(5, None)).await.unwrap();
@@ -287,7 +287,7 @@ async fn requests_are_bounded_and_use_up_a_code(world: World) {
     assert_eq!(ask(2).await, Requested::Waits, "and uses it up once");
     assert_eq!(ask(3).await, Requested::Waits);
     assert_eq!(ask(4).await, Requested::Full);
-    let dropped = store.drop_join_request(cid(1), uid(3), vec![]);
+    let dropped = store.drop_join_request(cid(1), uid(3), vec![], None);
     dropped.await.unwrap();
     assert_eq!(ask(4).await, Requested::Void, "used up");
     let listed = store.join_requests(cid(1), None, 1).await.unwrap();

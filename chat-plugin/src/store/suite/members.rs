@@ -3,6 +3,7 @@
 use proto::ids::{ConversationId, Seq};
 
 use super::world::*;
+use crate::domain::audit::AuditKeep;
 use crate::domain::conversation::{HistoryPolicy, Settings};
 use crate::domain::entry::{Basis, Change, Draft, EntryKind, Outcome};
 use crate::domain::member::{Interval, Member, Role};
@@ -160,7 +161,7 @@ async fn a_second_creation_is_answered_by_its_mid(world: World) {
     assert_eq!(first(again), seq(1));
 
     world.clock.advance(21 * DAY);
-    store.maintain(0, 0).await.unwrap();
+    store.maintain(0, 0, AuditKeep::ALL).await.unwrap();
     let again = append(&*store, created(cid(1), &[1, 2])).await;
     assert_eq!(first(again), seq(1), "the key is gone, the entry is not");
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::world::*;
+use crate::domain::audit::AuditKeep;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{ChatStore, Durability, Health, Move, StoreError, StoreOptions};
 use broker::store::kv::{
@@ -150,7 +151,7 @@ async fn a_poisoned_store_refuses_every_kind_of_write() {
     assert!(store.end_exchange(dev(1), 1).await.is_err());
     assert!(store.remove_device(uid(1), dev(1)).await.is_err());
     assert!(store.take_inflight(dev(1)).await.is_err());
-    assert!(store.maintain(0, 0).await.is_err());
+    assert!(store.maintain(0, 0, AuditKeep::ALL).await.is_err());
     assert!(store.flush().await.is_err());
     let cursor = Move::Cursor {
         device: dev(1),

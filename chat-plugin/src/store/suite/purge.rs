@@ -7,6 +7,7 @@ use proto::ids::Seq;
 use tokio_util::sync::CancellationToken;
 
 use super::world::*;
+use crate::domain::audit::AuditKeep;
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
 use crate::domain::overlay::{Act, GoneReason, React, Report};
 use crate::domain::purge::{Purge, Purged, Range, Retention};
@@ -415,7 +416,7 @@ async fn a_full_store_takes_what_announces_a_purge(mut world: World) {
     drop(store);
     world.options.max_disk_bytes = 1;
     let store = world.open();
-    store.maintain(0, 0).await.unwrap();
+    store.maintain(0, 0, AuditKeep::ALL).await.unwrap();
     let refused = store.append(vec![draft(cid(1), 1, "more", 1)]).await;
     assert!(
         matches!(refused, Err(StoreError::ReadOnly(_))),

@@ -5,6 +5,7 @@ use proto::error::ErrorName;
 use proto::topics::Target;
 
 use super::world::*;
+use crate::domain::audit::AuditKeep;
 use crate::domain::entry::{BodyFormat, Draft, Outcome};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::store::ChatStore;
@@ -216,7 +217,7 @@ async fn what_is_sent_by_hand_does_not_wait_any_more(world: World) {
     // Long afterwards nobody remembers that it was stored: it is not sent a second time.
     for _ in 0..3 {
         world.clock.advance(7 * DAY);
-        store.maintain(0, 0).await.unwrap();
+        store.maintain(0, 0, AuditKeep::ALL).await.unwrap();
     }
     assert_eq!(append(&*store, sending(&a)).await, Outcome::Rescheduled);
     assert_eq!(all(&*store, cid(1)).await.len(), 2);

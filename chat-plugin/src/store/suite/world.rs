@@ -179,6 +179,7 @@ pub(super) fn draft(conversation: ConversationId, from: u8, mid: &str, version: 
         slow_ms: 0,
         exchange: None,
         changes: Vec::new(),
+        audit: None,
     }
 }
 

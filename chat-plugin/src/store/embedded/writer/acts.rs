@@ -12,6 +12,7 @@ use proto::ids::{ConversationId, Seq, UserId};
 use super::super::values::{self, First, Head};
 use super::super::{excluded, happened, keys, readers, reads};
 use super::Writer;
+use crate::domain::audit::AuditLine;
 use crate::domain::entry::{Draft, Entry, EntryKind};
 use crate::domain::member::Marks;
 use crate::domain::overlay::{
@@ -492,9 +493,15 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Says whether there was one.
-    pub(super) fn close_report(&mut self, key: &[u8]) -> Result<bool, StoreError> {
+    pub(super) fn close_report(
+        &mut self,
+        key: &[u8],
+        line: Option<&AuditLine>,
+    ) -> Result<bool, StoreError> {
+        let number = self.plan_audit(line)?;
         let was_there = self.row(tables::REPORT, key)?.is_some();
         if was_there {
+            self.write_audit(line, number);
             self.remove(tables::REPORT, key);
             self.reports = self.reports.map(|count| count.saturating_sub(1));
         }

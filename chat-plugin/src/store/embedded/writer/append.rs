@@ -106,12 +106,15 @@ impl<K: KvEngine> Writer<K> {
             Ok(rows) => rows,
             Err(outcome) => return Ok(outcome),
         };
+        let number = self.plan_audit(draft.audit.as_deref())?;
         let is_silent = !creates && self.is_silent(&draft)?;
         let mut place = self.place(&draft, current, (creates, is_silent))?;
         place.rows.extend(rows);
         place.rows.extend(waiting);
         if is_silent {
-            return self.store_silently(&draft, place, mid_key);
+            let outcome = self.store_silently(&draft, place, mid_key)?;
+            self.write_audit(draft.audit.as_deref(), number);
+            return Ok(outcome);
         }
         match self.plan_act(&draft, &place.head)? {
             Ok(mut effect) => {
@@ -121,6 +124,7 @@ impl<K: KvEngine> Writer<K> {
                 }
                 self.tell_accounts(draft.conversation, &place, hidden_from)?;
                 self.tell_others(&draft)?;
+                self.write_audit(draft.audit.as_deref(), number);
                 Ok(self.store(draft, place, (effect, hidden_from), mid_key))
             }
             Err(refused) => Ok(Outcome::Refused(refused)),

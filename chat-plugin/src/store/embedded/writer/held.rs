@@ -7,7 +7,8 @@ use super::super::{keys, values};
 use super::Writer;
 use super::joining::Rows;
 use super::waiting::Tally;
-use crate::domain::entry::Draft;
+use crate::domain::audit::AuditLine;
+use crate::domain::entry::{Draft, Outcome};
 use crate::domain::held::{HELD_MAX, HELD_OF_SENDER_MAX, Held, Holding};
 use crate::store::{StoreError, tables};
 
@@ -25,6 +26,14 @@ impl<K: KvEngine> Writer<K> {
             }
             self.put_exchange(&draft, Seq::ZERO, draft.ts_ms);
             return Ok(Holding::Held);
+        }
+        match self.rejected(&draft)? {
+            None => {}
+            Some(Outcome::Conflict) => return Ok(Holding::Conflict),
+            Some(_) => {
+                self.put_exchange(&draft, Seq::ZERO, draft.ts_ms);
+                return Ok(Holding::Held); // for who sent it nothing has changed
+            }
         }
         let (of_all, of_sender) = (keys::cid(conversation), keys::member(conversation, from));
         let (all, own) = (self.tally(&of_all)?, self.tally(&of_sender)?);
@@ -47,20 +56,45 @@ impl<K: KvEngine> Writer<K> {
         Ok(Holding::Held)
     }
 
-    /// Says whether it was held.
-    pub(super) fn end_hold(
+    /// Ends the holding of a message, and remembers that it was rejected. Says whether it was held.
+    pub(super) fn reject_held(
         &mut self,
-        conversation: ConversationId,
-        from: UserId,
-        mid: &MessageId,
+        (conversation, from, mid): (ConversationId, UserId, &MessageId),
+        line: Option<&AuditLine>,
     ) -> Result<bool, StoreError> {
+        let number = self.plan_audit(line)?;
         let key = keys::held(conversation, from, mid.as_str());
-        let was_held = self.row(tables::HELD, &key)?.is_some();
-        if was_held {
-            let rows = self.ends_hold(conversation, from, mid)?;
-            self.write_rows(rows);
+        let Some(row) = self.row(tables::HELD, &key)? else {
+            return Ok(false);
+        };
+        let (digest, ts_ms) = (
+            values::read_held_digest(&row)?,
+            values::read_held_time(&row)?,
+        );
+        let rows = self.ends_hold(conversation, from, mid)?;
+        self.write_rows(rows);
+        self.occupied.insert(tables::REJECTED, true);
+        let value = values::audit::write_rejected(digest, ts_ms);
+        self.put(tables::REJECTED, &key, value);
+        self.write_audit(line, number);
+        Ok(true)
+    }
+
+    /// The answer to a message that a moderator has rejected, if it is one: that of before.
+    pub(super) fn rejected(&mut self, draft: &Draft) -> Result<Option<Outcome>, StoreError> {
+        if !self.has_any(tables::REJECTED)? {
+            return Ok(None);
         }
-        Ok(was_held)
+        let key = keys::held(draft.conversation, draft.from, draft.mid.as_str());
+        let Some(row) = self.row(tables::REJECTED, &key)? else {
+            return Ok(None);
+        };
+        let (digest, _) = values::audit::read_rejected(&row)?;
+        Ok(Some(if digest == draft.digest {
+            Outcome::Held
+        } else {
+            Outcome::Conflict
+        }))
     }
 
     /// The rows without one that is held.
@@ -85,7 +119,7 @@ impl<K: KvEngine> Writer<K> {
         Ok(rows)
     }
 
-    /// Forgets what is held of one user. Scans, so what was gathered before must be committed.
+    /// Forgets what is held of one user, or was rejected. Scans, so what was gathered before must be committed.
     pub(super) fn end_holds_of(
         &mut self,
         conversation: ConversationId,
@@ -93,6 +127,9 @@ impl<K: KvEngine> Writer<K> {
     ) -> Result<(), StoreError> {
         let low = keys::held(conversation, user, "");
         let high = keys::held(conversation, user, "\u{10FFFF}");
+        for key in self.keys(tables::REJECTED, KeyRange::closed(&low, &high))? {
+            self.remove(tables::REJECTED, &key);
+        }
         let held = self.keys(tables::HELD, KeyRange::closed(&low, &high))?;
         if held.is_empty() {
             return Ok(());

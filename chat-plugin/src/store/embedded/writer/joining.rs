@@ -7,6 +7,7 @@ use super::super::values::joining::{self as values, InvitationRow};
 use super::super::{joining, keys, reads};
 use super::Writer;
 use crate::domain::account::Subject;
+use crate::domain::audit::AuditLine;
 use crate::domain::conversation::Settings;
 use crate::domain::entry::{Basis, Change, Draft, Outcome};
 use crate::domain::joining::{CODES_MAX, INVITATIONS_MAX, Invitation, JoinRequest, Requested};
@@ -128,14 +129,16 @@ impl<K: KvEngine> Writer<K> {
     /// Says whether there was one.
     pub(super) fn drop_join_request(
         &mut self,
-        conversation: ConversationId,
-        user: UserId,
+        (conversation, user): (ConversationId, UserId),
         tell: &[UserId],
+        line: Option<&AuditLine>,
     ) -> Result<bool, StoreError> {
+        let number = self.plan_audit(line)?;
         let key = keys::member(conversation, user);
         if self.row(tables::JOIN_REQUEST, &key)?.is_none() {
             return Ok(false);
         }
+        self.write_audit(line, number);
         self.remove(tables::JOIN_REQUEST, &key);
         for user in tell {
             self.changed_for(*user, conversation)?;

@@ -72,6 +72,11 @@ impl<K: KvEngine> Writer<K> {
                 }
             }
         }
+        if !draft.was_held
+            && let Some(outcome) = self.rejected(draft)?
+        {
+            return Ok(Err(outcome));
+        }
         let mut is_held = false;
         if self.has_any(tables::HELD)? {
             let key = keys::held(conversation, from, draft.mid.as_str());
@@ -90,7 +95,7 @@ impl<K: KvEngine> Writer<K> {
     }
 
     /// Whether there is anything in a table, or was since the start: what nobody uses costs nothing.
-    fn has_any(&mut self, table: Table) -> Result<bool, StoreError> {
+    pub(super) fn has_any(&mut self, table: Table) -> Result<bool, StoreError> {
         if let Some(has_any) = self.occupied.get(&table) {
             return Ok(*has_any);
         }
