@@ -174,10 +174,11 @@ impl Told<'_> {
     }
 }
 
-fn figures(figures: &Figures) -> [(&'static str, u64); 6] {
+fn figures(figures: &Figures) -> [(&'static str, u64); 7] {
     [
         ("sent", figures.sent),
         ("acked", figures.acked),
+        ("refused", figures.refused),
         ("retried", figures.retried),
         ("received", figures.received),
         ("connections", figures.connections),

@@ -75,9 +75,10 @@ pub(crate) enum Event {
     Mark { to: String, seq: u64, private: bool },
     /// And was acknowledged.
     Marked { to: String, seq: u64, private: bool },
-    /// What the server says of a conversation.
+    /// What the server says of a conversation, asked at that time.
     State {
         to: String,
+        asked: u64,
         #[serde(flatten)]
         state: State,
     },
@@ -102,8 +103,10 @@ pub(crate) enum Event {
     },
     /// The worker has seen all that it was to see.
     Ended,
-    /// Of the nemesis.
-    Fault { fault: String },
+    /// Of the nemesis. With `crash` the server lost what it had in memory.
+    Fault { fault: String, crash: bool },
+    /// The server listens.
+    Up,
     /// The server did not start.
     Down { why: String },
     /// The server is well and this worker does not come to an end.
@@ -360,6 +363,7 @@ mod tests {
             },
             Event::State {
                 to: "g.1".to_owned(),
+                asked: 1,
                 state: State::default(),
             },
         ];

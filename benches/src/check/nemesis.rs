@@ -14,6 +14,7 @@ use super::history::{Event, Journal};
 use super::proxy::Proxy;
 use super::schedule::{Blow, Fault};
 use super::server::{Server, Start};
+use crate::clock::Clock;
 use crate::error::BenchError;
 
 /// What it has in its hands.
@@ -25,6 +26,9 @@ pub(crate) struct Nemesis<'a, A> {
     journal: Journal,
     server: Option<Server>,
     kills: u64,
+    /// Until then the server may end by itself: its disk was full.
+    may_end: Duration,
+    clock: Clock,
     done: BTreeMap<Fault, u64>,
 }
 
@@ -43,6 +47,8 @@ impl<'a, A: Adapter> Nemesis<'a, A> {
             journal,
             server: None,
             kills: 0,
+            may_end: Duration::ZERO,
+            clock: Clock::start(),
             done: BTreeMap::new(),
         };
         match nemesis.try_start(None).await? {
@@ -65,8 +71,8 @@ impl<'a, A: Adapter> Nemesis<'a, A> {
     /// Does one thing.
     pub(crate) async fn strike(&mut self, blow: Blow, crew: &mut Crew) -> Result<(), BenchError> {
         self.look().await?;
-        let fault = blow.to_string();
-        self.record(Event::Fault { fault })?;
+        let (fault, crash) = (blow.to_string(), blow.crashes());
+        self.record(Event::Fault { fault, crash })?;
         self.kills += u64::from(blow.kills());
         *self.done.entry(blow.fault()).or_default() += 1;
         match blow {
@@ -111,9 +117,7 @@ impl<'a, A: Adapter> Nemesis<'a, A> {
                 self.disk.fill(true)?;
                 self.await_exit(lasts).await?;
                 self.disk.fill(false)?;
-                if self.has_exited()? {
-                    self.start().await?;
-                }
+                self.may_end = self.clock.elapsed() + EXIT_PATIENCE;
                 Ok(())
             }
         }
@@ -123,8 +127,11 @@ impl<'a, A: Adapter> Nemesis<'a, A> {
     pub(crate) async fn heal(&mut self) -> Result<(), BenchError> {
         self.record(Event::Fault {
             fault: "none from here on".to_owned(),
+            crash: false,
         })?;
         self.disk.jump(0)?;
+        let left = self.may_end.saturating_sub(self.clock.elapsed());
+        self.await_exit(left).await?;
         self.look().await
     }
 
@@ -143,8 +150,10 @@ impl<'a, A: Adapter> Nemesis<'a, A> {
             return self.start().await;
         };
         if let Some(status) = server.process.exited()? {
-            let why = format!("it ended by itself: {status}");
-            self.record(Event::Down { why })?;
+            if self.clock.elapsed() > self.may_end {
+                let why = format!("it ended by itself: {status}");
+                self.record(Event::Down { why })?;
+            }
             self.start().await?;
         }
         Ok(())
@@ -221,6 +230,7 @@ impl<'a, A: Adapter> Nemesis<'a, A> {
         match Server::start(command, address, &log).await? {
             Start::Listens(server) => {
                 self.server = Some(server);
+                self.record(Event::Up)?;
                 Ok(Ok(()))
             }
             Start::Refuses(why) => Ok(Err(why)),

@@ -5,11 +5,7 @@
 pub(crate) struct Random(u64);
 
 impl Random {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Another row of numbers, which follows from this seed and a name.
+    /// A row of numbers that follows from this seed and a name.
     pub(crate) fn named(seed: u64, name: &str) -> Self {
         let mixed = name
             .bytes()

@@ -85,6 +85,11 @@ impl Blow {
         }
     }
 
+    /// The server ends, or may end, without having stored what it had in memory.
+    pub(crate) const fn crashes(self) -> bool {
+        matches!(self, Self::Kill | Self::Power | Self::Sync | Self::Full(_))
+    }
+
     /// A process is killed.
     pub(crate) const fn kills(self) -> bool {
         matches!(

@@ -104,6 +104,8 @@ pub(crate) struct Figures {
     pub(crate) sent: u64,
     /// Of those acknowledged.
     pub(crate) acked: u64,
+    /// Settled and not stored: those of who was no member at the moment.
+    pub(crate) refused: u64,
     /// Sent again after a connection or process had ended.
     pub(crate) retried: u64,
     /// Deliveries, and entries that the SDK showed.

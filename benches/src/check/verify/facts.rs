@@ -15,6 +15,8 @@ pub(super) struct Facts<'a> {
     pub(super) known: BTreeMap<&'a str, BTreeMap<u64, (&'a Seen, Place)>>,
     /// By conversation: the longest log.
     pub(super) logs: BTreeMap<&'a str, Log<'a>>,
+    /// When the server lost what it had in memory.
+    pub(super) crashes: Vec<(u64, u64)>,
     pub(super) figures: Figures,
 }
 
@@ -82,11 +84,25 @@ impl<'a> Facts<'a> {
             sends: HashMap::new(),
             known: BTreeMap::new(),
             logs: BTreeMap::new(),
+            crashes: Vec::new(),
             figures: Figures::default(),
         };
         for (at, history) in histories.iter().enumerate() {
             facts.read(at, history);
         }
+        let mut down = None;
+        for record in histories.iter().flat_map(|history| &history.records) {
+            match record.event {
+                Event::Fault { crash: true, .. } | Event::Down { .. } => {
+                    down = down.or(Some(record.at));
+                }
+                Event::Up => facts
+                    .crashes
+                    .extend(down.take().map(|from| (from, record.at))),
+                _ => {}
+            }
+        }
+        facts.crashes.extend(down.map(|from| (from, u64::MAX)));
         facts.learn();
         facts
     }
@@ -141,6 +157,7 @@ impl<'a> Facts<'a> {
                         send.acks.push(told);
                     }
                 }
+                Event::Refused { .. } => self.figures.refused += 1,
                 Event::Got { seen, packet_id } => client.got.push(Sight {
                     seen,
                     connection,
@@ -248,6 +265,12 @@ impl<'a> Facts<'a> {
         let open = from.or_else(|| is_direct.then_some(1));
         visible.extend(open.map(|from| (from, u64::MAX)));
         visible
+    }
+
+    /// The server lost what it had in memory between these times.
+    pub(super) fn has_crashed(&self, from: u64, to: u64) -> bool {
+        let first = self.crashes.partition_point(|crash| crash.1 < from);
+        self.crashes.get(first).is_some_and(|crash| crash.0 <= to)
     }
 
     /// The oldest message of a user that was never answered.

@@ -6,58 +6,88 @@ use super::facts::Facts;
 use super::{Finding, Place, Rule};
 use crate::check::history::{Event, Kind, Record, State};
 
-/// What was told once is not lower later.
+/// What was told once is not lower later. How far somebody has got is stored a moment after it is told (DESIGN §4.4): a crash
+/// may take that back.
 pub(super) fn never_back(facts: &Facts<'_>, found: &mut dyn FnMut(Finding)) {
     for client in &facts.clients {
-        let mut highest: HashMap<(&str, &str, &str), (u64, Place)> = HashMap::new();
+        let mut highest: HashMap<Mark<'_>, Step> = HashMap::new();
+        let mut marked: HashMap<Mark<'_>, Vec<Step>> = HashMap::new();
         let records = facts
             .histories
             .get(client.at)
             .map(|history| &history.records);
         for (line, record) in records.into_iter().flatten().enumerate() {
             let place = Place::new(client.at, line);
-            let mut told = |of: &[(&'static str, u64)], to, user| {
-                for (name, now) in of {
-                    let (before, at) = *highest.entry((to, user, name)).or_insert((*now, place));
-                    if *now < before {
-                        found(Finding {
-                            rule: Rule::MarkBack,
-                            what: format!("{name} was {before} and is {now}"),
-                            places: vec![at, place],
-                        });
-                    } else if *now > before {
-                        highest.insert((to, user, name), (*now, place));
-                    }
+            if let Event::Marked { to, seq, private } = &record.event {
+                let name = if *private { PRIVATE_READ } else { READ };
+                let steps = marked.entry((to, "", name)).or_default();
+                if steps.last().is_none_or(|last| last.1 < *seq) {
+                    steps.push((record.at, *seq, place));
                 }
-            };
-            match &record.event {
-                Event::State { to, state } => told(
-                    &[
-                        ("head", state.head),
-                        ("mseq", state.mseq),
-                        (READ, state.read),
-                        (PRIVATE_READ, state.private_read),
-                        ("delivered", state.delivered),
-                    ],
-                    to.as_str(),
-                    "",
-                ),
-                Event::Receipt {
-                    to,
-                    user,
-                    delivered,
-                    read,
-                } => told(&[("delivered", *delivered), (READ, *read)], to, user),
-                Event::Marked { to, seq, private } => {
-                    let name = if *private { PRIVATE_READ } else { READ };
-                    let known = highest.entry((to, "", name)).or_insert((*seq, place));
-                    if *seq > known.0 {
-                        *known = (*seq, place);
-                    }
+            }
+            for (mark, now) in told(&record.event) {
+                let step = (record.at, now, place);
+                let last = highest.get(&mark).copied();
+                let may_fall = mark.2 == DELIVERED
+                    && last.is_some_and(|last| facts.has_crashed(last.0, record.at));
+                let acked = match &record.event {
+                    Event::State { asked, .. } => reached(marked.get(&mark), *asked),
+                    _ => None,
+                };
+                let before = [last.filter(|_| !may_fall), acked].into_iter().flatten();
+                let before = before.max_by_key(|before| before.1);
+                if let Some(before) = before.filter(|before| now < before.1) {
+                    found(Finding {
+                        rule: Rule::MarkBack,
+                        what: format!("{} was {} and is {now}", mark.2, before.1),
+                        places: vec![before.2, place],
+                    });
                 }
-                _ => {}
+                if may_fall || last.is_none_or(|last| last.1 < now) {
+                    highest.insert(mark, step);
+                }
             }
         }
+    }
+}
+
+/// Conversation, user (empty: the own one), and which mark.
+type Mark<'a> = (&'a str, &'a str, &'static str);
+
+/// When which place was reached, and the line.
+type Step = (u64, u64, Place);
+
+/// How far it was at this time.
+fn reached(steps: Option<&Vec<Step>>, at: u64) -> Option<Step> {
+    let steps = steps?;
+    let before = steps.partition_point(|step| step.0 <= at);
+    before
+        .checked_sub(1)
+        .and_then(|last| steps.get(last))
+        .copied()
+}
+
+/// What a line tells of marks.
+fn told(event: &Event) -> Vec<(Mark<'_>, u64)> {
+    match event {
+        Event::State { to, state, .. } => [
+            (HEAD, state.head),
+            (MSEQ, state.mseq),
+            (READ, state.read),
+            (PRIVATE_READ, state.private_read),
+            (DELIVERED, state.delivered),
+        ]
+        .map(|(name, now)| ((to.as_str(), "", name), now))
+        .into(),
+        Event::Receipt {
+            to,
+            user,
+            delivered,
+            read,
+        } => [(DELIVERED, *delivered), (READ, *read)]
+            .map(|(name, now)| ((to.as_str(), user.as_str(), name), now))
+            .into(),
+        _ => Vec::new(),
     }
 }
 
@@ -77,14 +107,9 @@ pub(super) fn not_early(facts: &Facts<'_>, found: &mut dyn FnMut(Finding)) {
             };
             let reached = |what| {
                 let steps = progress.get(&(to.as_str(), user.as_str(), what));
-                let steps = steps.map(Vec::as_slice).unwrap_or_default();
-                let before = steps.partition_point(|step| step.0 <= record.at);
-                before
-                    .checked_sub(1)
-                    .and_then(|last| steps.get(last))
-                    .copied()
+                reached(steps, record.at)
             };
-            let mut judge = |told: u64, what: &str, reached: Option<(u64, u64, Place)>| {
+            let mut judge = |told: u64, what: &str, reached: Option<Step>| {
                 if told > reached.map_or(0, |(_, seq, _)| seq) {
                     let last = reached.map(|(_, _, place)| place);
                     found(Finding {
@@ -116,7 +141,7 @@ enum What {
 }
 
 /// When a user had got, or had marked for others to see, up to which place: time, place, line; both ascending.
-type Steps<'a> = HashMap<(&'a str, &'a str, What), Vec<(u64, u64, Place)>>;
+type Steps<'a> = HashMap<(&'a str, &'a str, What), Vec<Step>>;
 
 fn progress<'a>(facts: &Facts<'a>) -> Steps<'a> {
     let mut steps: Steps<'a> = HashMap::new();
@@ -167,8 +192,8 @@ pub(super) fn unread(facts: &Facts<'_>, found: &mut dyn FnMut(Finding)) {
             let messages = log.entries.iter().filter(|seen| seen.is_message());
             let counts = [
                 ("unread", state.unread, unread.count() as u64, own.place),
-                ("mseq", state.mseq, messages.count() as u64, log.place),
-                ("head", state.head, log.head, log.place),
+                (MSEQ, state.mseq, messages.count() as u64, log.place),
+                (HEAD, state.head, log.head, log.place),
             ];
             for (name, told, counted, against) in counts {
                 if told != counted {
@@ -194,7 +219,7 @@ fn last_states<'a>(facts: &Facts<'a>, at: usize) -> BTreeMap<&'a str, (&'a State
     for (line, record) in records.into_iter().flatten().enumerate() {
         match &record.event {
             Event::Quiet => quiet = true,
-            Event::State { to, state } if quiet => {
+            Event::State { to, state, .. } if quiet => {
                 states.insert(to.as_str(), (state, Place::new(at, line)));
             }
             _ => {}
@@ -203,5 +228,8 @@ fn last_states<'a>(facts: &Facts<'a>, at: usize) -> BTreeMap<&'a str, (&'a State
     states
 }
 
+const HEAD: &str = "head";
+const MSEQ: &str = "mseq";
+const DELIVERED: &str = "delivered";
 const READ: &str = "read";
 const PRIVATE_READ: &str = "private read";

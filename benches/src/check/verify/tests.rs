@@ -101,6 +101,7 @@ fn ready() -> Event {
 fn state(head: u64, mseq: u64, read: u64, unread: u64) -> Event {
     Event::State {
         to: TO.to_owned(),
+        asked: 3,
         state: State {
             head,
             mseq,
@@ -427,6 +428,36 @@ fn marks_and_heads_do_not_go_back() {
         Rule::MarkBack,
         2,
     );
+}
+
+#[test]
+fn a_crash_may_take_back_how_far_somebody_got_but_no_read_mark() {
+    let with = |delivered, read, crash| {
+        let fault = Event::Fault {
+            fault: "SIGKILL".to_owned(),
+            crash,
+        };
+        let a = vec![
+            receipt("x", 5, 4),
+            Event::Quiet,
+            receipt("x", delivered, read),
+        ];
+        let nemesis = vec![fault];
+        let mut all = chat("a", a);
+        all.push(history("nemesis", Kind::Nemesis, nemesis));
+        for (at, record) in all[0].records.iter_mut().enumerate() {
+            record.at = at as u64;
+        }
+        let got = |seq| got(change(seq, "other", &[]));
+        let x = vec![mark(4, false), got(1), got(2), got(3), got(4), got(5)];
+        let mut x = history("x", Kind::Chat, x);
+        x.records.iter_mut().for_each(|record| record.at = 0);
+        all.push(x);
+        all
+    };
+    passes(&with(4, 4, true));
+    breaks(&with(4, 4, false), Rule::MarkBack, 2);
+    breaks(&with(5, 3, true), Rule::MarkBack, 2);
 }
 
 #[test]

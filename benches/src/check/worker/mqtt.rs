@@ -26,7 +26,7 @@ use crate::check::history::{Event, Journal, Kind, Record, Seen};
 use crate::check::random::Random;
 use crate::check::world::{Part, World};
 use crate::client::{Client, Login};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::error::BenchError;
 use calls::{Call, Reply};
 use flight::Flights;
@@ -482,9 +482,10 @@ impl<'a> Worker<'a> {
                 }
                 self.turn(client).await?;
             }
+            let asked = clock::monotonic_micros();
             if let Some(state) = self.state_of(to, client).await? {
                 let to = to.to_owned();
-                self.journal.write(Event::State { to, state })?;
+                self.journal.write(Event::State { to, asked, state })?;
             }
             let (head, entries) = self.log_of(to, client).await?;
             let to = to.to_owned();

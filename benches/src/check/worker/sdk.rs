@@ -20,7 +20,7 @@ use super::{Phase, abandoned, say, text};
 use crate::check::history::{Event, Journal, Record, Seen, State, unsettled};
 use crate::check::random::Random;
 use crate::check::world::{Part, World};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::error::BenchError;
 
 /// One life of the app.
@@ -290,6 +290,7 @@ impl Life<'_> {
     /// Takes what is still to come, and records what the server has.
     async fn finish(&mut self, events: &mut Events) -> Result<(), BenchError> {
         for to in self.app.part.listen.clone() {
+            let asked = clock::monotonic_micros();
             let Some(state) = self.state(&to).await? else {
                 continue;
             };
@@ -301,7 +302,7 @@ impl Life<'_> {
                     (arrived, last) = (self.clock.elapsed(), reached);
                 }
             }
-            self.journal.write(Event::State { to, state })?;
+            self.journal.write(Event::State { to, asked, state })?;
         }
         Ok(())
     }

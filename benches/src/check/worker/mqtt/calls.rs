@@ -21,6 +21,7 @@ pub(super) struct Call {
     /// About which conversation.
     to: String,
     purpose: Purpose,
+    asked: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +48,14 @@ impl Worker<'_> {
     }
 
     fn new_call(&self, method: &'static str, body: &Value, to: &str, purpose: Purpose) -> Call {
+        let asked = clock::monotonic_micros();
         Call {
-            id: format!("{}-c{}", self.part.name, clock::monotonic_micros()),
+            id: format!("{}-c{asked}", self.part.name),
             method,
             body: body.to_string(),
             to: to.to_owned(),
             purpose,
+            asked,
         }
     }
 
@@ -98,13 +101,13 @@ impl Worker<'_> {
             return Ok(()); // of an earlier one
         };
         let result = value.get_mut("ok").map(Value::take);
-        let Call { id, to, .. } = call;
+        let Call { id, to, asked, .. } = call;
         match (call.purpose, result) {
             (Purpose::Wait, Some(result)) => self.reply = Some(Reply::Result(result)),
             (Purpose::Wait, None) => self.reply = Some(Reply::Refused),
             (Purpose::State, Some(result)) => {
                 let state = entry::state(&result);
-                self.journal.write(Event::State { to, state })?;
+                self.journal.write(Event::State { to, asked, state })?;
             }
             (Purpose::Change, Some(result)) => {
                 let seq = entry::number(&result, "seq");
