@@ -66,6 +66,8 @@ pub(crate) enum BenchError {
     Spawn { program: String, error: io::Error },
     #[error("a process of the checker: {0}")]
     Child(#[source] io::Error),
+    #[error("the SDK: {0}")]
+    Sdk(#[from] client_sdk::Error),
     #[error("the proxy: {0}")]
     Proxy(#[source] io::Error),
     #[error("{0}")]

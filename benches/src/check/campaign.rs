@@ -349,5 +349,5 @@ const LOOK: Duration = Duration::from_millis(20);
 /// After a fault so much has to be recorded before the next one.
 const PROGRESS_BYTES: u64 = 2_000;
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(10);
-const START_PATIENCE: Duration = Duration::from_secs(60);
-const END_PATIENCE: Duration = Duration::from_secs(120);
+const START_PATIENCE: Duration = Duration::from_mins(1);
+const END_PATIENCE: Duration = Duration::from_mins(2);

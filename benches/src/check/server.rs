@@ -136,4 +136,4 @@ impl Server {
 
 const LOOK: Duration = Duration::from_millis(5);
 /// Reopening a large store takes its time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);

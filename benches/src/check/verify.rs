@@ -141,6 +141,9 @@ impl Verdict {
     }
 }
 
+/// Looks for counter-examples.
+type Look = fn(&Facts<'_>, &mut dyn FnMut(Finding));
+
 /// Judges.
 pub(crate) fn verify(histories: &[History]) -> Verdict {
     let facts = Facts::gather(histories);
@@ -148,7 +151,7 @@ pub(crate) fn verify(histories: &[History]) -> Verdict {
         figures: facts.figures,
         ..Verdict::default()
     };
-    let rules: [fn(&Facts<'_>, &mut dyn FnMut(Finding)); 9] = [
+    let rules: [Look; 9] = [
         endings,
         chat::stored,
         chat::logs,

@@ -296,7 +296,7 @@ fn complete(
                 let before = sights.iter().rfind(|one| one.seen.seq < first);
                 let place = known
                     .get(&first)
-                    .map_or(log.place.entry(first), |(_, place)| *place);
+                    .map_or_else(|| log.place.entry(first), |(_, place)| *place);
                 found(Finding {
                     rule: Rule::Skipped,
                     what: format!("{first} of {} is never shown", log_name(log, first)),
@@ -342,9 +342,12 @@ fn from_members(facts: &Facts<'_>, found: &mut dyn FnMut(Finding)) {
     }
 }
 
+/// A message: where it was sent, at which place it came to be, and where that was told.
+type Stored = (Place, u64, Place);
+
 /// What a connection published for the first time came to places in that order, as far as its acks came on it.
 pub(super) fn order(facts: &Facts<'_>, found: &mut dyn FnMut(Finding)) {
-    let mut rows: BTreeMap<(usize, u32, &str), Vec<(Place, u64, Place)>> = BTreeMap::new();
+    let mut rows: BTreeMap<(usize, u32, &str), Vec<Stored>> = BTreeMap::new();
     for send in facts.sends.values() {
         let Some(told) = send.acks.first() else {
             continue;

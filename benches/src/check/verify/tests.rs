@@ -570,7 +570,7 @@ mod plain {
         match &mut event {
             Event::Send { to, .. } => *to = "t/1".to_owned(),
             Event::Got { seen, .. } => {
-                (seen.to, seen.seq, seen.from) = ("t/1".to_owned(), 0, String::new())
+                (seen.to, seen.seq, seen.from) = ("t/1".to_owned(), 0, String::new());
             }
             Event::Ready { to } => *to = vec!["t/1".to_owned()],
             _ => {}

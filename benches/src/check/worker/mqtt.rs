@@ -172,7 +172,9 @@ impl<'a> Worker<'a> {
         }
         let now = self.clock.elapsed();
         (self.times.heard, self.times.pinged) = (now, now);
-        if !self.ready {
+        if !self.ready && self.part.listen.is_empty() {
+            self.get_ready()?; // it only publishes
+        } else if !self.ready {
             client.push(&self.subscription()?);
         }
         self.flights
@@ -182,9 +184,8 @@ impl<'a> Worker<'a> {
             self.turn(&mut client).await?;
             let phase = *self.phase.borrow();
             match phase {
-                Phase::Wait => {}
                 Phase::Go if self.ready => self.act(&mut client)?,
-                Phase::Go => {}
+                Phase::Wait | Phase::Go => {}
                 Phase::Quiet => self.settle()?,
                 Phase::End => {
                     self.finish(&mut client).await?;
@@ -342,6 +343,10 @@ impl<'a> Worker<'a> {
                 reason: *reason,
             });
         }
+        self.get_ready()
+    }
+
+    fn get_ready(&mut self) -> Result<(), BenchError> {
         self.ready = true;
         let to = self.part.listen.clone();
         self.journal.write(Event::Ready { to })?;

@@ -64,20 +64,17 @@ impl<'a> App<'a> {
         before: &[Record],
     ) -> Result<(), BenchError> {
         let client = self.open().await?;
-        let mut events = client.events().await.map_err(sdk)?;
+        let mut events = client.events().await?;
         let position = before.iter().rev().find_map(|one| match &one.event {
             Event::Shown { position, .. } => Some(*position),
             _ => None,
         });
-        events
-            .confirm_through(position.unwrap_or(0))
-            .await
-            .map_err(sdk)?;
+        events.confirm_through(position.unwrap_or(0)).await?;
         let is_ready = before
             .iter()
             .any(|one| matches!(one.event, Event::Ready { .. }));
         if !is_ready {
-            client.online().await.map_err(sdk)?;
+            client.online().await?;
             let to = self.part.listen.clone();
             journal.write(Event::Ready { to })?;
         }
@@ -126,7 +123,7 @@ impl<'a> App<'a> {
             .device(format!("check-{name}"))
             .folder(self.folder.join(format!("{name}.store")))
             .limits(limits);
-        builder.open().await.map_err(sdk)
+        Ok(builder.open().await?)
     }
 }
 
@@ -194,9 +191,9 @@ impl Life<'_> {
             return Ok(());
         };
         let mut entries = Vec::new();
-        for told in batch.map_err(sdk)? {
+        for told in batch? {
             match told {
-                Told::Entry(entry) => entries.push(seen(entry)),
+                Told::Entry(entry) => entries.push(seen(&entry)),
                 Told::Sent { mid, seq, .. } => self.journal.write(Event::Acked {
                     id: mid.to_string(),
                     seq: seq.map(Seq::get),
@@ -250,7 +247,7 @@ impl Life<'_> {
                 id,
                 reason: "outbox full".to_owned(),
             }),
-            Err(error) => Err(sdk(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -279,12 +276,12 @@ impl Life<'_> {
             private,
         })?;
         let conversation = self.conversation(&to)?;
-        let marking = if private {
-            conversation.read_privately(Seq::new(seq)).await
+        if private {
+            conversation.read_privately(Seq::new(seq)).await?;
         } else {
-            conversation.read(Seq::new(seq)).await
-        };
-        marking.map_err(sdk)
+            conversation.read(Seq::new(seq)).await?;
+        }
+        Ok(())
     }
 
     /// Takes what is still to come, and records what the server has.
@@ -325,13 +322,13 @@ impl Life<'_> {
                 Err(Error::Timeout(_) | Error::Busy(_)) if self.phase() != Phase::Gone => {
                     sleep(TICK).await;
                 }
-                Err(error) => return Err(sdk(error)),
+                Err(error) => return Err(error.into()),
             }
         }
     }
 }
 
-fn seen(entry: Entry) -> Seen {
+fn seen(entry: &Entry) -> Seen {
     let (kind, first) = match &entry.content {
         Content::Message(_) => ("message", 0),
         Content::Edit { .. } => ("edit", 0),
@@ -358,10 +355,6 @@ fn seen(entry: Entry) -> Seen {
         ts: entry.ts,
         about: Vec::new(),
     }
-}
-
-fn sdk(error: Error) -> BenchError {
-    BenchError::Check(format!("the SDK: {error}"))
 }
 
 /// Entries that are shown, and journalled, at once.
