@@ -6,6 +6,7 @@ use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use broker::codec::packet::{Qos, Version};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::check::args::{CheckArgs, WorkerArgs};
 use crate::stamp::STAMP_BYTES;
 
 /// Load generator and no-loss checker for MQTT brokers.
@@ -81,6 +82,11 @@ pub(crate) enum Command {
     Receipts(ReceiptsArgs),
     /// What it costs to publish in a channel with very many readers (mqchat only)
     Channel(ChannelArgs),
+    /// Whether a server keeps its promises when it is killed, stopped, cut off …: starts it, breaks it and judges
+    Check(CheckArgs),
+    /// A worker of check
+    #[command(hide = true)]
+    CheckWorker(WorkerArgs),
 }
 
 #[derive(Debug, clap::Args)]

@@ -35,6 +35,13 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The monotonic clock of the machine, which all processes share, in microseconds.
+pub(crate) fn monotonic_micros() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let since = Duration::try_from(now).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Tells this run from earlier ones, whose messages may still be on their way.
 pub(crate) fn run_number() -> u32 {
     let random = RandomState::new().hash_one(std::process::id());

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use broker::codec::decode::DecodeError;
 use broker::codec::packet::{PacketType, Qos};
@@ -54,11 +55,49 @@ pub(crate) enum BenchError {
     ProcessFormat { path: String },
     #[error("idle needs --server-pid")]
     ServerPidMissing,
+    #[error("{path}: {error}")]
+    File { path: String, error: io::Error },
+    #[error("{place} is no history: {error}")]
+    History {
+        place: String,
+        error: serde_json::Error,
+    },
+    #[error("{program} cannot be started: {error}")]
+    Spawn { program: String, error: io::Error },
+    #[error("a process of the checker: {0}")]
+    Child(#[source] io::Error),
+    #[error("the SDK: {0}")]
+    Sdk(#[from] client_sdk::Error),
+    #[error("the proxy: {0}")]
+    Proxy(#[source] io::Error),
+    #[error("{0}")]
+    Check(String),
     #[error("a task failed: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl BenchError {
+    /// The system did not let it, at this path.
+    pub(crate) fn at(path: &Path, error: io::Error) -> Self {
+        Self::File {
+            path: path.display().to_string(),
+            error,
+        }
+    }
+
+    /// A connection has failed or ended: whoever wants may try again.
+    pub(crate) const fn is_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. }
+                | Self::Io { .. }
+                | Self::Closed { .. }
+                | Self::Timeout { .. }
+                | Self::Disconnected { .. }
+                | Self::Refused { .. }
+        )
+    }
+
     /// Too many at once: worth another attempt while preparing.
     pub(crate) const fn is_busy(&self) -> bool {
         match self {

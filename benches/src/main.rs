@@ -2,11 +2,12 @@
 //!
 //! `pairs`, `fanout` and `offline` move messages that carry their number, so that nothing is taken on trust: what a
 //! subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a connection costs, `storm` how
-//! long it takes until all that were cut are back, `receipts` what reading costs in a large group, `channel` what publishing costs in a large channel. What each figure means: `benches/README.md`.
+//! long it takes until all that were cut are back, `receipts` what reading costs in a large group, `channel` what publishing costs in a large channel. `check` breaks a server in every way and proves that it kept its promises. What each figure means: `benches/README.md`.
 
 mod args;
 mod bits;
 mod channel;
+mod check;
 mod client;
 mod clock;
 mod connects;
@@ -26,16 +27,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Command};
+use args::{Args, Command, Target};
 use error::BenchError;
 use report::Report;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let finished = run(&args).and_then(|report| {
-        report.print(args.json)?;
-        Ok(report.is_clean())
-    });
+    let finished = run(&args);
     match finished {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -46,7 +44,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<Report, BenchError> {
+/// `true`: the broker did nothing that it must not.
+fn run(args: &Args) -> Result<bool, BenchError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(args.threads())
         .enable_all()
@@ -54,14 +53,31 @@ fn run(args: &Args) -> Result<Report, BenchError> {
         .map_err(BenchError::Runtime)?;
     runtime.block_on(async {
         match &args.command {
-            Command::Pairs(pairs) => load::pairs(&args.target, pairs).await,
-            Command::Fanout(fanout) => load::fanout(&args.target, fanout).await,
-            Command::Connects(connects) => connects::run(&args.target, connects).await,
-            Command::Idle(idle) => idle::run(&args.target, idle).await,
-            Command::Offline(offline) => offline::run(&args.target, offline).await,
-            Command::Receipts(receipts) => receipts::run(&args.target, receipts).await,
-            Command::Channel(channel) => channel::run(&args.target, channel).await,
-            Command::Storm(storm) => storm::run(&args.target, storm).await,
+            Command::Check(check) => {
+                check::run(check, args.target.password.as_ref(), args.json).await
+            }
+            Command::CheckWorker(worker) => check::work(worker).await.map(|()| true),
+            measured => {
+                let report = measure(&args.target, measured).await?;
+                report.print(args.json)?;
+                Ok(report.is_clean())
+            }
         }
     })
+}
+
+async fn measure(target: &Target, command: &Command) -> Result<Report, BenchError> {
+    match command {
+        Command::Pairs(pairs) => load::pairs(target, pairs).await,
+        Command::Fanout(fanout) => load::fanout(target, fanout).await,
+        Command::Connects(connects) => connects::run(target, connects).await,
+        Command::Idle(idle) => idle::run(target, idle).await,
+        Command::Offline(offline) => offline::run(target, offline).await,
+        Command::Receipts(receipts) => receipts::run(target, receipts).await,
+        Command::Channel(channel) => channel::run(target, channel).await,
+        Command::Storm(storm) => storm::run(target, storm).await,
+        Command::Check(_) | Command::CheckWorker(_) => {
+            Err(BenchError::Check("nothing is measured by check".to_owned()))
+        }
+    }
 }

@@ -120,7 +120,7 @@ const DEPENDENCIES: &[(&str, &[&str], &[&str])] = &[
         &["broker", "chat-plugin", "proto"],
         &["client-sdk"],
     ),
-    ("benches", &["broker", "proto"], &["client-sdk"]),
+    ("benches", &["broker", "client-sdk", "proto"], &[]),
 ];
 
 /// Folders of the machine on which somebody worked. Written in two parts, so that this file does not name them.
