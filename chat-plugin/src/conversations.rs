@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 
-pub use self::readers::Held;
 use self::readers::Readers;
+pub use self::readers::{Held, Loaded};
 use self::ring::Ring;
 pub use self::ring::RingLimits;
 use crate::domain::conversation::Conversation;

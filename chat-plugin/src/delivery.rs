@@ -406,9 +406,10 @@ impl Delivery {
         &self,
         reader: &Reader,
         key: Key,
-        live: &Live,
+        live: &Arc<Live>,
         (from, to): (Seq, Seq),
     ) -> Result<(), StoreError> {
+        let _held = self.conversations.keep(live, reader.user).await?;
         let range = PageRange {
             as_of: live.last_known(reader.user),
             ..page((from, to), false)
@@ -584,7 +585,7 @@ impl Delivery {
             }
         };
         if cursor < live.head() {
-            attached.behind.push((live, cursor));
+            attached.behind.push((Arc::clone(&live), cursor));
         } else {
             attached.settled.insert(id, cursor);
         }
@@ -736,7 +737,7 @@ impl Delivery {
                 || sight.member.first_place().previous(),
                 |(_, cursor)| *cursor,
             );
-            flows.insert(conversation, (live, cursor));
+            flows.insert(conversation, (Arc::clone(&live), cursor));
         }
         Ok(flows.into_values().collect())
     }

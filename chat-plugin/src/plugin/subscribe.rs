@@ -11,7 +11,7 @@ use proto::topics::{FilterTopic, LogStart, Names, Scope, TopicError};
 
 use super::ChatPlugin;
 use super::peer::{Peer, Record};
-use crate::conversations::{Held, Live, Sight};
+use crate::conversations::{Held, Live, Loaded, Sight};
 use crate::delivery::reader::{LogSubscription, Missing, Reader};
 use crate::delivery::shared::Shared;
 use crate::delivery::subscriptions::Options;
@@ -361,7 +361,8 @@ impl ChatPlugin {
         };
         if is_shared(&subscription.filter) {
             let begins = log_begins(&sight, from);
-            let joined = self.join_shared(reader, (live, held), (subscription, options), begins);
+            let live = (Arc::clone(&live), held);
+            let joined = self.join_shared(reader, live, (subscription, options), begins);
             return joined.await;
         }
         let position = log_position(reader.device, subscription);
@@ -395,7 +396,7 @@ impl ChatPlugin {
             position: kept.then_some(position),
             held,
         };
-        reader.subscribe_log(log, live, after);
+        reader.subscribe_log(log, Arc::clone(&live), after);
         Ok(())
     }
 
@@ -524,7 +525,7 @@ impl ChatPlugin {
         }
         let conversations = &self.service.conversations;
         let live = conversations.load_for(conversation, reader.user).await?;
-        let is_member = |live: &Arc<Live>| {
+        let is_member = |live: &Loaded| {
             let sight = live.sight(reader.user);
             sight.is_some_and(|sight| sight.member.is_present())
         };

@@ -1,7 +1,6 @@
 //! What members do to messages that are there: edit, delete, hide, react, pin, report.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
@@ -10,7 +9,7 @@ use serde_json::json;
 
 use super::send::placed;
 use super::{Actor, Content, Placed, Refusal, Service, UNSEEN, permit};
-use crate::conversations::{Live, Sight};
+use crate::conversations::{Loaded, Sight};
 use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Mentioned, Outcome};
 use crate::domain::overlay::{
     Act, ActRefused, EMOJI_BYTES_MAX, HiddenBy, Pin, REPORT_BYTES_MAX, React, Reactions, Report,
@@ -390,7 +389,7 @@ impl Service {
         acting: &Acting,
         deed: &Deed,
         may: &impl Fn(&Sight, &Entry) -> Result<(), Refusal>,
-    ) -> Result<(Arc<Live>, u32, Entry), Refusal> {
+    ) -> Result<(Loaded, u32, Entry), Refusal> {
         let (live, sight) = self.seen(acting.actor.user, acting.conversation).await?;
         let (id, seq) = (acting.conversation, acting.seq);
         let message = if deed.act == Act::Delete {

@@ -136,7 +136,7 @@ impl Service {
                 });
                 return before.ok_or(NOT_HELD);
             };
-            self.conversations.load_for(id, from).await?;
+            let _held = self.conversations.keep(&live, from).await?;
             let of_sender = live.sight(from).filter(|sight| sight.member.is_present());
             let of_sender =
                 of_sender.ok_or(Refusal::Forbidden("its sender is not a member any more"))?;
