@@ -265,9 +265,13 @@ impl Service {
 
 pub(super) const NOT_HELD: Refusal = Refusal::NotFound(Cow::Borrowed("no such message is held"));
 
-/// Where nobody moderates, nobody could decide; and an edit has its place in the log already.
+/// Where there may be nobody who moderates, nobody could decide: in direct conversations, of a broadcast list, in a case
+/// that no agent has. And an edit has its place in the log already.
 fn may_be_held(draft: &Draft) -> bool {
-    let is_moderated = draft.conversation.kind() != ConversationKind::Direct;
+    let is_moderated = matches!(
+        draft.conversation.kind(),
+        ConversationKind::Group | ConversationKind::Channel
+    );
     is_moderated && draft.kind == EntryKind::Message
 }
 
