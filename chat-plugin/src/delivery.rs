@@ -502,11 +502,17 @@ impl Delivery {
     pub(crate) fn attach(self: &Arc<Self>, reader: &Arc<Reader>) {
         let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
         self.tracker.spawn(async move {
-            match delivery.look_up(&reader).await {
-                Ok(attached) => reader.finish_attach(attached),
-                Err(error) => {
-                    tracing::error!(%error, user = %reader.user, "the conversations could not be looked up");
-                    reader.client.close(ReasonCode::ServerUnavailable);
+            loop {
+                match delivery.look_up(&reader).await {
+                    Ok(attached) => {
+                        if !reader.finish_attach(attached) || reader.has_ended() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, user = %reader.user, "the conversations could not be looked up");
+                        return reader.client.close(ReasonCode::ServerUnavailable);
+                    }
                 }
             }
         });

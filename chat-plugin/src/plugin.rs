@@ -666,7 +666,7 @@ impl ChatPlugin {
         self.watch_again(&peer, &held);
         reader.catch_up_logs();
         self.catch_up_receipts(&reader);
-        if reader.has_inbox() && reader.begin_attach() {
+        if reader.has_inbox() && reader.begin_attach(false) {
             self.delivery.attach(&reader);
         }
         if self.logins.are_over(user, client) {

@@ -6,7 +6,7 @@ use broker::codec::packet::{Qos, RetainHandling, SubscribeFilter};
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use bytestring::ByteString;
-use proto::ids::{ConversationId, DeviceId, Seq, digest16};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, digest16};
 use proto::topics::{FilterTopic, LogStart, Names, Scope, TopicError};
 
 use super::ChatPlugin;
@@ -86,7 +86,8 @@ impl ChatPlugin {
         }
         *record = wanted;
         drop(record);
-        let look_up = granted.iter().any(Granted::is_inbox) && peer.reader.begin_attach();
+        let has_inbox = granted.iter().any(Granted::is_inbox);
+        let look_up = has_inbox && peer.reader.begin_attach(false);
         for one in &granted {
             let start = Start::New {
                 kept: peer.sessions.persistent,
@@ -105,9 +106,10 @@ impl ChatPlugin {
             let replaced: Vec<_> = replaced.collect();
             self.forget_positions(user, device, &replaced).await?;
         }
-        // A look-up that was under way before may have ended before the filters took effect.
-        let look_up =
-            look_up || (granted.iter().any(Granted::is_inbox) && peer.reader.begin_attach());
+        // A look-up that was under way before may have ended before the filters took effect, or have passed over a channel
+        // that comes to this inbox with them only.
+        let again = granted.iter().any(Granted::is_of_channel);
+        let look_up = look_up || (has_inbox && peer.reader.begin_attach(again));
         if look_up {
             self.delivery.attach(&peer.reader);
         }
@@ -603,6 +605,11 @@ struct Granted {
 impl Granted {
     fn is_inbox(&self) -> bool {
         matches!(self.parsed, FilterTopic::Inbox { .. })
+    }
+
+    fn is_of_channel(&self) -> bool {
+        matches!(self.parsed, FilterTopic::Inbox { scope: Scope::One(id), .. }
+            if id.kind() == ConversationKind::Channel)
     }
 }
 
