@@ -663,6 +663,7 @@ impl ChatPlugin {
             .insert(client.connection, Arc::clone(&peer));
         self.online.insert(Arc::clone(&reader));
         self.presence.connected(user);
+        self.look_again(&reader).await;
         self.watch_again(&peer, &held);
         reader.catch_up_logs();
         self.catch_up_receipts(&reader);
@@ -676,6 +677,17 @@ impl ChatPlugin {
             self.end_late(&reader);
         }
         Ok(restored)
+    }
+
+    /// What was changed by other devices before this reader was online was told to nobody: it is read, or told, from now on.
+    async fn look_again(&self, reader: &Reader) {
+        reader.account().changed();
+        if reader.has_inbox()
+            && let Err(error) = self.service.shows(reader).await
+        {
+            tracing::error!(%error, user = %reader.user, "what others are told could not be looked up");
+            reader.client.close(ReasonCode::ServerUnavailable);
+        }
     }
 
     /// Brings back the subscriptions of a session at rest, and what it had in flight.

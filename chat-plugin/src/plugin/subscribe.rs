@@ -311,7 +311,9 @@ impl ChatPlugin {
         };
         match parsed {
             FilterTopic::Inbox { form, scope } => {
-                self.service.shows(reader).await?; // known before the first ack
+                if let Start::New { .. } = start {
+                    self.service.shows(reader).await?; // known before the first ack
+                }
                 reader.subscribe_inbox(*form, one(*scope), options);
             }
             FilterTopic::Receipts(scope) => {
