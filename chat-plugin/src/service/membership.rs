@@ -447,6 +447,26 @@ impl Service {
         Ok(())
     }
 
+    /// Is there room for somebody who becomes one of many, or is that no longer?
+    pub(super) fn check_seat(
+        &self,
+        id: ConversationId,
+        scene: &Scene,
+        (from, to): (Role, Role),
+    ) -> Result<(), Refusal> {
+        let kind = id.kind();
+        if from.is_one_of_many(kind) == to.is_one_of_many(kind) {
+            return Ok(());
+        }
+        let (members, many) = scene.sizes(id);
+        let sizes = if to.is_one_of_many(kind) {
+            (0, many)
+        } else {
+            (members, 0)
+        };
+        self.check_size(kind, sizes, std::iter::once(to))
+    }
+
     /// Are there these users, and have they room for one more conversation, where they know of it?
     pub(super) async fn check_joinable(
         &self,
