@@ -223,7 +223,7 @@ impl Service {
         .await
     }
 
-    /// Leaves. The last owner hands over to `heir`, or is refused.
+    /// Leaves. The last owner hands over to `heir`, or is refused. Where nobody is left it is closed, and not found any more.
     ///
     /// # Errors
     /// Why not.
@@ -270,6 +270,16 @@ impl Service {
                 });
                 if let Some(fields) = body.as_object_mut() {
                     fields.insert("owner".into(), json!(heir));
+                }
+            } else if is_last_owner && id.kind() != ConversationKind::Broadcast {
+                // Whoever reads it still, or comes in at this moment, would find nobody who can do anything about it.
+                changes.push(Change::Settings(Settings {
+                    closed: true,
+                    public: false,
+                    ..scene.settings.clone()
+                }));
+                if let Some(fields) = body.as_object_mut() {
+                    fields.insert("closed".into(), json!(true));
                 }
             }
             Ok(Some(Proposal {
