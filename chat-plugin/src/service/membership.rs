@@ -333,7 +333,8 @@ impl Service {
         self.change_of(request, id, &[], propose).await
     }
 
-    async fn change_of(
+    /// The same of a change that is about these users.
+    pub(super) async fn change_of(
         &self,
         request: &Request,
         id: ConversationId,
