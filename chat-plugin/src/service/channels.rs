@@ -68,9 +68,11 @@ impl Service {
             return;
         }
         let users = draft.changes.iter().filter_map(|change| match change {
-            Change::Join { user, .. } | Change::Leave { user } | Change::Role { user, .. } => {
-                Some(*user)
-            }
+            Change::Join { user, .. }
+            | Change::Leave { user }
+            | Change::Role { user, .. }
+            | Change::Given { user, .. }
+            | Change::Want { user, .. } => Some(*user),
             _ => None,
         });
         let users: Vec<UserId> = users.collect();

@@ -84,7 +84,11 @@ impl<K: KvEngine> Writer<K> {
         let id = draft.conversation;
         let may_be = matches!(
             draft.kind,
-            EntryKind::Added | EntryKind::Removed | EntryKind::Left | EntryKind::Joined
+            EntryKind::Added
+                | EntryKind::Removed
+                | EntryKind::Left
+                | EntryKind::Joined
+                | EntryKind::Role
         );
         if !may_be || !Role::Reader.is_one_of_many(id.kind()) {
             return Ok(false);
@@ -92,7 +96,7 @@ impl<K: KvEngine> Writer<K> {
         for change in &draft.changes {
             let user = match change {
                 Change::Join { user, role, .. } if role.is_one_of_many(id.kind()) => user,
-                Change::Leave { user } => user,
+                Change::Leave { user } | Change::Want { user, .. } => user,
                 Change::Invited { .. } | Change::Approved { .. } => continue,
                 _ => return Ok(false),
             };
@@ -182,6 +186,11 @@ impl<K: KvEngine> Writer<K> {
     ) -> Result<Outcome, StoreError> {
         let id = draft.conversation;
         self.tell_movers(id, &place, None)?;
+        for change in &draft.changes {
+            if let Change::Want { user, .. } = change {
+                self.changed(*user, id.into())?;
+            }
+        }
         let Place {
             head,
             members,
