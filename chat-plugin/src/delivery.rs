@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use self::feed::Marks;
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Settled, Wanted};
-use self::shared::{Call, Shared, SharedLogs};
+use self::shared::{Shared, SharedLogs};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
 use crate::domain::entry::Entry;
 use crate::domain::profile::Shows;
@@ -223,7 +223,7 @@ impl Delivery {
 
     fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
         self.online.announce(users, live, seq);
-        self.shared.announce(users, live, seq);
+        self.shared.announce(live, seq);
     }
 
     /// A reader holds these shared subscriptions no longer. Returns those that nobody who is connected holds.
@@ -234,7 +234,9 @@ impl Delivery {
     ) -> Vec<Arc<Shared>> {
         left.retain(|shared| {
             let (call, is_held) = self.shared.leave(shared, reader.client.connection);
-            call.into_iter().for_each(Call::make);
+            if let Some(call) = call {
+                call.make();
+            }
             !is_held
         });
         left
@@ -265,7 +267,9 @@ impl Delivery {
             progressed,
             calls,
         } = reader.pull(room);
-        calls.into_iter().for_each(Call::make);
+        for call in calls {
+            call.make();
+        }
         for wanted in wanted {
             let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
             self.tracker.spawn(async move {

@@ -488,12 +488,13 @@ impl Reader {
         parts.map(|part| Arc::clone(&part.shared)).collect()
     }
 
-    /// There is something to be taken of a shared subscription.
-    pub(crate) fn called(&self, key: Key) {
+    /// There is something to be taken of a shared subscription. `false`: it was in line already.
+    pub(crate) fn called(&self, key: Key) -> bool {
         let is_new = self.made().is_some_and(|mut state| state.enqueue(key));
         if is_new {
             self.client.wake();
         }
+        is_new
     }
 
     /// This reader is told of new entries from now on: those that came while it was being set up are caught up with.
@@ -584,7 +585,7 @@ impl Reader {
             return;
         };
         // Of a channel one may read the log, and not have it in the inbox.
-        let is_for_inbox = state.following.contains_key(&live.id()) || !live.is_reader(self.user);
+        let is_for_inbox = state.following.contains_key(&live.id()) || live.is_member(self.user);
         let mut woken = is_for_inbox && state.announce_inbox(live, seq.previous(), seq);
         let slots = state
             .logs
@@ -743,6 +744,7 @@ impl Reader {
             out.pull_account();
             state.pull_turns(&mut out, self.limits.turn_entries);
         }
+        state.pass_on(&mut out);
         out.pulled
     }
 
