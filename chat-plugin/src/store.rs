@@ -327,8 +327,10 @@ pub trait ChatStore: Send + Sync + 'static {
     /// [`StoreError::NotNow`] if it is stopped, is going on already, or has no room.
     async fn reclaim(&self, stop: &CancellationToken) -> Result<bool, StoreError>;
 
-    /// Stores a report, once for each message id of its writer. There are at most 10,000: then the oldest go.
-    async fn report(&self, report: Report) -> Result<(), StoreError>;
+    /// Stores a report, once for each message id of its writer; a later one of the same message takes the place of his earlier
+    /// one. There are at most 100 of one user, and 10,000 in all: then the oldest go, his own first. `false`: something else has
+    /// this message id.
+    async fn report(&self, report: Report) -> Result<bool, StoreError>;
 
     /// Reports, oldest first, at most `limit` after `after`.
     async fn reports(

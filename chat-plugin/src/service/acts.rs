@@ -264,7 +264,10 @@ impl Service {
             seq: acting.seq,
             text: text.to_owned(),
         };
-        Ok(self.store.report(report).await?)
+        if self.store.report(report).await? {
+            return Ok(());
+        }
+        Err(Refusal::IdempotencyConflict)
     }
 
     /// The pinned messages of a conversation that this user may see.

@@ -708,7 +708,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         Ok(reclaimed?)
     }
 
-    async fn report(&self, report: Report) -> Result<(), StoreError> {
+    async fn report(&self, report: Report) -> Result<bool, StoreError> {
         self.ask_to_write(|reply| Job::Report(Box::new(report), reply))
             .await
     }

@@ -65,7 +65,7 @@ pub(super) enum Job {
     Schedule(Box<Scheduled>, usize, Reply<Scheduling>),
     Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
-    Report(Box<Report>, Reply<()>),
+    Report(Box<Report>, Reply<bool>),
     CloseReport(Vec<u8>, Reply<bool>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
@@ -108,6 +108,7 @@ impl Job {
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
             | Self::CloseReport(_, reply)
+            | Self::Report(_, reply)
             | Self::DropJoinRequest(_, _, _, reply)
             | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
@@ -123,8 +124,7 @@ impl Job {
             | Self::UpdateUser(_, reply)
             | Self::PutPresence(_, reply)
             | Self::PutToken(_, reply)
-            | Self::Report(_, reply)
-            | Self::BroadcastTo(_, _, _, reply)
+            | Self::BroadcastTo(_, _, reply)
             | Self::NoteChanged(_, _, reply)
             | Self::Flush(reply)
             | Self::Maintain(_, _, reply)

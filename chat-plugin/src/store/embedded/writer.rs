@@ -13,6 +13,7 @@ mod joining;
 mod purge;
 mod queue;
 mod readers;
+mod reports;
 mod scheduled;
 mod search;
 pub(super) mod waiting;
@@ -85,8 +86,8 @@ pub(super) struct Writer<K> {
     relaxed_since: Option<Duration>,
     /// Relaxed commits that no durable one has followed.
     relaxed_rows: bool,
-    /// Reports that are kept, once they have been counted.
-    reports: Option<usize>,
+    /// Reports that are kept, once they have been read.
+    reports: Option<reports::Reports>,
     /// Whether there is anything in tables that are empty for most: see [`Writer::plan_waiting`].
     occupied: HashMap<Table, bool>,
     closing: Option<Reply<()>>,
@@ -461,10 +462,8 @@ impl<K: KvEngine> Writer<K> {
                 });
             }
             Job::Report(report, reply) => {
-                let result = self.report(&report);
-                self.answer(result, reply, Durability::Durable, |reply, ()| {
-                    Done::Unit(reply)
-                });
+                let is_it = self.report(&report);
+                self.answer(is_it, reply, Durability::Durable, Done::Flag);
             }
             Job::CloseReport(key, reply) => {
                 let was_there = self.close_report(&key);
