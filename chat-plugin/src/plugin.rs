@@ -449,6 +449,9 @@ impl ChatPlugin {
                     Ok(_) => {}
                     Err(error) => {
                         tracing::error!(%error, "messages whose time is over could not be removed");
+                        if error.is_damage() {
+                            break; // the next ones at the next tick
+                        }
                         return; // the store takes nothing more
                     }
                 }

@@ -913,6 +913,13 @@ pub enum StoreError {
     NotNow(String),
 }
 
+impl StoreError {
+    /// Is it about what was to be read or written, and not about all writing?
+    pub(crate) fn is_damage(&self) -> bool {
+        !matches!(self, Self::Unavailable(_) | Self::ReadOnly(_))
+    }
+}
+
 #[cfg(any(feature = "fjall", feature = "sled"))]
 impl From<OfflineError> for StoreError {
     fn from(error: OfflineError) -> Self {

@@ -420,9 +420,15 @@ impl<K: KvEngine> Writer<K> {
                 .and_then(keys::read_cid)
                 .ok_or_else(|| reads::bad_key(tables::EXPIRY))?;
             self.remove(tables::EXPIRY, key);
-            let entry = self.entry(conversation, seq)?;
-            let Some(entry) = entry.filter(|entry| entry.gone.is_none()) else {
-                continue;
+            let effect = match self.plan_expired(conversation, seq) {
+                Ok(Some(effect)) => effect,
+                Ok(None) => continue,
+                Err(error @ StoreError::Corrupt(_)) => {
+                    // It is not to keep all others.
+                    tracing::error!(%conversation, %seq, %error, "a message cannot be removed");
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let effect = self.plan_gone(entry, GoneReason::Expired)?;
             let changed = self.apply(effect);
@@ -439,6 +445,18 @@ impl<K: KvEngine> Writer<K> {
             });
         }
         Ok(due.len())
+    }
+
+    fn plan_expired(
+        &mut self,
+        conversation: ConversationId,
+        seq: Seq,
+    ) -> Result<Option<Effect>, StoreError> {
+        let entry = self.entry(conversation, seq)?;
+        let Some(entry) = entry.filter(|entry| entry.gone.is_none()) else {
+            return Ok(None);
+        };
+        self.plan_gone(entry, GoneReason::Expired).map(Some)
     }
 
     fn due(&self, now_ms: u64) -> Result<Vec<Vec<u8>>, StoreError> {
