@@ -430,6 +430,12 @@ impl Delivery {
         Ok(())
     }
 
+    /// These entries are gone: whatever is in memory of them, or comes there before the feed tells so, is handed out to nobody.
+    pub(crate) fn take_back(&self, live: &Live, seqs: &[Seq]) {
+        live.take_back(seqs);
+        self.online.changed(&live.who_ever(), live, seqs);
+    }
+
     /// An entry is hidden from one user from now on.
     pub(crate) fn hide(&self, live: &Live, user: UserId, seq: Seq) {
         live.hide(user, seq);

@@ -118,22 +118,24 @@ pub trait ChatStore: Send + Sync + 'static {
         conversations: Vec<ConversationId>,
     ) -> Result<(), StoreError>;
 
-    /// Entries of broadcast lists that are not in all direct conversations yet, at most `limit`, those of one list in their
-    /// order.
-    async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError>;
+    /// Of each broadcast list behind `after` the first entry that is not in all direct conversations yet: of at most `limit`
+    /// lists.
+    async fn broadcasts(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<Broadcast>, StoreError>;
 
-    /// Notes where an entry of a broadcast list is in direct conversations, and how far it has come; `None`: everywhere.
-    /// Durable.
+    /// Notes how far an entry of a broadcast list has come; `None`: everywhere. Durable.
     async fn broadcast_to(
         &self,
         list: ConversationId,
         seq: Seq,
-        copies: Vec<(UserId, Seq)>,
         after: Option<UserId>,
     ) -> Result<(), StoreError>;
 
-    /// In whose direct conversations a message of a broadcast list is, and where: in the order of the users, at most `limit`
-    /// after `after`.
+    /// In whose direct conversations a message of a broadcast list is, and where, as is noted with each that is stored: in the
+    /// order of the users, at most `limit` after `after`.
     async fn copies(
         &self,
         list: ConversationId,

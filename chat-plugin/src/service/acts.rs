@@ -16,7 +16,7 @@ use crate::domain::overlay::{
     VOTE,
 };
 use crate::domain::permission::Action;
-use crate::store::PageRange;
+use crate::store::{PageRange, StoreError};
 
 /// Users in one page of reactions.
 const REACTIONS_MAX: usize = 501;
@@ -376,8 +376,9 @@ impl Service {
                 Some(result) => {
                     self.follow_own(&draft, outcome);
                     let place = result?;
-                    if deed.act == Act::Delete && !place.duplicate {
-                        self.delivery.catch_up().await;
+                    if deed.act == Act::Delete {
+                        self.delivery.take_back(&live, &[acting.seq]);
+                        self.handed_out_no_more(acting, place.duplicate).await?;
                     }
                     return Ok(Some(place));
                 }
@@ -385,6 +386,24 @@ impl Service {
             }
         }
         Err(Refusal::BUSY)
+    }
+
+    /// What was deleted is in no memory any more when that is acknowledged. Nor is what a list has brought of it, also if the
+    /// first attempt was cut off before.
+    async fn handed_out_no_more(
+        &self,
+        acting: &Acting,
+        is_repeated: bool,
+    ) -> Result<(), StoreError> {
+        let (list, seq) = (acting.conversation, acting.seq);
+        let is_list = list.kind() == ConversationKind::Broadcast;
+        if is_list || !is_repeated {
+            self.delivery.catch_up().await;
+        }
+        if is_list {
+            self.take_back(acting.actor.user, (list, seq)).await?;
+        }
+        Ok(())
     }
 
     async fn judge_act(
@@ -409,7 +428,10 @@ impl Service {
             return Err(UNSEEN);
         }
         may(&sight, &message)?;
-        self.check_conversation_rate(id)?;
+        // A deletion that a list brings was counted there, and is to come through.
+        if message.source.is_none() || deed.act != Act::Delete {
+            self.check_conversation_rate(id)?;
+        }
         Ok((live, sight.version, message))
     }
 

@@ -388,8 +388,12 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
-    async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError> {
-        self.read(move |engine, _| readers::broadcasts(engine, limit))
+    async fn broadcasts(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<Broadcast>, StoreError> {
+        self.read(move |engine, _| readers::broadcasts(engine, after, limit))
             .await
     }
 
@@ -397,10 +401,9 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         &self,
         list: ConversationId,
         seq: Seq,
-        copies: Vec<(UserId, Seq)>,
         after: Option<UserId>,
     ) -> Result<(), StoreError> {
-        self.ask(|reply| Job::BroadcastTo((list, seq), copies, after, reply))
+        self.ask(|reply| Job::BroadcastTo((list, seq), after, reply))
             .await
     }
 

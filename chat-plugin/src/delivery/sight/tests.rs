@@ -250,6 +250,23 @@ async fn what_is_in_memory_is_taken_as_it_is_only_where_nothing_is_hidden() {
 }
 
 #[tokio::test]
+async fn what_is_gone_is_handed_out_to_nobody_though_the_feed_is_behind() {
+    let mut world = World::new().await;
+    world.say(MALLORY, "before").await;
+    world.follow().await;
+    let said = world.say(MALLORY, "said").await;
+    world.act(MALLORY, "del", (Act::Delete, said)).await;
+    let live = world.live().await;
+    world.delivery.take_back(&live, &[said]);
+    let committed = world.feed.try_recv().unwrap();
+    world.delivery.committed(committed).await.unwrap();
+    assert!(live.recent_for(uid(BOB), said).is_none(), "as it was said");
+    world.follow().await;
+    let line = live.recent_for(uid(BOB), said).unwrap();
+    assert_eq!(line.entry.gone, Some(GoneReason::Deleted));
+}
+
+#[tokio::test]
 async fn an_entry_that_is_known_of_but_not_followed_is_looked_up() {
     let mut world = World::new().await;
     let before = world.say(MALLORY, "before").await;

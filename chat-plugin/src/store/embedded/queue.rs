@@ -70,12 +70,7 @@ pub(super) enum Job {
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
     Trust(u64, Reply<()>),
-    BroadcastTo(
-        (ConversationId, Seq),
-        Vec<(UserId, Seq)>,
-        Option<UserId>,
-        Reply<()>,
-    ),
+    BroadcastTo((ConversationId, Seq), Option<UserId>, Reply<()>),
     Hold(Box<(Draft, String)>, Reply<Holding>),
     EndHold(ConversationId, UserId, MessageId, Reply<bool>),
     Flush(Reply<()>),
@@ -158,10 +153,6 @@ impl Job {
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
-            },
-            Self::BroadcastTo(_, copies, _, _) => Size {
-                items: copies.len().max(1),
-                bytes: copies.len().max(1) * ROW_BYTES,
             },
             Self::PutPresence(changes, _) => Size {
                 items: changes.len(),

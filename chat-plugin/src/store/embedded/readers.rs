@@ -126,8 +126,10 @@ pub(super) fn take_body(entry: &mut Entry, source: Entry) {
     }
 }
 
+/// The first entry of each list.
 pub(super) fn broadcasts(
     engine: &impl KvEngine,
+    after: Option<ConversationId>,
     limit: usize,
 ) -> Result<Vec<Broadcast>, StoreError> {
     let mut found = Vec::new();
@@ -145,8 +147,12 @@ pub(super) fn broadcasts(
                 after: Some(after).filter(|after| *after != keys::NO_USER),
             });
             Ok(())
-        },
-    )?;
+        })?;
+        if found.len() == before {
+            break;
+        }
+        after = found.last().map(|last| last.list);
+    }
     Ok(found)
 }
 

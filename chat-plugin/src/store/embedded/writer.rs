@@ -435,8 +435,8 @@ impl<K: KvEngine> Writer<K> {
                 let purged = self.purge(conversation, *purge);
                 self.answer(purged, reply, Durability::Durable, Done::Purged);
             }
-            Job::BroadcastTo(at, copies, after, reply) => {
-                let result = self.broadcast_to(at, &copies, after);
+            Job::BroadcastTo(at, after, reply) => {
+                let result = self.broadcast_to(at, after);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
                     Done::Unit(reply)
                 });

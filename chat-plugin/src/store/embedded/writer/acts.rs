@@ -430,7 +430,6 @@ impl<K: KvEngine> Writer<K> {
                 }
                 Err(error) => return Err(error),
             };
-            let effect = self.plan_gone(entry, GoneReason::Expired)?;
             let changed = self.apply(effect);
             self.changed_for_all(conversation, None)?;
             let known = self.conversation(conversation)?;
