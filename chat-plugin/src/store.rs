@@ -103,13 +103,14 @@ pub trait ChatStore: Send + Sync + 'static {
     /// How many such members there are now. O(1).
     async fn reader_count(&self, conversation: ConversationId) -> Result<u64, StoreError>;
 
-    /// Channels that `user` reads and that have gone on since his devices were told of them by an account sync, at most
-    /// `limit`. Reads a row for each channel of the user: what is said there notes nothing for its readers.
+    /// Channels that `user` reads and that have gone on since his devices were told of them by an account sync, among at most
+    /// `limit` of his behind `after`. Reads rows for each that is looked at: what is said there notes nothing for its readers.
     async fn channels_behind(
         &self,
         user: UserId,
+        after: Option<ConversationId>,
         limit: usize,
-    ) -> Result<Vec<ConversationId>, StoreError>;
+    ) -> Result<Behind, StoreError>;
 
     /// Moves the account version of `user` to these conversations: the next sync tells of them. Durable.
     async fn note_changed(
@@ -711,6 +712,17 @@ pub struct Written {
     pub looked_at: usize,
     /// The last one that was looked at; `None`: there are no more.
     pub next: Option<Seq>,
+}
+
+/// What [`ChatStore::channels_behind`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Those that have gone on.
+    pub found: Vec<ConversationId>,
+    /// How many were looked at.
+    pub looked_at: usize,
+    /// The last one that was looked at, if there may be more behind it.
+    pub next: Option<ConversationId>,
 }
 
 /// An entry of a broadcast list on its way to the direct conversations.

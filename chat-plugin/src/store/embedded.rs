@@ -46,7 +46,7 @@ use self::reads::{
 use self::writer::{TRUSTED_KEY, Writer};
 use super::clock::Clock;
 use super::{
-    AskToJoin, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
+    AskToJoin, Behind, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
     MovedOver, PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
@@ -373,10 +373,13 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn channels_behind(
         &self,
         user: UserId,
+        after: Option<ConversationId>,
         limit: usize,
-    ) -> Result<Vec<ConversationId>, StoreError> {
-        self.read(move |engine, shared| readers::behind(engine, &shared.heads, user, limit))
-            .await
+    ) -> Result<Behind, StoreError> {
+        self.read(move |engine, shared| {
+            readers::behind(engine, &shared.heads, (user, after), limit)
+        })
+        .await
     }
 
     async fn note_changed(
