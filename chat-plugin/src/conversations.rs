@@ -7,20 +7,23 @@
 mod readers;
 mod ring;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 
-pub use self::readers::Held;
 use self::readers::Readers;
+pub use self::readers::{Held, Loaded};
 use self::ring::Ring;
 pub use self::ring::RingLimits;
 use crate::domain::conversation::Conversation;
 use crate::domain::member::{Interval, Marks, Member, Stretch};
 use crate::render::Line;
 use crate::store::{ChatStore, StoreError};
+
+/// Entries of one conversation of which it is known that they are gone before the feed tells so: it is behind by a moment.
+const TAKEN_BACK_MAX: usize = 1_024;
 
 /// All conversations that are in use.
 pub struct Conversations {
@@ -166,6 +169,8 @@ struct State {
     /// Generation of what was read; 0: nothing yet.
     loaded: u64,
     ring: Ring,
+    /// Gone, though the feed has not told so.
+    taken_back: BTreeSet<Seq>,
     /// Up to here the marks say what is hidden. What was stored since may be known of already, but not whether a block
     /// hides it from somebody.
     judged: Seq,
@@ -437,6 +442,20 @@ impl Live {
         self.state().hide(user, seq);
     }
 
+    /// These entries are gone, whatever the feed still brings of them: until it tells so they are read from the store.
+    pub(crate) fn take_back(&self, seqs: &[Seq]) {
+        let mut state = self.state();
+        for seq in seqs {
+            let known = state.ring.get(*seq);
+            if known.is_none_or(|line| line.entry.gone.is_none()) {
+                state.taken_back.insert(*seq);
+            }
+        }
+        while state.taken_back.len() > TAKEN_BACK_MAX {
+            state.taken_back.pop_first();
+        }
+    }
+
     /// Has this user of a direct conversation blocked the other one?
     pub fn blocks(&self, user: UserId) -> bool {
         let state = self.state();
@@ -508,6 +527,10 @@ impl Live {
         let line = state.ring.get(seq)?;
         // An edit shows no more than the message that it edits.
         let edited = line.entry.edited();
+        let mut both = std::iter::once(seq).chain(edited);
+        if both.any(|seq| state.taken_back.contains(&seq)) {
+            return None;
+        }
         let is_shown = |target| member.sees(target) && !state.may_be_hidden(self.id, marks, target);
         edited.is_none_or(is_shown).then_some(line)
     }
@@ -532,6 +555,9 @@ impl Live {
         state.judged = state.judged.max(head);
         let only_changes = !changed.is_empty();
         for line in changed {
+            if line.entry.gone.is_some() {
+                state.taken_back.remove(&line.entry.seq);
+            }
             state.ring.replace(line);
         }
         let Some(line) = line else {

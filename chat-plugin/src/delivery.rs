@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use self::feed::Marks;
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Settled, Wanted};
-use self::shared::{Call, Shared, SharedLogs};
+use self::shared::{Shared, SharedLogs};
 use crate::conversations::{Conversations, Live, MarksChange, MarksMoved, Sight};
 use crate::domain::entry::Entry;
 use crate::domain::profile::Shows;
@@ -223,7 +223,7 @@ impl Delivery {
 
     fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
         self.online.announce(users, live, seq);
-        self.shared.announce(users, live, seq);
+        self.shared.announce(live, seq);
     }
 
     /// A reader holds these shared subscriptions no longer. Returns those that nobody who is connected holds.
@@ -234,7 +234,9 @@ impl Delivery {
     ) -> Vec<Arc<Shared>> {
         left.retain(|shared| {
             let (call, is_held) = self.shared.leave(shared, reader.client.connection);
-            call.into_iter().for_each(Call::make);
+            if let Some(call) = call {
+                call.make();
+            }
             !is_held
         });
         left
@@ -265,7 +267,9 @@ impl Delivery {
             progressed,
             calls,
         } = reader.pull(room);
-        calls.into_iter().for_each(Call::make);
+        for call in calls {
+            call.make();
+        }
         for wanted in wanted {
             let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
             self.tracker.spawn(async move {
@@ -406,9 +410,10 @@ impl Delivery {
         &self,
         reader: &Reader,
         key: Key,
-        live: &Live,
+        live: &Arc<Live>,
         (from, to): (Seq, Seq),
     ) -> Result<(), StoreError> {
+        let _held = self.conversations.keep(live, reader.user).await?;
         let range = PageRange {
             as_of: live.last_known(reader.user),
             ..page((from, to), false)
@@ -423,6 +428,12 @@ impl Delivery {
         let entries = self.as_seen(reader.user, live, entries).await?;
         reader.arrived(key, self.lines(entries).await?);
         Ok(())
+    }
+
+    /// These entries are gone: whatever is in memory of them, or comes there before the feed tells so, is handed out to nobody.
+    pub(crate) fn take_back(&self, live: &Live, seqs: &[Seq]) {
+        live.take_back(seqs);
+        self.online.changed(&live.who_ever(), live, seqs);
     }
 
     /// An entry is hidden from one user from now on.
@@ -501,11 +512,17 @@ impl Delivery {
     pub(crate) fn attach(self: &Arc<Self>, reader: &Arc<Reader>) {
         let (delivery, reader) = (Arc::clone(self), Arc::clone(reader));
         self.tracker.spawn(async move {
-            match delivery.look_up(&reader).await {
-                Ok(attached) => reader.finish_attach(attached),
-                Err(error) => {
-                    tracing::error!(%error, user = %reader.user, "the conversations could not be looked up");
-                    reader.client.close(ReasonCode::ServerUnavailable);
+            loop {
+                match delivery.look_up(&reader).await {
+                    Ok(attached) => {
+                        if !reader.finish_attach(attached) || reader.has_ended() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, user = %reader.user, "the conversations could not be looked up");
+                        return reader.client.close(ReasonCode::ServerUnavailable);
+                    }
                 }
             }
         });
@@ -584,7 +601,7 @@ impl Delivery {
             }
         };
         if cursor < live.head() {
-            attached.behind.push((live, cursor));
+            attached.behind.push((Arc::clone(&live), cursor));
         } else {
             attached.settled.insert(id, cursor);
         }
@@ -736,7 +753,7 @@ impl Delivery {
                 || sight.member.first_place().previous(),
                 |(_, cursor)| *cursor,
             );
-            flows.insert(conversation, (live, cursor));
+            flows.insert(conversation, (Arc::clone(&live), cursor));
         }
         Ok(flows.into_values().collect())
     }

@@ -465,6 +465,9 @@ impl ChatPlugin {
                     Ok(_) => {}
                     Err(error) => {
                         tracing::error!(%error, "messages whose time is over could not be removed");
+                        if error.is_damage() {
+                            break; // the next ones at the next tick
+                        }
                         return; // the store takes nothing more
                     }
                 }
@@ -680,10 +683,11 @@ impl ChatPlugin {
             .insert(client.connection, Arc::clone(&peer));
         self.online.insert(Arc::clone(&reader));
         self.presence.connected(user);
+        self.look_again(&reader).await;
         self.watch_again(&peer, &held);
         reader.catch_up_logs();
         self.catch_up_receipts(&reader);
-        if reader.has_inbox() && reader.begin_attach() {
+        if reader.has_inbox() && reader.begin_attach(false) {
             self.delivery.attach(&reader);
         }
         if self.logins.are_over(user, client) {
@@ -693,6 +697,17 @@ impl ChatPlugin {
             self.end_late(&reader);
         }
         Ok(restored)
+    }
+
+    /// What was changed by other devices before this reader was online was told to nobody: it is read, or told, from now on.
+    async fn look_again(&self, reader: &Reader) {
+        reader.account().changed();
+        if reader.has_inbox()
+            && let Err(error) = self.service.shows(reader).await
+        {
+            tracing::error!(%error, user = %reader.user, "what others are told could not be looked up");
+            reader.client.close(ReasonCode::ServerUnavailable);
+        }
     }
 
     /// Brings back the subscriptions of a session at rest, and what it had in flight.

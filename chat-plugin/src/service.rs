@@ -40,7 +40,7 @@ use tokio::sync::Notify;
 
 use self::rates::UserRates;
 use crate::config::Config;
-use crate::conversations::{Conversations, Live, Sight};
+use crate::conversations::{Conversations, Loaded, Sight};
 use crate::delivery::Delivery;
 use crate::domain::entry::BodyFormat;
 use crate::domain::permission::{Action, allows};
@@ -237,7 +237,7 @@ impl Service {
     }
 
     /// The conversation as this user may see it. Whether there is none, or none for this user, cannot be told apart.
-    async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Arc<Live>, Sight), Refusal> {
+    async fn seen(&self, user: UserId, id: ConversationId) -> Result<(Loaded, Sight), Refusal> {
         let live = self.conversations.load_for(id, user).await?;
         let live = live.ok_or(UNSEEN)?;
         let sight = live.sight(user).ok_or(UNSEEN)?;
@@ -249,7 +249,7 @@ impl Service {
         &self,
         user: UserId,
         id: ConversationId,
-    ) -> Result<(Arc<Live>, Sight), Refusal> {
+    ) -> Result<(Loaded, Sight), Refusal> {
         let (live, sight) = self.seen(user, id).await?;
         if !sight.member.is_present() {
             return Err(UNSEEN);

@@ -104,13 +104,14 @@ pub trait ChatStore: Send + Sync + 'static {
     /// How many such members there are now. O(1).
     async fn reader_count(&self, conversation: ConversationId) -> Result<u64, StoreError>;
 
-    /// Channels that `user` reads and that have gone on since his devices were told of them by an account sync, at most
-    /// `limit`. Reads a row for each channel of the user: what is said there notes nothing for its readers.
+    /// Channels that `user` reads and that have gone on since his devices were told of them by an account sync, among at most
+    /// `limit` of his behind `after`. Reads rows for each that is looked at: what is said there notes nothing for its readers.
     async fn channels_behind(
         &self,
         user: UserId,
+        after: Option<ConversationId>,
         limit: usize,
-    ) -> Result<Vec<ConversationId>, StoreError>;
+    ) -> Result<Behind, StoreError>;
 
     /// Moves the account version of `user` to these conversations: the next sync tells of them. Durable.
     async fn note_changed(
@@ -119,22 +120,24 @@ pub trait ChatStore: Send + Sync + 'static {
         conversations: Vec<ConversationId>,
     ) -> Result<(), StoreError>;
 
-    /// Entries of broadcast lists that are not in all direct conversations yet, at most `limit`, those of one list in their
-    /// order.
-    async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError>;
+    /// Of each broadcast list behind `after` the first entry that is not in all direct conversations yet: of at most `limit`
+    /// lists.
+    async fn broadcasts(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<Broadcast>, StoreError>;
 
-    /// Notes where an entry of a broadcast list is in direct conversations, and how far it has come; `None`: everywhere.
-    /// Durable.
+    /// Notes how far an entry of a broadcast list has come; `None`: everywhere. Durable.
     async fn broadcast_to(
         &self,
         list: ConversationId,
         seq: Seq,
-        copies: Vec<(UserId, Seq)>,
         after: Option<UserId>,
     ) -> Result<(), StoreError>;
 
-    /// In whose direct conversations a message of a broadcast list is, and where: in the order of the users, at most `limit`
-    /// after `after`.
+    /// In whose direct conversations a message of a broadcast list is, and where, as is noted with each that is stored: in the
+    /// order of the users, at most `limit` after `after`.
     async fn copies(
         &self,
         list: ConversationId,
@@ -332,8 +335,10 @@ pub trait ChatStore: Send + Sync + 'static {
     /// [`StoreError::NotNow`] if it is stopped, is going on already, or has no room.
     async fn reclaim(&self, stop: &CancellationToken) -> Result<bool, StoreError>;
 
-    /// Stores a report, once for each message id of its writer. There are at most 10,000: then the oldest go.
-    async fn report(&self, report: Report) -> Result<(), StoreError>;
+    /// Stores a report, once for each message id of its writer; a later one of the same message takes the place of his earlier
+    /// one. There are at most 100 of one user, and 10,000 in all: then the oldest go, his own first. `false`: something else has
+    /// this message id.
+    async fn report(&self, report: Report) -> Result<bool, StoreError>;
 
     /// Reports, oldest first, at most `limit` after `after`.
     async fn reports(
@@ -736,6 +741,17 @@ pub struct Written {
     pub next: Option<Seq>,
 }
 
+/// What [`ChatStore::channels_behind`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Those that have gone on.
+    pub found: Vec<ConversationId>,
+    /// How many were looked at.
+    pub looked_at: usize,
+    /// The last one that was looked at, if there may be more behind it.
+    pub next: Option<ConversationId>,
+}
+
 /// An entry of a broadcast list on its way to the direct conversations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broadcast {
@@ -936,6 +952,13 @@ pub enum StoreError {
     /// It was not done, or not to its end; nothing is lost by trying again later.
     #[error("{0}")]
     NotNow(String),
+}
+
+impl StoreError {
+    /// Is it about what was to be read or written, and not about all writing?
+    pub(crate) fn is_damage(&self) -> bool {
+        !matches!(self, Self::Unavailable(_) | Self::ReadOnly(_))
+    }
 }
 
 #[cfg(any(feature = "fjall", feature = "sled"))]

@@ -1,11 +1,12 @@
 //! Readers of a channel in memory: never all of them, but those who follow it, and a few who were asked for lately.
 //!
 //! A row is read when somebody asks for it ([`Conversations::load_for`]), and stays as long as somebody holds it: a
-//! connection that follows the channel, or a task that is about to use it. It is marked as old when the feed tells that the
+//! connection that follows the channel, or a task that uses it ([`Loaded`]). It is marked as old when the feed tells that the
 //! reader came, went or became another; whoever asks next reads it again, and whoever holds it sees what was read before
 //! until then.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use proto::ids::{ConversationId, ConversationKind, UserId};
@@ -43,6 +44,21 @@ pub struct Held {
     live: Arc<Live>,
     user: UserId,
     follows: bool,
+}
+
+/// A conversation with what one user may see of it, which stays in memory as long as this is kept: what is read meanwhile
+/// is judged by it.
+pub struct Loaded {
+    live: Arc<Live>,
+    _held: Option<Held>,
+}
+
+impl Deref for Loaded {
+    type Target = Arc<Live>;
+
+    fn deref(&self) -> &Arc<Live> {
+        &self.live
+    }
 }
 
 impl Drop for Held {
@@ -118,6 +134,7 @@ impl Readers {
             self.rows.remove(&user);
             return;
         }
+        self.recent.retain(|known| *known != user);
         self.recent.push_back(user);
         while self.recent.len() > RECENT_MAX
             && let Some(oldest) = self.recent.pop_front()
@@ -154,14 +171,27 @@ impl Conversations {
         &self,
         id: ConversationId,
         user: UserId,
-    ) -> Result<Option<Arc<Live>>, StoreError> {
+    ) -> Result<Option<Loaded>, StoreError> {
         let Some(live) = self.load(id).await? else {
             return Ok(None);
         };
-        if id.kind() == ConversationKind::Channel && !live.is_known(user) {
-            drop(self.hold(&live, user, false).await?);
+        let held = self.keep(&live, user).await?;
+        Ok(Some(Loaded { live, _held: held }))
+    }
+
+    /// As long as this is kept, it is known what the user may see here. Nothing is kept where all members are in memory anyway.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn keep(
+        &self,
+        live: &Arc<Live>,
+        user: UserId,
+    ) -> Result<Option<Held>, StoreError> {
+        if live.id().kind() != ConversationKind::Channel || live.is_member(user) {
+            return Ok(None);
         }
-        Ok(Some(live))
+        self.hold(live, user, false).await.map(Some)
     }
 
     /// As long as this is kept, the user is told of what is said in this channel, and is in memory. Nothing is kept where
@@ -208,11 +238,9 @@ impl Conversations {
 }
 
 impl Live {
-    /// Is it known what this user may see here?
-    fn is_known(&self, user: UserId) -> bool {
-        let state = self.state();
-        let row = state.readers.rows.get(&user);
-        state.members.contains_key(&user) || row.is_some_and(|row| row.is_fresh)
+    /// Is this user one of those who are in memory anyway?
+    pub(crate) fn is_member(&self, user: UserId) -> bool {
+        self.state().members.contains_key(&user)
     }
 
     /// What is known of these readers is old.

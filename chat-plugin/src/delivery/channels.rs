@@ -51,7 +51,7 @@ impl Delivery {
         self.conversations.readers_changed(live, users).await?;
         for user in users.iter().filter(|user| self.online.has(**user)) {
             self.account_changed(*user);
-            self.conversations.load_for(live.id(), *user).await?;
+            let _held = self.conversations.keep(live, *user).await?;
             if live.is_present(*user) {
                 self.watch_changed(live, *user).await?;
             }
@@ -84,9 +84,10 @@ impl Delivery {
         }
         let mut readers = self.online.of(user);
         readers.retain(|reader| reader.has_inbox());
-        if !readers.is_empty() {
-            self.conversations.load_for(live.id(), user).await?;
+        if readers.is_empty() {
+            return Ok(());
         }
+        let _held = self.conversations.keep(live, user).await?;
         for reader in readers {
             self.admit(&reader, live).await?;
         }

@@ -111,9 +111,21 @@ enum Attach {
         since_ms: u64,
         /// These had entries meanwhile: (before the first, last).
         woken: HashMap<ConversationId, (Arc<Live>, Seq, Seq)>,
+        /// Somebody has to look again: what was passed over may be wanted now.
+        again: bool,
     },
     /// Flows follow the feed.
     Attached,
+}
+
+impl Attach {
+    fn begin() -> Self {
+        Self::Attaching {
+            since_ms: crate::clock::now_ms(),
+            woken: HashMap::new(),
+            again: false,
+        }
+    }
 }
 
 /// Which flows read ahead: few at a time, so that a reader who is behind everywhere holds little.
@@ -476,12 +488,13 @@ impl Reader {
         parts.map(|part| Arc::clone(&part.shared)).collect()
     }
 
-    /// There is something to be taken of a shared subscription.
-    pub(crate) fn called(&self, key: Key) {
+    /// There is something to be taken of a shared subscription. `false`: it was in line already.
+    pub(crate) fn called(&self, key: Key) -> bool {
         let is_new = self.made().is_some_and(|mut state| state.enqueue(key));
         if is_new {
             self.client.wake();
         }
+        is_new
     }
 
     /// This reader is told of new entries from now on: those that came while it was being set up are caught up with.
@@ -542,17 +555,10 @@ impl Reader {
     }
 
     /// The conversations are going to be looked up; what is committed from now on is remembered meanwhile. Before a new
-    /// filter takes effect. `false`: a look-up is under way that will do for this filter as well.
-    pub(crate) fn begin_attach(&self) -> bool {
-        let mut state = self.state();
-        if matches!(state.attach, Attach::Attaching { .. }) {
-            return false;
-        }
-        state.attach = Attach::Attaching {
-            since_ms: crate::clock::now_ms(),
-            woken: HashMap::new(),
-        };
-        true
+    /// filter takes effect. `false`: a look-up is under way that will do for this filter as well, or that will be done `again`
+    /// as it may have passed over what only this filter wants.
+    pub(crate) fn begin_attach(&self, again: bool) -> bool {
+        self.state().begin_attach(again)
     }
 
     /// Since when the conversations are being looked up, in ms since 1970: what came later is new to this reader.
@@ -563,10 +569,11 @@ impl Reader {
         }
     }
 
-    /// The conversations have been looked up.
-    pub(crate) fn finish_attach(&self, attached: Attached) {
-        self.state().finish_attach(attached);
+    /// The conversations have been looked up. `true`: they are to be looked up again.
+    pub(crate) fn finish_attach(&self, attached: Attached) -> bool {
+        let again = self.state().finish_attach(attached);
         self.client.wake();
+        again
     }
 
     /// An entry that this user may see has been committed.
@@ -578,7 +585,7 @@ impl Reader {
             return;
         };
         // Of a channel one may read the log, and not have it in the inbox.
-        let is_for_inbox = state.following.contains_key(&live.id()) || !live.is_reader(self.user);
+        let is_for_inbox = state.following.contains_key(&live.id()) || live.is_member(self.user);
         let mut woken = is_for_inbox && state.announce_inbox(live, seq.previous(), seq);
         let slots = state
             .logs
@@ -737,6 +744,7 @@ impl Reader {
             out.pull_account();
             state.pull_turns(&mut out, self.limits.turn_entries);
         }
+        state.pass_on(&mut out);
         out.pulled
     }
 
@@ -936,10 +944,19 @@ impl State {
         }
     }
 
-    fn finish_attach(&mut self, attached: Attached) {
+    fn begin_attach(&mut self, again: bool) -> bool {
+        if let Attach::Attaching { again: is_due, .. } = &mut self.attach {
+            *is_due |= again;
+            return false;
+        }
+        self.attach = Attach::begin();
+        true
+    }
+
+    fn finish_attach(&mut self, attached: Attached) -> bool {
         let attach = std::mem::replace(&mut self.attach, Attach::Attached);
-        let Attach::Attaching { woken, .. } = attach else {
-            return;
+        let Attach::Attaching { woken, again, .. } = attach else {
+            return false;
         };
         for (live, cursor) in attached.behind {
             let (id, head) = (live.id(), live.head());
@@ -964,6 +981,10 @@ impl State {
         for (_, (live, before, head)) in woken {
             self.announce_inbox(&live, before, head);
         }
+        if again {
+            self.attach = Attach::begin();
+        }
+        again
     }
 
     fn received(&mut self, conversation: ConversationId, seq: Seq) {
@@ -1096,10 +1117,7 @@ mod tests {
         let id = ConversationId::from_parts(ConversationKind::Group, [7; 16]);
         let live = Arc::new(Live::new(id, Arc::default()));
         let mut state = State {
-            attach: Attach::Attaching {
-                since_ms: 0,
-                woken: HashMap::new(),
-            },
+            attach: Attach::begin(),
             ..State::default()
         };
         let options = Options {
@@ -1114,5 +1132,22 @@ mod tests {
             settled: HashMap::new(),
         });
         assert_eq!(state.flows[&id].cursor(), Seq::new(5));
+    }
+
+    #[test]
+    fn a_look_up_that_passed_over_what_is_wanted_now_is_done_again() {
+        let nothing = || Attached {
+            behind: Vec::new(),
+            settled: HashMap::new(),
+        };
+        let mut reader = State::default();
+        assert!(reader.begin_attach(false));
+        assert!(!reader.begin_attach(false), "this one will do");
+        assert!(!reader.finish_attach(nothing()));
+        assert!(reader.begin_attach(false));
+        assert!(!reader.begin_attach(true));
+        assert!(reader.finish_attach(nothing()), "again");
+        assert!(!reader.begin_attach(false), "it has begun");
+        assert!(!reader.finish_attach(nothing()));
     }
 }

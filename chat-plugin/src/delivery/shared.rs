@@ -5,8 +5,8 @@
 //! rights. It has one position: everything up to there is settled. A session takes a run of entries when it has room for
 //! them, and gives back what it has not acknowledged when it leaves; that goes to another one, first of all.
 //!
-//! Of the sessions one is called at a time, in turn: it calls the next one if there is more than it takes, or if it has no
-//! room. Nothing here calls a reader while it holds a lock: what is to be called is returned.
+//! Of the sessions one is called at a time, in turn: it calls the next one if there is more than it takes, if it has no
+//! room, or if it has no turn now as what goes before has none. Nothing here calls a reader while it holds a lock: what is to be called is returned.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -67,9 +67,9 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Makes it look. Not while a lock of a reader is held.
-    pub(crate) fn make(self) {
-        self.reader.called(self.key);
+    /// Makes it look; says whether it was not about to anyway. Not while a lock of a reader is held.
+    pub(crate) fn make(self) -> bool {
+        self.reader.called(self.key)
     }
 }
 
@@ -131,7 +131,10 @@ impl Shared {
     /// A session has no room: another one is called, if there is something to be taken.
     pub(crate) fn full(&self, connection: u64) -> Option<Call> {
         let mut state = self.lock();
-        state.member(connection)?.is_full = true;
+        let member = state.member(connection)?;
+        if std::mem::replace(&mut member.is_full, true) {
+            return None; // somebody was called then
+        }
         state
             .places
             .has_more()
@@ -144,11 +147,19 @@ impl Shared {
         self.lock().places.has_more()
     }
 
-    /// There are entries up to here.
-    fn announce(&self, head: Seq) -> Option<Call> {
-        let mut state = self.lock();
-        state.places.head = state.places.head.max(head);
-        state.next_but(0)
+    /// There are entries up to here: somebody is called who was not called before, as nobody knows when those will look.
+    fn announce(&self, head: Seq) {
+        let sessions = {
+            let mut state = self.lock();
+            state.places.head = state.places.head.max(head);
+            state.members.len()
+        };
+        for _ in 0..sessions {
+            let call = self.lock().next_but(0);
+            if call.is_none_or(Call::make) {
+                return;
+            }
+        }
     }
 
     fn join(&self, reader: &Arc<Reader>, key: Key) {
@@ -339,9 +350,9 @@ impl SharedLogs {
         (call, is_held)
     }
 
-    /// An entry that these users may see has been committed.
-    pub(super) fn announce(&self, users: &[UserId], live: &Live, seq: Seq) {
-        let calls: Vec<Call> = {
+    /// An entry has been committed: whoever may see it gets it.
+    pub(super) fn announce(&self, live: &Live, seq: Seq) {
+        let told: Vec<Arc<Shared>> = {
             let all = self
                 .by_conversation
                 .read()
@@ -349,12 +360,14 @@ impl SharedLogs {
             let Some(of_conversation) = all.get(&live.id()) else {
                 return;
             };
-            let told = of_conversation
-                .iter()
-                .filter(|shared| users.contains(&shared.user));
-            told.filter_map(|shared| shared.announce(seq)).collect()
+            let told = of_conversation.iter();
+            told.filter(|shared| live.sees(shared.user, seq))
+                .cloned()
+                .collect()
         };
-        calls.into_iter().for_each(Call::make);
+        for shared in told {
+            shared.announce(seq);
+        }
     }
 }
 

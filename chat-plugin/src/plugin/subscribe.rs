@@ -6,12 +6,12 @@ use broker::codec::packet::{Qos, RetainHandling, SubscribeFilter};
 use broker::codec::reason::ReasonCode;
 use broker::codec::topic::TopicFilter;
 use bytestring::ByteString;
-use proto::ids::{ConversationId, DeviceId, Seq, digest16};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, digest16};
 use proto::topics::{FilterTopic, LogStart, Names, Scope, TopicError};
 
 use super::ChatPlugin;
 use super::peer::{Peer, Record};
-use crate::conversations::{Held, Live, Sight};
+use crate::conversations::{Held, Live, Loaded, Sight};
 use crate::delivery::reader::{LogSubscription, Missing, Reader};
 use crate::delivery::shared::Shared;
 use crate::delivery::subscriptions::Options;
@@ -86,7 +86,8 @@ impl ChatPlugin {
         }
         *record = wanted;
         drop(record);
-        let look_up = granted.iter().any(Granted::is_inbox) && peer.reader.begin_attach();
+        let has_inbox = granted.iter().any(Granted::is_inbox);
+        let look_up = has_inbox && peer.reader.begin_attach(false);
         for one in &granted {
             let start = Start::New {
                 kept: peer.sessions.persistent,
@@ -105,9 +106,10 @@ impl ChatPlugin {
             let replaced: Vec<_> = replaced.collect();
             self.forget_positions(user, device, &replaced).await?;
         }
-        // A look-up that was under way before may have ended before the filters took effect.
-        let look_up =
-            look_up || (granted.iter().any(Granted::is_inbox) && peer.reader.begin_attach());
+        // A look-up that was under way before may have ended before the filters took effect, or have passed over a channel
+        // that comes to this inbox with them only.
+        let again = granted.iter().any(Granted::is_of_channel);
+        let look_up = look_up || (has_inbox && peer.reader.begin_attach(again));
         if look_up {
             self.delivery.attach(&peer.reader);
         }
@@ -309,7 +311,9 @@ impl ChatPlugin {
         };
         match parsed {
             FilterTopic::Inbox { form, scope } => {
-                self.service.shows(reader).await?; // known before the first ack
+                if let Start::New { .. } = start {
+                    self.service.shows(reader).await?; // known before the first ack
+                }
                 reader.subscribe_inbox(*form, one(*scope), options);
             }
             FilterTopic::Receipts(scope) => {
@@ -361,7 +365,8 @@ impl ChatPlugin {
         };
         if is_shared(&subscription.filter) {
             let begins = log_begins(&sight, from);
-            let joined = self.join_shared(reader, (live, held), (subscription, options), begins);
+            let live = (Arc::clone(&live), held);
+            let joined = self.join_shared(reader, live, (subscription, options), begins);
             return joined.await;
         }
         let position = log_position(reader.device, subscription);
@@ -395,7 +400,7 @@ impl ChatPlugin {
             position: kept.then_some(position),
             held,
         };
-        reader.subscribe_log(log, live, after);
+        reader.subscribe_log(log, Arc::clone(&live), after);
         Ok(())
     }
 
@@ -524,7 +529,7 @@ impl ChatPlugin {
         }
         let conversations = &self.service.conversations;
         let live = conversations.load_for(conversation, reader.user).await?;
-        let is_member = |live: &Arc<Live>| {
+        let is_member = |live: &Loaded| {
             let sight = live.sight(reader.user);
             sight.is_some_and(|sight| sight.member.is_present())
         };
@@ -602,6 +607,11 @@ struct Granted {
 impl Granted {
     fn is_inbox(&self) -> bool {
         matches!(self.parsed, FilterTopic::Inbox { .. })
+    }
+
+    fn is_of_channel(&self) -> bool {
+        matches!(self.parsed, FilterTopic::Inbox { scope: Scope::One(id), .. }
+            if id.kind() == ConversationKind::Channel)
     }
 }
 

@@ -1,7 +1,6 @@
 //! What members do to messages that are there: edit, delete, hide, react, pin, report.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId, digest16};
@@ -10,14 +9,14 @@ use serde_json::json;
 
 use super::send::placed;
 use super::{Actor, Content, Placed, Refusal, Service, UNSEEN, permit};
-use crate::conversations::{Live, Sight};
+use crate::conversations::{Loaded, Sight};
 use crate::domain::entry::{Basis, BodyFormat, Draft, Entry, EntryKind, Mentioned, Outcome};
 use crate::domain::overlay::{
     Act, ActRefused, EMOJI_BYTES_MAX, HiddenBy, Pin, REPORT_BYTES_MAX, React, Reactions, Report,
     VOTE,
 };
 use crate::domain::permission::Action;
-use crate::store::PageRange;
+use crate::store::{PageRange, StoreError};
 
 /// Users in one page of reactions.
 const REACTIONS_MAX: usize = 501;
@@ -265,7 +264,10 @@ impl Service {
             seq: acting.seq,
             text: text.to_owned(),
         };
-        Ok(self.store.report(report).await?)
+        if self.store.report(report).await? {
+            return Ok(());
+        }
+        Err(Refusal::IdempotencyConflict)
     }
 
     /// The pinned messages of a conversation that this user may see.
@@ -374,8 +376,9 @@ impl Service {
                 Some(result) => {
                     self.follow_own(&draft, outcome);
                     let place = result?;
-                    if deed.act == Act::Delete && !place.duplicate {
-                        self.delivery.catch_up().await;
+                    if deed.act == Act::Delete {
+                        self.delivery.take_back(&live, &[acting.seq]);
+                        self.handed_out_no_more(acting, place.duplicate).await?;
                     }
                     return Ok(Some(place));
                 }
@@ -385,12 +388,30 @@ impl Service {
         Err(Refusal::BUSY)
     }
 
+    /// What was deleted is in no memory any more when that is acknowledged. Nor is what a list has brought of it, also if the
+    /// first attempt was cut off before.
+    async fn handed_out_no_more(
+        &self,
+        acting: &Acting,
+        is_repeated: bool,
+    ) -> Result<(), StoreError> {
+        let (list, seq) = (acting.conversation, acting.seq);
+        let is_list = list.kind() == ConversationKind::Broadcast;
+        if is_list || !is_repeated {
+            self.delivery.catch_up().await;
+        }
+        if is_list {
+            self.take_back(acting.actor.user, (list, seq)).await?;
+        }
+        Ok(())
+    }
+
     async fn judge_act(
         &self,
         acting: &Acting,
         deed: &Deed,
         may: &impl Fn(&Sight, &Entry) -> Result<(), Refusal>,
-    ) -> Result<(Arc<Live>, u32, Entry), Refusal> {
+    ) -> Result<(Loaded, u32, Entry), Refusal> {
         let (live, sight) = self.seen(acting.actor.user, acting.conversation).await?;
         let (id, seq) = (acting.conversation, acting.seq);
         let message = if deed.act == Act::Delete {
@@ -407,7 +428,10 @@ impl Service {
             return Err(UNSEEN);
         }
         may(&sight, &message)?;
-        self.check_conversation_rate(id)?;
+        // A deletion that a list brings was counted there, and is to come through.
+        if message.source.is_none() || deed.act != Act::Delete {
+            self.check_conversation_rate(id)?;
+        }
         Ok((live, sight.version, message))
     }
 

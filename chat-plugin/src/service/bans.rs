@@ -39,7 +39,7 @@ impl Service {
                     "nobody comes to a broadcast list by himself",
                 ));
             }
-            if is_banned {
+            if is_banned && theirs.is_none() {
                 return Ok(None);
             }
             let mut changes = vec![Change::Ban { user }];

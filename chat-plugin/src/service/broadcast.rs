@@ -3,22 +3,24 @@
 //! 1. The owner sends to the list: an entry of its log, which has the body.
 //! 2. With the entry comes a row that says that it is on its way. Page by page those to whom the list went at that time get a
 //!    direct message that refers to the body, under a message id that follows from the list, the place and the user: so
-//!    each gets it once, however often a page is begun. The row says how far it has come, and goes when all have it.
-//! 3. A deletion goes the same way.
+//!    each gets it once, however often a page is begun. Each is stored with its place, where a deletion finds it. The row says
+//!    how far it has come, and goes when all have it.
+//! 3. A deletion goes the same way. What is deleted in the list is stored for nobody any more, and what is in memory of it is
+//!    let go of before the deletion is acknowledged.
 
 use proto::ids::{ConversationId, DeviceId, MessageId, Seq, UserId, digest16};
 
 use super::acts::Acting;
 use super::history::{MemberStatus, Status};
 use super::send::{Judged, Message};
-use super::{Actor, Refusal, Service};
+use super::{Actor, Placed, Refusal, Service};
 use crate::domain::entry::{Entry, EntryKind};
 use crate::domain::overlay::HiddenBy;
 use crate::store::{Broadcast, PageRange, StoreError};
 
 /// Direct conversations that one step reaches.
 const AT_ONCE: usize = 64;
-/// Entries on their way that are looked at in one round.
+/// Lists that are looked at at once.
 const UNDER_WAY_MAX: usize = 64;
 /// Those to whom a list goes, in one status; more than [`crate::config::Config::broadcast_recipients_max`] can be.
 const COPIES_MAX: usize = 1_024;
@@ -27,8 +29,8 @@ const NAMED_MAX: usize = 256;
 
 /// How far a step of a broadcast got.
 enum Step {
-    /// These have it, and there may be more behind the user.
-    Reached(Vec<(UserId, Seq)>, Option<UserId>),
+    /// There may be more behind the user.
+    Reached(Option<UserId>),
     /// Something is too busy now.
     Later,
 }
@@ -44,24 +46,56 @@ impl Service {
         self.rates.broadcasts.take(user)
     }
 
-    /// Brings what was sent to broadcast lists a step further: one page of one entry of each list. `true`: there is more to
-    /// do now.
+    /// Brings what was sent to broadcast lists a step further: one page of one entry of each list, one after the other in each.
+    /// `true`: there is more to do now.
     ///
     /// # Errors
-    /// The store's; what was not done is done later.
+    /// The store's, about all writing; what was not done is done later.
     pub async fn broadcast(&self) -> Result<bool, StoreError> {
-        let mut under_way = self.store.broadcasts(UNDER_WAY_MAX).await?;
-        under_way.dedup_by_key(|one| one.list); // one after the other in each list
-        let mut has_moved = false;
-        for one in under_way {
-            if let Step::Reached(copies, after) = self.broadcast_step(&one).await? {
-                self.store
-                    .broadcast_to(one.list, one.seq, copies, after)
-                    .await?;
-                has_moved = true;
+        let (mut has_moved, mut after) = (false, None);
+        loop {
+            let under_way = self.store.broadcasts(after, UNDER_WAY_MAX).await?;
+            let Some(last) = under_way.last() else {
+                return Ok(has_moved);
+            };
+            after = Some(last.list);
+            for one in under_way {
+                match self.broadcast_step(&one).await {
+                    Ok(Step::Reached(after)) => {
+                        self.store.broadcast_to(one.list, one.seq, after).await?;
+                        has_moved = true;
+                    }
+                    Ok(Step::Later) => {}
+                    // The other lists go on.
+                    Err(error) if error.is_damage() => {
+                        tracing::error!(list = %one.list, seq = %one.seq, %error, "a broadcast could not go on");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
-        Ok(has_moved)
+    }
+
+    /// What is deleted in a list is handed out to nobody from now on, wherever its deletion has come to.
+    pub(super) async fn take_back(
+        &self,
+        from: UserId,
+        (list, seq): (ConversationId, Seq),
+    ) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let copies = self.store.copies(list, seq, after, COPIES_MAX).await?;
+            for (user, at) in &copies {
+                let direct = ConversationId::direct(from, *user);
+                if let Some(live) = self.conversations.in_memory(direct) {
+                    self.delivery.take_back(&live, &[*at]);
+                }
+            }
+            match copies.last() {
+                Some((last, _)) if copies.len() == COPIES_MAX => after = Some(*last),
+                _ => return Ok(()),
+            }
+        }
     }
 
     async fn broadcast_step(&self, one: &Broadcast) -> Result<Step, StoreError> {
@@ -74,13 +108,13 @@ impl Service {
             as_of: Seq::MAX,
         };
         let Some(entry) = self.store.page(one.list, range).await?.pop() else {
-            return Ok(Step::Reached(Vec::new(), None));
+            return Ok(Step::Reached(None));
         };
         let is_gone = entry.gone_at(crate::clock::now_ms()).is_some();
         match (entry.kind, entry.target) {
             (EntryKind::Message, _) if !is_gone => self.copy(one, &entry).await,
             (EntryKind::Deleted, Some(target)) => self.delete_copies(one, &entry, target).await,
-            _ => Ok(Step::Reached(Vec::new(), None)),
+            _ => Ok(Step::Reached(None)),
         }
     }
 
@@ -96,21 +130,25 @@ impl Service {
                     users.push(reader.user);
                     judged.push(draft);
                 }
-                Err(Refusal::Store(error)) => return Err(error),
-                Err(Refusal::Rate { .. }) => return Ok(Step::Later),
-                Err(refusal) => passed_over(entry, reader.user, &refusal),
+                Err(refusal) if is_over(entry, reader.user, &refusal)? => {}
+                Err(_) => return Ok(Step::Later),
             }
         }
-        let mut copies = Vec::with_capacity(users.len());
-        for (user, result) in users.into_iter().zip(self.append(actor, judged).await) {
-            match result {
-                Ok(place) => copies.push((user, place.seq)),
-                Err(Refusal::Store(error)) => return Err(error),
-                Err(Refusal::Rate { .. }) => return Ok(Step::Later),
-                Err(refusal) => passed_over(entry, user, &refusal),
+        let mut results = self.append(actor, judged.clone()).await;
+        if judged.len() > 1 && results.iter().any(is_damaged) {
+            results.clear(); // one of them keeps no other back
+            for one in judged {
+                results.extend(self.append(actor, vec![one]).await);
             }
         }
-        Ok(Step::Reached(copies, last))
+        for (user, result) in users.into_iter().zip(results) {
+            if let Err(refusal) = result
+                && !is_over(entry, user, &refusal)?
+            {
+                return Ok(Step::Later);
+            }
+        }
+        Ok(Step::Reached(last))
     }
 
     async fn judge_copy(&self, entry: &Entry, to: UserId) -> Result<Judged, Refusal> {
@@ -131,10 +169,8 @@ impl Service {
         for (user, at) in copies {
             let mid = match mid_of(entry, user) {
                 Ok(mid) => mid,
-                Err(refusal) => {
-                    passed_over(entry, user, &refusal);
-                    continue;
-                }
+                Err(refusal) if is_over(entry, user, &refusal)? => continue,
+                Err(_) => return Ok(Step::Later),
             };
             let acting = Acting {
                 actor: sender(entry),
@@ -146,12 +182,11 @@ impl Service {
             };
             match self.delete_copy(&acting).await {
                 Ok(_) => {}
-                Err(Refusal::Store(error)) => return Err(error),
-                Err(Refusal::Rate { .. }) => return Ok(Step::Later),
-                Err(refusal) => passed_over(entry, user, &refusal),
+                Err(refusal) if is_over(entry, user, &refusal)? => {}
+                Err(_) => return Ok(Step::Later),
             }
         }
-        Ok(Step::Reached(Vec::new(), last))
+        Ok(Step::Reached(last))
     }
 
     /// Who of those to whom a list goes has one of its messages.
@@ -219,7 +254,22 @@ fn mid_of(entry: &Entry, to: UserId) -> Result<MessageId, Refusal> {
         .map_err(|error| Refusal::format(format!("{error}")))
 }
 
-fn passed_over(entry: &Entry, user: UserId, refusal: &Refusal) {
+/// Is there nothing more to be done for this recipient? What is damaged of one keeps it back from nobody else.
+fn is_over(entry: &Entry, user: UserId, refusal: &Refusal) -> Result<bool, StoreError> {
     let (list, seq) = (entry.conversation, entry.seq);
-    tracing::debug!(%list, %seq, %user, %refusal, "a broadcast passes somebody over");
+    match refusal {
+        Refusal::Store(error) if !error.is_damage() => return Err(error.clone()),
+        Refusal::Store(error) => {
+            tracing::error!(%list, %seq, %user, %error, "a broadcast passes somebody over");
+        }
+        Refusal::Rate { .. } => return Ok(false),
+        refusal => {
+            tracing::debug!(%list, %seq, %user, %refusal, "a broadcast passes somebody over");
+        }
+    }
+    Ok(true)
+}
+
+fn is_damaged(result: &Result<Placed, Refusal>) -> bool {
+    matches!(result, Err(Refusal::Store(error)) if error.is_damage())
 }

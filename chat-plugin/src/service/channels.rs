@@ -10,12 +10,14 @@ use crate::store::StoreError;
 
 /// Readers in one page of the list.
 const READERS_MAX: usize = 501;
-/// Channels of which one sync tells; a user with more is told of the others by the next one.
-const LOOK_MAX: usize = 1_000;
+/// Readers that one read of the store looks at.
+const READERS_AT_ONCE: usize = 256;
+/// Channels that one read of the store looks at.
+const LOOK_AT_ONCE: usize = 256;
 
 impl Service {
     /// Readers of a channel, or those to whom a broadcast list goes, in the order of their ids, at most `limit` after `after`:
-    /// for those who may remove them.
+    /// for those who may remove them. And how many were looked at, those who have gone included.
     ///
     /// # Errors
     /// Why not.
@@ -25,33 +27,43 @@ impl Service {
         id: ConversationId,
         after: Option<UserId>,
         limit: usize,
-    ) -> Result<Vec<Member>, Refusal> {
+    ) -> Result<(Vec<Member>, usize), Refusal> {
         let (_, sight) = self.present(actor.user, id).await?;
         permit(id, &sight, Action::Remove(Role::Reader))?;
         let limit = limit.clamp(1, READERS_MAX);
-        let (mut readers, mut after) = (Vec::new(), after);
+        let (mut readers, mut looked_at, mut after) = (Vec::new(), 0, after);
         loop {
-            let found = self.store.readers(id, after, limit).await?;
-            let is_last = found.len() < limit;
+            let found = self.store.readers(id, after, READERS_AT_ONCE).await?;
+            let is_last = found.len() < READERS_AT_ONCE;
+            looked_at += found.len();
             after = found.last().map(|last| last.user);
             readers.extend(found.into_iter().filter(Member::is_present));
             if is_last || readers.len() >= limit {
                 readers.truncate(limit);
-                return Ok(readers);
+                return Ok((readers, looked_at));
             }
         }
     }
 
-    /// What was said in the channels that a user reads since his devices were told of them is told by the next sync.
+    /// What was said in the channels that a user reads since his devices were told of them is told by the next sync. Says how
+    /// many were looked at.
     ///
     /// # Errors
     /// The store's.
-    pub async fn look_at_channels(&self, actor: Actor) -> Result<(), StoreError> {
-        let behind = self.store.channels_behind(actor.user, LOOK_MAX).await?;
-        if !behind.is_empty() {
-            self.store.note_changed(actor.user, behind).await?;
+    pub async fn look_at_channels(&self, actor: Actor) -> Result<usize, StoreError> {
+        let (mut looked_at, mut after) = (0, None);
+        loop {
+            let behind = self.store.channels_behind(actor.user, after, LOOK_AT_ONCE);
+            let behind = behind.await?;
+            looked_at += behind.looked_at;
+            if !behind.found.is_empty() {
+                self.store.note_changed(actor.user, behind.found).await?;
+            }
+            if behind.next.is_none() {
+                return Ok(looked_at);
+            }
+            after = behind.next;
         }
-        Ok(())
     }
 
     /// How many readers there are; `None` where there are none of their own kind.
@@ -68,9 +80,11 @@ impl Service {
             return;
         }
         let users = draft.changes.iter().filter_map(|change| match change {
-            Change::Join { user, .. } | Change::Leave { user } | Change::Role { user, .. } => {
-                Some(*user)
-            }
+            Change::Join { user, .. }
+            | Change::Leave { user }
+            | Change::Role { user, .. }
+            | Change::Given { user, .. }
+            | Change::Want { user, .. } => Some(*user),
             _ => None,
         });
         let users: Vec<UserId> = users.collect();

@@ -91,6 +91,14 @@ impl Found {
         })
     }
 
+    /// Who made the invitation: it is worth what he may now.
+    fn maker(&self) -> Vec<UserId> {
+        self.by
+            .iter()
+            .map(|(invitation, _)| invitation.by)
+            .collect()
+    }
+
     fn via(&self) -> &'static str {
         if self.by.is_some() { "link" } else { "open" }
     }
@@ -106,7 +114,9 @@ impl Service {
         let found = self.find(way).await?;
         let live = self.conversations.load(found.conversation).await?;
         let live = live.ok_or(UNSEEN)?;
-        let scene = self.scene(found.conversation, actor.user, &[]).await?;
+        let maker = found.maker();
+        let scene = self.scene(found.conversation, actor.user, &maker);
+        let scene = scene.await?;
         let readers = scene.readers;
         let terms = found.terms(&scene, crate::clock::now_ms())?;
         self.check_ban(found.conversation, actor.user).await?;
@@ -130,7 +140,8 @@ impl Service {
             return Ok(Joined::In(place));
         }
         let live = self.conversations.load(id).await?.ok_or(UNSEEN)?;
-        let scene = self.scene(id, user, &[]).await?;
+        let maker = found.maker();
+        let scene = self.scene(id, user, &maker).await?;
         let is_member = |scene: &Scene| {
             let own = scene.own.as_ref();
             own.is_some_and(|own| own.member.is_present())
@@ -146,7 +157,7 @@ impl Service {
                 return Ok(Joined::Waits(id));
             }
         }
-        let placed = self.change_of_scene(&request, id, |scene| {
+        let placed = self.change_of(&request, id, &maker, |scene| {
             if is_member(scene) {
                 return Ok(None);
             }

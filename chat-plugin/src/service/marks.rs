@@ -137,7 +137,12 @@ impl Service {
         // is read again meanwhile may be older.
         live.move_marks(actor.user, change);
         self.store.advance(moves, Durability::Durable).await?;
-        live.move_marks(actor.user, change);
+        // Not the flag: of two that change at once the one that was stored last may be the first to come here.
+        let read_again = MarksChange {
+            unread_flag: None,
+            ..change
+        };
+        live.move_marks(actor.user, read_again);
         // Told from where it stood before: a change of members may have read the new mark from the store already.
         let from = sight.marks;
         let to = change.applied_to(from);

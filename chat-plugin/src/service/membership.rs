@@ -223,7 +223,7 @@ impl Service {
         .await
     }
 
-    /// Leaves. The last owner hands over to `heir`, or is refused.
+    /// Leaves. The last owner hands over to `heir`, or is refused. Where nobody is left it is closed, and not found any more.
     ///
     /// # Errors
     /// Why not.
@@ -270,6 +270,16 @@ impl Service {
                 });
                 if let Some(fields) = body.as_object_mut() {
                     fields.insert("owner".into(), json!(heir));
+                }
+            } else if is_last_owner && id.kind() != ConversationKind::Broadcast {
+                // Whoever reads it still, or comes in at this moment, would find nobody who can do anything about it.
+                changes.push(Change::Settings(Settings {
+                    closed: true,
+                    public: false,
+                    ..scene.settings.clone()
+                }));
+                if let Some(fields) = body.as_object_mut() {
+                    fields.insert("closed".into(), json!(true));
                 }
             }
             Ok(Some(Proposal {
@@ -323,7 +333,8 @@ impl Service {
         self.change_of(request, id, &[], propose).await
     }
 
-    async fn change_of(
+    /// The same of a change that is about these users.
+    pub(super) async fn change_of(
         &self,
         request: &Request,
         id: ConversationId,
@@ -445,6 +456,26 @@ impl Service {
             return Err(Refusal::Limit("too many readers"));
         }
         Ok(())
+    }
+
+    /// Is there room for somebody who becomes one of many, or is that no longer?
+    pub(super) fn check_seat(
+        &self,
+        id: ConversationId,
+        scene: &Scene,
+        (from, to): (Role, Role),
+    ) -> Result<(), Refusal> {
+        let kind = id.kind();
+        if from.is_one_of_many(kind) == to.is_one_of_many(kind) {
+            return Ok(());
+        }
+        let (members, many) = scene.sizes(id);
+        let sizes = if to.is_one_of_many(kind) {
+            (0, many)
+        } else {
+            (members, 0)
+        };
+        self.check_size(kind, sizes, std::iter::once(to))
     }
 
     /// Are there these users, and have they room for one more conversation, where they know of it?

@@ -137,7 +137,7 @@ impl Service {
                 });
                 return before.ok_or(NOT_HELD);
             };
-            self.conversations.load_for(id, from).await?;
+            let _held = self.conversations.keep(&live, from).await?;
             let of_sender = live.sight(from).filter(|sight| sight.member.is_present());
             let of_sender =
                 of_sender.ok_or(Refusal::Forbidden("its sender is not a member any more"))?;
@@ -271,9 +271,13 @@ impl Service {
 
 pub(super) const NOT_HELD: Refusal = Refusal::NotFound(Cow::Borrowed("no such message is held"));
 
-/// Where nobody moderates, nobody could decide; and an edit has its place in the log already.
+/// Where there may be nobody who moderates, nobody could decide: in direct conversations, of a broadcast list, in a case
+/// that no agent has. And an edit has its place in the log already.
 fn may_be_held(draft: &Draft) -> bool {
-    let is_moderated = draft.conversation.kind() != ConversationKind::Direct;
+    let is_moderated = matches!(
+        draft.conversation.kind(),
+        ConversationKind::Group | ConversationKind::Channel
+    );
     is_moderated && draft.kind == EntryKind::Message
 }
 

@@ -47,9 +47,10 @@ impl Service {
         target: &Target,
     ) -> Result<UserId, Refusal> {
         let (live, _) = self.seen(actor.user, conversation).await?;
-        if let Target::User(user) = target {
-            self.conversations.load_for(conversation, *user).await?;
-        }
+        let _held = match target {
+            Target::User(user) => self.conversations.keep(&live, *user).await?,
+            _ => None,
+        };
         match target {
             Target::User(user) if live.sight(*user).is_some() => return Ok(*user),
             Target::Handle(handle) if self.names.user(handle).await?.is_none() => {

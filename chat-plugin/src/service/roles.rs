@@ -39,6 +39,7 @@ impl Service {
             if theirs.role == Role::Owner && role != Role::Owner && owners == 1 {
                 return Err(Refusal::LastOwner);
             }
+            self.check_seat(id, scene, (theirs.role, role))?;
             let body = json!({"uid": user, "role": role});
             Ok(Some(Proposal {
                 kind: EntryKind::Role,
@@ -72,6 +73,7 @@ impl Service {
                 role: Role::Admin,
             }];
             if theirs.role != Role::Owner {
+                self.check_seat(id, scene, (theirs.role, Role::Owner))?;
                 changes.push(Change::Role {
                     user: heir,
                     role: Role::Owner,

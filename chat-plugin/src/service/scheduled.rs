@@ -242,7 +242,7 @@ impl Service {
                     after.due_ms = crate::clock::now_ms().saturating_add(wait_ms);
                     self.store.reschedule(scheduled, Some(after)).await?;
                 }
-                Refusal::Store(error) if !is_damage(&error) => return Err(error),
+                Refusal::Store(error) if !error.is_damage() => return Err(error),
                 Refusal::Store(error) => {
                     let (user, mid) = (scheduled.user, &scheduled.mid);
                     tracing::error!(%user, %mid, %error, "a scheduled message could not be sent");
@@ -285,7 +285,7 @@ impl Service {
             return unsent;
         };
         let mut results = self.append(actor, judged.clone()).await;
-        let is_damaged = |result: &Result<_, _>| matches!(result, Err(Refusal::Store(error)) if is_damage(error));
+        let is_damaged = |result: &Result<_, _>| matches!(result, Err(Refusal::Store(error)) if error.is_damage());
         if judged.len() > 1 && results.iter().any(is_damaged) {
             // One that cannot be stored is not to keep the others.
             results.clear();
@@ -317,11 +317,6 @@ fn actor(scheduled: &Scheduled) -> Actor {
         device: scheduled.device,
         from: None,
     }
-}
-
-/// Is it about what was to be written, and not about all writing?
-fn is_damage(error: &StoreError) -> bool {
-    !matches!(error, StoreError::Unavailable(_) | StoreError::ReadOnly(_))
 }
 
 /// The message that a scheduled one becomes.

@@ -205,7 +205,7 @@ impl Service {
         self.judge_again(actor, judged).await
     }
 
-    /// A message of a broadcast list as a direct message, under this message id.
+    /// A message of a broadcast list as a direct message, under this message id; to nobody who is no more.
     pub(super) async fn copy_for(
         &self,
         actor: Actor,
@@ -213,6 +213,7 @@ impl Service {
         (to, mid): (UserId, MessageId),
     ) -> Result<Judged, Refusal> {
         let target = Target::User(to);
+        self.check_person(to).await?;
         let ground = self.ground(actor.user, &target).await?;
         let draft = Draft {
             conversation: ground.conversation,

@@ -47,7 +47,7 @@ use self::reads::{
 use self::writer::{TRUSTED_KEY, Writer};
 use super::clock::Clock;
 use super::{
-    AskToJoin, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
+    AskToJoin, Behind, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
     MovedOver, PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
@@ -375,10 +375,13 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
     async fn channels_behind(
         &self,
         user: UserId,
+        after: Option<ConversationId>,
         limit: usize,
-    ) -> Result<Vec<ConversationId>, StoreError> {
-        self.read(move |engine, shared| readers::behind(engine, &shared.heads, user, limit))
-            .await
+    ) -> Result<Behind, StoreError> {
+        self.read(move |engine, shared| {
+            readers::behind(engine, &shared.heads, (user, after), limit)
+        })
+        .await
     }
 
     async fn note_changed(
@@ -390,8 +393,12 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
             .await
     }
 
-    async fn broadcasts(&self, limit: usize) -> Result<Vec<Broadcast>, StoreError> {
-        self.read(move |engine, _| readers::broadcasts(engine, limit))
+    async fn broadcasts(
+        &self,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<Broadcast>, StoreError> {
+        self.read(move |engine, _| readers::broadcasts(engine, after, limit))
             .await
     }
 
@@ -399,10 +406,9 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         &self,
         list: ConversationId,
         seq: Seq,
-        copies: Vec<(UserId, Seq)>,
         after: Option<UserId>,
     ) -> Result<(), StoreError> {
-        self.ask(|reply| Job::BroadcastTo((list, seq), copies, after, reply))
+        self.ask(|reply| Job::BroadcastTo((list, seq), after, reply))
             .await
     }
 
@@ -728,7 +734,7 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         Ok(reclaimed?)
     }
 
-    async fn report(&self, report: Report) -> Result<(), StoreError> {
+    async fn report(&self, report: Report) -> Result<bool, StoreError> {
         self.ask_to_write(|reply| Job::Report(Box::new(report), reply))
             .await
     }

@@ -10,7 +10,7 @@ use proto::schema::{
 };
 use serde_json::{Value, json};
 
-use super::harness::{Client, Launch, Login, Server, VERSIONS};
+use super::harness::{Client, Launch, Login, Server, VERSIONS, eventually};
 
 fn channel(owner: &mut Client, settings: Value) -> String {
     let mut request = settings;
@@ -453,8 +453,77 @@ fn limits_of_channels_are_told() {
     assert_eq!(dave.call("conv.join", &asked), refused("limit"));
     let add = json!({"cid": cid, "members": ["@dave"], "role": "member"});
     alice.call("conv.add", &add).unwrap();
-    let promote = json!({"cid": cid, "member": "@bob", "role": "nobody"});
-    assert_eq!(alice.call("conv.role", &promote), refused("format"));
+    let nobody = json!({"cid": cid, "member": "@bob", "role": "nobody"});
+    assert_eq!(alice.call("conv.role", &nobody), refused("format"));
+    let role = |member: &str, role: &str| json!({"cid": cid, "member": member, "role": role});
+    let promoted = alice.call("conv.role", &role("@bob", "member"));
+    assert_eq!(promoted, refused("limit"), "not by promotion either");
+    let heir = json!({"cid": cid, "member": "@bob"});
+    assert_eq!(alice.call("conv.transfer", &heir), refused("limit"));
+    let demoted = alice.call("conv.role", &role("@dave", "reader"));
+    assert_eq!(demoted, refused("limit"), "nor by the contrary");
+}
+
+#[test]
+fn a_channel_that_nobody_owns_any_more_is_closed_and_found_by_nobody() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        let connect = |name: &str| Login::new(name).version(version).connect(server.address());
+        let [mut alice, mut bob, mut carol, mut dave] =
+            ["alice", "bob", "carol", "dave"].map(connect);
+        let public = |title: &str| json!({"title": title, "public": true});
+        let read = channel(&mut alice, public("Read by bob"));
+        let (asked, found) = (json!({"cid": read}), json!({"q": "read"}));
+        bob.call("conv.join", &asked).unwrap();
+        let of_carol = json!({"cid": channel(&mut carol, public("Lonely"))});
+        carol.call("conv.leave", &of_carol).unwrap();
+        assert_eq!(dave.call("conv.join", &of_carol), refused("not_found"));
+        assert_eq!(carol.call("conv.join", &of_carol), refused("not_found"));
+
+        let password = json!({"password": "alice-secret"}).to_string();
+        alice.publish("chat/rpc/me.delete", password);
+        eventually("the channel to be closed", || {
+            let own = bob.call("conv.get", &asked).unwrap();
+            (own["closed"] == true).then_some(())
+        });
+        assert_eq!(dave.call("conv.join", &asked), refused("not_found"));
+        let found = dave.call("search.conversations", &found).unwrap();
+        assert_eq!(found["conversations"], json!([]));
+        bob.call("conv.leave", &asked).unwrap();
+    }
+}
+
+#[test]
+fn what_a_reader_is_given_he_can_use_and_what_he_wants_is_his_own_affair() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        let connect = |name: &str| Login::new(name).version(version).connect(server.address());
+        let [mut alice, mut bob, mut carol] = ["alice", "bob", "carol"].map(connect);
+        let cid = channel(&mut alice, json!({"title": "News", "members": ["@bob"]}));
+        let asked = json!({"cid": cid});
+        let given = json!({"cid": cid, "member": "@bob", "given": "react invite"});
+        alice.call("conv.rights", &given).unwrap();
+        let told = alice.history(&cid).len();
+        for want in ["react invite", "invite", "default"] {
+            let want = json!({"cid": cid, "want": want});
+            bob.call("conv.rights", &want).unwrap();
+        }
+        assert_eq!(alice.history(&cid).len(), told, "nobody is told");
+        let want = json!({"cid": cid, "want": "invite"});
+        bob.call("conv.rights", &want).unwrap();
+        alice.publish(&format!("chat/to/{cid}"), "hello");
+        bob.subscribe("chat/me/err/+");
+        let react = format!("chat/c/{cid}/m/{}/react", told + 1);
+        assert_eq!(
+            refusal(&mut bob, &react, "+1").as_deref(),
+            Some("forbidden")
+        );
+        let code = bob.call("conv.invite", &asked).unwrap()["code"].clone();
+        let code = json!({"code": code});
+        assert_eq!(carol.call("conv.peek", &code).unwrap()["title"], "News");
+        carol.call("conv.join", &code).unwrap();
+        assert_eq!(carol.call("conv.get", &asked).unwrap()["role"], "reader");
+    }
 }
 
 /// Calls a method in protobuf with the mark before it.

@@ -284,6 +284,37 @@ fn what_was_rejected_gets_the_answer_of_before_when_it_comes_again() {
     }
 }
 
+#[test]
+fn where_nobody_may_be_to_decide_nothing_is_held() {
+    for version in VERSIONS {
+        let filter = "words_file = \"words\"\nwords_policy = \"hold\"";
+        let mut world = World::new(version, filter);
+        let list = json!({"kind": "broadcast", "members": ["@bob", "@eve"]});
+        let list = world.client("carol").call("conv.create", &list).unwrap();
+        let desk = json!({"title": "Help", "desk": true});
+        let desk = world.client("alice").call("conv.create", &desk).unwrap();
+        let open = json!({"desk": desk["cid"], "title": "it smokes"});
+        let case = world.client("carol").call("case.open", &open).unwrap();
+        let of_case = json!({"cid": case["cid"]});
+        let [list, to] =
+            [&list, &case].map(|made| format!("chat/to/{}", made["cid"].as_str().unwrap()));
+        for (topic, what) in [(&list, "a list"), (&to, "a case that nobody has")] {
+            let told = world.told("carol", topic, "viagra");
+            assert_eq!(told.as_deref(), Some("forbidden"), "{what}");
+            assert_eq!(world.told("carol", topic, "hello"), None, "{what}");
+        }
+        for method in ["case.claim", "case.close"] {
+            world.client("alice").call(method, &of_case).unwrap();
+            let told = world.told("carol", &to, "viagra");
+            assert_eq!(told.as_deref(), Some("forbidden"), "{method}");
+        }
+        assert_eq!(world.told("carol", &to, "it smokes again"), None);
+        let queue = json!({"desk": desk["cid"], "state": "queued"});
+        let queue = world.client("alice").call("case.queue", &queue).unwrap();
+        assert_eq!(queue["cases"].as_array().unwrap().len(), 1, "opened again");
+    }
+}
+
 /// A service that judges by what it is told, and says how.
 fn service() -> (String, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

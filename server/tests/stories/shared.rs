@@ -227,6 +227,29 @@ fn a_shared_subscription_goes_on_where_it_was_after_a_kill() {
 }
 
 #[test]
+fn who_cannot_take_anything_now_leaves_it_to_the_others() {
+    let server = Server::dev();
+    connect(&server, "mallory", Version::V5).disconnect();
+    let [mut idle, mut stalled] = [65_535, 1].map(|window| {
+        let login = Login::new("bot").version(Version::V5);
+        login.receive_maximum(window).connect(server.address())
+    });
+    let mut alice = connect(&server, "alice", Version::V5);
+    let cid = group(&mut alice);
+    let filter = format!("$share/workers/chat/c/{cid}/log");
+    idle.subscribe(&filter);
+    // Its inbox stands in front, with a window that is full.
+    stalled.acks_by_itself = false;
+    stalled.subscribe("chat/me/in/+");
+    stalled.subscribe(&filter);
+    alice.publish("chat/to/@bot", "hello");
+    stalled.next_message();
+    stalled.ping();
+    say(&mut alice, &cid, [2]);
+    until_all(&mut [&mut idle], 2..=2);
+}
+
+#[test]
 fn a_shared_log_shows_what_its_user_may_see() {
     let server = Server::dev();
     for name in ["bot", "mallory"] {

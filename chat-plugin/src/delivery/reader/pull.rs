@@ -222,6 +222,16 @@ impl State {
         }
     }
 
+    /// What is still in line has no turn now: of shared subscriptions others may take it.
+    pub(super) fn pass_on(&mut self, out: &mut Out<'_>) {
+        let connection = out.me.client.connection;
+        for log in self.logs.values().filter(|log| log.flow.queued) {
+            if let Some(part) = &log.shared {
+                out.pulled.calls.extend(part.shared.full(connection));
+            }
+        }
+    }
+
     /// Hands out the next entry of one conversation, in every form that still needs it.
     fn step(&mut self, key: Key, out: &mut Out<'_>) -> Step {
         if self.part(key).is_some() {

@@ -251,6 +251,23 @@ async fn what_is_in_memory_is_taken_as_it_is_only_where_nothing_is_hidden() {
 }
 
 #[tokio::test]
+async fn what_is_gone_is_handed_out_to_nobody_though_the_feed_is_behind() {
+    let mut world = World::new().await;
+    world.say(MALLORY, "before").await;
+    world.follow().await;
+    let said = world.say(MALLORY, "said").await;
+    world.act(MALLORY, "del", (Act::Delete, said)).await;
+    let live = world.live().await;
+    world.delivery.take_back(&live, &[said]);
+    let committed = world.feed.try_recv().unwrap();
+    world.delivery.committed(committed).await.unwrap();
+    assert!(live.recent_for(uid(BOB), said).is_none(), "as it was said");
+    world.follow().await;
+    let line = live.recent_for(uid(BOB), said).unwrap();
+    assert_eq!(line.entry.gone, Some(GoneReason::Deleted));
+}
+
+#[tokio::test]
 async fn an_entry_that_is_known_of_but_not_followed_is_looked_up() {
     let mut world = World::new().await;
     let before = world.say(MALLORY, "before").await;
@@ -304,4 +321,46 @@ async fn what_a_blocked_user_pins_and_how_he_reacts_is_seen_when_he_is_blocked_n
         let entry = seen.iter().find(|entry| entry.seq == act).unwrap();
         assert_eq!(entry.gone, Some(GoneReason::Hidden), "that it was done");
     }
+}
+
+#[tokio::test]
+async fn what_a_reader_may_see_is_known_as_long_as_somebody_works_with_it() {
+    const MANY: u8 = 200;
+    let mut world = World::new().await;
+    let channel = ConversationId::from_parts(ConversationKind::Channel, [7; 16]);
+    let join = |number: u16, role| Change::Join {
+        user: reader(number),
+        role,
+        history_from: Some(Seq::new(1)),
+    };
+    let readers = (1..=2 * u16::from(MANY)).map(|number| join(number, Role::Reader));
+    let made = Draft {
+        conversation: channel,
+        kind: EntryKind::Created,
+        peer: None,
+        changes: readers.chain([join(0, Role::Owner)]).collect(),
+        ..message(MALLORY, "made")
+    };
+    let said = world.append(made).await;
+    world.follow().await;
+    let load = |number| {
+        world
+            .delivery
+            .conversations
+            .load_for(channel, reader(number))
+    };
+    let first = load(1).await.unwrap().unwrap();
+    let range = page((said, said), false);
+    let entries = world.store.page(channel, range).await.unwrap();
+    for number in 2..=2 * u16::from(MANY) {
+        load(number).await.unwrap();
+    }
+    let seen = world.delivery.as_seen(reader(1), &first, entries).await;
+    assert_eq!(seen.unwrap()[0].gone, None);
+}
+
+fn reader(number: u16) -> UserId {
+    let mut bytes = [9; 16];
+    bytes[..2].copy_from_slice(&number.to_be_bytes());
+    UserId::from_bytes(bytes)
 }

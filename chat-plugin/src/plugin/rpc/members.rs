@@ -154,10 +154,10 @@ impl ChatPlugin {
         let found = self
             .service
             .readers(peer.actor, cid, asked.after, limit + 1);
-        let mut found = found.await?;
+        let (mut found, looked_at) = found.await?;
         let more = found.len() > limit;
         found.truncate(limit);
-        Self::charge(peer, found.len() / LISTED_PER_TOKEN);
+        Self::charge(peer, looked_at / LISTED_PER_TOKEN);
         let mut readers = Vec::with_capacity(found.len());
         for reader in found {
             readers.push(self.named(reader.user).await?);

@@ -158,6 +158,11 @@ impl ChatPlugin {
             if written.mid.is_some_and(|mid| mid != asked.mid) {
                 return Err(Refusal::format("two message ids that differ"));
             }
+            if written.reply_to.is_some() || written.thread.is_some() || written.ttl_s.is_some() {
+                return Err(Refusal::format(
+                    "what it quotes, its thread and its time to live stay as they were",
+                ));
+            }
             change.at_ms = change.at_ms.or(written.at_ms);
             change.content = Some(written.content);
         }

@@ -8,8 +8,8 @@ use proto::ids::{ConversationId, Handle};
 use proto::topics;
 use serde_json::value::RawValue;
 
-use super::room_of;
 use super::wire::{AskChanges, ChangedConversation, Changes, Conversation, Prefer};
+use super::{LISTED_PER_TOKEN, room_of};
 use crate::delivery::reader::{From, Reader};
 use crate::domain::entry::Entry;
 use crate::plugin::peer::Peer;
@@ -35,7 +35,8 @@ impl ChatPlugin {
         asked: AskChanges,
     ) -> Result<Changes, Refusal> {
         if asked.next.is_none() {
-            self.service.look_at_channels(peer.actor).await?;
+            let looked_at = self.service.look_at_channels(peer.actor).await?;
+            Self::charge(peer, looked_at / LISTED_PER_TOKEN);
         }
         let position = match (asked.ver, asked.next) {
             (Some(_), Some(_)) => return Err(Refusal::format("ver or next, not both")),

@@ -336,6 +336,11 @@ pub(super) fn read_report(key: &[u8], row: &[u8]) -> Result<Report, StoreError> 
     values::read_report(key, row)
 }
 
+/// Who made the report with this key.
+pub(super) fn reporter(key: &[u8]) -> Option<UserId> {
+    read_report_key(key).map(|(_, by, _)| by)
+}
+
 fn read_report_key(key: &[u8]) -> Option<(u64, UserId, MessageId)> {
     let (ts, rest) = key.split_first_chunk::<6>()?;
     let (by, mid) = rest.split_first_chunk::<16>()?;

@@ -90,7 +90,13 @@ pub(super) fn read_subject(bytes: &[u8]) -> Option<Subject> {
 
 /// `word… 0 subject[17]`: table search. A word has no zero.
 pub(super) fn search(word: &str, about: Subject) -> Vec<u8> {
-    [word.as_bytes(), &[0], &subject(about)].concat()
+    let people = matches!(about, Subject::Person(_));
+    [&*search_from(people, word), &[0], &subject(about)].concat()
+}
+
+/// Words that begin like this, of people or of conversations: apart, as there are many more of the ones.
+pub(super) fn search_from(people: bool, prefix: &str) -> Vec<u8> {
+    [&[u8::from(!people)], prefix.as_bytes()].concat()
 }
 
 /// `uid[16] subject[17]`: table changed.

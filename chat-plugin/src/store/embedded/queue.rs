@@ -71,17 +71,12 @@ pub(super) enum Job {
     Schedule(Box<Scheduled>, usize, Reply<Scheduling>),
     Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
-    Report(Box<Report>, Reply<()>),
+    Report(Box<Report>, Reply<bool>),
     CloseReport(Vec<u8>, Option<Box<AuditLine>>, Reply<bool>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
     Trust(u64, Reply<()>),
-    BroadcastTo(
-        (ConversationId, Seq),
-        Vec<(UserId, Seq)>,
-        Option<UserId>,
-        Reply<()>,
-    ),
+    BroadcastTo((ConversationId, Seq), Option<UserId>, Reply<()>),
     Hold(Box<(Draft, String)>, Reply<Holding>),
     RejectHeld(
         ConversationId,
@@ -123,6 +118,7 @@ impl Job {
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
             | Self::CloseReport(_, _, reply)
+            | Self::Report(_, reply)
             | Self::DropJoinRequest(_, _, _, reply)
             | Self::ChangeHandle(_, _, _, reply)
             | Self::Hide(_, _, _, reply) => reply.send(Err(error)).is_err(),
@@ -138,8 +134,7 @@ impl Job {
             | Self::UpdateUser(_, reply)
             | Self::PutPresence(_, reply)
             | Self::PutToken(_, reply)
-            | Self::Report(_, reply)
-            | Self::BroadcastTo(_, _, _, reply)
+            | Self::BroadcastTo(_, _, reply)
             | Self::NoteChanged(_, _, reply)
             | Self::Flush(reply)
             | Self::Maintain(_, _, _, reply)
@@ -178,10 +173,6 @@ impl Job {
             Self::Settle(keys, _) => Size {
                 items: keys.len(),
                 bytes: keys.len() * ROW_BYTES,
-            },
-            Self::BroadcastTo(_, copies, _, _) => Size {
-                items: copies.len().max(1),
-                bytes: copies.len().max(1) * ROW_BYTES,
             },
             Self::PutPresence(changes, _) => Size {
                 items: changes.len(),

@@ -10,7 +10,7 @@ use super::overlay::Overlay;
 use super::{happened, keys, reads, values};
 use crate::domain::entry::Entry;
 use crate::domain::member::{Marks, Member};
-use crate::store::{Broadcast, StoreError, tables};
+use crate::store::{Behind, Broadcast, StoreError, tables};
 
 pub(super) fn page(
     engine: &impl KvEngine,
@@ -32,26 +32,29 @@ pub(super) fn page(
     Ok(found)
 }
 
-/// Channels of which the devices of a reader have not been told up to the head, at most `limit`.
+/// Channels behind `after` of which the devices of a reader have not been told up to the head, among at most `limit`.
 pub(super) fn behind<K: KvEngine>(
     engine: &K,
     heads: &Heads,
-    user: UserId,
+    (user, after): (UserId, Option<ConversationId>),
     limit: usize,
-) -> Result<Vec<ConversationId>, StoreError> {
+) -> Result<Behind, StoreError> {
     let id = |byte| ConversationId::from_parts(ConversationKind::Channel, [byte; 16]);
-    let (from, to) = (id(0), id(0xFF));
-    let (from, to) = [from, to]
-        .map(|id| keys::user_conversation(user, id))
-        .into();
-    let mut channels = Vec::new();
-    let range = KeyRange::closed(&from, &to);
+    let first = keys::user_conversation(user, after.unwrap_or_else(|| id(0)));
+    let last = keys::user_conversation(user, id(0xFF));
+    let from: &[u8] = &first;
+    let range = KeyRange {
+        from: after.map_or(Bound::Included(from), |_| Bound::Excluded(from)),
+        to: Bound::Included(&last),
+    };
+    let (mut looked_at, mut channels) = (Vec::new(), Vec::new());
     reads::visit(
         engine,
         tables::USER_CONVERSATION,
         range,
-        usize::MAX,
+        limit,
         |key, row| {
+            looked_at.push(reads::tail_cid(key)?);
             if row == values::USER_CONVERSATION {
                 channels.push(reads::tail_cid(key)?);
             }
@@ -60,9 +63,6 @@ pub(super) fn behind<K: KvEngine>(
     )?;
     let mut found = Vec::new();
     for channel in channels {
-        if found.len() == limit {
-            break;
-        }
         let Some(known) = heads.find(engine, channel)? else {
             continue;
         };
@@ -74,7 +74,12 @@ pub(super) fn behind<K: KvEngine>(
             found.push(channel);
         }
     }
-    Ok(found)
+    let next = looked_at.last().copied();
+    Ok(Behind {
+        found,
+        looked_at: looked_at.len(),
+        next: next.filter(|_| looked_at.len() == limit),
+    })
 }
 
 pub(super) fn among(
@@ -126,17 +131,24 @@ pub(super) fn take_body(entry: &mut Entry, source: Entry) {
     }
 }
 
+/// The first entry of each list.
 pub(super) fn broadcasts(
     engine: &impl KvEngine,
+    after: Option<ConversationId>,
     limit: usize,
 ) -> Result<Vec<Broadcast>, StoreError> {
-    let mut found = Vec::new();
-    reads::visit(
-        engine,
-        tables::BROADCAST,
-        KeyRange::ALL,
-        limit,
-        |key, row| {
+    let mut found: Vec<Broadcast> = Vec::new();
+    let mut after = after;
+    while found.len() < limit {
+        let behind = after.map(|list| keys::message(list, Seq::MAX));
+        let range = KeyRange {
+            from: behind
+                .as_ref()
+                .map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice())),
+            to: Bound::Unbounded,
+        };
+        let before = found.len();
+        reads::visit(engine, tables::BROADCAST, range, 1, |key, row| {
             let list = key.get(..keys::CID_BYTES).and_then(keys::read_cid);
             let after = values::read_user_id(tables::BROADCAST.name(), row)?;
             found.push(Broadcast {
@@ -145,8 +157,12 @@ pub(super) fn broadcasts(
                 after: Some(after).filter(|after| *after != keys::NO_USER),
             });
             Ok(())
-        },
-    )?;
+        })?;
+        if found.len() == before {
+            break;
+        }
+        after = found.last().map(|last| last.list);
+    }
     Ok(found)
 }
 

@@ -575,16 +575,16 @@ pub(super) fn search(
     limit: usize,
 ) -> Result<Vec<Subject>, StoreError> {
     const LOOKED_AT_MAX: usize = 4_096;
+    let prefix = keys::search_from(people, prefix);
     let range = KeyRange {
-        from: Bound::Included(prefix.as_bytes()),
+        from: Bound::Included(&prefix),
         to: Bound::Unbounded,
     };
     let (mut found, mut looked_at) = (Vec::new(), 0);
     let mut failed = Ok(());
     engine.scan(tables::SEARCH, range, Order::Ascending, &mut |key, _| {
         looked_at += 1;
-        if !key.starts_with(prefix.as_bytes()) || found.len() == limit || looked_at > LOOKED_AT_MAX
-        {
+        if !key.starts_with(&prefix) || found.len() == limit || looked_at > LOOKED_AT_MAX {
             return ControlFlow::Break(());
         }
         let about = key.last_chunk::<{ keys::CID_BYTES }>();
@@ -592,8 +592,7 @@ pub(super) fn search(
             failed = Err(bad_key(tables::SEARCH));
             return ControlFlow::Break(());
         };
-        let is_person = matches!(about, Subject::Person(_));
-        if is_person == people && !found.contains(&about) {
+        if !found.contains(&about) {
             found.push(about);
         }
         ControlFlow::Continue(())

@@ -14,6 +14,7 @@ mod joining;
 mod purge;
 mod queue;
 mod readers;
+mod reports;
 mod scheduled;
 mod search;
 pub(super) mod waiting;
@@ -87,8 +88,8 @@ pub(super) struct Writer<K> {
     relaxed_since: Option<Duration>,
     /// Relaxed commits that no durable one has followed.
     relaxed_rows: bool,
-    /// Reports that are kept, once they have been counted.
-    reports: Option<usize>,
+    /// Reports that are kept, once they have been read.
+    reports: Option<reports::Reports>,
     /// The newest lines of the audit logs, once they have been looked up.
     audited: Vec<(AuditLog, u64)>,
     /// Whether there is anything in tables that are empty for most: see [`Writer::plan_waiting`].
@@ -440,8 +441,8 @@ impl<K: KvEngine> Writer<K> {
                 let purged = self.purge(conversation, *purge);
                 self.answer(purged, reply, Durability::Durable, Done::Purged);
             }
-            Job::BroadcastTo(at, copies, after, reply) => {
-                let result = self.broadcast_to(at, &copies, after);
+            Job::BroadcastTo(at, after, reply) => {
+                let result = self.broadcast_to(at, after);
                 self.answer(result, reply, Durability::Durable, |reply, ()| {
                     Done::Unit(reply)
                 });
@@ -468,10 +469,8 @@ impl<K: KvEngine> Writer<K> {
                 });
             }
             Job::Report(report, reply) => {
-                let result = self.report(&report);
-                self.answer(result, reply, Durability::Durable, |reply, ()| {
-                    Done::Unit(reply)
-                });
+                let is_it = self.report(&report);
+                self.answer(is_it, reply, Durability::Durable, Done::Flag);
             }
             Job::CloseReport(key, line, reply) => {
                 let was_there = self.close_report(&key, line.as_deref());

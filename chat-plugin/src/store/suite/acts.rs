@@ -547,23 +547,26 @@ async fn acts_survive_a_kill(world: World) {
 async fn a_report_is_stored_once(world: World) {
     let store = world.open();
     make_group(&*store, cid(1), &[1, 2]).await;
-    let report = |ts_ms: u64, mid: &str| Report {
+    say(&*store, cid(1), 1, "rude").await;
+    let report = |ts_ms: u64, mid: &str, about: u64| Report {
         ts_ms,
         by: uid(2),
         mid: mid.parse().unwrap(),
         conversation: cid(1),
-        seq: seq(1),
+        seq: seq(about),
         text: "rude".to_owned(),
     };
-    store.report(report(5, "a")).await.unwrap();
-    store.report(report(9, "a")).await.unwrap();
-    store.report(report(7, "b")).await.unwrap();
+    assert_eq!(store.report(report(5, "a", 1)).await, Ok(true));
+    assert_eq!(store.report(report(9, "a", 1)).await, Ok(true));
+    let other = store.report(report(9, "a", 2)).await;
+    assert_eq!(other, Ok(false), "something else under its message id");
+    assert_eq!(store.report(report(7, "b", 2)).await, Ok(true));
     let store = world.reopen(store).await;
-    store.report(report(11, "b")).await.unwrap();
+    assert_eq!(store.report(report(11, "b", 2)).await, Ok(true));
     let all = store.reports(None, 9).await.unwrap();
-    assert_eq!(all, [report(5, "a"), report(7, "b")]);
+    assert_eq!(all, [report(5, "a", 1), report(7, "b", 2)]);
     let rest = store.reports(Some(&all[0].key()), 9).await.unwrap();
-    assert_eq!(rest, [report(7, "b")]);
+    assert_eq!(rest, [report(7, "b", 2)]);
     let key = all[0].key();
     assert_eq!(key.to_string().parse(), Ok(key.clone()));
     assert_eq!(store.reported(&key).await, Ok(Some(all[0].clone())));
@@ -571,4 +574,7 @@ async fn a_report_is_stored_once(world: World) {
     assert_eq!(store.close_report(&key, None).await, Ok(false));
     assert_eq!(store.reported(&key).await, Ok(None));
     assert_eq!(store.reports(None, 9).await.unwrap(), rest);
+    assert_eq!(store.report(report(12, "c", 2)).await, Ok(true));
+    let all = store.reports(None, 9).await.unwrap();
+    assert_eq!(all, [report(12, "c", 2)], "in the place of the one before");
 }

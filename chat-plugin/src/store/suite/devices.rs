@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::world::*;
 use crate::domain::audit::AuditKeep;
+use crate::domain::contact::{ContactChange, ContactCounts};
 use crate::domain::device::SharedSubscription;
 use crate::domain::entry::{Basis, Change, EntryKind};
 use crate::domain::queue::{DeviceEvent, QueueLimits, Queuing, ToDevice};
@@ -15,6 +16,7 @@ super::stories![
     events_for_a_device_are_numbered_without_gaps,
     an_event_is_queued_once,
     the_queue_of_a_device_is_bounded,
+    strangers_fill_a_part_and_the_own_devices_have_a_reserve,
     what_is_over_is_neither_handed_out_nor_kept,
     a_queue_goes_with_its_device,
     shared_conversations_are_found,
@@ -115,7 +117,21 @@ fn event(from: u8, mid: &str) -> ToDevice {
     }
 }
 
+/// A device of user 9, who knows users 1, 2 and 3.
 async fn put_device_9(store: &dyn ChatStore) {
+    const MAX: ContactCounts = ContactCounts {
+        contacts: 9,
+        blocked: 9,
+    };
+    if store.user(uid(9)).await.unwrap().is_none() {
+        store.create_user(user(9, "owner")).await.unwrap();
+    }
+    for known in 1..=3 {
+        let called = String::new();
+        let add = ContactChange::Add { called };
+        let added = store.change_contact(uid(9), uid(known), add, MAX, 1);
+        added.await.unwrap();
+    }
     let put = store.put_device(device(9, 9), None, Durability::Durable);
     put.await.unwrap();
 }
@@ -219,6 +235,39 @@ async fn the_queue_of_a_device_is_bounded(world: World) {
             "what was refused left no trace"
         );
     }
+}
+
+async fn strangers_fill_a_part_and_the_own_devices_have_a_reserve(world: World) {
+    let store = world.open();
+    put_device_9(&*store).await;
+    let send = async |from, mid| store.queue_event(event(from, mid)).await;
+    for (from, place) in [(4, 1), (5, 2)] {
+        assert_eq!(send(from, "a").await, Ok(Queuing::Queued(place)));
+    }
+    assert_eq!(send(6, "a").await, Ok(Queuing::Full), "the strangers' part");
+    for (from, place) in [(1, 3), (2, 4)] {
+        assert_eq!(send(from, "a").await, Ok(Queuing::Queued(place)));
+    }
+    assert_eq!(send(3, "a").await, Ok(Queuing::Full));
+    for (mid, place) in [("a", 5), ("b", 6), ("c", 7)] {
+        assert_eq!(send(9, mid).await, Ok(Queuing::Queued(place)), "his own");
+    }
+    assert_eq!(send(9, "d").await, Ok(Queuing::Full));
+    store
+        .end_device_events(dev(9), vec![5, 6, 7])
+        .await
+        .unwrap();
+    // He answers one of them, who is no stranger any more.
+    let direct = proto::ids::ConversationId::direct(uid(9), uid(4));
+    let said = crate::domain::entry::Draft {
+        kind: EntryKind::Message,
+        from: uid(9),
+        ..created(direct, &[9, 4])
+    };
+    place(append(&*store, said).await);
+    store.end_device_events(dev(9), vec![3]).await.unwrap();
+    assert_eq!(send(6, "a").await, Ok(Queuing::Queued(8)));
+    assert_eq!(send(4, "b").await, Ok(Queuing::Full), "that was all");
 }
 
 async fn what_is_over_is_neither_handed_out_nor_kept(world: World) {

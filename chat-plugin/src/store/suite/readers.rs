@@ -8,17 +8,23 @@ use crate::domain::account::Subject;
 use crate::domain::conversation::Settings;
 use crate::domain::entry::{Change, Draft, EntryKind, Outcome};
 use crate::domain::member::{Member, Role};
-use crate::domain::overlay::{Act, GoneReason, React};
+use crate::domain::overlay::{Act, ActRefused, GoneReason, React};
+use crate::domain::user::User;
 use crate::store::{Broadcast, ChatStore, Durability, Move};
 
 super::stories![
     readers_come_and_go_without_an_entry,
     a_reader_who_becomes_more_comes_and_goes_with_an_entry,
     whoever_has_gone_reacts_no_more,
+    who_comes_or_goes_silently_while_it_is_judged_moves_a_ban_and_a_role,
+    what_a_reader_wants_of_his_rights_is_told_to_nobody,
+    channels_that_have_gone_on_are_all_found_some_at_a_time,
     what_is_said_in_a_channel_writes_nothing_for_its_readers,
     a_body_that_goes_to_many_is_stored_once,
     a_broadcast_goes_on_where_it_was,
+    a_copy_is_found_by_its_deletion_and_comes_no_more_after_it,
     public_conversations_are_found_by_title_and_tags,
+    public_conversations_are_found_behind_any_number_of_people,
 ];
 
 fn channel() -> ConversationId {
@@ -218,6 +224,90 @@ async fn whoever_has_gone_reacts_no_more(world: World) {
     assert_eq!(append(&*store, react("r2")).await, Outcome::MembersMoved);
 }
 
+async fn who_comes_or_goes_silently_while_it_is_judged_moves_a_ban_and_a_role(world: World) {
+    let store = world.open();
+    make(&*store, channel()).await;
+    let joins = vec![join_as(2, Role::Reader)];
+    silent(append(&*store, change(channel(), "a", EntryKind::Added, joins)).await);
+    // All of these were judged before he came, or before he went.
+    let ban = |mid, changes| change(channel(), mid, EntryKind::Banned, changes);
+    let alone = ban("b1", vec![Change::Ban { user: uid(2) }]);
+    assert_eq!(append(&*store, alone).await, Outcome::MembersMoved);
+    let out = change(channel(), "out", EntryKind::Left, vec![leave(2)]);
+    silent(append(&*store, out).await);
+    let role = Change::Role {
+        user: uid(2),
+        role: Role::Owner,
+    };
+    let given = Change::Given {
+        user: uid(2),
+        rights: None,
+    };
+    for (mid, changed) in [("r", role), ("g", given)] {
+        let draft = change(channel(), mid, EntryKind::Role, vec![changed]);
+        assert_eq!(append(&*store, draft).await, Outcome::MembersMoved, "{mid}");
+    }
+    let again = ban("b2", vec![Change::Ban { user: uid(2) }]);
+    assert_eq!(place(append(&*store, again).await), seq(2));
+}
+
+async fn what_a_reader_wants_of_his_rights_is_told_to_nobody(world: World) {
+    let store = world.open();
+    make(&*store, channel()).await;
+    let joins = vec![join_as(2, Role::Reader)];
+    silent(append(&*store, change(channel(), "a", EntryKind::Added, joins)).await);
+    let version = store.hand_out(uid(2), vec![channel()]).await.unwrap();
+    let wants = |user: u8, mid: &str| Draft {
+        from: uid(user),
+        ..change(
+            channel(),
+            mid,
+            EntryKind::Role,
+            vec![Change::Want {
+                user: uid(user),
+                rights: Some("react".parse().unwrap()),
+            }],
+        )
+    };
+    assert_eq!(silent(append(&*store, wants(2, "w")).await), seq(1));
+    let wanted = reader(&*store, channel(), 2).await.unwrap().mask.want;
+    assert!(wanted.is_some());
+    let about = store.changes(uid(2), version, 9).await.unwrap();
+    assert_eq!(about.list.len(), 1, "but to his other devices");
+    let found = store.conversations(&[channel()]).await.unwrap();
+    assert_eq!(found[0].as_ref().unwrap().version, 1);
+    assert_eq!(
+        place(append(&*store, wants(1, "w")).await),
+        seq(2),
+        "an owner"
+    );
+}
+
+async fn channels_that_have_gone_on_are_all_found_some_at_a_time(world: World) {
+    let store = world.open();
+    let one = |number| ConversationId::from_parts(ConversationKind::Channel, [number; 16]);
+    for number in 1..=5 {
+        make(&*store, one(number)).await;
+        let joins = vec![join_as(2, Role::Reader)];
+        silent(append(&*store, change(one(number), "a", EntryKind::Added, joins)).await);
+        store.hand_out(uid(2), vec![one(number)]).await.unwrap();
+    }
+    for number in [1, 4, 5] {
+        say(&*store, one(number), 1, "hello").await;
+    }
+    let (mut found, mut looked_at, mut after) = (Vec::new(), 0, None);
+    loop {
+        let page = store.channels_behind(uid(2), after, 2).await.unwrap();
+        looked_at += page.looked_at;
+        found.extend(page.found);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((found, looked_at), ([1, 4, 5].map(one).to_vec(), 5));
+}
+
 async fn what_is_said_in_a_channel_writes_nothing_for_its_readers(world: World) {
     let store = world.open();
     make(&*store, channel()).await;
@@ -249,18 +339,20 @@ async fn what_is_said_in_a_channel_writes_nothing_for_its_readers(world: World) 
         .collect();
     assert_eq!(marks, [Seq::ZERO, seq(1)], "also what waits to be written");
     // He looks for himself.
-    let behind = store.channels_behind(uid(2), 9).await;
-    assert_eq!(behind, Ok(vec![channel()]));
+    let behind = async |user| {
+        store
+            .channels_behind(uid(user), None, 9)
+            .await
+            .unwrap()
+            .found
+    };
+    assert_eq!(behind(2).await, [channel()]);
     store.note_changed(uid(2), vec![channel()]).await.unwrap();
     let changes = store.changes(uid(2), version, 9).await.unwrap();
     assert_eq!(changes.list.len(), 1);
     let version = store.hand_out(uid(2), vec![channel()]).await.unwrap();
-    assert_eq!(store.channels_behind(uid(2), 9).await, Ok(vec![]));
-    assert_eq!(
-        store.channels_behind(uid(1), 9).await,
-        Ok(vec![]),
-        "he is told"
-    );
+    assert_eq!(behind(2).await, []);
+    assert_eq!(behind(1).await, [], "he is told");
     // Whoever comes or goes is told so.
     silent(
         append(
@@ -355,31 +447,85 @@ async fn a_broadcast_goes_on_where_it_was(world: World) {
     assert_eq!(of_two, Ok(vec![]), "he does not know of it");
     assert_eq!(store.conversation_count(uid(2)).await, Ok(0));
     assert_eq!(store.conversation_count(uid(1)).await, Ok(1));
-    assert_eq!(store.broadcasts(9).await, Ok(vec![]));
+    assert_eq!(store.broadcasts(None, 9).await, Ok(vec![]));
     let at = say(&*store, list(), 1, "hello").await;
     let later = say(&*store, list(), 1, "more").await;
-    let one = |seq, after| Broadcast {
-        list: list(),
-        seq,
-        after,
-    };
-    assert_eq!(
-        store.broadcasts(9).await,
-        Ok(vec![one(at, None), one(later, None)])
-    );
-    let copies = vec![(uid(2), seq(1)), (uid(3), seq(7))];
-    let told = store.broadcast_to(list(), at, copies.clone(), Some(uid(3)));
+    let other = ConversationId::from_parts(ConversationKind::Broadcast, [9; 16]);
+    make(&*store, other).await;
+    let elsewhere = say(&*store, other, 1, "hello").await;
+    let one = |list, seq, after| Broadcast { list, seq, after };
+    let (first, last) = (one(list(), at, None), one(other, elsewhere, None));
+    let under_way = store.broadcasts(None, 9).await;
+    assert_eq!(under_way, Ok(vec![first, last]), "one of each list");
+    let behind = store.broadcasts(Some(list()), 9).await;
+    assert_eq!(behind, Ok(vec![last]));
+    let told = store.broadcast_to(list(), at, Some(uid(3)));
     told.await.unwrap();
     let store = world.reopen(store).await;
-    assert_eq!(store.broadcasts(1).await, Ok(vec![one(at, Some(uid(3)))]));
-    let rest = store.broadcast_to(list(), at, vec![(uid(4), seq(9))], None);
+    let first = one(list(), at, Some(uid(3)));
+    assert_eq!(store.broadcasts(None, 1).await, Ok(vec![first]));
+    let rest = store.broadcast_to(list(), at, None);
     rest.await.unwrap();
-    assert_eq!(store.broadcasts(9).await, Ok(vec![one(later, None)]));
-    let behind = store.copies(list(), at, Some(uid(2)), 9).await.unwrap();
-    assert_eq!(behind, [(uid(3), seq(7)), (uid(4), seq(9))]);
-    assert_eq!(store.copies(list(), at, None, 2).await, Ok(copies));
-    let twice = store.broadcast_to(list(), at, vec![], None).await;
+    let next = one(list(), later, None);
+    assert_eq!(store.broadcasts(None, 9).await, Ok(vec![next, last]));
+    let twice = store.broadcast_to(list(), at, None).await;
     assert_eq!(twice, Err(crate::store::StoreError::NotFound));
+}
+
+async fn a_copy_is_found_by_its_deletion_and_comes_no_more_after_it(world: World) {
+    let store = world.open();
+    make(&*store, list()).await;
+    let at = say(&*store, list(), 1, "hello").await;
+    let brought = |to: u8| Draft {
+        kind: EntryKind::Message,
+        peer: Some(uid(to)),
+        ..copy(at, to, "hello")
+    };
+    let placed = place(append(&*store, brought(3)).await);
+    // Nothing else was noted before it was killed.
+    let store = world.reopen(store).await;
+    let copies = store.copies(list(), at, None, 9).await.unwrap();
+    assert_eq!(copies, [(uid(3), placed)]);
+    let delete = Draft {
+        kind: EntryKind::Deleted,
+        target: Some(at),
+        act: Some(Act::Delete),
+        ..draft(list(), 1, "del", 1)
+    };
+    place(append(&*store, delete).await);
+    let late = append(&*store, brought(4)).await;
+    assert_eq!(late, Outcome::Refused(ActRefused::NoTarget));
+    first(append(&*store, brought(3)).await);
+}
+
+async fn public_conversations_are_found_behind_any_number_of_people(world: World) {
+    let store = world.open();
+    for number in 0..=140 {
+        let words: Vec<String> = (0..32)
+            .map(|word| format!("ann{number:03}{word}"))
+            .collect();
+        let user = User {
+            name: words.join(" "),
+            ..user(number, &format!("u{number}"))
+        };
+        store.create_user(user).await.unwrap();
+    }
+    let settings = Settings {
+        title: "Annual meeting".to_owned(),
+        public: true,
+        ..Settings::default()
+    };
+    let made = Draft {
+        changes: vec![join_as(1, Role::Owner), Change::Settings(settings)],
+        ..created(channel(), &[1])
+    };
+    append(&*store, made).await;
+    let found = store.search("ann".to_owned(), false, 9).await.unwrap();
+    assert_eq!(found, [Subject::Conversation(channel())]);
+    assert_eq!(
+        store.search("ann".to_owned(), true, 9).await.unwrap().len(),
+        9
+    );
 }
 
 async fn public_conversations_are_found_by_title_and_tags(world: World) {

@@ -1,4 +1,4 @@
-//! What is done to entries that are stored: edits, deletions, reactions, pins; hiding, expiry, reports.
+//! What is done to entries that are stored: edits, deletions, reactions, pins; hiding, expiry.
 //!
 //! An act becomes rows and the changed entries first ([`Effect`]); they join the batch with the entry that tells of it,
 //! or on their own.
@@ -9,22 +9,19 @@ use std::sync::Arc;
 use broker::store::kv::{KeyRange, KvEngine, Order, Table};
 use proto::ids::{ConversationId, Seq, UserId};
 
-use super::super::values::{self, First, Head};
+use super::super::values::{self, Head};
 use super::super::{excluded, happened, keys, readers, reads};
 use super::Writer;
-use crate::domain::audit::AuditLine;
 use crate::domain::entry::{Draft, Entry, EntryKind};
 use crate::domain::member::Marks;
 use crate::domain::overlay::{
     Act, ActRefused, EDITS_MAX, EMOJI_PER_USER_MAX, GoneReason, HiddenBy, Overlay, PINS_MAX, React,
-    Report, VOTE,
+    VOTE,
 };
 use crate::store::{Committed, StoreError, tables};
 
 /// Entries that expire in one commit.
 const EXPIRED_AT_ONCE: usize = 256;
-/// Reports that are kept.
-const REPORTS_MAX: usize = 10_000;
 
 /// What an act comes to.
 #[derive(Default)]
@@ -423,11 +420,16 @@ impl<K: KvEngine> Writer<K> {
                 .and_then(keys::read_cid)
                 .ok_or_else(|| reads::bad_key(tables::EXPIRY))?;
             self.remove(tables::EXPIRY, key);
-            let entry = self.entry(conversation, seq)?;
-            let Some(entry) = entry.filter(|entry| entry.gone.is_none()) else {
-                continue;
+            let effect = match self.plan_expired(conversation, seq) {
+                Ok(Some(effect)) => effect,
+                Ok(None) => continue,
+                Err(error @ StoreError::Corrupt(_)) => {
+                    // It is not to keep all others.
+                    tracing::error!(%conversation, %seq, %error, "a message cannot be removed");
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
-            let effect = self.plan_gone(entry, GoneReason::Expired)?;
             let changed = self.apply(effect);
             self.changed_for_all(conversation, None)?;
             let known = self.conversation(conversation)?;
@@ -444,6 +446,18 @@ impl<K: KvEngine> Writer<K> {
         Ok(due.len())
     }
 
+    fn plan_expired(
+        &mut self,
+        conversation: ConversationId,
+        seq: Seq,
+    ) -> Result<Option<Effect>, StoreError> {
+        let entry = self.entry(conversation, seq)?;
+        let Some(entry) = entry.filter(|entry| entry.gone.is_none()) else {
+            return Ok(None);
+        };
+        self.plan_gone(entry, GoneReason::Expired).map(Some)
+    }
+
     fn due(&self, now_ms: u64) -> Result<Vec<Vec<u8>>, StoreError> {
         let end = keys::short_time(now_ms.saturating_add(1));
         let range = KeyRange::between(&[], &end);
@@ -458,64 +472,6 @@ impl<K: KvEngine> Writer<K> {
                 }
             })?;
         Ok(due)
-    }
-
-    /// Stores a report, unless one with its message id was stored before.
-    pub(super) fn report(&mut self, report: &Report) -> Result<(), StoreError> {
-        self.commit_so_far()?;
-        let mut mid_key = Vec::new();
-        keys::idempotency(&mut mid_key, report.conversation, report.by, &report.mid);
-        if self.first(report.conversation, &mut mid_key)?.is_some() {
-            return Ok(());
-        }
-        keys::set_week(&mut mid_key, self.week());
-        let first = First {
-            seq: report.seq,
-            ts_ms: report.ts_ms,
-            digest: proto::ids::digest16(&[b"report", report.text.as_bytes()]),
-        };
-        let mut value = Vec::new();
-        values::write_first(&mut value, &first);
-        self.put(tables::IDEMPOTENCY, &mid_key, value);
-        let count = match self.reports {
-            Some(count) => count,
-            None => self.keys(tables::REPORT, KeyRange::ALL)?.len(),
-        };
-        if count >= REPORTS_MAX
-            && let Some(oldest) = self.first_key(tables::REPORT)?
-        {
-            self.remove(tables::REPORT, &oldest);
-        }
-        self.reports = Some((count + 1).min(REPORTS_MAX));
-        let key = keys::report(&report.key());
-        self.put(tables::REPORT, &key, values::write_report(report));
-        Ok(())
-    }
-
-    /// Says whether there was one.
-    pub(super) fn close_report(
-        &mut self,
-        key: &[u8],
-        line: Option<&AuditLine>,
-    ) -> Result<bool, StoreError> {
-        let number = self.plan_audit(line)?;
-        let was_there = self.row(tables::REPORT, key)?.is_some();
-        if was_there {
-            self.write_audit(line, number);
-            self.remove(tables::REPORT, key);
-            self.reports = self.reports.map(|count| count.saturating_sub(1));
-        }
-        Ok(was_there)
-    }
-
-    fn first_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut found = None;
-        self.engine()
-            .scan(table, KeyRange::ALL, Order::Ascending, &mut |key, _| {
-                found = Some(key.to_vec());
-                ControlFlow::Break(())
-            })?;
-        Ok(found)
     }
 }
 

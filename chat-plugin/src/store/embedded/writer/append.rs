@@ -16,6 +16,7 @@ use super::readers::{self, Planned};
 use crate::domain::conversation::Settings;
 use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Outcome};
 use crate::domain::member::{Interval, Member};
+use crate::domain::overlay::ActRefused;
 use crate::domain::rights::Mask;
 use crate::store::{Committed, StoreError, tables};
 
@@ -72,6 +73,9 @@ impl<K: KvEngine> Writer<K> {
             && let Some(first) = self.first(draft.conversation, &mut mid_key)?
         {
             return self.repeated(&draft, first);
+        }
+        if self.is_taken_back(&draft)? {
+            return Ok(Outcome::Refused(ActRefused::NoTarget));
         }
         let waiting = match self.plan_waiting(&draft)? {
             Ok(rows) => rows,
@@ -423,6 +427,7 @@ impl<K: KvEngine> Writer<K> {
             self.group.owns.insert(key, count);
         }
         self.put_exchange(&draft, head.seq, head.ts_ms);
+        self.put_copy((&draft, head.seq));
         let entry = Entry {
             conversation: draft.conversation,
             seq: head.seq,

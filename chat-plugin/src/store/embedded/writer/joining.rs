@@ -166,9 +166,17 @@ impl<K: KvEngine> Writer<K> {
                     self.forget_request(key(user), &mut rows)?;
                 }
                 Change::Ban { user } => {
+                    if self.stays(draft, *user)? {
+                        return Ok(Err(Outcome::MembersMoved));
+                    }
                     let value = values::write_ban(draft.from, draft.ts_ms);
                     rows.push((tables::BAN, key(user), Some(value)));
                     self.forget_request(key(user), &mut rows)?;
+                }
+                Change::Role { user, .. } | Change::Given { user, .. }
+                    if !creates && !self.is_present(draft.conversation, *user)? =>
+                {
+                    return Ok(Err(Outcome::MembersMoved)); // went silently, after it was judged
                 }
                 Change::Unban { user } => rows.push((tables::BAN, key(user), None)),
                 Change::Invited { hash } => {
@@ -214,6 +222,17 @@ impl<K: KvEngine> Writer<K> {
             }
         }
         Ok(Ok(rows))
+    }
+
+    /// Would a ban leave this user in, who came silently after it was judged?
+    fn stays(&self, draft: &Draft, user: UserId) -> Result<bool, StoreError> {
+        let is_his = |change: &Change| matches!(change, Change::Leave { user: of } if *of == user);
+        Ok(!draft.changes.iter().any(is_his) && self.is_present(draft.conversation, user)?)
+    }
+
+    fn is_present(&self, id: ConversationId, user: UserId) -> Result<bool, StoreError> {
+        let seat = self.seat(id, user)?;
+        Ok(seat.is_some_and(|(member, _)| member.is_present()))
     }
 
     fn forget_request(&self, key: Vec<u8>, rows: &mut Rows) -> Result<(), StoreError> {

@@ -7,8 +7,29 @@ use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
 use super::super::values::{self, First, devices};
 use super::super::{keys, reads};
 use super::Writer;
-use crate::domain::queue::{DeviceEvent, Queuing, ToDevice};
+use crate::domain::queue::{DeviceEvent, QueueLimits, Queuing, ToDevice};
 use crate::store::{StoreError, tables};
+
+/// A part of a queue, with what is new in it.
+struct Fill {
+    events: usize,
+    bytes: u64,
+}
+
+impl Fill {
+    fn of(bytes: u64) -> Self {
+        Self { events: 1, bytes }
+    }
+
+    fn take(&mut self, bytes: u64) {
+        self.events += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn fits(&self, events: usize, bytes: usize) -> bool {
+        self.events <= events && self.bytes <= bytes as u64
+    }
+}
 
 impl<K: KvEngine> Writer<K> {
     /// Gives an event the next place in the queue of a device.
@@ -55,23 +76,60 @@ impl<K: KvEngine> Writer<K> {
         Ok(Queuing::Queued(dseq))
     }
 
-    /// Is there room for it? What is over makes room. Scans, so it needs [`Writer::barrier`] before it.
+    /// Is there room for it? What is over makes room. Those whom the owner does not know fill half of it together, however
+    /// many they are, and his own devices have some that nobody else has. Scans, so it needs [`Writer::barrier`] before it.
     fn has_room(&mut self, sent: &ToDevice) -> Result<bool, StoreError> {
-        let now_ms = sent.event.ts_ms;
-        let (mut events, mut of_sender, mut bytes) = (0, 0, sent.event.data.len() as u64);
+        let (now_ms, new) = (sent.event.ts_ms, sent.event.data.len() as u64);
+        let (is_own, is_known) = (
+            sent.event.from == sent.user,
+            self.knows(sent.user, sent.event.from)?,
+        );
+        let (mut all, mut of_sender, mut of_strangers) =
+            (Fill::of(new), Fill::of(new), Fill::of(new));
         for (event, size) in self.events_of(sent.to)? {
             if event.expires_ms <= now_ms {
                 self.remove_event(sent.to, event.dseq);
                 continue;
             }
-            events += 1;
-            of_sender += usize::from(event.from == sent.event.from);
-            bytes = bytes.saturating_add(size);
+            all.take(size);
+            if event.from == sent.event.from {
+                of_sender.take(size);
+            }
+            if !is_known && !self.knows(sent.user, event.from)? {
+                of_strangers.take(size);
+            }
         }
-        let limits = sent.limits;
-        Ok(events < limits.events
-            && of_sender < limits.events_of_sender
-            && bytes <= limits.bytes as u64)
+        let QueueLimits {
+            events,
+            events_of_sender,
+            bytes,
+        } = sent.limits;
+        let reserve = if is_own {
+            (events_of_sender, bytes / 4)
+        } else {
+            (0, 0)
+        };
+        Ok(all.fits(
+            events.saturating_add(reserve.0),
+            bytes.saturating_add(reserve.1),
+        ) && of_sender.fits(events_of_sender, usize::MAX)
+            && (is_known || of_strangers.fits(events / 2, bytes / 2)))
+    }
+
+    /// Has a user to do with another one by his own will: is it himself, a contact, or somebody to whom he has written?
+    fn knows(&mut self, user: UserId, other: UserId) -> Result<bool, StoreError> {
+        if user == other {
+            return Ok(true);
+        }
+        let row = self.row(tables::CONTACT, &keys::contact(user, other))?;
+        let contact = row.map(|row| values::read_contact(other, &row));
+        if contact
+            .transpose()?
+            .is_some_and(|contact| contact.is_contact())
+        {
+            return Ok(true);
+        }
+        Ok(self.own_count(ConversationId::direct(user, other), user)? > 0)
     }
 
     fn events_of(&self, device: DeviceId) -> Result<Vec<(DeviceEvent, u64)>, StoreError> {

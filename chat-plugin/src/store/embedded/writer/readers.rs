@@ -79,12 +79,17 @@ impl<K: KvEngine> Writer<K> {
         Ok(is_channel && !self.is_member(draft)?)
     }
 
-    /// Is it only about members who are one of many? Who was more once comes and goes with an entry.
+    /// Is it only about members who are one of many? Who was more once comes and goes with an entry. What one of many wants of
+    /// his rights is told to nobody else.
     pub(super) fn is_silent(&self, draft: &Draft) -> Result<bool, StoreError> {
         let id = draft.conversation;
         let may_be = matches!(
             draft.kind,
-            EntryKind::Added | EntryKind::Removed | EntryKind::Left | EntryKind::Joined
+            EntryKind::Added
+                | EntryKind::Removed
+                | EntryKind::Left
+                | EntryKind::Joined
+                | EntryKind::Role
         );
         if !may_be || !Role::Reader.is_one_of_many(id.kind()) {
             return Ok(false);
@@ -92,7 +97,7 @@ impl<K: KvEngine> Writer<K> {
         for change in &draft.changes {
             let user = match change {
                 Change::Join { user, role, .. } if role.is_one_of_many(id.kind()) => user,
-                Change::Leave { user } => user,
+                Change::Leave { user } | Change::Want { user, .. } => user,
                 Change::Invited { .. } | Change::Approved { .. } => continue,
                 _ => return Ok(false),
             };
@@ -182,6 +187,11 @@ impl<K: KvEngine> Writer<K> {
     ) -> Result<Outcome, StoreError> {
         let id = draft.conversation;
         self.tell_movers(id, &place, None)?;
+        for change in &draft.changes {
+            if let Change::Want { user, .. } = change {
+                self.changed(*user, id.into())?;
+            }
+        }
         let Place {
             head,
             members,
@@ -218,21 +228,33 @@ impl<K: KvEngine> Writer<K> {
         })
     }
 
-    /// How far an entry of a broadcast list has come, and where it is there.
+    /// Was a draft sent to a broadcast list, and deleted there since?
+    pub(super) fn is_taken_back(&self, draft: &Draft) -> Result<bool, StoreError> {
+        let Some((list, seq)) = draft.source else {
+            return Ok(false);
+        };
+        let source = self.entry(list, seq)?;
+        Ok(source.is_none_or(|source| source.gone.is_some()))
+    }
+
+    /// Where a message of a broadcast list is, for its deletion.
+    pub(super) fn put_copy(&mut self, (draft, seq): (&Draft, Seq)) {
+        if let (Some((list, of)), Some(user)) = (draft.source, draft.peer) {
+            let key = keys::entry_user(list, of, user);
+            let value = values::write_number(seq.get()).to_vec();
+            self.put(tables::COPY, &key, value);
+        }
+    }
+
+    /// How far an entry of a broadcast list has come.
     pub(super) fn broadcast_to(
         &mut self,
         (list, seq): (ConversationId, Seq),
-        copies: &[(UserId, Seq)],
         after: Option<UserId>,
     ) -> Result<(), StoreError> {
         let key = keys::message(list, seq);
         if self.row(tables::BROADCAST, &key)?.is_none() {
             return Err(StoreError::NotFound);
-        }
-        for (user, at) in copies {
-            let key = keys::entry_user(list, seq, *user);
-            let value = values::write_number(at.get()).to_vec();
-            self.put(tables::COPY, &key, value);
         }
         match after {
             Some(user) => {
