@@ -267,7 +267,10 @@ pub(super) const NOT_HELD: Refusal = Refusal::NotFound(Cow::Borrowed("no such me
 
 /// Where nobody moderates, nobody could decide; and an edit has its place in the log already.
 fn may_be_held(draft: &Draft) -> bool {
-    let is_moderated = draft.conversation.kind() != ConversationKind::Direct;
+    let is_moderated = !matches!(
+        draft.conversation.kind(),
+        ConversationKind::Direct | ConversationKind::Broadcast
+    );
     is_moderated && draft.kind == EntryKind::Message
 }
 
