@@ -319,7 +319,7 @@ fn who_hides_what_he_reads_is_told_about_by_nobody() {
         let seq = world.say(who, &to, "who reads this?", &Seen::default());
         let read = format!("chat/c/{cid}/read");
         for index in [reader, other] {
-            world.people[index].act(&read, &seq.to_string());
+            world.people[index].act(&read, seq.to_string());
         }
         assert_eq!(
             world.overview(reader)["unread"],
@@ -337,7 +337,7 @@ fn who_hides_what_he_reads_is_told_about_by_nobody() {
         }
         let show = json!({"read": true, "delivered": true});
         world.people[reader].call("me.privacy", &show).unwrap();
-        world.people[reader].act(&read, &seq.to_string());
+        world.people[reader].act(&read, seq.to_string());
         let request = json!({"cid": cid, "seq": seq});
         let status = world.people[who].call("msg.status", &request).unwrap();
         assert_eq!(status["read"], 2, "he has told it himself now");

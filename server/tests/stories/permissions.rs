@@ -113,7 +113,7 @@ impl Actor {
             }
             Call(method, request) => {
                 let request = serde_json::from_str(&ground.fill(request)).unwrap();
-                self.call(method, request)
+                self.call(method, &request)
             }
         }
     }
@@ -135,10 +135,10 @@ impl Actor {
         code
     }
 
-    fn call(&mut self, method: &str, request: Value) -> String {
+    fn call(&mut self, method: &str, request: &Value) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         if self.kind != Kind::Protobuf {
-            let called = self.client.call(method, &request);
+            let called = self.client.call(method, request);
             return called.err().unwrap_or_else(|| "ok".to_owned());
         }
         let topic = format!("chat/me/rpc/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -146,7 +146,7 @@ impl Actor {
             response_topic: Some(topic.as_str().into()),
             ..in_protobuf()
         };
-        let request = request_in_protobuf(method, &request);
+        let request = request_in_protobuf(method, request);
         let answer = self
             .client
             .publish_with(&format!("chat/rpc/{method}"), request, properties);

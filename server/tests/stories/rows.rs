@@ -589,9 +589,9 @@ fn marks_are_set_in_every_form() {
             ["read", "private_read", "unread"].map(|name| seen[name].as_u64().unwrap())
         };
 
-        world.people[who].act(&recv, &third.to_string());
+        world.people[who].act(&recv, third.to_string());
         assert_eq!(world.overview(who)["delivered"], third);
-        world.people[who].act(&read, &first.to_string());
+        world.people[who].act(&read, first.to_string());
         assert_eq!(numbers(&world.overview(who)), [first, 0, 2]);
         let private = json!({"seq": second, "private": true}).to_string();
         world.people[who].act(&read, &private);
@@ -661,7 +661,7 @@ fn receipts_typing_presence_and_changes_come_to_every_kind_of_client() {
         watcher.subscribe(&format!("chat/me/rcpt/{cid}"));
         for index in [reader, other] {
             let topic = format!("chat/c/{cid}/read");
-            world.people[index].act(&topic, &seq.to_string());
+            world.people[index].act(&topic, seq.to_string());
         }
         let told = format!("chat/me/rcpt/{cid}");
         while json_on(&mut watcher, &told)["read_all"] != seq {}

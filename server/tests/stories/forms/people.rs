@@ -1,5 +1,7 @@
 //! People: profiles, contacts, those whom one does not want to know, handles, and the end of an account.
 
+use broker::codec::properties::PublishProperties;
+use proto::payload::PROTOBUF_MARK;
 use serde_json::{Value, json};
 
 use crate::harness::{Login, Lost, request_in_protobuf};
@@ -185,17 +187,18 @@ fn who_is_no_more_has_left_and_what_was_said_stays_in_every_form() {
         let wrong = json!({"password": "wrong"});
         assert_eq!(person.call("me.delete", &wrong), refused("forbidden"));
         let password = json!({"password": format!("{name}-secret")});
-        let (payload, properties) = match kind {
+        let payload = match kind {
             Kind::Protobuf => {
                 let request = request_in_protobuf("me.delete", &password);
-                ([&[0xc1][..], &request].concat(), Default::default())
+                [&[PROTOBUF_MARK], &*request].concat()
             }
-            Kind::Text | Kind::Json => (password.to_string().into(), Default::default()),
+            Kind::Text | Kind::Json => password.to_string().into(),
         };
         // The reply may come too late for the connection.
+        let none = PublishProperties::default();
         person
             .client
-            .send_publish("chat/rpc/me.delete/last", payload, properties);
+            .send_publish("chat/rpc/me.delete/last", payload, none);
         let end = person.client.wait_for_end();
         assert!(
             kind == Kind::Text || matches!(end, Lost::Disconnected(_)),

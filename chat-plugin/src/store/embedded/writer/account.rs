@@ -121,11 +121,7 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
-    fn is_reader(
-        &self,
-        user: UserId,
-        conversation: ConversationId,
-    ) -> Result<bool, StoreError> {
+    fn is_reader(&self, user: UserId, conversation: ConversationId) -> Result<bool, StoreError> {
         let kind = conversation.kind();
         if kind != ConversationKind::Channel {
             return Ok(false);
