@@ -348,3 +348,14 @@ fn a_random_walk_on_sled_finds_what_the_model_says() {
         launch.variable("MQCHAT_STORE__ENGINE", "sled")
     });
 }
+
+#[test]
+fn a_random_walk_past_large_channels_finds_what_the_model_says() {
+    let seed = number("MQCHAT_MODEL_SEED").unwrap_or(5);
+    let mut walk = Walk::new(seed, |launch| {
+        launch.variable("MQCHAT_CHAT__CHANNEL_INBOX_MAX", "0")
+    });
+    walk.world.channels_are_large = true;
+    let steps = number("MQCHAT_MODEL_STEPS").unwrap_or(300);
+    walk.go(usize::try_from(steps).unwrap());
+}

@@ -217,7 +217,8 @@ pub(super) struct Member {
     visible: Vec<Stretch>,
     /// What is delivered and counted: from each joining to the next leaving.
     awaited: Vec<Stretch>,
-    /// A reader of a channel who has gone is handed nothing more, what waited until then neither, also when he comes back.
+    /// A reader of a channel who has gone is handed nothing more, what waited until then neither, also when he comes back; nor
+    /// is one who begins to watch a large one handed what was said before.
     forgone: u64,
     pub(super) marks: Marks,
 }
@@ -239,11 +240,6 @@ impl Member {
 
     pub(super) fn awaits(&self, seq: u64) -> bool {
         self.awaited.iter().any(|stretch| stretch.has(seq))
-    }
-
-    /// Does it have to be handed to each device?
-    pub(super) fn claims(&self, seq: u64) -> bool {
-        self.awaits(seq) && seq > self.forgone
     }
 
     fn join(&mut self, granted_from: u64, at: u64) {
@@ -278,6 +274,8 @@ pub(super) struct Conversation {
     /// Its members answer support cases.
     pub(super) desk: bool,
     public: bool,
+    /// It does not come to the inboxes of readers, but of those who watch it.
+    is_large: bool,
     /// Where it stands, if it is a support case.
     pub(super) case: Option<Case>,
     pub(super) title: String,
@@ -304,6 +302,7 @@ impl Conversation {
             kind,
             desk: false,
             public: false,
+            is_large: false,
             case: None,
             title: String::new(),
             history: History::Joined,
@@ -346,6 +345,25 @@ impl Conversation {
 
     pub(super) fn is_present(&self, user: User) -> bool {
         self.members.get(&user).is_some_and(Member::is_present)
+    }
+
+    /// Does it have to be handed to each device of a user?
+    pub(super) fn claims(&self, user: User, seq: u64) -> bool {
+        let member = &self.members[&user];
+        member.awaits(seq) && seq > member.forgone && !self.is_only_looked_at(user)
+    }
+
+    /// Is it a channel with many readers, of whom this one does not watch it?
+    pub(super) fn is_only_looked_at(&self, user: User) -> bool {
+        self.is_large && self.is_many(user) && !self.members[&user].marks.watch
+    }
+
+    /// A channel begins to come to the inbox of a user: what was said before need not.
+    fn comes_from_now_on(&mut self, user: User) {
+        let head = self.head();
+        if self.is_large && self.is_many(user) {
+            self.members.get_mut(&user).unwrap().forgone = head;
+        }
     }
 
     pub(super) fn is_direct(&self) -> bool {
@@ -609,6 +627,8 @@ pub(super) struct World {
     pub(super) uids: Vec<String>,
     /// When what waits for its time is due, if nothing is changed: after all walks.
     pub(super) far_ms: u64,
+    /// As if they had very many readers.
+    pub(super) channels_are_large: bool,
     pub(super) conversations: Vec<Conversation>,
     directs: BTreeMap<(User, User), Place>,
     /// Who has blocked whom.

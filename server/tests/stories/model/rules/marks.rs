@@ -62,6 +62,9 @@ impl World {
         if !self.conversations[place].is_present(by) {
             return Err("not_found");
         }
+        if watch == Some(true) && self.conversations[place].is_only_looked_at(by) {
+            self.conversations[place].comes_from_now_on(by);
+        }
         let member = self.conversations[place].members.get_mut(&by).unwrap();
         let marks = &mut member.marks;
         let before = (marks.muted, marks.archived, marks.on_top, marks.watch);

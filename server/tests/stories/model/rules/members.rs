@@ -26,6 +26,7 @@ impl World {
             .collect();
         let mut made = Conversation::new(cid.to_owned(), *kind);
         (made.desk, made.public, made.history) = (*desk, *public, *history);
+        made.is_large = *kind == Kind::Channel && self.channels_are_large;
         title.clone_into(&mut made.title);
         self.conversations.push(made);
         let place = self.conversations.len() - 1;
@@ -111,7 +112,7 @@ impl World {
                     let heir = heir.ok_or("last_owner")?;
                     theirs(&heir)?;
                     data["owner"] = json!(heir);
-                    self.member(place, heir).role = Role::Owner;
+                    self.set_role(place, heir, Role::Owner);
                 }
                 if self.part(place, step.by) {
                     return Ok(self.remember(step, place));
@@ -133,7 +134,7 @@ impl World {
                 if theirs == Role::Owner && owners(*user).next().is_none() {
                     return Err("last_owner");
                 }
-                self.member(place, *user).role = *given;
+                self.set_role(place, *user, *given);
                 self.changed[*user].insert(place); // also who is a reader now
                 system("role", json!({"uid": user, "role": given.name()}))
             }
@@ -146,8 +147,8 @@ impl World {
                     let seq = conversation.head();
                     return Ok(Answer::Placed { seq, dup: false });
                 }
-                self.member(place, step.by).role = Role::Admin;
-                self.member(place, *user).role = Role::Owner;
+                self.set_role(place, step.by, Role::Admin);
+                self.set_role(place, *user, Role::Owner);
                 system(
                     "role",
                     json!({"uid": user, "role": "owner", "former": step.by}),
@@ -231,6 +232,13 @@ impl World {
 
     pub(super) fn member(&mut self, place: Place, user: User) -> &mut Member {
         self.conversations[place].members.get_mut(&user).unwrap()
+    }
+
+    fn set_role(&mut self, place: Place, user: User, role: Role) {
+        if role != Role::Reader {
+            self.conversations[place].comes_from_now_on(user);
+        }
+        self.member(place, user).role = role;
     }
 
     /// Those join with the next entry, and see of the time before it what the policy of the moment grants.
