@@ -233,6 +233,10 @@ impl Service {
         id: ConversationId,
         heir: Option<UserId>,
     ) -> Result<Placed, Refusal> {
+        if id.kind() == ConversationKind::Broadcast && heir.is_some() {
+            self.present(request.actor.user, id).await?;
+            return Err(Refusal::Forbidden("a broadcast list is its owner's alone"));
+        }
         let is_many = |scene: &Scene| scene.readers > 0 && id.kind() == ConversationKind::Channel;
         let concerned: Vec<UserId> = heir.into_iter().collect();
         self.leave_to(request, id, &concerned, |scene| (heir, is_many(scene)))

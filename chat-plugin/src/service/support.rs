@@ -232,7 +232,10 @@ impl Service {
             if !may {
                 return Err(Refusal::Forbidden("somebody else has this case"));
             }
-            let body = json!({"state": "closed", "former": case.agent});
+            let body = match case.agent {
+                Some(former) => json!({"state": "closed", "former": former}),
+                None => json!({"state": "closed"}),
+            };
             Ok(Some(moves(
                 scene,
                 case,

@@ -121,7 +121,9 @@ pub fn reply_from_json(method: &str, json: &str) -> Result<Vec<u8>, String> {
         | "conv.transfer" | "conv.rights" | "conv.ban" | "conv.unban" | "conv.revoke"
         | "conv.approve" | "conv.refuse" | "conv.withdraw" | "case.claim" | "case.transfer"
         | "case.close" | "msg.send" | "msg.edit" | "msg.delete" | "msg.react" | "msg.pin"
-        | "msg.report" | "mod.approve" | "mod.reject" => read(json).map(Outcome::Changed),
+        | "msg.report" | "mod.approve" | "mod.reject" | "mod.settle" => {
+            read(json).map(Outcome::Changed)
+        }
         "case.queue" => read(json).map(Outcome::Cases),
         "case.visitor" => read(json).map(Outcome::Visitor),
         "conv.bans" => read(json).map(Outcome::Bans),

@@ -631,10 +631,8 @@ fn an_act_with_a_message_id_is_done_once() {
         let topic = world.topic(second, "react");
         let answer = world
             .alice
-            .begin_qos2(seq, false, &topic, &format!("e{seq}"));
-        let again = world
-            .alice
-            .begin_qos2(seq, true, &topic, &format!("e{seq}"));
+            .begin_qos2(seq, false, &topic, format!("e{seq}"));
+        let again = world.alice.begin_qos2(seq, true, &topic, format!("e{seq}"));
         assert_eq!(again.reason, answer.reason);
         world.alice.end_qos2(seq);
     }

@@ -1,40 +1,11 @@
 //! What there is beside messages and marks, by three kinds of client that share one conversation, as in `rows`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use broker::codec::packet::Version;
 use proto::schema::{DeviceEvent, Message as _};
 use serde_json::{Value, json};
 
 use super::harness::{Client, Launch, Login, Server, eventually};
-use super::rows::{EVERYBODY, Kind, Seen, World, call, gone_at};
-
-fn version(kind: Kind) -> Version {
-    match kind {
-        Kind::Text => Version::V311,
-        Kind::Json | Kind::Protobuf => Version::V5,
-    }
-}
-
-/// One more connection of somebody, in his version.
-fn another(world: &World, who: usize, client_id: &str) -> Client {
-    let person = &world.people[who];
-    let login = Login::new(person.name).version(version(person.kind));
-    login.client_id(client_id).connect(world.server.address())
-}
-
-fn items(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the server goes by the same clock"
-)]
-fn in_ms(ms: u64) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    u64::try_from(now.as_millis()).unwrap() + ms
-}
+use super::rows::{EVERYBODY, Kind, Seen, World, gone_at, items};
+use super::scheduled::in_ms;
 
 #[test]
 fn mentions_are_counted_and_found_in_every_form() {
@@ -49,7 +20,7 @@ fn mentions_are_counted_and_found_in_every_form() {
         let all = world.say(who, &to, "@all look", &Seen::default());
         assert_eq!(world.overview(other)["mentions"], before + 2);
         let request = json!({"cid": world.cid, "limit": 2});
-        let page = call!(world.people[other], "msg.mentions", MsgMentions, request).unwrap();
+        let page = world.people[other].call("msg.mentions", &request).unwrap();
         let found: Vec<_> = items(&page["mentions"])
             .iter()
             .map(|it| &it["seq"])
@@ -69,17 +40,17 @@ fn what_is_scheduled_is_sent_and_seen_in_every_form() {
         for (mid, at) in [("soon", soon), ("never", in_ms(3_600_000))] {
             let mid = format!("{mid}-{who}");
             let request = json!({"cid": world.cid, "t": mid, "at": at, "mid": mid});
-            let sent = call!(world.people[who], "msg.send", MsgSend, request).unwrap();
+            let sent = world.people[who].call("msg.send", &request).unwrap();
             assert_eq!(sent["at"], at);
         }
         let list = |world: &mut World, who: usize| {
-            let page = call!(world.people[who], "msg.scheduled", MsgScheduled, json!({})).unwrap();
+            let page = world.people[who].call("msg.scheduled", &json!({})).unwrap();
             items(&page["scheduled"]).len()
         };
         assert_eq!(list(&mut world, who), 2);
         assert_eq!(list(&mut world, (who + 1) % 3), 0, "nobody else's");
         let request = json!({"mid": format!("never-{who}")});
-        let gone = call!(world.people[who], "msg.unschedule", MsgUnschedule, request).unwrap();
+        let gone = world.people[who].call("msg.unschedule", &request).unwrap();
         assert_eq!(gone["cancelled"], true);
         let from = world.people[who].name.to_owned();
         world.all_see(Seen {
@@ -99,7 +70,7 @@ fn a_log_is_shared_by_bots_of_every_kind() {
     let to = format!("chat/to/{}", world.cid);
     let filter = format!("$share/bots/chat/c/{}/log", world.cid);
     let mut bots: Vec<Vec<Client>> = EVERYBODY
-        .map(|who| ["one", "two"].map(|id| another(&world, who, id)).into())
+        .map(|who| ["one", "two"].map(|id| world.another(who, id)).into())
         .into();
     for bot in bots.iter_mut().flatten() {
         bot.subscribe(&filter);
@@ -135,11 +106,11 @@ fn what_is_for_one_device_comes_to_it_in_every_form() {
         for to in EVERYBODY.into_iter().filter(|to| *to != who) {
             let handle = format!("@{}", world.people[to].name);
             let request = json!({"user": handle});
-            let found = call!(world.people[who], "dev.list", DevList, request).unwrap();
+            let found = world.people[who].call("dev.list", &request).unwrap();
             let device = &items(&found["devices"])[0];
             let request = json!({"user": handle, "device": device, "kind": "key",
                 "data": "c2VjcmV0"});
-            call!(world.people[who], "dev.send", DevSend, request).unwrap();
+            world.people[who].call("dev.send", &request).unwrap();
             let from = world.people[who].name;
             let receiver = &mut world.people[to];
             let publish = receiver.client.next_on("chat/me/dev");
@@ -159,15 +130,15 @@ fn devices_are_listed_and_revoked_in_every_form() {
     let world = &mut World::new();
     for who in EVERYBODY {
         let person = &world.people[who];
-        let login = Login::new(person.name).version(version(person.kind));
+        let login = Login::new(person.name).version(person.kind.version());
         let mut tablet = login.device("tablet").connect(world.server.address());
         tablet.subscribe("chat/me/in/+");
-        let listed = call!(world.people[who], "me.devices", MeDevices, json!({})).unwrap();
+        let listed = world.people[who].call("me.devices", &json!({})).unwrap();
         let devices = items(&listed["devices"]);
         assert_eq!(devices.len(), 2, "{devices:?}");
         let found = devices.iter().find(|one| one["client_id"] == "tablet");
         let request = json!({"device": found.unwrap()["id"]});
-        let left = call!(world.people[who], "me.revoke", MeRevoke, request).unwrap();
+        let left = world.people[who].call("me.revoke", &request).unwrap();
         assert_eq!(items(&left["devices"]).len(), 1);
         tablet.wait_for_end();
     }
@@ -184,7 +155,7 @@ fn people_are_found_in_every_form() {
         set.unwrap();
         for asking in EVERYBODY.into_iter().filter(|asking| *asking != who) {
             let request = json!({"q": tag});
-            let found = call!(world.people[asking], "search.users", SearchUsers, request).unwrap();
+            let found = world.people[asking].call("search.users", &request).unwrap();
             let handles: Vec<_> = items(&found["users"])
                 .iter()
                 .map(|it| &it["handle"])
@@ -192,14 +163,9 @@ fn people_are_found_in_every_form() {
             assert_eq!(handles, [world.people[who].name]);
         }
         let hidden = json!({"search": false});
-        call!(world.people[who], "me.privacy", MePrivacy, hidden).unwrap();
+        world.people[who].call("me.privacy", &hidden).unwrap();
         let request = json!({"q": tag});
-        let found = call!(
-            world.people[(who + 1) % 3],
-            "search.users",
-            SearchUsers,
-            request
-        );
+        let found = world.people[(who + 1) % 3].call("search.users", &request);
         assert_eq!(items(&found.unwrap()["users"]).len(), 0);
     }
 }
@@ -209,7 +175,7 @@ fn a_case_is_claimed_handed_on_and_closed_in_every_form() {
     let mut world = World::new();
     let cid = world.cid.clone();
     let desk = json!({"cid": cid, "desk": true});
-    call!(world.people[1], "conv.settings", ConvSettings, desk).unwrap();
+    world.people[1].call("conv.settings", &desk).unwrap();
     world.all_see(Seen {
         kind: "settings".into(),
         from: "json".into(),
@@ -218,32 +184,21 @@ fn a_case_is_claimed_handed_on_and_closed_in_every_form() {
     for who in EVERYBODY {
         let (first, second) = ((who + 1) % 3, (who + 2) % 3);
         let open = json!({"desk": cid, "title": "it smokes"});
-        let case = call!(world.people[who], "case.open", CaseOpen, open).unwrap();
+        let case = world.people[who].call("case.open", &open).unwrap();
         let case = case["cid"].as_str().unwrap().to_owned();
         let queue = json!({"desk": cid, "state": "queued"});
-        let queue = call!(world.people[first], "case.queue", CaseQueue, queue).unwrap();
+        let queue = world.people[first].call("case.queue", &queue).unwrap();
         assert!(items(&queue["cases"]).iter().any(|it| it["cid"] == case));
         let the_case = json!({"cid": case});
-        call!(
-            world.people[first],
-            "case.claim",
-            CaseClaim,
-            the_case.clone()
-        )
-        .unwrap();
-        let late = call!(
-            world.people[second],
-            "case.claim",
-            CaseClaim,
-            the_case.clone()
-        );
+        world.people[first].call("case.claim", &the_case).unwrap();
+        let late = world.people[second].call("case.claim", &the_case);
         assert_eq!(late, Err("conflict".to_owned()));
         let on = json!({"cid": case, "to": format!("@{}", world.people[second].name)});
-        call!(world.people[first], "case.transfer", CaseTransfer, on).unwrap();
+        world.people[first].call("case.transfer", &on).unwrap();
         let to = format!("chat/to/{case}");
         world.people[second].say(&to, "have you tried water?");
         world.people[who].say(&to, "it is out");
-        call!(world.people[second], "case.close", CaseClose, the_case).unwrap();
+        world.people[second].call("case.close", &the_case).unwrap();
         let seen = world.people[who].history(&case);
         assert_eq!(world.people[second].history(&case), seen);
         let kinds: Vec<_> = seen.iter().map(|it| it["kind"].as_str().unwrap()).collect();
@@ -271,7 +226,7 @@ fn what_the_filter_does_not_want_is_refused_or_held_in_every_form() {
         for who in EVERYBODY {
             let mid = format!("bad-{who}");
             let request = json!({"cid": world.cid, "t": "viagra!", "mid": mid});
-            let sent = call!(world.people[who], "msg.send", MsgSend, request);
+            let sent = world.people[who].call("msg.send", &request);
             if !is_held {
                 assert_eq!(sent, Err("forbidden".to_owned()));
                 world.people[who].client.publish(&to, "VIAGRA");
@@ -281,7 +236,7 @@ fn what_the_filter_does_not_want_is_refused_or_held_in_every_form() {
             }
             assert_eq!(sent.unwrap()["held"], true);
             let asked = json!({"cid": world.cid});
-            let page = call!(world.people[0], "mod.held", ModHeld, asked).unwrap();
+            let page = world.people[0].call("mod.held", &asked).unwrap();
             assert_eq!(items(&page["held"]).len(), 1);
             let from = format!("@{}", world.people[who].name);
             let approve = json!({"cid": world.cid, "from": from, "mid": mid});
@@ -311,7 +266,7 @@ fn what_is_purged_or_erased_is_gone_in_every_form() {
         .into();
     // A range, by the owner; what one user wrote, by a moderator; what oneself wrote; all by calls.
     let range = json!({"cid": cid, "from": own[0], "to": own[0]});
-    let purged = call!(world.people[1], "conv.trim", ConvTrim, range).unwrap();
+    let purged = world.people[1].call("conv.trim", &range).unwrap();
     assert_eq!(purged["messages"], 1);
     world.all_see(Seen {
         kind: "purged".into(),
@@ -320,7 +275,7 @@ fn what_is_purged_or_erased_is_gone_in_every_form() {
     });
     for (who, of) in [(2, "@json"), (0, "@proto")] {
         let request = json!({"cid": cid, "user": of});
-        call!(world.people[who], "mod.purge_user", ModPurgeUser, request).unwrap();
+        world.people[who].call("mod.purge_user", &request).unwrap();
         let from = world.people[who].name.to_owned();
         world.all_see(Seen {
             kind: "purged".into(),
@@ -330,7 +285,7 @@ fn what_is_purged_or_erased_is_gone_in_every_form() {
     }
     for who in EVERYBODY {
         let seq = world.say(who, &to, "mine", &Seen::default());
-        let erased = call!(world.people[who], "me.erase", MeErase, json!({})).unwrap();
+        let erased = world.people[who].call("me.erase", &json!({})).unwrap();
         assert!(erased["messages"].as_u64() >= Some(1), "{erased}");
         for reader in EVERYBODY {
             let history = world.people[reader].history(&cid);
@@ -342,7 +297,7 @@ fn what_is_purged_or_erased_is_gone_in_every_form() {
     let kept = world.say(0, &to, "the newest", &Seen::default());
     let newest = json!({"cid": cid, "retention_messages": 1});
     let older = world.say(2, &to, "newer", &Seen::default());
-    call!(world.people[1], "conv.settings", ConvSettings, newest).unwrap();
+    world.people[1].call("conv.settings", &newest).unwrap();
     eventually("all but the newest to go", || {
         let history = world.people[1].history(&cid);
         (gone_at(&history, kept) == Some("purged")).then_some(())
@@ -359,12 +314,12 @@ fn who_hides_what_he_reads_is_told_about_by_nobody() {
     for who in EVERYBODY {
         let (reader, other) = ((who + 1) % 3, (who + 2) % 3);
         let hide = json!({"read": false, "delivered": false});
-        let privacy = call!(world.people[reader], "me.privacy", MePrivacy, hide).unwrap();
+        let privacy = world.people[reader].call("me.privacy", &hide).unwrap();
         assert!(privacy["search"] == true && privacy["read"] != true);
         let seq = world.say(who, &to, "who reads this?", &Seen::default());
         let read = format!("chat/c/{cid}/read");
         for index in [reader, other] {
-            world.people[index].act(&read, &seq.to_string());
+            world.people[index].act(&read, seq.to_string());
         }
         assert_eq!(
             world.overview(reader)["unread"],
@@ -372,7 +327,7 @@ fn who_hides_what_he_reads_is_told_about_by_nobody() {
             "for himself it is read"
         );
         let request = json!({"cid": cid, "seq": seq});
-        let status = call!(world.people[who], "msg.status", MsgStatus, request).unwrap();
+        let status = world.people[who].call("msg.status", &request).unwrap();
         assert_eq!((&status["read"], &status["of"]), (&json!(1), &json!(2)));
         for member in items(&status["members"]) {
             let is_shown = member["handle"] == world.people[other].name;
@@ -381,10 +336,10 @@ fn who_hides_what_he_reads_is_told_about_by_nobody() {
             assert!(is_shown || member["delivered"] != true, "{member}");
         }
         let show = json!({"read": true, "delivered": true});
-        call!(world.people[reader], "me.privacy", MePrivacy, show).unwrap();
-        world.people[reader].act(&read, &seq.to_string());
+        world.people[reader].call("me.privacy", &show).unwrap();
+        world.people[reader].act(&read, seq.to_string());
         let request = json!({"cid": cid, "seq": seq});
-        let status = call!(world.people[who], "msg.status", MsgStatus, request).unwrap();
+        let status = world.people[who].call("msg.status", &request).unwrap();
         assert_eq!(status["read"], 2, "he has told it himself now");
     }
     world.all_have_the_same_history();

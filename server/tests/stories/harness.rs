@@ -1,5 +1,6 @@
 //! A ready world in one line: a server process, clients, the mosquitto tools, and disks that fail.
 
+mod calls;
 mod client;
 mod deadline;
 mod disk;
@@ -10,6 +11,7 @@ mod random;
 mod scram;
 mod server;
 
+pub(crate) use calls::{reply_in_protobuf, request_in_protobuf};
 pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
 pub(crate) use deadline::{PATIENCE, Stopwatch, eventually};
 pub(crate) use disk::{Preload, SmallDisk, compile};

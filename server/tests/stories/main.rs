@@ -24,6 +24,7 @@ mod departures;
 mod edges;
 mod erasure;
 mod filter;
+mod forms;
 mod group;
 mod harness;
 mod hostile;

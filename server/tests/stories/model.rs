@@ -19,15 +19,18 @@ mod shown;
 mod step;
 
 use std::collections::VecDeque;
+use std::fs;
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use self::acting::{Actor, Heard};
 use self::choice::Choice;
 use self::devices::Device;
-use self::rules::{Answer, NAMES, World};
+use self::rules::{Answer, DOUBTFUL, NAMES, World};
 use self::step::{Step, What};
-use crate::harness::{Launch, Login, Server};
+use crate::harness::{Launch, Login, Server, eventually};
+use crate::scheduled::in_ms;
 
 /// Steps that are told when one fails, if `MQCHAT_MODEL_TOLD` says nothing else.
 const TOLD: u64 = 30;
@@ -35,6 +38,8 @@ const TOLD: u64 = 30;
 /// One walk.
 struct Walk {
     server: Server,
+    /// Where the words are that are doubtful.
+    _words: TempDir,
     actors: Vec<Actor>,
     devices: Vec<Device>,
     /// Account versions up to which each user knows everything.
@@ -52,16 +57,24 @@ impl Walk {
             last: VecDeque::new(),
             told: usize::try_from(number("MQCHAT_MODEL_TOLD").unwrap_or(TOLD)).unwrap(),
         };
+        let words = TempDir::with_prefix("mqchat-story-").unwrap();
+        let list = words.path().join("words");
+        fs::write(&list, DOUBTFUL).unwrap();
         let server = Server::in_new_directory(|launch| {
             let launch = launch
                 .dev()
+                .variable("MQCHAT_FILTER__WORDS_FILE", &list)
+                .variable("MQCHAT_FILTER__WORDS_POLICY", "hold")
                 .variable("MQCHAT_CHAT__USER_INVITATIONS_PER_MIN", "0")
+                .variable("MQCHAT_CHAT__USER_JOINS_PER_MIN", "0")
+                .variable("MQCHAT_CHAT__USER_BROADCASTS_PER_MIN", "0")
                 .variable("MQCHAT_CHAT__RECEIPT_INTERVAL_MS", "20")
                 .variable("MQCHAT_CHAT__RECEIPT_INTERVAL_MAX_MS", "40");
             set(launch)
         });
         let mut walk = Self {
             server,
+            _words: words,
             actors: Vec::new(),
             devices: Device::all(),
             versions: Vec::new(),
@@ -69,6 +82,7 @@ impl Walk {
             choice: Choice::new(seed),
             tale,
         };
+        walk.world.far_ms = in_ms(7 * 24 * 3_600_000);
         walk.connect();
         for actor in &mut walk.actors {
             let me = actor.client.call("me.get", &json!({})).unwrap();
@@ -116,29 +130,40 @@ impl Walk {
         let heard = self.actors[step.by].act(step, &self.world);
         let cid = match &heard {
             Heard::Placed { cid: Some(cid), .. } => cid.clone(),
-            _ => self.cid_of(step),
+            _ => String::new(),
         };
         let answer = self.world.take(step, &cid);
         self.tale.tell(&format!("… {answer:?}"));
         self.compare(step, &heard, &answer);
-        if step.what.makes_entry() && matches!(answer, Answer::Placed { dup: false, .. }) {
+        self.settle(step);
+        let may_have_come = matches!(step.what, What::SendNow { .. } | What::Reschedule { .. });
+        if may_have_come || matches!(answer, Answer::Placed { dup: false, .. }) {
             for device in &mut self.devices {
                 device.read(&mut self.world);
             }
         }
     }
 
-    /// Of the conversation that a step makes, for those who are not told.
-    fn cid_of(&self, step: &Step) -> String {
-        let What::Send {
-            to: step::To::User(other),
-            ..
-        } = step.what
-        else {
-            return String::new();
+    /// What follows of a step by itself has followed: direct messages of a broadcast list, and what was due.
+    fn settle(&mut self, step: &Step) {
+        for (user, place) in std::mem::take(&mut self.world.under_way) {
+            let conversation = &self.world.conversations[place];
+            let client = &mut self.actors[user].client;
+            let ask = json!({"cid": conversation.cid});
+            eventually("the direct messages of a broadcast", || {
+                let found = client.call("conv.get", &ask).ok()?;
+                (found["head"] == conversation.head()).then_some(())
+            });
+        }
+        let (What::SendNow { id } | What::Reschedule { id, .. }) = &step.what else {
+            return;
         };
-        let uid = |user: usize| self.world.uids[user].parse().unwrap();
-        proto::ids::ConversationId::direct(uid(step.by), uid(other)).to_string()
+        let actor = &mut self.actors[step.by];
+        checks::settled(&mut actor.client, &self.world, step.by);
+        let waiting = self.world.scheduled.get(&(step.by, id.clone()));
+        if waiting.is_some_and(|waiting| waiting.refused.is_some()) {
+            actor.client.next_on(&format!("chat/me/err/{id}")); // told, too
+        }
     }
 
     fn compare(&mut self, step: &Step, heard: &Heard, answer: &Answer) {
@@ -251,6 +276,7 @@ impl Walk {
         for user in 0..NAMES.len() {
             let client = &mut self.actors[user].client;
             checks::list(client, &self.world, user);
+            checks::scheduled(client, &self.world, user);
             self.versions[user] = checks::sync(client, &mut self.world, user, self.versions[user]);
             receipts::told(&mut self.actors[user], &self.world, user);
             receipts::state(&self.world, user, address);
@@ -321,4 +347,15 @@ fn a_random_walk_on_sled_finds_what_the_model_says() {
     walk(&[4], 400, |launch| {
         launch.variable("MQCHAT_STORE__ENGINE", "sled")
     });
+}
+
+#[test]
+fn a_random_walk_past_large_channels_finds_what_the_model_says() {
+    let seed = number("MQCHAT_MODEL_SEED").unwrap_or(5);
+    let mut walk = Walk::new(seed, |launch| {
+        launch.variable("MQCHAT_CHAT__CHANNEL_INBOX_MAX", "0")
+    });
+    walk.world.channels_are_large = true;
+    let steps = number("MQCHAT_MODEL_STEPS").unwrap_or(300);
+    walk.go(usize::try_from(steps).unwrap());
 }

@@ -9,12 +9,10 @@ use broker::codec::packet::Version;
 use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
 use proto::payload::PROTOBUF;
-use proto::schema::rpc_reply::Result as Outcome;
-use proto::schema::rpc_request::Params;
-use proto::schema::{ClientMessage, Message as _, RpcReply, RpcRequest};
+use proto::schema::{ClientMessage, Message as _};
 use serde_json::{Value, json};
 
-use super::harness::{Client, Launch, Login, Server};
+use super::harness::{Client, Launch, Login, Server, reply_in_protobuf, request_in_protobuf};
 
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +113,7 @@ impl Actor {
             }
             Call(method, request) => {
                 let request = serde_json::from_str(&ground.fill(request)).unwrap();
-                self.call(method, request)
+                self.call(method, &request)
             }
         }
     }
@@ -137,10 +135,10 @@ impl Actor {
         code
     }
 
-    fn call(&mut self, method: &str, request: Value) -> String {
+    fn call(&mut self, method: &str, request: &Value) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         if self.kind != Kind::Protobuf {
-            let called = self.client.call(method, &request);
+            let called = self.client.call(method, request);
             return called.err().unwrap_or_else(|| "ok".to_owned());
         }
         let topic = format!("chat/me/rpc/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -148,17 +146,15 @@ impl Actor {
             response_topic: Some(topic.as_str().into()),
             ..in_protobuf()
         };
-        let params = Some(params(method, request));
-        let request = RpcRequest { params }.encode_to_vec();
+        let request = request_in_protobuf(method, request);
         let answer = self
             .client
             .publish_with(&format!("chat/rpc/{method}"), request, properties);
         assert_eq!(answer.reason, ReasonCode::Success, "{method}");
         let reply = self.client.next_on(&topic);
-        match RpcReply::decode(&*reply.payload).unwrap().result {
-            Some(Outcome::Error(error)) => error.code,
-            Some(_) => "ok".to_owned(),
-            None => panic!("an empty reply to {method}"),
+        match reply_in_protobuf(&reply.payload) {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => error["code"].as_str().unwrap().to_owned(),
         }
     }
 }
@@ -174,52 +170,6 @@ fn in_protobuf() -> PublishProperties {
     PublishProperties {
         content_type: Some(PROTOBUF.into()),
         ..PublishProperties::default()
-    }
-}
-
-/// A request in protobuf.
-fn params(method: &str, request: Value) -> Params {
-    macro_rules! of {
-        ($($name:literal => $variant:ident,)*) => {
-            match method {
-                $($name => Params::$variant(serde_json::from_value(request).unwrap()),)*
-                other => panic!("{other} is not in the table"),
-            }
-        };
-    }
-    of! {
-        "case.claim" => CaseClaim,
-        "case.close" => CaseClose,
-        "case.transfer" => CaseTransfer,
-        "conv.add" => ConvAdd,
-        "conv.ban" => ConvBan,
-        "conv.bans" => ConvBans,
-        "conv.get" => ConvGet,
-        "conv.invitations" => ConvInvitations,
-        "conv.invite" => ConvInvite,
-        "conv.leave" => ConvLeave,
-        "conv.prefs" => ConvPrefs,
-        "conv.remove" => ConvRemove,
-        "conv.requests" => ConvRequests,
-        "conv.rights" => ConvRights,
-        "conv.role" => ConvRole,
-        "conv.settings" => ConvSettings,
-        "conv.transfer" => ConvTransfer,
-        "conv.trim" => ConvTrim,
-        "conv.unban" => ConvUnban,
-        "mod.held" => ModHeld,
-        "mod.purge_user" => ModPurgeUser,
-        "msg.delete" => MsgDelete,
-        "msg.edit" => MsgEdit,
-        "msg.history" => MsgHistory,
-        "msg.mentions" => MsgMentions,
-        "msg.pin" => MsgPin,
-        "msg.pins" => MsgPins,
-        "msg.react" => MsgReact,
-        "msg.reactions" => MsgReactions,
-        "msg.report" => MsgReport,
-        "msg.send" => MsgSend,
-        "msg.status" => MsgStatus,
     }
 }
 

@@ -4,13 +4,11 @@
 use broker::codec::packet::{Publish, Qos, Version};
 use broker::codec::properties::PublishProperties;
 use broker::codec::reason::ReasonCode;
-use proto::payload::{JSON, PROTOBUF};
-use proto::schema::rpc_reply::Result as Outcome;
-use proto::schema::rpc_request::Params;
-use proto::schema::{ClientMessage, LogEntry, Message as _, MsgHistory, RpcReply, RpcRequest};
+use proto::payload::{JSON, PROTOBUF, PROTOBUF_MARK};
+use proto::schema::{ClientMessage, LogEntry, Message as _};
 use serde_json::{Value, json};
 
-use super::harness::{Client, Login, Server};
+use super::harness::{Answer, Client, Login, Server, reply_in_protobuf, request_in_protobuf};
 
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +16,43 @@ pub(super) enum Kind {
     Text,
     Json,
     Protobuf,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Text, Self::Json, Self::Protobuf];
+
+    pub(super) fn version(self) -> Version {
+        match self {
+            Self::Text => Version::V311,
+            Self::Json | Self::Protobuf => Version::V5,
+        }
+    }
+
+    /// The form of the inbox.
+    pub(super) fn form(self) -> &'static str {
+        match self {
+            Self::Text => "txt",
+            Self::Json => "in",
+            Self::Protobuf => "pb",
+        }
+    }
+
+    /// A text as the bytes of a body, which show by themselves what they are.
+    pub(super) fn body(self, text: &str) -> Vec<u8> {
+        match self {
+            Self::Text => text.into(),
+            Self::Json => json!({"t": text}).to_string().into(),
+            Self::Protobuf => [&[PROTOBUF_MARK], &*in_protobuf(text)].concat(),
+        }
+    }
+}
+
+fn in_protobuf(text: &str) -> Vec<u8> {
+    let message = ClientMessage {
+        t: text.into(),
+        ..ClientMessage::default()
+    };
+    message.encode_to_vec()
 }
 
 /// Somebody with an inbox in a form of their own.
@@ -42,18 +77,15 @@ pub(super) struct Seen {
 
 impl Person {
     pub(super) fn connect(server: &Server, kind: Kind, name: &'static str) -> Self {
-        let version = match kind {
-            Kind::Text => Version::V311,
-            Kind::Json | Kind::Protobuf => Version::V5,
-        };
-        let login = Login::new(name).version(version).device("phone");
+        Self::on_device(server, kind, name, "phone")
+    }
+
+    /// A device that subscribes to refusals, and to an inbox in the own form.
+    pub(super) fn on_device(server: &Server, kind: Kind, name: &'static str, device: &str) -> Self {
+        let login = Login::new(name).version(kind.version()).device(device);
         let mut client = login.connect(server.address());
         client.subscribe("chat/me/err/+");
-        client.subscribe(match kind {
-            Kind::Text => "chat/me/txt/+",
-            Kind::Json => "chat/me/in/+",
-            Kind::Protobuf => "chat/me/pb/+",
-        });
+        client.subscribe(&format!("chat/me/{}/+", kind.form()));
         let calls = 0;
         Self {
             kind,
@@ -63,66 +95,151 @@ impl Person {
         }
     }
 
-    /// Publishes a body in the own form.
-    pub(super) fn say(&mut self, topic: &str, text: &str) {
+    /// The phone connects again, and finds its session.
+    pub(super) fn resume(&mut self, server: &Server) {
+        let login = Login::new(self.name).version(self.kind.version());
+        self.client = login.device("phone").connect(server.address());
+        assert!(self.client.session_present, "{}", self.name);
+    }
+
+    /// A body in the own form, and how it says what it is.
+    fn body(&self, text: &str) -> (Vec<u8>, PublishProperties) {
         let with = |content_type: &'static str| PublishProperties {
             content_type: Some(content_type.into()),
             ..PublishProperties::default()
         };
-        let answer = match self.kind {
-            Kind::Text => self.client.publish(topic, text),
-            Kind::Json => {
-                let body = json!({"t": text}).to_string();
-                self.client.publish_with(topic, body, with(JSON))
-            }
-            Kind::Protobuf => {
-                let message = ClientMessage {
-                    t: text.into(),
-                    ..ClientMessage::default()
-                };
-                let body = message.encode_to_vec();
-                self.client.publish_with(topic, body, with(PROTOBUF))
-            }
-        };
-        assert_eq!(answer.reason, ReasonCode::Success, "{topic}: {answer:?}");
+        match self.kind {
+            Kind::Text => (text.into(), PublishProperties::default()),
+            Kind::Json => (self.kind.body(text), with(JSON)),
+            Kind::Protobuf => (in_protobuf(text), with(PROTOBUF)),
+        }
+    }
+
+    /// Publishes a body in the own form.
+    pub(super) fn say(&mut self, topic: &str, text: &str) {
+        let (body, properties) = self.body(text);
+        let answer = self.client.publish_with(topic, body, properties);
+        self.is_done(topic, &answer);
+    }
+
+    /// The same, without waiting: the packet identifier.
+    pub(super) fn begin_to_say(&mut self, topic: &str, text: &str) -> u16 {
+        let (body, properties) = self.body(text);
+        self.client.send_publish(topic, body, properties)
     }
 
     /// Publishes what is no body.
-    pub(super) fn act(&mut self, topic: &str, payload: &str) {
+    pub(super) fn act(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
         let answer = self.client.publish(topic, payload);
+        self.is_done(topic, &answer);
+    }
+
+    fn is_done(&mut self, topic: &str, answer: &Answer) {
         assert_eq!(answer.reason, ReasonCode::Success, "{topic}: {answer:?}");
+        let refusal = self.client.arrived_below("chat/me/err/");
+        assert_eq!(refusal, None, "{} to {topic}", self.name);
+    }
+
+    /// Publishes a body in the own form, which is refused: how that is told.
+    pub(super) fn says_in_vain(&mut self, topic: &str, text: &str) -> Value {
+        let (body, properties) = self.body(text);
+        let answer = self.client.publish_with(topic, body, properties);
+        self.refusal(topic, &answer)
+    }
+
+    /// Publishes something that is refused: how that is told.
+    pub(super) fn acts_in_vain(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Value {
+        let answer = self.client.publish(topic, payload);
+        self.refusal(topic, &answer)
+    }
+
+    /// The refusal that came before this answer: in 5.0 the answer says the same.
+    pub(super) fn refusal(&mut self, topic: &str, answer: &Answer) -> Value {
+        let told = self.client.arrived_below("chat/me/err/");
+        let told = told.unwrap_or_else(|| panic!("{} to {topic}: {answer:?}", self.name));
+        let told: Value = serde_json::from_slice(&told.payload).unwrap();
+        assert_eq!(told["topic"], topic);
+        if self.kind == Kind::Text {
+            assert_eq!(answer.reason, ReasonCode::Success, "3.1.1 knows no other");
+        } else {
+            assert_eq!(json!(answer.reason as u8), told["reason"], "{topic}");
+            assert_eq!(answer.get("error"), told["error"].as_str(), "{topic}");
+            let retry_ms = told["retry_ms"].as_u64().map(|ms| ms.to_string());
+            assert_eq!(answer.get("retry_ms"), retry_ms.as_deref(), "{topic}");
+        }
+        told
     }
 
     /// The next thing in the inbox is this one, as far as the own form shows it.
     pub(super) fn sees(&mut self, expected: &Seen) {
-        if self.kind == Kind::Text {
-            let Seen { from, text, .. } = expected;
-            let line = match expected.kind.as_str() {
-                "message" => format!("{from}: {text}"),
-                "edit" => format!("{from}: * {text}"),
-                _ => return,
-            };
+        if self.shows(expected) {
             let publish = self.client.next_message();
-            assert_eq!(std::str::from_utf8(&publish.payload), Ok(line.as_str()));
-            return;
+            self.is(&publish, expected);
         }
-        let publish = self.client.next_message();
-        let found = match self.kind {
-            Kind::Protobuf => seen_in(&as_json(&publish)),
-            Kind::Text | Kind::Json => seen_in(&serde_json::from_slice(&publish.payload).unwrap()),
-        };
-        assert_eq!(found, *expected, "{} sees", self.name);
     }
 
-    /// Calls a method in protobuf; the result as JSON, or the code of the refusal.
-    pub(super) fn call_in_protobuf(
-        &mut self,
-        method: &str,
-        params: Params,
-    ) -> Result<Value, String> {
-        let request = RpcRequest {
-            params: Some(params),
+    /// The next thing in the inbox from this conversation is this one, as far as the own form shows it.
+    pub(super) fn sees_in(&mut self, cid: &str, expected: &Seen) {
+        if self.shows(expected) {
+            let topic = format!("chat/me/{}/{cid}", self.kind.form());
+            let publish = self.client.next_on(&topic);
+            self.is(&publish, expected);
+        }
+    }
+
+    /// Who said what in the next message.
+    pub(super) fn hears(&mut self) -> (String, String) {
+        let publish = self.client.next_message();
+        let seen = match self.kind {
+            Kind::Text => {
+                let line = std::str::from_utf8(&publish.payload).unwrap();
+                let (from, text) = line.split_once(": ").unwrap();
+                return (from.to_owned(), text.to_owned());
+            }
+            Kind::Json => seen_in(&serde_json::from_slice(&publish.payload).unwrap()),
+            Kind::Protobuf => seen_in(&as_json(&publish)),
         };
+        (seen.from, seen.text)
+    }
+
+    fn shows(&self, entry: &Seen) -> bool {
+        self.kind != Kind::Text || ["message", "edit"].contains(&entry.kind.as_str())
+    }
+
+    pub(super) fn is(&self, publish: &Publish, expected: &Seen) {
+        let name = self.name;
+        if self.kind == Kind::Text {
+            let Seen { from, text, .. } = expected;
+            let sign = if expected.kind == "edit" { "* " } else { "" };
+            let line = format!("{from}: {sign}{text}");
+            let told = std::str::from_utf8(&publish.payload);
+            assert_eq!(told, Ok(line.as_str()), "{name} sees");
+            return;
+        }
+        let found = match self.kind {
+            Kind::Protobuf => seen_in(&as_json(publish)),
+            Kind::Text | Kind::Json => seen_in(&serde_json::from_slice(&publish.payload).unwrap()),
+        };
+        assert_eq!(found, *expected, "{name} sees");
+    }
+
+    /// Calls a method in the own form; the result as JSON without defaults, or the code of the refusal.
+    pub(super) fn call(&mut self, method: &str, request: &Value) -> Result<Value, String> {
+        self.try_call(method, request)
+            .map_err(|error| error["code"].as_str().unwrap().to_owned())
+    }
+
+    /// The same; of a refusal all that is told.
+    pub(super) fn try_call(&mut self, method: &str, request: &Value) -> Result<Value, Value> {
+        let mut told = match self.kind {
+            Kind::Protobuf => self.call_in_protobuf(method, request),
+            Kind::Text | Kind::Json => self.client.try_call(method, request),
+        }?;
+        plain(&mut told);
+        Ok(told)
+    }
+
+    fn call_in_protobuf(&mut self, method: &str, request: &Value) -> Result<Value, Value> {
         self.client.subscribe("chat/me/rpc/pb");
         self.calls += 1;
         let properties = PublishProperties {
@@ -131,56 +248,18 @@ impl Person {
             correlation_data: Some(self.calls.to_be_bytes().to_vec().into()),
             ..PublishProperties::default()
         };
+        let request = request_in_protobuf(method, request);
         let topic = format!("chat/rpc/{method}");
-        self.client
-            .publish_with(&topic, request.encode_to_vec(), properties);
+        let answer = self.client.publish_with(&topic, request, properties);
+        assert_eq!(answer.reason, ReasonCode::Success, "{method}: {answer:?}");
         let reply = self.client.next_on("chat/me/rpc/pb");
-        let reply = RpcReply::decode(&*reply.payload).unwrap();
-        let value = match reply.result.unwrap() {
-            Outcome::Error(error) => return Err(error.code),
-            Outcome::History(it) => serde_json::to_value(it),
-            Outcome::Changed(it) => serde_json::to_value(it),
-            Outcome::Conversation(it) => serde_json::to_value(it),
-            Outcome::Mentions(it) => serde_json::to_value(it),
-            Outcome::Scheduled(it) => serde_json::to_value(it),
-            Outcome::Unscheduled(it) => serde_json::to_value(it),
-            Outcome::DeviceIds(it) => serde_json::to_value(it),
-            Outcome::Devices(it) => serde_json::to_value(it),
-            Outcome::Users(it) => serde_json::to_value(it),
-            Outcome::Privacy(it) => serde_json::to_value(it),
-            Outcome::Status(it) => serde_json::to_value(it),
-            Outcome::Held(it) => serde_json::to_value(it),
-            Outcome::Purged(it) => serde_json::to_value(it),
-            Outcome::Erased(it) => serde_json::to_value(it),
-            Outcome::Cases(it) => serde_json::to_value(it),
-            Outcome::Done(it) => serde_json::to_value(it),
-            other => panic!("{method}: {other:?}"),
-        };
-        Ok(value.unwrap())
+        reply_in_protobuf(&reply.payload)
     }
 
     /// All that there is, by the call in the own form.
     pub(super) fn history(&mut self, cid: &str) -> Vec<Value> {
-        let mut entries = if self.kind == Kind::Protobuf {
-            self.history_in_protobuf(cid)
-        } else {
-            self.client.history(cid)
-        };
-        for entry in &mut entries {
-            plain(entry);
-        }
-        entries
-    }
-
-    fn history_in_protobuf(&mut self, cid: &str) -> Vec<Value> {
-        let history = MsgHistory {
-            cid: cid.into(),
-            after: Some(0),
-            limit: Some(500),
-            ..MsgHistory::default()
-        };
-        let page = self.call_in_protobuf("msg.history", Params::MsgHistory(history));
-        let mut page = page.unwrap();
+        let request = json!({"cid": cid, "after": 0, "limit": 500});
+        let mut page = self.call("msg.history", &request).unwrap();
         assert_ne!(page["more"], true);
         match page["entries"].take() {
             Value::Array(entries) => entries,
@@ -239,21 +318,6 @@ pub(super) fn gone_at(history: &[Value], seq: u64) -> Option<&str> {
         _ => None,
     }
 }
-
-/// Calls a method in the form of the person who calls.
-macro_rules! call {
-    ($person:expr, $method:literal, $params:ident, $request:expr) => {{
-        let (person, request) = (&mut $person, $request);
-        if person.kind == $crate::rows::Kind::Protobuf {
-            let request = serde_json::from_value(request).unwrap();
-            let params = proto::schema::rpc_request::Params::$params(request);
-            person.call_in_protobuf($method, params)
-        } else {
-            person.client.call($method, &request)
-        }
-    }};
-}
-pub(super) use call;
 
 /// Three people in a group; each may do everything in it.
 pub(super) struct World {
@@ -346,6 +410,18 @@ impl World {
         format!("chat/c/{}/m/{seq}/{action}", self.cid)
     }
 
+    /// One more connection of somebody, in his version.
+    pub(super) fn another(&self, who: usize, client_id: &str) -> Client {
+        let person = &self.people[who];
+        let login = Login::new(person.name).version(person.kind.version());
+        login.client_id(client_id).connect(self.server.address())
+    }
+
+    /// The handle of somebody, as a target.
+    pub(super) fn handle(&self, who: usize) -> String {
+        format!("@{}", self.people[who].name)
+    }
+
     pub(super) fn overview(&mut self, who: usize) -> Value {
         let request = json!({"cid": self.cid});
         let client = &mut self.people[who].client;
@@ -354,15 +430,35 @@ impl World {
 
     pub(super) fn all_have_the_same_history(&mut self) {
         let cid = self.cid.clone();
+        self.all_see_the_same_of(&cid);
+    }
+
+    /// The history of this conversation, which is the same for all.
+    pub(super) fn all_see_the_same_of(&mut self, cid: &str) -> Vec<Value> {
         let [text, json, proto] = &mut self.people;
-        let expected = json.history(&cid);
+        let expected = json.history(cid);
         assert!(!expected.is_empty());
-        assert_eq!(text.history(&cid), expected);
-        assert_eq!(proto.history(&cid), expected);
+        assert_eq!(text.history(cid), expected);
+        assert_eq!(proto.history(cid), expected);
+        expected
     }
 }
 
 pub(super) const EVERYBODY: [usize; 3] = [0, 1, 2];
+
+/// The two others.
+pub(super) fn others(who: usize) -> [usize; 2] {
+    [(who + 1) % 3, (who + 2) % 3]
+}
+
+pub(super) fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A number that may not be there, as it is zero.
+pub(super) fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
 
 #[test]
 fn what_is_sent_is_seen_in_every_form() {
@@ -493,9 +589,9 @@ fn marks_are_set_in_every_form() {
             ["read", "private_read", "unread"].map(|name| seen[name].as_u64().unwrap())
         };
 
-        world.people[who].act(&recv, &third.to_string());
+        world.people[who].act(&recv, third.to_string());
         assert_eq!(world.overview(who)["delivered"], third);
-        world.people[who].act(&read, &first.to_string());
+        world.people[who].act(&read, first.to_string());
         assert_eq!(numbers(&world.overview(who)), [first, 0, 2]);
         let private = json!({"seq": second, "private": true}).to_string();
         world.people[who].act(&read, &private);
@@ -523,11 +619,7 @@ fn a_log_is_the_same_for_every_kind_of_client() {
         .flat_map(|person| {
             let filters = ["log", "log/from/2", "log/last/2"];
             filters.map(|filter| {
-                let version = match person.kind {
-                    Kind::Text => Version::V311,
-                    Kind::Json | Kind::Protobuf => Version::V5,
-                };
-                let login = Login::new(person.name).version(version).client_id("log");
+                let login = Login::new(person.name).version(person.kind.version());
                 let mut reader = login.client_id(filter).connect(server.address());
                 let filter = format!("chat/c/{}/{filter}", world.cid);
                 reader.subscribe(&filter);
@@ -569,7 +661,7 @@ fn receipts_typing_presence_and_changes_come_to_every_kind_of_client() {
         watcher.subscribe(&format!("chat/me/rcpt/{cid}"));
         for index in [reader, other] {
             let topic = format!("chat/c/{cid}/read");
-            world.people[index].act(&topic, &seq.to_string());
+            world.people[index].act(&topic, seq.to_string());
         }
         let told = format!("chat/me/rcpt/{cid}");
         while json_on(&mut watcher, &told)["read_all"] != seq {}

@@ -392,7 +392,13 @@ impl Client {
     }
 
     /// Begins a QoS 2 exchange under this packet id, perhaps again, and stops after PUBREC.
-    pub(crate) fn begin_qos2(&mut self, id: u16, dup: bool, topic: &str, payload: &str) -> Answer {
+    pub(crate) fn begin_qos2(
+        &mut self,
+        id: u16,
+        dup: bool,
+        topic: &str,
+        payload: impl AsRef<[u8]>,
+    ) -> Answer {
         let none = PublishProperties::default();
         let mut packet = publish_packet(topic, payload, Qos::ExactlyOnce, PacketId::new(id), none);
         if let Packet::Publish(publish) = &mut packet {
@@ -587,6 +593,13 @@ impl Client {
         self.inbox.pop_front()
     }
 
+    /// The first message that had arrived before the last answer on a topic that begins so, without waiting.
+    pub(crate) fn arrived_below(&mut self, prefix: &str) -> Option<Publish> {
+        let mut inbox = self.inbox.iter();
+        let at = inbox.position(|message| message.topic.starts_with(prefix))?;
+        self.inbox.remove(at)
+    }
+
     /// The next message on this topic; those before it stay for later.
     pub(crate) fn next_on(&mut self, topic: &str) -> Publish {
         let mut looked_at = 0;
@@ -732,6 +745,11 @@ impl Client {
 
     /// Ends the connection with DISCONNECT.
     pub(crate) fn disconnect(mut self) {
+        self.say_goodbye();
+    }
+
+    /// The same, of a client that is kept.
+    pub(crate) fn say_goodbye(&mut self) {
         self.send(&Packet::Disconnect(Disconnect {
             reason: ReasonCode::Success,
             properties: DisconnectProperties::default(),

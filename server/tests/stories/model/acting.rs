@@ -10,7 +10,7 @@ use proto::payload::{PROTOBUF, PROTOBUF_MARK};
 use proto::schema::{ClientMessage, Message};
 use serde_json::{Value, json};
 
-use super::rules::{NAMES, Role, User, World};
+use super::rules::{Kind as Conversations, NAMES, Role, User, World};
 use super::step::{Client as Kind, History, How, Step, To, Way, What};
 use crate::harness::{Client, Login, with_mid};
 
@@ -151,7 +151,7 @@ impl Actor {
         };
         match answer {
             Err(code) => Heard::Refused(code),
-            Ok(done) if matches!(words.step.what, What::Create { .. }) => Heard::Placed {
+            Ok(done) if words.step.what.makes_conversation() => Heard::Placed {
                 seq: 1,
                 dup: false,
                 cid: Some(done["cid"].as_str().unwrap().to_owned()),
@@ -295,10 +295,12 @@ impl Words<'_> {
                 muted,
                 archived,
                 on_top,
+                watch,
                 ..
             } => {
                 let muted = muted.map(|muted| if muted { u64::MAX } else { 0 });
-                let asked = json!({"muted_until": muted, "archived": archived, "pinned": on_top});
+                let asked = json!({"muted_until": muted, "archived": archived, "pinned": on_top,
+                    "watch": watch});
                 ("conv.prefs", self.of(&asked))
             }
             What::Block { user, on } => {
@@ -310,6 +312,9 @@ impl Words<'_> {
                 (method, json!({"user": self.user(*user)}))
             }
             What::Create {
+                kind,
+                desk,
+                public,
                 title,
                 history,
                 members,
@@ -317,13 +322,19 @@ impl Words<'_> {
                 let users: Vec<String> = members.iter().map(|(user, _)| self.user(*user)).collect();
                 let role = |(user, role): &(User, Role)| (self.user(*user), json!(role.name()));
                 let roles: serde_json::Map<String, Value> = members.iter().map(role).collect();
+                let history = (*kind != Conversations::Broadcast).then(|| history.in_json());
+                let asked = json!({
+                    "history": history,
+                    "desk": desk.then_some(true),
+                    "public": public.then_some(true),
+                });
                 let request = json!({
+                    "kind": kind.name(),
                     "title": title,
-                    "history": history.in_json(),
                     "members": users,
                     "roles": roles,
                 });
-                ("conv.create", request)
+                ("conv.create", with(request, &asked))
             }
             What::Add { users, role, .. } => {
                 let users: Vec<String> = users.iter().map(|user| self.user(*user)).collect();
@@ -361,6 +372,48 @@ impl Words<'_> {
                     self.of(&json!({"title": title, "history": history})),
                 )
             }
+            What::Join { .. } => ("conv.join", self.of(&json!({}))),
+            what => self.call_of_case(what),
+        }
+    }
+
+    fn call_of_case(&self, what: &What) -> (&'static str, Value) {
+        match what {
+            What::OpenCase { desk } => {
+                let desk = &self.world.conversations[*desk].cid;
+                ("case.open", json!({"desk": desk, "title": "a case"}))
+            }
+            What::Claim { .. } => ("case.claim", self.of(&json!({}))),
+            What::HandOn { to, .. } => {
+                let asked = json!({"to": to.map(|to| self.user(to))});
+                ("case.transfer", self.of(&asked))
+            }
+            What::CloseCase { .. } => ("case.close", self.of(&json!({}))),
+            What::Approve { from, id, .. } => {
+                let asked = json!({"from": self.user(*from), "mid": id});
+                ("mod.approve", self.of(&asked))
+            }
+            What::Reject { from, id, .. } => {
+                let asked = json!({"from": self.user(*from), "mid": id});
+                ("mod.reject", self.of(&asked))
+            }
+            what => self.call_about_time(what),
+        }
+    }
+
+    fn call_about_time(&self, what: &What) -> (&'static str, Value) {
+        match what {
+            What::Schedule { to, text, id } => {
+                let at = self.world.far_ms;
+                let cid = self.target(*to);
+                (
+                    "msg.send",
+                    json!({"cid": cid, "t": text, "mid": id, "at": at}),
+                )
+            }
+            What::Reschedule { id, text } => ("msg.reschedule", json!({"mid": id, "t": text})),
+            What::SendNow { id } => ("msg.reschedule", json!({"mid": id, "at": 1})),
+            What::Cancel { id } => ("msg.unschedule", json!({"mid": id})),
             what => unreachable!("by topic only: {what:?}"),
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::rules::{Conversation, NAMES, Place, User, World};
+use super::rules::{Conversation, Kind, NAMES, Place, User, World};
 use super::shown;
 use crate::harness::{Client, Login, eventually};
 
@@ -18,6 +18,8 @@ pub(super) fn conversation(client: &mut Client, world: &mut World, user: User, p
     history(client, world, user, place);
     pins(client, world, user, place);
     status(client, world, user, place);
+    held(client, world, user, place);
+    queue(client, world, user, place);
 }
 
 // -- conversations
@@ -28,7 +30,7 @@ fn seen(conversation: &Conversation, user: User) -> Value {
     let marks = &member.marks;
     json!({
         "cid": conversation.cid,
-        "kind": if conversation.direct { "direct" } else { "group" },
+        "kind": conversation.kind.name(),
         "title": conversation.title,
         "history": conversation.history.in_json(),
         "role": member.role.name(),
@@ -41,6 +43,7 @@ fn seen(conversation: &Conversation, user: User) -> Value {
         "muted_until": if marks.muted { (1_u64 << 48) - 1 } else { 0 },
         "archived": marks.archived,
         "pinned": marks.on_top,
+        "watch": marks.watch,
     })
 }
 
@@ -67,7 +70,7 @@ pub(super) fn overview(client: &mut Client, world: &mut World, user: User, place
     assert_eq!(told(&now, &expected), expected, "conv.get of {name}");
     let conversation = &world.conversations[place];
     let roles: BTreeMap<_, _> = conversation
-        .present()
+        .told_of()
         .map(|user| {
             let member = &conversation.members[&user];
             let told = json!([member.role.name(), member.joined, member.marks.read]);
@@ -76,10 +79,13 @@ pub(super) fn overview(client: &mut Client, world: &mut World, user: User, place
         .collect();
     assert_eq!(members(&now), roles, "members of {cid} for {name}");
     let mut now = Some(now);
-    eventually("the acknowledgements to count", || {
-        let now = now.take().or_else(|| client.call("conv.get", &ask).ok())?;
-        is_delivered(&now, &mut world.conversations[place], user).then_some(())
-    });
+    eventually(
+        &format!("the acknowledgements in {cid} to count for {name}"),
+        || {
+            let now = now.take().or_else(|| client.call("conv.get", &ask).ok())?;
+            is_delivered(&now, &mut world.conversations[place], user).then_some(())
+        },
+    );
 }
 
 fn members(conversation: &Value) -> BTreeMap<String, Value> {
@@ -120,7 +126,7 @@ pub(super) fn list(client: &mut Client, world: &World, user: User) {
     }
     let present = |conversation: &&Conversation| conversation.is_present(user);
     let mut mine: Vec<&Conversation> = world.conversations.iter().filter(present).collect();
-    mine.sort_by(|one, other| one.cid.cmp(&other.cid));
+    mine.sort_by(|one, other| (one.kind, &one.cid).cmp(&(other.kind, &other.cid)));
     let expected: Vec<Value> = mine.iter().map(|one| seen(one, user)).collect();
     let listed: Vec<Value> = listed
         .iter()
@@ -143,6 +149,7 @@ pub(super) fn sync(client: &mut Client, world: &mut World, user: User, version: 
     let name = NAMES[user];
     let mut told_of = BTreeSet::new();
     let mut ask = json!({"ver": version, "limit": 4});
+    world.look_at_channels(user);
     loop {
         let page = client.call("sync.changes", &ask).unwrap();
         for one in page["conversations"].as_array().unwrap() {
@@ -151,7 +158,7 @@ pub(super) fn sync(client: &mut Client, world: &mut World, user: User, version: 
             synced(one, &world.conversations[place], user, &world.uids);
         }
         if let Some(version) = page["ver"].as_u64() {
-            let changed = std::mem::take(&mut world.changed[user]);
+            let changed = world.is_told(user);
             let names = |places: &BTreeSet<Place>| -> Vec<String> {
                 let cid = |place: &Place| format!("{place}: {}", world.conversations[*place].cid);
                 places.iter().map(cid).collect()
@@ -175,6 +182,10 @@ fn synced(one: &Value, conversation: &Conversation, user: User, uids: &[String])
     let expected = seen(conversation, user);
     let told = told(&one["conversation"], &expected);
     assert_eq!(told, expected, "sync of {name}");
+    if !conversation.members[&user].sees(last) {
+        assert_eq!(one["last"], Value::Null, "{name} has just come");
+        return;
+    }
     let expected = shown::delivered(conversation.shown(user, last, uids));
     let last = shown::delivered(shown::of_json(&one["last"]));
     assert_eq!(last, expected, "last entry in the sync of {name}");
@@ -324,21 +335,14 @@ fn status_of(client: &mut Client, world: &World, user: User, (place, seq): (Plac
     let cid = &conversation.cid;
     let told = client.call("msg.status", &json!({"cid": cid, "seq": seq}));
     let told = told.unwrap();
-    let mut there = BTreeMap::new();
-    for other in conversation.present().filter(|other| *other != user) {
-        let member = &conversation.members[&other];
-        if member.awaits(seq) {
-            // What a block hid he never had, however far he got.
-            let is_for_him = conversation.entry(seq).unwrap().kept_from != Some(other);
-            let has = (
-                is_for_him && member.marks.shown_delivered() >= seq,
-                is_for_him && member.marks.read >= seq,
-            );
-            there.insert(NAMES[other].to_owned(), has);
-        }
-    }
+    let (there, of) = match conversation.kind {
+        Kind::Broadcast => world.copies_status(place, seq),
+        _ => having(conversation, user, seq),
+    };
+    let by_name = |(user, has): (&User, &(bool, bool))| (NAMES[*user].to_owned(), *has);
+    let there: BTreeMap<String, (bool, bool)> = there.iter().map(by_name).collect();
     let count = |which: fn(&(bool, bool)) -> bool| there.values().filter(|has| which(has)).count();
-    let expected = json!([count(|has| has.0), count(|has| has.1), there.len()]);
+    let expected = json!([count(|has| has.0), count(|has| has.1), of]);
     let counted = json!([told["delivered"], told["read"], told["of"]]);
     assert_eq!(counted, expected, "status of {seq} of {cid}");
     let members: BTreeMap<String, (bool, bool)> = told["members"]
@@ -352,6 +356,127 @@ fn status_of(client: &mut Client, world: &World, user: User, (place, seq): (Plac
         .collect();
     assert_eq!(members, there, "members in the status of {seq} of {cid}");
     reactions(client, world, user, (place, seq));
+}
+
+/// Who has a message, and who has read it; and of how many.
+fn having(
+    conversation: &Conversation,
+    user: User,
+    seq: u64,
+) -> (BTreeMap<User, (bool, bool)>, usize) {
+    let mut there = BTreeMap::new();
+    for other in conversation.told_of().filter(|other| *other != user) {
+        let member = &conversation.members[&other];
+        if member.awaits(seq) {
+            // What a block hid he never had, however far he got.
+            let is_for_him = conversation.entry(seq).unwrap().kept_from != Some(other);
+            let has = (
+                is_for_him && member.marks.shown_delivered() >= seq,
+                is_for_him && member.marks.read >= seq,
+            );
+            there.insert(other, has);
+        }
+    }
+    let of = there.len();
+    (there, of)
+}
+
+/// What waits for a moderator, for those who decide on it.
+fn held(client: &mut Client, world: &World, user: User, place: Place) {
+    let cid = &world.conversations[place].cid;
+    let told = client.call("mod.held", &json!({"cid": cid}));
+    let told = told.map(|page| {
+        let one = |held: &Value| {
+            let text = |field: &Value| field.as_str().unwrap().to_owned();
+            let from = text(&held["from"]["handle"]);
+            (from, text(&held["mid"]), text(&held["text"]))
+        };
+        let mut told: Vec<_> = page["held"].as_array().unwrap().iter().map(one).collect();
+        told.sort();
+        told
+    });
+    let expected = world.held_for(user, place).map(|held| {
+        let named = |(from, id, text): (User, String, String)| (NAMES[from].to_owned(), id, text);
+        let mut held: Vec<_> = held.into_iter().map(named).collect();
+        held.sort();
+        held
+    });
+    let expected = expected.map_err(str::to_owned);
+    assert_eq!(told, expected, "held in {cid} for {}", NAMES[user]);
+}
+
+/// The cases of a desk, for those who answer there.
+fn queue(client: &mut Client, world: &World, user: User, place: Place) {
+    if !world.conversations[place].desk || !world.answers_at(user, place) {
+        return;
+    }
+    for state in ["queued", "claimed", "closed"] {
+        let ask = json!({"desk": world.conversations[place].cid, "state": state});
+        let told = client.call("case.queue", &ask).unwrap();
+        let told: BTreeMap<String, Value> = told["cases"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|case| {
+                (
+                    case["cid"].as_str().unwrap().to_owned(),
+                    case["agent"].clone(),
+                )
+            })
+            .collect();
+        let expected = world.queue(place, state).into_iter();
+        let expected: BTreeMap<String, Value> = expected
+            .map(|(cid, agent)| (cid, json!(agent.map(|agent| &world.uids[agent]))))
+            .collect();
+        assert_eq!(told, expected, "{state} for {}", NAMES[user]);
+    }
+}
+
+/// What waits for its time.
+pub(super) fn scheduled(client: &mut Client, world: &World, user: User) {
+    let told = told_of_scheduled(client);
+    assert_eq!(
+        told,
+        expected_scheduled(world, user),
+        "what {} has scheduled",
+        NAMES[user]
+    );
+}
+
+/// What was due has been sent or refused, as it had to be.
+pub(super) fn settled(client: &mut Client, world: &World, user: User) {
+    let expected = expected_scheduled(world, user);
+    eventually("what is due to be sent", || {
+        (told_of_scheduled(client) == expected).then_some(())
+    });
+}
+
+fn told_of_scheduled(client: &mut Client) -> BTreeMap<String, Value> {
+    let mut told = BTreeMap::new();
+    let mut ask = json!({});
+    loop {
+        let page = client.call("msg.scheduled", &ask).unwrap();
+        for one in page["scheduled"].as_array().unwrap() {
+            let mid = one["mid"].as_str().unwrap().to_owned();
+            told.insert(
+                mid.clone(),
+                json!([one["cid"], one["t"], one["error"]["code"]]),
+            );
+            ask = json!({"after": mid});
+        }
+        if page["more"] != true {
+            return told;
+        }
+    }
+}
+
+fn expected_scheduled(world: &World, user: User) -> BTreeMap<String, Value> {
+    let of_user = world.scheduled.iter().filter(|((by, _), _)| *by == user);
+    let shown = |((_, id), one): (&(User, String), &super::rules::Scheduled)| {
+        let cid = world.cid_of(user, one.to);
+        (id.clone(), json!([cid, one.text, one.refused]))
+    };
+    of_user.map(shown).collect()
 }
 
 fn reactions(client: &mut Client, world: &World, user: User, (place, seq): (Place, u64)) {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::rules::{EDITS_MAX, EMOJI_MAX, NAMES, Place, Role, User, World};
+use super::rules::{DOUBTFUL, EDITS_MAX, EMOJI_MAX, Kind, NAMES, Place, Role, User, World};
 use super::step::{Client, History, How, Step, To, Way, What};
 use crate::harness::Random;
 
@@ -27,8 +27,8 @@ const EMOJI: [&str; EMOJI_MAX + 2] = [
     "g",
     "h",
 ];
-/// Groups of one walk.
-const GROUPS_MAX: usize = 7;
+/// Groups, channels and broadcast lists of one walk.
+const MADE_MAX: usize = 8;
 /// Steps that may be tried again.
 const KEPT: usize = 40;
 
@@ -90,9 +90,12 @@ impl Choice {
 
     /// A step with a way and perhaps an id.
     fn step(&mut self, by: User, what: What) -> Step {
+        // What is doubtful is found again by its id, which a call would make another one.
+        let is_doubtful = matches!(&what, What::Send { text, .. } if text.contains(DOUBTFUL));
         let way = match &what {
             What::Read { .. } | What::Unread { .. } | What::Received { .. } => Way::Topic,
             what if what.is_call_only() => Way::Call,
+            _ if is_doubtful => Way::Topic,
             _ if self.percent(15) => Way::Call,
             _ => Way::Topic,
         };
@@ -105,8 +108,7 @@ impl Choice {
             }
         );
         let has_place = way == Way::Call || is_plain || Client::of(by) != Client::Text;
-        let is_new = !matches!(what, What::Create { .. });
-        let wanted = has_place && is_new && what.makes_entry() && self.percent(50);
+        let wanted = has_place && what.takes_id() && (is_doubtful || self.percent(50));
         self.last_id += 1;
         let id = wanted.then(|| format!("id-{}", self.last_id));
         Step { by, way, id, what }
@@ -131,9 +133,18 @@ impl Choice {
 
     fn what(&mut self, world: &World, by: User) -> What {
         let text = format!("text {}", self.last_id);
-        let groups = world.conversations.iter().filter(|one| !one.direct);
-        if groups.count() < 2 || (self.percent(2) && self.percent(40)) {
+        if made(world) < 4 || (self.percent(2) && self.percent(40)) {
             return self.create(world, by);
+        }
+        if self.percent(6)
+            && let Some(what) = self.wait(world, by)
+        {
+            return what;
+        }
+        if self.percent(5)
+            && let Some(what) = self.support(world, by)
+        {
+            return what;
         }
         if self.percent(10) {
             let to = To::User(self.user());
@@ -143,10 +154,22 @@ impl Choice {
         if self.percent(4) {
             return self.block(world, by);
         }
+        if self.percent(3) {
+            let all = world.conversations.iter().enumerate();
+            let channels = all.filter(|(_, one)| one.kind == Kind::Channel);
+            let channels: Vec<Place> = channels.map(|(place, _)| place).collect();
+            if let Some(place) = self.one_of(&channels) {
+                return What::Join { place };
+            }
+        }
         let place = self.place(world, by);
         match self.below(100) {
             0..28 => {
                 let to = To::Conversation(place);
+                if self.percent(6) {
+                    let (how, text) = (How::Plain, format!("{text} {DOUBTFUL}"));
+                    return What::Send { to, how, text };
+                }
                 let how = match self.below(6) {
                     0 => How::Reply(self.seq(world, place)),
                     1 => How::Thread(self.seq(world, place)),
@@ -156,8 +179,88 @@ impl Choice {
             }
             28..46 => self.mark(world, by, place),
             46..78 => self.act(world, by, place),
-            _ => self.change(place),
+            _ => self.change(world, place),
         }
+    }
+
+    /// Something waits for its time or for a moderator, or has waited long enough.
+    fn wait(&mut self, world: &World, by: User) -> Option<What> {
+        let text = format!("text {}", self.last_id);
+        if self.percent(45) {
+            let place = self.place(world, by);
+            let all = world.conversations[place].held.keys().cloned();
+            let held: Vec<(User, String)> = all.collect();
+            let (from, id) = match held.len() {
+                0 => self.one_of(&world.conversations[place].approved)?,
+                count => held[self.below(count)].clone(),
+            };
+            return Some(if self.percent(70) {
+                What::Approve { place, from, id }
+            } else {
+                What::Reject { place, from, id }
+            });
+        }
+        let own = world.scheduled.keys().filter(|(user, _)| *user == by);
+        let own: Vec<String> = own.map(|(_, id)| id.clone()).collect();
+        if own.is_empty() || self.percent(40) {
+            let to = if self.percent(30) {
+                To::User(self.user())
+            } else {
+                To::Conversation(self.place(world, by))
+            };
+            let id = match own.len() {
+                count if count > 0 && self.percent(15) => own[self.below(count)].clone(),
+                _ => format!("later-{}", self.last_id),
+            };
+            let text = self.doubtful(text, 15);
+            return Some(What::Schedule { to, text, id });
+        }
+        let id = own[self.below(own.len())].clone();
+        Some(match self.below(6) {
+            0 => What::Reschedule { id, text },
+            1 => What::Cancel { id },
+            _ => What::SendNow { id },
+        })
+    }
+
+    /// Somebody asks a desk for help, or helps.
+    fn support(&mut self, world: &World, by: User) -> Option<What> {
+        let all = || world.conversations.iter().enumerate();
+        let desks = all().filter(|(_, one)| one.desk).map(|(place, _)| place);
+        let cases = all().filter(|(_, one)| one.case.is_some());
+        let cases: Vec<Place> = cases.map(|(place, _)| place).collect();
+        if cases.is_empty() || self.percent(20) {
+            let desks: Vec<Place> = desks.collect();
+            let desk = self.one_of(&desks)?;
+            return Some(What::OpenCase { desk });
+        }
+        let place = self.one_of(&cases)?;
+        Some(match self.below(8) {
+            0..4 => What::Claim { place },
+            4..6 => {
+                let to = self.percent(70).then(|| self.user());
+                What::HandOn { place, to }
+            }
+            6 => What::CloseCase { place },
+            _ => What::Send {
+                to: To::Conversation(place),
+                how: How::Plain,
+                text: format!("text {} of {by}", self.last_id),
+            },
+        })
+    }
+
+    /// The text, which in so many of a hundred times a moderator should look at.
+    fn doubtful(&mut self, text: String, of_hundred: usize) -> String {
+        if self.percent(of_hundred) {
+            return format!("{text} {DOUBTFUL}");
+        }
+        text
+    }
+
+    fn one_of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
+        let count = all.len();
+        (count > 0).then(|| all[self.below(count)].clone())
     }
 
     /// Somebody is blocked, and writes on; or is not any more.
@@ -235,25 +338,42 @@ impl Choice {
     }
 
     fn create(&mut self, world: &World, by: User) -> What {
-        let groups = world.conversations.iter().filter(|one| !one.direct);
-        if groups.count() >= GROUPS_MAX {
+        if made(world) >= MADE_MAX {
             return What::Send {
                 to: To::User(self.user()),
                 how: How::Plain,
                 text: format!("text {}", self.last_id),
             };
         }
+        // One of each kind first.
+        let kind = match made(world) {
+            0 | 3 => Kind::Group,
+            1 => Kind::Channel,
+            2 => Kind::Broadcast,
+            _ => [Kind::Group, Kind::Group, Kind::Channel, Kind::Broadcast][self.below(4)],
+        };
         let others = (0..NAMES.len()).filter(|user| *user != by);
         let mut members = Vec::new();
         for user in others {
             if self.percent(50) {
-                let role = Role::ALL[[0, 1, 1, 1, 2, 3][self.below(6)]];
-                members.push((user, role));
+                let role = match kind {
+                    Kind::Broadcast => 0,
+                    Kind::Channel => [0, 0, 0, 1, 2, 3][self.below(6)],
+                    _ => [0, 1, 1, 1, 2, 3][self.below(6)],
+                };
+                members.push((user, Role::ALL[role]));
             }
         }
+        let history = match kind {
+            Kind::Broadcast => History::Joined,
+            _ => self.history(),
+        };
         What::Create {
-            title: format!("group {}", self.last_id),
-            history: self.history(),
+            kind,
+            desk: kind == Kind::Group && made(world) != 3,
+            public: kind == Kind::Channel,
+            title: format!("conversation {}", self.last_id),
+            history,
             members,
         }
     }
@@ -291,6 +411,7 @@ impl Choice {
                     muted: maybe(),
                     archived: maybe(),
                     on_top: maybe(),
+                    watch: maybe(),
                 }
             }
         }
@@ -302,6 +423,7 @@ impl Choice {
         match self.below(32) {
             0..9 => {
                 let seq = self.message(world, place, own);
+                let text = self.doubtful(text, 4);
                 What::Edit { place, seq, text }
             }
             9..13 => {
@@ -380,8 +502,9 @@ impl Choice {
     }
 
     /// Members come and go, and their rights.
-    fn change(&mut self, place: Place) -> What {
+    fn change(&mut self, world: &World, place: Place) -> What {
         let user = self.user();
+        let kind = world.conversations[place].kind;
         match self.below(30) {
             0..11 => {
                 let mut users = vec![user];
@@ -390,7 +513,12 @@ impl Choice {
                 }
                 users.sort_unstable();
                 users.dedup();
-                let role = Role::ALL[[0, 1, 1, 1, 2, 3, 4][self.below(7)]];
+                let is_many = matches!(kind, Kind::Channel | Kind::Broadcast);
+                let role = match self.below(7) {
+                    turn if is_many && turn < 5 => 0,
+                    turn => [0, 1, 1, 1, 2, 3, 4][turn],
+                };
+                let role = Role::ALL[role];
                 What::Add { place, users, role }
             }
             11..16 => What::Remove { place, user },
@@ -417,4 +545,11 @@ impl Choice {
             }
         }
     }
+}
+
+/// How many groups, channels and broadcast lists there are.
+fn made(world: &World) -> usize {
+    let made = |kind| matches!(kind, Kind::Group | Kind::Channel | Kind::Broadcast);
+    let all = world.conversations.iter();
+    all.filter(|one| made(one.kind)).count()
 }

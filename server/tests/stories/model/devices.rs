@@ -168,11 +168,11 @@ impl Device {
     /// The next entry that it has to get of a conversation, behind `after` or where it is.
     fn next(&self, world: &World, place: Place, after: Option<u64>) -> Option<u64> {
         let conversation = &world.conversations[place];
-        let member = conversation.members.get(&self.user)?;
+        conversation.members.get(&self.user)?;
         let cursor = self.cursors.as_ref()?.get(&place).copied().unwrap_or(0);
         let after = after.unwrap_or(cursor);
         (after + 1..=conversation.head())
-            .find(|seq| member.awaits(*seq) && self.shows(world, place, *seq))
+            .find(|seq| conversation.claims(self.user, *seq) && self.shows(world, place, *seq))
     }
 
     /// Does the form of this device show the entry at all?
@@ -199,12 +199,19 @@ impl Device {
             None if self.doubtful.contains(&place) && seq <= cursor => Some(seq),
             None => self.next(world, place, None),
         };
+        let member = &conversation.members[&self.user];
+        let is_claimed = conversation.claims(self.user, seq);
         assert!(
-            is_empty_line || expected == Some(seq),
+            message.dup || !conversation.is_only_looked_at(self.user),
+            "{name} got {seq} of {cid}, which only comes to who watches it"
+        );
+        let is_more = !is_claimed && expected.is_none_or(|expected| seq < expected);
+        assert!(
+            is_empty_line || is_more || expected == Some(seq),
             "{name} got {seq} of {cid} instead of {expected:?}: {told}"
         );
         assert!(
-            conversation.members[&self.user].awaits(seq),
+            member.awaits(seq),
             "{name} got {seq} of {cid}, which is not for {}: {told}",
             NAMES[self.user]
         );

@@ -19,10 +19,8 @@ pub(super) fn told(actor: &mut Actor, world: &World, user: User) {
             let told = actor.receipts.get(&conversation.cid);
             has_been_told(told, conversation, user, &world.uids)
         };
-        let mut mine = world
-            .conversations
-            .iter()
-            .filter(|one| one.is_present(user));
+        let all = world.conversations.iter();
+        let mut mine = all.filter(|one| has_receipts(one, user));
         mine.all(is_told).then_some(())
     });
 }
@@ -34,7 +32,7 @@ fn has_been_told(
     user: User,
     uids: &[String],
 ) -> bool {
-    conversation.present().all(|other| {
+    conversation.told_of().all(|other| {
         let (delivered, read) = marks_of(conversation, other);
         let (told_delivered, told_read) = told
             .and_then(|told| told.get(&uids[other]).copied())
@@ -53,6 +51,11 @@ fn has_been_told(
     })
 }
 
+/// Is he told who has his messages? A reader of a channel has none; that he had some once is not looked at.
+fn has_receipts(conversation: &Conversation, user: User) -> bool {
+    conversation.is_present(user) && !conversation.is_many(user)
+}
+
 fn marks_of(conversation: &Conversation, user: User) -> (u64, u64) {
     let marks = &conversation.members[&user].marks;
     (marks.shown_delivered(), marks.read)
@@ -63,14 +66,14 @@ pub(super) fn state(world: &World, user: User, server: SocketAddr) {
     let mut client = Login::new(NAMES[user]).connect(server);
     client.subscribe("chat/me/rcpt/+");
     let mut known: BTreeMap<String, Value> = BTreeMap::new();
-    let has_receipts = |conversation: &&Conversation| {
-        conversation.is_present(user)
-            && conversation.present().any(|other| {
+    let is_told = |conversation: &&Conversation| {
+        has_receipts(conversation, user)
+            && conversation.told_of().any(|other| {
                 let (delivered, _) = marks_of(conversation, other);
                 other != user && conversation.last_owned(user, other, delivered) > 0
             })
     };
-    for conversation in world.conversations.iter().filter(has_receipts) {
+    for conversation in world.conversations.iter().filter(is_told) {
         while !known.contains_key(&conversation.cid) {
             let told = client.next_json();
             known.insert(told["cid"].as_str().unwrap().to_owned(), told);
@@ -84,8 +87,11 @@ pub(super) fn state(world: &World, user: User, server: SocketAddr) {
             conversation.is_present(user),
             "{name} is out of {cid}: {told}"
         );
+        if conversation.is_many(user) {
+            continue;
+        }
         let others: Vec<User> = conversation
-            .present()
+            .told_of()
             .filter(|other| *other != user)
             .collect();
         let moves: Told = told["moves"]

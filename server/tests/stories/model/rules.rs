@@ -5,9 +5,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proto::ids::{ConversationId, UserId};
 use serde_json::{Value, json};
 
 use super::step::{History, How, Step, To, What};
+
+mod acts;
+mod cases;
+mod lists;
+mod marks;
+mod members;
+mod waiting;
+
+use cases::Case;
+pub(super) use waiting::Scheduled;
 
 /// A user, by number.
 pub(super) type User = usize;
@@ -44,6 +55,43 @@ impl Role {
             Self::Admin => "admin",
             Self::Owner => "owner",
         }
+    }
+}
+
+/// What a conversation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Direct,
+    Group,
+    Channel,
+    Broadcast,
+    Case,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Group => "group",
+            Self::Channel => "channel",
+            Self::Broadcast => "broadcast",
+            Self::Case => "support",
+        }
+    }
+
+    /// Is who has this role there one of many, who come and go without a word, and of whom nothing is told?
+    fn has_many(self, role: Role) -> bool {
+        matches!(self, Self::Channel | Self::Broadcast) && role == Role::Reader
+    }
+
+    /// Do admins say who is in, and what it is?
+    fn has_admins(self) -> bool {
+        matches!(self, Self::Group | Self::Channel)
+    }
+
+    /// Is there anybody who moderates?
+    pub(super) fn is_moderated(self) -> bool {
+        matches!(self, Self::Group | Self::Channel | Self::Case)
     }
 }
 
@@ -116,6 +164,8 @@ pub(super) struct Marks {
     pub(super) muted: bool,
     pub(super) archived: bool,
     pub(super) on_top: bool,
+    /// It comes to the inbox, however many read it.
+    pub(super) watch: bool,
     /// In a direct conversation: the other one is blocked, and is not told how far this user has got.
     blocks: bool,
 }
@@ -167,6 +217,9 @@ pub(super) struct Member {
     visible: Vec<Stretch>,
     /// What is delivered and counted: from each joining to the next leaving.
     awaited: Vec<Stretch>,
+    /// A reader of a channel who has gone is handed nothing more, what waited until then neither, also when he comes back; nor
+    /// is one who begins to watch a large one handed what was said before.
+    forgone: u64,
     pub(super) marks: Marks,
 }
 
@@ -199,6 +252,11 @@ impl Member {
     }
 
     fn leave(&mut self, at: u64) {
+        if self.visible.last().is_some_and(|last| last.from > at) {
+            self.visible.pop(); // without anything to see
+            self.awaited.pop();
+            return;
+        }
         for stretches in [&mut self.visible, &mut self.awaited] {
             if let Some(last) = stretches.last_mut() {
                 last.to = at;
@@ -212,25 +270,48 @@ impl Member {
 pub(super) struct Conversation {
     /// How the server calls it.
     pub(super) cid: String,
-    pub(super) direct: bool,
+    pub(super) kind: Kind,
+    /// Its members answer support cases.
+    pub(super) desk: bool,
+    public: bool,
+    /// It does not come to the inboxes of readers, but of those who watch it.
+    is_large: bool,
+    /// Where it stands, if it is a support case.
+    pub(super) case: Option<Case>,
     pub(super) title: String,
     pub(super) history: History,
     pub(super) log: Vec<Entry>,
     pub(super) members: BTreeMap<User, Member>,
+    /// To whom a broadcast list goes, who do not know of it.
+    listed: BTreeMap<User, Member>,
+    /// The direct messages that a message of a broadcast list became.
+    copies: BTreeMap<u64, Vec<(User, Place, u64)>>,
+    /// Messages that wait for a moderator, by sender and id.
+    pub(super) held: BTreeMap<(User, String), (What, Entry)>,
+    /// Those of them that a moderator has let in.
+    pub(super) approved: Vec<(User, String)>,
     banned: BTreeSet<User>,
     /// What was stored under which id.
     ids: BTreeMap<(User, String), (What, u64)>,
 }
 
 impl Conversation {
-    fn new(cid: String, direct: bool) -> Self {
+    fn new(cid: String, kind: Kind) -> Self {
         Self {
             cid,
-            direct,
+            kind,
+            desk: false,
+            public: false,
+            is_large: false,
+            case: None,
             title: String::new(),
             history: History::Joined,
             log: Vec::new(),
             members: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            held: BTreeMap::new(),
+            approved: Vec::new(),
             banned: BTreeSet::new(),
             ids: BTreeMap::new(),
         }
@@ -264,6 +345,40 @@ impl Conversation {
 
     pub(super) fn is_present(&self, user: User) -> bool {
         self.members.get(&user).is_some_and(Member::is_present)
+    }
+
+    /// Does it have to be handed to each device of a user?
+    pub(super) fn claims(&self, user: User, seq: u64) -> bool {
+        let member = &self.members[&user];
+        member.awaits(seq) && seq > member.forgone && !self.is_only_looked_at(user)
+    }
+
+    /// Is it a channel with many readers, of whom this one does not watch it?
+    pub(super) fn is_only_looked_at(&self, user: User) -> bool {
+        self.is_large && self.is_many(user) && !self.members[&user].marks.watch
+    }
+
+    /// A channel begins to come to the inbox of a user: what was said before need not.
+    fn comes_from_now_on(&mut self, user: User) {
+        let head = self.head();
+        if self.is_large && self.is_many(user) {
+            self.members.get_mut(&user).unwrap().forgone = head;
+        }
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        self.kind == Kind::Direct
+    }
+
+    /// Is this user a reader of a channel, present or former?
+    pub(super) fn is_many(&self, user: User) -> bool {
+        let member = self.members.get(&user);
+        member.is_some_and(|member| self.kind.has_many(member.role))
+    }
+
+    /// Those of whom others are told: not the readers of a channel.
+    pub(super) fn told_of(&self) -> impl Iterator<Item = User> {
+        self.present().filter(|user| !self.is_many(*user))
     }
 
     /// The last entry of which a user knows: the head for a member, the entry of leaving for a former one.
@@ -315,8 +430,15 @@ impl Conversation {
         mark.max(from)
     }
 
-    /// Some device of a user acknowledged everything up to here.
+    /// Some device of a user acknowledged everything up to here. Of readers nobody is told, so it is not noted.
     pub(super) fn acknowledged(&mut self, user: User, seq: u64) {
+        if !self.is_many(user) {
+            self.received(user, seq);
+        }
+    }
+
+    /// A user has everything up to here.
+    fn received(&mut self, user: User, seq: u64) {
         if !self.blocks(user) {
             let told = self.told_mark(user, (0, seq));
             let member = self.members.get_mut(&user).unwrap();
@@ -489,7 +611,7 @@ fn with_uids(data: &Value, uids: &[String]) -> Value {
         Value::Object(fields) => fields
             .iter()
             .map(|(name, value)| match name.as_str() {
-                "uid" | "owner" | "former" => (name.clone(), uid(value)),
+                "uid" | "owner" | "former" | "agent" => (name.clone(), uid(value)),
                 _ => (name.clone(), with_uids(value, uids)),
             })
             .collect(),
@@ -503,13 +625,26 @@ fn with_uids(data: &Value, uids: &[String]) -> Value {
 pub(super) struct World {
     /// How the server calls the users.
     pub(super) uids: Vec<String>,
+    /// When what waits for its time is due, if nothing is changed: after all walks.
+    pub(super) far_ms: u64,
+    /// As if they had very many readers.
+    pub(super) channels_are_large: bool,
     pub(super) conversations: Vec<Conversation>,
     directs: BTreeMap<(User, User), Place>,
     /// Who has blocked whom.
     blocks: BTreeSet<(User, User)>,
     /// What an account sync has to tell each user.
     pub(super) changed: [BTreeSet<Place>; NAMES.len()],
+    /// Up to where the devices of a reader were told of a channel.
+    told: BTreeMap<(User, Place), u64>,
+    /// Messages that wait for their time, by sender and id.
+    pub(super) scheduled: BTreeMap<(User, String), Scheduled>,
+    /// Direct conversations to which something of a broadcast list is on its way from this user.
+    pub(super) under_way: Vec<(User, Place)>,
 }
+
+/// A word that the content filter wants a moderator to look at.
+pub(super) const DOUBTFUL: &str = "doubtful";
 
 /// Most edits of one message, and most emoji of one user on it.
 pub(super) const EDITS_MAX: usize = 64;
@@ -522,6 +657,19 @@ impl World {
     pub(super) fn direct(&self, one: User, other: User) -> Option<Place> {
         let pair = (one.min(other), one.max(other));
         self.directs.get(&pair).copied()
+    }
+
+    /// How the server calls the conversation to which something goes.
+    pub(super) fn cid_of(&self, by: User, to: To) -> String {
+        match to {
+            To::Conversation(place) => self.conversations[place].cid.clone(),
+            To::User(other) => self.direct_cid(by, other),
+        }
+    }
+
+    fn direct_cid(&self, one: User, other: User) -> String {
+        let uid = |user: User| self.uids[user].parse::<UserId>().unwrap();
+        ConversationId::direct(uid(one), uid(other)).to_string()
     }
 
     /// Whom a user has blocked.
@@ -547,39 +695,39 @@ impl World {
         }
     }
 
-    /// A step happens. `cid` names the conversation that it makes, if it makes one.
+    /// A step happens. `cid` names the conversation that it makes, if the server chooses how.
     pub(super) fn take(&mut self, step: &Step, cid: &str) -> Answer {
         self.judge(step, cid).unwrap_or_else(Answer::Refused)
     }
 
     fn judge(&mut self, step: &Step, cid: &str) -> Judged {
         let by = step.by;
-        if let What::Create { .. } = &step.what {
-            return Ok(self.create(step, cid));
-        }
-        if let What::Block { user, on } = step.what {
-            return self.block(by, user, on);
+        match &step.what {
+            What::Create { .. } => return Ok(self.create(step, cid)),
+            What::Block { user, on } => return self.block(by, *user, *on),
+            What::Join { place } => return self.join_alone(step, *place),
+            What::OpenCase { desk } => return self.open_case(by, *desk, cid),
+            What::Claim { place } => return self.claim(by, *place),
+            What::HandOn { place, to } => return self.hand_on(by, *place, *to),
+            What::CloseCase { place } => return self.close_case(by, *place),
+            What::Approve { place, from, id } => return self.approve(by, *place, (*from, id)),
+            What::Reject { place, from, id } => return self.reject(by, *place, (*from, id)),
+            What::Schedule { to, text, id } => return self.schedule(by, (*to, text), id),
+            What::Reschedule { id, text } => return self.reschedule(by, id, text),
+            What::SendNow { id } => return self.send_now(by, id),
+            What::Cancel { id } => return Ok(self.cancel(by, id)),
+            _ => {}
         }
         let Some(place) = self.place_of(step) else {
-            return Ok(self.write_first(step, cid));
+            return self.write_first(step);
         };
         let conversation = &self.conversations[place];
         if !conversation.members.contains_key(&by) {
             return Err("not_found");
         }
         // A retry is answered as the first attempt was, whatever its sender may do now.
-        if let Some(id) = &step.id
-            && let Some((what, seq)) = conversation.ids.get(&(by, id.clone()))
-            && step.what.makes_entry()
-        {
-            return if *what == step.what {
-                Ok(Answer::Placed {
-                    seq: *seq,
-                    dup: true,
-                })
-            } else {
-                Err("idempotency_conflict")
-            };
+        if let Some(answer) = self.repeated(place, step) {
+            return answer;
         }
         match &step.what {
             What::Send { how, text, .. } => self.send(step, place, (*how, text)),
@@ -601,39 +749,54 @@ impl World {
                 muted,
                 archived,
                 on_top,
+                watch,
                 ..
-            } => self.prefer(by, place, (*muted, *archived, *on_top)),
+            } => self.prefer(by, place, [*muted, *archived, *on_top, *watch]),
             change => self.change(step, place, change),
         }
     }
 
-    // -- writing
-
-    fn create(&mut self, step: &Step, cid: &str) -> Answer {
-        let What::Create {
-            title,
-            history,
-            members,
-        } = &step.what
-        else {
-            unreachable!("asked for before")
-        };
-        let all: Vec<(User, Role)> = std::iter::once((step.by, Role::Owner))
-            .chain(members.iter().copied())
-            .collect();
-        let mut made = Conversation::new(cid.to_owned(), false);
-        title.clone_into(&mut made.title);
-        made.history = *history;
-        for (user, role) in &all {
-            made.members.insert(*user, new_member(*role, 1, 1));
-        }
-        self.conversations.push(made);
-        let data = json!({"title": title, "members": listed(&all)});
-        self.push(step, self.conversations.len() - 1, system("created", data))
+    /// The answer to what was stored before.
+    fn repeated(&self, place: Place, step: &Step) -> Option<Judged> {
+        let id = step.id.as_ref().filter(|_| step.what.takes_id())?;
+        let ids = &self.conversations[place].ids;
+        let (what, seq) = ids.get(&(step.by, id.clone()))?;
+        Some(if *what == step.what {
+            Ok(Answer::Placed {
+                seq: *seq,
+                dup: true,
+            })
+        } else {
+            Err("idempotency_conflict")
+        })
     }
 
-    /// The first message between two users makes their conversation.
-    fn write_first(&mut self, step: &Step, cid: &str) -> Answer {
+    // -- writing
+
+    /// The direct conversation of two users: the first message makes it.
+    fn direct_or_new(&mut self, one: User, other: User) -> Place {
+        if let Some(place) = self.direct(one, other) {
+            return place;
+        }
+        let mut made = Conversation::new(self.direct_cid(one, other), Kind::Direct);
+        made.history = History::Joined;
+        for user in [one, other] {
+            let mut member = Member {
+                joined: 0,
+                ..new_member(Role::Member, 1, 1)
+            };
+            let peer = if user == one { other } else { one };
+            member.marks.blocks = self.blocks.contains(&(user, peer));
+            made.members.insert(user, member);
+        }
+        self.conversations.push(made);
+        let place = self.conversations.len() - 1;
+        let pair = (one.min(other), one.max(other));
+        self.directs.insert(pair, place);
+        place
+    }
+
+    fn write_first(&mut self, step: &Step) -> Judged {
         let What::Send {
             to: To::User(other),
             text,
@@ -642,28 +805,20 @@ impl World {
         else {
             unreachable!("all others say where")
         };
-        let mut made = Conversation::new(cid.to_owned(), true);
-        made.history = History::Joined;
-        for user in [step.by, *other] {
-            let mut member = Member {
-                joined: 0,
-                ..new_member(Role::Member, 1, 1)
-            };
-            let peer = if user == step.by { *other } else { step.by };
-            member.marks.blocks = self.blocks.contains(&(user, peer));
-            made.members.insert(user, member);
+        if text.contains(DOUBTFUL) {
+            return Err("forbidden"); // where nobody moderates
         }
-        self.conversations.push(made);
-        let place = self.conversations.len() - 1;
-        let pair = (step.by.min(*other), step.by.max(*other));
-        self.directs.insert(pair, place);
-        self.push(step, place, written("message", step, text))
+        let place = self.direct_or_new(step.by, *other);
+        Ok(self.push(step, place, written("message", step, text)))
     }
 
     fn send(&mut self, step: &Step, place: Place, (how, text): (How, &str)) -> Judged {
         let conversation = &self.conversations[place];
         if !may_write(conversation, step.by) {
             return Err("forbidden");
+        }
+        if conversation.kind == Kind::Broadcast && how != How::Plain {
+            return Err("format");
         }
         let mut entry = written("message", step, text);
         let message = |seq| conversation.message(step.by, seq).ok_or("not_found");
@@ -675,414 +830,41 @@ impl World {
             }
             How::Thread(seq) => entry.thread = Some(message(seq)?.thread.unwrap_or(seq)),
         }
-        Ok(self.push(step, place, entry))
-    }
-
-    // -- what happens to messages
-
-    /// The message on which a present member acts.
-    fn acted_on(&self, by: User, place: Place, seq: u64) -> Result<&Entry, &'static str> {
-        let conversation = &self.conversations[place];
-        let found = conversation.message(by, seq);
-        found
-            .filter(|_| conversation.is_present(by))
-            .ok_or("not_found")
-    }
-
-    fn edit(&mut self, step: &Step, place: Place, (seq, text): (u64, &str)) -> Judged {
-        let message = self.acted_on(step.by, place, seq)?;
-        if message.from != step.by || !may_write(&self.conversations[place], step.by) {
-            return Err("forbidden");
+        if text.contains(DOUBTFUL) {
+            return self.hold(step, place, entry);
         }
-        if message.edits.len() >= EDITS_MAX {
-            return Err("limit");
-        }
-        let mut entry = written("edit", step, text);
-        entry.target = Some(seq);
+        self.reopen(step.by, place)?;
         let answer = self.push(step, place, entry);
-        let conversation = &mut self.conversations[place];
-        let head = conversation.head();
-        conversation.entry_mut(seq).unwrap().edits.push(head);
-        Ok(answer)
-    }
-
-    fn delete(&mut self, step: &Step, place: Place, seq: u64) -> Judged {
-        let conversation = &self.conversations[place];
-        let member = &conversation.members[&step.by];
-        let message = conversation
-            .there(step.by, seq)
-            .filter(|entry| entry.kind == "message" && member.is_present())
-            .ok_or("not_found")?;
-        let moderates = !conversation.direct && member.role >= Role::Moderator;
-        if message.from != step.by && !moderates {
-            return Err("forbidden");
-        }
-        if message.deleted {
-            return Ok(Answer::Done);
-        }
-        let answer = self.push(step, place, act("deleted", seq, json!({"target": seq})));
-        let conversation = &mut self.conversations[place];
-        let edits = conversation.entry(seq).unwrap().edits.clone();
-        for gone in edits.into_iter().chain([seq]) {
-            let entry = conversation.entry_mut(gone).unwrap();
-            entry.deleted = true;
-            entry.reactions.clear();
-            entry.pinned_by = None;
+        if self.conversations[place].kind == Kind::Broadcast {
+            self.broadcast(place);
         }
         Ok(answer)
-    }
-
-    /// Any entry can be hidden, by former members as well.
-    fn hide(&mut self, by: User, place: Place, seq: u64) -> Judged {
-        let conversation = &mut self.conversations[place];
-        conversation.there(by, seq).ok_or("not_found")?;
-        let entry = conversation.entry_mut(seq).unwrap();
-        if !entry.deleted && entry.hidden_from.insert(by) {
-            self.own_change(by, place);
-        }
-        Ok(Answer::Done)
-    }
-
-    fn react(
-        &mut self,
-        step: &Step,
-        place: Place,
-        seq: u64,
-        (emoji, add): (Option<&str>, bool),
-    ) -> Judged {
-        let by = step.by;
-        let message = self.acted_on(by, place, seq)?;
-        if !may_write(&self.conversations[place], by) {
-            return Err("forbidden");
-        }
-        let own: Vec<&str> = message
-            .reactions
-            .iter()
-            .filter(|(_, users)| users.contains(&by))
-            .map(|(emoji, _)| emoji.as_str())
-            .collect();
-        let data = match emoji {
-            Some(emoji) if add && own.contains(&emoji) => return Ok(Answer::Done),
-            Some(_) if add && own.len() >= EMOJI_MAX => return Err("limit"),
-            Some(emoji) if add => json!({"target": seq, "emoji": emoji, "op": "add"}),
-            Some(emoji) if !own.contains(&emoji) => return Ok(Answer::Done),
-            Some(emoji) => json!({"target": seq, "emoji": emoji, "op": "remove"}),
-            None if own.is_empty() => return Ok(Answer::Done),
-            None => json!({"target": seq, "op": "clear"}),
-        };
-        let answer = self.push(step, place, act("reaction", seq, data));
-        let message = self.conversations[place].entry_mut(seq).unwrap();
-        if let Some(emoji) = emoji.filter(|_| add) {
-            let reactions = &mut message.reactions;
-            match reactions.iter_mut().find(|(known, _)| known == emoji) {
-                Some((_, users)) => {
-                    users.insert(by);
-                }
-                None => reactions.push((emoji.to_owned(), BTreeSet::from([by]))),
-            }
-        } else {
-            for (known, users) in &mut message.reactions {
-                if emoji.is_none_or(|emoji| emoji == known) {
-                    users.remove(&by);
-                }
-            }
-            message.reactions.retain(|(_, users)| !users.is_empty());
-        }
-        Ok(answer)
-    }
-
-    fn pin(&mut self, step: &Step, place: Place, (seq, on): (u64, bool)) -> Judged {
-        let message = self.acted_on(step.by, place, seq)?;
-        let conversation = &self.conversations[place];
-        if !conversation.direct && conversation.members[&step.by].role < Role::Moderator {
-            return Err("forbidden");
-        }
-        if message.pinned_by.is_some() == on {
-            return Ok(Answer::Done);
-        }
-        let data = json!({"target": seq, "pinned": on});
-        let answer = self.push(step, place, act("pin", seq, data));
-        let message = self.conversations[place].entry_mut(seq).unwrap();
-        message.pinned_by = on.then_some(step.by);
-        Ok(answer)
-    }
-
-    // -- marks and decisions of one user
-
-    fn read(&mut self, by: User, place: Place, (seq, private): (Option<u64>, bool)) -> Judged {
-        let conversation = &mut self.conversations[place];
-        let last = conversation.last_visible(by);
-        let marks = &mut conversation.members.get_mut(&by).unwrap().marks;
-        let seq = seq.unwrap_or_else(|| marks.shown_delivered().min(last));
-        if seq > last {
-            return Err("format");
-        }
-        let before = (marks.read, marks.own_read(), marks.unread_flag);
-        let told = if private {
-            0
-        } else {
-            conversation.told_mark(by, (before.0, seq))
-        };
-        let marks = &mut conversation.members.get_mut(&by).unwrap().marks;
-        marks.read = told.max(marks.read);
-        if told < seq {
-            marks.private_read = seq.max(marks.private_read);
-        }
-        marks.unread_flag = false;
-        if before != (marks.read, marks.own_read(), marks.unread_flag) {
-            self.own_change(by, place);
-        }
-        Ok(Answer::Done)
-    }
-
-    fn flag(&mut self, by: User, place: Place, flag: bool) -> Answer {
-        let member = self.conversations[place].members.get_mut(&by).unwrap();
-        if std::mem::replace(&mut member.marks.unread_flag, flag) != flag {
-            self.own_change(by, place);
-        }
-        Answer::Done
-    }
-
-    fn received(&mut self, by: User, place: Place, seq: u64) -> Judged {
-        let conversation = &mut self.conversations[place];
-        if seq > conversation.last_visible(by) {
-            return Err("format");
-        }
-        conversation.acknowledged(by, seq);
-        let marks = &mut conversation.members.get_mut(&by).unwrap().marks;
-        marks.delivered_for_certain = marks.delivered_for_certain.max(marks.delivered.0);
-        Ok(Answer::Done)
-    }
-
-    fn prefer(
-        &mut self,
-        by: User,
-        place: Place,
-        (muted, archived, on_top): (Option<bool>, Option<bool>, Option<bool>),
-    ) -> Judged {
-        if !self.conversations[place].is_present(by) {
-            return Err("not_found");
-        }
-        let member = self.conversations[place].members.get_mut(&by).unwrap();
-        let marks = &mut member.marks;
-        let before = (marks.muted, marks.archived, marks.on_top);
-        marks.muted = muted.unwrap_or(marks.muted);
-        marks.archived = archived.unwrap_or(marks.archived);
-        marks.on_top = on_top.unwrap_or(marks.on_top);
-        if before != (marks.muted, marks.archived, marks.on_top) {
-            self.own_change(by, place);
-        }
-        Ok(Answer::Done)
-    }
-
-    fn block(&mut self, by: User, user: User, on: bool) -> Judged {
-        if user == by {
-            return Err("format");
-        }
-        if on {
-            self.blocks.insert((by, user));
-        } else {
-            self.blocks.remove(&(by, user));
-        }
-        if let Some(place) = self.direct(by, user) {
-            self.member(place, by).marks.blocks = on;
-        }
-        Ok(Answer::Done)
-    }
-
-    // -- members and settings
-
-    fn change(&mut self, step: &Step, place: Place, change: &What) -> Judged {
-        let conversation = &self.conversations[place];
-        let own = &conversation.members[&step.by];
-        if !own.is_present() {
-            return Err("not_found");
-        }
-        let (role, is_group) = (own.role, !conversation.direct);
-        let is_admin = is_group && role >= Role::Admin;
-        let theirs = |user: &User| {
-            let member = conversation.members.get(user);
-            let present = member.filter(|member| member.is_present());
-            present.map(|member| member.role).ok_or("not_found")
-        };
-        let owners = |except: User| {
-            let others = conversation.present().filter(move |user| *user != except);
-            others.filter(|user| conversation.members[user].role == Role::Owner)
-        };
-        let entry = match change {
-            What::Add {
-                users, role: given, ..
-            } => {
-                if !is_admin || *given >= role {
-                    return Err("forbidden");
-                }
-                let coming: Vec<(User, Role)> = users
-                    .iter()
-                    .filter(|user| !conversation.is_present(**user))
-                    .map(|user| (*user, *given))
-                    .collect();
-                if coming.is_empty() {
-                    let seq = conversation.head();
-                    return Ok(Answer::Placed { seq, dup: false });
-                }
-                if coming
-                    .iter()
-                    .any(|(user, _)| conversation.banned.contains(user))
-                {
-                    return Err("forbidden");
-                }
-                self.join(place, &coming);
-                system("added", json!({"members": listed(&coming)}))
-            }
-            What::Remove { user, .. } if *user != step.by => {
-                let theirs = theirs(user)?;
-                if !is_admin || theirs >= role {
-                    return Err("forbidden");
-                }
-                self.part(place, *user);
-                system("removed", json!({"uid": user}))
-            }
-            What::Remove { .. } | What::Leave { .. } => {
-                if !is_group {
-                    return Err("forbidden");
-                }
-                let others = conversation.present().any(|user| user != step.by);
-                let is_last_owner = role == Role::Owner && owners(step.by).next().is_none();
-                let mut data = json!({"uid": step.by});
-                if is_last_owner && others {
-                    let heir = match change {
-                        What::Leave { heir, .. } => heir.filter(|heir| *heir != step.by),
-                        _ => None,
-                    };
-                    let heir = heir.ok_or("last_owner")?;
-                    theirs(&heir)?;
-                    data["owner"] = json!(heir);
-                    self.member(place, heir).role = Role::Owner;
-                }
-                self.part(place, step.by);
-                system("left", data)
-            }
-            What::Role {
-                user, role: given, ..
-            } => {
-                let theirs = theirs(user)?;
-                let may = role == Role::Owner || (is_admin && theirs < role && *given < role);
-                if !is_group || !may {
-                    return Err("forbidden");
-                }
-                if theirs == *given {
-                    let seq = conversation.head();
-                    return Ok(Answer::Placed { seq, dup: false });
-                }
-                if theirs == Role::Owner && owners(*user).next().is_none() {
-                    return Err("last_owner");
-                }
-                self.member(place, *user).role = *given;
-                system("role", json!({"uid": user, "role": given.name()}))
-            }
-            What::Transfer { user, .. } => {
-                if !is_group || role != Role::Owner {
-                    return Err("forbidden");
-                }
-                theirs(user)?;
-                if *user == step.by {
-                    let seq = conversation.head();
-                    return Ok(Answer::Placed { seq, dup: false });
-                }
-                self.member(place, step.by).role = Role::Admin;
-                self.member(place, *user).role = Role::Owner;
-                system(
-                    "role",
-                    json!({"uid": user, "role": "owner", "former": step.by}),
-                )
-            }
-            What::Ban { user, .. } => {
-                let theirs = theirs(user);
-                if !is_admin || theirs.unwrap_or(Role::Reader) >= role {
-                    return Err("forbidden");
-                }
-                if conversation.banned.contains(user) {
-                    let seq = conversation.head();
-                    return Ok(Answer::Placed { seq, dup: false });
-                }
-                self.conversations[place].banned.insert(*user);
-                if theirs.is_ok() {
-                    self.part(place, *user);
-                }
-                system("banned", json!({"uid": user}))
-            }
-            What::Unban { user, .. } => {
-                if !is_admin {
-                    return Err("forbidden");
-                }
-                if !self.conversations[place].banned.remove(user) {
-                    return Err("not_found");
-                }
-                system("unbanned", json!({"uid": user}))
-            }
-            What::Settings { title, history, .. } => {
-                if !is_admin {
-                    return Err("forbidden");
-                }
-                let conversation = &mut self.conversations[place];
-                let mut data = json!({});
-                if let Some(title) = title {
-                    title.clone_into(&mut conversation.title);
-                    data["title"] = json!(title);
-                }
-                if let Some(history) = history {
-                    conversation.history = *history;
-                    data["history"] = history.in_json();
-                }
-                system("settings", data)
-            }
-            _ => unreachable!("no change of members: {change:?}"),
-        };
-        Ok(self.push(step, place, entry))
-    }
-
-    fn member(&mut self, place: Place, user: User) -> &mut Member {
-        self.conversations[place].members.get_mut(&user).unwrap()
-    }
-
-    /// Those join with the next entry, and see of the time before it what the policy of the moment grants.
-    fn join(&mut self, place: Place, coming: &[(User, Role)]) {
-        let conversation = &mut self.conversations[place];
-        let at = conversation.head() + 1;
-        let from = match conversation.history {
-            History::All => 1,
-            History::Joined => at,
-            History::Last(count) => at.saturating_sub(count).max(1),
-        };
-        for (user, role) in coming {
-            match conversation.members.get_mut(user) {
-                Some(member) => {
-                    member.role = *role;
-                    member.join(from, at);
-                }
-                None => {
-                    conversation
-                        .members
-                        .insert(*user, new_member(*role, from, at));
-                }
-            }
-        }
-    }
-
-    /// One leaves with the next entry, which is the last one to be seen.
-    fn part(&mut self, place: Place, user: User) {
-        let at = self.conversations[place].head() + 1;
-        self.member(place, user).leave(at);
-        self.changed[user].insert(place);
     }
 
     // -- the log
 
-    /// An entry is stored: all members have something new, but for who has blocked its sender.
-    fn push(&mut self, step: &Step, place: Place, mut entry: Entry) -> Answer {
-        entry.from = step.by;
+    /// An entry of a step is stored.
+    fn push(&mut self, step: &Step, place: Place, entry: Entry) -> Answer {
+        self.append(place, step.by, entry);
+        self.remember(step, place)
+    }
+
+    /// A step is done, at the head.
+    fn remember(&mut self, step: &Step, place: Place) -> Answer {
         let conversation = &mut self.conversations[place];
-        let others = conversation.members.keys().filter(|user| **user != step.by);
+        let seq = conversation.head();
+        if let Some(id) = &step.id {
+            let key = (step.by, id.clone());
+            conversation.ids.insert(key, (step.what.clone(), seq));
+        }
+        Answer::Placed { seq, dup: false }
+    }
+
+    /// An entry is stored: all members have something new, but for who has blocked its sender, and readers, who look.
+    fn append(&mut self, place: Place, from: User, mut entry: Entry) {
+        entry.from = from;
+        let conversation = &mut self.conversations[place];
+        let others = conversation.members.keys().filter(|user| **user != from);
         let acts = !["message", "created"].contains(&entry.kind);
         let target = entry.target.filter(|_| acts);
         let target = target.and_then(|target| conversation.entry(target));
@@ -1097,17 +879,34 @@ impl World {
         });
         let kept_from = entry.kept_from;
         conversation.log.push(entry);
-        let seq = conversation.head();
-        if let Some(id) = &step.id {
-            let key = (step.by, id.clone());
-            conversation.ids.insert(key, (step.what.clone(), seq));
-        }
-        for user in self.conversations[place].present() {
+        for user in self.conversations[place].told_of() {
             if kept_from != Some(user) {
                 self.changed[user].insert(place);
             }
         }
-        Answer::Placed { seq, dup: false }
+    }
+
+    /// What was said in the channels of a reader is told by the next sync.
+    pub(super) fn look_at_channels(&mut self, user: User) {
+        for (place, conversation) in self.conversations.iter().enumerate() {
+            let reads = conversation.is_present(user) && conversation.is_many(user);
+            let told = self.told.get(&(user, place)).copied().unwrap_or(0);
+            if reads && told < conversation.head() {
+                self.changed[user].insert(place);
+            }
+        }
+    }
+
+    /// A sync has told everything.
+    pub(super) fn is_told(&mut self, user: User) -> BTreeSet<Place> {
+        let changed = std::mem::take(&mut self.changed[user]);
+        for place in &changed {
+            let conversation = &self.conversations[*place];
+            if conversation.is_present(user) && conversation.is_many(user) {
+                self.told.insert((user, *place), conversation.head());
+            }
+        }
+        changed
     }
 
     /// Something changed for one user only. Former members are told nothing more.
@@ -1121,7 +920,16 @@ impl World {
 /// Members and above write in groups, both do in a direct conversation.
 fn may_write(conversation: &Conversation, user: User) -> bool {
     let member = &conversation.members[&user];
-    member.is_present() && (conversation.direct || member.role >= Role::Member)
+    member.is_present() && (conversation.is_direct() || member.role >= Role::Member)
+}
+
+/// Who writes reacts, and so do the readers of a channel; in a broadcast list nobody does.
+fn may_react(conversation: &Conversation, user: User) -> bool {
+    match conversation.kind {
+        Kind::Broadcast => false,
+        Kind::Channel => conversation.is_present(user),
+        Kind::Direct | Kind::Group | Kind::Case => may_write(conversation, user),
+    }
 }
 
 fn new_member(role: Role, from: u64, joined: u64) -> Member {
@@ -1130,15 +938,18 @@ fn new_member(role: Role, from: u64, joined: u64) -> Member {
         joined,
         visible: Vec::new(),
         awaited: Vec::new(),
+        forgone: 0,
         marks: Marks::default(),
     };
     member.join(from, joined);
     member
 }
 
-fn listed(members: &[(User, Role)]) -> Value {
+/// Members as the log tells of them: not those who are one of many.
+fn listed(kind: Kind, members: &[(User, Role)]) -> Value {
+    let told = members.iter().filter(|(_, role)| !kind.has_many(*role));
     let one = |(user, role): &(User, Role)| json!({"uid": user, "role": role.name()});
-    members.iter().map(one).collect()
+    told.map(one).collect()
 }
 
 fn system(kind: &'static str, data: Value) -> Entry {

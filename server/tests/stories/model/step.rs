@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::rules::{NAMES, Place, Role, User};
+use super::rules::{Kind, NAMES, Place, Role, User};
 
 /// What later members see of the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,12 +112,16 @@ pub(super) enum What {
         muted: Option<bool>,
         archived: Option<bool>,
         on_top: Option<bool>,
+        watch: Option<bool>,
     },
     Block {
         user: User,
         on: bool,
     },
     Create {
+        kind: Kind,
+        desk: bool,
+        public: bool,
         title: String,
         history: History,
         members: Vec<(User, Role)>,
@@ -157,6 +161,52 @@ pub(super) enum What {
         title: Option<String>,
         history: Option<History>,
     },
+    /// By himself, into what is public.
+    Join {
+        place: Place,
+    },
+    OpenCase {
+        desk: Place,
+    },
+    Claim {
+        place: Place,
+    },
+    /// Without another agent: back to the queue.
+    HandOn {
+        place: Place,
+        to: Option<User>,
+    },
+    CloseCase {
+        place: Place,
+    },
+    /// A message that is held.
+    Approve {
+        place: Place,
+        from: User,
+        id: String,
+    },
+    Reject {
+        place: Place,
+        from: User,
+        id: String,
+    },
+    /// A message that waits, for longer than a walk lasts.
+    Schedule {
+        to: To,
+        text: String,
+        id: String,
+    },
+    Reschedule {
+        id: String,
+        text: String,
+    },
+    /// The time of one that waits has come.
+    SendNow {
+        id: String,
+    },
+    Cancel {
+        id: String,
+    },
 }
 
 impl What {
@@ -167,7 +217,12 @@ impl What {
                 to: To::User(_), ..
             }
             | Self::Create { .. }
-            | Self::Block { .. } => None,
+            | Self::Block { .. }
+            | Self::OpenCase { .. }
+            | Self::Schedule { .. }
+            | Self::Reschedule { .. }
+            | Self::SendNow { .. }
+            | Self::Cancel { .. } => None,
             Self::Send {
                 to: To::Conversation(place),
                 ..
@@ -189,17 +244,47 @@ impl What {
             | Self::Transfer { place, .. }
             | Self::Ban { place, .. }
             | Self::Unban { place, .. }
-            | Self::Settings { place, .. } => Some(*place),
+            | Self::Settings { place, .. }
+            | Self::Join { place }
+            | Self::Claim { place }
+            | Self::HandOn { place, .. }
+            | Self::CloseCase { place }
+            | Self::Approve { place, .. }
+            | Self::Reject { place, .. } => Some(*place),
         }
     }
 
     /// Is there no topic for it?
     pub(super) fn is_call_only(&self) -> bool {
+        !matches!(
+            self,
+            Self::Send { .. }
+                | Self::Edit { .. }
+                | Self::Delete { .. }
+                | Self::Hide { .. }
+                | Self::React { .. }
+                | Self::Pin { .. }
+                | Self::Report { .. }
+                | Self::Read { .. }
+                | Self::Unread { .. }
+                | Self::Received { .. }
+        )
+    }
+
+    /// Is its answer a conversation?
+    pub(super) fn makes_conversation(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::OpenCase { .. })
+    }
+
+    /// Is it done once under an id that its sender chooses?
+    pub(super) fn takes_id(&self) -> bool {
         matches!(
             self,
-            Self::Prefer { .. }
-                | Self::Block { .. }
-                | Self::Create { .. }
+            Self::Send { .. }
+                | Self::Edit { .. }
+                | Self::Delete { .. }
+                | Self::React { .. }
+                | Self::Pin { .. }
                 | Self::Add { .. }
                 | Self::Remove { .. }
                 | Self::Leave { .. }
@@ -208,20 +293,6 @@ impl What {
                 | Self::Ban { .. }
                 | Self::Unban { .. }
                 | Self::Settings { .. }
-        )
-    }
-
-    /// Is it told by an entry, if it is done?
-    pub(super) fn makes_entry(&self) -> bool {
-        !matches!(
-            self,
-            Self::Hide { .. }
-                | Self::Report { .. }
-                | Self::Read { .. }
-                | Self::Unread { .. }
-                | Self::Received { .. }
-                | Self::Prefer { .. }
-                | Self::Block { .. }
         )
     }
 }

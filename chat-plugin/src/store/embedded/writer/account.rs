@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use broker::store::kv::{KeyRange, KvEngine, Order};
-use proto::ids::{ConversationId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 
 use super::super::keys;
 use super::super::values::{self, Changed};
@@ -108,16 +108,26 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
-    /// A conversation changed for one user. Nothing happens if it is dirty already.
+    /// A conversation changed for one user. Nothing happens if it is dirty already. Of readers it is not known whether it is: what
+    /// is their own is told each time.
     pub(super) fn changed_for(
         &mut self,
         user: UserId,
         conversation: ConversationId,
     ) -> Result<(), StoreError> {
-        if self.clean(conversation)?.contains(&user) {
+        if self.is_reader(user, conversation)? || self.clean(conversation)?.contains(&user) {
             self.changed(user, conversation.into())?;
         }
         Ok(())
+    }
+
+    fn is_reader(&self, user: UserId, conversation: ConversationId) -> Result<bool, StoreError> {
+        let kind = conversation.kind();
+        if kind != ConversationKind::Channel {
+            return Ok(false);
+        }
+        let member = self.member(conversation, user)?;
+        Ok(member.is_some_and(|member| member.is_present() && member.role.is_one_of_many(kind)))
     }
 
     /// Moves the version of a user, if there is one, to this change.

@@ -263,7 +263,8 @@ impl<K: KvEngine> Writer<K> {
         self.changed_for_all(conversation, hidden_from)
     }
 
-    /// The devices of those who came or went have to look again.
+    /// The devices of those who came or went have to look again, and of a reader who is more now: he was not among those who
+    /// are told.
     pub(super) fn tell_movers(
         &mut self,
         conversation: ConversationId,
@@ -271,7 +272,8 @@ impl<K: KvEngine> Writer<K> {
         hidden_from: Option<UserId>,
     ) -> Result<(), StoreError> {
         for (user, planned) in &place.members {
-            if !planned.moved || planned.is_unknowing(conversation) {
+            let is_other = planned.moved || planned.is_one_of_few_now(conversation);
+            if !is_other || planned.is_unknowing(conversation) {
                 continue;
             }
             if hidden_from == Some(*user) {
@@ -548,7 +550,7 @@ fn counts(draft: &Draft, user: UserId, planned: &Planned) -> bool {
     }
 }
 
-/// Ends a membership at `at`, or before it began.
+/// Ends a membership at `at`, or before it showed anything. One that nothing waited for yet shows what it had granted.
 fn close_interval(intervals: &mut Vec<Interval>, at: Seq) {
     let Some(last) = intervals.last_mut() else {
         return;
@@ -556,7 +558,6 @@ fn close_interval(intervals: &mut Vec<Interval>, at: Seq) {
     if last.from > at {
         intervals.pop();
     } else {
-        last.joined = last.joined.min(at);
         last.to = at;
     }
 }
@@ -643,6 +644,17 @@ mod tests {
         );
         assert_eq!(opened(&[], 0, 1), intervals(&[(1, 1, OPEN)]));
         assert_eq!(opened(&[], 4, 9), intervals(&[(4, 9, OPEN)]));
+    }
+
+    #[test]
+    fn a_membership_that_nothing_was_said_in_made_nothing_wait() {
+        let closed = |from| {
+            let mut intervals = intervals(&[(from, 6, u64::MAX)]);
+            close_interval(&mut intervals, Seq::new(5));
+            intervals
+        };
+        assert_eq!(closed(2), intervals(&[(2, 6, 5)]), "what it granted");
+        assert_eq!(closed(6), [], "nothing");
     }
 
     #[test]

@@ -24,6 +24,14 @@ pub(super) struct Planned {
 }
 
 impl Planned {
+    /// He was one of many, and is more now.
+    pub(super) fn is_one_of_few_now(&self, conversation: ConversationId) -> bool {
+        let was_one = self
+            .before
+            .is_some_and(|(table, _)| table == tables::READER);
+        was_one && table_of(conversation, self.member.role) != tables::READER
+    }
+
     /// A list goes to him, of which he does not know.
     pub(super) fn is_unknowing(&self, conversation: ConversationId) -> bool {
         conversation.kind() == ConversationKind::Broadcast
