@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -277,8 +277,10 @@ impl Crew {
     /// Nobody may end by himself.
     fn check(&mut self) -> Result<(), BenchError> {
         for member in &mut self.members {
+            let is_over = |status: &ExitStatus| self.word == "end" && status.success();
             if !member.ended
                 && let Some(status) = member.process.exited()?
+                && !is_over(&status)
             {
                 return Err(BenchError::Check(format!(
                     "worker {} ended: {status}",

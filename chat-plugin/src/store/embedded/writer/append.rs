@@ -17,6 +17,7 @@ use crate::domain::conversation::Settings;
 use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Outcome};
 use crate::domain::member::{Interval, Member};
 use crate::domain::rights::Mask;
+use crate::faults;
 use crate::store::{Committed, StoreError, tables};
 
 /// Stretches of the log that a member may see: the newest so many.
@@ -69,6 +70,7 @@ impl<K: KvEngine> Writer<K> {
         let mut mid_key = Vec::with_capacity(99);
         keys::idempotency(&mut mid_key, draft.conversation, draft.from, &draft.mid);
         if current.is_some()
+            && !faults::is_planted(faults::NO_DEDUPE)
             && let Some(first) = self.first(draft.conversation, &mut mid_key)?
         {
             return self.repeated(&draft, first);
