@@ -115,26 +115,15 @@ impl Told<'_> {
         for (name, figure) in figures(&self.verdict.figures) {
             lines.push(format!("{name:<12} {figure:>10}"));
         }
-        for (rule, (count, finding)) in &self.verdict.broken {
-            let (name, promise) = rule.name();
-            lines.push(format!(
-                "BROKEN: {name} ({promise}), {count} ×: {}",
-                finding.what
-            ));
+        for (count, finding) in self.verdict.shortest_first() {
+            let (name, promise) = finding.rule.name();
+            let what = &finding.what;
+            lines.push(format!("BROKEN: {name} ({promise}), {count} ×: {what}"));
+            let shown = finding.places.iter();
+            lines.extend(shown.map(|place| format!("  {}", place.show(self.histories))));
         }
-        match self.verdict.shortest() {
-            None => lines.push("nothing was broken".to_owned()),
-            Some(finding) => {
-                lines.push(format!(
-                    "the shortest counter-example, {}: {}",
-                    finding.rule, finding.what
-                ));
-                let shown = finding
-                    .places
-                    .iter()
-                    .map(|place| place.show(self.histories));
-                lines.extend(shown.map(|line| format!("  {line}")));
-            }
+        if self.verdict.is_clean() {
+            lines.push("nothing was broken".to_owned());
         }
         if let Some(folder) = self.outcome.and_then(|outcome| outcome.folder.as_ref()) {
             lines.push(format!("kept in {}", folder.display()));
@@ -146,10 +135,15 @@ impl Told<'_> {
     }
 
     fn json(&self) -> String {
-        let broken: Vec<_> = self.verdict.broken.iter().map(|(rule, (count, finding))| {
-            let lines = finding.places.iter().map(|place| place.show(self.histories));
-            json!({"rule": rule.name().0, "promise": rule.name().1, "times": count, "what": finding.what, "lines": lines.collect::<Vec<_>>()})
-        }).collect();
+        let broken = self.verdict.shortest_first().into_iter();
+        let broken: Vec<_> = broken
+            .map(|(count, finding)| {
+                let (name, promise) = finding.rule.name();
+                let lines = finding.places.iter();
+                let lines: Vec<_> = lines.map(|place| place.show(self.histories)).collect();
+                json!({"rule": name, "promise": promise, "times": count, "what": finding.what, "lines": lines})
+            })
+            .collect();
         let mut object = Map::new();
         object.insert("bench".to_owned(), json!("check"));
         for (name, figure) in figures(&self.verdict.figures) {

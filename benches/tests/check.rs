@@ -39,7 +39,7 @@ fn check(server: &Path, options: &[&str], fault: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mqchat-bench"));
     command.args(["--json", "check", "--seed", "7", "--server"]);
     command.arg(server).args(options);
-    command.envs(fault.map(|fault| ("MQCHAT_FAULT", fault)));
+    command.envs(fault.map(|fault| ("PLANTED_FAULT", fault)));
     command.output().expect("the checker runs")
 }
 
@@ -106,4 +106,27 @@ fn a_short_campaign_finds_nothing_and_can_be_judged_again() {
 fn a_server_that_does_not_start_is_no_result() {
     let output = check(Path::new("/bin/false"), &["--faults", "kill"], None);
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// Each planted fault is found, by the rule that it breaks. The server that can break promises is built apart, so that nobody
+/// takes it for the real one.
+#[test]
+#[ignore = "builds another server, minutes: `cargo test -p benches --test check -- --ignored`"]
+fn each_promise_that_is_broken_on_purpose_is_found() {
+    let server = build(&["--features", "faults"], "faults");
+    let planted = [
+        ("ack-before-sync", "power", "lost"),
+        ("no-dedupe", "cut", "stored_twice"),
+        ("early-cursor", "kill", "skipped"),
+        ("dropped-on-replay", "kill,client", "skipped"),
+    ];
+    for (fault, faults, rule) in planted {
+        let options = ["--seconds", "20", "--faults", faults];
+        let output = check(&server, &options, Some(fault));
+        let told = report(&output);
+        assert!(broken(&told).contains(&rule), "{fault}: {told}");
+        assert_eq!(output.status.code(), Some(1), "{fault}");
+        let folder = told["folder"].as_str().expect("it is kept");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -17,6 +17,7 @@ pub mod codec;
 pub mod config;
 mod connection;
 mod error;
+pub mod faults;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod hooks;

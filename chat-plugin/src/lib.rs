@@ -7,6 +7,7 @@ pub mod config;
 pub mod conversations;
 pub(crate) mod delivery;
 pub mod domain;
+pub(crate) mod faults;
 pub mod filter;
 pub mod metrics;
 pub mod names;

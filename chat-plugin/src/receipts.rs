@@ -157,6 +157,8 @@ impl Receipts {
             agenda.gather(live, later, due, self.limits.interval);
             agenda.hurry(live.id(), due);
         }
+        // Marks may have moved on while the store was asked, and who came meanwhile was told so: nobody is told less now.
+        let members = live.members();
         let ts_ms = crate::clock::now_ms();
         for (sender, told) in senders {
             self.progress.push([receipt_due(live, sender, ts_ms)]);

@@ -72,6 +72,11 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "faults")]
+    if let Ok(fault) = std::env::var("PLANTED_FAULT") {
+        eprintln!("mqchat: a promise is broken on purpose: {fault}");
+        broker::faults::plant(fault);
+    }
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -91,7 +91,10 @@ pub(crate) async fn run(adapter: &impl Adapter, args: &CheckArgs) -> Result<Outc
     let schedule = Schedule::new(seed, faults, world.parts.len());
     let begun = clock.elapsed();
     let is_over = |kills: u64, now: Duration| match args.kills {
-        Some(wanted) => kills >= wanted,
+        Some(wanted) => {
+            kills >= wanted
+                || now.saturating_sub(begun).as_secs() > wanted.saturating_mul(SECONDS_PER_KILL)
+        }
         None => now.saturating_sub(begun) >= Duration::from_secs(args.seconds),
     };
     for step in schedule {
@@ -277,8 +280,10 @@ impl Crew {
     /// Nobody may end by himself.
     fn check(&mut self) -> Result<(), BenchError> {
         for member in &mut self.members {
+            let is_over = |status: &ExitStatus| self.word == "end" && status.success();
             if !member.ended
                 && let Some(status) = member.process.exited()?
+                && !is_over(&status)
             {
                 return Err(BenchError::Check(format!(
                     "worker {} ended: {status}",
@@ -346,6 +351,8 @@ impl Member {
 }
 
 const LOOK: Duration = Duration::from_millis(20);
+/// A campaign of so many kills is given up then; its report tells how many there were.
+const SECONDS_PER_KILL: u64 = 30;
 /// After a fault so much has to be recorded before the next one.
 const PROGRESS_BYTES: u64 = 2_000;
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(10);

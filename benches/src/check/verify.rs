@@ -120,10 +120,12 @@ impl Verdict {
         self.broken.is_empty()
     }
 
-    /// The counter-example with the fewest lines of all.
-    pub(crate) fn shortest(&self) -> Option<&Finding> {
-        let findings = self.broken.values().map(|(_, finding)| finding);
-        findings.min_by_key(|finding| finding.places.len())
+    /// Of each rule that was broken how often, and the counter-example: the shortest of all first.
+    pub(crate) fn shortest_first(&self) -> Vec<(u64, &Finding)> {
+        let findings = self.broken.values();
+        let mut findings: Vec<_> = findings.map(|(count, finding)| (*count, finding)).collect();
+        findings.sort_by_key(|(_, finding)| finding.places.len());
+        findings
     }
 
     fn add(&mut self, finding: Finding) {

@@ -10,6 +10,7 @@ use proto::ids::{Seq, UserId};
 use proto::topics::Form;
 
 use crate::conversations::Live;
+use crate::faults;
 use crate::render::Line;
 
 /// The forms of the inbox that one entry may be delivered in.
@@ -253,6 +254,11 @@ impl Flow {
         self.live.recent_for(user, seq)
     }
 
+    /// The entry at `seq` was read from the store.
+    pub(crate) fn is_read(&self, seq: Seq) -> bool {
+        self.page.front().is_some_and(|line| line.entry.seq == seq)
+    }
+
     /// These entries are not what they were: what was read of them is not handed out.
     pub(crate) fn changed(&mut self, seqs: &[Seq]) {
         self.stale |= self.loading;
@@ -286,7 +292,7 @@ impl Flow {
     }
 
     fn hand_out(&mut self, seq: Seq) {
-        if seq > self.cursor {
+        if seq > self.cursor && !faults::is_planted(faults::EARLY_CURSOR) {
             let pending = self.pending.entry(seq).or_default();
             pending.copies = pending.copies.saturating_add(1);
         }

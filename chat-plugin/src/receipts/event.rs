@@ -27,15 +27,20 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// Moves of others, and counts for the newest of these messages of the receiver.
+    /// Moves of others, as their marks are now, and counts for the newest of these messages of the receiver.
     pub(super) fn new(
         live: &Live,
         members: &[(Member, Marks)],
         (receiver, since_ms): (UserId, u64),
-        moves: BTreeMap<UserId, (Seq, Seq)>,
+        mut moves: BTreeMap<UserId, (Seq, Seq)>,
         own: &BTreeSet<Seq>,
         limits: &ReceiptLimits,
     ) -> Self {
+        for (member, marks) in members {
+            if let Some(told) = moves.get_mut(&member.user) {
+                *told = (marks.delivered(), marks.read);
+            }
+        }
         let others = Others::new(members, receiver);
         let counts_max = if live.id().kind() == ConversationKind::Direct {
             0
@@ -118,7 +123,10 @@ impl Event {
         self.since_ms = self.since_ms.min(later.since_ms);
         self.delivered_all = self.delivered_all.max(later.delivered_all);
         self.read_all = self.read_all.max(later.read_all);
-        self.moves.extend(later.moves);
+        for (user, (delivered, read)) in later.moves {
+            let told = self.moves.entry(user).or_default();
+            *told = (told.0.max(delivered), told.1.max(read));
+        }
         self.counts.extend(later.counts);
         while self.moves.len() > self.moves_max {
             self.moves.pop_last();
@@ -234,6 +242,21 @@ mod tests {
             counts: (1..=counts).map(|seq| (Seq::new(seq), (1, 1))).collect(),
             moves_max: 256,
             counts_max: 5_000,
+        }
+    }
+
+    #[test]
+    fn what_was_told_does_not_go_back_when_an_older_event_joins() {
+        let (mut newer, mut older) = (event(2, 2), event(2, 2));
+        for told in newer.moves.values_mut() {
+            *told = (Seq::new(11), Seq::new(8));
+        }
+        for told in older.moves.values_mut() {
+            *told = (Seq::new(10), Seq::new(9));
+        }
+        newer.join(older);
+        for told in newer.moves.values() {
+            assert_eq!(*told, (Seq::new(11), Seq::new(9)));
         }
     }
 

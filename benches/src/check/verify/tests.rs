@@ -148,7 +148,7 @@ fn breaks(histories: &[History], rule: Rule, lines: usize) {
     let verdict = verify(histories);
     let rules: Vec<_> = verdict.broken.keys().collect();
     assert_eq!(rules, [&rule], "{:#?}", verdict.broken);
-    let finding = verdict.shortest().unwrap();
+    let (_, finding) = verdict.shortest_first()[0];
     assert_eq!(finding.places.len(), lines, "{finding:?}");
     for place in &finding.places {
         let shown = place.show(histories);

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::{Phase, abandoned, say, text};
-use crate::check::history::{Event, Journal, Record, Seen, State, unsettled};
+use crate::check::history::{Event, Journal, Record, SETUP, Seen, State, unsettled};
 use crate::check::random::Random;
 use crate::check::world::{Part, World};
 use crate::clock::{self, Clock};
@@ -39,6 +39,8 @@ struct Life<'a> {
     random: Random,
     clock: Clock,
     next: u64,
+    /// Own messages that came back.
+    back: u64,
     reached: BTreeMap<String, u64>,
     marked: BTreeMap<String, u64>,
 }
@@ -91,6 +93,7 @@ impl<'a> App<'a> {
             journal,
             clock: Clock::start(),
             next,
+            back: 0,
             reached: BTreeMap::new(),
             marked: BTreeMap::new(),
         };
@@ -141,6 +144,7 @@ impl Life<'_> {
     fn reach(&mut self, entries: &[Seen]) {
         for seen in entries {
             self.reached.insert(seen.to.clone(), seen.seq);
+            self.back += u64::from(seen.from == self.app.part.name && !seen.id.starts_with(SETUP));
         }
     }
 
@@ -158,7 +162,7 @@ impl Life<'_> {
             match self.phase() {
                 Phase::Wait => {}
                 Phase::Go => {
-                    if now >= send {
+                    if now >= send && self.next.saturating_sub(self.back) < WINDOW {
                         send = now + Duration::from_millis(self.random.between(10, 50));
                         self.write().await?;
                     }
@@ -357,6 +361,8 @@ fn seen(entry: &Entry) -> Seen {
     }
 }
 
+/// Own messages that have not come back; the outbox could hold far more.
+const WINDOW: u64 = 100;
 /// Entries that are shown, and journalled, at once.
 const BATCH: usize = 8;
 const TICK: Duration = Duration::from_millis(10);

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::delivery::flow::form_of;
 use crate::delivery::shared::Run;
+use crate::faults;
 use crate::render::{self, Line};
 
 /// A pull under way.
@@ -386,13 +387,17 @@ impl State {
             return Step::Done;
         };
         let seq = line.entry.seq;
+        let is_dropped = faults::is_planted(faults::DROPPED_ON_REPLAY)
+            && flow.is_read(seq)
+            && seq.get() % 16 == 5;
         for (slot, filters) in self.inbox.iter().enumerate() {
             if !flow.needs(slot, seq) {
                 continue;
             }
             let shown = filters
                 .matched(&id)
-                .filter(|matched| !(matched.no_local && line.entry.device == out.me.device));
+                .filter(|matched| !(matched.no_local && line.entry.device == out.me.device))
+                .filter(|_| !is_dropped);
             let form = u8::try_from(slot).ok().and_then(form_of);
             let copy = shown.zip(form.and_then(|form| line.publish(form)));
             let Some((matched, message)) = copy else {

@@ -18,6 +18,7 @@ use crate::domain::entry::{Basis, Change, Draft, Entry, EntryKind, Outcome};
 use crate::domain::member::{Interval, Member};
 use crate::domain::overlay::ActRefused;
 use crate::domain::rights::Mask;
+use crate::faults;
 use crate::store::{Committed, StoreError, tables};
 
 /// Stretches of the log that a member may see: the newest so many.
@@ -70,6 +71,7 @@ impl<K: KvEngine> Writer<K> {
         let mut mid_key = Vec::with_capacity(99);
         keys::idempotency(&mut mid_key, draft.conversation, draft.from, &draft.mid);
         if current.is_some()
+            && !faults::is_planted(faults::NO_DEDUPE)
             && let Some(first) = self.first(draft.conversation, &mut mid_key)?
         {
             return self.repeated(&draft, first);
