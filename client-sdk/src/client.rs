@@ -354,7 +354,7 @@ impl Client {
         }
     }
 
-    /// Tries something again that the server refused. Whether there was such a thing.
+    /// Tries something again that the server refused. Whether there was such a thing. Cancellation-safe.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Closed`].
@@ -362,14 +362,18 @@ impl Client {
         let Some(number) = self.number_of(mid).await? else {
             return Ok(false);
         };
-        let retried = store::run(&self.core().store, move |store| store.retry(number)).await?;
-        match retried {
-            Some(queued) => {
-                self.command(Command::Queued(queued)).await?;
-                Ok(true)
+        // From the commit on it waits, also if this future is dropped before the worker hears of it: the job tells it.
+        let commands = self.core().commands.clone();
+        let retry = move |store: &Store| {
+            let retried = store.retry(number)?;
+            let is_there = retried.is_some();
+            if let Some(queued) = retried {
+                // Closed: it waits for the next time that the store is opened.
+                let _ = commands.blocking_send(Command::Queued(queued));
             }
-            None => Ok(false),
-        }
+            Ok(is_there)
+        };
+        store::run(&self.core().store, retry).await
     }
 
     /// Takes something out of the outbox. `false` if it is not there, or on its way at this moment. What was on its way before,
