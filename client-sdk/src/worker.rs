@@ -149,7 +149,10 @@ enum Outcome {
         cid: Option<ConversationId>,
         seq: Option<Seq>,
     },
-    Failed(Refusal),
+    Failed {
+        refusal: Refusal,
+        taken: Taken,
+    },
     Again(Option<Duration>),
 }
 
@@ -707,8 +710,9 @@ impl Worker {
                     self.core.hub.tell(Event::Sent { mid, cid, seq });
                 }
             }
-            Outcome::Failed(refusal) => {
-                self.outbox.remove(number);
+            Outcome::Failed { refusal, taken } => {
+                self.outbox.refused(number);
+                self.tell(taken);
                 if let Some(mid) = mid {
                     self.core.hub.tell(Event::Failed { mid, refusal });
                 }

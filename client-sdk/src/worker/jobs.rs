@@ -193,11 +193,9 @@ async fn refuse(core: &Core, number: u64, refusal: Refusal) -> Result<Outcome, E
         return Ok(Outcome::Again(Some(refusal.retry_after.unwrap_or(AGAIN))));
     }
     let (code, message) = (refusal.code.clone(), refusal.message.clone());
-    store::run(&core.store, move |store| {
-        store.fail(number, &code, &message)
-    })
-    .await?;
-    Ok(Outcome::Failed(refusal))
+    let fail = move |store: &store::Store| store.fail(number, &code, &message);
+    let taken = store::run(&core.store, fail).await?;
+    Ok(Outcome::Failed { refusal, taken })
 }
 
 /// Who the user is, what changed, and where something is missing.
