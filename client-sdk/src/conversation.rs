@@ -175,7 +175,8 @@ impl Conversation {
         self.act(OutboxKind::Delete, seq, "del", "all").await
     }
 
-    /// Hides a message from oneself, on all own devices.
+    /// Hides a message from oneself. Here its body is gone as soon as the server has settled it; other own devices no longer get
+    /// it from the server, but one that has it already keeps its copy.
     ///
     /// # Errors
     /// Those of [`Conversation::delete`].

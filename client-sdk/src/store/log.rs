@@ -455,9 +455,13 @@ impl Txn<'_> {
     }
 
     /// The body of a message and of all its edits is no more.
-    fn end(&mut self, cid: ConversationId, seq: Seq, reason: &str) -> Result<(), StoreError> {
-        let key = rows::entry(cid, seq);
-        let entry = self.decoded::<LogEntry>(&key)?.unwrap_or_else(|| LogEntry {
+    pub(super) fn end(
+        &mut self,
+        cid: ConversationId,
+        seq: Seq,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let entry = self.row_at(cid, seq)?.unwrap_or_else(|| LogEntry {
             cid: cid.to_string(),
             seq: seq.get(),
             ..LogEntry::default()

@@ -156,6 +156,14 @@ impl Store {
                 return Ok(taken);
             };
             txn.remove_outbox(number)?;
+            if row.kind() == OutboxKind::Hide
+                && let Some(cid) = txn.known_as(&row.target)?
+            {
+                let seq = Seq::new(row.seq);
+                txn.end(cid, seq, "hidden")?;
+                taken.updated.insert((cid, seq));
+                taken.conversations.insert(cid);
+            }
             if let Some(cid) = settled.cid {
                 if let Some(handle) = row.target.strip_prefix('@') {
                     txn.put(rows::handle(handle), rows::cid_value(cid));
