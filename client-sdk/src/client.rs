@@ -8,7 +8,7 @@ use proto::schema::rpc_reply::Result as Reply;
 use proto::schema::rpc_request::Params;
 use proto::schema::{ConvCreate, Me, MeGet};
 use proto::topics::Target;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -133,10 +133,9 @@ impl Client {
             let store = Store::open(&storage, device.as_deref())?;
             let client_id = store.client_id()?;
             let queued = store.outbox()?;
-            let waiting = store.waiting()?;
-            Ok::<_, Error>((store, client_id, queued, waiting))
+            Ok::<_, Error>((store, client_id, queued))
         });
-        let (store, client_id, queued, waiting) = opened.await.map_err(|_| Error::Closed)??;
+        let (store, client_id, queued) = opened.await.map_err(|_| Error::Closed)??;
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let core = Arc::new(Core {
             hub: Hub::new(config.limits.hints_max),
@@ -145,10 +144,11 @@ impl Client {
             commands,
             state: watch::Sender::new(Connection::Connecting),
             flushed: watch::Sender::new(queued.is_empty()),
+            room: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let worker = Worker::new(Arc::clone(&core), receiver, client_id, queued, waiting);
+        let worker = Worker::new(Arc::clone(&core), receiver, client_id, queued);
         core.tasks.spawn(worker.run());
         let events_taken = AtomicBool::new(false);
         Ok(Self {

@@ -31,6 +31,12 @@ pub(crate) fn wall_ms() -> u64 {
     })
 }
 
+/// A number by chance, of 62 bits.
+pub(crate) fn large_number() -> u64 {
+    // What a UUID of version 7 ends with is chance.
+    uuid::Uuid::now_v7().as_u64_pair().1 & ((1 << 62) - 1)
+}
+
 /// By chance, less than this.
 pub(crate) fn chance(below: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);

@@ -35,6 +35,10 @@ pub enum Error {
     /// Somebody reads the events of this client already.
     #[error("the events are being read already")]
     EventsTaken,
+    /// The local store has not given this position: it is another one than that of the app's database, or an older state of
+    /// it.
+    #[error("the local store has not given the position {0}")]
+    UnknownPosition(u64),
     /// The local store failed.
     #[error(transparent)]
     Store(StoreError),
@@ -127,7 +131,8 @@ pub enum Advice {
     Explain,
     /// Wait for events, then try again: more has to be known or settled first.
     Wait,
-    /// Look after the disk or the folder, and open the client anew.
+    /// Look after the disk or the folder, and open the client anew. With [`Error::UnknownPosition`]: go on without the
+    /// position, and pass over the entries that the app has already.
     CheckStorage,
     /// Install a newer version of the app.
     Update,
@@ -152,7 +157,7 @@ impl Error {
             Self::Timeout(_) => Advice::Retry(Duration::ZERO),
             Self::OutboxFull(_) | Self::Busy(_) | Self::UnknownConversation => Advice::Wait,
             Self::Store(StoreError::Newer { .. }) | Self::Protocol(_) => Advice::Update,
-            Self::Store(_) => Advice::CheckStorage,
+            Self::Store(_) | Self::UnknownPosition(_) => Advice::CheckStorage,
         }
     }
 }

@@ -10,7 +10,6 @@ use crate::client::Handle;
 use crate::entry::Entry;
 use crate::error::{Error, Refusal, StoreError};
 use crate::store;
-use crate::worker::Command;
 
 /// Something that happened.
 ///
@@ -336,22 +335,25 @@ impl Events {
         self.handed
     }
 
-    /// Everything up to this position is done. With the position from the app's own database, called before the first
-    /// [`Events::next`], no entry is handed out twice, even if the process ended between the app's commit and the
+    /// Everything up to this position is done; 0: nothing is. With the position from the app's own database, called before
+    /// the first [`Events::next`], no entry is handed out twice, even if the process ended between the app's commit and the
     /// confirmation.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::UnknownPosition`] if this store has not given it: the folder is another one, was made anew, or was restored
+    /// from a backup. Nothing is confirmed then, and by conversation and `seq` of an entry the app sees whether it had
+    /// it. [`Error::Store`].
     pub async fn confirm_through(&mut self, position: u64) -> Result<(), Error> {
-        if position <= self.confirmed {
+        if position == self.confirmed || position == 0 {
             return Ok(());
         }
         let core = &self.handle.core;
-        let waiting = store::run(&core.store, move |store| store.confirm(position)).await?;
-        self.confirmed = position;
+        if !store::run(&core.store, move |store| store.confirm(position)).await? {
+            return Err(Error::UnknownPosition(position));
+        }
+        self.confirmed = self.confirmed.max(position);
         self.handed = self.handed.max(position);
-        // If the worker is behind, it looks by itself when it takes the next batch.
-        let _ = core.commands.try_send(Command::Confirmed(waiting));
+        core.room.notify_one();
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ mod rows;
 mod tests;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use prost::Message;
@@ -54,6 +54,8 @@ pub(crate) struct Store {
     writer: Mutex<Result<(), StoreError>>,
     /// Rows of the outbox; changed by the writer only.
     queued: AtomicUsize,
+    /// Rows of the feed; changed by the writer only.
+    fed: AtomicU64,
     durable: bool,
 }
 
@@ -68,9 +70,11 @@ impl Store {
             engine: RwLock::new(Some(engine)),
             writer: Mutex::new(Ok(())),
             queued: AtomicUsize::new(0),
+            fed: AtomicU64::new(0),
             durable,
         };
         store.prepare(device)?;
+        store.fed.store(store.count_fed()?, Ordering::Relaxed);
         store.queued.store(store.outbox()?.len(), Ordering::Relaxed);
         Ok(store)
     }
@@ -78,8 +82,11 @@ impl Store {
     fn prepare(&self, device: Option<&str>) -> Result<(), StoreError> {
         self.write(|txn| {
             match txn.number(Meta::Schema)? {
-                0 => txn.put_number(Meta::Schema, SCHEMA),
-                SCHEMA => {}
+                0 => {
+                    txn.put_number(Meta::Schema, SCHEMA);
+                    txn.begin_feed();
+                }
+                SCHEMA => txn.leap_feed()?,
                 found => {
                     let known = SCHEMA;
                     return Err(StoreError::Newer { found, known });
@@ -117,6 +124,7 @@ impl Store {
             me: None,
             now: clock::wall_ms(),
             queued_more: 0,
+            fed_more: 0,
         }
     }
 
@@ -136,10 +144,10 @@ impl Store {
             return Err(error);
         }
         let queued = self.queued.load(Ordering::Relaxed);
-        self.queued.store(
-            queued.saturating_add_signed(txn.queued_more),
-            Ordering::Relaxed,
-        );
+        let queued = queued.saturating_add_signed(txn.queued_more);
+        self.queued.store(queued, Ordering::Relaxed);
+        let fed = self.waiting().saturating_add_signed(txn.fed_more);
+        self.fed.store(fed, Ordering::Relaxed);
         Ok(done)
     }
 }
@@ -153,6 +161,8 @@ struct Txn<'a> {
     now: u64,
     /// So many more rows in the outbox.
     queued_more: isize,
+    /// So many more rows in the feed.
+    fed_more: i64,
 }
 
 impl Txn<'_> {

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use proto::ids::{ConversationId, MessageId, Seq};
 use rumqttc::{Publish, QoS};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -65,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) flushed: watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// The app has taken something: there may be room for more.
+    pub(crate) room: Notify,
 }
 
 impl Core {
@@ -107,8 +109,6 @@ pub(crate) enum Command {
     Watch(String, oneshot::Sender<Result<(), Error>>),
     /// One less.
     Unwatch(String),
-    /// So much waits for the app now.
-    Confirmed(u64),
 }
 
 /// What a job reports.
@@ -203,7 +203,6 @@ impl Worker {
         commands: mpsc::Receiver<Command>,
         client_id: String,
         queued: Vec<Queued>,
-        waiting: u64,
     ) -> Self {
         let limits = &core.config.limits;
         let backoff = Backoff::new(limits.reconnect_min, limits.reconnect_max);
@@ -253,6 +252,7 @@ impl Worker {
         }
         self.finish().await;
     }
+                () = self.core.room.notified() => {}
 
     fn tell_whether_flushed(&self) {
         let empty = self.outbox.is_empty();
@@ -291,7 +291,7 @@ impl Worker {
 
     /// The app has room for more.
     fn has_room(&self) -> bool {
-        self.waiting <= self.core.config.limits.feed_entries_max
+        self.core.store.waiting() <= self.core.config.limits.feed_entries_max
     }
 
     fn may_fill(&self) -> bool {
@@ -488,7 +488,6 @@ impl Worker {
                     live.link.unsubscribe(filter);
                 }
             }
-            Command::Confirmed(waiting) => self.waiting = waiting,
         }
     }
 
@@ -762,7 +761,6 @@ impl Worker {
             self.expire_at = self.expire_at.map(|at| at.min(due));
         }
         self.stale |= taken.stale;
-        self.waiting = taken.waiting.unwrap_or(self.waiting);
         hub.ring();
     }
 

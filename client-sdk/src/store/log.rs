@@ -44,8 +44,6 @@ pub(crate) struct Taken {
     pub(crate) me: bool,
     /// When the first of the bodies that came ends.
     pub(crate) expires: Option<u64>,
-    /// How much waits for the app now.
-    pub(crate) waiting: Option<u64>,
 }
 
 impl Taken {
@@ -61,7 +59,6 @@ impl Taken {
         self.badge = later.badge.or(self.badge);
         self.me |= later.me;
         self.expires = self.expires.into_iter().chain(later.expires).min();
-        self.waiting = later.waiting.or(self.waiting);
     }
 }
 
@@ -313,11 +310,11 @@ impl Txn<'_> {
                 taken.gaps.insert(*cid);
             }
         }
-        taken.waiting = Some(self.waiting()?);
         Ok(())
     }
 
     /// How much waits for the app.
+        self.fed_more += 1;
     pub(super) fn waiting(&self) -> Result<u64, StoreError> {
         let confirmed = self.number(Meta::Confirmed)?;
         Ok(self.number(Meta::Feed)?.saturating_sub(confirmed))

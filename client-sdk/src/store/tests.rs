@@ -122,17 +122,15 @@ fn the_feed_begins_where_the_server_begins_and_has_each_entry_once() {
         push(&store, [message(4), message(5)]);
         push(&store, [message(4), message(5), message(6)]);
         assert_eq!(fed(&store), [4, 5, 6]);
-        assert_eq!(store.confirm(2).unwrap(), 1);
-        assert_eq!(fed(&store), [6]);
+        let number = |at: usize| store.fed_after(0, 9).unwrap()[at].0;
+        let second = number(1);
+        assert!(store.confirm(second).unwrap());
+        assert_eq!((fed(&store), store.waiting()), (vec![6], 1));
         push(&store, [message(5), message(6)]);
         assert_eq!(fed(&store), [6]);
-        assert_eq!(
-            store.confirm(99).unwrap(),
-            0,
-            "what is not there stays unconfirmed"
-        );
-        push(&store, [message(7)]);
-        assert_eq!(fed(&store), [7]);
+        assert!(!store.confirm(number(0) + 1).unwrap(), "it was not given");
+        assert!(store.confirm(second).unwrap(), "it was given");
+        assert_eq!((fed(&store), store.waiting()), (vec![6], 1));
     }
 }
 
@@ -239,10 +237,8 @@ fn an_own_message_goes_from_the_outbox_to_its_place() {
         push(&store, [message(1)]);
         let first = store.enqueue(&outgoing("a"), 10).unwrap().unwrap();
         let second = store.enqueue(&outgoing("b"), 10).unwrap().unwrap();
-        assert_eq!(
-            store.settle(first.number, &settled(2)).unwrap().waiting,
-            Some(2)
-        );
+        store.settle(first.number, &settled(2)).unwrap();
+        assert_eq!(store.waiting(), 2);
         assert_eq!(fed(&store), [1, 2]);
         // The next one is behind one of somebody else, which was not pushed yet.
         store.settle(second.number, &settled(4)).unwrap();
@@ -588,7 +584,7 @@ proptest! {
                         number = at;
                         handed.push(entry.seq);
                     }
-                    store.confirm(number).unwrap();
+                    assert!(number == 0 || store.confirm(number).unwrap());
                 }
                 Step::Reopen => {
                     drop(store);
@@ -604,3 +600,25 @@ proptest! {
         prop_assert_eq!(handed, (first..=log.len() as u64).collect::<Vec<_>>());
     }
 }
+#[test]
+fn a_position_of_before_a_restored_backup_confirms_nothing() {
+    let (folder, backup) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = introduced(open(folder.path()));
+    push(&store, [message(1)]);
+    drop(store);
+    let copy = |from: &Path, to: &Path| {
+        std::fs::copy(from.join("store.redb"), to.join("store.redb")).unwrap();
+    };
+    copy(folder.path(), backup.path());
+    let store = open(folder.path());
+    push(&store, (2..=9).map(message));
+    let (position, _) = store.fed_after(0, 9).unwrap().pop().unwrap();
+    drop(store);
+    copy(backup.path(), folder.path());
+    let store = open(folder.path());
+    push(&store, (2..=50).map(message));
+    assert_eq!(store.waiting(), 50);
+    assert!(!store.confirm(position).unwrap());
+    assert_eq!(fed(&store).len(), 50);
+}
+

@@ -222,7 +222,6 @@ async fn greet(core: &Core, introduce: bool) -> Result<Greeting, Error> {
     if version > 0 {
         sync(core, version, &mut taken).await?;
     }
-    taken.waiting = Some(store::run(&core.store, store::Store::waiting).await?);
     let gaps = store::run(&core.store, store::Store::gaps).await?;
     Ok((profile, taken, gaps))
 }
@@ -263,13 +262,16 @@ async fn fill_all(core: &Core, cid: ConversationId) -> Result<Taken, Error> {
     let mut filled = Taken::default();
     let mut reached = None;
     loop {
-        let look = move |store: &store::Store| Ok((store.gap(cid)?, store.waiting()?));
-        let (gap, waiting) = store::run(&core.store, look).await?;
+        let gap = store::run(&core.store, move |store| store.gap(cid)).await?;
         let Some((after, known)) = gap else {
             filled.gaps.clear();
             return Ok(filled);
         };
-        let room = core.config.limits.feed_entries_max.saturating_sub(waiting);
+        let room = core
+            .config
+            .limits
+            .feed_entries_max
+            .saturating_sub(core.store.waiting());
         // A page that led nowhere is not asked for again at once.
         if room == 0 || reached == Some(after) {
             filled.conversations.insert(cid);
