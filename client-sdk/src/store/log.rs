@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
-use proto::schema::{AccountEvent, Edited, LogEntry, Receipts};
+use proto::schema::{AccountEvent, Edited, Gap, LogEntry, Receipts};
 
 use super::engine::Order;
 use super::rows::{self, Fed, Meta, Positions, Watermark};
@@ -32,6 +32,8 @@ pub(crate) struct Taken {
     pub(crate) stored: Vec<(u64, ConversationId, Seq)>,
     /// Their message ids, by number.
     pub(crate) stored_mids: BTreeMap<u64, MessageId>,
+    /// Those of the conversations of which something was missing, and some of that came by itself.
+    pub(crate) shrunk: BTreeSet<ConversationId>,
     /// Those of the conversations that have a gap which concerns the app.
     pub(crate) gaps: BTreeSet<ConversationId>,
     /// Messages that were changed by what came.
@@ -53,6 +55,7 @@ impl Taken {
         self.receipts.extend(later.receipts);
         self.stored.extend(later.stored);
         self.stored_mids.extend(later.stored_mids);
+        self.shrunk.extend(later.shrunk);
         self.gaps.extend(later.gaps);
         self.updated.extend(later.updated);
         self.stale |= later.stale;
@@ -208,11 +211,14 @@ impl Txn<'_> {
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
         let (from, to) = span(&entry);
+        let nothing_to_see = is_gone(&entry);
         let new = self.put_entry(cid, entry, taken)?;
         let mut positions = self.positions(cid)?;
+        let (missing, covered_to) = (has_gap(&positions), positions.covered_to);
         positions.known = positions.known.max(to.get());
         match positions.fed_to {
             None => {
+                self.split_gap(cid, from)?;
                 // Here this device begins. A run that is elsewhere (paged history) is not the one that is fed.
                 positions.fed_to = Some(from.previous().get());
                 let inside = positions.covered_from <= from.get().saturating_add(1)
@@ -222,7 +228,14 @@ impl Txn<'_> {
                     positions.covered_to = from.previous().get();
                 }
             }
-            Some(fed_to) if new && to.get() <= fed_to => self.put_fed(cid, to)?,
+            // It was told that there is nothing for this user, and there is: late is better than never.
+            Some(fed_to) if new && to.get() <= fed_to => {
+                if nothing_to_see {
+                    taken.updated.insert((cid, to));
+                } else {
+                    self.put_fed(cid, to)?;
+                }
+            }
             Some(_) => {}
         }
         let touches = from.get() <= positions.covered_to.saturating_add(1)
@@ -235,6 +248,9 @@ impl Txn<'_> {
         self.feed(cid, &mut positions)?;
         self.put_positions(cid, &positions);
         taken.conversations.insert(cid);
+        if missing && positions.covered_to > covered_to {
+            taken.shrunk.insert(cid);
+        }
         Ok(())
     }
 
@@ -299,6 +315,7 @@ impl Txn<'_> {
             seq: seq.get(),
         };
         self.put(rows::fed(number), fed.encode_to_vec());
+        self.fed_more += 1;
         Ok(())
     }
 
@@ -313,28 +330,99 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// How much waits for the app.
-        self.fed_more += 1;
-    pub(super) fn waiting(&self) -> Result<u64, StoreError> {
-        let confirmed = self.number(Meta::Confirmed)?;
-        Ok(self.number(Meta::Feed)?.saturating_sub(confirmed))
+    /// The row that stands for a place, if there is one.
+    pub(super) fn row_at(
+        &self,
+        cid: ConversationId,
+        seq: Seq,
+    ) -> Result<Option<LogEntry>, StoreError> {
+        let range = rows::entry(cid, seq)..rows::behind(&rows::entries(cid));
+        let rows = self.range(range, Order::Ascending, 1)?;
+        let row = rows.first().map(|(_, value)| super::decode(value));
+        Ok(row.transpose()?.filter(|row| span(row).0 <= seq))
     }
 
-    /// Puts an entry into the log, unless what is there is newer, and carries out what it does to others. Whether there was
-    /// none.
+    /// A gap that begins before this place is two from now on.
+    fn split_gap(&mut self, cid: ConversationId, at: Seq) -> Result<(), StoreError> {
+        if let Some(row) = self.row_at(cid, at)?
+            && let Some(gap) = &row.gap
+            && gap.from < at.get()
+        {
+            self.put_gap_row(cid, (gap.from, at.get() - 1), &gap.reason);
+            self.put_gap_row(cid, (at.get(), gap.to), &gap.reason);
+        }
+        Ok(())
+    }
+
+    /// Takes a gap as far as it tells of places of which nothing is here. What is here of it has no body any more. Whether
+    /// there was such a place.
+    fn put_gap(
+        &mut self,
+        cid: ConversationId,
+        gap: &Gap,
+        taken: &mut Taken,
+    ) -> Result<bool, StoreError> {
+        let (mut next, mut new) = (gap.from, false);
+        while next <= gap.to {
+            let range = rows::entry(cid, Seq::new(next))..rows::behind(&rows::entries(cid));
+            let row = self.range(range, Order::Ascending, 1)?;
+            let row = row
+                .first()
+                .map(|(_, value)| super::decode::<LogEntry>(value));
+            let row = row.transpose()?;
+            let (from, to) = row.as_ref().map_or((Seq::MAX, Seq::MAX), span);
+            if next < from.get() {
+                let last = gap.to.min(from.previous().get());
+                self.put_gap_row(cid, (next, last), &gap.reason);
+                new = true;
+            }
+            if let Some(row) = row.filter(|row| !is_gone(row) && row.seq <= gap.to) {
+                self.end(cid, Seq::new(row.seq), &gap.reason)?;
+                taken.updated.insert((cid, Seq::new(row.seq)));
+            }
+            let Some(after) = to.get().checked_add(1) else {
+                break;
+            };
+            next = after;
+        }
+        Ok(new)
+    }
+
+    /// One row for places of which there is nothing to see.
+    fn put_gap_row(&mut self, cid: ConversationId, (from, to): (u64, u64), reason: &str) {
+        let mut row = LogEntry {
+            cid: cid.to_string(),
+            ..LogEntry::default()
+        };
+        if from == to {
+            row.seq = to;
+            row = gone(row, reason);
+        } else {
+            "gap".clone_into(&mut row.kind);
+            let reason = reason.to_owned();
+            row.gap = Some(Gap { from, to, reason });
+        }
+        self.put(rows::entry(cid, Seq::new(to)), row.encode_to_vec());
+    }
+
+    /// Puts an entry into the log, unless what is there is newer, and carries out what it does to others. Whether nothing
+    /// stood for its place.
     pub(super) fn put_entry(
         &mut self,
         cid: ConversationId,
         mut entry: LogEntry,
         taken: &mut Taken,
     ) -> Result<bool, StoreError> {
-        let (_, seq) = span(&entry);
+        if let Some(gap) = &entry.gap {
+            return self.put_gap(cid, gap, taken);
+        }
+        let seq = Seq::new(entry.seq);
         let key = rows::entry(cid, seq);
-        let old: Option<LogEntry> = self.decoded(&key)?;
+        let old = self.row_at(cid, seq)?;
         self.recognise(cid, &entry, taken)?;
         if let Some(old) = &old {
             let older = edit_of(old) > edit_of(&entry);
-            if !is_gone(&entry) && (is_gone(old) || older) {
+            if old.gap.is_some() || !is_gone(&entry) && (is_gone(old) || older) {
                 return Ok(false);
             }
         } else if entry.kind == "message" {
@@ -466,7 +554,7 @@ impl Txn<'_> {
         if is_gone(&entry) {
             return Ok(());
         }
-        self.put(key, gone(entry, reason).encode_to_vec());
+        self.put(rows::entry(cid, seq), gone(entry, reason).encode_to_vec());
         self.remove(rows::stale(cid, seq));
         for (key, _) in self.prefix(&rows::edits(cid, seq), PAGE)? {
             let Some(edit) = rows::number_of(&key) else {

@@ -182,19 +182,11 @@ impl Store {
     }
 }
 
-impl Txn<'_> {
-    fn all_queued(&self) -> Result<Vec<Queued>, StoreError> {
-        let mut queued = Vec::new();
-        let mut next = 0;
-        loop {
-            let range = rows::outbox(next)..rows::outbox(u64::MAX);
-            let rows = self.range(range, Order::Ascending, PAGE)?;
-            let full = rows.len() == PAGE;
 fn is_mark(kind: OutboxKind) -> bool {
     matches!(kind, OutboxKind::Read | OutboxKind::ReadPrivately)
 }
 
-            for (key, value) in rows {
+impl Txn<'_> {
     /// How far a read mark goes as far as one can tell here.
     fn mark(&self, cid: ConversationId, seq: u64) -> Result<u64, StoreError> {
         let told: Option<ChangedConversation> = self.decoded(&rows::conversation(cid))?;
@@ -218,6 +210,14 @@ fn is_mark(kind: OutboxKind) -> bool {
         Ok(())
     }
 
+    fn all_queued(&self) -> Result<Vec<Queued>, StoreError> {
+        let mut queued = Vec::new();
+        let mut next = 0;
+        loop {
+            let range = rows::outbox(next)..rows::outbox(u64::MAX);
+            let rows = self.range(range, Order::Ascending, PAGE)?;
+            let full = rows.len() == PAGE;
+            for (key, value) in rows {
                 let number = rows::number_of(&key).unwrap_or(u64::MAX);
                 next = number.saturating_add(1);
                 queued.push(self.queued(number, &super::decode(&value)?)?);
@@ -311,7 +311,7 @@ fn is_mark(kind: OutboxKind) -> bool {
         entry: LogEntry,
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
-        if self.get(&rows::entry(cid, seq))?.is_some() {
+        if self.row_at(cid, seq)?.is_some() {
             return Ok(());
         }
         self.put_entry(cid, entry, taken)?;

@@ -203,6 +203,156 @@ fn a_gap_of_the_server_is_one_entry() {
     }
 }
 
+fn gone(seq: u64) -> LogEntry {
+    LogEntry {
+        reason: "deleted".into(),
+        ..entry(seq, "gone", BOB)
+    }
+}
+
+fn gap(from: u64, to: u64) -> LogEntry {
+    LogEntry {
+        cid: cid().to_string(),
+        kind: "gap".into(),
+        gap: Some(proto::schema::Gap {
+            from,
+            to,
+            reason: "deleted".into(),
+        }),
+        ..LogEntry::default()
+    }
+}
+
+/// The places that what waits for the app stands for.
+fn spans(store: &Store) -> Vec<(u64, u64)> {
+    let fed = store.fed_after(0, usize::MAX / 2).unwrap();
+    fed.iter()
+        .map(|(_, entry)| super::log::span(entry))
+        .map(|(from, to)| (from.get(), to.get()))
+        .collect()
+}
+
+#[test]
+fn what_a_gap_stood_for_is_not_fed_again_when_it_is_pushed() {
+    for (store, _folder) in stores() {
+        push(&store, (1..=6).map(message));
+        let page = Page {
+            entries: vec![gap(7, 9), message(10), message(11)],
+            more: false,
+            head: 11,
+        };
+        store.fill(cid(), page).unwrap();
+        let wanted: Vec<_> = (1..=6)
+            .map(|seq| (seq, seq))
+            .chain([(7, 9), (10, 10), (11, 11)])
+            .collect();
+        assert_eq!(spans(&store), wanted);
+        for _ in 0..2 {
+            push(&store, [gone(7), gone(8), gone(9), message(10)]);
+            assert_eq!(spans(&store), wanted);
+        }
+    }
+}
+
+#[test]
+fn a_gap_tells_only_of_what_is_not_here() {
+    for (store, _folder) in stores() {
+        // 6 is an island that was deleted meanwhile.
+        push(&store, [message(1), gone(2), gone(3), message(6)]);
+        let page = Page {
+            entries: vec![gap(2, 9), message(10)],
+            more: false,
+            head: 10,
+        };
+        store.fill(cid(), page).unwrap();
+        let wanted = [(1, 1), (2, 2), (3, 3), (4, 5), (6, 6), (7, 9), (10, 10)];
+        assert_eq!(spans(&store), wanted);
+        assert_eq!(text(&store, 6), None, "it is gone");
+        let page = Page {
+            entries: vec![gap(2, 9)],
+            more: false,
+            head: 10,
+        };
+        store.backfill(cid(), page).unwrap();
+        push(&store, [gone(4), gone(9)]);
+        assert_eq!(spans(&store), wanted);
+    }
+}
+
+#[test]
+fn a_device_that_begins_within_a_gap_is_told_of_the_rest_of_it() {
+    for (store, _folder) in stores() {
+        let page = Page {
+            entries: vec![message(1), gap(2, 9), message(10)],
+            more: false,
+            head: 10,
+        };
+        store.backfill(cid(), page).unwrap();
+        push(&store, [gone(5)]);
+        assert_eq!(spans(&store), [(5, 9), (10, 10)]);
+    }
+}
+
+#[test]
+fn what_is_gone_and_comes_late_is_a_hint() {
+    for (store, _folder) in stores() {
+        push(&store, [message(1), message(3)]);
+        let page = Page {
+            entries: vec![message(3)],
+            more: false,
+            head: 3,
+        };
+        store.fill(cid(), page).unwrap();
+        let taken = push(&store, [gone(2)]);
+        assert_eq!(fed(&store), [1, 3]);
+        assert!(taken.updated.contains(&(cid(), Seq::new(2))));
+    }
+}
+
+#[test]
+fn what_is_hidden_is_gone_here_with_the_ack() {
+    for (store, _folder) in stores() {
+        push(&store, [message(1), message(2)]);
+        let hide = OutboxRow {
+            kind: OutboxKind::Hide as i32,
+            seq: 1,
+            ..outgoing("h")
+        };
+        let queued = store.enqueue(&hide, 10).unwrap().unwrap();
+        assert!(text(&store, 1).is_some(), "the server has to agree");
+        // Its PUBACK names no place.
+        let taken = store.settle(queued.number, &Settled::default()).unwrap();
+        assert!(taken.updated.contains(&(cid(), Seq::new(1))));
+        assert_eq!(text(&store, 1), None);
+        push(&store, [message(1)]);
+        assert_eq!(text(&store, 1), None);
+        assert!(text(&store, 2).is_some());
+    }
+}
+
+#[test]
+fn a_read_mark_goes_no_further_than_what_is_known() {
+    for (store, _folder) in stores() {
+        store.take(vec![told(9, 4, 5)]).unwrap();
+        let mark = |seq| OutboxRow {
+            kind: OutboxKind::Read as i32,
+            mid: String::new(),
+            seq,
+            ..outgoing("")
+        };
+        let read = || store.positions(cid()).unwrap().read;
+        let first = store.enqueue(&mark(6), 10).unwrap().unwrap();
+        assert_eq!(read(), 6);
+        let second = store.enqueue(&mark(u64::MAX), 10).unwrap().unwrap();
+        assert_eq!(read(), 9);
+        store.fail(second.number, "format", "beyond").unwrap();
+        assert_eq!(read(), 6, "the other one still waits");
+        store.fail(first.number, "forbidden", "no").unwrap();
+        assert_eq!(read(), 4, "as the server told");
+        assert!(store.outbox().unwrap().is_empty());
+    }
+}
+
 #[test]
 fn history_is_not_fed_and_stays_below_what_is() {
     for (store, _folder) in stores() {
@@ -490,117 +640,6 @@ fn a_folder_has_one_owner_and_one_user_at_a_time() {
 }
 
 #[test]
-fn a_store_of_a_later_version_is_refused() {
-    let folder = TempDir::new().unwrap();
-    let store = open(folder.path());
-    store
-        .write(|txn| {
-            txn.put_number(super::Meta::Schema, 2);
-            Ok(())
-        })
-        .unwrap();
-    drop(store);
-    let storage = Storage::Folder(folder.path().to_owned());
-    let newer = StoreError::Newer { found: 2, known: 1 };
-    assert_eq!(Store::open(&storage, None).err(), Some(newer));
-}
-
-/// What may happen to a store.
-#[derive(Clone, Debug)]
-enum Step {
-    /// Somebody writes; it is pushed with the next batch.
-    Others,
-    /// This user writes.
-    Own,
-    /// The server pushes so many more, and repeats so many.
-    Push(usize, usize),
-    /// The connection is lost: all that was pushed and not acked comes again.
-    Fill,
-    Page,
-    Confirm(usize),
-    Reopen,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        3 => Just(Step::Others),
-        2 => Just(Step::Own),
-        4 => (0usize..4, 0usize..4).prop_map(|(more, again)| Step::Push(more, again)),
-        1 => Just(Step::Fill),
-        1 => Just(Step::Page),
-        2 => (0usize..5).prop_map(Step::Confirm),
-        1 => Just(Step::Reopen),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    /// However pushes, own messages, pages and restarts follow each other: the app gets each entry once, in order, from where the
-    /// server began.
-    #[test]
-    fn each_entry_is_handed_out_once_and_in_order(
-        start in 0u64..4,
-        steps in prop::collection::vec(step(), 1..60),
-    ) {
-        let folder = TempDir::new().unwrap();
-        let mut store = introduced(open(folder.path()));
-        // The log of the server, and how far it has pushed.
-        let mut log: Vec<LogEntry> = (1..=start).map(message).collect();
-        let mut pushed = usize::try_from(start).unwrap();
-        let mut handed: Vec<u64> = Vec::new();
-        let mut number = 0;
-        for step in steps {
-            let head = log.len() as u64;
-            match step {
-                Step::Others => log.push(message(head + 1)),
-                Step::Own => {
-                    let mid = format!("own-{head}");
-                    let queued = store.enqueue(&outgoing(&mid), 1_000).unwrap().unwrap();
-                    log.push(LogEntry { mid, ..entry(head + 1, "message", ME) });
-                    store.settle(queued.number, &settled(head + 1)).unwrap();
-                }
-                Step::Push(more, again) => {
-                    let from = pushed.saturating_sub(again).max(usize::try_from(start).unwrap());
-                    pushed = log.len().min(pushed + more);
-                    push(&store, log[from..pushed].to_vec());
-                }
-                Step::Fill => {
-                    if let Some((after, _)) = store.gap(cid()).unwrap() {
-                        let after = usize::try_from(after.get()).unwrap();
-                        let entries: Vec<_> = log[after..].iter().take(3).cloned().collect();
-                        let more = after + entries.len() < log.len();
-                        store.fill(cid(), Page { entries, more, head }).unwrap();
-                    }
-                }
-                Step::Page => {
-                    let page = Page { entries: log.clone(), more: false, head };
-                    if head > 0 {
-                        store.backfill(cid(), page).unwrap();
-                    }
-                }
-                Step::Confirm(max) => {
-                    for (at, entry) in store.fed_after(number, max).unwrap() {
-                        number = at;
-                        handed.push(entry.seq);
-                    }
-                    assert!(number == 0 || store.confirm(number).unwrap());
-                }
-                Step::Reopen => {
-                    drop(store);
-                    store = open(folder.path());
-                    number = store.confirmed().unwrap();
-                }
-            }
-        }
-        push(&store, log[pushed..].to_vec());
-        handed.extend(fed(&store));
-        let first = handed.first().copied().unwrap_or(log.len() as u64 + 1);
-        prop_assert!(first > start || handed.is_empty());
-        prop_assert_eq!(handed, (first..=log.len() as u64).collect::<Vec<_>>());
-    }
-}
-#[test]
 fn a_position_of_before_a_restored_backup_confirms_nothing() {
     let (folder, backup) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let store = introduced(open(folder.path()));
@@ -622,3 +661,135 @@ fn a_position_of_before_a_restored_backup_confirms_nothing() {
     assert_eq!(fed(&store).len(), 50);
 }
 
+#[test]
+fn a_store_of_a_later_version_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    store
+        .write(|txn| {
+            txn.put_number(super::Meta::Schema, 2);
+            Ok(())
+        })
+        .unwrap();
+    drop(store);
+    let storage = Storage::Folder(folder.path().to_owned());
+    let newer = StoreError::Newer { found: 2, known: 1 };
+    assert_eq!(Store::open(&storage, None).err(), Some(newer));
+}
+
+/// What may happen to a store.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Somebody writes; it is pushed with the next batch.
+    Others,
+    /// So far from the end something is deleted.
+    Delete(usize),
+    /// This user writes.
+    Own,
+    /// The server pushes so many more, and repeats so many.
+    Push(usize, usize),
+    /// The connection is lost: all that was pushed and not acked comes again.
+    Fill,
+    Page,
+    Confirm(usize),
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => Just(Step::Others),
+        2 => (0usize..6).prop_map(Step::Delete),
+        2 => Just(Step::Own),
+        4 => (0usize..4, 0usize..4).prop_map(|(more, again)| Step::Push(more, again)),
+        1 => Just(Step::Fill),
+        1 => Just(Step::Page),
+        2 => (0usize..5).prop_map(Step::Confirm),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// As `msg.history` tells it: a run of what is gone is a gap.
+fn page_of(log: &[LogEntry]) -> Vec<LogEntry> {
+    let is_run = |a: &LogEntry, b: &LogEntry| a.kind == "gone" && b.kind == "gone";
+    let runs = log.chunk_by(is_run);
+    runs.flat_map(|run| match run {
+        [first, .., last] if first.kind == "gone" => vec![gap(first.seq, last.seq)],
+        run => run.to_vec(),
+    })
+    .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// However pushes, own messages, pages and restarts follow each other: the app gets each entry once, in order, from where the
+    /// server began.
+    #[test]
+    fn each_entry_is_handed_out_once_and_in_order(
+        start in 0u64..4,
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let folder = TempDir::new().unwrap();
+        let mut store = introduced(open(folder.path()));
+        // The log of the server, and how far it has pushed.
+        let mut log: Vec<LogEntry> = (1..=start).map(message).collect();
+        let mut pushed = usize::try_from(start).unwrap();
+        let mut handed: Vec<(u64, u64)> = Vec::new();
+        let mut number = 0;
+        for step in steps {
+            let head = log.len() as u64;
+            match step {
+                Step::Others => log.push(message(head + 1)),
+                Step::Delete(back) => {
+                    if let Some(at) = log.len().checked_sub(back + 1) {
+                        log[at] = gone(log[at].seq);
+                    }
+                }
+                Step::Own => {
+                    let mid = format!("own-{head}");
+                    let queued = store.enqueue(&outgoing(&mid), 1_000).unwrap().unwrap();
+                    log.push(LogEntry { mid, ..entry(head + 1, "message", ME) });
+                    store.settle(queued.number, &settled(head + 1)).unwrap();
+                }
+                Step::Push(more, again) => {
+                    let from = pushed.saturating_sub(again).max(usize::try_from(start).unwrap());
+                    pushed = log.len().min(pushed + more);
+                    push(&store, log[from..pushed].to_vec());
+                }
+                Step::Fill => {
+                    if let Some((after, _)) = store.gap(cid()).unwrap() {
+                        let after = usize::try_from(after.get()).unwrap();
+                        let end = log.len().min(after + 4);
+                        let (entries, more) = (page_of(&log[after..end]), end < log.len());
+                        store.fill(cid(), Page { entries, more, head }).unwrap();
+                    }
+                }
+                Step::Page => {
+                    let page = Page { entries: page_of(&log), more: false, head };
+                    if head > 0 {
+                        store.backfill(cid(), page).unwrap();
+                    }
+                }
+                Step::Confirm(max) => {
+                    for (at, entry) in store.fed_after(number, max).unwrap() {
+                        number = at;
+                        let (from, to) = super::log::span(&entry);
+                        handed.push((from.get(), to.get()));
+                    }
+                    assert!(number == 0 || store.confirm(number).unwrap());
+                }
+                Step::Reopen => {
+                    drop(store);
+                    store = open(folder.path());
+                    number = store.confirmed().unwrap();
+                }
+            }
+        }
+        push(&store, log[pushed..].to_vec());
+        handed.extend(spans(&store));
+        let first = handed.first().map_or(log.len() as u64 + 1, |(from, _)| *from);
+        prop_assert!(first > start || handed.is_empty());
+        let handed: Vec<_> = handed.into_iter().flat_map(|(from, to)| from..=to).collect();
+        prop_assert_eq!(handed, (first..=log.len() as u64).collect::<Vec<_>>());
+    }
+}
