@@ -33,7 +33,7 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// How long the server keeps the session of this device after it was last connected; not with a memory store. 90 days.
     pub session_expiry: Duration,
-    /// How old a gap in the log has to be before it is filled by asking. 2 s.
+    /// How long nothing of what is missing has to have come before a gap in the log is filled by asking. 2 s.
     pub gap_patience: Duration,
 }
 

@@ -3,6 +3,7 @@
 //! It never waits for the disk or the network: what takes time is a job, and reports back as [`Done`]. What came from the
 //! server goes into the store one batch at a time, and is acked when the batch is durable.
 
+mod gaps;
 mod jobs;
 
 pub(crate) use self::jobs::{call, history, publish, settled, unexpected};
@@ -31,6 +32,7 @@ use crate::error::{Error, Refusal, StoreError};
 use crate::events::{Connection, Event, Hub};
 use crate::outbox::Outbox;
 use crate::store::{Queued, Store, Taken};
+use crate::worker::gaps::Gaps;
 
 /// Publishes that go into one commit.
 const BATCH_MAX: usize = 512;
@@ -63,10 +65,10 @@ pub(crate) struct Core {
     pub(crate) state: watch::Sender<Connection>,
     /// Nothing waits in the outbox.
     pub(crate) flushed: watch::Sender<bool>,
-    pub(crate) stop: CancellationToken,
-    pub(crate) tasks: TaskTracker,
     /// The app has taken something: there may be room for more.
     pub(crate) room: Notify,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Core {
@@ -179,6 +181,7 @@ pub(crate) struct Worker {
     backoff: Backoff,
     /// The filters were asked for in this process: a session that is resumed has them.
     has_subscribed: bool,
+    /// The server has said who the user is, and the store is that user's.
     has_profile: bool,
     outbox: Outbox,
     calls: Calls,
@@ -186,10 +189,7 @@ pub(crate) struct Worker {
     /// Came from the server and is not in the store.
     incoming: VecDeque<Publish>,
     taking: bool,
-    /// So much waits for the app.
-    waiting: u64,
-    /// Since when there is a gap.
-    gaps: BTreeMap<ConversationId, Instant>,
+    gaps: Gaps,
     filling: BTreeSet<ConversationId>,
     stale: bool,
     refreshing: bool,
@@ -206,9 +206,16 @@ impl Worker {
     ) -> Self {
         let limits = &core.config.limits;
         let backoff = Backoff::new(limits.reconnect_min, limits.reconnect_max);
+        let gaps = Gaps::new(limits.gap_patience);
         let mut outbox = Outbox::default();
-        for queued in queued {
-            outbox.add(queued);
+        // A mark that another one takes the place of, and that was under way when the process ended, is not kept.
+        let replaced: Vec<_> = queued
+            .into_iter()
+            .filter_map(|queued| outbox.add(queued))
+            .collect();
+        let jobs = FuturesUnordered::new();
+        for number in replaced {
+            jobs.push(discard(Arc::clone(&core.store), number));
         }
         Self {
             core,
@@ -225,13 +232,12 @@ impl Worker {
             watched: BTreeMap::new(),
             incoming: VecDeque::new(),
             taking: false,
-            waiting,
-            gaps: BTreeMap::new(),
+            gaps,
             filling: BTreeSet::new(),
             stale: true,
             refreshing: false,
             expire_at: Some(clock::now()),
-            jobs: FuturesUnordered::new(),
+            jobs,
         }
     }
 
@@ -246,13 +252,13 @@ impl Worker {
                 arrival = next_arrival(self.live.as_mut()) => self.on_arrival(arrival),
                 Some(done) = self.jobs.next() => self.on_done(done).await,
                 Some(command) = self.commands.recv() => self.on_command(command),
+                () = self.core.room.notified() => {}
                 () = clock::sleep_until(timeout) => self.on_timeout(),
             }
             self.tell_whether_flushed();
         }
         self.finish().await;
     }
-                () = self.core.room.notified() => {}
 
     fn tell_whether_flushed(&self) {
         let empty = self.outbox.is_empty();
@@ -279,9 +285,7 @@ impl Worker {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let patience = self.core.config.limits.gap_patience;
-        let gap = self.gaps.values().min().map(|since| *since + patience);
-        let gap = gap.filter(|_| self.may_fill());
+        let gap = self.gaps.next_timeout().filter(|_| self.may_fill());
         let paused = self.outbox.next_timeout().filter(|_| self.greeted());
         [self.reconnect_at, paused, gap, self.expire_at]
             .into_iter()
@@ -322,9 +326,9 @@ impl Worker {
         }
     }
 
-    /// One batch at a time, and none while the app is too far behind.
+    /// One batch at a time, and none while the app is too far behind, or it is not known whether the store is that of this user.
     fn take_incoming(&mut self) {
-        if self.taking || self.incoming.is_empty() || !self.has_room() {
+        if self.taking || self.incoming.is_empty() || !self.has_profile || !self.has_room() {
             return;
         }
         self.taking = true;
@@ -348,16 +352,8 @@ impl Worker {
         if !self.may_fill() {
             return;
         }
-        let patience = self.core.config.limits.gap_patience;
-        let mut old: Vec<_> = self
-            .gaps
-            .iter()
-            .filter(|(_, since)| **since + patience <= now)
-            .map(|(cid, _)| *cid)
-            .collect();
-        old.truncate(FILLS_MAX.saturating_sub(self.filling.len()));
-        for cid in old {
-            self.gaps.remove(&cid);
+        let limit = FILLS_MAX.saturating_sub(self.filling.len());
+        for cid in self.gaps.take_due(now, limit) {
             if self.filling.insert(cid) {
                 let job = jobs::fill(Arc::clone(&self.core), cid);
                 self.jobs.push(Box::pin(job));
@@ -456,10 +452,7 @@ impl Worker {
             Command::Queued(queued) => {
                 if let Some(replaced) = self.outbox.add(queued) {
                     let store = Arc::clone(&self.core.store);
-                    self.jobs.push(Box::pin(async move {
-                        let done = crate::store::run(&store, move |store| store.discard(replaced));
-                        Done::Stored(done.await.map(|_| ()))
-                    }));
+                    self.jobs.push(discard(store, replaced));
                 }
             }
             Command::Discard(number, reply) => self.discard(number, reply),
@@ -608,7 +601,7 @@ impl Worker {
                     Err(Error::Store(error)) => self.fail(error),
                     Err(error) => {
                         tracing::info!(%cid, %error, "a gap was not filled");
-                        self.gaps.insert(cid, clock::now() + AGAIN);
+                        self.gaps.found(cid, clock::now() + AGAIN);
                     }
                     Ok(taken) => self.tell(taken),
                 }
@@ -679,7 +672,7 @@ impl Worker {
                 self.tell(taken);
                 let now = clock::now();
                 for cid in gaps {
-                    self.gaps.entry(cid).or_insert(now);
+                    self.gaps.found(cid, now);
                 }
                 if let Some(live) = &mut self.live {
                     live.greeted = true;
@@ -750,10 +743,13 @@ impl Worker {
         for cid in taken.conversations {
             hub.tell(Event::Conversation(cid));
             if !taken.gaps.contains(&cid) {
-                self.gaps.remove(&cid);
+                self.gaps.closed(cid);
             } else if !self.filling.contains(&cid) {
-                self.gaps.entry(cid).or_insert(now);
+                self.gaps.found(cid, now);
             }
+        }
+        for cid in taken.shrunk {
+            self.gaps.shrank(cid, now);
         }
         if let Some(ts) = taken.expires {
             let due = now + Duration::from_millis(ts.saturating_sub(clock::wall_ms()));
@@ -784,6 +780,14 @@ impl Worker {
         self.live = None;
         self.core.set_state(Connection::Failed(error));
     }
+}
+
+/// Something in the outbox is not to be sent.
+fn discard(store: Arc<Store>, number: u64) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        let done = crate::store::run(&store, move |store| store.discard(number)).await;
+        Done::Stored(done.map(|_| ()))
+    })
 }
 
 async fn next_arrival(live: Option<&mut Live>) -> Arrival {
