@@ -22,7 +22,7 @@ use proto::ids::{ConversationId, UserId};
 
 pub(crate) use self::account::Profile;
 use self::engine::{Engine, Order, Row, Writes};
-pub(crate) use self::log::{Inbound, Page, Taken};
+pub(crate) use self::log::{Inbound, Page, Stale, Taken};
 pub(crate) use self::outbox::{Queued, Settled};
 pub(crate) use self::read::{Known, SearchPlace};
 use self::rows::{Meta, Positions, SCHEMA};

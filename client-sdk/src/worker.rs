@@ -139,7 +139,7 @@ enum Done {
     },
     Asked(Uuid, Acked),
     Filled(ConversationId, Result<Taken, Error>),
-    Refreshed(Result<Vec<(ConversationId, Seq)>, Error>),
+    Refreshed(Result<Taken, Error>),
     Expired(Result<Option<u64>, Error>),
     Stored(Result<(), Error>),
 }
@@ -608,11 +608,8 @@ impl Worker {
             }
             Done::Refreshed(refreshed) => {
                 self.refreshing = false;
-                if let Some(refreshed) = self.checked(refreshed) {
-                    self.stale |= !refreshed.is_empty();
-                    for (cid, seq) in refreshed {
-                        self.core.hub.tell(Event::Updated { cid, seq });
-                    }
+                if let Some(taken) = self.checked(refreshed) {
+                    self.tell(taken);
                 }
             }
             Done::Expired(next) => {

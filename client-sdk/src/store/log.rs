@@ -65,6 +65,15 @@ impl Taken {
     }
 }
 
+/// A message that is to be fetched again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stale {
+    pub(crate) cid: ConversationId,
+    pub(crate) seq: Seq,
+    /// The entry that says so.
+    pub(crate) by: u64,
+}
+
 /// A page of `msg.history`.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -138,29 +147,36 @@ impl Store {
         })
     }
 
-    /// Takes a message as it is now, which was marked as stale.
+    /// Takes a message as it is now. It is still to be fetched again if it was marked once more meanwhile.
     pub(crate) fn refresh(
         &self,
-        cid: ConversationId,
-        seq: Seq,
+        stale: &Stale,
         entry: Option<LogEntry>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Taken, StoreError> {
         self.write(|txn| {
+            let mut taken = Taken::default();
             if let Some(entry) = entry {
-                txn.put_entry(cid, entry, &mut Taken::default())?;
+                txn.put_entry(stale.cid, entry, &mut taken)?;
             }
-            txn.remove(rows::stale(cid, seq));
-            Ok(())
+            let key = rows::stale(stale.cid, stale.seq);
+            if txn.get(&key)?.as_deref().and_then(rows::number_of) == Some(stale.by) {
+                txn.remove(key);
+            } else {
+                taken.stale = true;
+            }
+            taken.updated.insert((stale.cid, stale.seq));
+            Ok(taken)
         })
     }
 
     /// Some of the messages that are to be fetched again.
-    pub(crate) fn stale(&self, limit: usize) -> Result<Vec<(ConversationId, Seq)>, StoreError> {
+    pub(crate) fn stale(&self, limit: usize) -> Result<Vec<Stale>, StoreError> {
         let rows = self.view().prefix(rows::STALE, limit)?;
-        Ok(rows
-            .iter()
-            .filter_map(|(key, _)| rows::place_of(key))
-            .collect())
+        let stale = rows.iter().filter_map(|(key, value)| {
+            let ((cid, seq), by) = (rows::place_of(key)?, rows::number_of(value)?);
+            Some(Stale { cid, seq, by })
+        });
+        Ok(stale.collect())
     }
 
     /// Where the run of a conversation ends, and the last place that is known of, if there is a gap between them that concerns
@@ -495,7 +511,9 @@ impl Txn<'_> {
                 self.end(cid, target, "deleted")?;
                 taken.updated.insert((cid, target));
             }
-            ("reaction" | "pin", Some(target)) => self.mark_stale(cid, target, taken)?,
+            ("reaction" | "pin", Some(target)) => {
+                self.mark_stale(cid, (target, entry.seq), taken)?;
+            }
             ("purged", _) => {
                 let Some(data) = data else { return Ok(()) };
                 let (from, to) = (data.from.unwrap_or(1), data.to.unwrap_or(entry.seq));
@@ -510,11 +528,11 @@ impl Txn<'_> {
     fn mark_stale(
         &mut self,
         cid: ConversationId,
-        seq: Seq,
+        (seq, by): (Seq, u64),
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
         if self.get(&rows::entry(cid, seq))?.is_some() {
-            self.put(rows::stale(cid, seq), Vec::new());
+            self.put(rows::stale(cid, seq), by.to_be_bytes().to_vec());
             taken.stale = true;
         }
         Ok(())

@@ -538,14 +538,20 @@ fn a_body_ends_with_its_time_to_live() {
 fn reactions_make_a_message_stale_until_it_is_fetched() {
     for (store, _folder) in stores() {
         assert!(push(&store, [message(1), action(2, "reaction", 1)]).stale);
-        assert_eq!(store.stale(9).unwrap(), [(cid(), Seq::new(1))]);
+        let stale = store.stale(9).unwrap()[0];
+        assert_eq!((stale.cid, stale.seq), (cid(), Seq::new(1)));
         let now = LogEntry {
             pinned: true,
             ..message(1)
         };
-        store.refresh(cid(), Seq::new(1), Some(now)).unwrap();
-        assert_eq!(store.stale(9).unwrap(), []);
+        // Another one reacts while it is fetched.
+        push(&store, [action(3, "reaction", 1)]);
+        let taken = store.refresh(&stale, Some(now.clone())).unwrap();
+        assert!(taken.stale && taken.updated.contains(&(cid(), Seq::new(1))));
         assert!(store.entry(cid(), Seq::new(1)).unwrap().unwrap().pinned);
+        let stale = store.stale(9).unwrap()[0];
+        assert!(!store.refresh(&stale, Some(now)).unwrap().stale);
+        assert_eq!(store.stale(9).unwrap(), []);
     }
 }
 

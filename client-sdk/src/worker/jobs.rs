@@ -21,7 +21,7 @@ use crate::clock;
 use crate::connection::{self, Acked, Outgoing};
 use crate::error::{Error, Refusal};
 use crate::events::{Event, Presence, Typing};
-use crate::store::{self, Inbound, OutboxKind, Page, Profile, Queued, Settled, Taken};
+use crate::store::{self, Inbound, OutboxKind, Page, Profile, Queued, Settled, Stale, Taken};
 
 /// Entries that are asked for at once.
 const PAGE: u32 = 500;
@@ -309,14 +309,16 @@ async fn fill_page(
     store::run(&core.store, move |store| store.fill(cid, page)).await
 }
 
-/// Fetches some messages again that were marked as stale. Those that it fetched.
+/// Fetches some messages again that were marked as stale.
 pub(super) async fn refresh(core: Arc<Core>) -> Done {
     Done::Refreshed(refresh_some(&core).await)
 }
 
-async fn refresh_some(core: &Core) -> Result<Vec<(ConversationId, Seq)>, Error> {
-    let stale = store::run(&core.store, |store| store.stale(REFRESH_MAX)).await?;
-    for &(cid, seq) in &stale {
+async fn refresh_some(core: &Core) -> Result<Taken, Error> {
+    let mut taken = Taken::default();
+    let all = store::run(&core.store, |store| store.stale(REFRESH_MAX)).await?;
+    for stale in all {
+        let Stale { cid, seq, .. } = stale;
         let asked = MsgHistory {
             cid: cid.to_string(),
             after: Some(seq.previous().get()),
@@ -328,12 +330,16 @@ async fn refresh_some(core: &Core) -> Result<Vec<(ConversationId, Seq)>, Error> 
                 .entries
                 .into_iter()
                 .find(|entry| entry.seq == seq.get()),
+            // It stays, and is asked for again when the next one is marked, or with the next connection.
+            Err(Error::Refused(refusal)) if refusal.is(ErrorName::Unavailable) => continue,
             Err(Error::Refused(_)) => None,
             Err(error) => return Err(error),
         };
-        store::run(&core.store, move |store| store.refresh(cid, seq, entry)).await?;
+        taken.merge(store::run(&core.store, move |store| store.refresh(&stale, entry)).await?);
+        // There may be more of them.
+        taken.stale = true;
     }
-    Ok(stale)
+    Ok(taken)
 }
 
 /// Ends bodies whose time is over.
