@@ -14,9 +14,9 @@ use uuid::Uuid;
 use crate::client::{Client, Found, Pending, SearchCursor};
 use crate::clock;
 use crate::entry::{Draft, Entry, Person, Status};
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::events::Typing;
-use crate::store::{self, Known, OutboxKind, OutboxRow, Store};
+use crate::store::{self, Known, OutboxKind, OutboxRow, Store, Taken};
 use crate::worker::{self, Command};
 
 /// Entries that are asked for at once.
@@ -25,6 +25,8 @@ const PAGE: u32 = 200;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Pages that one call of [`Conversation::history`] fetches at most.
 const PAGES_MAX: usize = 8;
+/// Entries that one call of [`Conversation::history`] goes on by.
+const BEHIND_MAX: u64 = 1_600;
 
 /// A conversation of a [`Client`]. Made by [`Client::direct`], [`Client::conversation`] and others; cheap to clone, and there
 /// whether the server knows of it or not.
@@ -336,6 +338,9 @@ impl Conversation {
         };
         let limit = limit.clamp(1, 500);
         let core = self.client.core();
+        if worker::is_online(core) {
+            self.catch_up(cid, before).await?;
+        }
         let mut pages = 0;
         loop {
             let (entries, from) = store::run(&core.store, move |store: &Store| {
@@ -354,7 +359,7 @@ impl Conversation {
                     ..MsgHistory::default()
                 };
                 let page = worker::history(core, asked).await?;
-                store::run(&core.store, move |store| store.backfill(cid, page)).await?;
+                self.put(move |store| store.backfill(cid, page)).await?;
                 continue;
             }
             let first = entries.first().map(|entry| entry.seq);
@@ -364,6 +369,53 @@ impl Conversation {
                 more: !complete || first.is_some_and(|first| first > 1),
             });
         }
+    }
+
+    /// Fetches what came since of a conversation that is not pushed, of which this device does not hear in time; begins anew
+    /// at the end if that is much.
+    async fn catch_up(&self, cid: ConversationId, before: Option<Seq>) -> Result<(), Error> {
+        let core = self.client.core();
+        for _ in 0..PAGES_MAX {
+            let positions = move |store: &Store| store.positions(cid);
+            let positions = store::run(&core.store, positions).await?;
+            let after = positions.covered_to;
+            let is_inside = before.is_some_and(|before| before.get() <= after.saturating_add(1));
+            if after == 0 || positions.fed_to.is_some() || is_inside {
+                return Ok(());
+            }
+            let asked = MsgHistory {
+                cid: cid.to_string(),
+                after: Some(after),
+                limit: Some(PAGE),
+                ..MsgHistory::default()
+            };
+            let page = worker::history(core, asked).await?;
+            if page.head.saturating_sub(after) > BEHIND_MAX {
+                return store::run(&core.store, move |store| store.begin_anew(cid)).await;
+            }
+            let more = page.more;
+            self.put(move |store| store.fill(cid, page)).await?;
+            if !more {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what was asked for into the store. The worker hears of it, whatever becomes of this future.
+    async fn put(
+        &self,
+        verb: impl FnOnce(&Store) -> Result<Taken, StoreError> + Send + 'static,
+    ) -> Result<(), Error> {
+        let core = self.client.core();
+        let commands = core.commands.clone();
+        store::run(&core.store, move |store| {
+            let taken = verb(store)?;
+            // Closed: there is nobody to be told.
+            let _ = commands.blocking_send(Command::Taken(Box::new(taken)));
+            Ok(())
+        })
+        .await
     }
 
     /// One entry of the local log.

@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Call(String, Bytes, Reply),
     /// A publish that is not kept: what became of it.
     Publish(Outgoing, oneshot::Sender<Result<(), Error>>),
+    /// What somebody asked for is in the store.
+    Taken(Box<Taken>),
     /// At QoS 0, if there is a connection.
     Hint(String, Bytes),
     /// One more filter. Whether the server grants it.
@@ -456,6 +458,7 @@ impl Worker {
                 }
             }
             Command::Discard(number, reply) => self.discard(number, reply),
+            Command::Taken(taken) => self.tell(*taken),
             Command::Call(method, request, reply) => {
                 let max = self.core.config.limits.calls_max;
                 if let Some(id) = self.calls.add(method, request, reply, max) {

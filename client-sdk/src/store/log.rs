@@ -127,8 +127,9 @@ impl Store {
     }
 
     /// Takes a page of the past: that before the run, or the newest if there is no run.
-    pub(crate) fn backfill(&self, cid: ConversationId, page: Page) -> Result<(), StoreError> {
+    pub(crate) fn backfill(&self, cid: ConversationId, page: Page) -> Result<Taken, StoreError> {
         self.write(|txn| {
+            let mut taken = Taken::default();
             let mut positions = txn.positions(cid)?;
             if positions.covered_to == 0 {
                 positions.covered_from = page.head + 1;
@@ -137,11 +138,21 @@ impl Store {
             let first = page.entries.first().map(|entry| span(entry).0.get());
             let from = if page.more { first.unwrap_or(1) } else { 1 };
             for entry in page.entries {
-                txn.put_entry(cid, entry, &mut Taken::default())?;
+                txn.put_entry(cid, entry, &mut taken)?;
             }
             positions.covered_from = positions.covered_from.min(from).max(1);
             positions.known = positions.known.max(page.head);
             txn.extend(cid, &mut positions)?;
+            txn.put_positions(cid, &positions);
+            Ok(taken)
+        })
+    }
+
+    /// Gives the run of a conversation up that is not fed: the next page of the past begins a new one.
+    pub(crate) fn begin_anew(&self, cid: ConversationId) -> Result<(), StoreError> {
+        self.write(|txn| {
+            let mut positions = txn.positions(cid)?;
+            (positions.covered_from, positions.covered_to) = (0, 0);
             txn.put_positions(cid, &positions);
             Ok(())
         })

@@ -382,6 +382,24 @@ fn history_is_not_fed_and_stays_below_what_is() {
 }
 
 #[test]
+fn a_run_that_is_not_fed_goes_on_or_begins_anew() {
+    for (store, _folder) in stores() {
+        let page = |range: std::ops::RangeInclusive<u64>, head| Page {
+            entries: range.map(message).collect(),
+            more: true,
+            head,
+        };
+        store.backfill(cid(), page(5..=9, 9)).unwrap();
+        store.fill(cid(), page(10..=20, 20)).unwrap();
+        assert_eq!(store.page(cid(), None, 99).unwrap().len(), 16);
+        assert_eq!(fed(&store), [0; 0]);
+        store.begin_anew(cid()).unwrap();
+        store.backfill(cid(), page(98..=99, 99)).unwrap();
+        assert_eq!(store.page(cid(), None, 99).unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn an_own_message_goes_from_the_outbox_to_its_place() {
     for (store, _folder) in stores() {
         push(&store, [message(1)]);
