@@ -20,6 +20,9 @@ pub enum Error {
     /// Another program has connected as this device. The client has stopped, so that the two do not throw each other out.
     #[error("another program is connected as this device")]
     Replaced,
+    /// The user has as many devices as the server allows. The client has stopped: first another one has to be signed out.
+    #[error("this user has too many devices")]
+    TooManyDevices,
     /// The server did not answer in time. What was asked for may still happen.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -152,6 +155,7 @@ impl Error {
                 None if refusal.is(ErrorName::Unavailable) => Advice::Retry(Duration::ZERO),
                 None => Advice::Explain,
             },
+            Self::TooManyDevices => Advice::Explain,
             Self::SignIn(_) => Advice::SignIn,
             Self::Replaced | Self::Store(StoreError::InUse) => Advice::CloseOther,
             Self::Timeout(_) => Advice::Retry(Duration::ZERO),

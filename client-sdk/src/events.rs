@@ -88,6 +88,8 @@ pub enum Connection {
     SignIn(String),
     /// Another program is connected as this device. It is not tried again.
     Replaced,
+    /// The user has as many devices as the server allows. It is not tried again.
+    TooManyDevices,
     /// The local store failed. Nothing more is done.
     Failed(StoreError),
     /// The client was closed.
@@ -101,6 +103,7 @@ impl Connection {
             Self::Connecting | Self::Online | Self::Offline { .. } => None,
             Self::SignIn(why) => Some(Error::SignIn(why.clone())),
             Self::Replaced => Some(Error::Replaced),
+            Self::TooManyDevices => Some(Error::TooManyDevices),
             Self::Failed(error) => Some(Error::Store(error.clone())),
             Self::Closed => Some(Error::Closed),
         }

@@ -5,6 +5,7 @@
 
 mod gaps;
 mod jobs;
+mod watches;
 
 pub(crate) use self::jobs::{call, history, publish, settled, unexpected};
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use proto::error::ErrorName;
 use proto::ids::{ConversationId, MessageId, Seq};
 use rumqttc::{Publish, QoS};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -33,6 +35,7 @@ use crate::events::{Connection, Event, Hub};
 use crate::outbox::Outbox;
 use crate::store::{Queued, Store, Taken};
 use crate::worker::gaps::Gaps;
+use crate::worker::watches::Watches;
 
 /// Publishes that go into one commit.
 const BATCH_MAX: usize = 512;
@@ -42,6 +45,8 @@ const FILLS_MAX: usize = 4;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Longest time between two looks for bodies that have ended: the wall clock may jump.
 const EXPIRE_MS_MAX: u64 = 3_600_000;
+/// Refusals of what every client wants, one after the other, until it is clear that it is not for being too fast.
+const REFUSED_MAX: u32 = 3;
 /// Time for what is under way when the client is closed.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -123,12 +128,11 @@ enum Done {
         generation: u64,
     },
     Subscribed {
-        refused: Option<Vec<String>>,
+        answered: Option<Vec<(String, Option<Refusal>)>>,
         generation: u64,
     },
     Watched {
-        filter: String,
-        refused: Option<Vec<String>>,
+        answered: Option<Vec<(String, Option<Refusal>)>>,
         generation: u64,
     },
     Hello {
@@ -183,11 +187,12 @@ pub(crate) struct Worker {
     backoff: Backoff,
     /// The filters were asked for in this process: a session that is resumed has them.
     has_subscribed: bool,
+    refused_in_a_row: u32,
     /// The server has said who the user is, and the store is that user's.
     has_profile: bool,
     outbox: Outbox,
     calls: Calls,
-    watched: BTreeMap<String, Vec<oneshot::Sender<Result<(), Error>>>>,
+    watches: Watches,
     /// Came from the server and is not in the store.
     incoming: VecDeque<Publish>,
     taking: bool,
@@ -228,10 +233,11 @@ impl Worker {
             reconnect_at: Some(clock::now()),
             backoff,
             has_subscribed: false,
+            refused_in_a_row: 0,
             has_profile: false,
             outbox,
             calls: Calls::default(),
-            watched: BTreeMap::new(),
+            watches: Watches::default(),
             incoming: VecDeque::new(),
             taking: false,
             gaps,
@@ -389,23 +395,18 @@ impl Worker {
         self.backoff.up(clock::now());
         let Some(live) = &self.live else { return };
         let client = live.link.client();
-        if resumed && self.has_subscribed {
+        self.watches.connected(resumed);
+        self.has_subscribed &= resumed;
+        if self.has_subscribed {
             self.on_subscribed();
             return;
         }
-        let always = FILTERS
-            .iter()
-            .map(|(filter, qos)| ((*filter).to_owned(), *qos));
-        let watched = self
-            .watched
-            .keys()
-            .map(|filter| (filter.clone(), QoS::AtMostOnce));
-        let filters = always.chain(watched).collect();
+        let filters = FILTERS.map(|(filter, qos)| (filter.to_owned(), qos));
         let generation = self.generation;
         self.jobs.push(Box::pin(async move {
-            let refused = Link::subscribe(client, filters).await;
+            let answered = Link::subscribe(client, filters.to_vec()).await;
             Done::Subscribed {
-                refused,
+                answered,
                 generation,
             }
         }));
@@ -420,6 +421,7 @@ impl Worker {
         for id in self.calls.waiting() {
             self.ask(id);
         }
+        self.watch();
         let job = jobs::hello(Arc::clone(&self.core), !self.has_profile, self.generation);
         self.jobs.push(Box::pin(job));
     }
@@ -427,6 +429,13 @@ impl Worker {
     fn on_publish(&mut self, publish: Publish) {
         if publish.topic.starts_with(b"chat/me/rpc/") {
             self.calls.answer(&publish);
+        } else if let Some(filter) = jobs::presence_filter(&publish)
+            && !self.watches.is_wanted(filter)
+        {
+            // Of an earlier process, or an UNSUBSCRIBE that was lost.
+            if let Some(live) = &self.live {
+                live.link.unsubscribe(filter.to_owned());
+            }
         } else if let Some(hint) = jobs::hint(&publish) {
             self.core.hub.tell(hint);
         } else {
@@ -446,6 +455,7 @@ impl Worker {
             }
             Down::SignIn(why) => self.core.set_state(Connection::SignIn(why)),
             Down::Replaced => self.core.set_state(Connection::Replaced),
+            Down::TooManyDevices => self.core.set_state(Connection::TooManyDevices),
         }
     }
 
@@ -472,17 +482,12 @@ impl Worker {
                 }
             }
             Command::Watch(filter, reply) => {
-                let replies = self.watched.entry(filter.clone()).or_default();
-                replies.retain(|reply| !reply.is_closed());
-                replies.push(reply);
-                self.watch(filter);
+                self.watches.watch(filter, reply);
+                self.watch();
             }
             Command::Unwatch(filter) => {
-                if self.watched.remove(&filter).is_some()
-                    && let Some(live) = &self.live
-                {
-                    live.link.unsubscribe(filter);
-                }
+                self.watches.unwatch(&filter);
+                self.watch();
             }
         }
     }
@@ -534,18 +539,25 @@ impl Worker {
         }));
     }
 
-    fn watch(&mut self, filter: String) {
+    /// Asks for what the app wants to watch and the session does not have, and the other way round.
+    fn watch(&mut self) {
         let Some(live) = self.live.as_ref().filter(|live| live.subscribed) else {
-            return; // With the other filters, when there is a connection.
+            return; // As soon as there is a connection.
         };
+        for filter in self.watches.left_over() {
+            live.link.unsubscribe(filter);
+        }
+        let missing = self.watches.missing().into_iter();
+        let filters: Vec<_> = missing.map(|filter| (filter, QoS::AtMostOnce)).collect();
+        if filters.is_empty() {
+            return;
+        }
         let client = live.link.client();
         let generation = self.generation;
         self.jobs.push(Box::pin(async move {
-            let filters = vec![(filter.clone(), QoS::AtMostOnce)];
-            let refused = Link::subscribe(client, filters).await;
+            let answered = Link::subscribe(client, filters).await;
             Done::Watched {
-                filter,
-                refused,
+                answered,
                 generation,
             }
         }));
@@ -572,22 +584,22 @@ impl Worker {
                 }
             }
             Done::Subscribed {
-                refused,
+                answered,
                 generation,
             } => {
                 if generation == self.generation && self.live.is_some() {
-                    self.on_suback(refused);
+                    self.on_suback(answered);
                 }
             }
             Done::Watched {
-                filter,
-                refused,
+                answered,
                 generation,
             } => {
                 if generation == self.generation
-                    && let Some(refused) = refused
+                    && let Some(answered) = answered
                 {
-                    self.answer_watch(&filter, refused.contains(&filter));
+                    self.watches.answered(answered);
+                    self.watch();
                 }
             }
             Done::Hello { hello, generation } => {
@@ -628,40 +640,26 @@ impl Worker {
         }
     }
 
-    fn on_suback(&mut self, refused: Option<Vec<String>>) {
-        let Some(refused) = refused else {
+    fn on_suback(&mut self, answered: Option<Vec<(String, Option<Refusal>)>>) {
+        let Some(answered) = answered else {
             return; // The connection is over, and says so itself.
         };
-        let needed = refused
-            .iter()
-            .find(|filter| FILTERS.iter().any(|(always, _)| always == filter));
-        if let Some(filter) = needed {
-            self.on_down(Down::Lost(format!("the server refuses {filter}")));
+        let refused = answered
+            .into_iter()
+            .find_map(|(filter, refusal)| Some((filter, refusal?)));
+        let Some((filter, refusal)) = refused else {
+            self.refused_in_a_row = 0;
+            self.on_subscribed();
             return;
-        }
-        let watched: Vec<_> = self.watched.keys().cloned().collect();
-        for filter in watched {
-            self.answer_watch(&filter, refused.contains(&filter));
-        }
-        self.on_subscribed();
-    }
-
-    fn answer_watch(&mut self, filter: &str, refused: bool) {
-        let replies = if refused {
-            self.watched.remove(filter).unwrap_or_default()
-        } else {
-            self.watched
-                .get_mut(filter)
-                .map(std::mem::take)
-                .unwrap_or_default()
         };
-        for reply in replies {
-            let refusal = || Refusal::new("forbidden", "this user cannot be watched");
-            let _ = reply.send(if refused {
-                Err(Error::Refused(refusal()))
-            } else {
-                Ok(())
-            });
+        self.refused_in_a_row += 1;
+        // Once, it may be the rate of this device.
+        if refusal.is(ErrorName::Limit) && self.refused_in_a_row >= REFUSED_MAX {
+            self.on_down(Down::TooManyDevices);
+        } else {
+            self.on_down(Down::Lost(format!(
+                "the server refuses {filter}: {refusal}"
+            )));
         }
     }
 

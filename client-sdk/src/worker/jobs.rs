@@ -114,6 +114,12 @@ fn inbound(publish: &Publish) -> Option<Inbound> {
     read
 }
 
+/// The filter by which a publish of presence was asked for: its topic.
+pub(super) fn presence_filter(publish: &Publish) -> Option<&str> {
+    let topic = std::str::from_utf8(&publish.topic).ok()?;
+    topic.starts_with("chat/u/").then_some(topic)
+}
+
 /// What is only told, and not kept.
 pub(super) fn hint(publish: &Publish) -> Option<Event> {
     let topic = std::str::from_utf8(&publish.topic).ok()?;
