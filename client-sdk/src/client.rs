@@ -133,9 +133,11 @@ impl Client {
             let store = Store::open(&storage, device.as_deref())?;
             let client_id = store.client_id()?;
             let queued = store.outbox()?;
-            Ok::<_, Error>((store, client_id, queued))
+            let subscribed = store.subscribed()?;
+            Ok::<_, Error>((store, client_id, queued, subscribed))
         });
-        let (store, client_id, queued) = opened.await.map_err(|_| Error::Closed)??;
+        let (store, client_id, queued, subscribed) = opened.await.map_err(|_| Error::Closed)??;
+        let has_subscribed = subscribed.is_some_and(|filters| filters == worker::filters());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let core = Arc::new(Core {
             hub: Hub::new(config.limits.hints_max),
@@ -148,7 +150,13 @@ impl Client {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let worker = Worker::new(Arc::clone(&core), receiver, client_id, queued);
+        let worker = Worker::new(
+            Arc::clone(&core),
+            receiver,
+            client_id,
+            queued,
+            has_subscribed,
+        );
         core.tasks.spawn(worker.run());
         let events_taken = AtomicBool::new(false);
         Ok(Self {

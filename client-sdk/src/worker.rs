@@ -47,6 +47,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const EXPIRE_MS_MAX: u64 = 3_600_000;
 /// Refusals of what every client wants, one after the other, until it is clear that it is not for being too fast.
 const REFUSED_MAX: u32 = 3;
+/// So many times the patience with gaps after SUBACK, all that a subscription tells at first has come.
+const SETTLED: u32 = 5;
 /// Time for what is under way when the client is closed.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -60,6 +62,11 @@ const FILTERS: [(&str, QoS); 5] = [
     ("chat/me/ev/account", QoS::AtLeastOnce),
     ("chat/me/ev/typing/+", QoS::AtMostOnce),
 ];
+
+/// Those filters in one line: another list is not the one that a session has.
+pub(crate) fn filters() -> String {
+    FILTERS.map(|(filter, _)| filter).join(" ")
+}
 
 /// What the parts of a client share.
 pub(crate) struct Core {
@@ -185,8 +192,10 @@ pub(crate) struct Worker {
     generation: u64,
     reconnect_at: Option<Instant>,
     backoff: Backoff,
-    /// The filters were asked for in this process: a session that is resumed has them.
+    /// A session that is resumed has the filters.
     has_subscribed: bool,
+    /// When that is written down, so that the next process knows.
+    settled_at: Option<Instant>,
     refused_in_a_row: u32,
     /// The server has said who the user is, and the store is that user's.
     has_profile: bool,
@@ -210,6 +219,7 @@ impl Worker {
         commands: mpsc::Receiver<Command>,
         client_id: String,
         queued: Vec<Queued>,
+        has_subscribed: bool,
     ) -> Self {
         let limits = &core.config.limits;
         let backoff = Backoff::new(limits.reconnect_min, limits.reconnect_max);
@@ -232,7 +242,8 @@ impl Worker {
             generation: 0,
             reconnect_at: Some(clock::now()),
             backoff,
-            has_subscribed: false,
+            has_subscribed,
+            settled_at: None,
             refused_in_a_row: 0,
             has_profile: false,
             outbox,
@@ -295,10 +306,16 @@ impl Worker {
     fn next_timeout(&self) -> Option<Instant> {
         let gap = self.gaps.next_timeout().filter(|_| self.may_fill());
         let paused = self.outbox.next_timeout().filter(|_| self.greeted());
-        [self.reconnect_at, paused, gap, self.expire_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.reconnect_at,
+            paused,
+            gap,
+            self.expire_at,
+            self.settled_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The app has room for more.
@@ -352,6 +369,10 @@ impl Worker {
             self.reconnect_at = None;
             self.connect();
         }
+        if self.settled_at.is_some_and(|at| at <= now) {
+            self.settled_at = None;
+            self.put_subscribed(true);
+        }
         if self.expire_at.is_some_and(|at| at <= now) {
             self.expire_at = None;
             self.jobs
@@ -401,6 +422,7 @@ impl Worker {
             self.on_subscribed();
             return;
         }
+        self.put_subscribed(false);
         let filters = FILTERS.map(|(filter, qos)| (filter.to_owned(), qos));
         let generation = self.generation;
         self.jobs.push(Box::pin(async move {
@@ -409,6 +431,15 @@ impl Worker {
                 answered,
                 generation,
             }
+        }));
+    }
+
+    fn put_subscribed(&mut self, subscribed: bool) {
+        let store = Arc::clone(&self.core.store);
+        self.jobs.push(Box::pin(async move {
+            let filters = subscribed.then(filters);
+            let put = move |store: &Store| store.set_subscribed(filters.as_deref());
+            Done::Stored(crate::store::run(&store, put).await)
         }));
     }
 
@@ -447,6 +478,10 @@ impl Worker {
         self.live = None;
         // What is not acked comes again.
         self.incoming.clear();
+        // What a subscription told at first may not have come whole.
+        if self.settled_at.take().is_some() {
+            self.has_subscribed = false;
+        }
         match down {
             Down::Lost(reason) => {
                 let wait = self.backoff.down(clock::now(), clock::chance);
@@ -649,6 +684,8 @@ impl Worker {
             .find_map(|(filter, refusal)| Some((filter, refusal?)));
         let Some((filter, refusal)) = refused else {
             self.refused_in_a_row = 0;
+            let patience = self.core.config.limits.gap_patience;
+            self.settled_at = Some(clock::now() + patience * SETTLED);
             self.on_subscribed();
             return;
         };
@@ -679,7 +716,11 @@ impl Worker {
                 self.core.set_state(Connection::Online);
             }
             Err(Error::Store(error)) => self.fail(error),
-            Err(error) => self.on_down(Down::Lost(error.to_string())),
+            Err(error) => {
+                // Where replies cannot go: the session does not have the filters.
+                self.has_subscribed = false;
+                self.on_down(Down::Lost(error.to_string()));
+            }
         }
     }
 
