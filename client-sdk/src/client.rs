@@ -239,7 +239,9 @@ impl Client {
     /// [`Error::Store`], [`Error::Protocol`].
     pub async fn conversations(&self) -> Result<Vec<Summary>, Error> {
         let known = store::run(&self.core().store, Store::conversations).await?;
-        known.into_iter().map(Summary::of).collect()
+        let now_ms = self.core().store.now_ms();
+        let summaries = known.into_iter().map(|known| Summary::of(known, now_ms));
+        summaries.collect()
     }
 
     /// Makes a group of oneself and these users (`@bob`, `u.…`). Asks the server.
@@ -316,7 +318,8 @@ impl Client {
         let (limit, after) = (limit.clamp(1, 100), after.map(|after| after.0));
         let search = move |store: &Store| store.search(&words, cid, after, limit);
         let (found, next) = store::run(&self.core().store, search).await?;
-        let entries = found.into_iter().map(Entry::read);
+        let now_ms = self.core().store.now_ms();
+        let entries = found.into_iter().map(|entry| Entry::read(entry, now_ms));
         Ok(Found {
             entries: entries.collect::<Result<_, _>>()?,
             next: next.map(SearchCursor),

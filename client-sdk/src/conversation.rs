@@ -65,7 +65,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(crate) fn of(known: Known) -> Result<Self, Error> {
+    pub(crate) fn of(known: Known, now_ms: u64) -> Result<Self, Error> {
         let ChangedConversation {
             conversation, left, ..
         } = known.told;
@@ -79,7 +79,10 @@ impl Summary {
             unread_flag: details.unread_flag,
             read: Seq::new(known.positions.read),
             head: Seq::new(known.positions.known),
-            last: known.last.map(Entry::read).transpose()?,
+            last: known
+                .last
+                .map(|last| Entry::read(last, now_ms))
+                .transpose()?,
             left,
             details,
         })
@@ -324,7 +327,9 @@ impl Conversation {
         };
         let store = &self.client.core().store;
         let known = store::run(store, move |store| store.conversation(cid)).await?;
-        known.map(Summary::of).transpose()
+        known
+            .map(|known| Summary::of(known, store.now_ms()))
+            .transpose()
     }
 
     /// Entries before a place, or the newest ones: at most `limit`, 1 to 500. From the local log; what is not there is asked
@@ -363,7 +368,8 @@ impl Conversation {
                 continue;
             }
             let first = entries.first().map(|entry| entry.seq);
-            let entries = entries.into_iter().map(Entry::read);
+            let now_ms = core.store.now_ms();
+            let entries = entries.into_iter().map(|entry| Entry::read(entry, now_ms));
             return Ok(History {
                 entries: entries.collect::<Result<_, _>>()?,
                 more: !complete || first.is_some_and(|first| first > 1),
@@ -428,7 +434,9 @@ impl Conversation {
         };
         let store = &self.client.core().store;
         let entry = store::run(store, move |store| store.entry(cid, seq)).await?;
-        entry.map(Entry::read).transpose()
+        entry
+            .map(|entry| Entry::read(entry, store.now_ms()))
+            .transpose()
     }
 
     /// What waits for the server here or was refused, oldest first.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
 use proto::schema::{self, Change, ClientMessage, LogEntry};
 
-use crate::clock;
 use crate::error::Error;
 
 /// Somebody, as others see them.
@@ -149,8 +148,8 @@ impl Entry {
         self.from.as_ref().map_or("", |from| &from.handle)
     }
 
-    /// Reads an entry of the wire.
-    pub(crate) fn read(entry: LogEntry) -> Result<Self, Error> {
+    /// Reads an entry of the wire, at this time in ms since 1970.
+    pub(crate) fn read(entry: LogEntry, now_ms: u64) -> Result<Self, Error> {
         let bad = || Error::Protocol(format!("an entry of {:?}", entry.cid));
         let cid = entry.cid.parse().map_err(|_| bad())?;
         let seq = entry.gap.as_ref().map_or(entry.seq, |gap| gap.to);
@@ -162,7 +161,7 @@ impl Entry {
             mid: entry.mid.parse().ok(),
             // It is taken off the disk a moment later.
             content: match entry.expires {
-                Some(expires) if expires <= clock::wall_ms() => Content::Gone {
+                Some(expires) if expires <= now_ms => Content::Gone {
                     reason: "expired".to_owned(),
                 },
                 _ => Content::read(entry),
@@ -342,7 +341,7 @@ mod tests {
             format: "text".into(),
             ..entry("message")
         };
-        assert_eq!(Entry::read(message).unwrap().text(), Some("hello"));
+        assert_eq!(Entry::read(message, 0).unwrap().text(), Some("hello"));
         let gap = LogEntry {
             seq: 0,
             gap: Some(schema::Gap {
@@ -352,14 +351,14 @@ mod tests {
             }),
             ..entry("gap")
         };
-        assert_eq!(Entry::read(gap).unwrap().seq, Seq::new(5));
-        let odd = Entry::read(entry("novelty")).unwrap();
+        assert_eq!(Entry::read(gap, 0).unwrap().seq, Seq::new(5));
+        let odd = Entry::read(entry("novelty"), 0).unwrap();
         assert_eq!(
             odd.content,
             Content::Other {
                 kind: "novelty".into()
             }
         );
-        assert!(Entry::read(LogEntry::default()).is_err());
+        assert!(Entry::read(LogEntry::default(), 0).is_err());
     }
 }

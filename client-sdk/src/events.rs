@@ -338,7 +338,7 @@ impl Events {
         let fed = store::run(store, move |store| store.fed_after(handed, max)).await?;
         let mut batch = Vec::with_capacity(fed.len());
         for (number, entry) in fed {
-            batch.push(Event::Entry(Entry::read(entry)?));
+            batch.push(Event::Entry(Entry::read(entry, store.now_ms())?));
             self.handed = number;
         }
         if !batch.is_empty() {

@@ -27,7 +27,7 @@ pub(crate) use self::outbox::{Queued, Settled};
 pub(crate) use self::read::{Known, SearchPlace};
 use self::rows::{Meta, Positions, SCHEMA};
 pub(crate) use self::rows::{OutboxKind, OutboxRow};
-use crate::clock;
+use crate::clock::{self, ServerTime};
 use crate::config::Storage;
 use crate::error::{Error, StoreError};
 
@@ -56,6 +56,7 @@ pub(crate) struct Store {
     queued: AtomicUsize,
     /// Rows of the feed; changed by the writer only.
     fed: AtomicU64,
+    time: ServerTime,
     durable: bool,
 }
 
@@ -71,6 +72,7 @@ impl Store {
             writer: Mutex::new(Ok(())),
             queued: AtomicUsize::new(0),
             fed: AtomicU64::new(0),
+            time: ServerTime::default(),
             durable,
         };
         store.prepare(device)?;
@@ -106,6 +108,16 @@ impl Store {
         self.durable
     }
 
+    /// The time by which bodies end, in ms since 1970: that of the server, as soon as it has said anything.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.time.now_ms().unwrap_or_else(clock::wall_ms)
+    }
+
+    /// Has the server said what time it is?
+    pub(crate) fn knows_time(&self) -> bool {
+        self.time.now_ms().is_some()
+    }
+
     /// The MQTT Client Identifier of this device.
     pub(crate) fn client_id(&self) -> Result<String, StoreError> {
         let text = self.view().text(Meta::ClientId)?;
@@ -122,7 +134,7 @@ impl Store {
             engine: self.engine.read().unwrap_or_else(PoisonError::into_inner),
             writes: Writes::new(),
             me: None,
-            now: clock::wall_ms(),
+            now: self.now_ms(),
             queued_more: 0,
             fed_more: 0,
         }

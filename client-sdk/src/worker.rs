@@ -210,6 +210,8 @@ pub(crate) struct Worker {
     stale: bool,
     refreshing: bool,
     expire_at: Option<Instant>,
+    /// Bodies were looked at since the server said what time it is.
+    knew_time: bool,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -256,6 +258,7 @@ impl Worker {
             stale: true,
             refreshing: false,
             expire_at: Some(clock::now()),
+            knew_time: false,
             jobs,
         }
     }
@@ -664,7 +667,8 @@ impl Worker {
             }
             Done::Expired(next) => {
                 if let Some(next) = self.checked(next) {
-                    let wait = next.map(|ts| ts.saturating_sub(clock::wall_ms()).max(1_000));
+                    let now_ms = self.core.store.now_ms();
+                    let wait = next.map(|ts| ts.saturating_sub(now_ms).max(1_000));
                     let wait = wait.unwrap_or(u64::MAX).min(EXPIRE_MS_MAX);
                     self.expire_at = Some(clock::now() + Duration::from_millis(wait));
                 }
@@ -791,9 +795,16 @@ impl Worker {
             self.gaps.shrank(cid, now);
         }
         if let Some(ts) = taken.expires {
-            let due = now + Duration::from_millis(ts.saturating_sub(clock::wall_ms()));
+            let wait = ts
+                .saturating_sub(self.core.store.now_ms())
+                .min(EXPIRE_MS_MAX);
+            let due = now + Duration::from_millis(wait);
             // None: it is being looked at, and the next time is told then.
             self.expire_at = self.expire_at.map(|at| at.min(due));
+        }
+        if !self.knew_time && self.expire_at.is_some() && self.core.store.knows_time() {
+            self.knew_time = true;
+            self.expire_at = Some(now);
         }
         self.stale |= taken.stale;
         hub.ring();

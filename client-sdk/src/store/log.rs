@@ -85,6 +85,11 @@ pub(crate) struct Page {
 impl Store {
     /// Takes what the server pushed.
     pub(crate) fn take(&self, batch: Vec<Inbound>) -> Result<Taken, StoreError> {
+        for one in &batch {
+            if let Inbound::Entry(_, entry) = one {
+                self.time.heard(entry.ts);
+            }
+        }
         self.write(|txn| {
             let mut taken = Taken::default();
             for one in batch {
@@ -211,8 +216,12 @@ impl Store {
         Ok(gaps)
     }
 
-    /// Ends bodies whose time is over; some at a time. When the next one is due.
+    /// Ends bodies whose time is over; some at a time. When the next one is due. Nothing is ended by the clock of this device
+    /// alone, which may be wrong: before the server has said anything, what is over is not shown, and stays.
     pub(crate) fn expire(&self) -> Result<Option<u64>, StoreError> {
+        if !self.knows_time() {
+            return Ok(None);
+        }
         self.write(|txn| {
             let (start, end) = rows::expiries_until(txn.now);
             for (key, _) in txn.range(start.clone()..end, Order::Ascending, PAGE)? {
@@ -456,12 +465,8 @@ impl Txn<'_> {
             self.apply_known_edit(cid, &mut entry)?;
         }
         if let Some(expires) = entry.expires {
-            if expires <= self.now {
-                entry = gone(entry, "expired");
-            } else {
-                self.put(rows::expiry(expires, cid, seq), Vec::new());
-                taken.expires = taken.expires.into_iter().chain([expires]).min();
-            }
+            self.put(rows::expiry(expires, cid, seq), Vec::new());
+            taken.expires = taken.expires.into_iter().chain([expires]).min();
         }
         self.put(key, entry.encode_to_vec());
         self.act(cid, &entry, taken)?;

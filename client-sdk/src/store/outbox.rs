@@ -149,6 +149,7 @@ impl Store {
 
     /// The server has it: out of the outbox and, if it is a message, into the log.
     pub(crate) fn settle(&self, number: u64, settled: &Settled) -> Result<Taken, StoreError> {
+        self.time.heard(settled.ts);
         self.write(|txn| {
             let mut taken = Taken::default();
             let Some(row) = txn.decoded::<OutboxRow>(&rows::outbox(number))? else {

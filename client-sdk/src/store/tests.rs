@@ -546,10 +546,45 @@ fn a_body_ends_with_its_time_to_live() {
             ..message(2)
         };
         push(&store, [soon, over]);
+        assert!(store.expire().unwrap().is_some(), "one is due in an hour");
         assert!(text(&store, 1).is_some());
         assert_eq!(text(&store, 2), None);
-        assert!(store.expire().unwrap().is_some(), "one is due in an hour");
     }
+}
+
+#[test]
+fn a_body_does_not_end_by_a_clock_that_is_ahead_of_the_server() {
+    const HOUR: u64 = 3_600_000;
+    let folder = TempDir::new().unwrap();
+    let store = introduced(open(folder.path()));
+    // Here it is two hours later than there.
+    let there = crate::clock::wall_ms() - 2 * HOUR;
+    let brief = LogEntry {
+        ts: there,
+        expires: Some(there + HOUR),
+        ..message(1)
+    };
+    push(&store, [brief]);
+    let read = |store: &Store| {
+        let entry = store.entry(cid(), Seq::new(1)).unwrap().unwrap();
+        let entry = crate::entry::Entry::read(entry, store.now_ms()).unwrap();
+        entry.text().map(str::to_owned)
+    };
+    store.expire().unwrap();
+    assert_eq!(read(&store).as_deref(), Some("number 1"));
+    drop(store);
+    // Before the server has said anything it is not shown, and not destroyed.
+    let store = open(folder.path());
+    store.expire().unwrap();
+    assert_eq!(read(&store), None);
+    assert!(text(&store, 1).is_some());
+    let later = |seq, ts| LogEntry { ts, ..message(seq) };
+    push(&store, [later(2, there + HOUR / 2)]);
+    store.expire().unwrap();
+    assert_eq!(read(&store).as_deref(), Some("number 1"));
+    push(&store, [later(3, there + HOUR)]);
+    store.expire().unwrap();
+    assert_eq!(text(&store, 1), None);
 }
 
 #[test]
