@@ -129,8 +129,9 @@ impl Client {
 
     pub(crate) async fn start(config: Config) -> Result<Self, Error> {
         let (storage, device) = (config.storage.clone(), config.device.clone());
+        let feeds = config.feeds;
         let opened = tokio::task::spawn_blocking(move || {
-            let store = Store::open(&storage, device.as_deref())?;
+            let store = Store::open(&storage, device.as_deref(), feeds)?;
             let client_id = store.client_id()?;
             let queued = store.outbox()?;
             let subscribed = store.subscribed()?;
@@ -200,6 +201,12 @@ impl Client {
     /// [`Error::EventsTaken`] while there is another one.
     pub async fn events(&self) -> Result<Events, Error> {
         Events::new(Arc::clone(&self.handle)).await
+    }
+
+    /// Entries that wait for [`Client::events`], or were handed out and not confirmed. If they are more than
+    /// [`Limits::feed_entries_max`](crate::Limits::feed_entries_max) nothing more comes from the server: the app has to take them.
+    pub fn waiting(&self) -> u64 {
+        self.core().store.waiting()
     }
 
     /// Who this is; `None` before the first connection.

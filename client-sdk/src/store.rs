@@ -57,12 +57,18 @@ pub(crate) struct Store {
     /// Rows of the feed; changed by the writer only.
     fed: AtomicU64,
     time: ServerTime,
+    /// Entries wait for the app.
+    feeds: bool,
     durable: bool,
 }
 
 impl Store {
     /// Opens or makes it. `device` is the Client Identifier of one that is made.
-    pub(crate) fn open(storage: &Storage, device: Option<&str>) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        storage: &Storage,
+        device: Option<&str>,
+        feeds: bool,
+    ) -> Result<Self, StoreError> {
         let (engine, durable) = match storage {
             Storage::Memory => (Engine::memory(), false),
             Storage::Folder(folder) => (Engine::open(folder)?, true),
@@ -73,6 +79,7 @@ impl Store {
             queued: AtomicUsize::new(0),
             fed: AtomicU64::new(0),
             time: ServerTime::default(),
+            feeds,
             durable,
         };
         store.prepare(device)?;
@@ -137,6 +144,7 @@ impl Store {
             now: self.now_ms(),
             queued_more: 0,
             fed_more: 0,
+            feeds: self.feeds,
         }
     }
 
@@ -175,6 +183,7 @@ struct Txn<'a> {
     queued_more: isize,
     /// So many more rows in the feed.
     fed_more: i64,
+    feeds: bool,
 }
 
 impl Txn<'_> {

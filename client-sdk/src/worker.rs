@@ -205,6 +205,7 @@ pub(crate) struct Worker {
     /// Came from the server and is not in the store.
     incoming: VecDeque<Publish>,
     taking: bool,
+    is_behind: bool,
     gaps: Gaps,
     filling: BTreeSet<ConversationId>,
     stale: bool,
@@ -253,6 +254,7 @@ impl Worker {
             watches: Watches::default(),
             incoming: VecDeque::new(),
             taking: false,
+            is_behind: false,
             gaps,
             filling: BTreeSet::new(),
             stale: true,
@@ -323,7 +325,8 @@ impl Worker {
 
     /// The app has room for more.
     fn has_room(&self) -> bool {
-        self.core.store.waiting() <= self.core.config.limits.feed_entries_max
+        let config = &self.core.config;
+        !config.feeds || self.core.store.waiting() <= config.limits.feed_entries_max
     }
 
     fn may_fill(&self) -> bool {
@@ -356,7 +359,19 @@ impl Worker {
 
     /// One batch at a time, and none while the app is too far behind, or it is not known whether the store is that of this user.
     fn take_incoming(&mut self) {
-        if self.taking || self.incoming.is_empty() || !self.has_profile || !self.has_room() {
+        if self.taking || self.incoming.is_empty() || !self.has_profile {
+            return;
+        }
+        let is_behind = !self.has_room();
+        if is_behind && !self.is_behind {
+            let waiting = self.core.store.waiting();
+            tracing::warn!(
+                waiting,
+                "the app does not take its entries: nothing more is taken from the server"
+            );
+        }
+        self.is_behind = is_behind;
+        if is_behind {
             return;
         }
         self.taking = true;

@@ -344,6 +344,9 @@ impl Txn<'_> {
     }
 
     fn put_fed(&mut self, cid: ConversationId, seq: Seq) -> Result<(), StoreError> {
+        if !self.feeds {
+            return Ok(());
+        }
         let number = self.number(Meta::Feed)? + 1;
         self.put_number(Meta::Feed, number);
         let fed = Fed {

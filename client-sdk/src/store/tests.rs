@@ -23,7 +23,7 @@ fn cid() -> ConversationId {
 }
 
 fn open(folder: &Path) -> Store {
-    Store::open(&Storage::Folder(folder.to_owned()), None).unwrap()
+    Store::open(&Storage::Folder(folder.to_owned()), None, true).unwrap()
 }
 
 fn introduced(store: Store) -> Store {
@@ -40,7 +40,7 @@ fn introduced(store: Store) -> Store {
 fn stores() -> Vec<(Store, Option<TempDir>)> {
     let folder = TempDir::new().unwrap();
     let disk = open(folder.path());
-    let memory = Store::open(&Storage::Memory, None).unwrap();
+    let memory = Store::open(&Storage::Memory, None, true).unwrap();
     vec![(introduced(memory), None), (introduced(disk), Some(folder))]
 }
 
@@ -177,6 +177,16 @@ fn what_was_passed_over_and_comes_after_all_is_fed() {
         push(&store, [message(2)]);
         assert_eq!(fed(&store), [1, 3, 2]);
     }
+}
+
+#[test]
+fn without_a_reader_nothing_waits_and_the_log_has_all() {
+    let store = introduced(Store::open(&Storage::Memory, None, false).unwrap());
+    push(&store, (1..=9).map(message));
+    let queued = store.enqueue(&outgoing("a"), 10).unwrap().unwrap();
+    store.settle(queued.number, &settled(10)).unwrap();
+    assert_eq!((store.waiting(), fed(&store)), (0, vec![]));
+    assert_eq!(store.page(cid(), None, 99).unwrap().len(), 10);
 }
 
 #[test]
@@ -686,7 +696,7 @@ fn a_folder_has_one_owner_and_one_user_at_a_time() {
     let folder = TempDir::new().unwrap();
     let store = introduced(open(folder.path()));
     let client_id = store.client_id().unwrap();
-    let again = Store::open(&Storage::Folder(folder.path().to_owned()), None);
+    let again = Store::open(&Storage::Folder(folder.path().to_owned()), None, true);
     assert_eq!(again.err(), Some(StoreError::InUse));
     let bob = Me {
         uid: BOB.to_string(),
@@ -733,7 +743,7 @@ fn a_store_of_a_later_version_is_refused() {
     drop(store);
     let storage = Storage::Folder(folder.path().to_owned());
     let newer = StoreError::Newer { found: 2, known: 1 };
-    assert_eq!(Store::open(&storage, None).err(), Some(newer));
+    assert_eq!(Store::open(&storage, None, true).err(), Some(newer));
 }
 
 /// What may happen to a store.
