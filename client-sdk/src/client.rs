@@ -11,6 +11,7 @@ use proto::topics::Target;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::config::{Builder, Config};
 use crate::conversation::{Conversation, Summary};
@@ -114,6 +115,27 @@ pub struct Found {
     pub entries: Vec<Entry>,
     /// There may be more: give it to the next search.
     pub next: Option<SearchCursor>,
+}
+
+/// Names a call, so that it can be made again without being carried out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// One that nobody else has.
+    pub fn by_chance() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// One that was kept.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// To be kept.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
 }
 
 /// Where a search goes on.
@@ -288,13 +310,27 @@ impl Client {
     /// ends meanwhile it is asked again on the next one; what it changes is changed once.
     ///
     /// # Errors
-    /// [`Error::Refused`], [`Error::Timeout`] (it may still be carried out), [`Error::Busy`], [`Error::Closed`].
+    /// [`Error::Refused`], [`Error::Timeout`] (it may still be carried out: see [`Client::call_as`]), [`Error::Busy`], [`Error::Closed`].
     pub async fn call(&self, method: &str, params: Params) -> Result<Reply, Error> {
+        self.call_as(RequestId::by_chance(), method, params).await
+    }
+
+    /// The same by a request id that the app knows, and may keep over a restart: after [`Error::Timeout`] the same request is made again, and what it
+    /// changes is changed once.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`]; [`Error::Invalid`] while a request with this id is being made.
+    pub async fn call_as(
+        &self,
+        request: RequestId,
+        method: &str,
+        params: Params,
+    ) -> Result<Reply, Error> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
         if !method.bytes().all(plain) {
             return Err(Error::Invalid(format!("not a method: {method}")));
         }
-        worker::call(self.core(), method, params).await
+        worker::call_as(self.core(), request.0, method, params).await
     }
 
     /// Messages of the local log that have all these words in their text, whatever their case: at most `limit`, 1 to 100. It

@@ -132,7 +132,8 @@ pub enum Advice {
     SignIn,
     /// Tell the user: it will be refused again.
     Explain,
-    /// Wait for events, then try again: more has to be known or settled first.
+    /// Wait for events, then try again: more has to be known or settled first. What changes something and was not answered
+    /// in time is tried again under its own [`RequestId`](crate::RequestId), or after a look at what became of it.
     Wait,
     /// Look after the disk or the folder, and open the client anew. With [`Error::UnknownPosition`]: go on without the
     /// position, and pass over the entries that the app has already.
@@ -158,8 +159,10 @@ impl Error {
             Self::TooManyDevices => Advice::Explain,
             Self::SignIn(_) => Advice::SignIn,
             Self::Replaced | Self::Store(StoreError::InUse) => Advice::CloseOther,
-            Self::Timeout(_) => Advice::Retry(Duration::ZERO),
-            Self::OutboxFull(_) | Self::Busy(_) | Self::UnknownConversation => Advice::Wait,
+            // Not `Retry`: what was asked for may have been done.
+            Self::Timeout(_) | Self::OutboxFull(_) | Self::Busy(_) | Self::UnknownConversation => {
+                Advice::Wait
+            }
             Self::Store(StoreError::Newer { .. }) | Self::Protocol(_) => Advice::Update,
             Self::Store(_) | Self::UnknownPosition(_) => Advice::CheckStorage,
         }
@@ -197,6 +200,7 @@ mod tests {
                 Advice::Update,
             ),
             (Error::OutboxFull(1), Advice::Wait),
+            (Error::Timeout(Duration::ZERO), Advice::Wait),
         ] {
             assert_eq!(error.advice(), advice, "{error}");
         }

@@ -7,7 +7,7 @@ mod gaps;
 mod jobs;
 mod watches;
 
-pub(crate) use self::jobs::{call, history, publish, settled, unexpected};
+pub(crate) use self::jobs::{call, call_as, history, publish, settled, unexpected};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -114,7 +114,7 @@ pub(crate) enum Command {
     /// Something is to be taken out of the outbox, unless it is under way. Whether it was.
     Discard(u64, oneshot::Sender<Result<bool, Error>>),
     /// A remote call.
-    Call(String, Bytes, Reply),
+    Call(Uuid, (String, Bytes), Reply),
     /// A publish that is not kept: what became of it.
     Publish(Outgoing, oneshot::Sender<Result<(), Error>>),
     /// What somebody asked for is in the store.
@@ -522,9 +522,9 @@ impl Worker {
             }
             Command::Discard(number, reply) => self.discard(number, reply),
             Command::Taken(taken) => self.tell(*taken),
-            Command::Call(method, request, reply) => {
+            Command::Call(id, request, reply) => {
                 let max = self.core.config.limits.calls_max;
-                if let Some(id) = self.calls.add(method, request, reply, max) {
+                if self.calls.add(id, request, reply, max) {
                     self.ask(id);
                 }
             }

@@ -15,6 +15,7 @@ use proto::schema::{
 };
 use rumqttc::{AsyncClient, Publish};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::{AGAIN, Command, Core, Done, Outcome};
 use crate::clock;
@@ -30,11 +31,22 @@ const REFRESH_MAX: usize = 16;
 
 /// Calls a method, and waits for the reply.
 pub(crate) async fn call(core: &Core, method: &str, params: Params) -> Result<Reply, Error> {
+    call_as(core, Uuid::now_v7(), method, params).await
+}
+
+/// The same by a request id: what was asked under it is done once.
+pub(crate) async fn call_as(
+    core: &Core,
+    id: Uuid,
+    method: &str,
+    params: Params,
+) -> Result<Reply, Error> {
     let request = RpcRequest {
         params: Some(params),
     };
     let (reply, answer) = oneshot::channel();
-    let command = Command::Call(method.to_owned(), request.encode_to_vec().into(), reply);
+    let request = (method.to_owned(), request.encode_to_vec().into());
+    let command = Command::Call(id, request, reply);
     let timeout = core.config.limits.call_timeout;
     let asked = async {
         core.commands
