@@ -212,6 +212,15 @@ impl Client {
         }
     }
 
+    /// The network is back, or the app is in front again: if there is no connection, the next one is tried now and not after the
+    /// wait.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] and others that end the client.
+    pub async fn reconnect(&self) -> Result<(), Error> {
+        self.command(Command::Connect).await
+    }
+
     /// How the connection is.
     pub fn connection(&self) -> Connection {
         self.core().state.borrow().clone()

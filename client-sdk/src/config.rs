@@ -1,6 +1,8 @@
 //! How a client is made: where the server is, who logs in, where things are kept, and limits.
 
 use std::path::PathBuf;
+#[cfg(feature = "tls")]
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::Client;
@@ -75,6 +77,9 @@ pub(crate) struct Config {
     pub(crate) feeds: bool,
     #[cfg(feature = "tls")]
     pub(crate) roots: Vec<u8>,
+    /// Made with the first connection; the next ones resume its sessions.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Arc<OnceLock<Arc<rustls::ClientConfig>>>,
     pub(crate) limits: Limits,
 }
 
@@ -176,6 +181,8 @@ impl Builder {
             feeds: self.feeds,
             #[cfg(feature = "tls")]
             roots: self.roots,
+            #[cfg(feature = "tls")]
+            tls: Arc::default(),
             limits: self.limits,
         })
     }

@@ -9,11 +9,10 @@ use proto::schema::{
     MsgStatus,
 };
 use proto::topics::Target;
-use uuid::Uuid;
 
 use crate::client::{Client, Found, Pending, SearchCursor};
 use crate::clock;
-use crate::entry::{Draft, Entry, Person, Status};
+use crate::entry::{Draft, Entry, Person, Status, new_mid};
 use crate::error::{Error, StoreError};
 use crate::events::Typing;
 use crate::store::{self, Known, OutboxKind, OutboxRow, Store, Taken};
@@ -133,10 +132,9 @@ impl Conversation {
     /// message id that is returned.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an empty or too large message; [`Error::OutboxFull`]; [`Error::Store`].
+    /// [`Error::Invalid`] for an empty or too large message, or a bad message id; [`Error::OutboxFull`]; [`Error::Store`].
     pub async fn send(&self, draft: impl Into<Draft>) -> Result<MessageId, Error> {
-        let Draft { body, mid } = draft.into();
-        let mid = mid.unwrap_or_else(new_mid);
+        let (body, mid) = draft.into().checked()?;
         let topic = format!("chat/to/{}", self.target);
         self.write(OutboxKind::Message, topic, body, mid).await
     }
@@ -146,8 +144,7 @@ impl Conversation {
     /// # Errors
     /// As [`Conversation::send`]; [`Error::UnknownConversation`].
     pub async fn edit(&self, seq: Seq, draft: impl Into<Draft>) -> Result<MessageId, Error> {
-        let Draft { body, mid } = draft.into();
-        let mid = mid.unwrap_or_else(new_mid);
+        let (body, mid) = draft.into().checked()?;
         let topic = format!("chat/c/{}/m/{seq}/edit", self.cid().await?);
         self.write(OutboxKind::Edit, topic, body, mid).await
     }
@@ -553,10 +550,4 @@ impl Conversation {
         let cid = self.cid().await?;
         self.client.search_in(Some(cid), words, limit, after).await
     }
-}
-
-/// A message id by chance, in the order of time.
-fn new_mid() -> MessageId {
-    let text = Uuid::now_v7().to_string();
-    text.parse().expect("a UUID is a message id")
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
 use proto::schema::{self, Change, ClientMessage, LogEntry};
+use uuid::Uuid;
 
 use crate::error::Error;
 
@@ -251,6 +252,8 @@ pub enum Status {
 pub struct Draft {
     pub(crate) body: ClientMessage,
     pub(crate) mid: Option<MessageId>,
+    /// What shall be the message id and cannot be.
+    pub(crate) bad_mid: Option<String>,
 }
 
 impl Draft {
@@ -262,10 +265,28 @@ impl Draft {
         })
     }
 
-    /// A message with this body: media, location, poll … Its `mid` is taken as the message id.
+    /// A message with this body: media, location, poll … Its `mid` is taken as the message id; if it is none, the message is
+    /// not sent ([`Error::Invalid`]).
     pub fn body(mut body: ClientMessage) -> Self {
-        let mid = body.mid.take().and_then(|mid| mid.parse().ok());
-        Self { body, mid }
+        let (mid, bad_mid) = match body.mid.take() {
+            Some(mid) => match mid.parse() {
+                Ok(mid) => (Some(mid), None),
+                Err(_) => (None, Some(mid)),
+            },
+            None => (None, None),
+        };
+        Self { body, mid, bad_mid }
+    }
+
+    /// The body, and the message id.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if what shall be the message id is none.
+    pub(crate) fn checked(self) -> Result<(ClientMessage, MessageId), Error> {
+        if let Some(bad) = self.bad_mid {
+            return Err(Error::Invalid(format!("not a message id: {bad}")));
+        }
+        Ok((self.body, self.mid.unwrap_or_else(new_mid)))
     }
 
     /// Quotes a message.
@@ -307,6 +328,7 @@ impl Draft {
     /// With this message id. Without it, one by chance.
     pub fn mid(mut self, mid: MessageId) -> Self {
         self.mid = Some(mid);
+        self.bad_mid = None;
         self
     }
 }
@@ -323,9 +345,29 @@ impl From<String> for Draft {
     }
 }
 
+/// A message id by chance, in the order of time.
+pub(crate) fn new_mid() -> MessageId {
+    let text = Uuid::now_v7().to_string();
+    text.parse().expect("a UUID is a message id")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_a_message_id_is_not_replaced_by_another_one() {
+        let body = |mid: &str| ClientMessage {
+            mid: Some(mid.into()),
+            ..ClientMessage::default()
+        };
+        let (_, mid) = Draft::body(body("order-42")).checked().unwrap();
+        assert_eq!(mid.to_string(), "order-42");
+        assert!(matches!(
+            Draft::body(body("order#42")).checked(),
+            Err(Error::Invalid(_))
+        ));
+    }
 
     #[test]
     fn an_entry_is_what_the_wire_says() {

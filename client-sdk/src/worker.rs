@@ -119,6 +119,8 @@ pub(crate) enum Command {
     Publish(Outgoing, oneshot::Sender<Result<(), Error>>),
     /// What somebody asked for is in the store.
     Taken(Box<Taken>),
+    /// If there is no connection, one is tried now.
+    Connect,
     /// At QoS 0, if there is a connection.
     Hint(String, Bytes),
     /// One more filter. Whether the server grants it.
@@ -521,6 +523,10 @@ impl Worker {
                 }
             }
             Command::Discard(number, reply) => self.discard(number, reply),
+            Command::Connect => {
+                self.backoff.reset();
+                self.reconnect_at = self.reconnect_at.map(|_| clock::now());
+            }
             Command::Taken(taken) => self.tell(*taken),
             Command::Call(id, request, reply) => {
                 let max = self.core.config.limits.calls_max;
