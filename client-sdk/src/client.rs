@@ -282,7 +282,8 @@ impl Client {
         summaries.collect()
     }
 
-    /// Makes a group of oneself and these users (`@bob`, `u.…`). Asks the server.
+    /// Makes a group of oneself and these users (`@bob`, `u.…`). Asks the server. To try again after a timeout without making a
+    /// second one, use [`Client::call_as`] with `conv.create`.
     ///
     /// # Errors
     /// Those of [`Client::call`].
@@ -470,7 +471,7 @@ impl Client {
     /// [`Client::unwatch_presence`].
     ///
     /// # Errors
-    /// [`Error::Refused`] if this user may not see it; [`Error::Timeout`] if that is not known yet; then it is asked for as soon
+    /// [`Error::Refused`] if this user may not see it, or watches as many as may be; [`Error::Timeout`] if that is not known yet; then it is asked for as soon
     /// as there is a connection.
     pub async fn watch_presence(&self, handle: &str) -> Result<(), Error> {
         let filter = presence_filter(handle)?;

@@ -6,6 +6,7 @@
 mod account;
 mod engine;
 mod feed;
+mod gap;
 mod log;
 mod outbox;
 mod read;

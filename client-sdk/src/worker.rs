@@ -7,9 +7,9 @@ mod gaps;
 mod jobs;
 mod watches;
 
-pub(crate) use self::jobs::{call, call_as, history, publish, settled, unexpected};
+pub(crate) use self::jobs::{call_as, history, publish, settled, unexpected};
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
