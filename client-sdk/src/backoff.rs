@@ -26,6 +26,11 @@ impl Backoff {
         }
     }
 
+    /// The next attempt is a first one.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+
     /// A connection was accepted.
     pub(crate) fn up(&mut self, now: Instant) {
         self.up_since = Some(now);

@@ -31,28 +31,32 @@ pub(crate) struct Call {
 pub(crate) struct Calls(HashMap<Uuid, Call>);
 
 impl Calls {
-    /// Adds one, unless there are as many as there may be.
+    /// Adds one, unless there are as many as there may be, or this one waits already.
     pub(crate) fn add(
         &mut self,
-        method: String,
-        request: Bytes,
+        id: Uuid,
+        (method, request): (String, Bytes),
         reply: Reply,
         max: usize,
-    ) -> Option<Uuid> {
+    ) -> bool {
         self.0.retain(|_, call| !call.reply.is_closed());
         if self.0.len() >= max {
             // Whoever called may have gone; then nobody is told.
             let _ = reply.send(Err(Error::Busy(max)));
-            return None;
+            return false;
         }
-        let id = Uuid::now_v7();
+        if self.0.contains_key(&id) {
+            let twice = "this request is being made".to_owned();
+            let _ = reply.send(Err(Error::Invalid(twice)));
+            return false;
+        }
         let call = Call {
             method,
             request,
             reply,
         };
         self.0.insert(id, call);
-        Some(id)
+        true
     }
 
     /// All that have to be asked on a new connection.

@@ -8,9 +8,10 @@ use proto::schema::rpc_reply::Result as Reply;
 use proto::schema::rpc_request::Params;
 use proto::schema::{ConvCreate, Me, MeGet};
 use proto::topics::Target;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::config::{Builder, Config};
 use crate::conversation::{Conversation, Summary};
@@ -116,6 +117,27 @@ pub struct Found {
     pub next: Option<SearchCursor>,
 }
 
+/// Names a call, so that it can be made again without being carried out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// One that nobody else has.
+    pub fn by_chance() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// One that was kept.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// To be kept.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+}
+
 /// Where a search goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchCursor(SearchPlace);
@@ -129,14 +151,16 @@ impl Client {
 
     pub(crate) async fn start(config: Config) -> Result<Self, Error> {
         let (storage, device) = (config.storage.clone(), config.device.clone());
+        let feeds = config.feeds;
         let opened = tokio::task::spawn_blocking(move || {
-            let store = Store::open(&storage, device.as_deref())?;
+            let store = Store::open(&storage, device.as_deref(), feeds)?;
             let client_id = store.client_id()?;
             let queued = store.outbox()?;
-            let waiting = store.waiting()?;
-            Ok::<_, Error>((store, client_id, queued, waiting))
+            let subscribed = store.subscribed()?;
+            Ok::<_, Error>((store, client_id, queued, subscribed))
         });
-        let (store, client_id, queued, waiting) = opened.await.map_err(|_| Error::Closed)??;
+        let (store, client_id, queued, subscribed) = opened.await.map_err(|_| Error::Closed)??;
+        let has_subscribed = subscribed.is_some_and(|filters| filters == worker::filters());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let core = Arc::new(Core {
             hub: Hub::new(config.limits.hints_max),
@@ -145,10 +169,17 @@ impl Client {
             commands,
             state: watch::Sender::new(Connection::Connecting),
             flushed: watch::Sender::new(queued.is_empty()),
+            room: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let worker = Worker::new(Arc::clone(&core), receiver, client_id, queued, waiting);
+        let worker = Worker::new(
+            Arc::clone(&core),
+            receiver,
+            client_id,
+            queued,
+            has_subscribed,
+        );
         core.tasks.spawn(worker.run());
         let events_taken = AtomicBool::new(false);
         Ok(Self {
@@ -181,6 +212,15 @@ impl Client {
         }
     }
 
+    /// The network is back, or the app is in front again: if there is no connection, the next one is tried now and not after the
+    /// wait.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] and others that end the client.
+    pub async fn reconnect(&self) -> Result<(), Error> {
+        self.command(Command::Connect).await
+    }
+
     /// How the connection is.
     pub fn connection(&self) -> Connection {
         self.core().state.borrow().clone()
@@ -192,6 +232,12 @@ impl Client {
     /// [`Error::EventsTaken`] while there is another one.
     pub async fn events(&self) -> Result<Events, Error> {
         Events::new(Arc::clone(&self.handle)).await
+    }
+
+    /// Entries that wait for [`Client::events`], or were handed out and not confirmed. If they are more than
+    /// [`Limits::feed_entries_max`](crate::Limits::feed_entries_max) nothing more comes from the server: the app has to take them.
+    pub fn waiting(&self) -> u64 {
+        self.core().store.waiting()
     }
 
     /// Who this is; `None` before the first connection.
@@ -231,10 +277,13 @@ impl Client {
     /// [`Error::Store`], [`Error::Protocol`].
     pub async fn conversations(&self) -> Result<Vec<Summary>, Error> {
         let known = store::run(&self.core().store, Store::conversations).await?;
-        known.into_iter().map(Summary::of).collect()
+        let now_ms = self.core().store.now_ms();
+        let summaries = known.into_iter().map(|known| Summary::of(known, now_ms));
+        summaries.collect()
     }
 
-    /// Makes a group of oneself and these users (`@bob`, `u.…`). Asks the server.
+    /// Makes a group of oneself and these users (`@bob`, `u.…`). Asks the server. To try again after a timeout without making a
+    /// second one, use [`Client::call_as`] with `conv.create`.
     ///
     /// # Errors
     /// Those of [`Client::call`].
@@ -271,13 +320,27 @@ impl Client {
     /// ends meanwhile it is asked again on the next one; what it changes is changed once.
     ///
     /// # Errors
-    /// [`Error::Refused`], [`Error::Timeout`] (it may still be carried out), [`Error::Busy`], [`Error::Closed`].
+    /// [`Error::Refused`], [`Error::Timeout`] (it may still be carried out: see [`Client::call_as`]), [`Error::Busy`], [`Error::Closed`].
     pub async fn call(&self, method: &str, params: Params) -> Result<Reply, Error> {
+        self.call_as(RequestId::by_chance(), method, params).await
+    }
+
+    /// The same by a request id that the app knows, and may keep over a restart: after [`Error::Timeout`] the same request is made again, and what it
+    /// changes is changed once.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`]; [`Error::Invalid`] while a request with this id is being made.
+    pub async fn call_as(
+        &self,
+        request: RequestId,
+        method: &str,
+        params: Params,
+    ) -> Result<Reply, Error> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
         if !method.bytes().all(plain) {
             return Err(Error::Invalid(format!("not a method: {method}")));
         }
-        worker::call(self.core(), method, params).await
+        worker::call_as(self.core(), request.0, method, params).await
     }
 
     /// Messages of the local log that have all these words in their text, whatever their case: at most `limit`, 1 to 100. It
@@ -308,7 +371,8 @@ impl Client {
         let (limit, after) = (limit.clamp(1, 100), after.map(|after| after.0));
         let search = move |store: &Store| store.search(&words, cid, after, limit);
         let (found, next) = store::run(&self.core().store, search).await?;
-        let entries = found.into_iter().map(Entry::read);
+        let now_ms = self.core().store.now_ms();
+        let entries = found.into_iter().map(|entry| Entry::read(entry, now_ms));
         Ok(Found {
             entries: entries.collect::<Result<_, _>>()?,
             next: next.map(SearchCursor),
@@ -354,7 +418,7 @@ impl Client {
         }
     }
 
-    /// Tries something again that the server refused. Whether there was such a thing.
+    /// Tries something again that the server refused. Whether there was such a thing. Cancellation-safe.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Closed`].
@@ -362,14 +426,18 @@ impl Client {
         let Some(number) = self.number_of(mid).await? else {
             return Ok(false);
         };
-        let retried = store::run(&self.core().store, move |store| store.retry(number)).await?;
-        match retried {
-            Some(queued) => {
-                self.command(Command::Queued(queued)).await?;
-                Ok(true)
+        // From the commit on it waits, also if this future is dropped before the worker hears of it: the job tells it.
+        let commands = self.core().commands.clone();
+        let retry = move |store: &Store| {
+            let retried = store.retry(number)?;
+            let is_there = retried.is_some();
+            if let Some(queued) = retried {
+                // Closed: it waits for the next time that the store is opened.
+                let _ = commands.blocking_send(Command::Queued(queued));
             }
-            None => Ok(false),
-        }
+            Ok(is_there)
+        };
+        store::run(&self.core().store, retry).await
     }
 
     /// Takes something out of the outbox. `false` if it is not there, or on its way at this moment. What was on its way before,
@@ -403,7 +471,7 @@ impl Client {
     /// [`Client::unwatch_presence`].
     ///
     /// # Errors
-    /// [`Error::Refused`] if this user may not see it; [`Error::Timeout`] if that is not known yet; then it is asked for as soon
+    /// [`Error::Refused`] if this user may not see it, or watches as many as may be; [`Error::Timeout`] if that is not known yet; then it is asked for as soon
     /// as there is a connection.
     pub async fn watch_presence(&self, handle: &str) -> Result<(), Error> {
         let filter = presence_filter(handle)?;

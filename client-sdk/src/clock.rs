@@ -1,5 +1,6 @@
 //! The one place where the SDK reads the clock and takes chance.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The monotonic time of the runtime (tests may pause and advance it).
@@ -29,6 +30,38 @@ pub(crate) fn wall_ms() -> u64 {
     since.map_or(0, |time| {
         u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
     })
+}
+
+/// The time of the server, as far as what it has said tells: never ahead of it. The wall clock of a device may be wrong.
+#[derive(Debug, Default)]
+pub(crate) struct ServerTime(Mutex<Option<(u64, Instant)>>);
+
+impl ServerTime {
+    /// The server says that this is the time, in ms since 1970, or was.
+    pub(crate) fn heard(&self, ts: u64) {
+        let now = now();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none_or(|known| since(known, now) < ts) {
+            *known = Some((ts, now));
+        }
+    }
+
+    /// What it is now, if the server has said anything.
+    pub(crate) fn now_ms(&self) -> Option<u64> {
+        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.map(|known| since(known, now()))
+    }
+}
+
+fn since((ts, at): (u64, Instant), now: Instant) -> u64 {
+    let passed = now.saturating_duration_since(at).as_millis();
+    ts.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+}
+
+/// A number by chance, of 62 bits.
+pub(crate) fn large_number() -> u64 {
+    // What a UUID of version 7 ends with is chance.
+    uuid::Uuid::now_v7().as_u64_pair().1 & ((1 << 62) - 1)
 }
 
 /// By chance, less than this.

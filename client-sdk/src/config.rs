@@ -1,6 +1,8 @@
 //! How a client is made: where the server is, who logs in, where things are kept, and limits.
 
 use std::path::PathBuf;
+#[cfg(feature = "tls")]
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::Client;
@@ -13,7 +15,8 @@ use crate::transport::Address;
 pub struct Limits {
     /// As much may wait for the server; [`Error::OutboxFull`] beyond it. 10,000.
     pub outbox_messages_max: usize,
-    /// If more than this waits for the app, nothing is taken from the server until it has caught up. 10,000.
+    /// If more than this waits for [`Events`](crate::Events), nothing is taken from the server until the app has caught up;
+    /// see [`Client::waiting`] and [`Builder::without_entries`]. 10,000.
     pub feed_entries_max: u64,
     /// Calls that wait for their answers; [`Error::Busy`] beyond it. 256.
     pub calls_max: usize,
@@ -33,7 +36,7 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// How long the server keeps the session of this device after it was last connected; not with a memory store. 90 days.
     pub session_expiry: Duration,
-    /// How old a gap in the log has to be before it is filled by asking. 2 s.
+    /// How long nothing of what is missing has to have come before a gap in the log is filled by asking. 2 s.
     pub gap_patience: Duration,
 }
 
@@ -71,8 +74,12 @@ pub(crate) struct Config {
     pub(crate) secret: String,
     pub(crate) storage: Storage,
     pub(crate) device: Option<String>,
+    pub(crate) feeds: bool,
     #[cfg(feature = "tls")]
     pub(crate) roots: Vec<u8>,
+    /// Made with the first connection; the next ones resume its sessions.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Arc<OnceLock<Arc<rustls::ClientConfig>>>,
     pub(crate) limits: Limits,
 }
 
@@ -85,6 +92,7 @@ pub struct Builder {
     secret: String,
     storage: Storage,
     device: Option<String>,
+    feeds: bool,
     #[cfg(feature = "tls")]
     roots: Vec<u8>,
     limits: Limits,
@@ -98,6 +106,7 @@ impl Builder {
             secret: String::new(),
             storage: Storage::Memory,
             device: None,
+            feeds: true,
             #[cfg(feature = "tls")]
             roots: Vec::new(),
             limits: Limits::default(),
@@ -121,6 +130,13 @@ impl Builder {
     /// The MQTT Client Identifier of a new store; without this one by chance. A store that is there keeps its own.
     pub fn device(mut self, client_id: impl Into<String>) -> Self {
         self.device = Some(client_id.into());
+        self
+    }
+
+    /// No entry waits for [`Events`](crate::Events), which gives hints only: for an app that shows what is in the log, or only
+    /// writes. Otherwise an app that does not take its entries stops getting any, see [`Limits::feed_entries_max`].
+    pub fn without_entries(mut self) -> Self {
+        self.feeds = false;
         self
     }
 
@@ -162,8 +178,11 @@ impl Builder {
             secret: self.secret,
             storage: self.storage,
             device: self.device,
+            feeds: self.feeds,
             #[cfg(feature = "tls")]
             roots: self.roots,
+            #[cfg(feature = "tls")]
+            tls: Arc::default(),
             limits: self.limits,
         })
     }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use proto::error::ErrorName;
 use proto::payload::PROTOBUF;
 use rumqttc::{
     AckMode, AsyncClient, ConnectProperties, ConnectReturnCode, ConnectionError,
@@ -61,6 +62,8 @@ pub(crate) enum Down {
     SignIn(String),
     /// Another connection has taken the session.
     Replaced,
+    /// The user has as many devices as may be.
+    TooManyDevices,
 }
 
 /// What became of a publish.
@@ -115,23 +118,20 @@ impl Link {
         }
     }
 
-    /// Subscribes. `None`: the connection ended first; otherwise the filters that were refused.
+    /// Subscribes. `None`: the connection ended first; otherwise each filter, and why it was refused.
     pub(crate) async fn subscribe(
         client: AsyncClient,
         filters: Vec<(String, QoS)>,
-    ) -> Option<Vec<String>> {
+    ) -> Option<Vec<(String, Option<Refusal>)>> {
         let asked = filters.iter();
         let asked: Vec<_> = asked
             .map(|(filter, qos)| SubscribeFilter::new(filter.clone(), *qos))
             .collect();
         let notice = client.subscribe_many_tracked(asked).await.ok()?;
         let suback = notice.wait_async().await.ok()?;
-        let refused = filters.into_iter().zip(suback.return_codes);
-        let refused = refused.filter_map(|((filter, _), code)| match code {
-            SubscribeReasonCode::Success(_) => None,
-            _ => Some(filter),
-        });
-        Some(refused.collect())
+        let answered = filters.into_iter().zip(suback.return_codes);
+        let answered = answered.map(|((filter, _), code)| (filter, refusal_of(code)));
+        Some(answered.collect())
     }
 
     /// No longer wants a filter.
@@ -206,6 +206,23 @@ pub(crate) async fn publish(client: AsyncClient, outgoing: Outgoing) -> Acked {
         Ok(PublishResult::Qos1(ack)) => outcome(ack),
         Ok(_) | Err(_) => Acked::Lost,
     }
+}
+
+fn refusal_of(code: SubscribeReasonCode) -> Option<Refusal> {
+    use SubscribeReasonCode::{NotAuthorized, QuotaExceeded, Success};
+    let (name, message) = match code {
+        Success(_) => return None,
+        NotAuthorized => (
+            ErrorName::Forbidden,
+            "the server does not allow it".to_owned(),
+        ),
+        QuotaExceeded => (
+            ErrorName::Limit,
+            "the server allows no more of these".to_owned(),
+        ),
+        code => (ErrorName::Unavailable, format!("{code:?}")),
+    };
+    Some(Refusal::new(name.name(), message))
 }
 
 fn outcome(ack: PubAck) -> Acked {

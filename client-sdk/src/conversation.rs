@@ -9,14 +9,13 @@ use proto::schema::{
     MsgStatus,
 };
 use proto::topics::Target;
-use uuid::Uuid;
 
 use crate::client::{Client, Found, Pending, SearchCursor};
 use crate::clock;
-use crate::entry::{Draft, Entry, Person, Status};
-use crate::error::Error;
+use crate::entry::{Draft, Entry, Person, Status, new_mid};
+use crate::error::{Error, StoreError};
 use crate::events::Typing;
-use crate::store::{self, Known, OutboxKind, OutboxRow, Store};
+use crate::store::{self, Known, OutboxKind, OutboxRow, Store, Taken};
 use crate::worker::{self, Command};
 
 /// Entries that are asked for at once.
@@ -25,6 +24,8 @@ const PAGE: u32 = 200;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Pages that one call of [`Conversation::history`] fetches at most.
 const PAGES_MAX: usize = 8;
+/// Entries that one call of [`Conversation::history`] goes on by.
+const BEHIND_MAX: u64 = 1_600;
 
 /// A conversation of a [`Client`]. Made by [`Client::direct`], [`Client::conversation`] and others; cheap to clone, and there
 /// whether the server knows of it or not.
@@ -63,7 +64,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(crate) fn of(known: Known) -> Result<Self, Error> {
+    pub(crate) fn of(known: Known, now_ms: u64) -> Result<Self, Error> {
         let ChangedConversation {
             conversation, left, ..
         } = known.told;
@@ -77,7 +78,10 @@ impl Summary {
             unread_flag: details.unread_flag,
             read: Seq::new(known.positions.read),
             head: Seq::new(known.positions.known),
-            last: known.last.map(Entry::read).transpose()?,
+            last: known
+                .last
+                .map(|last| Entry::read(last, now_ms))
+                .transpose()?,
             left,
             details,
         })
@@ -128,10 +132,9 @@ impl Conversation {
     /// message id that is returned.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an empty or too large message; [`Error::OutboxFull`]; [`Error::Store`].
+    /// [`Error::Invalid`] for an empty or too large message, or a bad message id; [`Error::OutboxFull`]; [`Error::Store`].
     pub async fn send(&self, draft: impl Into<Draft>) -> Result<MessageId, Error> {
-        let Draft { body, mid } = draft.into();
-        let mid = mid.unwrap_or_else(new_mid);
+        let (body, mid) = draft.into().checked()?;
         let topic = format!("chat/to/{}", self.target);
         self.write(OutboxKind::Message, topic, body, mid).await
     }
@@ -141,8 +144,7 @@ impl Conversation {
     /// # Errors
     /// As [`Conversation::send`]; [`Error::UnknownConversation`].
     pub async fn edit(&self, seq: Seq, draft: impl Into<Draft>) -> Result<MessageId, Error> {
-        let Draft { body, mid } = draft.into();
-        let mid = mid.unwrap_or_else(new_mid);
+        let (body, mid) = draft.into().checked()?;
         let topic = format!("chat/c/{}/m/{seq}/edit", self.cid().await?);
         self.write(OutboxKind::Edit, topic, body, mid).await
     }
@@ -175,7 +177,8 @@ impl Conversation {
         self.act(OutboxKind::Delete, seq, "del", "all").await
     }
 
-    /// Hides a message from oneself, on all own devices.
+    /// Hides a message from oneself. Here its body is gone as soon as the server has settled it; other own devices no longer get
+    /// it from the server, but one that has it already keeps its copy.
     ///
     /// # Errors
     /// Those of [`Conversation::delete`].
@@ -321,7 +324,9 @@ impl Conversation {
         };
         let store = &self.client.core().store;
         let known = store::run(store, move |store| store.conversation(cid)).await?;
-        known.map(Summary::of).transpose()
+        known
+            .map(|known| Summary::of(known, store.now_ms()))
+            .transpose()
     }
 
     /// Entries before a place, or the newest ones: at most `limit`, 1 to 500. From the local log; what is not there is asked
@@ -335,6 +340,9 @@ impl Conversation {
         };
         let limit = limit.clamp(1, 500);
         let core = self.client.core();
+        if worker::is_online(core) {
+            self.catch_up(cid, before).await?;
+        }
         let mut pages = 0;
         loop {
             let (entries, from) = store::run(&core.store, move |store: &Store| {
@@ -353,16 +361,64 @@ impl Conversation {
                     ..MsgHistory::default()
                 };
                 let page = worker::history(core, asked).await?;
-                store::run(&core.store, move |store| store.backfill(cid, page)).await?;
+                self.put(move |store| store.backfill(cid, page)).await?;
                 continue;
             }
             let first = entries.first().map(|entry| entry.seq);
-            let entries = entries.into_iter().map(Entry::read);
+            let now_ms = core.store.now_ms();
+            let entries = entries.into_iter().map(|entry| Entry::read(entry, now_ms));
             return Ok(History {
                 entries: entries.collect::<Result<_, _>>()?,
                 more: !complete || first.is_some_and(|first| first > 1),
             });
         }
+    }
+
+    /// Fetches what came since of a conversation that is not pushed, of which this device does not hear in time; begins anew
+    /// at the end if that is much.
+    async fn catch_up(&self, cid: ConversationId, before: Option<Seq>) -> Result<(), Error> {
+        let core = self.client.core();
+        for _ in 0..PAGES_MAX {
+            let positions = move |store: &Store| store.positions(cid);
+            let positions = store::run(&core.store, positions).await?;
+            let after = positions.covered_to;
+            let is_inside = before.is_some_and(|before| before.get() <= after.saturating_add(1));
+            if after == 0 || positions.fed_to.is_some() || is_inside {
+                return Ok(());
+            }
+            let asked = MsgHistory {
+                cid: cid.to_string(),
+                after: Some(after),
+                limit: Some(PAGE),
+                ..MsgHistory::default()
+            };
+            let page = worker::history(core, asked).await?;
+            if page.head.saturating_sub(after) > BEHIND_MAX {
+                return store::run(&core.store, move |store| store.begin_anew(cid)).await;
+            }
+            let more = page.more;
+            self.put(move |store| store.fill(cid, page)).await?;
+            if !more {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what was asked for into the store. The worker hears of it, whatever becomes of this future.
+    async fn put(
+        &self,
+        verb: impl FnOnce(&Store) -> Result<Taken, StoreError> + Send + 'static,
+    ) -> Result<(), Error> {
+        let core = self.client.core();
+        let commands = core.commands.clone();
+        store::run(&core.store, move |store| {
+            let taken = verb(store)?;
+            // Closed: there is nobody to be told.
+            let _ = commands.blocking_send(Command::Taken(Box::new(taken)));
+            Ok(())
+        })
+        .await
     }
 
     /// One entry of the local log.
@@ -375,7 +431,9 @@ impl Conversation {
         };
         let store = &self.client.core().store;
         let entry = store::run(store, move |store| store.entry(cid, seq)).await?;
-        entry.map(Entry::read).transpose()
+        entry
+            .map(|entry| Entry::read(entry, store.now_ms()))
+            .transpose()
     }
 
     /// What waits for the server here or was refused, oldest first.
@@ -492,10 +550,4 @@ impl Conversation {
         let cid = self.cid().await?;
         self.client.search_in(Some(cid), words, limit, after).await
     }
-}
-
-/// A message id by chance, in the order of time.
-fn new_mid() -> MessageId {
-    let text = Uuid::now_v7().to_string();
-    text.parse().expect("a UUID is a message id")
 }

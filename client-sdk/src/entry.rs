@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use proto::ids::{ConversationId, MessageId, Seq, UserId};
 use proto::schema::{self, Change, ClientMessage, LogEntry};
+use uuid::Uuid;
 
-use crate::clock;
 use crate::error::Error;
 
 /// Somebody, as others see them.
@@ -149,8 +149,8 @@ impl Entry {
         self.from.as_ref().map_or("", |from| &from.handle)
     }
 
-    /// Reads an entry of the wire.
-    pub(crate) fn read(entry: LogEntry) -> Result<Self, Error> {
+    /// Reads an entry of the wire, at this time in ms since 1970.
+    pub(crate) fn read(entry: LogEntry, now_ms: u64) -> Result<Self, Error> {
         let bad = || Error::Protocol(format!("an entry of {:?}", entry.cid));
         let cid = entry.cid.parse().map_err(|_| bad())?;
         let seq = entry.gap.as_ref().map_or(entry.seq, |gap| gap.to);
@@ -162,7 +162,7 @@ impl Entry {
             mid: entry.mid.parse().ok(),
             // It is taken off the disk a moment later.
             content: match entry.expires {
-                Some(expires) if expires <= clock::wall_ms() => Content::Gone {
+                Some(expires) if expires <= now_ms => Content::Gone {
                     reason: "expired".to_owned(),
                 },
                 _ => Content::read(entry),
@@ -252,6 +252,8 @@ pub enum Status {
 pub struct Draft {
     pub(crate) body: ClientMessage,
     pub(crate) mid: Option<MessageId>,
+    /// What shall be the message id and cannot be.
+    pub(crate) bad_mid: Option<String>,
 }
 
 impl Draft {
@@ -263,10 +265,28 @@ impl Draft {
         })
     }
 
-    /// A message with this body: media, location, poll … Its `mid` is taken as the message id.
+    /// A message with this body: media, location, poll … Its `mid` is taken as the message id; if it is none, the message is
+    /// not sent ([`Error::Invalid`]).
     pub fn body(mut body: ClientMessage) -> Self {
-        let mid = body.mid.take().and_then(|mid| mid.parse().ok());
-        Self { body, mid }
+        let (mid, bad_mid) = match body.mid.take() {
+            Some(mid) => match mid.parse() {
+                Ok(mid) => (Some(mid), None),
+                Err(_) => (None, Some(mid)),
+            },
+            None => (None, None),
+        };
+        Self { body, mid, bad_mid }
+    }
+
+    /// The body, and the message id.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if what shall be the message id is none.
+    pub(crate) fn checked(self) -> Result<(ClientMessage, MessageId), Error> {
+        if let Some(bad) = self.bad_mid {
+            return Err(Error::Invalid(format!("not a message id: {bad}")));
+        }
+        Ok((self.body, self.mid.unwrap_or_else(new_mid)))
     }
 
     /// Quotes a message.
@@ -308,6 +328,7 @@ impl Draft {
     /// With this message id. Without it, one by chance.
     pub fn mid(mut self, mid: MessageId) -> Self {
         self.mid = Some(mid);
+        self.bad_mid = None;
         self
     }
 }
@@ -324,9 +345,29 @@ impl From<String> for Draft {
     }
 }
 
+/// A message id by chance, in the order of time.
+pub(crate) fn new_mid() -> MessageId {
+    let text = Uuid::now_v7().to_string();
+    text.parse().expect("a UUID is a message id")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_a_message_id_is_not_replaced_by_another_one() {
+        let body = |mid: &str| ClientMessage {
+            mid: Some(mid.into()),
+            ..ClientMessage::default()
+        };
+        let (_, mid) = Draft::body(body("order-42")).checked().unwrap();
+        assert_eq!(mid.to_string(), "order-42");
+        assert!(matches!(
+            Draft::body(body("order#42")).checked(),
+            Err(Error::Invalid(_))
+        ));
+    }
 
     #[test]
     fn an_entry_is_what_the_wire_says() {
@@ -342,7 +383,7 @@ mod tests {
             format: "text".into(),
             ..entry("message")
         };
-        assert_eq!(Entry::read(message).unwrap().text(), Some("hello"));
+        assert_eq!(Entry::read(message, 0).unwrap().text(), Some("hello"));
         let gap = LogEntry {
             seq: 0,
             gap: Some(schema::Gap {
@@ -352,14 +393,14 @@ mod tests {
             }),
             ..entry("gap")
         };
-        assert_eq!(Entry::read(gap).unwrap().seq, Seq::new(5));
-        let odd = Entry::read(entry("novelty")).unwrap();
+        assert_eq!(Entry::read(gap, 0).unwrap().seq, Seq::new(5));
+        let odd = Entry::read(entry("novelty"), 0).unwrap();
         assert_eq!(
             odd.content,
             Content::Other {
                 kind: "novelty".into()
             }
         );
-        assert!(Entry::read(LogEntry::default()).is_err());
+        assert!(Entry::read(LogEntry::default(), 0).is_err());
     }
 }

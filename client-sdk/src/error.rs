@@ -20,6 +20,9 @@ pub enum Error {
     /// Another program has connected as this device. The client has stopped, so that the two do not throw each other out.
     #[error("another program is connected as this device")]
     Replaced,
+    /// The user has as many devices as the server allows. The client has stopped: first another one has to be signed out.
+    #[error("this user has too many devices")]
+    TooManyDevices,
     /// The server did not answer in time. What was asked for may still happen.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -35,6 +38,10 @@ pub enum Error {
     /// Somebody reads the events of this client already.
     #[error("the events are being read already")]
     EventsTaken,
+    /// The local store has not given this position: it is another one than that of the app's database, or an older state of
+    /// it.
+    #[error("the local store has not given the position {0}")]
+    UnknownPosition(u64),
     /// The local store failed.
     #[error(transparent)]
     Store(StoreError),
@@ -125,9 +132,11 @@ pub enum Advice {
     SignIn,
     /// Tell the user: it will be refused again.
     Explain,
-    /// Wait for events, then try again: more has to be known or settled first.
+    /// Wait for events, then try again: more has to be known or settled first. What changes something and was not answered
+    /// in time is tried again under its own [`RequestId`](crate::RequestId), or after a look at what became of it.
     Wait,
-    /// Look after the disk or the folder, and open the client anew.
+    /// Look after the disk or the folder, and open the client anew. With [`Error::UnknownPosition`]: go on without the
+    /// position, and pass over the entries that the app has already.
     CheckStorage,
     /// Install a newer version of the app.
     Update,
@@ -147,12 +156,15 @@ impl Error {
                 None if refusal.is(ErrorName::Unavailable) => Advice::Retry(Duration::ZERO),
                 None => Advice::Explain,
             },
+            Self::TooManyDevices => Advice::Explain,
             Self::SignIn(_) => Advice::SignIn,
             Self::Replaced | Self::Store(StoreError::InUse) => Advice::CloseOther,
-            Self::Timeout(_) => Advice::Retry(Duration::ZERO),
-            Self::OutboxFull(_) | Self::Busy(_) | Self::UnknownConversation => Advice::Wait,
+            // Not `Retry`: what was asked for may have been done.
+            Self::Timeout(_) | Self::OutboxFull(_) | Self::Busy(_) | Self::UnknownConversation => {
+                Advice::Wait
+            }
             Self::Store(StoreError::Newer { .. }) | Self::Protocol(_) => Advice::Update,
-            Self::Store(_) => Advice::CheckStorage,
+            Self::Store(_) | Self::UnknownPosition(_) => Advice::CheckStorage,
         }
     }
 }
@@ -188,6 +200,7 @@ mod tests {
                 Advice::Update,
             ),
             (Error::OutboxFull(1), Advice::Wait),
+            (Error::Timeout(Duration::ZERO), Advice::Wait),
         ] {
             assert_eq!(error.advice(), advice, "{error}");
         }

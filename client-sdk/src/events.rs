@@ -10,7 +10,6 @@ use crate::client::Handle;
 use crate::entry::Entry;
 use crate::error::{Error, Refusal, StoreError};
 use crate::store;
-use crate::worker::Command;
 
 /// Something that happened.
 ///
@@ -89,6 +88,8 @@ pub enum Connection {
     SignIn(String),
     /// Another program is connected as this device. It is not tried again.
     Replaced,
+    /// The user has as many devices as the server allows. It is not tried again.
+    TooManyDevices,
     /// The local store failed. Nothing more is done.
     Failed(StoreError),
     /// The client was closed.
@@ -102,6 +103,7 @@ impl Connection {
             Self::Connecting | Self::Online | Self::Offline { .. } => None,
             Self::SignIn(why) => Some(Error::SignIn(why.clone())),
             Self::Replaced => Some(Error::Replaced),
+            Self::TooManyDevices => Some(Error::TooManyDevices),
             Self::Failed(error) => Some(Error::Store(error.clone())),
             Self::Closed => Some(Error::Closed),
         }
@@ -258,6 +260,8 @@ pub struct Events {
     /// The last number that was handed out.
     handed: u64,
     confirmed: u64,
+    /// Hints were handed out last: it is the turn of entries.
+    entries_first: bool,
 }
 
 impl Events {
@@ -270,6 +274,7 @@ impl Events {
             handle,
             handed: 0,
             confirmed: 0,
+            entries_first: false,
         };
         events.handle.core.hub.listen(true);
         let confirmed = store::run(&events.handle.core.store, store::Store::confirmed).await?;
@@ -303,22 +308,20 @@ impl Events {
             let bell = core.hub.bell.notified();
             tokio::pin!(bell);
             bell.as_mut().enable();
-            let mut batch = Vec::new();
-            while batch.len() < max
-                && let Some(hint) = core.hub.next()
-            {
-                batch.push(hint);
+            // Entries and hints take turns: neither waits for the other to ebb.
+            if self.entries_first {
+                let batch = self.take_entries(max).await?;
+                if !batch.is_empty() {
+                    return Ok(batch);
+                }
             }
+            let hints: Vec<_> = std::iter::from_fn(|| core.hub.next()).take(max).collect();
+            self.entries_first = !hints.is_empty();
             // Hints that were taken are handed out before anything is awaited: dropping this future loses none.
-            if !batch.is_empty() {
-                return Ok(batch);
+            if !hints.is_empty() {
+                return Ok(hints);
             }
-            let handed = self.handed;
-            let fed = store::run(&core.store, move |store| store.fed_after(handed, max)).await?;
-            for (number, entry) in fed {
-                batch.push(Event::Entry(Entry::read(entry)?));
-                self.handed = number;
-            }
+            let batch = self.take_entries(max).await?;
             if !batch.is_empty() {
                 return Ok(batch);
             }
@@ -330,28 +333,45 @@ impl Events {
         }
     }
 
-    /// The number of the last entry that was handed out; it grows with each one. An app with a database of its own stores
+    async fn take_entries(&mut self, max: usize) -> Result<Vec<Event>, Error> {
+        let (store, handed) = (&self.handle.core.store, self.handed);
+        let fed = store::run(store, move |store| store.fed_after(handed, max)).await?;
+        let mut batch = Vec::with_capacity(fed.len());
+        for (number, entry) in fed {
+            batch.push(Event::Entry(Entry::read(entry, store.now_ms())?));
+            self.handed = number;
+        }
+        if !batch.is_empty() {
+            self.entries_first = false;
+        }
+        Ok(batch)
+    }
+
+    /// The number of the last entry that was handed out; it grows with each one, not by one, and fits into 63 bits. An app with a database of its own stores
     /// it there, in the transaction in which it stores what it made of the entry.
     pub fn position(&self) -> u64 {
         self.handed
     }
 
-    /// Everything up to this position is done. With the position from the app's own database, called before the first
-    /// [`Events::next`], no entry is handed out twice, even if the process ended between the app's commit and the
+    /// Everything up to this position is done; 0: nothing is. With the position from the app's own database, called before
+    /// the first [`Events::next`], no entry is handed out twice, even if the process ended between the app's commit and the
     /// confirmation.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::UnknownPosition`] if this store has not given it: the folder is another one, was made anew, or was restored
+    /// from a backup. Nothing is confirmed then, and by conversation and `seq` of an entry the app sees whether it had
+    /// it. [`Error::Store`].
     pub async fn confirm_through(&mut self, position: u64) -> Result<(), Error> {
-        if position <= self.confirmed {
+        if position == self.confirmed || position == 0 {
             return Ok(());
         }
         let core = &self.handle.core;
-        let waiting = store::run(&core.store, move |store| store.confirm(position)).await?;
-        self.confirmed = position;
+        if !store::run(&core.store, move |store| store.confirm(position)).await? {
+            return Err(Error::UnknownPosition(position));
+        }
+        self.confirmed = self.confirmed.max(position);
         self.handed = self.handed.max(position);
-        // If the worker is behind, it looks by itself when it takes the next batch.
-        let _ = core.commands.try_send(Command::Confirmed(waiting));
+        core.room.notify_one();
         Ok(())
     }
 }
@@ -373,7 +393,11 @@ impl std::fmt::Debug for Events {
 
 #[cfg(test)]
 mod tests {
+    use proto::schema::LogEntry;
+
     use super::*;
+    use crate::Client;
+    use crate::store::Inbound;
 
     #[test]
     fn the_newest_hint_of_a_subject_waits_and_too_many_become_one() {
@@ -392,5 +416,76 @@ mod tests {
         hub.tell(Event::Connection(Connection::Online));
         assert_eq!(hub.next(), Some(Event::Refresh));
         assert_eq!(hub.next(), None);
+    }
+
+    fn message(seq: u64) -> Inbound {
+        let cid: ConversationId = "g.01jz0000000000000000000000".parse().unwrap();
+        let entry = LogEntry {
+            cid: cid.to_string(),
+            seq,
+            kind: "message".into(),
+            t: seq.to_string(),
+            ..LogEntry::default()
+        };
+        Inbound::Entry(cid, Box::new(entry))
+    }
+
+    /// A client without a server that was given these entries.
+    async fn client(entries: impl IntoIterator<Item = u64>) -> Client {
+        let client = Client::builder("mqtt://127.0.0.1:1").login("alice", "secret");
+        let client = client.open().await.unwrap();
+        let entries = entries.into_iter().map(message).collect();
+        client.core().store.take(entries).unwrap();
+        client
+    }
+
+    async fn next_entry(events: &mut Events) -> Entry {
+        loop {
+            if let Event::Entry(entry) = events.next().await.unwrap() {
+                return entry;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_position_of_another_store_confirms_nothing() {
+        let client = client(1..=3).await;
+        let other = self::client(1..=9).await;
+        let mut foreign = other.events().await.unwrap();
+        for _ in 0..9 {
+            next_entry(&mut foreign).await;
+        }
+        let mut events = client.events().await.unwrap();
+        events.confirm_through(0).await.unwrap();
+        assert_eq!(next_entry(&mut events).await.seq, Seq::new(1));
+        let first = events.position();
+        for position in [foreign.position(), first + 100, u64::MAX, 1] {
+            let refused = events.confirm_through(position).await;
+            assert!(refused.is_err(), "{position}");
+        }
+        drop(events);
+        let mut events = client.events().await.unwrap();
+        assert_eq!(next_entry(&mut events).await.seq, Seq::new(1));
+        drop(events);
+        let mut events = client.events().await.unwrap();
+        events.confirm_through(first).await.unwrap();
+        events.confirm_through(first).await.unwrap();
+        assert_eq!(next_entry(&mut events).await.seq, Seq::new(2));
+    }
+
+    #[tokio::test]
+    async fn entries_and_hints_take_turns() {
+        let client = client(1..=3).await;
+        let mut events = client.events().await.unwrap();
+        let mut seqs = Vec::new();
+        for number in 0..6 {
+            // The next hint is always there before the app asks.
+            client.core().hub.tell(Event::Badge(number));
+            client.core().hub.tell(Event::Me);
+            if let Event::Entry(entry) = events.next().await.unwrap() {
+                seqs.push(entry.seq.get());
+            }
+        }
+        assert_eq!(seqs, [1, 2, 3]);
     }
 }

@@ -24,7 +24,7 @@ mod store;
 mod transport;
 mod worker;
 
-pub use client::{Client, Found, Pending, PendingKind, SearchCursor};
+pub use client::{Client, Found, Pending, PendingKind, RequestId, SearchCursor};
 pub use config::{Builder, Limits};
 pub use conversation::{Conversation, History, Summary};
 pub use entry::{Content, Draft, Entry, Message, Person, Status};

@@ -20,6 +20,8 @@ pub(crate) struct Outbox {
     /// In which lane a number is.
     places: HashMap<u64, String>,
     under_way: usize,
+    /// To be tried again, though it was not heard yet that they were refused.
+    again: BTreeMap<u64, Queued>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +34,13 @@ struct Lane {
 impl Outbox {
     /// Something waits. Returns what it takes the place of: a read mark that was not sent yet.
     pub(crate) fn add(&mut self, queued: Queued) -> Option<u64> {
-        if queued.failed || self.places.contains_key(&queued.number) {
+        if queued.failed {
+            return None;
+        }
+        if self.places.contains_key(&queued.number) {
+            if self.is_under_way(queued.number) {
+                self.again.insert(queued.number, queued);
+            }
             return None;
         }
         // What was put into the outbox a moment before its conversation became known does not say which one it is.
@@ -95,6 +103,7 @@ impl Outbox {
 
     /// It is settled, failed or discarded.
     pub(crate) fn remove(&mut self, number: u64) {
+        self.again.remove(&number);
         let Some(name) = self.places.remove(&number) else {
             return;
         };
@@ -107,6 +116,15 @@ impl Outbox {
         }
         if lane.waiting.is_empty() && lane.under_way.is_empty() {
             self.lanes.remove(&name);
+        }
+    }
+
+    /// The server refuses it. It waits if the app, who knew that before, wants it tried again.
+    pub(crate) fn refused(&mut self, number: u64) {
+        let again = self.again.remove(&number);
+        self.remove(number);
+        if let Some(queued) = again {
+            self.add(queued);
         }
     }
 
@@ -261,5 +279,19 @@ mod tests {
         let higher = Queued { seq: 9, ..mark(4) };
         assert_eq!(outbox.add(higher), Some(3));
         assert_eq!(outbox.add(lower), None, "what goes back takes no place");
+    }
+
+    #[test]
+    fn what_is_tried_again_before_its_refusal_was_heard_waits() {
+        let now = crate::clock::now();
+        let mut outbox = Outbox::default();
+        outbox.add(queued(1, CID));
+        assert_eq!(numbers(&mut outbox, now), [1]);
+        // The store knows of the refusal, the app asks for another try, and then the worker hears.
+        assert_eq!(outbox.add(queued(1, CID)), None);
+        outbox.refused(1);
+        assert_eq!(numbers(&mut outbox, now), [1]);
+        outbox.refused(1);
+        assert!(outbox.is_empty() && outbox.lanes.is_empty());
     }
 }

@@ -6,6 +6,7 @@
 mod account;
 mod engine;
 mod feed;
+mod gap;
 mod log;
 mod outbox;
 mod read;
@@ -14,7 +15,7 @@ mod rows;
 mod tests;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use prost::Message;
@@ -22,12 +23,12 @@ use proto::ids::{ConversationId, UserId};
 
 pub(crate) use self::account::Profile;
 use self::engine::{Engine, Order, Row, Writes};
-pub(crate) use self::log::{Inbound, Page, Taken};
+pub(crate) use self::log::{Inbound, Page, Stale, Taken};
 pub(crate) use self::outbox::{Queued, Settled};
 pub(crate) use self::read::{Known, SearchPlace};
 use self::rows::{Meta, Positions, SCHEMA};
 pub(crate) use self::rows::{OutboxKind, OutboxRow};
-use crate::clock;
+use crate::clock::{self, ServerTime};
 use crate::config::Storage;
 use crate::error::{Error, StoreError};
 
@@ -54,12 +55,21 @@ pub(crate) struct Store {
     writer: Mutex<Result<(), StoreError>>,
     /// Rows of the outbox; changed by the writer only.
     queued: AtomicUsize,
+    /// Rows of the feed; changed by the writer only.
+    fed: AtomicU64,
+    time: ServerTime,
+    /// Entries wait for the app.
+    feeds: bool,
     durable: bool,
 }
 
 impl Store {
     /// Opens or makes it. `device` is the Client Identifier of one that is made.
-    pub(crate) fn open(storage: &Storage, device: Option<&str>) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        storage: &Storage,
+        device: Option<&str>,
+        feeds: bool,
+    ) -> Result<Self, StoreError> {
         let (engine, durable) = match storage {
             Storage::Memory => (Engine::memory(), false),
             Storage::Folder(folder) => (Engine::open(folder)?, true),
@@ -68,9 +78,13 @@ impl Store {
             engine: RwLock::new(Some(engine)),
             writer: Mutex::new(Ok(())),
             queued: AtomicUsize::new(0),
+            fed: AtomicU64::new(0),
+            time: ServerTime::default(),
+            feeds,
             durable,
         };
         store.prepare(device)?;
+        store.fed.store(store.count_fed()?, Ordering::Relaxed);
         store.queued.store(store.outbox()?.len(), Ordering::Relaxed);
         Ok(store)
     }
@@ -78,8 +92,11 @@ impl Store {
     fn prepare(&self, device: Option<&str>) -> Result<(), StoreError> {
         self.write(|txn| {
             match txn.number(Meta::Schema)? {
-                0 => txn.put_number(Meta::Schema, SCHEMA),
-                SCHEMA => {}
+                0 => {
+                    txn.put_number(Meta::Schema, SCHEMA);
+                    txn.begin_feed();
+                }
+                SCHEMA => txn.leap_feed()?,
                 found => {
                     let known = SCHEMA;
                     return Err(StoreError::Newer { found, known });
@@ -99,6 +116,16 @@ impl Store {
         self.durable
     }
 
+    /// The time by which bodies end, in ms since 1970: that of the server, as soon as it has said anything.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.time.now_ms().unwrap_or_else(clock::wall_ms)
+    }
+
+    /// Has the server said what time it is?
+    pub(crate) fn knows_time(&self) -> bool {
+        self.time.now_ms().is_some()
+    }
+
     /// The MQTT Client Identifier of this device.
     pub(crate) fn client_id(&self) -> Result<String, StoreError> {
         let text = self.view().text(Meta::ClientId)?;
@@ -115,8 +142,10 @@ impl Store {
             engine: self.engine.read().unwrap_or_else(PoisonError::into_inner),
             writes: Writes::new(),
             me: None,
-            now: clock::wall_ms(),
+            now: self.now_ms(),
             queued_more: 0,
+            fed_more: 0,
+            feeds: self.feeds,
         }
     }
 
@@ -136,10 +165,10 @@ impl Store {
             return Err(error);
         }
         let queued = self.queued.load(Ordering::Relaxed);
-        self.queued.store(
-            queued.saturating_add_signed(txn.queued_more),
-            Ordering::Relaxed,
-        );
+        let queued = queued.saturating_add_signed(txn.queued_more);
+        self.queued.store(queued, Ordering::Relaxed);
+        let fed = self.waiting().saturating_add_signed(txn.fed_more);
+        self.fed.store(fed, Ordering::Relaxed);
         Ok(done)
     }
 }
@@ -153,6 +182,9 @@ struct Txn<'a> {
     now: u64,
     /// So many more rows in the outbox.
     queued_more: isize,
+    /// So many more rows in the feed.
+    fed_more: i64,
+    feeds: bool,
 }
 
 impl Txn<'_> {

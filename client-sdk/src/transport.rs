@@ -7,13 +7,23 @@ mod websocket;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 
+use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
+
+/// Addresses of a host that are tried.
+const ADDRESSES_MAX: usize = 16;
+/// After so long without an answer the next address is tried as well.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 /// What MQTT runs over.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -130,7 +140,8 @@ impl fmt::Display for Address {
 /// What the network, TLS or the handshake of WebSocket said.
 pub(crate) async fn connect(config: &Config) -> io::Result<BoxStream> {
     let address = &config.address;
-    let stream = TcpStream::connect((address.host(), address.port())).await?;
+    let found = lookup_host((address.host(), address.port())).await?;
+    let stream = race(alternating(found.take(ADDRESSES_MAX)), TcpStream::connect).await?;
     stream.set_nodelay(true)?;
     match address.scheme {
         Scheme::Mqtt => Ok(Box::new(stream)),
@@ -155,9 +166,84 @@ pub(crate) async fn connect(config: &Config) -> io::Result<BoxStream> {
     }
 }
 
+/// The families of addresses take turns, beginning with that of the first one (RFC 8305 §4).
+fn alternating(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut found = found.peekable();
+    let begins_with_v6 = found.peek().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        found.partition(|address| address.is_ipv6() == begins_with_v6);
+    let mut ordered = Vec::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        let turn = [first.next(), second.next()];
+        if turn == [None, None] {
+            return ordered;
+        }
+        ordered.extend(turn.into_iter().flatten());
+    }
+}
+
+/// Tries one address after the other: the next one when one has failed, or none has answered for a moment (RFC 8305 §5). A host
+/// of which one family is a black hole is reached by the other.
+async fn race<T, F: Future<Output = io::Result<T>>>(
+    addresses: Vec<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<T> {
+    let mut left = addresses.into_iter();
+    let mut tried = FuturesUnordered::new();
+    let mut failed = None;
+    loop {
+        match left.next() {
+            Some(address) => tried.push(connect(address)),
+            None if tried.is_empty() => {
+                let nowhere = || io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+                return Err(failed.unwrap_or_else(nowhere));
+            }
+            None => {}
+        }
+        let patience = (left.len() > 0).then(|| clock::now() + NEXT_ADDRESS_AFTER);
+        tokio::select! {
+            Some(made) = tried.next() => match made {
+                Ok(made) => return Ok(made),
+                Err(error) => failed = Some(error),
+            },
+            () = clock::sleep_until(patience) => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn addresses(all: &[&str]) -> Vec<SocketAddr> {
+        all.iter().map(|one| one.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_families_of_addresses_take_turns() {
+        let found = addresses(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"]);
+        let wanted = addresses(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]);
+        assert_eq!(alternating(found.into_iter()), wanted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_holds_up_nobody() {
+        let all = addresses(&["[::1]:1", "1.1.1.1:1", "2.2.2.2:1"]);
+        let began = clock::now();
+        let reached = race(all.clone(), async |address: SocketAddr| {
+            match address.to_string().as_str() {
+                "[::1]:1" => std::future::pending().await,
+                "1.1.1.1:1" => Err(io::Error::other("refused")),
+                _ => Ok(address),
+            }
+        });
+        assert_eq!(reached.await.unwrap(), all[2]);
+        assert_eq!(clock::now() - began, NEXT_ADDRESS_AFTER);
+        let refused = race(all, async |_| Err::<(), _>(io::Error::other("refused")));
+        assert_eq!(refused.await.unwrap_err().to_string(), "refused");
+        assert!(race(Vec::new(), async |_| Ok(())).await.is_err());
+    }
 
     #[test]
     fn an_address_has_scheme_host_and_port() {

@@ -3,11 +3,13 @@
 //! It never waits for the disk or the network: what takes time is a job, and reports back as [`Done`]. What came from the
 //! server goes into the store one batch at a time, and is acked when the batch is durable.
 
+mod gaps;
 mod jobs;
+mod watches;
 
-pub(crate) use self::jobs::{call, history, publish, settled, unexpected};
+pub(crate) use self::jobs::{call_as, history, publish, settled, unexpected};
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +17,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use proto::error::ErrorName;
 use proto::ids::{ConversationId, MessageId, Seq};
 use rumqttc::{Publish, QoS};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -31,6 +34,8 @@ use crate::error::{Error, Refusal, StoreError};
 use crate::events::{Connection, Event, Hub};
 use crate::outbox::Outbox;
 use crate::store::{Queued, Store, Taken};
+use crate::worker::gaps::Gaps;
+use crate::worker::watches::Watches;
 
 /// Publishes that go into one commit.
 const BATCH_MAX: usize = 512;
@@ -40,6 +45,10 @@ const FILLS_MAX: usize = 4;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Longest time between two looks for bodies that have ended: the wall clock may jump.
 const EXPIRE_MS_MAX: u64 = 3_600_000;
+/// Refusals of what every client wants, one after the other, until it is clear that it is not for being too fast.
+const REFUSED_MAX: u32 = 3;
+/// So many times the patience with gaps after SUBACK, all that a subscription tells at first has come.
+const SETTLED: u32 = 5;
 /// Time for what is under way when the client is closed.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -54,6 +63,11 @@ const FILTERS: [(&str, QoS); 5] = [
     ("chat/me/ev/typing/+", QoS::AtMostOnce),
 ];
 
+/// Those filters in one line: another list is not the one that a session has.
+pub(crate) fn filters() -> String {
+    FILTERS.map(|(filter, _)| filter).join(" ")
+}
+
 /// What the parts of a client share.
 pub(crate) struct Core {
     pub(crate) config: Config,
@@ -63,6 +77,8 @@ pub(crate) struct Core {
     pub(crate) state: watch::Sender<Connection>,
     /// Nothing waits in the outbox.
     pub(crate) flushed: watch::Sender<bool>,
+    /// The app has taken something: there may be room for more.
+    pub(crate) room: Notify,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -98,17 +114,19 @@ pub(crate) enum Command {
     /// Something is to be taken out of the outbox, unless it is under way. Whether it was.
     Discard(u64, oneshot::Sender<Result<bool, Error>>),
     /// A remote call.
-    Call(String, Bytes, Reply),
+    Call(Uuid, (String, Bytes), Reply),
     /// A publish that is not kept: what became of it.
     Publish(Outgoing, oneshot::Sender<Result<(), Error>>),
+    /// What somebody asked for is in the store.
+    Taken(Box<Taken>),
+    /// If there is no connection, one is tried now.
+    Connect,
     /// At QoS 0, if there is a connection.
     Hint(String, Bytes),
     /// One more filter. Whether the server grants it.
     Watch(String, oneshot::Sender<Result<(), Error>>),
     /// One less.
     Unwatch(String),
-    /// So much waits for the app now.
-    Confirmed(u64),
 }
 
 /// What a job reports.
@@ -119,12 +137,11 @@ enum Done {
         generation: u64,
     },
     Subscribed {
-        refused: Option<Vec<String>>,
+        answered: Option<Vec<(String, Option<Refusal>)>>,
         generation: u64,
     },
     Watched {
-        filter: String,
-        refused: Option<Vec<String>>,
+        answered: Option<Vec<(String, Option<Refusal>)>>,
         generation: u64,
     },
     Hello {
@@ -137,7 +154,7 @@ enum Done {
     },
     Asked(Uuid, Acked),
     Filled(ConversationId, Result<Taken, Error>),
-    Refreshed(Result<Vec<(ConversationId, Seq)>, Error>),
+    Refreshed(Result<Taken, Error>),
     Expired(Result<Option<u64>, Error>),
     Stored(Result<(), Error>),
 }
@@ -149,7 +166,10 @@ enum Outcome {
         cid: Option<ConversationId>,
         seq: Option<Seq>,
     },
-    Failed(Refusal),
+    Failed {
+        refusal: Refusal,
+        taken: Taken,
+    },
     Again(Option<Duration>),
 }
 
@@ -174,23 +194,27 @@ pub(crate) struct Worker {
     generation: u64,
     reconnect_at: Option<Instant>,
     backoff: Backoff,
-    /// The filters were asked for in this process: a session that is resumed has them.
+    /// A session that is resumed has the filters.
     has_subscribed: bool,
+    /// When that is written down, so that the next process knows.
+    settled_at: Option<Instant>,
+    refused_in_a_row: u32,
+    /// The server has said who the user is, and the store is that user's.
     has_profile: bool,
     outbox: Outbox,
     calls: Calls,
-    watched: BTreeMap<String, Vec<oneshot::Sender<Result<(), Error>>>>,
+    watches: Watches,
     /// Came from the server and is not in the store.
     incoming: VecDeque<Publish>,
     taking: bool,
-    /// So much waits for the app.
-    waiting: u64,
-    /// Since when there is a gap.
-    gaps: BTreeMap<ConversationId, Instant>,
+    is_behind: bool,
+    gaps: Gaps,
     filling: BTreeSet<ConversationId>,
     stale: bool,
     refreshing: bool,
     expire_at: Option<Instant>,
+    /// Bodies were looked at since the server said what time it is.
+    knew_time: bool,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -200,13 +224,20 @@ impl Worker {
         commands: mpsc::Receiver<Command>,
         client_id: String,
         queued: Vec<Queued>,
-        waiting: u64,
+        has_subscribed: bool,
     ) -> Self {
         let limits = &core.config.limits;
         let backoff = Backoff::new(limits.reconnect_min, limits.reconnect_max);
+        let gaps = Gaps::new(limits.gap_patience);
         let mut outbox = Outbox::default();
-        for queued in queued {
-            outbox.add(queued);
+        // A mark that another one takes the place of, and that was under way when the process ended, is not kept.
+        let replaced: Vec<_> = queued
+            .into_iter()
+            .filter_map(|queued| outbox.add(queued))
+            .collect();
+        let jobs = FuturesUnordered::new();
+        for number in replaced {
+            jobs.push(discard(Arc::clone(&core.store), number));
         }
         Self {
             core,
@@ -216,20 +247,23 @@ impl Worker {
             generation: 0,
             reconnect_at: Some(clock::now()),
             backoff,
-            has_subscribed: false,
+            has_subscribed,
+            settled_at: None,
+            refused_in_a_row: 0,
             has_profile: false,
             outbox,
             calls: Calls::default(),
-            watched: BTreeMap::new(),
+            watches: Watches::default(),
             incoming: VecDeque::new(),
             taking: false,
-            waiting,
-            gaps: BTreeMap::new(),
+            is_behind: false,
+            gaps,
             filling: BTreeSet::new(),
             stale: true,
             refreshing: false,
             expire_at: Some(clock::now()),
-            jobs: FuturesUnordered::new(),
+            knew_time: false,
+            jobs,
         }
     }
 
@@ -244,6 +278,7 @@ impl Worker {
                 arrival = next_arrival(self.live.as_mut()) => self.on_arrival(arrival),
                 Some(done) = self.jobs.next() => self.on_done(done).await,
                 Some(command) = self.commands.recv() => self.on_command(command),
+                () = self.core.room.notified() => {}
                 () = clock::sleep_until(timeout) => self.on_timeout(),
             }
             self.tell_whether_flushed();
@@ -276,19 +311,24 @@ impl Worker {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let patience = self.core.config.limits.gap_patience;
-        let gap = self.gaps.values().min().map(|since| *since + patience);
-        let gap = gap.filter(|_| self.may_fill());
+        let gap = self.gaps.next_timeout().filter(|_| self.may_fill());
         let paused = self.outbox.next_timeout().filter(|_| self.greeted());
-        [self.reconnect_at, paused, gap, self.expire_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.reconnect_at,
+            paused,
+            gap,
+            self.expire_at,
+            self.settled_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The app has room for more.
     fn has_room(&self) -> bool {
-        self.waiting <= self.core.config.limits.feed_entries_max
+        let config = &self.core.config;
+        !config.feeds || self.core.store.waiting() <= config.limits.feed_entries_max
     }
 
     fn may_fill(&self) -> bool {
@@ -319,9 +359,21 @@ impl Worker {
         }
     }
 
-    /// One batch at a time, and none while the app is too far behind.
+    /// One batch at a time, and none while the app is too far behind, or it is not known whether the store is that of this user.
     fn take_incoming(&mut self) {
-        if self.taking || self.incoming.is_empty() || !self.has_room() {
+        if self.taking || self.incoming.is_empty() || !self.has_profile {
+            return;
+        }
+        let is_behind = !self.has_room();
+        if is_behind && !self.is_behind {
+            let waiting = self.core.store.waiting();
+            tracing::warn!(
+                waiting,
+                "the app does not take its entries: nothing more is taken from the server"
+            );
+        }
+        self.is_behind = is_behind;
+        if is_behind {
             return;
         }
         self.taking = true;
@@ -337,6 +389,10 @@ impl Worker {
             self.reconnect_at = None;
             self.connect();
         }
+        if self.settled_at.is_some_and(|at| at <= now) {
+            self.settled_at = None;
+            self.put_subscribed(true);
+        }
         if self.expire_at.is_some_and(|at| at <= now) {
             self.expire_at = None;
             self.jobs
@@ -345,16 +401,8 @@ impl Worker {
         if !self.may_fill() {
             return;
         }
-        let patience = self.core.config.limits.gap_patience;
-        let mut old: Vec<_> = self
-            .gaps
-            .iter()
-            .filter(|(_, since)| **since + patience <= now)
-            .map(|(cid, _)| *cid)
-            .collect();
-        old.truncate(FILLS_MAX.saturating_sub(self.filling.len()));
-        for cid in old {
-            self.gaps.remove(&cid);
+        let limit = FILLS_MAX.saturating_sub(self.filling.len());
+        for cid in self.gaps.take_due(now, limit) {
             if self.filling.insert(cid) {
                 let job = jobs::fill(Arc::clone(&self.core), cid);
                 self.jobs.push(Box::pin(job));
@@ -388,25 +436,30 @@ impl Worker {
         self.backoff.up(clock::now());
         let Some(live) = &self.live else { return };
         let client = live.link.client();
-        if resumed && self.has_subscribed {
+        self.watches.connected(resumed);
+        self.has_subscribed &= resumed;
+        if self.has_subscribed {
             self.on_subscribed();
             return;
         }
-        let always = FILTERS
-            .iter()
-            .map(|(filter, qos)| ((*filter).to_owned(), *qos));
-        let watched = self
-            .watched
-            .keys()
-            .map(|filter| (filter.clone(), QoS::AtMostOnce));
-        let filters = always.chain(watched).collect();
+        self.put_subscribed(false);
+        let filters = FILTERS.map(|(filter, qos)| (filter.to_owned(), qos));
         let generation = self.generation;
         self.jobs.push(Box::pin(async move {
-            let refused = Link::subscribe(client, filters).await;
+            let answered = Link::subscribe(client, filters.to_vec()).await;
             Done::Subscribed {
-                refused,
+                answered,
                 generation,
             }
+        }));
+    }
+
+    fn put_subscribed(&mut self, subscribed: bool) {
+        let store = Arc::clone(&self.core.store);
+        self.jobs.push(Box::pin(async move {
+            let filters = subscribed.then(filters);
+            let put = move |store: &Store| store.set_subscribed(filters.as_deref());
+            Done::Stored(crate::store::run(&store, put).await)
         }));
     }
 
@@ -419,6 +472,7 @@ impl Worker {
         for id in self.calls.waiting() {
             self.ask(id);
         }
+        self.watch();
         let job = jobs::hello(Arc::clone(&self.core), !self.has_profile, self.generation);
         self.jobs.push(Box::pin(job));
     }
@@ -426,6 +480,13 @@ impl Worker {
     fn on_publish(&mut self, publish: Publish) {
         if publish.topic.starts_with(b"chat/me/rpc/") {
             self.calls.answer(&publish);
+        } else if let Some(filter) = jobs::presence_filter(&publish)
+            && !self.watches.is_wanted(filter)
+        {
+            // Of an earlier process, or an UNSUBSCRIBE that was lost.
+            if let Some(live) = &self.live {
+                live.link.unsubscribe(filter.to_owned());
+            }
         } else if let Some(hint) = jobs::hint(&publish) {
             self.core.hub.tell(hint);
         } else {
@@ -437,6 +498,10 @@ impl Worker {
         self.live = None;
         // What is not acked comes again.
         self.incoming.clear();
+        // What a subscription told at first may not have come whole.
+        if self.settled_at.take().is_some() {
+            self.has_subscribed = false;
+        }
         match down {
             Down::Lost(reason) => {
                 let wait = self.backoff.down(clock::now(), clock::chance);
@@ -445,6 +510,7 @@ impl Worker {
             }
             Down::SignIn(why) => self.core.set_state(Connection::SignIn(why)),
             Down::Replaced => self.core.set_state(Connection::Replaced),
+            Down::TooManyDevices => self.core.set_state(Connection::TooManyDevices),
         }
     }
 
@@ -453,16 +519,18 @@ impl Worker {
             Command::Queued(queued) => {
                 if let Some(replaced) = self.outbox.add(queued) {
                     let store = Arc::clone(&self.core.store);
-                    self.jobs.push(Box::pin(async move {
-                        let done = crate::store::run(&store, move |store| store.discard(replaced));
-                        Done::Stored(done.await.map(|_| ()))
-                    }));
+                    self.jobs.push(discard(store, replaced));
                 }
             }
             Command::Discard(number, reply) => self.discard(number, reply),
-            Command::Call(method, request, reply) => {
+            Command::Connect => {
+                self.backoff.reset();
+                self.reconnect_at = self.reconnect_at.map(|_| clock::now());
+            }
+            Command::Taken(taken) => self.tell(*taken),
+            Command::Call(id, request, reply) => {
                 let max = self.core.config.limits.calls_max;
-                if let Some(id) = self.calls.add(method, request, reply, max) {
+                if self.calls.add(id, request, reply, max) {
                     self.ask(id);
                 }
             }
@@ -473,19 +541,13 @@ impl Worker {
                 }
             }
             Command::Watch(filter, reply) => {
-                let replies = self.watched.entry(filter.clone()).or_default();
-                replies.retain(|reply| !reply.is_closed());
-                replies.push(reply);
-                self.watch(filter);
+                self.watches.watch(filter, reply);
+                self.watch();
             }
             Command::Unwatch(filter) => {
-                if self.watched.remove(&filter).is_some()
-                    && let Some(live) = &self.live
-                {
-                    live.link.unsubscribe(filter);
-                }
+                self.watches.unwatch(&filter);
+                self.watch();
             }
-            Command::Confirmed(waiting) => self.waiting = waiting,
         }
     }
 
@@ -536,18 +598,25 @@ impl Worker {
         }));
     }
 
-    fn watch(&mut self, filter: String) {
+    /// Asks for what the app wants to watch and the session does not have, and the other way round.
+    fn watch(&mut self) {
         let Some(live) = self.live.as_ref().filter(|live| live.subscribed) else {
-            return; // With the other filters, when there is a connection.
+            return; // As soon as there is a connection.
         };
+        for filter in self.watches.left_over() {
+            live.link.unsubscribe(filter);
+        }
+        let missing = self.watches.missing().into_iter();
+        let filters: Vec<_> = missing.map(|filter| (filter, QoS::AtMostOnce)).collect();
+        if filters.is_empty() {
+            return;
+        }
         let client = live.link.client();
         let generation = self.generation;
         self.jobs.push(Box::pin(async move {
-            let filters = vec![(filter.clone(), QoS::AtMostOnce)];
-            let refused = Link::subscribe(client, filters).await;
+            let answered = Link::subscribe(client, filters).await;
             Done::Watched {
-                filter,
-                refused,
+                answered,
                 generation,
             }
         }));
@@ -574,22 +643,22 @@ impl Worker {
                 }
             }
             Done::Subscribed {
-                refused,
+                answered,
                 generation,
             } => {
                 if generation == self.generation && self.live.is_some() {
-                    self.on_suback(refused);
+                    self.on_suback(answered);
                 }
             }
             Done::Watched {
-                filter,
-                refused,
+                answered,
                 generation,
             } => {
                 if generation == self.generation
-                    && let Some(refused) = refused
+                    && let Some(answered) = answered
                 {
-                    self.answer_watch(&filter, refused.contains(&filter));
+                    self.watches.answered(answered);
+                    self.watch();
                 }
             }
             Done::Hello { hello, generation } => {
@@ -606,23 +675,21 @@ impl Worker {
                     Err(Error::Store(error)) => self.fail(error),
                     Err(error) => {
                         tracing::info!(%cid, %error, "a gap was not filled");
-                        self.gaps.insert(cid, clock::now() + AGAIN);
+                        self.gaps.found(cid, clock::now() + AGAIN);
                     }
                     Ok(taken) => self.tell(taken),
                 }
             }
             Done::Refreshed(refreshed) => {
                 self.refreshing = false;
-                if let Some(refreshed) = self.checked(refreshed) {
-                    self.stale |= !refreshed.is_empty();
-                    for (cid, seq) in refreshed {
-                        self.core.hub.tell(Event::Updated { cid, seq });
-                    }
+                if let Some(taken) = self.checked(refreshed) {
+                    self.tell(taken);
                 }
             }
             Done::Expired(next) => {
                 if let Some(next) = self.checked(next) {
-                    let wait = next.map(|ts| ts.saturating_sub(clock::wall_ms()).max(1_000));
+                    let now_ms = self.core.store.now_ms();
+                    let wait = next.map(|ts| ts.saturating_sub(now_ms).max(1_000));
                     let wait = wait.unwrap_or(u64::MAX).min(EXPIRE_MS_MAX);
                     self.expire_at = Some(clock::now() + Duration::from_millis(wait));
                 }
@@ -633,40 +700,28 @@ impl Worker {
         }
     }
 
-    fn on_suback(&mut self, refused: Option<Vec<String>>) {
-        let Some(refused) = refused else {
+    fn on_suback(&mut self, answered: Option<Vec<(String, Option<Refusal>)>>) {
+        let Some(answered) = answered else {
             return; // The connection is over, and says so itself.
         };
-        let needed = refused
-            .iter()
-            .find(|filter| FILTERS.iter().any(|(always, _)| always == filter));
-        if let Some(filter) = needed {
-            self.on_down(Down::Lost(format!("the server refuses {filter}")));
+        let refused = answered
+            .into_iter()
+            .find_map(|(filter, refusal)| Some((filter, refusal?)));
+        let Some((filter, refusal)) = refused else {
+            self.refused_in_a_row = 0;
+            let patience = self.core.config.limits.gap_patience;
+            self.settled_at = Some(clock::now() + patience * SETTLED);
+            self.on_subscribed();
             return;
-        }
-        let watched: Vec<_> = self.watched.keys().cloned().collect();
-        for filter in watched {
-            self.answer_watch(&filter, refused.contains(&filter));
-        }
-        self.on_subscribed();
-    }
-
-    fn answer_watch(&mut self, filter: &str, refused: bool) {
-        let replies = if refused {
-            self.watched.remove(filter).unwrap_or_default()
-        } else {
-            self.watched
-                .get_mut(filter)
-                .map(std::mem::take)
-                .unwrap_or_default()
         };
-        for reply in replies {
-            let refusal = || Refusal::new("forbidden", "this user cannot be watched");
-            let _ = reply.send(if refused {
-                Err(Error::Refused(refusal()))
-            } else {
-                Ok(())
-            });
+        self.refused_in_a_row += 1;
+        // Once, it may be the rate of this device.
+        if refusal.is(ErrorName::Limit) && self.refused_in_a_row >= REFUSED_MAX {
+            self.on_down(Down::TooManyDevices);
+        } else {
+            self.on_down(Down::Lost(format!(
+                "the server refuses {filter}: {refusal}"
+            )));
         }
     }
 
@@ -677,7 +732,7 @@ impl Worker {
                 self.tell(taken);
                 let now = clock::now();
                 for cid in gaps {
-                    self.gaps.entry(cid).or_insert(now);
+                    self.gaps.found(cid, now);
                 }
                 if let Some(live) = &mut self.live {
                     live.greeted = true;
@@ -686,7 +741,11 @@ impl Worker {
                 self.core.set_state(Connection::Online);
             }
             Err(Error::Store(error)) => self.fail(error),
-            Err(error) => self.on_down(Down::Lost(error.to_string())),
+            Err(error) => {
+                // Where replies cannot go: the session does not have the filters.
+                self.has_subscribed = false;
+                self.on_down(Down::Lost(error.to_string()));
+            }
         }
     }
 
@@ -707,8 +766,9 @@ impl Worker {
                     self.core.hub.tell(Event::Sent { mid, cid, seq });
                 }
             }
-            Outcome::Failed(refusal) => {
-                self.outbox.remove(number);
+            Outcome::Failed { refusal, taken } => {
+                self.outbox.refused(number);
+                self.tell(taken);
                 if let Some(mid) = mid {
                     self.core.hub.tell(Event::Failed { mid, refusal });
                 }
@@ -747,18 +807,27 @@ impl Worker {
         for cid in taken.conversations {
             hub.tell(Event::Conversation(cid));
             if !taken.gaps.contains(&cid) {
-                self.gaps.remove(&cid);
+                self.gaps.closed(cid);
             } else if !self.filling.contains(&cid) {
-                self.gaps.entry(cid).or_insert(now);
+                self.gaps.found(cid, now);
             }
         }
+        for cid in taken.shrunk {
+            self.gaps.shrank(cid, now);
+        }
         if let Some(ts) = taken.expires {
-            let due = now + Duration::from_millis(ts.saturating_sub(clock::wall_ms()));
+            let wait = ts
+                .saturating_sub(self.core.store.now_ms())
+                .min(EXPIRE_MS_MAX);
+            let due = now + Duration::from_millis(wait);
             // None: it is being looked at, and the next time is told then.
             self.expire_at = self.expire_at.map(|at| at.min(due));
         }
+        if !self.knew_time && self.expire_at.is_some() && self.core.store.knows_time() {
+            self.knew_time = true;
+            self.expire_at = Some(now);
+        }
         self.stale |= taken.stale;
-        self.waiting = taken.waiting.unwrap_or(self.waiting);
         hub.ring();
     }
 
@@ -782,6 +851,14 @@ impl Worker {
         self.live = None;
         self.core.set_state(Connection::Failed(error));
     }
+}
+
+/// Something in the outbox is not to be sent.
+fn discard(store: Arc<Store>, number: u64) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        let done = crate::store::run(&store, move |store| store.discard(number)).await;
+        Done::Stored(done.map(|_| ()))
+    })
 }
 
 async fn next_arrival(live: Option<&mut Live>) -> Arrival {

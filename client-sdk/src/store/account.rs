@@ -45,6 +45,22 @@ impl Store {
         })
     }
 
+    /// The filters that the session on the server has; nothing if that is not sure.
+    pub(crate) fn subscribed(&self) -> Result<Option<String>, StoreError> {
+        self.view().text(Meta::Subscribed)
+    }
+
+    /// The session on the server has these filters, and all that they told at first is here; or that is not sure any more.
+    pub(crate) fn set_subscribed(&self, filters: Option<&str>) -> Result<(), StoreError> {
+        self.write(|txn| {
+            match filters {
+                Some(filters) => txn.put(Meta::Subscribed.key(), filters.as_bytes().to_vec()),
+                None => txn.remove(Meta::Subscribed.key()),
+            }
+            Ok(())
+        })
+    }
+
     /// The version of the account up to which everything is known; 0: nothing is.
     pub(crate) fn version(&self) -> Result<u64, StoreError> {
         self.view().number(Meta::Version)

@@ -32,6 +32,8 @@ pub(crate) struct Taken {
     pub(crate) stored: Vec<(u64, ConversationId, Seq)>,
     /// Their message ids, by number.
     pub(crate) stored_mids: BTreeMap<u64, MessageId>,
+    /// Those of the conversations of which something was missing, and some of that came by itself.
+    pub(crate) shrunk: BTreeSet<ConversationId>,
     /// Those of the conversations that have a gap which concerns the app.
     pub(crate) gaps: BTreeSet<ConversationId>,
     /// Messages that were changed by what came.
@@ -44,8 +46,6 @@ pub(crate) struct Taken {
     pub(crate) me: bool,
     /// When the first of the bodies that came ends.
     pub(crate) expires: Option<u64>,
-    /// How much waits for the app now.
-    pub(crate) waiting: Option<u64>,
 }
 
 impl Taken {
@@ -55,14 +55,23 @@ impl Taken {
         self.receipts.extend(later.receipts);
         self.stored.extend(later.stored);
         self.stored_mids.extend(later.stored_mids);
+        self.shrunk.extend(later.shrunk);
         self.gaps.extend(later.gaps);
         self.updated.extend(later.updated);
         self.stale |= later.stale;
         self.badge = later.badge.or(self.badge);
         self.me |= later.me;
         self.expires = self.expires.into_iter().chain(later.expires).min();
-        self.waiting = later.waiting.or(self.waiting);
     }
+}
+
+/// A message that is to be fetched again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stale {
+    pub(crate) cid: ConversationId,
+    pub(crate) seq: Seq,
+    /// The entry that says so.
+    pub(crate) by: u64,
 }
 
 /// A page of `msg.history`.
@@ -76,6 +85,11 @@ pub(crate) struct Page {
 impl Store {
     /// Takes what the server pushed.
     pub(crate) fn take(&self, batch: Vec<Inbound>) -> Result<Taken, StoreError> {
+        for one in &batch {
+            if let Inbound::Entry(_, entry) = one {
+                self.time.heard(entry.ts);
+            }
+        }
         self.write(|txn| {
             let mut taken = Taken::default();
             for one in batch {
@@ -118,8 +132,9 @@ impl Store {
     }
 
     /// Takes a page of the past: that before the run, or the newest if there is no run.
-    pub(crate) fn backfill(&self, cid: ConversationId, page: Page) -> Result<(), StoreError> {
+    pub(crate) fn backfill(&self, cid: ConversationId, page: Page) -> Result<Taken, StoreError> {
         self.write(|txn| {
+            let mut taken = Taken::default();
             let mut positions = txn.positions(cid)?;
             if positions.covered_to == 0 {
                 positions.covered_from = page.head + 1;
@@ -128,39 +143,56 @@ impl Store {
             let first = page.entries.first().map(|entry| span(entry).0.get());
             let from = if page.more { first.unwrap_or(1) } else { 1 };
             for entry in page.entries {
-                txn.put_entry(cid, entry, &mut Taken::default())?;
+                txn.put_entry(cid, entry, &mut taken)?;
             }
             positions.covered_from = positions.covered_from.min(from).max(1);
             positions.known = positions.known.max(page.head);
             txn.extend(cid, &mut positions)?;
             txn.put_positions(cid, &positions);
+            Ok(taken)
+        })
+    }
+
+    /// Gives the run of a conversation up that is not fed: the next page of the past begins a new one.
+    pub(crate) fn begin_anew(&self, cid: ConversationId) -> Result<(), StoreError> {
+        self.write(|txn| {
+            let mut positions = txn.positions(cid)?;
+            (positions.covered_from, positions.covered_to) = (0, 0);
+            txn.put_positions(cid, &positions);
             Ok(())
         })
     }
 
-    /// Takes a message as it is now, which was marked as stale.
+    /// Takes a message as it is now. It is still to be fetched again if it was marked once more meanwhile.
     pub(crate) fn refresh(
         &self,
-        cid: ConversationId,
-        seq: Seq,
+        stale: &Stale,
         entry: Option<LogEntry>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Taken, StoreError> {
         self.write(|txn| {
+            let mut taken = Taken::default();
             if let Some(entry) = entry {
-                txn.put_entry(cid, entry, &mut Taken::default())?;
+                txn.put_entry(stale.cid, entry, &mut taken)?;
             }
-            txn.remove(rows::stale(cid, seq));
-            Ok(())
+            let key = rows::stale(stale.cid, stale.seq);
+            if txn.get(&key)?.as_deref().and_then(rows::number_of) == Some(stale.by) {
+                txn.remove(key);
+            } else {
+                taken.stale = true;
+            }
+            taken.updated.insert((stale.cid, stale.seq));
+            Ok(taken)
         })
     }
 
     /// Some of the messages that are to be fetched again.
-    pub(crate) fn stale(&self, limit: usize) -> Result<Vec<(ConversationId, Seq)>, StoreError> {
+    pub(crate) fn stale(&self, limit: usize) -> Result<Vec<Stale>, StoreError> {
         let rows = self.view().prefix(rows::STALE, limit)?;
-        Ok(rows
-            .iter()
-            .filter_map(|(key, _)| rows::place_of(key))
-            .collect())
+        let stale = rows.iter().filter_map(|(key, value)| {
+            let ((cid, seq), by) = (rows::place_of(key)?, rows::number_of(value)?);
+            Some(Stale { cid, seq, by })
+        });
+        Ok(stale.collect())
     }
 
     /// Where the run of a conversation ends, and the last place that is known of, if there is a gap between them that concerns
@@ -184,8 +216,12 @@ impl Store {
         Ok(gaps)
     }
 
-    /// Ends bodies whose time is over; some at a time. When the next one is due.
+    /// Ends bodies whose time is over; some at a time. When the next one is due. Nothing is ended by the clock of this device
+    /// alone, which may be wrong: before the server has said anything, what is over is not shown, and stays.
     pub(crate) fn expire(&self) -> Result<Option<u64>, StoreError> {
+        if !self.knows_time() {
+            return Ok(None);
+        }
         self.write(|txn| {
             let (start, end) = rows::expiries_until(txn.now);
             for (key, _) in txn.range(start.clone()..end, Order::Ascending, PAGE)? {
@@ -211,11 +247,14 @@ impl Txn<'_> {
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
         let (from, to) = span(&entry);
+        let nothing_to_see = is_gone(&entry);
         let new = self.put_entry(cid, entry, taken)?;
         let mut positions = self.positions(cid)?;
+        let (missing, covered_to) = (has_gap(&positions), positions.covered_to);
         positions.known = positions.known.max(to.get());
         match positions.fed_to {
             None => {
+                self.split_gap(cid, from)?;
                 // Here this device begins. A run that is elsewhere (paged history) is not the one that is fed.
                 positions.fed_to = Some(from.previous().get());
                 let inside = positions.covered_from <= from.get().saturating_add(1)
@@ -225,7 +264,14 @@ impl Txn<'_> {
                     positions.covered_to = from.previous().get();
                 }
             }
-            Some(fed_to) if new && to.get() <= fed_to => self.put_fed(cid, to)?,
+            // It was told that there is nothing for this user, and there is: late is better than never.
+            Some(fed_to) if new && to.get() <= fed_to => {
+                if nothing_to_see {
+                    taken.updated.insert((cid, to));
+                } else {
+                    self.put_fed(cid, to)?;
+                }
+            }
             Some(_) => {}
         }
         let touches = from.get() <= positions.covered_to.saturating_add(1)
@@ -238,6 +284,9 @@ impl Txn<'_> {
         self.feed(cid, &mut positions)?;
         self.put_positions(cid, &positions);
         taken.conversations.insert(cid);
+        if missing && positions.covered_to > covered_to {
+            taken.shrunk.insert(cid);
+        }
         Ok(())
     }
 
@@ -295,6 +344,9 @@ impl Txn<'_> {
     }
 
     fn put_fed(&mut self, cid: ConversationId, seq: Seq) -> Result<(), StoreError> {
+        if !self.feeds {
+            return Ok(());
+        }
         let number = self.number(Meta::Feed)? + 1;
         self.put_number(Meta::Feed, number);
         let fed = Fed {
@@ -302,6 +354,7 @@ impl Txn<'_> {
             seq: seq.get(),
         };
         self.put(rows::fed(number), fed.encode_to_vec());
+        self.fed_more += 1;
         Ok(())
     }
 
@@ -313,43 +366,35 @@ impl Txn<'_> {
                 taken.gaps.insert(*cid);
             }
         }
-        taken.waiting = Some(self.waiting()?);
         Ok(())
     }
 
-    /// How much waits for the app.
-    pub(super) fn waiting(&self) -> Result<u64, StoreError> {
-        let confirmed = self.number(Meta::Confirmed)?;
-        Ok(self.number(Meta::Feed)?.saturating_sub(confirmed))
-    }
-
-    /// Puts an entry into the log, unless what is there is newer, and carries out what it does to others. Whether there was
-    /// none.
+    /// Puts an entry into the log, unless what is there is newer, and carries out what it does to others. Whether nothing
+    /// stood for its place.
     pub(super) fn put_entry(
         &mut self,
         cid: ConversationId,
         mut entry: LogEntry,
         taken: &mut Taken,
     ) -> Result<bool, StoreError> {
-        let (_, seq) = span(&entry);
+        if let Some(gap) = &entry.gap {
+            return self.put_gap(cid, gap, taken);
+        }
+        let seq = Seq::new(entry.seq);
         let key = rows::entry(cid, seq);
-        let old: Option<LogEntry> = self.decoded(&key)?;
+        let old = self.row_at(cid, seq)?;
         self.recognise(cid, &entry, taken)?;
         if let Some(old) = &old {
             let older = edit_of(old) > edit_of(&entry);
-            if !is_gone(&entry) && (is_gone(old) || older) {
+            if old.gap.is_some() || !is_gone(&entry) && (is_gone(old) || older) {
                 return Ok(false);
             }
         } else if entry.kind == "message" {
             self.apply_known_edit(cid, &mut entry)?;
         }
         if let Some(expires) = entry.expires {
-            if expires <= self.now {
-                entry = gone(entry, "expired");
-            } else {
-                self.put(rows::expiry(expires, cid, seq), Vec::new());
-                taken.expires = taken.expires.into_iter().chain([expires]).min();
-            }
+            self.put(rows::expiry(expires, cid, seq), Vec::new());
+            taken.expires = taken.expires.into_iter().chain([expires]).min();
         }
         self.put(key, entry.encode_to_vec());
         self.act(cid, &entry, taken)?;
@@ -410,7 +455,9 @@ impl Txn<'_> {
                 self.end(cid, target, "deleted")?;
                 taken.updated.insert((cid, target));
             }
-            ("reaction" | "pin", Some(target)) => self.mark_stale(cid, target, taken)?,
+            ("reaction" | "pin", Some(target)) => {
+                self.mark_stale(cid, (target, entry.seq), taken)?;
+            }
             ("purged", _) => {
                 let Some(data) = data else { return Ok(()) };
                 let (from, to) = (data.from.unwrap_or(1), data.to.unwrap_or(entry.seq));
@@ -425,11 +472,11 @@ impl Txn<'_> {
     fn mark_stale(
         &mut self,
         cid: ConversationId,
-        seq: Seq,
+        (seq, by): (Seq, u64),
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
         if self.get(&rows::entry(cid, seq))?.is_some() {
-            self.put(rows::stale(cid, seq), Vec::new());
+            self.put(rows::stale(cid, seq), by.to_be_bytes().to_vec());
             taken.stale = true;
         }
         Ok(())
@@ -455,9 +502,13 @@ impl Txn<'_> {
     }
 
     /// The body of a message and of all its edits is no more.
-    fn end(&mut self, cid: ConversationId, seq: Seq, reason: &str) -> Result<(), StoreError> {
-        let key = rows::entry(cid, seq);
-        let entry = self.decoded::<LogEntry>(&key)?.unwrap_or_else(|| LogEntry {
+    pub(super) fn end(
+        &mut self,
+        cid: ConversationId,
+        seq: Seq,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let entry = self.row_at(cid, seq)?.unwrap_or_else(|| LogEntry {
             cid: cid.to_string(),
             seq: seq.get(),
             ..LogEntry::default()
@@ -465,7 +516,7 @@ impl Txn<'_> {
         if is_gone(&entry) {
             return Ok(());
         }
-        self.put(key, gone(entry, reason).encode_to_vec());
+        self.put(rows::entry(cid, seq), gone(entry, reason).encode_to_vec());
         self.remove(rows::stale(cid, seq));
         for (key, _) in self.prefix(&rows::edits(cid, seq), PAGE)? {
             let Some(edit) = rows::number_of(&key) else {
@@ -561,7 +612,7 @@ fn amend(message: &mut LogEntry, edit: &LogEntry) {
 }
 
 /// What is left of an entry without its body.
-fn gone(entry: LogEntry, reason: &str) -> LogEntry {
+pub(super) fn gone(entry: LogEntry, reason: &str) -> LogEntry {
     LogEntry {
         cid: entry.cid,
         seq: entry.seq,

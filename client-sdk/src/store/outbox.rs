@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use prost::Message;
 use proto::ids::{ConversationId, Seq};
-use proto::schema::{ClientMessage, LogEntry, User};
+use proto::schema::{ChangedConversation, ClientMessage, LogEntry, User};
 use proto::topics::Target;
 
 use super::engine::Order;
@@ -54,15 +54,14 @@ impl Store {
             if !row.mid.is_empty() {
                 txn.put(rows::sending(&row.mid), number.to_be_bytes().to_vec());
             }
-            if matches!(row.kind(), OutboxKind::Read | OutboxKind::ReadPrivately)
-                && let Some(cid) = txn.known_as(&row.target)?
-            {
+            txn.put(rows::outbox(number), row.encode_to_vec());
+            let queued = txn.queued(number, row)?;
+            if let Some(cid) = queued.cid.filter(|_| is_mark(queued.kind)) {
                 let mut positions = txn.positions(cid)?;
-                positions.read = positions.read.max(row.seq);
+                positions.read = positions.read.max(txn.mark(cid, row.seq)?);
                 txn.put_positions(cid, &positions);
             }
-            txn.put(rows::outbox(number), row.encode_to_vec());
-            txn.queued(number, row).map(Some)
+            Ok(Some(queued))
         })
     }
 
@@ -107,15 +106,26 @@ impl Store {
         Ok(number.as_deref().and_then(rows::number_of))
     }
 
-    /// It was refused, and is not tried again unless the app says so.
-    pub(crate) fn fail(&self, number: u64, code: &str, message: &str) -> Result<(), StoreError> {
+    /// It was refused, and is not tried again unless the app says so. A mark, which has no message id by which the app could
+    /// say so, is no more.
+    pub(crate) fn fail(&self, number: u64, code: &str, message: &str) -> Result<Taken, StoreError> {
         self.write(|txn| {
+            let mut taken = Taken::default();
             if let Some(mut row) = txn.decoded::<OutboxRow>(&rows::outbox(number))? {
-                code.clone_into(&mut row.error);
-                message.clone_into(&mut row.error_message);
-                txn.put(rows::outbox(number), row.encode_to_vec());
+                if row.mid.is_empty() {
+                    txn.remove_outbox(number)?;
+                    if let Some(cid) = txn.known_as(&row.target)? {
+                        txn.take_mark_back(cid)?;
+                        taken.conversations.insert(cid);
+                    }
+                } else {
+                    code.clone_into(&mut row.error);
+                    message.clone_into(&mut row.error_message);
+                    txn.put(rows::outbox(number), row.encode_to_vec());
+                }
             }
-            Ok(())
+            txn.sum_up(&mut taken)?;
+            Ok(taken)
         })
     }
 
@@ -139,6 +149,7 @@ impl Store {
 
     /// The server has it: out of the outbox and, if it is a message, into the log.
     pub(crate) fn settle(&self, number: u64, settled: &Settled) -> Result<Taken, StoreError> {
+        self.time.heard(settled.ts);
         self.write(|txn| {
             let mut taken = Taken::default();
             let Some(row) = txn.decoded::<OutboxRow>(&rows::outbox(number))? else {
@@ -146,6 +157,14 @@ impl Store {
                 return Ok(taken);
             };
             txn.remove_outbox(number)?;
+            if row.kind() == OutboxKind::Hide
+                && let Some(cid) = txn.known_as(&row.target)?
+            {
+                let seq = Seq::new(row.seq);
+                txn.end(cid, seq, "hidden")?;
+                taken.updated.insert((cid, seq));
+                taken.conversations.insert(cid);
+            }
             if let Some(cid) = settled.cid {
                 if let Some(handle) = row.target.strip_prefix('@') {
                     txn.put(rows::handle(handle), rows::cid_value(cid));
@@ -164,7 +183,34 @@ impl Store {
     }
 }
 
+fn is_mark(kind: OutboxKind) -> bool {
+    matches!(kind, OutboxKind::Read | OutboxKind::ReadPrivately)
+}
+
 impl Txn<'_> {
+    /// How far a read mark goes as far as one can tell here.
+    fn mark(&self, cid: ConversationId, seq: u64) -> Result<u64, StoreError> {
+        let told: Option<ChangedConversation> = self.decoded(&rows::conversation(cid))?;
+        let head = told.map_or(0, |told| told.head);
+        Ok(seq.min(self.positions(cid)?.known.max(head)))
+    }
+
+    /// Read up to where the server told, and the marks that still wait.
+    fn take_mark_back(&mut self, cid: ConversationId) -> Result<(), StoreError> {
+        let told: Option<ChangedConversation> = self.decoded(&rows::conversation(cid))?;
+        let told = told.and_then(|told| told.conversation).unwrap_or_default();
+        let mut read = told.read.max(told.private_read);
+        for queued in self.all_queued()? {
+            if is_mark(queued.kind) && queued.cid == Some(cid) {
+                read = read.max(self.mark(cid, queued.seq)?);
+            }
+        }
+        let mut positions = self.positions(cid)?;
+        positions.read = read;
+        self.put_positions(cid, &positions);
+        Ok(())
+    }
+
     fn all_queued(&self) -> Result<Vec<Queued>, StoreError> {
         let mut queued = Vec::new();
         let mut next = 0;
@@ -266,7 +312,7 @@ impl Txn<'_> {
         entry: LogEntry,
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
-        if self.get(&rows::entry(cid, seq))?.is_some() {
+        if self.row_at(cid, seq)?.is_some() {
             return Ok(());
         }
         self.put_entry(cid, entry, taken)?;

@@ -13,6 +13,8 @@ pub(crate) enum Meta {
     Uid,
     Handle,
     Version,
+    Subscribed,
+    Began,
     Feed,
     Confirmed,
     Outbox,
@@ -26,6 +28,8 @@ impl Meta {
             Self::Uid => b"uid",
             Self::Handle => b"handle",
             Self::Version => b"ver",
+            Self::Subscribed => b"subscribed",
+            Self::Began => b"began",
             Self::Feed => b"feed",
             Self::Confirmed => b"confirmed",
             Self::Outbox => b"outbox",
@@ -126,6 +130,9 @@ pub(crate) fn watermarks(cid: ConversationId) -> Vec<u8> {
 pub(crate) fn handle(handle: &str) -> Vec<u8> {
     [b"h", handle.as_bytes()].concat()
 }
+
+/// What waits for the app.
+pub(crate) const FEED: &[u8] = b"f";
 
 pub(crate) fn fed(number: u64) -> Vec<u8> {
     [&b"f"[..], &number.to_be_bytes()].concat()

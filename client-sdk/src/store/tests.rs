@@ -23,7 +23,7 @@ fn cid() -> ConversationId {
 }
 
 fn open(folder: &Path) -> Store {
-    Store::open(&Storage::Folder(folder.to_owned()), None).unwrap()
+    Store::open(&Storage::Folder(folder.to_owned()), None, true).unwrap()
 }
 
 fn introduced(store: Store) -> Store {
@@ -40,7 +40,7 @@ fn introduced(store: Store) -> Store {
 fn stores() -> Vec<(Store, Option<TempDir>)> {
     let folder = TempDir::new().unwrap();
     let disk = open(folder.path());
-    let memory = Store::open(&Storage::Memory, None).unwrap();
+    let memory = Store::open(&Storage::Memory, None, true).unwrap();
     vec![(introduced(memory), None), (introduced(disk), Some(folder))]
 }
 
@@ -122,17 +122,15 @@ fn the_feed_begins_where_the_server_begins_and_has_each_entry_once() {
         push(&store, [message(4), message(5)]);
         push(&store, [message(4), message(5), message(6)]);
         assert_eq!(fed(&store), [4, 5, 6]);
-        assert_eq!(store.confirm(2).unwrap(), 1);
-        assert_eq!(fed(&store), [6]);
+        let number = |at: usize| store.fed_after(0, 9).unwrap()[at].0;
+        let second = number(1);
+        assert!(store.confirm(second).unwrap());
+        assert_eq!((fed(&store), store.waiting()), (vec![6], 1));
         push(&store, [message(5), message(6)]);
         assert_eq!(fed(&store), [6]);
-        assert_eq!(
-            store.confirm(99).unwrap(),
-            0,
-            "what is not there stays unconfirmed"
-        );
-        push(&store, [message(7)]);
-        assert_eq!(fed(&store), [7]);
+        assert!(!store.confirm(number(0) + 1).unwrap(), "it was not given");
+        assert!(store.confirm(second).unwrap(), "it was given");
+        assert_eq!((fed(&store), store.waiting()), (vec![6], 1));
     }
 }
 
@@ -182,6 +180,16 @@ fn what_was_passed_over_and_comes_after_all_is_fed() {
 }
 
 #[test]
+fn without_a_reader_nothing_waits_and_the_log_has_all() {
+    let store = introduced(Store::open(&Storage::Memory, None, false).unwrap());
+    push(&store, (1..=9).map(message));
+    let queued = store.enqueue(&outgoing("a"), 10).unwrap().unwrap();
+    store.settle(queued.number, &settled(10)).unwrap();
+    assert_eq!((store.waiting(), fed(&store)), (0, vec![]));
+    assert_eq!(store.page(cid(), None, 99).unwrap().len(), 10);
+}
+
+#[test]
 fn a_gap_of_the_server_is_one_entry() {
     for (store, _folder) in stores() {
         let gap = LogEntry {
@@ -202,6 +210,156 @@ fn a_gap_of_the_server_is_one_entry() {
         };
         store.fill(cid(), page).unwrap();
         assert_eq!(fed(&store), [1, 9, 10]);
+    }
+}
+
+fn gone(seq: u64) -> LogEntry {
+    LogEntry {
+        reason: "deleted".into(),
+        ..entry(seq, "gone", BOB)
+    }
+}
+
+fn gap(from: u64, to: u64) -> LogEntry {
+    LogEntry {
+        cid: cid().to_string(),
+        kind: "gap".into(),
+        gap: Some(proto::schema::Gap {
+            from,
+            to,
+            reason: "deleted".into(),
+        }),
+        ..LogEntry::default()
+    }
+}
+
+/// The places that what waits for the app stands for.
+fn spans(store: &Store) -> Vec<(u64, u64)> {
+    let fed = store.fed_after(0, usize::MAX / 2).unwrap();
+    fed.iter()
+        .map(|(_, entry)| super::log::span(entry))
+        .map(|(from, to)| (from.get(), to.get()))
+        .collect()
+}
+
+#[test]
+fn what_a_gap_stood_for_is_not_fed_again_when_it_is_pushed() {
+    for (store, _folder) in stores() {
+        push(&store, (1..=6).map(message));
+        let page = Page {
+            entries: vec![gap(7, 9), message(10), message(11)],
+            more: false,
+            head: 11,
+        };
+        store.fill(cid(), page).unwrap();
+        let wanted: Vec<_> = (1..=6)
+            .map(|seq| (seq, seq))
+            .chain([(7, 9), (10, 10), (11, 11)])
+            .collect();
+        assert_eq!(spans(&store), wanted);
+        for _ in 0..2 {
+            push(&store, [gone(7), gone(8), gone(9), message(10)]);
+            assert_eq!(spans(&store), wanted);
+        }
+    }
+}
+
+#[test]
+fn a_gap_tells_only_of_what_is_not_here() {
+    for (store, _folder) in stores() {
+        // 6 is an island that was deleted meanwhile.
+        push(&store, [message(1), gone(2), gone(3), message(6)]);
+        let page = Page {
+            entries: vec![gap(2, 9), message(10)],
+            more: false,
+            head: 10,
+        };
+        store.fill(cid(), page).unwrap();
+        let wanted = [(1, 1), (2, 2), (3, 3), (4, 5), (6, 6), (7, 9), (10, 10)];
+        assert_eq!(spans(&store), wanted);
+        assert_eq!(text(&store, 6), None, "it is gone");
+        let page = Page {
+            entries: vec![gap(2, 9)],
+            more: false,
+            head: 10,
+        };
+        store.backfill(cid(), page).unwrap();
+        push(&store, [gone(4), gone(9)]);
+        assert_eq!(spans(&store), wanted);
+    }
+}
+
+#[test]
+fn a_device_that_begins_within_a_gap_is_told_of_the_rest_of_it() {
+    for (store, _folder) in stores() {
+        let page = Page {
+            entries: vec![message(1), gap(2, 9), message(10)],
+            more: false,
+            head: 10,
+        };
+        store.backfill(cid(), page).unwrap();
+        push(&store, [gone(5)]);
+        assert_eq!(spans(&store), [(5, 9), (10, 10)]);
+    }
+}
+
+#[test]
+fn what_is_gone_and_comes_late_is_a_hint() {
+    for (store, _folder) in stores() {
+        push(&store, [message(1), message(3)]);
+        let page = Page {
+            entries: vec![message(3)],
+            more: false,
+            head: 3,
+        };
+        store.fill(cid(), page).unwrap();
+        let taken = push(&store, [gone(2)]);
+        assert_eq!(fed(&store), [1, 3]);
+        assert!(taken.updated.contains(&(cid(), Seq::new(2))));
+    }
+}
+
+#[test]
+fn what_is_hidden_is_gone_here_with_the_ack() {
+    for (store, _folder) in stores() {
+        push(&store, [message(1), message(2)]);
+        let hide = OutboxRow {
+            kind: OutboxKind::Hide as i32,
+            seq: 1,
+            ..outgoing("h")
+        };
+        let queued = store.enqueue(&hide, 10).unwrap().unwrap();
+        assert!(text(&store, 1).is_some(), "the server has to agree");
+        // Its PUBACK names no place.
+        let taken = store.settle(queued.number, &Settled::default()).unwrap();
+        assert!(taken.updated.contains(&(cid(), Seq::new(1))));
+        assert_eq!(text(&store, 1), None);
+        push(&store, [message(1)]);
+        assert_eq!(text(&store, 1), None);
+        assert!(text(&store, 2).is_some());
+    }
+}
+
+#[test]
+fn a_read_mark_goes_no_further_than_what_is_known() {
+    for (store, _folder) in stores() {
+        store.take(vec![told(9, 4, 5)]).unwrap();
+        let mark = |seq| OutboxRow {
+            kind: OutboxKind::Read as i32,
+            mid: String::new(),
+            seq,
+            ..outgoing("")
+        };
+        let read = || store.positions(cid()).unwrap().read;
+        let first = store.enqueue(&mark(6), 10).unwrap().unwrap();
+        assert_eq!(read(), 6);
+        let second = store.enqueue(&mark(u64::MAX), 10).unwrap().unwrap();
+        assert_eq!(read(), 9);
+        store.fail(second.number, "format", "beyond").unwrap();
+        assert_eq!(read(), 6, "the other one still waits");
+        store.fail(first.number, "forbidden", "no").unwrap();
+        assert_eq!(read(), 4, "as the server told");
+        assert!(store.outbox().unwrap().is_empty());
     }
 }
 
@@ -234,15 +392,31 @@ fn history_is_not_fed_and_stays_below_what_is() {
 }
 
 #[test]
+fn a_run_that_is_not_fed_goes_on_or_begins_anew() {
+    for (store, _folder) in stores() {
+        let page = |range: std::ops::RangeInclusive<u64>, head| Page {
+            entries: range.map(message).collect(),
+            more: true,
+            head,
+        };
+        store.backfill(cid(), page(5..=9, 9)).unwrap();
+        store.fill(cid(), page(10..=20, 20)).unwrap();
+        assert_eq!(store.page(cid(), None, 99).unwrap().len(), 16);
+        assert_eq!(fed(&store), [0; 0]);
+        store.begin_anew(cid()).unwrap();
+        store.backfill(cid(), page(98..=99, 99)).unwrap();
+        assert_eq!(store.page(cid(), None, 99).unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn an_own_message_goes_from_the_outbox_to_its_place() {
     for (store, _folder) in stores() {
         push(&store, [message(1)]);
         let first = store.enqueue(&outgoing("a"), 10).unwrap().unwrap();
         let second = store.enqueue(&outgoing("b"), 10).unwrap().unwrap();
-        assert_eq!(
-            store.settle(first.number, &settled(2)).unwrap().waiting,
-            Some(2)
-        );
+        store.settle(first.number, &settled(2)).unwrap();
+        assert_eq!(store.waiting(), 2);
         assert_eq!(fed(&store), [1, 2]);
         // The next one is behind one of somebody else, which was not pushed yet.
         store.settle(second.number, &settled(4)).unwrap();
@@ -382,24 +556,65 @@ fn a_body_ends_with_its_time_to_live() {
             ..message(2)
         };
         push(&store, [soon, over]);
+        assert!(store.expire().unwrap().is_some(), "one is due in an hour");
         assert!(text(&store, 1).is_some());
         assert_eq!(text(&store, 2), None);
-        assert!(store.expire().unwrap().is_some(), "one is due in an hour");
     }
+}
+
+#[test]
+fn a_body_does_not_end_by_a_clock_that_is_ahead_of_the_server() {
+    const HOUR: u64 = 3_600_000;
+    let folder = TempDir::new().unwrap();
+    let store = introduced(open(folder.path()));
+    // Here it is two hours later than there.
+    let there = crate::clock::wall_ms() - 2 * HOUR;
+    let brief = LogEntry {
+        ts: there,
+        expires: Some(there + HOUR),
+        ..message(1)
+    };
+    push(&store, [brief]);
+    let read = |store: &Store| {
+        let entry = store.entry(cid(), Seq::new(1)).unwrap().unwrap();
+        let entry = crate::entry::Entry::read(entry, store.now_ms()).unwrap();
+        entry.text().map(str::to_owned)
+    };
+    store.expire().unwrap();
+    assert_eq!(read(&store).as_deref(), Some("number 1"));
+    drop(store);
+    // Before the server has said anything it is not shown, and not destroyed.
+    let store = open(folder.path());
+    store.expire().unwrap();
+    assert_eq!(read(&store), None);
+    assert!(text(&store, 1).is_some());
+    let later = |seq, ts| LogEntry { ts, ..message(seq) };
+    push(&store, [later(2, there + HOUR / 2)]);
+    store.expire().unwrap();
+    assert_eq!(read(&store).as_deref(), Some("number 1"));
+    push(&store, [later(3, there + HOUR)]);
+    store.expire().unwrap();
+    assert_eq!(text(&store, 1), None);
 }
 
 #[test]
 fn reactions_make_a_message_stale_until_it_is_fetched() {
     for (store, _folder) in stores() {
         assert!(push(&store, [message(1), action(2, "reaction", 1)]).stale);
-        assert_eq!(store.stale(9).unwrap(), [(cid(), Seq::new(1))]);
+        let stale = store.stale(9).unwrap()[0];
+        assert_eq!((stale.cid, stale.seq), (cid(), Seq::new(1)));
         let now = LogEntry {
             pinned: true,
             ..message(1)
         };
-        store.refresh(cid(), Seq::new(1), Some(now)).unwrap();
-        assert_eq!(store.stale(9).unwrap(), []);
+        // Another one reacts while it is fetched.
+        push(&store, [action(3, "reaction", 1)]);
+        let taken = store.refresh(&stale, Some(now.clone())).unwrap();
+        assert!(taken.stale && taken.updated.contains(&(cid(), Seq::new(1))));
         assert!(store.entry(cid(), Seq::new(1)).unwrap().unwrap().pinned);
+        let stale = store.stale(9).unwrap()[0];
+        assert!(!store.refresh(&stale, Some(now)).unwrap().stale);
+        assert_eq!(store.stale(9).unwrap(), []);
     }
 }
 
@@ -481,7 +696,7 @@ fn a_folder_has_one_owner_and_one_user_at_a_time() {
     let folder = TempDir::new().unwrap();
     let store = introduced(open(folder.path()));
     let client_id = store.client_id().unwrap();
-    let again = Store::open(&Storage::Folder(folder.path().to_owned()), None);
+    let again = Store::open(&Storage::Folder(folder.path().to_owned()), None, true);
     assert_eq!(again.err(), Some(StoreError::InUse));
     let bob = Me {
         uid: BOB.to_string(),
@@ -491,6 +706,28 @@ fn a_folder_has_one_owner_and_one_user_at_a_time() {
     assert_eq!(store.adopt(&bob), Err(StoreError::OtherUser { owner }));
     drop(store);
     assert_eq!(open(folder.path()).client_id().unwrap(), client_id);
+}
+
+#[test]
+fn a_position_of_before_a_restored_backup_confirms_nothing() {
+    let (folder, backup) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = introduced(open(folder.path()));
+    push(&store, [message(1)]);
+    drop(store);
+    let copy = |from: &Path, to: &Path| {
+        std::fs::copy(from.join("store.redb"), to.join("store.redb")).unwrap();
+    };
+    copy(folder.path(), backup.path());
+    let store = open(folder.path());
+    push(&store, (2..=9).map(message));
+    let (position, _) = store.fed_after(0, 9).unwrap().pop().unwrap();
+    drop(store);
+    copy(backup.path(), folder.path());
+    let store = open(folder.path());
+    push(&store, (2..=50).map(message));
+    assert_eq!(store.waiting(), 50);
+    assert!(!store.confirm(position).unwrap());
+    assert_eq!(fed(&store).len(), 50);
 }
 
 #[test]
@@ -506,7 +743,7 @@ fn a_store_of_a_later_version_is_refused() {
     drop(store);
     let storage = Storage::Folder(folder.path().to_owned());
     let newer = StoreError::Newer { found: 2, known: 1 };
-    assert_eq!(Store::open(&storage, None).err(), Some(newer));
+    assert_eq!(Store::open(&storage, None, true).err(), Some(newer));
 }
 
 /// What may happen to a store.
@@ -514,6 +751,8 @@ fn a_store_of_a_later_version_is_refused() {
 enum Step {
     /// Somebody writes; it is pushed with the next batch.
     Others,
+    /// So far from the end something is deleted.
+    Delete(usize),
     /// This user writes.
     Own,
     /// The server pushes so many more, and repeats so many.
@@ -528,6 +767,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => Just(Step::Others),
+        2 => (0usize..6).prop_map(Step::Delete),
         2 => Just(Step::Own),
         4 => (0usize..4, 0usize..4).prop_map(|(more, again)| Step::Push(more, again)),
         1 => Just(Step::Fill),
@@ -537,8 +777,19 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// As `msg.history` tells it: a run of what is gone is a gap.
+fn page_of(log: &[LogEntry]) -> Vec<LogEntry> {
+    let is_run = |a: &LogEntry, b: &LogEntry| a.kind == "gone" && b.kind == "gone";
+    let runs = log.chunk_by(is_run);
+    runs.flat_map(|run| match run {
+        [first, .., last] if first.kind == "gone" => vec![gap(first.seq, last.seq)],
+        run => run.to_vec(),
+    })
+    .collect()
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     /// However pushes, own messages, pages and restarts follow each other: the app gets each entry once, in order, from where the
     /// server began.
@@ -552,12 +803,17 @@ proptest! {
         // The log of the server, and how far it has pushed.
         let mut log: Vec<LogEntry> = (1..=start).map(message).collect();
         let mut pushed = usize::try_from(start).unwrap();
-        let mut handed: Vec<u64> = Vec::new();
+        let mut handed: Vec<(u64, u64)> = Vec::new();
         let mut number = 0;
         for step in steps {
             let head = log.len() as u64;
             match step {
                 Step::Others => log.push(message(head + 1)),
+                Step::Delete(back) => {
+                    if let Some(at) = log.len().checked_sub(back + 1) {
+                        log[at] = gone(log[at].seq);
+                    }
+                }
                 Step::Own => {
                     let mid = format!("own-{head}");
                     let queued = store.enqueue(&outgoing(&mid), 1_000).unwrap().unwrap();
@@ -572,13 +828,13 @@ proptest! {
                 Step::Fill => {
                     if let Some((after, _)) = store.gap(cid()).unwrap() {
                         let after = usize::try_from(after.get()).unwrap();
-                        let entries: Vec<_> = log[after..].iter().take(3).cloned().collect();
-                        let more = after + entries.len() < log.len();
+                        let end = log.len().min(after + 4);
+                        let (entries, more) = (page_of(&log[after..end]), end < log.len());
                         store.fill(cid(), Page { entries, more, head }).unwrap();
                     }
                 }
                 Step::Page => {
-                    let page = Page { entries: log.clone(), more: false, head };
+                    let page = Page { entries: page_of(&log), more: false, head };
                     if head > 0 {
                         store.backfill(cid(), page).unwrap();
                     }
@@ -586,9 +842,10 @@ proptest! {
                 Step::Confirm(max) => {
                     for (at, entry) in store.fed_after(number, max).unwrap() {
                         number = at;
-                        handed.push(entry.seq);
+                        let (from, to) = super::log::span(&entry);
+                        handed.push((from.get(), to.get()));
                     }
-                    store.confirm(number).unwrap();
+                    assert!(number == 0 || store.confirm(number).unwrap());
                 }
                 Step::Reopen => {
                     drop(store);
@@ -598,9 +855,10 @@ proptest! {
             }
         }
         push(&store, log[pushed..].to_vec());
-        handed.extend(fed(&store));
-        let first = handed.first().copied().unwrap_or(log.len() as u64 + 1);
+        handed.extend(spans(&store));
+        let first = handed.first().map_or(log.len() as u64 + 1, |(from, _)| *from);
         prop_assert!(first > start || handed.is_empty());
+        let handed: Vec<_> = handed.into_iter().flat_map(|(from, to)| from..=to).collect();
         prop_assert_eq!(handed, (first..=log.len() as u64).collect::<Vec<_>>());
     }
 }

@@ -17,15 +17,27 @@ pub(super) async fn connect(
     config: &Config,
 ) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(config.address.host().to_owned()).map_err(invalid)?;
+    let tls = match config.tls.get() {
+        Some(tls) => Arc::clone(tls),
+        None => {
+            // Certificates of the system are read from the disk.
+            let made = config.clone();
+            let made = tokio::task::spawn_blocking(move || client_config(&made)).await;
+            let made = made.map_err(io::Error::other)??;
+            Arc::clone(config.tls.get_or_init(|| made))
+        }
+    };
+    TlsConnector::from(tls).connect(name, stream).await
+}
+
+fn client_config(config: &Config) -> io::Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(invalid)?
         .with_root_certificates(roots(config)?)
         .with_no_client_auth();
-    TlsConnector::from(Arc::new(tls))
-        .connect(name, stream)
-        .await
+    Ok(Arc::new(tls))
 }
 
 fn roots(config: &Config) -> io::Result<RootCertStore> {

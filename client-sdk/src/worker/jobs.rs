@@ -15,13 +15,14 @@ use proto::schema::{
 };
 use rumqttc::{AsyncClient, Publish};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::{AGAIN, Command, Core, Done, Outcome};
 use crate::clock;
 use crate::connection::{self, Acked, Outgoing};
 use crate::error::{Error, Refusal};
 use crate::events::{Event, Presence, Typing};
-use crate::store::{self, Inbound, OutboxKind, Page, Profile, Queued, Settled, Taken};
+use crate::store::{self, Inbound, OutboxKind, Page, Profile, Queued, Settled, Stale, Taken};
 
 /// Entries that are asked for at once.
 const PAGE: u32 = 500;
@@ -30,11 +31,22 @@ const REFRESH_MAX: usize = 16;
 
 /// Calls a method, and waits for the reply.
 pub(crate) async fn call(core: &Core, method: &str, params: Params) -> Result<Reply, Error> {
+    call_as(core, Uuid::now_v7(), method, params).await
+}
+
+/// The same by a request id: what was asked under it is done once.
+pub(crate) async fn call_as(
+    core: &Core,
+    id: Uuid,
+    method: &str,
+    params: Params,
+) -> Result<Reply, Error> {
     let request = RpcRequest {
         params: Some(params),
     };
     let (reply, answer) = oneshot::channel();
-    let command = Command::Call(method.to_owned(), request.encode_to_vec().into(), reply);
+    let request = (method.to_owned(), request.encode_to_vec().into());
+    let command = Command::Call(id, request, reply);
     let timeout = core.config.limits.call_timeout;
     let asked = async {
         core.commands
@@ -112,6 +124,12 @@ fn inbound(publish: &Publish) -> Option<Inbound> {
         tracing::warn!(topic, "the server sent what cannot be read");
     }
     read
+}
+
+/// The filter by which a publish of presence was asked for: its topic.
+pub(super) fn presence_filter(publish: &Publish) -> Option<&str> {
+    let topic = std::str::from_utf8(&publish.topic).ok()?;
+    topic.starts_with("chat/u/").then_some(topic)
 }
 
 /// What is only told, and not kept.
@@ -193,11 +211,9 @@ async fn refuse(core: &Core, number: u64, refusal: Refusal) -> Result<Outcome, E
         return Ok(Outcome::Again(Some(refusal.retry_after.unwrap_or(AGAIN))));
     }
     let (code, message) = (refusal.code.clone(), refusal.message.clone());
-    store::run(&core.store, move |store| {
-        store.fail(number, &code, &message)
-    })
-    .await?;
-    Ok(Outcome::Failed(refusal))
+    let fail = move |store: &store::Store| store.fail(number, &code, &message);
+    let taken = store::run(&core.store, fail).await?;
+    Ok(Outcome::Failed { refusal, taken })
 }
 
 /// Who the user is, what changed, and where something is missing.
@@ -224,7 +240,6 @@ async fn greet(core: &Core, introduce: bool) -> Result<Greeting, Error> {
     if version > 0 {
         sync(core, version, &mut taken).await?;
     }
-    taken.waiting = Some(store::run(&core.store, store::Store::waiting).await?);
     let gaps = store::run(&core.store, store::Store::gaps).await?;
     Ok((profile, taken, gaps))
 }
@@ -265,13 +280,16 @@ async fn fill_all(core: &Core, cid: ConversationId) -> Result<Taken, Error> {
     let mut filled = Taken::default();
     let mut reached = None;
     loop {
-        let look = move |store: &store::Store| Ok((store.gap(cid)?, store.waiting()?));
-        let (gap, waiting) = store::run(&core.store, look).await?;
+        let gap = store::run(&core.store, move |store| store.gap(cid)).await?;
         let Some((after, known)) = gap else {
             filled.gaps.clear();
             return Ok(filled);
         };
-        let room = core.config.limits.feed_entries_max.saturating_sub(waiting);
+        let room = core
+            .config
+            .limits
+            .feed_entries_max
+            .saturating_sub(core.store.waiting());
         // A page that led nowhere is not asked for again at once.
         if room == 0 || reached == Some(after) {
             filled.conversations.insert(cid);
@@ -309,14 +327,16 @@ async fn fill_page(
     store::run(&core.store, move |store| store.fill(cid, page)).await
 }
 
-/// Fetches some messages again that were marked as stale. Those that it fetched.
+/// Fetches some messages again that were marked as stale.
 pub(super) async fn refresh(core: Arc<Core>) -> Done {
     Done::Refreshed(refresh_some(&core).await)
 }
 
-async fn refresh_some(core: &Core) -> Result<Vec<(ConversationId, Seq)>, Error> {
-    let stale = store::run(&core.store, |store| store.stale(REFRESH_MAX)).await?;
-    for &(cid, seq) in &stale {
+async fn refresh_some(core: &Core) -> Result<Taken, Error> {
+    let mut taken = Taken::default();
+    let all = store::run(&core.store, |store| store.stale(REFRESH_MAX)).await?;
+    for stale in all {
+        let Stale { cid, seq, .. } = stale;
         let asked = MsgHistory {
             cid: cid.to_string(),
             after: Some(seq.previous().get()),
@@ -328,12 +348,16 @@ async fn refresh_some(core: &Core) -> Result<Vec<(ConversationId, Seq)>, Error> 
                 .entries
                 .into_iter()
                 .find(|entry| entry.seq == seq.get()),
+            // It stays, and is asked for again when the next one is marked, or with the next connection.
+            Err(Error::Refused(refusal)) if refusal.is(ErrorName::Unavailable) => continue,
             Err(Error::Refused(_)) => None,
             Err(error) => return Err(error),
         };
-        store::run(&core.store, move |store| store.refresh(cid, seq, entry)).await?;
+        taken.merge(store::run(&core.store, move |store| store.refresh(&stale, entry)).await?);
+        // There may be more of them.
+        taken.stale = true;
     }
-    Ok(stale)
+    Ok(taken)
 }
 
 /// Ends bodies whose time is over.

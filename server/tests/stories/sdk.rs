@@ -4,6 +4,7 @@ mod chatting;
 mod crash;
 mod devices;
 mod offline;
+mod sessions;
 mod transports;
 mod world;
 

@@ -69,12 +69,21 @@ fn a_folder_is_of_one_client_and_one_user() {
         let again = open(&address(&server), "alice", Some(folder.path())).await;
         assert!(matches!(again, Err(Error::Store(StoreError::InUse))));
         alice.close().await;
+        // There is something for bob that is pushed to whoever subscribes as bob.
+        let carol = in_memory(&server, "carol").await;
+        in_memory(&server, "bob").await.online().await.unwrap();
+        carol.direct("bob").unwrap().send("secret").await.unwrap();
+        carol.flushed().await.unwrap();
         let bob = in_folder(&server, "bob", folder.path()).await;
         let other = bob.online().await.unwrap_err();
         assert!(
             matches!(&other, Error::Store(StoreError::OtherUser { owner }) if owner == "alice"),
             "{other}"
         );
+        bob.close().await;
+        let alice = in_folder(&server, "alice", folder.path()).await;
+        assert_eq!(alice.conversations().await.unwrap().len(), 0);
+        assert_eq!(alice.search("secret", 9, None).await.unwrap().entries, []);
     });
 }
 
