@@ -17,15 +17,14 @@ pub(super) async fn connect(
     config: &Config,
 ) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(config.address.host().to_owned()).map_err(invalid)?;
-    let tls = match config.tls.get() {
-        Some(tls) => Arc::clone(tls),
-        None => {
-            // Certificates of the system are read from the disk.
-            let made = config.clone();
-            let made = tokio::task::spawn_blocking(move || client_config(&made)).await;
-            let made = made.map_err(io::Error::other)??;
-            Arc::clone(config.tls.get_or_init(|| made))
-        }
+    let tls = if let Some(tls) = config.tls.get() {
+        Arc::clone(tls)
+    } else {
+        // Certificates of the system are read from the disk.
+        let made = config.clone();
+        let made = tokio::task::spawn_blocking(move || client_config(&made)).await;
+        let made = made.map_err(io::Error::other)??;
+        Arc::clone(config.tls.get_or_init(|| made))
     };
     TlsConnector::from(tls).connect(name, stream).await
 }
