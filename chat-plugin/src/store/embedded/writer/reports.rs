@@ -157,7 +157,7 @@ mod tests {
         let mut reports = Reports::default();
         let mut take = |one: &Report| {
             let goes = reports.in_the_way(one);
-            for key in &goes {
+            if let Some(key) = &goes {
                 reports.remove(key);
             }
             reports.insert(one);
