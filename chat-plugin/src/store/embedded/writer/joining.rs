@@ -174,7 +174,7 @@ impl<K: KvEngine> Writer<K> {
                     self.forget_request(key(user), &mut rows)?;
                 }
                 Change::Role { user, .. } | Change::Given { user, .. }
-                    if !creates && !self.is_present(draft.conversation, *user)? =>
+                    if !creates && !self.is_or_comes(draft, *user)? =>
                 {
                     return Ok(Err(Outcome::MembersMoved)); // went silently, after it was judged
                 }
@@ -228,6 +228,13 @@ impl<K: KvEngine> Writer<K> {
     fn stays(&self, draft: &Draft, user: UserId) -> Result<bool, StoreError> {
         let is_his = |change: &Change| matches!(change, Change::Leave { user: of } if *of == user);
         Ok(!draft.changes.iter().any(is_his) && self.is_present(draft.conversation, user)?)
+    }
+
+    /// Is this user a member, or does he become one with this draft?
+    fn is_or_comes(&self, draft: &Draft, user: UserId) -> Result<bool, StoreError> {
+        let joins =
+            |change: &Change| matches!(change, Change::Join { user: of, .. } if *of == user);
+        Ok(draft.changes.iter().any(joins) || self.is_present(draft.conversation, user)?)
     }
 
     fn is_present(&self, id: ConversationId, user: UserId) -> Result<bool, StoreError> {
