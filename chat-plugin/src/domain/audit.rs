@@ -134,9 +134,14 @@ impl AuditLine {
         }
     }
 
+    /// Is it by this user?
+    pub fn is_by(&self, user: UserId) -> bool {
+        matches!(self.by, AuditBy::User { user: by, .. } if by == user)
+    }
+
     /// Is it by this user, or about him?
     pub fn concerns(&self, user: UserId) -> bool {
-        self.about == Some(user) || matches!(self.by, AuditBy::User { user: by, .. } if by == user)
+        self.about == Some(user) || self.is_by(user)
     }
 
     /// Adds to the details; of a long text only the beginning.
@@ -171,7 +176,7 @@ impl AuditLine {
     /// Lets go of all that says more of a user than his id. Says whether there was anything.
     pub fn forget(&mut self, user: UserId, handle: Option<&Handle>) -> bool {
         let before = (self.from.len(), self.detail.len());
-        if matches!(self.by, AuditBy::User { user: by, .. } if by == user) {
+        if self.is_by(user) {
             self.from.clear();
         }
         let is_named = || {

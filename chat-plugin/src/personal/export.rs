@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::progress::{Progress, Stage};
 use super::{PageError, check, member};
+use crate::domain::audit::AuditLog;
 use crate::domain::contact::ContactList;
 use crate::domain::entry::{BodyFormat, Entry};
 use crate::domain::overlay::{Report, ReportKey};
@@ -87,6 +88,7 @@ impl Exporter<'_> {
                 Stage::Contacts(after) => self.people(ContactList::Contacts, after).await?,
                 Stage::Blocked(after) => self.people(ContactList::Blocked, after).await?,
                 Stage::Reports(told) => self.reports(told).await?,
+                Stage::Moderated(before) => self.moderated(before).await?,
                 Stage::Held(id, told) => self.held(id, told).await?,
                 Stage::Messages(id, after) => self.messages(id, after).await?,
                 Stage::Conversation(after) => match self.next_conversation(after).await? {
@@ -211,11 +213,35 @@ impl Exporter<'_> {
                 self.at.stage = Stage::Reports(number);
             }
             if found.len() < ROWS {
-                self.at.stage = Stage::Conversation(None);
+                self.at.stage = Stage::Moderated(None);
                 return Ok(true);
             }
             last = found.last().map(Report::key);
         }
+    }
+
+    /// What the audit log says of what the user did.
+    async fn moderated(&mut self, before: Option<u64>) -> Result<bool, StoreError> {
+        let log = AuditLog::Moderators;
+        let found = self.store.audited(log, before, ROWS).await?;
+        self.page.looked_at += found.len() as u64;
+        let is_last = found.len() < ROWS;
+        for (number, line) in found {
+            if line.is_by(self.user.id) {
+                let line = json!({
+                    "type": "moderated", "action": line.action, "ts": line.ts_ms, "from": line.from,
+                    "cid": line.conversation, "about": line.about, "detail": line.details(),
+                });
+                if !self.page.push(&line) {
+                    return Ok(false);
+                }
+            }
+            self.at.stage = Stage::Moderated(Some(number));
+        }
+        if is_last {
+            self.at.stage = Stage::Conversation(None);
+        }
+        Ok(true)
     }
 
     /// `None`: there is none.

@@ -24,6 +24,8 @@ pub(super) enum Stage {
     Blocked(Option<UserId>),
     /// Reports, behind so many.
     Reports(u64),
+    /// What was done as a moderator, before this line of the audit log, if any is said.
+    Moderated(Option<u64>),
     /// Messages of this conversation that are held, behind so many.
     Held(ConversationId, u64),
     /// Messages of this conversation, from behind this place (of an erasure: from this place on).
@@ -60,6 +62,8 @@ impl fmt::Display for Progress {
             Stage::Contacts(after) => write!(f, "c:{}:", user(after)),
             Stage::Blocked(after) => write!(f, "b:{}:", user(after)),
             Stage::Reports(lines) => write!(f, "r::{lines}"),
+            Stage::Moderated(Some(before)) => write!(f, "l::{before}"),
+            Stage::Moderated(None) => write!(f, "l::"),
             Stage::Held(id, lines) => write!(f, "h:{id}:{lines}"),
             Stage::Messages(id, seq) => write!(f, "m:{id}:{seq}"),
             Stage::Conversation(Some(after)) => write!(f, "n:{after}:"),
@@ -83,6 +87,7 @@ impl FromStr for Progress {
                 ("c", after, "") => Stage::Contacts(optional(after)?),
                 ("b", after, "") => Stage::Blocked(optional(after)?),
                 ("r", "", lines) => Stage::Reports(parse(lines)?),
+                ("l", "", before) => Stage::Moderated(optional(before)?),
                 ("h", id, lines) => Stage::Held(parse(id)?, parse(lines)?),
                 ("m", id, seq) => Stage::Messages(parse(id)?, Seq::new(parse(seq)?)),
                 ("n", after, "") => Stage::Conversation(optional(after)?),
@@ -122,6 +127,8 @@ mod tests {
             Stage::Contacts(Some(user)),
             Stage::Blocked(Some(user)),
             Stage::Reports(5),
+            Stage::Moderated(None),
+            Stage::Moderated(Some(9)),
             Stage::Held(id, 2),
             Stage::Messages(id, Seq::new(17)),
             Stage::Conversation(None),

@@ -281,14 +281,21 @@ fn may_be_held(draft: &Draft) -> bool {
     is_moderated && draft.kind == EntryKind::Message
 }
 
-/// What people would be shown of a body; nothing of an encrypted one but the text beside it.
+/// What people would be shown of a body: its text, and on further lines the names and answers in it. Nothing of an encrypted one but
+/// what is beside it.
 pub(crate) fn shown(format: BodyFormat, body: &[u8]) -> Option<Cow<'_, str>> {
     let text = || std::str::from_utf8(body).unwrap_or_default();
-    match format {
-        BodyFormat::Text => Some(Cow::Borrowed(text())),
-        BodyFormat::Json => EntryBody::Json(text()).shown(),
-        BodyFormat::Protobuf => EntryBody::Protobuf(body).shown(),
+    let shown = match format {
+        BodyFormat::Text => return Some(Cow::Borrowed(text())),
+        BodyFormat::Json => EntryBody::Json(text()).shown()?,
+        BodyFormat::Protobuf => EntryBody::Protobuf(body).shown()?,
+    };
+    let mut lines = super::looked_at(format, body).map_or_else(Vec::new, |body| body.names());
+    if lines.is_empty() {
+        return Some(shown);
     }
+    lines.insert(0, shown.into_owned());
+    Some(Cow::Owned(lines.join("\n")))
 }
 
 fn draft(held: Held, basis: Basis) -> Draft {

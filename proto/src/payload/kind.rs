@@ -55,6 +55,28 @@ impl Body<'_> {
     }
 }
 
+impl Body<'_> {
+    /// What people are shown of it beside its text: answers of a poll, names of files, places and persons, and how to reach these.
+    pub fn names(&self) -> Vec<String> {
+        let Some(message) = self.message() else {
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        names.extend(message.media.iter().map(|medium| medium.name.clone()));
+        names.extend(message.location.iter().map(|place| place.name.clone()));
+        if let Some(contact) = &message.contact {
+            names.push(contact.name.clone());
+            names.extend_from_slice(&contact.phones);
+            names.extend_from_slice(&contact.emails);
+        }
+        if let Some(poll) = &message.poll {
+            names.extend_from_slice(&poll.options);
+        }
+        names.retain(|name| !name.is_empty());
+        names
+    }
+}
+
 /// What the types of the schema do not say.
 pub(super) fn check(message: &ClientMessage) -> Result<(), PayloadError> {
     if message.t.is_empty() {
@@ -253,6 +275,32 @@ mod tests {
         let message: ClientMessage = serde_json::from_value(message.clone()).unwrap();
         assert_eq!(said(PROTOBUF, &message.encode_to_vec()), in_json.clone());
         in_json
+    }
+
+    #[test]
+    fn what_is_shown_beside_the_text_is_the_same_in_both_forms() {
+        let limits = PayloadLimits::default();
+        let message = json!({"t": "x", "kind": "poll", "poll": {"options": ["one", "two"]},
+            "media": [{"id": "m1", "name": "cat.png"}, {"id": "m2"}],
+            "location": {"lat": 1, "lon": 2, "name": "there"},
+            "contact": {"name": "Bob", "phones": ["+1"], "emails": ["b@example.org"]}});
+        let expected = [
+            "cat.png",
+            "there",
+            "Bob",
+            "+1",
+            "b@example.org",
+            "one",
+            "two",
+        ];
+        let names = |content_type, bytes: &[u8]| {
+            let body = classify(Some(content_type), bytes, &limits);
+            body.unwrap().names()
+        };
+        assert_eq!(names(JSON, message.to_string().as_bytes()), expected);
+        let message: ClientMessage = serde_json::from_value(message).unwrap();
+        assert_eq!(names(PROTOBUF, &message.encode_to_vec()), expected);
+        assert!(names(crate::payload::TEXT, b"x").is_empty());
     }
 
     #[test]

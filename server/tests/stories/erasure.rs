@@ -177,6 +177,10 @@ fn all_that_is_known_of_a_user_is_taken_out() {
     world
         .call("carol", "people.block", json!({"user": "@eve"}))
         .unwrap();
+    let own = json!({"desk": true, "members": ["@dave"]});
+    let own = world.call("carol", "conv.create", own).unwrap();
+    let ban = json!({"cid": own["cid"], "member": "@dave"});
+    world.call("carol", "conv.ban", ban).unwrap();
     // How she wants to be seen is written within a moment.
     let lines = eventually("her presence to be at rest", || {
         let lines = export(world.client("carol"));
@@ -197,8 +201,18 @@ fn all_that_is_known_of_a_user_is_taken_out() {
     let (contact, blocked) = of("contact");
     assert_eq!((&contact["called"], blocked), (&json!("in words"), 1));
     assert_eq!(of("report").0["text"], "in words");
-    assert_eq!(of("conversation").0["archived"], true);
+    let is_this = |line: &&Value| line["type"] == "conversation" && line["cid"] == world.cid;
+    let conversation = lines.iter().find(is_this).unwrap();
+    assert_eq!(conversation["archived"], true);
     assert_eq!(of("held").0["t"], "viagra in words");
+    let (moderated, others) = of("moderated");
+    assert_eq!((&moderated["action"], others), (&json!("conv.ban"), 0));
+    assert!(
+        moderated["from"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
     assert_eq!(of("message").0["t"], "in words");
 }
 

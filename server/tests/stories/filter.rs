@@ -131,6 +131,36 @@ fn words_that_are_not_allowed_are_refused_everywhere() {
 }
 
 #[test]
+fn what_is_shown_beside_the_text_is_looked_at_too() {
+    for version in VERSIONS {
+        let mut world = World::new(version, "words_file = \"words\"");
+        let topic = format!("chat/to/{}", world.cid);
+        for message in [
+            json!({"t": "a poll", "kind": "poll", "poll": {"options": ["tea", "viagra"]}}),
+            json!({"t": "a file", "kind": "file", "media": [{"id": "m1", "name": "viagra.pdf"}]}),
+            json!({"t": "me", "kind": "contact", "contact": {"name": "Very Bad"}}),
+            json!({"t": "here", "kind": "location", "location": {"lat": 1, "lon": 2, "name": "Viagra"}}),
+        ] {
+            let told = world.told("carol", &topic, &message.to_string());
+            assert_eq!(told.as_deref(), Some("forbidden"), "{message}");
+        }
+        let fine = json!({"t": "a poll", "kind": "poll", "poll": {"options": ["tea", "coffee"]}});
+        assert_eq!(world.told("carol", &topic, &fine.to_string()), None);
+        let cid = world.cid.clone();
+        let history = world.client("bob").history(&cid);
+        let messages = history.iter().filter(|entry| entry["kind"] == "message");
+        assert_eq!(messages.count(), 1);
+    }
+    let filter = "words_file = \"words\"\nwords_policy = \"hold\"";
+    let mut world = World::new(Version::V5, filter);
+    let topic = format!("chat/to/{}", world.cid);
+    let poll = json!({"t": "a poll", "kind": "poll", "poll": {"options": ["tea", "viagra"]}});
+    assert_eq!(world.told("carol", &topic, &poll.to_string()), None);
+    let held = world.held("bob").unwrap();
+    assert_eq!(held[0]["text"], "a poll\ntea\nviagra", "what he decides on");
+}
+
+#[test]
 fn what_is_held_waits_for_a_moderator() {
     for version in VERSIONS {
         let filter = "words_file = \"words\"\nwords_policy = \"hold\"";

@@ -10,6 +10,9 @@ use super::Writer;
 use crate::domain::audit::AuditLine;
 use crate::store::{StoreError, tables};
 
+/// Lines of one log, however fast they come: the hourly upkeep keeps fewer.
+const LINES_MAX: u64 = 1_000_000;
+
 impl<K: KvEngine> Writer<K> {
     /// The number that a line gets. Looked up before anything is written.
     pub(super) fn plan_audit(&mut self, line: Option<&AuditLine>) -> Result<u64, StoreError> {
@@ -32,6 +35,9 @@ impl<K: KvEngine> Writer<K> {
             if *known == log {
                 *last = number.max(*last);
             }
+        }
+        if let Some(oldest) = number.checked_sub(LINES_MAX) {
+            self.remove(tables::AUDIT, &keys::audit(log, oldest));
         }
         self.put(
             tables::AUDIT,
