@@ -1,11 +1,11 @@
-//! Rows beside those of devices: shared subscriptions, and private queues.
+//! Rows of devices: what they subscribe to, what is in flight, shared subscriptions, private queues.
 
 use bytes::Bytes;
-use proto::ids::{DeviceId, UserId};
+use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 
 use super::super::keys;
 use super::{FORMAT, Read, Reader, TIME_MAX, long, text, time};
-use crate::domain::device::SharedSubscription;
+use crate::domain::device::{Device, Inflight, SharedSubscription, Subscription};
 use crate::domain::queue::DeviceEvent;
 
 pub(in super::super) fn write_shared(shared: &SharedSubscription) -> Vec<u8> {
@@ -98,6 +98,147 @@ pub(in super::super) fn read_data(value: &[u8]) -> Read<Bytes> {
     let mut reader = Reader::new("device_data", value)?;
     reader.time()?;
     Ok(Bytes::copy_from_slice(reader.rest))
+}
+
+/// The result of a QoS 2 exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Exchanged {
+    pub(in super::super) conversation: ConversationId,
+    pub(in super::super) seq: Seq,
+    pub(in super::super) ts_ms: u64,
+    /// Of what was published.
+    pub(in super::super) digest: [u8; 16],
+}
+
+pub(in super::super) fn write_device(device: &Device) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&device.session_expiry.to_be_bytes());
+    let flags = u8::from(device.has_inbox)
+        | u8::from(device.connected) << 1
+        | u8::from(device.has_queue) << 2;
+    out.push(flags);
+    time(&mut out, device.receipts_ms);
+    time(&mut out, device.last_seen_ms);
+    long(&mut out, device.account);
+    text(&mut out, &device.client_id);
+    time(&mut out, device.first_seen_ms);
+    text(&mut out, device.token.as_deref().unwrap_or_default());
+    let count = u16::try_from(device.subscriptions.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&count.to_be_bytes());
+    for subscription in device.subscriptions.iter().take(usize::from(count)) {
+        let flags = subscription.qos & 3
+            | u8::from(subscription.no_local) << 2
+            | u8::from(subscription.retain_as_published) << 3
+            | u8::from(subscription.identifier.is_some()) << 4;
+        out.push(flags);
+        out.extend_from_slice(&subscription.identifier.unwrap_or(0).to_be_bytes());
+        out.push(subscription.slot);
+        time(&mut out, subscription.made_ms);
+        text(&mut out, &subscription.filter);
+    }
+    out
+}
+
+/// Most references that a device keeps in flight.
+const INFLIGHT_MAX: usize = 2_048;
+
+pub(in super::super) fn write_inflight(inflight: &[Inflight]) -> Vec<u8> {
+    let count = inflight.len().min(INFLIGHT_MAX);
+    let mut out = Vec::with_capacity(1 + INFLIGHT_BYTES * count);
+    out.push(FORMAT);
+    for reference in inflight.iter().take(INFLIGHT_MAX) {
+        out.extend_from_slice(&reference.packet_id.to_be_bytes());
+        out.push(reference.form);
+        out.extend_from_slice(&keys::cid(reference.conversation));
+        long(&mut out, reference.seq.get());
+    }
+    out
+}
+
+pub(in super::super) fn write_exchanged(exchanged: &Exchanged) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&keys::cid(exchanged.conversation));
+    long(&mut out, exchanged.seq.get());
+    time(&mut out, exchanged.ts_ms);
+    out.extend_from_slice(&exchanged.digest);
+    out
+}
+
+pub(in super::super) fn read_device(user: UserId, id: DeviceId, value: &[u8]) -> Read<Device> {
+    let mut reader = Reader::new("device", value)?;
+    let session_expiry = reader.word()?;
+    let flags = reader.byte()?;
+    let receipts_ms = reader.time()?;
+    let last_seen_ms = reader.time()?;
+    let account = reader.long()?;
+    let client_id = reader.text()?.to_owned();
+    let first_seen_ms = reader.time()?;
+    let token = Some(reader.text()?).filter(|id| !id.is_empty());
+    let token = token.map(str::to_owned);
+    let count = reader.short()?;
+    let mut subscriptions = Vec::new();
+    for _ in 0..count {
+        let flags = reader.byte()?;
+        let identifier = reader.word()?;
+        let slot = reader.byte()?;
+        let made_ms = reader.time()?;
+        subscriptions.push(Subscription {
+            slot,
+            made_ms,
+            filter: reader.text()?.to_owned(),
+            qos: flags & 3,
+            no_local: flags & 4 != 0,
+            retain_as_published: flags & 8 != 0,
+            identifier: (flags & 16 != 0).then_some(identifier),
+        });
+    }
+    reader.end()?;
+    Ok(Device {
+        id,
+        user,
+        client_id,
+        subscriptions,
+        session_expiry,
+        has_inbox: flags & 1 != 0,
+        connected: flags & 2 != 0,
+        has_queue: flags & 4 != 0,
+        receipts_ms,
+        account,
+        first_seen_ms,
+        token,
+        last_seen_ms,
+    })
+}
+
+/// Bytes of one reference in flight.
+const INFLIGHT_BYTES: usize = 2 + 1 + keys::CID_BYTES + 8;
+
+pub(in super::super) fn read_inflight(value: &[u8]) -> Read<Vec<Inflight>> {
+    let mut reader = Reader::new("inflight", value)?;
+    let mut inflight = Vec::with_capacity(reader.rest.len() / INFLIGHT_BYTES);
+    while !reader.rest.is_empty() {
+        let packet_id = reader.short()?;
+        let form = reader.byte()?;
+        inflight.push(Inflight {
+            packet_id,
+            conversation: reader.cid()?,
+            seq: reader.seq()?,
+            form,
+        });
+    }
+    Ok(inflight)
+}
+
+pub(in super::super) fn read_exchanged(value: &[u8]) -> Read<Exchanged> {
+    let mut reader = Reader::new("exchange", value)?;
+    let exchanged = Exchanged {
+        conversation: reader.cid()?,
+        seq: reader.seq()?,
+        ts_ms: reader.time()?,
+        digest: reader.array()?,
+    };
+    reader.end()?;
+    Ok(exchanged)
 }
 
 #[cfg(test)]
