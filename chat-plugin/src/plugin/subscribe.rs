@@ -163,7 +163,7 @@ impl ChatPlugin {
             let online = self.online.of(device.user);
             let is_offline = !online.iter().any(|reader| reader.device == device.id);
             let seen_ms = self.seen_ms(device);
-            is_offline && super::is_expired(device.session_expiry, seen_ms, now_ms)
+            is_offline && super::upkeep::is_expired(device.session_expiry, seen_ms, now_ms)
         }) {
             self.forget_positions(device.user, device.id, &device.subscriptions)
                 .await?;
