@@ -9,9 +9,11 @@ mod hints;
 mod pull;
 mod queue;
 mod reference;
+mod state;
+mod subscribing;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -19,16 +21,14 @@ use broker::codec::packet::{PacketId, Publish, Qos};
 use broker::hooks::{ClientInfo, Delivery, DeliveryOutcome, DeliveryRef, Room};
 use bytestring::ByteString;
 use proto::ids::{ConversationId, DeviceId, Seq, UserId};
-use proto::topics::Form;
 
 pub(crate) use self::account::{Account, From};
-use self::hints::Hints;
 use self::pull::Out;
-use self::queue::Queue;
 pub(crate) use self::reference::Reference;
-use super::flow::{self, FORMS, Flow};
-use super::shared::{Call, Run, Shared};
-use super::subscriptions::{Filters, Matched, Options};
+use self::state::{Attach, CatchUp, Pages, State};
+use super::flow::Flow;
+use super::shared::Call;
+use super::subscriptions::{Matched, Options};
 use crate::conversations::{Held, Live};
 use crate::domain::profile::Shows;
 use crate::receipts::Event;
@@ -69,86 +69,6 @@ pub(crate) struct ReaderLimits {
     pub(crate) replay_window: Option<u64>,
 }
 
-#[derive(Default)]
-struct State {
-    /// A device: its cursors are kept. Otherwise a guest.
-    known: bool,
-    inbox: [Filters<ConversationId>; FORMS],
-    receipts: Filters<ConversationId>,
-    replies_to: Filters<Box<str>>,
-    errors: Filters<Box<str>>,
-    logs: BTreeMap<u8, Log>,
-    attach: Attach,
-    flows: HashMap<ConversationId, Flow>,
-    /// Channels that come to this inbox though nobody loads their readers.
-    following: HashMap<ConversationId, Held>,
-    /// Where flows ended that are no longer held.
-    settled: HashMap<ConversationId, Seq>,
-    turn: VecDeque<Key>,
-    inbox_pages: Pages,
-    log_pages: Pages,
-    resend: Resend,
-    replies: VecDeque<(Arc<Publish>, Qos, Vec<u32>)>,
-    replies_bytes: usize,
-    receipt_events: HashMap<ConversationId, Event>,
-    receipt_turn: VecDeque<ConversationId>,
-    /// Moves and counts in all receipts that wait.
-    receipt_details: usize,
-    /// The oldest move of which the receipts that wait tell, in ms since 1970.
-    receipts_wait_since: Option<u64>,
-    catch_up: CatchUp,
-    hints: Hints,
-    queue: Queue,
-}
-
-#[derive(Default)]
-enum Attach {
-    /// No inbox subscription yet.
-    #[default]
-    Detached,
-    /// The conversations are being looked up.
-    Attaching {
-        since_ms: u64,
-        /// These had entries meanwhile: (before the first, last).
-        woken: HashMap<ConversationId, (Arc<Live>, Seq, Seq)>,
-        /// Somebody has to look again: what was passed over may be wanted now.
-        again: bool,
-    },
-    /// Flows follow the feed.
-    Attached,
-}
-
-impl Attach {
-    fn begin() -> Self {
-        Self::Attaching {
-            since_ms: crate::clock::now_ms(),
-            woken: HashMap::new(),
-            again: false,
-        }
-    }
-}
-
-/// Which flows read ahead: few at a time, so that a reader who is behind everywhere holds little.
-#[derive(Default)]
-struct Pages {
-    /// At most [`PAGES_MAX`].
-    held: Vec<Key>,
-    waiting: VecDeque<Key>,
-}
-
-/// Receipts that have to be looked up.
-#[derive(Default)]
-struct CatchUp {
-    /// Somebody is at it.
-    running: bool,
-    /// Since when: of all that is under way or to be looked up, in ms since 1970.
-    since_ms: Option<u64>,
-    /// Of all conversations since then.
-    all_since_ms: Option<u64>,
-    /// Of these, whatever moved.
-    only: HashSet<ConversationId>,
-}
-
 /// A part of the receipts that have to be looked up.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
@@ -156,15 +76,6 @@ pub(crate) enum Missing {
     Since(u64),
     /// That of one conversation.
     Of(ConversationId),
-}
-
-#[derive(Default)]
-struct Resend {
-    waiting: VecDeque<(PacketId, Reference)>,
-    loaded: VecDeque<(PacketId, Reference, Arc<Line>)>,
-    loading: Vec<(PacketId, Reference)>,
-    /// Something changed that is being read: it has to be read again.
-    stale: bool,
 }
 
 /// A `…/log` subscription, as it is to be served.
@@ -187,27 +98,6 @@ impl LogSubscription {
     pub(crate) fn key(&self) -> Key {
         Key::Log(LOG_SLOT.saturating_add(self.slot), self.generation)
     }
-}
-
-struct Log {
-    /// Of a shared subscription only what is read: what it hands out is for all its sessions to say.
-    flow: Flow,
-    shared: Option<Part>,
-    topic: ByteString,
-    options: Options,
-    /// Under this id the position is stored, if the session is kept.
-    position: Option<DeviceId>,
-    /// Which of the subscriptions that had this slot in their time.
-    generation: u32,
-    /// Told of new entries as long as this is kept.
-    _held: Option<Held>,
-}
-
-/// The part of one session in a shared subscription.
-struct Part {
-    shared: Arc<Shared>,
-    /// What it has taken and not handed out yet.
-    run: Option<Run>,
 }
 
 /// One line of business of a reader.
@@ -328,197 +218,6 @@ impl Reader {
 
     pub(crate) fn is_known(&self) -> bool {
         self.made().is_some_and(|state| state.known)
-    }
-
-    /// Subscribes a form of the inbox. `None`: all conversations.
-    pub(crate) fn subscribe_inbox(
-        &self,
-        form: Form,
-        conversation: Option<ConversationId>,
-        options: Options,
-    ) {
-        let mut state = self.state();
-        if let Some(filters) = state.inbox.get_mut(flow::slot(form)) {
-            filters.insert(conversation, options);
-        }
-        state.rewant();
-    }
-
-    pub(crate) fn unsubscribe_inbox(
-        &self,
-        form: Form,
-        conversation: Option<ConversationId>,
-    ) -> bool {
-        let mut state = self.state();
-        let existed = state
-            .inbox
-            .get_mut(flow::slot(form))
-            .is_some_and(|filters| filters.remove(conversation.as_ref()));
-        state.rewant();
-        drop(state);
-        self.client.wake(); // what the form kept waiting may go on
-        existed
-    }
-
-    pub(crate) fn has_inbox(&self) -> bool {
-        self.made()
-            .is_some_and(|state| state.inbox.iter().any(|filters| !filters.is_empty()))
-    }
-
-    /// Is there a filter for the inbox of this conversation alone?
-    pub(crate) fn wants_only(&self, conversation: ConversationId) -> bool {
-        self.made().is_some_and(|state| {
-            let mut filters = state.inbox.iter();
-            filters.any(|filters| filters.has_only(&conversation))
-        })
-    }
-
-    /// Keeps what makes this user one to whom a channel comes; `None`: it comes no longer, or anyway.
-    pub(crate) fn follow(&self, conversation: ConversationId, held: Option<Held>) {
-        let Some(mut state) = self.made() else {
-            return;
-        };
-        let before = match held {
-            Some(held) => state.following.insert(conversation, held),
-            None => state.following.remove(&conversation),
-        };
-        drop(state);
-        drop(before);
-    }
-
-    pub(crate) fn subscribe_receipts(
-        &self,
-        conversation: Option<ConversationId>,
-        options: Options,
-    ) {
-        self.state().receipts.insert(conversation, options);
-    }
-
-    pub(crate) fn unsubscribe_receipts(&self, conversation: Option<ConversationId>) -> bool {
-        self.state().receipts.remove(conversation.as_ref())
-    }
-
-    pub(crate) fn wants_receipts(&self, conversation: ConversationId) -> bool {
-        self.made()
-            .is_some_and(|state| state.receipts.matched(&conversation).is_some())
-    }
-
-    pub(crate) fn subscribe_replies(&self, name: Option<&str>, options: Options) {
-        self.state().replies_to.insert(name.map(Box::from), options);
-    }
-
-    pub(crate) fn unsubscribe_replies(&self, name: Option<&str>) -> bool {
-        self.state().replies_to.remove(name)
-    }
-
-    pub(crate) fn subscribe_errors(&self, name: Option<&str>, options: Options) {
-        self.state().errors.insert(name.map(Box::from), options);
-    }
-
-    pub(crate) fn unsubscribe_errors(&self, name: Option<&str>) -> bool {
-        self.state().errors.remove(name)
-    }
-
-    /// Subscribes `…/log`: entries after `after`, then the live tail. The same slot again begins anew.
-    pub(crate) fn subscribe_log(&self, log: LogSubscription, live: Arc<Live>, after: Seq) {
-        let mut state = self.state();
-        let slot = LOG_SLOT.saturating_add(log.slot);
-        let head = live.head();
-        let mut flow = Flow::new(live, after, head);
-        flow.want(0, true);
-        let generation = log.generation;
-        state.logs.insert(
-            slot,
-            Log {
-                flow,
-                shared: None,
-                topic: log.topic,
-                options: log.options,
-                position: log.position,
-                generation,
-                _held: log.held,
-            },
-        );
-        state.enqueue(Key::Log(slot, generation));
-        drop(state);
-        self.client.wake();
-    }
-
-    /// Changes the options of a `…/log` that is subscribed to. `false`: this one is not.
-    pub(crate) fn resubscribe_log(&self, log: &LogSubscription) -> bool {
-        let Key::Log(slot, generation) = log.key() else {
-            return false;
-        };
-        let mut state = self.state();
-        let held = state.log_mut(slot, generation);
-        held.map(|held| held.options = log.options).is_some()
-    }
-
-    /// Takes part in a shared subscription.
-    pub(crate) fn subscribe_shared(&self, log: LogSubscription, shared: Arc<Shared>) {
-        let key = log.key();
-        let live = Arc::clone(&shared.live);
-        let head = live.head();
-        let held = Log {
-            flow: Flow::new(live, head, head),
-            shared: Some(Part { shared, run: None }),
-            topic: log.topic,
-            options: log.options,
-            position: None,
-            generation: log.generation,
-            _held: log.held,
-        };
-        if let Key::Log(slot, _) = key {
-            self.state().logs.insert(slot, held);
-        }
-        self.called(key);
-    }
-
-    /// Shared subscriptions of which this reader has a part: of one slot, or of all.
-    pub(crate) fn shared(&self, slot: Option<u8>) -> Vec<Arc<Shared>> {
-        let Some(state) = self.made() else {
-            return Vec::new();
-        };
-        let slot = slot.map(|slot| LOG_SLOT.saturating_add(slot));
-        let logs = state
-            .logs
-            .iter()
-            .filter(|(of, _)| slot.is_none_or(|slot| slot == **of));
-        let parts = logs.filter_map(|(_, log)| log.shared.as_ref());
-        parts.map(|part| Arc::clone(&part.shared)).collect()
-    }
-
-    /// There is something to be taken of a shared subscription. `false`: it was in line already.
-    pub(crate) fn called(&self, key: Key) -> bool {
-        let is_new = self.made().is_some_and(|mut state| state.enqueue(key));
-        if is_new {
-            self.client.wake();
-        }
-        is_new
-    }
-
-    /// This reader is told of new entries from now on: those that came while it was being set up are caught up with.
-    pub(crate) fn catch_up_logs(&self) {
-        let Some(mut state) = self.made() else {
-            return;
-        };
-        let keys = state.logs.iter_mut().map(|(slot, log)| {
-            log.flow.announce(log.flow.live.head());
-            Key::Log(*slot, log.generation)
-        });
-        let keys: Vec<Key> = keys.collect();
-        for key in keys {
-            state.enqueue(key);
-        }
-        drop(state);
-        self.client.wake();
-    }
-
-    pub(crate) fn unsubscribe_log(&self, slot: u8) -> bool {
-        self.state()
-            .logs
-            .remove(&LOG_SLOT.saturating_add(slot))
-            .is_some()
     }
 
     /// Deliveries of an earlier connection that are still unacknowledged, with where the cursors of their
@@ -921,233 +620,4 @@ fn shows_of(byte: u8) -> Option<Shows> {
         delivered: byte & SHOWN_DELIVERED != 0,
         read: byte & SHOWN_READ != 0,
     })
-}
-
-impl State {
-    /// Does some inbox filter cover this conversation?
-    fn wants(&self, conversation: ConversationId) -> bool {
-        self.inbox
-            .iter()
-            .any(|filters| filters.matched(&conversation).is_some())
-    }
-
-    /// The filters changed: tell the flows which forms are wanted.
-    fn rewant(&mut self) {
-        for (id, flow) in &mut self.flows {
-            for (form, filters) in self.inbox.iter().enumerate() {
-                flow.want(form, filters.matched(id).is_some());
-            }
-        }
-        let keys: Vec<Key> = self.flows.keys().map(|id| Key::Inbox(*id)).collect();
-        for key in keys {
-            self.enqueue(key);
-        }
-    }
-
-    fn begin_attach(&mut self, again: bool) -> bool {
-        if let Attach::Attaching { again: is_due, .. } = &mut self.attach {
-            *is_due |= again;
-            return false;
-        }
-        self.attach = Attach::begin();
-        true
-    }
-
-    fn finish_attach(&mut self, attached: Attached) -> bool {
-        let attach = std::mem::replace(&mut self.attach, Attach::Attached);
-        let Attach::Attaching { woken, again, .. } = attach else {
-            return false;
-        };
-        for (live, cursor) in attached.behind {
-            let (id, head) = (live.id(), live.head());
-            if !self.wants(id) {
-                continue;
-            }
-            if let Some(flow) = self.flows.get_mut(&id) {
-                flow.announce(head);
-            } else {
-                // What this connection has settled may not have been in the store when it was looked up.
-                let settled = self.settled.get(&id).copied().unwrap_or_default();
-                self.insert_flow(Flow::new(live, cursor.max(settled), head));
-            }
-            self.enqueue(Key::Inbox(id));
-        }
-        for (id, cursor) in attached.settled {
-            if !self.flows.contains_key(&id) {
-                let settled = self.settled.entry(id).or_default();
-                *settled = (*settled).max(cursor);
-            }
-        }
-        for (_, (live, before, head)) in woken {
-            self.announce_inbox(&live, before, head);
-        }
-        if again {
-            self.attach = Attach::begin();
-        }
-        again
-    }
-
-    fn received(&mut self, conversation: ConversationId, seq: Seq) {
-        if let Some(flow) = self.flows.get_mut(&conversation) {
-            flow.settle_up_to(seq.max(flow.cursor()));
-        } else if matches!(self.attach, Attach::Attaching { .. }) {
-            // The look-up may have read the cursor before.
-            let settled = self.settled.entry(conversation).or_default();
-            *settled = (*settled).max(seq);
-        } else if let Some(settled) = self.settled.get_mut(&conversation) {
-            *settled = (*settled).max(seq);
-        }
-    }
-
-    fn insert_flow(&mut self, mut flow: Flow) {
-        let id = flow.live.id();
-        for (form, filters) in self.inbox.iter().enumerate() {
-            flow.want(form, filters.matched(&id).is_some());
-        }
-        self.settled.remove(&id);
-        self.flows.insert(id, flow);
-    }
-
-    fn announce_inbox(&mut self, live: &Arc<Live>, before: Seq, head: Seq) -> bool {
-        let id = live.id();
-        match &mut self.attach {
-            Attach::Detached => return false,
-            Attach::Attaching { woken, .. } => {
-                let entry = woken
-                    .entry(id)
-                    .or_insert_with(|| (Arc::clone(live), before, head));
-                entry.2 = entry.2.max(head);
-                return false;
-            }
-            Attach::Attached => {}
-        }
-        if let Some(flow) = self.flows.get_mut(&id) {
-            flow.announce(head);
-        } else {
-            let cursor = self.settled.get(&id).copied().unwrap_or(before);
-            if head <= cursor || !self.wants(id) {
-                return false;
-            }
-            self.insert_flow(Flow::new(Arc::clone(live), cursor, head));
-        }
-        self.enqueue(Key::Inbox(id));
-        true
-    }
-
-    fn log_mut(&mut self, slot: u8, generation: u32) -> Option<&mut Log> {
-        let log = self.logs.get_mut(&slot)?;
-        (log.generation == generation).then_some(log)
-    }
-
-    fn flow(&mut self, key: Key) -> Option<&mut Flow> {
-        match key {
-            Key::Inbox(id) => self.flows.get_mut(&id),
-            Key::Log(slot, generation) => self.log_mut(slot, generation).map(|log| &mut log.flow),
-        }
-    }
-
-    /// The part in a shared subscription.
-    fn part(&mut self, key: Key) -> Option<&mut Part> {
-        match key {
-            Key::Inbox(_) => None,
-            Key::Log(slot, generation) => self.log_mut(slot, generation)?.shared.as_mut(),
-        }
-    }
-
-    /// Puts a flow in line for its turn. `false`: it is, or waits for the store.
-    fn enqueue(&mut self, key: Key) -> bool {
-        let Some(flow) = self.flow(key) else {
-            return false;
-        };
-        if flow.queued || flow.loading {
-            return false;
-        }
-        flow.queued = true;
-        self.turn.push_back(key);
-        true
-    }
-
-    /// Moves the cursor of one flow, and lets go of a flow that has nothing more to do.
-    fn advance(&mut self, key: Key, device: DeviceId) -> Option<Progressed> {
-        let known = self.known;
-        let progressed = match key {
-            Key::Inbox(id) => {
-                let flow = self.flows.get_mut(&id)?;
-                let advance = flow.advance();
-                let live = Arc::clone(&flow.live);
-                if flow.is_idle() {
-                    let cursor = flow.cursor();
-                    self.flows.remove(&id);
-                    self.settled.insert(id, cursor);
-                }
-                let advance = advance?;
-                Progressed {
-                    live,
-                    cursor_of: known.then_some(device),
-                    cursor: advance.cursor,
-                    delivered: advance.acknowledged.filter(|_| known),
-                }
-            }
-            Key::Log(slot, generation) => {
-                let log = self.log_mut(slot, generation)?;
-                if log.shared.is_some() {
-                    return None; // its position is that of all sessions
-                }
-                let advance = log.flow.advance()?;
-                Progressed {
-                    live: Arc::clone(&log.flow.live),
-                    cursor_of: log.position,
-                    cursor: advance.cursor,
-                    delivered: None,
-                }
-            }
-        };
-        Some(progressed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proto::ids::ConversationKind;
-
-    use super::*;
-
-    #[test]
-    fn what_is_received_during_a_look_up_counts() {
-        let id = ConversationId::from_parts(ConversationKind::Group, [7; 16]);
-        let live = Arc::new(Live::new(id, Arc::default()));
-        let mut state = State {
-            attach: Attach::begin(),
-            ..State::default()
-        };
-        let options = Options {
-            qos: Qos::AtLeastOnce,
-            no_local: false,
-            identifier: None,
-        };
-        state.inbox[0].insert(None, options);
-        state.received(id, Seq::new(5));
-        state.finish_attach(Attached {
-            behind: vec![(live, Seq::new(2))],
-            settled: HashMap::new(),
-        });
-        assert_eq!(state.flows[&id].cursor(), Seq::new(5));
-    }
-
-    #[test]
-    fn a_look_up_that_passed_over_what_is_wanted_now_is_done_again() {
-        let nothing = || Attached {
-            behind: Vec::new(),
-            settled: HashMap::new(),
-        };
-        let mut reader = State::default();
-        assert!(reader.begin_attach(false));
-        assert!(!reader.begin_attach(false), "this one will do");
-        assert!(!reader.finish_attach(nothing()));
-        assert!(reader.begin_attach(false));
-        assert!(!reader.begin_attach(true));
-        assert!(reader.finish_attach(nothing()), "again");
-        assert!(!reader.begin_attach(false), "it has begun");
-        assert!(!reader.finish_attach(nothing()));
-    }
 }
