@@ -104,7 +104,10 @@ fn a_short_campaign_finds_nothing_and_can_be_judged_again() {
 
 #[test]
 fn a_server_that_does_not_start_is_no_result() {
-    let output = check(Path::new("/bin/false"), &["--faults", "kill"], None);
+    let folder = TempDir::new().unwrap();
+    let work = folder.path().join("campaign");
+    let options = ["--faults", "kill", "--folder", work.to_str().unwrap()];
+    let output = check(Path::new("/bin/false"), &options, None);
     assert_eq!(output.status.code(), Some(2));
 }
 
