@@ -93,6 +93,11 @@ impl Kind {
     pub(super) fn is_moderated(self) -> bool {
         matches!(self, Self::Group | Self::Channel | Self::Case)
     }
+
+    /// Is what is doubtful held there? A case may have nobody who could decide.
+    fn holds(self) -> bool {
+        matches!(self, Self::Group | Self::Channel)
+    }
 }
 
 /// The answer to a step.

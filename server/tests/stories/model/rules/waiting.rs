@@ -31,10 +31,10 @@ impl Scheduled {
 impl World {
     // -- for a moderator
 
-    /// Holds a message, or refuses it where nobody moderates.
+    /// Holds a message, or refuses it where there may be nobody to decide.
     pub(super) fn hold(&mut self, step: &Step, place: Place, mut entry: Entry) -> Judged {
         let conversation = &mut self.conversations[place];
-        if !conversation.kind.is_moderated() {
+        if !conversation.kind.holds() {
             return Err("forbidden");
         }
         let id = step.id.clone().expect("what is doubtful has an id");
