@@ -24,7 +24,7 @@ const LOOKERS: [(&str, &str); 7] = [
 ];
 
 /// The ways to look.
-const WAYS: [&str; 20] = [
+const WAYS: [&str; 21] = [
     "inbox",
     "log",
     "receipts",
@@ -45,6 +45,7 @@ const WAYS: [&str; 20] = [
     "devices",
     "held messages",
     "conversations",
+    "channels and lists",
 ];
 
 /// One who looks.
@@ -79,6 +80,9 @@ struct World {
     blocked: String,
     /// The case of another visitor.
     case: String,
+    /// A private channel of Alice that Bob reads, and a broadcast list that he is on.
+    channel: String,
+    list: String,
     code: String,
     bobs_device: String,
     uids: BTreeMap<&'static str, String>,
@@ -154,6 +158,21 @@ impl World {
         }
         let reader = json!({"cid": group, "members": ["@rita"], "role": "reader"});
         alice.call("conv.add", &reader).unwrap();
+        let channel = cid_of(
+            &alice
+                .call("conv.create", &json!({"kind": "channel"}))
+                .unwrap(),
+        );
+        let readers =
+            json!({"cid": channel, "members": ["@bob", "@rex", "@ben"], "role": "reader"});
+        alice.call("conv.add", &readers).unwrap();
+        say(&mut alice, &channel, "old-channel");
+        for (method, member) in [("conv.remove", "@rex"), ("conv.ban", "@ben")] {
+            let request = json!({"cid": channel, "member": member});
+            alice.call(method, &request).unwrap();
+        }
+        let list = json!({"kind": "broadcast", "members": ["@bob"]});
+        let list = cid_of(&alice.call("conv.create", &list).unwrap());
         let hushed = json!({"title": "hushed", "public": true});
         let hushed = cid_of(&alice.call("conv.create", &hushed).unwrap());
         let banned = json!({"cid": hushed, "member": "@ben"});
@@ -249,6 +268,8 @@ impl World {
             direct,
             blocked,
             case,
+            channel,
+            list,
             code,
             bobs_device,
             uids,
@@ -271,6 +292,12 @@ impl World {
         bob.publish(&format!("chat/to/{group}"), "doubtful secret-held");
         scheduled(alice, group, "secret-plan");
         say(&mut self.zoe, &self.case, "secret-case");
+        let said = say(alice, &self.channel, "secret-channel");
+        bob.publish(
+            &format!("chat/c/{}/m/{said}/react", self.channel),
+            "secret-emoji",
+        );
+        say(alice, &self.list, "secret-list");
         bob.publish(&format!("chat/to/{}", self.direct), "secret-direct too");
         bob.publish(&format!("chat/c/{}/typing", self.direct), "1");
         bob.publish(&format!("chat/c/{}/typing", self.blocked), "1");
@@ -395,6 +422,13 @@ impl Looker {
             format!("chat/c/{}/log", world.group),
             format!("chat/c/{}/log/from/1", world.direct),
             format!("chat/c/{}/log/from/1", world.case),
+            format!("chat/c/{}/log/from/1", world.channel),
+            format!("chat/c/{}/log", world.channel),
+            format!("chat/c/{}/log/from/1", world.list),
+            format!("$share/bots/chat/c/{}/log/from/1", world.channel),
+            format!("$share/bots/chat/c/{}/log/from/1", world.group),
+            format!("$share/bots/chat/c/{}/log/from/1", world.direct),
+            format!("chat/me/in/{}", world.channel),
             "chat/u/@bob/presence".to_owned(),
             "chat/u/@alice/presence".to_owned(),
             "chat/me/ev/typing/+".to_owned(),
@@ -443,6 +477,8 @@ impl Looker {
             "secret-direct",
             "secret-case",
             "secret-plan",
+            "secret-channel",
+            "secret-list",
         ];
         words.extend(["secret-presence", "secret-status", "secret-phone"]);
         let is_former = ["rex", "ben"].contains(&self.name);
@@ -452,7 +488,10 @@ impl Looker {
             _ => words.extend(["secret-", "old-"]),
         }
         let mut all: Vec<String> = words.into_iter().map(str::to_owned).collect();
-        all.extend([world.direct.clone(), world.case.clone()]);
+        all.extend([&world.direct, &world.case, &world.list].map(Clone::clone));
+        if !is_former {
+            all.push(world.channel.clone());
+        }
         let knows_of_it = is_former || ["rita", "vic"].contains(&self.name);
         let is_news = ["receipts", "typing"].contains(&way);
         if !knows_of_it || (is_former && is_news) || (self.name == "rita" && way == "receipts") {
@@ -634,6 +673,29 @@ impl Looker {
                 seen.must(is_refused, &theirs);
                 let here = ask("mod.held", json!({"cid": open}));
                 seen.is_there = here.has("open-held") || (is_visitor && no(&here));
+            }
+            "channels and lists" => {
+                for cid in [world.channel.as_str(), world.list.as_str()] {
+                    for (method, request) in [
+                        ("msg.history", json!({"cid": cid})),
+                        ("msg.reactions", json!({"cid": cid, "seq": 2})),
+                        ("msg.pins", json!({"cid": cid})),
+                        ("msg.status", json!({"cid": cid, "seq": 2})),
+                        ("msg.mentions", json!({"cid": cid})),
+                        ("conv.get", json!({"cid": cid})),
+                        ("conv.readers", json!({"cid": cid})),
+                        ("conv.peek", json!({"cid": cid})),
+                        ("mod.held", json!({"cid": cid})),
+                        ("conv.join", json!({"cid": cid})),
+                    ] {
+                        let told = ask(method, request);
+                        // Who read there sees what he saw.
+                        let is_known = is_former && cid == world.channel && method == "msg.history";
+                        seen.must(no(&told) != is_known, &told);
+                        seen.note(told);
+                    }
+                }
+                seen.is_there = ask("msg.history", json!({"cid": open})).has("open-end");
             }
             way => unreachable!("{way}"),
         }
