@@ -114,7 +114,7 @@ fn a_server_that_does_not_start_is_no_result() {
 /// Each planted fault is found, by the rule that it breaks. The server that can break promises is built apart, so that nobody
 /// takes it for the real one.
 #[test]
-#[ignore = "builds another server, minutes: `cargo test -p benches --test check -- --ignored`"]
+#[ignore = "builds another server, minutes: scripts/test runs it apart, as `cargo test -p benches --test check -- --ignored`"]
 fn each_promise_that_is_broken_on_purpose_is_found() {
     let server = build(&["--features", "faults"], "faults");
     let planted = [
