@@ -163,16 +163,21 @@ fn an_island_waits_until_the_gap_before_it_is_filled() {
     }
 }
 
+/// The server has 1 and 3, and says that there is nothing between.
+fn pass_over_second(store: &Store) {
+    push(store, [message(1), message(3)]);
+    let page = Page {
+        entries: vec![message(3)],
+        more: false,
+        head: 3,
+    };
+    store.fill(cid(), page).unwrap();
+}
+
 #[test]
 fn what_was_passed_over_and_comes_after_all_is_fed() {
     for (store, _folder) in stores() {
-        push(&store, [message(1), message(3)]);
-        let page = Page {
-            entries: vec![message(3)],
-            more: false,
-            head: 3,
-        };
-        store.fill(cid(), page).unwrap();
+        pass_over_second(&store);
         assert_eq!(fed(&store), [1, 3]);
         push(&store, [message(2)]);
         assert_eq!(fed(&store), [1, 3, 2]);
@@ -306,13 +311,7 @@ fn a_device_that_begins_within_a_gap_is_told_of_the_rest_of_it() {
 #[test]
 fn what_is_gone_and_comes_late_is_a_hint() {
     for (store, _folder) in stores() {
-        push(&store, [message(1), message(3)]);
-        let page = Page {
-            entries: vec![message(3)],
-            more: false,
-            head: 3,
-        };
-        store.fill(cid(), page).unwrap();
+        pass_over_second(&store);
         let taken = push(&store, [gone(2)]);
         assert_eq!(fed(&store), [1, 3]);
         assert!(taken.updated.contains(&(cid(), Seq::new(2))));
