@@ -98,6 +98,13 @@ impl Calls {
         let _ = call.reply.send(outcome);
     }
 
+    /// None of them will be asked.
+    pub(crate) fn end(&mut self, error: &Error) {
+        for (_, call) in self.0.drain() {
+            let _ = call.reply.send(Err(error.clone()));
+        }
+    }
+
     /// It was refused before it was carried out.
     pub(crate) fn refuse(&mut self, id: Uuid, refusal: Refusal) {
         if let Some(call) = self.0.remove(&id) {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::config::{Builder, Config};
+use crate::config::{Builder, Config, Login};
 use crate::conversation::{Conversation, Summary};
 use crate::entry::Entry;
 use crate::error::{Error, Refusal};
@@ -89,7 +89,6 @@ impl Pending {
     pub(crate) fn of(row: &OutboxRow) -> Option<Self> {
         use proto::schema::{ClientMessage, Message};
         let text = || ClientMessage::decode(row.payload.clone()).map(|body| body.t);
-        let refusal = Refusal::new(row.error.clone(), row.error_message.clone());
         Some(Self {
             mid: row.mid(),
             target: row.target.parse().ok()?,
@@ -102,7 +101,7 @@ impl Pending {
                 _ => PendingKind::Action,
             },
             created: row.created,
-            refusal: (!row.error.is_empty()).then_some(refusal),
+            refusal: row.refusal(),
         })
     }
 }
@@ -194,7 +193,8 @@ impl Client {
     /// Waits until the client is connected and knows what changed. Returns at once if it is.
     ///
     /// # Errors
-    /// [`Error::SignIn`], [`Error::Replaced`], [`Error::Store`] or [`Error::Closed`] if that will not be. While the network is
+    /// [`Error::SignIn`], [`Error::Replaced`], [`Error::TooManyDevices`] until something is done about that, [`Error::Store`] or
+    /// [`Error::Closed`]. While the network is
     /// away, it waits.
     pub async fn online(&self) -> Result<(), Error> {
         let mut state = self.core().state.subscribe();
@@ -213,12 +213,29 @@ impl Client {
     }
 
     /// The network is back, or the app is in front again: if there is no connection, the next one is tried now and not after the
-    /// wait.
+    /// wait. Also after [`Connection::Replaced`] («use here») and [`Connection::TooManyDevices`].
     ///
     /// # Errors
-    /// [`Error::Closed`] and others that end the client.
+    /// [`Error::Closed`], [`Error::Store`].
     pub async fn reconnect(&self) -> Result<(), Error> {
         self.command(Command::Connect).await
+    }
+
+    /// Connects anew, now, with this handle and this password or token: what is to be done about [`Connection::SignIn`], and
+    /// before a token ends. What waits in the outbox stays. It has to be the same user: otherwise the client ends with
+    /// [`StoreError::OtherUser`](crate::StoreError::OtherUser).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] without a handle, [`Error::Closed`], [`Error::Store`].
+    pub async fn sign_in(
+        &self,
+        handle: impl Into<String>,
+        secret: impl Into<String>,
+    ) -> Result<(), Error> {
+        let login = Login::new(handle, secret)?;
+        let (done, heard) = oneshot::channel();
+        self.command(Command::SignIn(login, done)).await?;
+        heard.await.map_err(|_| self.core().ended())
     }
 
     /// How the connection is.
@@ -522,7 +539,7 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client")
             .field("server", &self.core().config.address.to_string())
-            .field("handle", &self.core().config.handle)
+            .field("handle", &self.core().config.login.handle)
             .finish_non_exhaustive()
     }
 }

@@ -66,12 +66,31 @@ pub(crate) enum Storage {
     Folder(PathBuf),
 }
 
+/// Who it is, and how the server can tell.
+#[derive(Clone)]
+pub(crate) struct Login {
+    pub(crate) handle: String,
+    pub(crate) secret: String,
+}
+
+impl Login {
+    pub(crate) fn new(handle: impl Into<String>, secret: impl Into<String>) -> Result<Self, Error> {
+        let handle = handle.into();
+        if handle.is_empty() {
+            return Err(Error::Invalid("a client needs a login".to_owned()));
+        }
+        Ok(Self {
+            handle,
+            secret: secret.into(),
+        })
+    }
+}
+
 /// All that a client is made of.
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) address: Address,
-    pub(crate) handle: String,
-    pub(crate) secret: String,
+    pub(crate) login: Login,
     pub(crate) storage: Storage,
     pub(crate) device: Option<String>,
     pub(crate) feeds: bool,
@@ -163,9 +182,6 @@ impl Builder {
 
     fn check(self) -> Result<Config, Error> {
         let invalid = |what: &str| Err(Error::Invalid(what.to_owned()));
-        if self.handle.is_empty() {
-            return invalid("a client needs a login");
-        }
         if !(1..=1_000).contains(&self.limits.receive_maximum) {
             return invalid("receive_maximum is 1 to 1,000");
         }
@@ -174,8 +190,7 @@ impl Builder {
         }
         Ok(Config {
             address: self.server.parse()?,
-            handle: self.handle,
-            secret: self.secret,
+            login: Login::new(self.handle, self.secret)?,
             storage: self.storage,
             device: self.device,
             feeds: self.feeds,

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, Login};
 use crate::error::Refusal;
 use crate::transport;
 
@@ -86,11 +86,12 @@ impl Link {
     /// Begins to connect. What happens arrives at the receiver.
     pub(crate) fn start(
         config: &Config,
+        login: &Login,
         client_id: &str,
         durable: bool,
         tasks: &TaskTracker,
     ) -> (Self, mpsc::Receiver<Arrival>) {
-        let options = options(config, client_id, durable);
+        let options = options(config, login, client_id, durable);
         let (client, events) = AsyncClient::builder(options).capacity(REQUESTS_MAX).build();
         let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
         let stop = CancellationToken::new();
@@ -251,14 +252,14 @@ fn outcome(ack: PubAck) -> Acked {
     Acked::Refused(refusal)
 }
 
-fn options(config: &Config, client_id: &str, durable: bool) -> MqttOptions {
+fn options(config: &Config, login: &Login, client_id: &str, durable: bool) -> MqttOptions {
     let limits = &config.limits;
     let address = (config.address.host(), config.address.port());
     let mut options = MqttOptions::new(client_id, address);
     let keep_alive = u16::try_from(limits.keep_alive.as_secs()).unwrap_or(u16::MAX);
     let expiry = u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX);
     options
-        .set_credentials(config.handle.clone(), config.secret.clone())
+        .set_credentials(login.handle.clone(), login.secret.clone())
         .set_keep_alive(keep_alive)
         .set_clean_start(false)
         .set_session_store(EmptySession)

@@ -12,7 +12,7 @@ use proto::topics::Target;
 
 use crate::client::{Client, Found, Pending, SearchCursor};
 use crate::clock;
-use crate::entry::{Draft, Entry, Person, Status, new_mid};
+use crate::entry::{Draft, Entry, Person, Progress, Status, new_mid};
 use crate::error::{Error, StoreError};
 use crate::events::Typing;
 use crate::store::{self, Known, OutboxKind, OutboxRow, Store, Taken};
@@ -270,10 +270,8 @@ impl Conversation {
         seq: Seq,
     ) -> Result<(), Error> {
         let core = self.client.core();
-        if let Some(error) = core.state.borrow().end()
-            && matches!(error, Error::Closed | Error::Store(_))
-        {
-            return Err(error);
+        if core.state.borrow().is_final() {
+            return Err(core.ended());
         }
         let max = core.config.limits.outbox_messages_max;
         let row = OutboxRow {
@@ -448,6 +446,17 @@ impl Conversation {
             .iter()
             .filter_map(|(_, row)| Pending::of(row))
             .collect())
+    }
+
+    /// What has become of a message that was sent, by the id that [`Conversation::send`] returned; also after a restart, and of one
+    /// that another device of this user sent. `None`: not known here, or scheduled, or it waits for a moderator.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn progress(&self, mid: &MessageId) -> Result<Option<Progress>, Error> {
+        let (target, mid) = (self.target.clone(), mid.to_string());
+        let store = &self.client.core().store;
+        store::run(store, move |store| store.progress(&target, &mid)).await
     }
 
     /// How far an own message has got, as far as is known here.

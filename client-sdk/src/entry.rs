@@ -6,7 +6,7 @@ use proto::ids::{ConversationId, MessageId, Seq, UserId};
 use proto::schema::{self, Change, ClientMessage, LogEntry};
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 
 /// Somebody, as others see them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,6 +244,19 @@ pub enum Status {
     Delivered,
     /// All others have read it.
     Read,
+}
+
+/// What has become of a message that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Its place, once the server has stored it.
+    pub seq: Option<Seq>,
+    /// How far it has got.
+    pub status: Status,
+    /// Why the server refused it. Then it waits for [`Client::retry`](crate::Client::retry) or
+    /// [`Client::discard`](crate::Client::discard).
+    pub refusal: Option<Refusal>,
 }
 
 /// A message to be sent, with what goes beside its text.

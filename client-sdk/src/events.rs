@@ -84,11 +84,12 @@ pub enum Connection {
         /// What was wrong, for people.
         reason: String,
     },
-    /// The server does not let this user in. It is not tried again.
+    /// The server does not let this user in. It is tried again after [`Client::sign_in`](crate::Client::sign_in).
     SignIn(String),
-    /// Another program is connected as this device. It is not tried again.
+    /// Another program is connected as this device. It is tried again after [`Client::reconnect`](crate::Client::reconnect).
     Replaced,
-    /// The user has as many devices as the server allows. It is not tried again.
+    /// The user has as many devices as the server allows. It is tried again after
+    /// [`Client::reconnect`](crate::Client::reconnect).
     TooManyDevices,
     /// The local store failed. Nothing more is done.
     Failed(StoreError),
@@ -97,7 +98,7 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Why nothing more happens, if it does not.
+    /// Why nothing happens by itself any more, if it does not.
     pub(crate) fn end(&self) -> Option<Error> {
         match self {
             Self::Connecting | Self::Online | Self::Offline { .. } => None,
@@ -107,6 +108,11 @@ impl Connection {
             Self::Failed(error) => Some(Error::Store(error.clone())),
             Self::Closed => Some(Error::Closed),
         }
+    }
+
+    /// There is no way on from here.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Closed)
     }
 }
 
@@ -287,8 +293,8 @@ impl Events {
     /// Cancellation-safe: what is not returned is not handed out.
     ///
     /// # Errors
-    /// [`Error::SignIn`], [`Error::Replaced`], [`Error::Closed`] when nothing more will happen and everything that waited was
-    /// handed out; [`Error::Store`].
+    /// When everything that waited was handed out: [`Error::SignIn`], [`Error::Replaced`], [`Error::TooManyDevices`] until
+    /// something is done about that (then ask again), and [`Error::Closed`]; [`Error::Store`].
     pub async fn next(&mut self) -> Result<Event, Error> {
         let mut batch = self.next_batch(1).await?;
         // A batch has at least one event.

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::backoff::Backoff;
 use crate::calls::{Calls, Reply};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Login};
 use crate::connection::{Acked, Arrival, Down, Link, Outgoing};
 use crate::error::{Error, Refusal, StoreError};
 use crate::events::{Connection, Event, Hub};
@@ -120,8 +120,10 @@ pub(crate) enum Command {
     Publish(Outgoing, oneshot::Sender<Result<(), Error>>),
     /// What somebody asked for is in the store.
     Taken(Box<Taken>),
-    /// If there is no connection, one is tried now.
+    /// If there is no connection, one is tried now, also after a refusal.
     Connect,
+    /// With another login from now on.
+    SignIn(Login, oneshot::Sender<()>),
     /// At QoS 0, if there is a connection.
     Hint(String, Bytes),
     /// One more filter. Whether the server grants it.
@@ -191,6 +193,7 @@ pub(crate) struct Worker {
     core: Arc<Core>,
     commands: mpsc::Receiver<Command>,
     client_id: String,
+    login: Login,
     live: Option<Live>,
     generation: u64,
     reconnect_at: Option<Instant>,
@@ -241,6 +244,7 @@ impl Worker {
             jobs.push(discard(Arc::clone(&core.store), number));
         }
         Self {
+            login: core.config.login.clone(),
             core,
             commands,
             client_id,
@@ -271,7 +275,7 @@ impl Worker {
     /// Works until the client is closed, or nothing can be done any more.
     pub(crate) async fn run(mut self) {
         self.tell_whether_flushed();
-        while self.core.state.borrow().end().is_none() {
+        while !self.core.state.borrow().is_final() {
             self.begin_what_can_begin();
             let timeout = self.next_timeout();
             tokio::select! {
@@ -305,7 +309,7 @@ impl Worker {
         if tokio::time::timeout(FAREWELL, rest).await.is_err() {
             tracing::warn!("jobs were left behind");
         }
-        if self.core.state.borrow().end().is_none() {
+        if !self.core.state.borrow().is_final() {
             self.core.set_state(Connection::Closed);
         }
         self.core.hub.ring();
@@ -416,7 +420,13 @@ impl Worker {
         self.generation += 1;
         let core = &self.core;
         let durable = core.store.is_durable();
-        let (link, arrivals) = Link::start(&core.config, &self.client_id, durable, &core.tasks);
+        let (link, arrivals) = Link::start(
+            &core.config,
+            &self.login,
+            &self.client_id,
+            durable,
+            &core.tasks,
+        );
         self.live = Some(Live {
             link,
             arrivals,
@@ -509,10 +519,16 @@ impl Worker {
                 self.reconnect_at = Some(clock::now() + wait);
                 self.core.set_state(Connection::Offline { reason });
             }
-            Down::SignIn(why) => self.core.set_state(Connection::SignIn(why)),
-            Down::Replaced => self.core.set_state(Connection::Replaced),
-            Down::TooManyDevices => self.core.set_state(Connection::TooManyDevices),
+            Down::SignIn(why) => self.pause(Connection::SignIn(why)),
+            Down::Replaced => self.pause(Connection::Replaced),
+            Down::TooManyDevices => self.pause(Connection::TooManyDevices),
         }
+    }
+
+    /// Waits until the app has done something about it. Whoever waits for a reply is told; the outbox stays.
+    fn pause(&mut self, state: Connection) {
+        self.core.set_state(state);
+        self.calls.end(&self.core.ended());
     }
 
     fn fail(&mut self, error: StoreError) {

@@ -401,7 +401,7 @@ impl Txn<'_> {
         Ok(old.is_none())
     }
 
-    /// An own message that is in the log needs no sending.
+    /// An own message is found by its id from now on; one that is in the log needs no sending.
     fn recognise(
         &mut self,
         cid: ConversationId,
@@ -411,6 +411,10 @@ impl Txn<'_> {
         let from: Option<UserId> = entry.from.as_ref().and_then(|from| from.uid.parse().ok());
         if entry.mid.is_empty() || from.is_none() || from != self.me {
             return Ok(());
+        }
+        if entry.kind == "message" {
+            let key = rows::own(cid, &entry.mid);
+            self.put(key, entry.seq.to_be_bytes().to_vec());
         }
         let Some(number) = self.get(&rows::sending(&entry.mid))? else {
             return Ok(());

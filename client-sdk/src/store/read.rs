@@ -2,12 +2,13 @@
 
 use proto::ids::{ConversationId, Seq};
 use proto::schema::{ChangedConversation, LogEntry};
+use proto::topics::Target;
 
 use super::engine::Order;
 use super::log::{is_gone, span};
-use super::rows::{self, Positions, Watermark};
+use super::rows::{self, OutboxRow, Positions, Watermark};
 use super::{Store, StoreError, Txn};
-use crate::entry::Status;
+use crate::entry::{Progress, Status};
 
 /// Messages that are counted at most as unread behind what the server has counted.
 const UNREAD_MAX: usize = 1_000;
@@ -98,22 +99,39 @@ impl Store {
 
     /// How far an own message has got.
     pub(crate) fn status(&self, cid: ConversationId, seq: Seq) -> Result<Status, StoreError> {
+        self.view().status(cid, seq)
+    }
+
+    /// The same by its id: as it waits in the outbox, or where in the log it is.
+    pub(crate) fn progress(
+        &self,
+        target: &Target,
+        mid: &str,
+    ) -> Result<Option<Progress>, StoreError> {
         let txn = self.view();
-        let positions = txn.positions(cid)?;
-        let (mut delivered, mut read) = (positions.delivered_all, positions.read_all);
-        // In a direct conversation the one other is all.
-        if cid.kind() == proto::ids::ConversationKind::Direct {
-            for (_, value) in txn.prefix(&rows::watermarks(cid), 2)? {
-                let mark: Watermark = super::decode(&value)?;
-                delivered = delivered.max(mark.delivered);
-                read = read.max(mark.read);
-            }
+        let name = target.to_string();
+        let cid = txn.known_as(&name)?;
+        let number = txn.get(&rows::sending(mid))?;
+        if let Some(number) = number.as_deref().and_then(rows::number_of)
+            && let Some(row) = txn.decoded::<OutboxRow>(&rows::outbox(number))?
+            && (row.target == name || cid.is_some() && txn.known_as(&row.target)? == cid)
+        {
+            return Ok(Some(Progress {
+                seq: None,
+                status: Status::Pending,
+                refusal: row.refusal(),
+            }));
         }
-        Ok(match seq.get() {
-            seq if seq <= read => Status::Read,
-            seq if seq <= delivered => Status::Delivered,
-            _ => Status::Sent,
-        })
+        let Some(cid) = cid else { return Ok(None) };
+        let seq = txn.get(&rows::own(cid, mid))?;
+        let Some(seq) = seq.as_deref().and_then(rows::number_of).map(Seq::new) else {
+            return Ok(None);
+        };
+        Ok(Some(Progress {
+            seq: Some(seq),
+            status: txn.status(cid, seq)?,
+            refusal: None,
+        }))
     }
 
     /// Messages with all these words (lower case) in their text, newest first inside of each conversation; at most `limit`,
@@ -163,6 +181,24 @@ impl Store {
 }
 
 impl Txn<'_> {
+    fn status(&self, cid: ConversationId, seq: Seq) -> Result<Status, StoreError> {
+        let positions = self.positions(cid)?;
+        let (mut delivered, mut read) = (positions.delivered_all, positions.read_all);
+        // In a direct conversation the one other is all.
+        if cid.kind() == proto::ids::ConversationKind::Direct {
+            for (_, value) in self.prefix(&rows::watermarks(cid), 2)? {
+                let mark: Watermark = super::decode(&value)?;
+                delivered = delivered.max(mark.delivered);
+                read = read.max(mark.read);
+            }
+        }
+        Ok(match seq.get() {
+            seq if seq <= read => Status::Read,
+            seq if seq <= delivered => Status::Delivered,
+            _ => Status::Sent,
+        })
+    }
+
     fn known(&self, cid: ConversationId, told: ChangedConversation) -> Result<Known, StoreError> {
         let positions = self.positions(cid)?;
         let entries = rows::entries(cid);

@@ -2,6 +2,8 @@
 
 use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId};
 
+use crate::error::Refusal;
+
 /// The schema that is written here.
 pub(crate) const SCHEMA: u64 = 1;
 
@@ -147,6 +149,11 @@ pub(crate) fn sending(mid: &str) -> Vec<u8> {
     [b"i", mid.as_bytes()].concat()
 }
 
+/// Where an own message is, by message id.
+pub(crate) fn own(cid: ConversationId, mid: &str) -> Vec<u8> {
+    [of_cid(b'j', cid), mid.as_bytes().to_vec()].concat()
+}
+
 /// The number at the end of a key.
 pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     let (_, number) = key.split_last_chunk::<8>()?;
@@ -248,6 +255,12 @@ pub(crate) struct OutboxRow {
 impl OutboxRow {
     pub(crate) fn mid(&self) -> Option<MessageId> {
         self.mid.parse().ok()
+    }
+
+    /// Why it was refused, if it was.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let refusal = || Refusal::new(self.error.clone(), self.error_message.clone());
+        (!self.error.is_empty()).then(refusal)
     }
 }
 

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::{Command, Done, Worker, discard};
 use crate::clock;
-use crate::connection::{Acked, Link, Outgoing};
+use crate::connection::{Acked, Down, Link, Outgoing};
 use crate::error::Error;
+use crate::events::Connection;
 
 impl Worker {
     pub(super) fn on_command(&mut self, command: Command) {
@@ -21,14 +22,24 @@ impl Worker {
                 }
             }
             Command::Discard(number, reply) => self.discard(number, reply),
-            Command::Connect => {
-                self.backoff.reset();
-                self.reconnect_at = self.reconnect_at.map(|_| clock::now());
+            Command::Connect => self.connect_now(),
+            Command::SignIn(login, done) => {
+                self.login = login;
+                if self.live.is_some() {
+                    self.on_down(Down::Lost("another login".to_owned()));
+                }
+                // It may be somebody else.
+                self.has_profile = false;
+                self.connect_now();
+                let _ = done.send(());
             }
             Command::Taken(taken) => self.tell(*taken),
             Command::Call(id, request, reply) => {
                 let max = self.core.config.limits.calls_max;
-                if self.calls.add(id, request, reply, max) {
+                let paused = self.core.state.borrow().end();
+                if let Some(error) = paused {
+                    let _ = reply.send(Err(error));
+                } else if self.calls.add(id, request, reply, max) {
                     self.ask(id);
                 }
             }
@@ -46,6 +57,14 @@ impl Worker {
                 self.watches.unwatch(&filter);
                 self.watch();
             }
+        }
+    }
+
+    fn connect_now(&mut self) {
+        self.backoff.reset();
+        if self.live.is_none() {
+            self.core.set_state(Connection::Connecting);
+            self.reconnect_at = Some(clock::now());
         }
     }
 

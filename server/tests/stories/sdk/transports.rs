@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use client_sdk::{Advice, Client, Error};
+use client_sdk::{Advice, Client, Connection, Error, Event, Seq, Status, StoreError};
 
-use super::world::{impatient, story};
+use super::world::{impatient, next_texts, story, until};
 use crate::harness::{Launch, Server};
 use crate::transports::{Site, address};
 
@@ -76,6 +76,63 @@ fn a_device_logs_in_with_its_token_until_that_is_revoked() {
 }
 
 #[test]
+fn whose_password_has_changed_signs_in_again_and_loses_nothing() {
+    let server = Server::in_new_directory(|launch| launch);
+    for (handle, secret) in [("alice", "old-secret\n"), ("bob", "bob-secret\n")] {
+        let added = server.command(&["user", "add", handle], secret);
+        assert!(added.status.success(), "{added:?}");
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    story(async {
+        let alice = Client::builder(super::world::address(&server))
+            .login("alice", "old-secret")
+            .folder(folder.path())
+            .limits(impatient());
+        let alice = alice.open().await.unwrap();
+        alice.online().await.unwrap();
+        let mut told = alice.events().await.unwrap();
+
+        let changed = server.command(&["user", "passwd", "alice"], "new-secret\n");
+        assert!(changed.status.success(), "{changed:?}");
+        let end = loop {
+            if let Err(error) = told.next().await {
+                break error;
+            }
+        };
+        assert!(matches!(end, Error::SignIn(_)), "{end}");
+        // The app is as it is without a network: what is written waits.
+        let mid = alice.direct("bob").unwrap().send("hello").await.unwrap();
+        assert!(matches!(alice.flushed().await, Err(Error::SignIn(_))));
+        let bob = alice.direct("bob").unwrap();
+        let waiting = bob.progress(&mid).await.unwrap().unwrap();
+        assert_eq!(waiting.status, Status::Pending);
+
+        alice.sign_in("alice", "wrong").await.unwrap();
+        let refused = alice.online().await.unwrap_err();
+        assert!(matches!(refused, Error::SignIn(_)), "{refused}");
+        alice.sign_in("alice", "new-secret").await.unwrap();
+        alice.flushed().await.unwrap();
+        let stored = bob.progress(&mid).await.unwrap().unwrap();
+        assert_eq!(
+            (stored.seq, stored.status),
+            (Some(Seq::new(1)), Status::Sent)
+        );
+        // The same reader goes on.
+        assert_eq!(next_texts(&mut told, 1).await, ["hello"]);
+
+        // Somebody else gets nothing of what is in this folder.
+        alice.note().send("for me alone").await.unwrap();
+        alice.flushed().await.unwrap();
+        alice.sign_in("bob", "bob-secret").await.unwrap();
+        let other = alice.online().await.unwrap_err();
+        assert!(
+            matches!(other, Error::Store(StoreError::OtherUser { .. })),
+            "{other}"
+        );
+    });
+}
+
+#[test]
 fn two_programs_of_one_device_do_not_throw_each_other_out_for_ever() {
     let server = Server::dev();
     story(async {
@@ -98,5 +155,18 @@ fn two_programs_of_one_device_do_not_throw_each_other_out_for_ever() {
         assert!(matches!(end, Error::Replaced), "{end}");
         second.note().send("still here").await.unwrap();
         second.flushed().await.unwrap();
+        // «Use here.»
+        first.reconnect().await.unwrap();
+        until(&mut told, |event| {
+            *event == Event::Connection(Connection::Online)
+        })
+        .await;
+        let mut others = second.events().await.unwrap();
+        let end = loop {
+            if let Err(error) = others.next().await {
+                break error;
+            }
+        };
+        assert!(matches!(end, Error::Replaced), "{end}");
     });
 }
