@@ -429,7 +429,7 @@ pub(super) fn own_before(
     Ok(Some((seq.ok_or_else(|| bad_key(tables::OWN))?, count?)))
 }
 
-/// How far the other one may be told that this user has got: as [`crate::store::ChatStore::told_mark`] says.
+/// How far the other one may be told that this user has got: as [`crate::store::MarkStore::told_mark`] says.
 pub(super) fn told_mark(
     engine: &impl KvEngine,
     conversation: ConversationId,

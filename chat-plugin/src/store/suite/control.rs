@@ -10,7 +10,7 @@ use crate::domain::presence::{PresenceChange, Standing};
 use crate::domain::profile::{Audience, Circle, Profile};
 use crate::domain::user::User;
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{ChatStore, Durability, Move, StoreError};
+use crate::store::{ChatStore, Durability, MarkStore, Move, StoreError};
 use proto::ids::{ConversationId, Seq};
 use proto::payload::{PresenceChoice, PresenceState};
 
