@@ -24,9 +24,13 @@ impl Worker {
             Command::Discard(number, reply) => self.discard(number, reply),
             Command::Connect => self.connect_now(),
             Command::SignIn(login, done) => {
-                self.login = login;
+                let before = std::mem::replace(&mut self.login, login);
                 if self.live.is_some() {
                     self.on_down(Down::Lost("another login".to_owned()));
+                }
+                if before.handle != self.login.handle {
+                    // What one has asked for is not asked in the name of another.
+                    self.calls.end(&Error::SignIn("another login".to_owned()));
                 }
                 // It may be somebody else.
                 self.has_profile = false;
