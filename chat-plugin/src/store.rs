@@ -39,7 +39,7 @@ use crate::domain::joining::JoinRequest;
 pub use self::conversations::ConversationStore;
 pub use self::devices::DeviceStore;
 pub use self::joining::JoiningStore;
-pub use self::log::LogStore;
+pub use self::log::{HIDDEN_LATELY_MAX, LogStore};
 pub use self::marks::MarkStore;
 pub use self::metrics::StoreMetrics;
 pub use self::moderation::ModerationStore;

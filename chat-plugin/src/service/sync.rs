@@ -88,6 +88,8 @@ pub enum Item {
         overview: Box<Overview>,
         /// Its last entry that the user may see, and the handle of its sender.
         last: Option<Box<(Entry, Option<Handle>)>>,
+        /// What the user has hidden from himself lately.
+        hidden: Vec<Seq>,
     },
     /// The user is no member any more.
     Left {
@@ -105,9 +107,13 @@ pub enum Item {
 impl Item {
     fn bytes(&self) -> usize {
         match self {
-            Self::Member { overview, last } => {
+            Self::Member {
+                overview,
+                last,
+                hidden,
+            } => {
                 let last = last.as_ref().map_or(0, |last| 512 + last.0.body.len());
-                overview.bytes() + last
+                overview.bytes() + last + 20 * hidden.len()
             }
             Self::Person(contact) => 512 + contact.called.len(),
             Self::Left { .. } | Self::Me => 64,
@@ -269,9 +275,15 @@ impl Service {
             _ => None,
         };
         let overview = self.overview_of(actor, &live, sight).await?;
+        let hidden = if overview.marks.hidden > Seq::ZERO {
+            self.store.hidden_lately(id, actor.user).await?
+        } else {
+            Vec::new()
+        };
         Ok(Item::Member {
             overview: Box::new(overview),
             last,
+            hidden,
         })
     }
 

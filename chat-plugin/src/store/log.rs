@@ -8,6 +8,9 @@ use crate::domain::entry::{Draft, Entry, Outcome};
 use crate::domain::member::Stretch;
 use crate::domain::overlay::{HiddenBy, Pin, Reactions};
 
+/// So many of the entries that a user has hidden from himself are known in their order, of each conversation.
+pub const HIDDEN_LATELY_MAX: usize = 32;
+
 /// The log of conversations, and what happened to its entries.
 #[async_trait]
 pub trait LogStore: Send + Sync + 'static {
@@ -49,6 +52,13 @@ pub trait LogStore: Send + Sync + 'static {
         user: UserId,
         ts_ms: u64,
     ) -> Result<bool, StoreError>;
+
+    /// What a user has hidden from himself lately, in this order: the last [`HIDDEN_LATELY_MAX`] of a conversation.
+    async fn hidden_lately(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Vec<Seq>, StoreError>;
 
     /// Which of these entries are hidden from one user, and by what.
     async fn hidden(

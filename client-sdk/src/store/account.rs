@@ -1,10 +1,10 @@
 //! The list of conversations, as account sync tells it, and whose store this is.
 
 use prost::Message;
-use proto::ids::{ConversationId, ConversationKind, UserId};
-use proto::schema::{AccountEvent, ChangedConversation, Me};
+use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
+use proto::schema::{AccountEvent, ChangedConversation, LogEntry, Me};
 
-use super::log::Taken;
+use super::log::{Taken, is_gone};
 use super::rows::{self, Meta};
 use super::{Store, StoreError, Txn};
 
@@ -104,6 +104,12 @@ impl Txn<'_> {
         {
             self.put_entry(cid, last, taken)?;
         }
+        for seq in std::mem::take(&mut changed.hidden)
+            .into_iter()
+            .map(Seq::new)
+        {
+            self.hide_here(cid, seq, taken)?;
+        }
         let mut positions = self.positions(cid)?;
         let pushed = !matches!(cid.kind(), ConversationKind::Channel);
         if pushed && !changed.left {
@@ -123,6 +129,21 @@ impl Txn<'_> {
         self.extend_known(cid, &mut positions)?;
         self.put_positions(cid, &positions);
         self.put(rows::conversation(cid), changed.encode_to_vec());
+        Ok(())
+    }
+
+    /// Hidden on another device of this user.
+    fn hide_here(
+        &mut self,
+        cid: ConversationId,
+        seq: Seq,
+        taken: &mut Taken,
+    ) -> Result<(), StoreError> {
+        let entry: Option<LogEntry> = self.decoded(&rows::entry(cid, seq))?;
+        if entry.is_some_and(|entry| !is_gone(&entry)) {
+            self.end(cid, seq, "hidden")?;
+            taken.updated.insert((cid, seq));
+        }
         Ok(())
     }
 

@@ -3185,6 +3185,10 @@ pub struct ChangedConversation {
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub last: ::core::option::Option<LogEntry>,
+    /// What the user has hidden from himself lately, on whichever device: the last 32, in this order.
+    #[prost(uint64, repeated, tag = "6")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub hidden: ::prost::alloc::vec::Vec<u64>,
 }
 /// A page of conversations, in the order of `cid`.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -266,6 +266,39 @@ fn an_event_that_waits_does_not_show_what_was_deleted_meanwhile() {
 }
 
 #[test]
+fn what_one_hides_the_other_devices_are_told() {
+    let server = Server::dev();
+    let mut alice = Login::new("alice").connect(server.address());
+    let mut bob = Login::new("bob").connect(server.address());
+    let mut tablet = Login::new("bob").device("tablet").connect(server.address());
+    let cid = make_group(&mut alice, "Lunch");
+    let seqs: Vec<u64> = ["one", "two", "three"]
+        .map(|text| alice.publish(&format!("chat/to/{cid}"), text).seq())
+        .into();
+    let (version, known) = sync(&mut tablet, 0, 100);
+    assert_eq!(known[&cid]["hidden"], Value::Null);
+    bob.subscribe("chat/me/ev/account");
+    alice.subscribe("chat/me/ev/account");
+    told(&mut bob);
+    told(&mut alice);
+    for seq in [seqs[2], seqs[0]] {
+        let hidden = tablet.publish(&format!("chat/c/{cid}/m/{seq}/del"), "me");
+        assert_eq!(hidden.reason, ReasonCode::Success);
+    }
+    // One that is there, perhaps by two events, and one that comes back.
+    let both = json!([seqs[2], seqs[0]]);
+    let mut known = told(&mut bob).0;
+    while known[&cid]["hidden"] != both {
+        known = told(&mut bob).0;
+    }
+    let (_, known) = sync(&mut tablet, version, 100);
+    assert_eq!(known[&cid]["hidden"], both);
+    // It is nobody else's business.
+    let (_, known) = sync(&mut alice, 0, 100);
+    assert_eq!(known[&cid]["hidden"], Value::Null);
+}
+
+#[test]
 fn bad_requests_are_refused() {
     let server = Server::dev();
     let mut bob = Login::new("bob").connect(server.address());

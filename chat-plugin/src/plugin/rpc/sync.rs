@@ -172,8 +172,13 @@ impl ChatPlugin {
         };
         for item in list {
             match item {
-                Item::Member { overview, last } => {
+                Item::Member {
+                    overview,
+                    last,
+                    hidden,
+                } => {
                     let changed = changed_conversation(*overview, last)?;
+                    let changed = ChangedConversation { hidden, ..changed };
                     changes.conversations.push(changed);
                 }
                 Item::Left { conversation, head } => {
@@ -183,6 +188,7 @@ impl ChatPlugin {
                         left: true,
                         conversation: None,
                         last: None,
+                        hidden: Vec::new(),
                     });
                 }
                 Item::Person(contact) => changes.people.push(self.contact(contact).await?),
@@ -229,5 +235,6 @@ fn changed_conversation(
         left: false,
         conversation: Some(Box::new(Conversation::from(overview))),
         last: last.map_err(|error| Refusal::format(error.to_string()))?,
+        hidden: Vec::new(),
     })
 }

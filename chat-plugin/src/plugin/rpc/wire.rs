@@ -249,6 +249,8 @@ pub(super) struct ChangedConversation {
     pub(super) conversation: Option<Box<Conversation>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) hidden: Vec<Seq>,
 }
 
 /// What a change came to.

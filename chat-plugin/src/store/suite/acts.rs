@@ -6,12 +6,13 @@ use bytes::Bytes;
 use proto::ids::{Seq, UserId};
 
 use super::world::*;
+use crate::domain::account::Preferences;
 use crate::domain::entry::{BodyFormat, Draft, Entry, EntryKind, Outcome};
 use crate::domain::overlay::{
     Act, ActRefused, EDITS_MAX, EMOJI_PER_MESSAGE_MAX, EMOJI_PER_USER_MAX, GoneReason, HiddenBy,
     PINS_MAX, React, Report,
 };
-use crate::store::{ChatStore, PageRange, StoreError};
+use crate::store::{ChatStore, HIDDEN_LATELY_MAX, PageRange, StoreError};
 
 super::stories![
     the_latest_edit_is_shown_in_the_place_of_the_message,
@@ -24,6 +25,7 @@ super::stories![
     acts_see_what_their_batch_has_stored,
     an_act_is_stored_once,
     readers_are_told_what_has_changed,
+    the_last_that_a_user_has_hidden_are_known_in_their_order,
     what_is_hidden_is_so_for_one_user,
     what_expires_is_gone,
     unread_is_what_a_recount_says,
@@ -385,6 +387,32 @@ async fn readers_are_told_what_has_changed(world: World) {
     assert_eq!(gone, [message, edit]);
     assert!(told[4].changed.iter().all(|entry| entry.body.is_empty()));
     assert_eq!(told[4].entry.as_ref().unwrap().kind, EntryKind::Deleted);
+}
+
+async fn the_last_that_a_user_has_hidden_are_known_in_their_order(world: World) {
+    let store = world.open();
+    make_group(&*store, cid(1), &[1, 2]).await;
+    let mut hidden = Vec::new();
+    for number in 0..=HIDDEN_LATELY_MAX {
+        hidden.push(say(&*store, cid(1), 1, &number.to_string()).await);
+    }
+    hidden.reverse();
+    for seq in &hidden {
+        store.hide(cid(1), *seq, uid(2), 5).await.unwrap();
+        store.hide(cid(1), *seq, uid(2), 6).await.unwrap();
+    }
+    let preferences = Preferences {
+        archived: true,
+        ..Preferences::default()
+    };
+    let set = store.set_preferences(uid(2), cid(1), preferences);
+    set.await.unwrap();
+    let store = world.reopen(store).await;
+    let lately = store.hidden_lately(cid(1), uid(2)).await.unwrap();
+    assert_eq!(lately, hidden[1..]);
+    assert_eq!(store.hidden_lately(cid(1), uid(1)).await, Ok(Vec::new()));
+    let found = store.preferences(uid(2), vec![cid(1)]).await.unwrap();
+    assert_eq!(found, [preferences]);
 }
 
 async fn what_is_hidden_is_so_for_one_user(world: World) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use client_sdk::{Error, Event, Seq, StoreError};
+use client_sdk::{Content, Error, Event, Seq, StoreError};
 use tempfile::TempDir;
 
 use super::world::{address, in_folder, in_memory, next_entry, next_texts, open, story, until};
@@ -40,6 +40,16 @@ fn another_device_gets_everything_and_what_was_read() {
         while theirs.summary().await.unwrap().unwrap().unread != 0 {
             until(&mut on_tablet, |event| *event == Event::Conversation(cid)).await;
         }
+        // What one of them hides goes from the other.
+        phone.conversation(cid).hide(Seq::new(1)).await.unwrap();
+        let gone = Event::Updated {
+            cid,
+            seq: Seq::new(1),
+        };
+        until(&mut on_tablet, |event| *event == gone).await;
+        let hidden = theirs.entry(Seq::new(1)).await.unwrap().unwrap();
+        assert_eq!(hidden.text(), None);
+        assert!(matches!(hidden.content, Content::Gone { .. }), "{hidden:?}");
         // What one of them writes is a message of its user on the other.
         phone
             .conversation(cid)

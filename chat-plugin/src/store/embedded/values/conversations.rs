@@ -19,13 +19,15 @@ pub(in super::super) struct Head {
 }
 
 /// What a user has decided about a conversation, and the account version of its last change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Changed {
     /// 0: none yet.
     pub(in super::super) version: u64,
     pub(in super::super) preferences: Preferences,
     /// Of a channel that the user reads: up to here his devices have been told of it.
     pub(in super::super) told: Seq,
+    /// What the user has hidden from himself lately, in this order.
+    pub(in super::super) hidden: Vec<Seq>,
 }
 
 pub(in super::super) fn write_head(out: &mut Vec<u8>, head: &Head) {
@@ -87,6 +89,9 @@ pub(in super::super) fn write_changed(changed: &Changed) -> Vec<u8> {
     out.push(flags);
     if changed.told > Seq::ZERO {
         long(&mut out, changed.told.get());
+    }
+    for seq in &changed.hidden {
+        long(&mut out, seq.get());
     }
     out
 }
@@ -170,10 +175,14 @@ pub(in super::super) fn read_changed(value: &[u8]) -> Read<Changed> {
     } else {
         reader.seq()?
     };
-    reader.end()?;
+    let mut hidden = Vec::with_capacity(reader.rest.len() / 8);
+    while !reader.rest.is_empty() {
+        hidden.push(reader.seq()?);
+    }
     Ok(Changed {
         version,
         told,
+        hidden,
         preferences: Preferences {
             muted_until,
             archived: flags & 1 != 0,

@@ -97,6 +97,16 @@ impl<K: KvEngine> LogStore for EmbeddedStore<K> {
             .await
     }
 
+    async fn hidden_lately(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Vec<Seq>, StoreError> {
+        let key = keys::changed(user, conversation.into());
+        let row = self.read_row(tables::CHANGED, key, values::read_changed);
+        Ok(row.await?.map(|row| row.hidden).unwrap_or_default())
+    }
+
     async fn hidden(
         &self,
         conversation: ConversationId,

@@ -16,7 +16,7 @@ use super::super::values::{self, Changed};
 use super::Writer;
 use crate::domain::account::{Preferences, Subject};
 use crate::domain::member::Member;
-use crate::store::{StoreError, tables};
+use crate::store::{HIDDEN_LATELY_MAX, StoreError, tables};
 
 /// The version of an account that nobody has changed.
 const FIRST: u64 = 1;
@@ -54,9 +54,7 @@ impl<K: KvEngine> Writer<K> {
         let known = self.conversation(conversation)?;
         let told = known.map_or(Seq::ZERO, |known| known.head.seq);
         let key = keys::changed(user, conversation.into());
-        let row = self.row(tables::CHANGED, &key)?;
-        let row = row.map(|row| values::read_changed(&row)).transpose()?;
-        let row = row.unwrap_or_default();
+        let row = self.changed_row(&key)?;
         if row.told < told {
             let value = values::write_changed(&Changed { told, ..row });
             self.put(tables::CHANGED, &key, value);
@@ -143,9 +141,7 @@ impl<K: KvEngine> Writer<K> {
             return Ok(());
         };
         let key = keys::changed(user, about);
-        let row = self.row(tables::CHANGED, &key)?;
-        let row = row.map(|row| values::read_changed(&row)).transpose()?;
-        let row = row.unwrap_or_default();
+        let row = self.changed_row(&key)?;
         if row.version > 0 {
             self.remove(tables::CHANGE, &keys::change(user, row.version));
         }
@@ -158,6 +154,29 @@ impl<K: KvEngine> Writer<K> {
         Ok(())
     }
 
+    fn changed_row(&self, key: &[u8]) -> Result<Changed, StoreError> {
+        let row = self.row(tables::CHANGED, key)?;
+        let row = row.map(|row| values::read_changed(&row)).transpose()?;
+        Ok(row.unwrap_or_default())
+    }
+
+    /// A user has hidden an entry from himself: his other devices are told.
+    pub(super) fn note_hidden(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+        seq: Seq,
+    ) -> Result<(), StoreError> {
+        let key = keys::changed(user, conversation.into());
+        let mut row = self.changed_row(&key)?;
+        row.hidden.push(seq);
+        let too_many = row.hidden.len().saturating_sub(HIDDEN_LATELY_MAX);
+        row.hidden.drain(..too_many);
+        let value = values::write_changed(&row);
+        self.put(tables::CHANGED, &key, value);
+        self.changed_for(user, conversation)
+    }
+
     /// Replaces what a user has decided about a conversation.
     pub(super) fn set_preferences(
         &mut self,
@@ -166,9 +185,7 @@ impl<K: KvEngine> Writer<K> {
         preferences: Preferences,
     ) -> Result<(), StoreError> {
         let key = keys::changed(user, conversation.into());
-        let row = self.row(tables::CHANGED, &key)?;
-        let row = row.map(|row| values::read_changed(&row)).transpose()?;
-        let row = row.unwrap_or_default();
+        let row = self.changed_row(&key)?;
         if row.preferences == preferences {
             return Ok(());
         }

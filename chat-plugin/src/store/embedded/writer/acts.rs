@@ -405,7 +405,7 @@ impl<K: KvEngine> Writer<K> {
         }
         self.raise_hidden(&mut effect, (conversation, seq), user)?;
         self.apply(effect);
-        self.changed_for(user, conversation)?;
+        self.note_hidden(user, conversation, seq)?;
         Ok(true)
     }
 
