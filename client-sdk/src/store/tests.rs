@@ -5,8 +5,8 @@ use std::path::Path;
 use proptest::prelude::*;
 use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 use proto::schema::{
-    AccountEvent, Change, ChangedConversation, ClientMessage, Conversation, LogEntry, Me, Message,
-    Receipts, User, WatermarkMove,
+    AccountEvent, Change, ChangedConversation, ClientMessage, Conversation, Gap, LogEntry, Me,
+    Message, Receipts, User, WatermarkMove,
 };
 use tempfile::TempDir;
 
@@ -525,8 +525,13 @@ fn what_is_deleted_stays_deleted_with_all_its_edits() {
         assert_eq!(text(&store, 9), None);
         let purge = LogEntry {
             data: Some(Change {
-                from: Some(5),
+                from: Some(4),
                 to: Some(6),
+                gaps: vec![Gap {
+                    from: 5,
+                    to: 5,
+                    ..Gap::default()
+                }],
                 ..Change::default()
             }),
             ..entry(8, "purged", BOB)
@@ -534,7 +539,7 @@ fn what_is_deleted_stays_deleted_with_all_its_edits() {
         push(&store, [message(5), message(6), message(7), purge]);
         assert_eq!(
             [5, 6, 7].map(|seq| text(&store, seq).is_some()),
-            [false, false, true]
+            [true, false, true]
         );
         let words = vec!["number".to_owned()];
         let (found, next) = store.search(&words, None, None, 10).unwrap();
