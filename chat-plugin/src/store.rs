@@ -350,12 +350,15 @@ pub trait ChatStore: Send + Sync + 'static {
     /// One of them.
     async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError>;
 
-    /// Lets go of a report that is settled. Says whether there was one.
-    async fn close_report(
+    /// Notes that the moderators of its conversation have settled a report. Says whether there was one that they had not.
+    async fn settle_report(
         &self,
         key: &ReportKey,
         line: Option<Box<AuditLine>>,
     ) -> Result<bool, StoreError>;
+
+    /// Lets go of a report. Says whether there was one.
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError>;
 
     /// Makes an invitation with a code of this hash, or gives the one with this id another code. `false`: there are as many
     /// as there may be.

@@ -758,13 +758,18 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         .await
     }
 
-    async fn close_report(
+    async fn settle_report(
         &self,
         key: &ReportKey,
         line: Option<Box<AuditLine>>,
     ) -> Result<bool, StoreError> {
         let key = keys::report(key);
-        self.ask(|reply| Job::CloseReport(key, line, reply)).await
+        self.ask(|reply| Job::SettleReport(key, line, reply)).await
+    }
+
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError> {
+        let key = keys::report(key);
+        self.ask(|reply| Job::CloseReport(key, reply)).await
     }
 
     async fn put_invitation(
