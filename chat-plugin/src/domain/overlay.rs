@@ -132,6 +132,8 @@ pub struct Report {
     pub seq: Seq,
     /// Why.
     pub text: String,
+    /// The moderators of the conversation have settled it; for those who run the server it is there as before.
+    pub settled: bool,
 }
 
 impl Report {

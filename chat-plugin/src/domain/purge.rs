@@ -3,23 +3,44 @@
 use proto::ids::{ConversationId, Seq, UserId};
 
 use super::conversation::Settings;
+use super::member::Stretch;
 
-/// A range of places that is announced to be purged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Places that are announced to be purged.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// First place.
-    pub from: Seq,
-    /// Last place.
-    pub to: Seq,
+    /// Which, ascending and disjoint.
+    pub parts: Vec<Stretch>,
     /// Only messages of this user.
     pub by: Option<UserId>,
 }
 
 impl Range {
-    /// What is to be done.
-    pub fn purge(self) -> Purge {
-        let Self { from, to, by } = self;
-        match by {
+    /// The places from one to another one.
+    pub fn between(from: Seq, to: Seq, by: Option<UserId>) -> Self {
+        let parts = vec![Stretch { from, to }];
+        Self { parts, by }
+    }
+
+    /// The first place and the last one.
+    pub fn ends(&self) -> Option<(Seq, Seq)> {
+        let (first, last) = (self.parts.first()?, self.parts.last()?);
+        Some((first.from, last.to))
+    }
+
+    /// What lies between its parts.
+    pub fn gaps(&self) -> impl Iterator<Item = Stretch> {
+        let after = self.parts.iter().skip(1);
+        let gap = |(before, after): (&Stretch, &Stretch)| Stretch {
+            from: before.to.next(),
+            to: after.from.previous(),
+        };
+        self.parts.iter().zip(after).map(gap)
+    }
+
+    /// What is to be done next: its first part. `None`: nothing is left.
+    pub fn purge(&self) -> Option<Purge> {
+        let Stretch { from, to } = *self.parts.first()?;
+        Some(match self.by {
             Some(by) => Purge::Written {
                 by,
                 from,
@@ -28,7 +49,17 @@ impl Range {
                 until_ms: u64::MAX,
             },
             None => Purge::Range { from, to },
+        })
+    }
+
+    /// Its first part is done up to before this place, or all of it. Where the next step begins, if there is one.
+    pub fn advance(&mut self, next: Option<Seq>) -> Option<Seq> {
+        match (next, self.parts.first_mut()) {
+            (Some(next), Some(first)) if next <= first.to => first.from = next,
+            (_, Some(_)) => drop(self.parts.remove(0)),
+            (_, None) => {}
         }
+        self.parts.first().map(|first| first.from)
     }
 }
 

@@ -257,6 +257,7 @@ impl Service {
         let (_, sight) = self.seen(user, acting.conversation).await?;
         self.entry(&sight, acting.conversation, acting.seq).await?;
         let report = Report {
+            settled: false,
             ts_ms: crate::clock::now_ms(),
             by: user,
             mid: acting.mid.clone(),

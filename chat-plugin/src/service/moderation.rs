@@ -11,6 +11,7 @@ use super::{Actor, Placed, Refusal, Service, permit};
 use crate::conversations::Sight;
 use crate::domain::entry::{Basis, BodyFormat, Draft, EntryKind};
 use crate::domain::held::{Held, Holding};
+use crate::domain::member::{Marks, Member};
 use crate::domain::overlay::{Report, ReportKey};
 use crate::domain::permission::{Action, allows};
 use crate::filter::{Content, Policy, Verdict};
@@ -74,8 +75,10 @@ impl Service {
         }
         match verdict {
             Verdict::Allow | Verdict::Failed(Policy::Allow) => Ok(()),
-            Verdict::Hold(reason) if may_be_held(draft) => self.hold(draft, reason).await,
-            Verdict::Failed(Policy::Hold) if may_be_held(draft) => {
+            Verdict::Hold(reason) if self.may_be_held(draft).await? => {
+                self.hold(draft, reason).await
+            }
+            Verdict::Failed(Policy::Hold) if self.may_be_held(draft).await? => {
                 let reason = "it could not be looked at".to_owned();
                 self.hold(draft, reason).await
             }
@@ -83,6 +86,30 @@ impl Service {
             // That nobody could look at it says nothing about it.
             Verdict::Failed(_) => Err(Refusal::Rate { retry_ms: RETRY_MS }),
         }
+    }
+
+    /// Is there somebody else to decide on it, or is it held already? In direct conversations and of a broadcast list nobody
+    /// moderates, and the agent of a case may leave at any time. And an edit has its place in the log already.
+    async fn may_be_held(&self, draft: &Draft) -> Result<bool, StoreError> {
+        let (id, from) = (draft.conversation, draft.from);
+        let is_moderated = matches!(
+            id.kind(),
+            ConversationKind::Group | ConversationKind::Channel
+        );
+        if !is_moderated || draft.kind != EntryKind::Message {
+            return Ok(false);
+        }
+        let live = self.conversations.load(id).await?;
+        let members = live.map(|live| live.members()).unwrap_or_default();
+        let decides = |(member, _): &(Member, Marks)| {
+            let may = || allows(id.kind(), member, Action::DeleteOthers);
+            member.user != from && member.is_present() && may()
+        };
+        if members.iter().any(decides) {
+            return Ok(true);
+        }
+        let held = self.store.held_message(id, from, &draft.mid).await?;
+        Ok(held.is_some())
     }
 
     async fn hold(&self, draft: &Draft, reason: String) -> Result<(), Refusal> {
@@ -112,8 +139,8 @@ impl Service {
         Ok(self.store.held(id, after, size).await?)
     }
 
-    /// Lets a message that is held into the log, as its sender wrote it and if he may write there. Done again it tells
-    /// where it is.
+    /// Lets a message that is held into the log, as its sender wrote it and if he may write there; not one's own. Done again
+    /// it tells where it is.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] if none is held under this id; why not otherwise.
@@ -137,6 +164,9 @@ impl Service {
                 });
                 return before.ok_or(NOT_HELD);
             };
+            if from == actor.user {
+                return Err(Refusal::Forbidden("nobody approves his own message"));
+            }
             let _held = self.conversations.keep(&live, from).await?;
             let of_sender = live.sight(from).filter(|sight| sight.member.is_present());
             let of_sender =
@@ -222,7 +252,7 @@ impl Service {
         Ok(page)
     }
 
-    /// Settles a report: it is forgotten. Whoever made it is not told.
+    /// Settles a report: only those who run the server see it from now on. Whoever made it is not told.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] if there is none that this moderator sees; why not otherwise.
@@ -239,7 +269,7 @@ impl Service {
         let detail = json!({"id": key.to_string(), "seq": report.seq});
         let line = actor.noted("mod.settle", (id, Some(report.by)), &detail);
         if !self.is_for(actor.user, (&sight, id), &report).await?
-            || !self.store.close_report(key, line).await?
+            || !self.store.settle_report(key, line).await?
         {
             return Err(NO_REPORT);
         }
@@ -253,7 +283,7 @@ impl Service {
         (sight, id): (&Sight, ConversationId),
         report: &Report,
     ) -> Result<bool, StoreError> {
-        if report.conversation != id || !sight.member.sees(report.seq) {
+        if report.settled || report.conversation != id || !sight.member.sees(report.seq) {
             return Ok(false);
         }
         let range = PageRange {
@@ -270,16 +300,6 @@ impl Service {
 }
 
 pub(super) const NOT_HELD: Refusal = Refusal::NotFound(Cow::Borrowed("no such message is held"));
-
-/// Where there may be nobody who moderates, nobody could decide: in direct conversations, of a broadcast list, in a case
-/// that no agent has. And an edit has its place in the log already.
-fn may_be_held(draft: &Draft) -> bool {
-    let is_moderated = matches!(
-        draft.conversation.kind(),
-        ConversationKind::Group | ConversationKind::Channel
-    );
-    is_moderated && draft.kind == EntryKind::Message
-}
 
 /// What people would be shown of a body: its text, and on further lines the names and answers in it. Nothing of an encrypted one but
 /// what is beside it.

@@ -4,15 +4,16 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use proto::ids::{ConversationId, Seq};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::history::visible;
 use super::membership::{Proposal, Request};
 use super::{Placed, Refusal, Service, permit};
 use crate::conversations::Sight;
 use crate::domain::entry::{Change, EntryKind};
-use crate::domain::member::Role;
+use crate::domain::member::{Role, Stretch};
 use crate::domain::permission::Action;
 use crate::domain::purge::{Limits, Purge, Purged, Range};
 use crate::store::{ChatStore, StoreError};
@@ -38,7 +39,7 @@ pub struct Trimmed {
 impl Service {
     /// Makes the messages of a range gone for everybody. First an entry announces it; from then on it is done, whatever happens:
     /// by this call, by a retry of it, or by [`Self::finish_purges`]. The range ends with what there is at the announcement, and
-    /// begins with what the actor sees, unless an owner trims. One at a time is under way in a conversation.
+    /// is of what the actor sees, unless an owner trims. One at a time is under way in a conversation.
     ///
     /// # Errors
     /// Why not.
@@ -52,7 +53,7 @@ impl Service {
             Some(_) => Action::DeleteOthers,
             None => Action::Trim,
         };
-        if range.from > range.to {
+        if range.ends().is_none_or(|(from, to)| from > to) {
             return Err(Refusal::format("the range ends before it begins"));
         }
         self.present(request.actor.user, id).await?;
@@ -63,15 +64,10 @@ impl Service {
                 if is_under_way {
                     return Err(Refusal::BUSY);
                 }
-                let range = cut(range, sight)?;
-                let Range { from, to, by } = range;
-                let body = match by {
-                    Some(uid) => json!({"from": from, "to": to, "uid": uid}),
-                    None => json!({"from": from, "to": to}),
-                };
+                let range = cut(&range, sight);
                 Ok(Some(Proposal {
                     kind: EntryKind::Purged,
-                    body,
+                    body: told(&range)?,
                     changes: vec![Change::Purge(range)],
                 }))
             })
@@ -217,20 +213,46 @@ impl Service {
 }
 
 /// What of a range the actor may purge: up to what there is, and what he sees himself. To an owner belongs all of the log.
-fn cut(range: Range, sight: &Sight) -> Result<Range, Refusal> {
-    let seen = sight.member.intervals.first();
-    let seen = seen.map_or(Seq::MAX, |interval| interval.from);
+fn cut(range: &Range, sight: &Sight) -> Range {
     let is_owner = sight.member.role == Role::Owner;
-    let from = if range.by.is_none() && is_owner {
-        range.from
-    } else {
-        range.from.max(seen)
-    };
-    let to = range.to.min(sight.head);
-    if from > to {
-        return Err(Refusal::format("there is nothing in this range"));
+    let mut parts: Vec<Stretch> = Vec::new();
+    for part in &range.parts {
+        let (from, to) = (part.from, part.to.min(sight.head));
+        let seen = if range.by.is_none() && is_owner {
+            vec![Stretch { from, to }]
+        } else {
+            visible(&sight.member.intervals, from, to)
+        };
+        for stretch in seen {
+            match parts.last_mut() {
+                Some(last) if last.to.next() == stretch.from => last.to = stretch.to,
+                _ => parts.push(stretch),
+            }
+        }
     }
-    Ok(Range { from, to, ..range })
+    parts.retain(|part| part.from <= part.to);
+    Range {
+        parts,
+        by: range.by,
+    }
+}
+
+/// What the announcement of a purge says.
+fn told(range: &Range) -> Result<Value, Refusal> {
+    let nothing = || Refusal::format("there is nothing in this range");
+    let (from, to) = range.ends().ok_or_else(nothing)?;
+    let mut body = json!({"from": from, "to": to});
+    if let Some(uid) = range.by {
+        body["uid"] = json!(uid);
+    }
+    let gaps = range.gaps();
+    let gaps: Vec<Value> = gaps
+        .map(|gap| json!({"from": gap.from, "to": gap.to}))
+        .collect();
+    if !gaps.is_empty() {
+        body["gaps"] = json!(gaps);
+    }
+    Ok(body)
 }
 
 /// What is known of the wall clock since this process began.

@@ -24,12 +24,15 @@ pub trait ModerationStore: Send + Sync + 'static {
     /// One of them.
     async fn reported(&self, key: &ReportKey) -> Result<Option<Report>, StoreError>;
 
-    /// Lets go of a report that is settled. Says whether there was one.
-    async fn close_report(
+    /// Notes that the moderators of its conversation have settled a report. Says whether there was one that they had not.
+    async fn settle_report(
         &self,
         key: &ReportKey,
         line: Option<Box<AuditLine>>,
     ) -> Result<bool, StoreError>;
+
+    /// Lets go of a report. Says whether there was one.
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError>;
 
     /// Writes a line of the audit log, or this one in the place of the one with that number; durable. Says its number. Lines of
     /// what is stored otherwise go with it ([`Draft::audit`](crate::domain::entry::Draft::audit),

@@ -464,7 +464,11 @@ impl Txn<'_> {
             }
             ("purged", _) => {
                 let Some(data) = data else { return Ok(()) };
-                let (from, to) = (data.from.unwrap_or(1), data.to.unwrap_or(entry.seq));
+                let (mut from, to) = (data.from.unwrap_or(1), data.to.unwrap_or(entry.seq));
+                for gap in &data.gaps {
+                    self.purge(cid, from, gap.from.saturating_sub(1), &data.uid)?;
+                    from = gap.to.saturating_add(1);
+                }
                 self.purge(cid, from, to, &data.uid)?;
             }
             _ => {}

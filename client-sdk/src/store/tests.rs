@@ -9,8 +9,8 @@ use std::path::Path;
 use proptest::prelude::*;
 use proto::ids::{ConversationId, ConversationKind, Seq, UserId};
 use proto::schema::{
-    AccountEvent, Change, ChangedConversation, ClientMessage, Conversation, LogEntry, Me, Message,
-    Receipts, User, WatermarkMove,
+    AccountEvent, Change, ChangedConversation, ClientMessage, Conversation, Gap, LogEntry, Me,
+    Message, Receipts, User, WatermarkMove,
 };
 use proto::topics::Target;
 use tempfile::TempDir;

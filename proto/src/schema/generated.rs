@@ -453,6 +453,10 @@ pub struct Change {
     #[prost(uint64, optional, tag = "63")]
     #[serde(skip_serializing_if = "super::is_default")]
     pub to: ::core::option::Option<u64>,
+    /// `purged`: places in between that stay, as who asked for it does not see them; `from` and `to` of each.
+    #[prost(message, repeated, tag = "66")]
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub gaps: ::prost::alloc::vec::Vec<Gap>,
     /// `settings`: words by which it is found.
     #[prost(string, repeated, tag = "65")]
     #[serde(skip_serializing_if = "super::is_default")]

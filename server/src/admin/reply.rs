@@ -112,6 +112,8 @@ pub(crate) struct ReportLine {
     pub(super) cid: ConversationId,
     pub(super) seq: Seq,
     pub(super) ts_ms: u64,
+    /// By the moderators of the conversation.
+    pub(super) settled: bool,
     pub(super) text: String,
 }
 
@@ -302,7 +304,7 @@ fn retained(messages: &[RetainedLine]) -> Table<4> {
     }
 }
 
-fn reports(reports: &[ReportLine]) -> Table<6> {
+fn reports(reports: &[ReportLine]) -> Table<7> {
     let line = |report: &ReportLine| {
         let text: String = report.text.chars().take(60).collect();
         [
@@ -311,11 +313,12 @@ fn reports(reports: &[ReportLine]) -> Table<6> {
             report.by.clone(),
             report.cid.to_string(),
             report.seq.to_string(),
+            if report.settled { "yes" } else { "no" }.to_owned(),
             harmless(&text),
         ]
     };
     Table {
-        head: ["ID", "TIME", "BY", "CONVERSATION", "SEQ", "TEXT"],
+        head: ["ID", "TIME", "BY", "CONVERSATION", "SEQ", "SETTLED", "TEXT"],
         lines: reports.iter().map(line).collect(),
     }
 }

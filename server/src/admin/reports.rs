@@ -47,7 +47,7 @@ async fn show(accounts: &Accounts, id: &str) -> Result<Reply, String> {
 }
 
 async fn close(accounts: &Accounts, id: &str) -> Result<Reply, String> {
-    let closed = accounts.store().close_report(&key(id)?, None).await;
+    let closed = accounts.store().close_report(&key(id)?).await;
     if !closed.map_err(told)? {
         return Err("there is no such report".to_owned());
     }
@@ -64,6 +64,7 @@ async fn line(accounts: &Accounts, report: Report) -> Result<ReportLine, String>
         cid: report.conversation,
         seq: report.seq,
         ts_ms: report.ts_ms,
+        settled: report.settled,
         text: report.text,
     })
 }

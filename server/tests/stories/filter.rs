@@ -315,6 +315,33 @@ fn what_was_rejected_gets_the_answer_of_before_when_it_comes_again() {
 }
 
 #[test]
+fn nobody_approves_what_he_wrote_himself() {
+    for version in VERSIONS {
+        let filter = "words_file = \"words\"\nwords_policy = \"hold\"";
+        let mut world = World::new(version, filter);
+        let (cid, topic) = (world.cid.clone(), format!("chat/to/{}", world.cid));
+        let own = format!("{topic}/own");
+        assert_eq!(world.told("bob", &own, "viagra"), None);
+        let asked = json!({"cid": cid, "from": "@bob", "mid": "own"});
+        let refused = world.client("bob").call("mod.approve", &asked);
+        assert_eq!(refused, Err("forbidden".to_owned()), "{version:?}");
+        assert_eq!(world.texts("carol"), [""; 0]);
+        let demote = json!({"cid": cid, "member": "@bob", "role": "member"});
+        world.client("alice").call("conv.role", &demote).unwrap();
+        let alone = world.told("alice", &topic, "viagra");
+        assert_eq!(alone.as_deref(), Some("forbidden"), "nobody else moderates");
+        let promote = json!({"cid": cid, "member": "@bob", "role": "moderator"});
+        world.client("alice").call("conv.role", &promote).unwrap();
+        let hers = format!("{topic}/hers");
+        assert_eq!(world.told("alice", &hers, "viagra"), None, "it is held");
+        world.client("alice").call("conv.role", &demote).unwrap();
+        assert_eq!(world.told("alice", &hers, "viagra"), None, "it still is");
+        world.client("alice").call("mod.approve", &asked).unwrap();
+        assert_eq!(world.texts("carol"), ["viagra"]);
+    }
+}
+
+#[test]
 fn where_nobody_may_be_to_decide_nothing_is_held() {
     for version in VERSIONS {
         let filter = "words_file = \"words\"\nwords_policy = \"hold\"";

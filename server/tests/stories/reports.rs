@@ -80,6 +80,19 @@ fn moderators_settle_what_is_reported_of_others() {
     assert_eq!(again, Err("not_found".to_owned()));
     let left = reports(&mut world, "alice").unwrap();
     assert_eq!(texts(&left), ["about bob"]);
+    // Whoever rules a conversation settles nothing for those who run the server.
+    let id = all[0]["id"].as_str().unwrap();
+    let listed = run(&world.server, &["report", "list", "--json"]);
+    let listed = listed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let listed: Vec<Value> = listed.collect();
+    let settled = |report: &Value| (report["id"].clone(), report["settled"].clone());
+    assert_eq!(settled(&listed[0]), (json!(id), json!(true)));
+    assert_eq!(settled(&listed[1]), (all[1]["id"].clone(), json!(false)));
+    run(&world.server, &["report", "close", id]);
+    let listed = run(&world.server, &["report", "list"]);
+    assert!(!listed.contains("about carol"), "{listed}");
 }
 
 #[test]

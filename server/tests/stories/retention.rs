@@ -208,6 +208,41 @@ fn a_moderator_removes_what_one_member_wrote() {
 }
 
 #[test]
+fn what_a_moderator_does_not_see_stays() {
+    let mut world = World::new(Server::dev());
+    let cid = world.cid.clone();
+    let bob = |role| json!({"cid": cid, "members": ["@bob"], "role": role, "history": "joined"});
+    world.say("carol", "seen before");
+    for (out, role) in [("one", "moderator"), ("two", "admin")] {
+        let removed = json!({"cid": cid, "member": "@bob"});
+        world.call("alice", "conv.remove", removed).unwrap();
+        world.say("carol", &format!("unseen {out}"));
+        world.call("alice", "conv.add", bob(role)).unwrap();
+        world.say("carol", &format!("seen {out}"));
+    }
+    let asked = json!({"cid": cid, "user": "@carol"});
+    let unseen = json!({"cid": cid, "user": "@carol", "from": 4, "to": 4});
+    let refused = world.call("bob", "mod.purge_user", unseen);
+    assert_eq!(refused, Err("format".to_owned()), "nothing that he sees");
+    let purged = world.call("bob", "mod.purge_user", &asked).unwrap();
+    assert_eq!(purged["messages"], 3);
+    assert_eq!(world.seen("dave").0, ["unseen one", "unseen two"]);
+    let head = world.client("dave").history(&cid).pop().unwrap();
+    let gaps = json!([{"from": 4, "to": 4}, {"from": 8, "to": 8}]);
+    assert_eq!(head["data"]["gaps"], gaps);
+    assert_eq!(
+        (&head["data"]["from"], &head["data"]["to"]),
+        (&json!(1), &json!(10))
+    );
+    let trim = json!({"cid": cid, "to": 90});
+    let trimmed = world.call("bob", "conv.trim", &trim).unwrap();
+    assert_eq!(trimmed["messages"], 0, "an admin trims no more than that");
+    let purged = world.call("alice", "mod.purge_user", &asked).unwrap();
+    assert_eq!(purged["messages"], 2, "she sees all");
+    assert!(purged["data"]["gaps"].is_null());
+}
+
+#[test]
 fn what_is_over_the_limit_goes_by_itself() {
     let mut world = World::new(Server::dev());
     let cid = world.cid.clone();

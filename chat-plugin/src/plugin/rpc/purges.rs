@@ -75,11 +75,7 @@ impl ChatPlugin {
         asked: AskTrim,
     ) -> Result<PurgedReply, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
-        let range = Range {
-            from: asked.from.unwrap_or_default(),
-            to: asked.to,
-            by: None,
-        };
+        let range = Range::between(asked.from.unwrap_or_default(), asked.to, None);
         self.purge(peer, request, cid, range).await
     }
 
@@ -91,11 +87,8 @@ impl ChatPlugin {
     ) -> Result<PurgedReply, Refusal> {
         let cid = self.cid(peer, &asked.cid).await?;
         let user = self.service.member_of(peer.actor, cid, &asked.user.0);
-        let range = Range {
-            from: asked.from.unwrap_or_default(),
-            to: asked.to.unwrap_or(Seq::MAX),
-            by: Some(user.await?),
-        };
+        let (from, to) = (asked.from.unwrap_or_default(), asked.to.unwrap_or(Seq::MAX));
+        let range = Range::between(from, to, Some(user.await?));
         self.purge(peer, request, cid, range).await
     }
 

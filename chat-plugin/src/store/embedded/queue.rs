@@ -72,7 +72,8 @@ pub(super) enum Job {
     Reschedule(Box<(Scheduled, Option<Scheduled>)>, Reply<bool>),
     Expire(u64, Reply<usize>),
     Report(Box<Report>, Reply<bool>),
-    CloseReport(Vec<u8>, Option<Box<AuditLine>>, Reply<bool>),
+    SettleReport(Vec<u8>, Option<Box<AuditLine>>, Reply<bool>),
+    CloseReport(Vec<u8>, Reply<bool>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
     Trust(u64, Reply<()>),
@@ -117,7 +118,8 @@ impl Job {
             | Self::RemoveToken(_, _, reply)
             | Self::PutInvitation(_, _, reply)
             | Self::RevokeInvitation(_, _, reply)
-            | Self::CloseReport(_, _, reply)
+            | Self::SettleReport(_, _, reply)
+            | Self::CloseReport(_, reply)
             | Self::Report(_, reply)
             | Self::DropJoinRequest(_, _, _, reply)
             | Self::ChangeHandle(_, _, _, reply)

@@ -583,6 +583,7 @@ async fn a_report_is_stored_once(world: World) {
         conversation: cid(1),
         seq: seq(about),
         text: "rude".to_owned(),
+        settled: false,
     };
     assert_eq!(store.report(report(5, "a", 1)).await, Ok(true));
     assert_eq!(store.report(report(9, "a", 1)).await, Ok(true));
@@ -598,10 +599,21 @@ async fn a_report_is_stored_once(world: World) {
     let key = all[0].key();
     assert_eq!(key.to_string().parse(), Ok(key.clone()));
     assert_eq!(store.reported(&key).await, Ok(Some(all[0].clone())));
-    assert_eq!(store.close_report(&key, None).await, Ok(true));
-    assert_eq!(store.close_report(&key, None).await, Ok(false));
+    let settled = Report {
+        settled: true,
+        ..all[0].clone()
+    };
+    assert_eq!(store.settle_report(&key, None).await, Ok(true));
+    assert_eq!(store.settle_report(&key, None).await, Ok(false), "again");
+    let store = world.reopen(store).await;
+    assert_eq!(store.reported(&key).await, Ok(Some(settled)), "it stays");
+    assert_eq!(store.close_report(&key).await, Ok(true));
+    assert_eq!(store.close_report(&key).await, Ok(false));
+    assert_eq!(store.settle_report(&key, None).await, Ok(false));
     assert_eq!(store.reported(&key).await, Ok(None));
     assert_eq!(store.reports(None, 9).await.unwrap(), rest);
+    let key = rest[0].key();
+    assert_eq!(store.settle_report(&key, None).await, Ok(true));
     assert_eq!(store.report(report(12, "c", 2)).await, Ok(true));
     let all = store.reports(None, 9).await.unwrap();
     assert_eq!(all, [report(12, "c", 2)], "in the place of the one before");

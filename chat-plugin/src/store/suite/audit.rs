@@ -94,6 +94,7 @@ async fn a_line_goes_with_the_commit_of_what_it_tells_of(world: World) {
         conversation: cid(1),
         seq: seq(1),
         text: "rude".to_owned(),
+        settled: false,
     };
     store.report(report.clone()).await.unwrap();
     let asked = AskToJoin {
@@ -113,7 +114,7 @@ async fn a_line_goes_with_the_commit_of_what_it_tells_of(world: World) {
         let rejected = store.reject_held(cid(1), uid(1), &held.mid, line("mod.reject"));
         assert_eq!(rejected.await, Ok(is_there));
         let key = report.key();
-        let settled = store.close_report(&key, line("mod.settle"));
+        let settled = store.settle_report(&key, line("mod.settle"));
         assert_eq!(settled.await, Ok(is_there));
         let refused = store.drop_join_request(cid(1), uid(3), vec![], line("conv.refuse"));
         assert_eq!(refused.await, Ok(is_there));

@@ -2,12 +2,16 @@
 
 use bytes::Bytes;
 
+use proto::ids::digest16;
+
+use super::crash::dump;
 use super::world::*;
 use crate::domain::audit::AuditKeep;
 use crate::domain::contact::{ContactChange, ContactCounts};
 use crate::domain::device::SharedSubscription;
 use crate::domain::entry::{Basis, Change, EntryKind};
 use crate::domain::queue::{DeviceEvent, QueueLimits, Queuing, ToDevice};
+use crate::domain::user::User;
 use crate::store::{ChatStore, Durability, Move};
 
 super::stories![
@@ -19,6 +23,7 @@ super::stories![
     strangers_fill_a_part_and_the_own_devices_have_a_reserve,
     what_is_over_is_neither_handed_out_nor_kept,
     a_queue_goes_with_its_device,
+    of_a_removed_user_no_place_is_kept,
     shared_conversations_are_found,
     queues_and_positions_survive_a_kill,
 ];
@@ -309,7 +314,37 @@ async fn a_queue_goes_with_its_device(world: World) {
     assert_eq!(waiting(&*store, 1_000).await, []);
     put_device_9(&*store).await;
     let queued = store.queue_event(event(3, "d")).await;
-    assert_eq!(queued, Ok(Queuing::Queued(1)), "it is another one");
+    assert_eq!(queued, Ok(Queuing::Queued(4)), "no place is given twice");
+}
+
+async fn of_a_removed_user_no_place_is_kept(world: World) {
+    if !world.is_on_disk() {
+        return;
+    }
+    let place = digest16(&[b"queues", uid(9).as_bytes()]);
+    let is_kept = || {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dumped");
+        dump(&world.options, &file).unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        bytes.windows(place.len()).any(|part| part == place)
+    };
+    let store = world.open();
+    put_device_9(&*store).await;
+    store.queue_event(event(1, "a")).await.unwrap();
+    store.remove_device(uid(9), dev(9)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    assert!(is_kept());
+    let store = world.open();
+    let removed = User {
+        removed_ms: Some(5),
+        ..user(9, "owner")
+    };
+    store.update_user(removed).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    assert!(!is_kept());
 }
 
 async fn shared_conversations_are_found(world: World) {

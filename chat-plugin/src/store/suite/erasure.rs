@@ -23,6 +23,7 @@ super::stories![
 
 fn report(by: u8, mid: &str) -> Report {
     Report {
+        settled: false,
         ts_ms: 5,
         by: uid(by),
         mid: mid.parse().unwrap(),

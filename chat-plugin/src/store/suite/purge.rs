@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::world::*;
 use crate::domain::audit::AuditKeep;
 use crate::domain::entry::{Basis, BodyFormat, Change, Draft, EntryKind, Outcome};
+use crate::domain::member::Stretch;
 use crate::domain::overlay::{Act, GoneReason, React, Report};
 use crate::domain::purge::{Purge, Purged, Range, Retention};
 use crate::store::{ChatStore, Counts, StoreError, Written};
@@ -24,6 +25,7 @@ super::stories![
     retention_takes_the_oldest_and_remembers_how_far_it_was,
     what_was_announced_is_finished_after_a_kill,
     what_one_user_wrote_is_announced_too,
+    what_lies_between_the_parts_of_a_range_stays,
     a_full_store_takes_what_announces_a_purge,
     a_step_of_retention_looks_at_what_goes_and_one_more,
     the_clock_is_trusted_up_to_what_was_said_last,
@@ -343,11 +345,7 @@ async fn retention_takes_the_oldest_and_remembers_how_far_it_was(world: World) {
 
 /// The entry that announces a purge.
 fn announcement(mid: &str, from: u64, to: u64, by: Option<u8>) -> Draft {
-    let range = Range {
-        from: seq(from),
-        to: seq(to),
-        by: by.map(uid),
-    };
+    let range = Range::between(seq(from), seq(to), by.map(uid));
     Draft {
         kind: EntryKind::Purged,
         format: BodyFormat::Json,
@@ -404,6 +402,37 @@ async fn what_one_user_wrote_is_announced_too(world: World) {
     assert_eq!(there(&*store).await, [2, 4]);
     let nothing = Purge::Announced { at: seq(2) };
     assert_eq!(purge_all(&*store, nothing).await, Purged::default());
+}
+
+async fn what_lies_between_the_parts_of_a_range_stays(world: World) {
+    if !world.is_on_disk() {
+        return;
+    }
+    let store = world.open();
+    fill(&*store, 8).await; // 2 to 9
+    let parts = [(1, 3), (5, 6), (8, 20)].map(|(from, to)| Stretch {
+        from: seq(from),
+        to: seq(to),
+    });
+    let range = Range {
+        parts: parts.to_vec(),
+        by: None,
+    };
+    let draft = Draft {
+        changes: vec![Change::Purge(range)],
+        ..announcement("purge", 1, 1, None)
+    };
+    let at = place(append(&*store, draft).await);
+    let announced = Purge::Announced { at };
+    let step = store.purge(cid(1), announced).await.unwrap();
+    assert_eq!((step.messages, step.next), (2, Some(seq(5))));
+    let store = world.killed().open();
+    let step = store.purge(cid(1), announced).await.unwrap();
+    assert_eq!((step.messages, step.next), (4, Some(seq(8))));
+    let step = store.purge(cid(1), announced).await.unwrap();
+    assert_eq!((step.messages, step.next), (6, None), "of all steps");
+    assert_eq!(there(&*store).await, [4, 7]);
+    assert_eq!(store.purges_under_way(None, 9).await.unwrap(), []);
 }
 
 async fn a_full_store_takes_what_announces_a_purge(mut world: World) {
@@ -558,6 +587,7 @@ async fn fill_with_needles(store: &dyn ChatStore) {
         mid: "report".parse().unwrap(),
         conversation: cid(1),
         seq: seq(3),
+        settled: false,
         text: format!("he is {NEEDLE}"),
     };
     store.report(report).await.unwrap();

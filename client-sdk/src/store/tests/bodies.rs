@@ -47,8 +47,13 @@ fn what_is_deleted_stays_deleted_with_all_its_edits() {
         assert_eq!(text(&store, 9), None);
         let purge = LogEntry {
             data: Some(Change {
-                from: Some(5),
+                from: Some(4),
                 to: Some(6),
+                gaps: vec![Gap {
+                    from: 5,
+                    to: 5,
+                    ..Gap::default()
+                }],
                 ..Change::default()
             }),
             ..entry(8, "purged", BOB)
@@ -56,7 +61,7 @@ fn what_is_deleted_stays_deleted_with_all_its_edits() {
         push(&store, [message(5), message(6), message(7), purge]);
         assert_eq!(
             [5, 6, 7].map(|seq| text(&store, seq).is_some()),
-            [false, false, true]
+            [true, false, true]
         );
         let words = vec!["number".to_owned()];
         let (found, next) = store.search(&words, None, None, 10).unwrap();

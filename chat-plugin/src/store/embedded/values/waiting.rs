@@ -8,6 +8,7 @@ use super::super::writer::waiting::Tally;
 use super::{FORMAT, Read, Reader, long, read_entry, text, time, write_entry};
 use crate::domain::entry::BodyFormat;
 use crate::domain::held::Held;
+use crate::domain::member::Stretch;
 use crate::domain::overlay::Report;
 use crate::domain::purge::Range;
 use crate::domain::scheduled::Scheduled;
@@ -48,6 +49,7 @@ pub(in super::super) fn write_report(report: &Report) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend_from_slice(&keys::cid(report.conversation));
     long(&mut out, report.seq.get());
+    out.push(u8::from(report.settled));
     text(&mut out, &report.text);
     out
 }
@@ -56,10 +58,11 @@ pub(in super::super) fn write_report(report: &Report) -> Vec<u8> {
 pub(in super::super) fn write_purge(range: &Range, messages: u64) -> Vec<u8> {
     let mut out = vec![FORMAT];
     long(&mut out, messages);
-    long(&mut out, range.from.get());
-    long(&mut out, range.to.get());
-    if let Some(by) = range.by {
-        out.extend_from_slice(by.as_bytes());
+    out.push(u8::from(range.by.is_some()));
+    out.extend(range.by.iter().flat_map(UserId::as_bytes));
+    for part in &range.parts {
+        long(&mut out, part.from.get());
+        long(&mut out, part.to.get());
     }
     out
 }
@@ -131,6 +134,7 @@ pub(in super::super) fn read_report(
         mid,
         conversation: reader.cid()?,
         seq: reader.seq()?,
+        settled: reader.byte()? != 0,
         text: reader.text()?.to_owned(),
     };
     reader.end()?;
@@ -140,13 +144,16 @@ pub(in super::super) fn read_report(
 pub(in super::super) fn read_purge(value: &[u8]) -> Read<(Range, u64)> {
     let mut reader = Reader::new("purge", value)?;
     let messages = reader.long()?;
-    let (from, to) = (reader.seq()?, reader.seq()?);
-    let by = match reader.rest {
-        [] => None,
+    let by = match reader.byte()? {
+        0 => None,
         _ => Some(reader.user()?),
     };
-    reader.end()?;
-    Ok((Range { from, to, by }, messages))
+    let mut parts = Vec::with_capacity(reader.rest.len() / 16);
+    while !reader.rest.is_empty() {
+        let (from, to) = (reader.seq()?, reader.seq()?);
+        parts.push(Stretch { from, to });
+    }
+    Ok((Range { parts, by }, messages))
 }
 
 pub(in super::super) fn read_held(conversation: ConversationId, value: &[u8]) -> Read<Held> {

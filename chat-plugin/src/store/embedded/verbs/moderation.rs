@@ -35,13 +35,18 @@ impl<K: KvEngine> ModerationStore for EmbeddedStore<K> {
         .await
     }
 
-    async fn close_report(
+    async fn settle_report(
         &self,
         key: &ReportKey,
         line: Option<Box<AuditLine>>,
     ) -> Result<bool, StoreError> {
         let key = keys::report(key);
-        self.ask(|reply| Job::CloseReport(key, line, reply)).await
+        self.ask(|reply| Job::SettleReport(key, line, reply)).await
+    }
+
+    async fn close_report(&self, key: &ReportKey) -> Result<bool, StoreError> {
+        let key = keys::report(key);
+        self.ask(|reply| Job::CloseReport(key, reply)).await
     }
 
     async fn audit(&self, line: AuditLine, number: Option<u64>) -> Result<u64, StoreError> {

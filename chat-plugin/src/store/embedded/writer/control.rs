@@ -108,7 +108,7 @@ impl<K: KvEngine> Writer<K> {
         for key in exchanges {
             self.remove(tables::EXCHANGE, &key);
         }
-        self.remove_queue(device)?;
+        self.remove_queue(user, device)?;
         self.remove(tables::INFLIGHT, device.as_bytes());
         self.remove(tables::DEVICE, &keys::device(user, device));
         Ok(())
@@ -209,6 +209,7 @@ impl<K: KvEngine> Writer<K> {
                 self.remove_device_rows(user, DeviceId::from_bytes(id))?;
             }
         }
+        self.forget_places(user);
         self.remove(tables::PROFILE, user.as_bytes());
         self.remove(tables::PRESENCE, user.as_bytes());
         Ok(())

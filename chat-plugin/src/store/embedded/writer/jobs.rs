@@ -204,8 +204,12 @@ impl<K: KvEngine> Writer<K> {
                 let is_it = self.report(&report);
                 self.answer(is_it, reply, Durability::Durable, Done::Flag);
             }
-            Job::CloseReport(key, line, reply) => {
-                let was_there = self.close_report(&key, line.as_deref());
+            Job::SettleReport(key, line, reply) => {
+                let was_open = self.settle_report(&key, line.as_deref());
+                self.answer(was_open, reply, Durability::Durable, Done::Flag);
+            }
+            Job::CloseReport(key, reply) => {
+                let was_there = self.close_report(&key);
                 self.answer(was_there, reply, Durability::Durable, Done::Flag);
             }
             Job::Audit(line, number, reply) => {

@@ -11,7 +11,7 @@ use super::Writer;
 use super::acts::{Effect, wipe};
 use crate::domain::entry::{Entry, EntryKind};
 use crate::domain::overlay::{GoneReason, React, Report};
-use crate::domain::purge::{Purge, Purged, Range};
+use crate::domain::purge::{Purge, Purged};
 use crate::store::{Committed, StoreError, tables};
 
 /// Places that one step looks at.
@@ -48,11 +48,15 @@ impl<K: KvEngine> Writer<K> {
                 ..Purged::default()
             });
         };
-        let (range, before) = values::read_purge(&row)?;
-        let mut step = self.purge_step(conversation, range.purge())?;
+        let (mut range, before) = values::read_purge(&row)?;
+        let mut step = match range.purge() {
+            Some(purge) => self.purge_step(conversation, purge)?,
+            None => Purged::default(),
+        };
         step.messages += before;
-        if let Some(from) = step.next {
-            let left = values::write_purge(&Range { from, ..range }, step.messages);
+        step.next = range.advance(step.next);
+        if step.next.is_some() {
+            let left = values::write_purge(&range, step.messages);
             self.put(tables::PURGE, &key, left);
         } else {
             self.remove(tables::PURGE, &key);

@@ -1,8 +1,8 @@
 //! The private queues of devices. Table device event has what is needed to count, table device data what is handed out; at
-//! place 0 stands the last place that was given.
+//! place 0 stands the last place that was given, and under a name of the user that of all queues that are no more.
 
 use broker::store::kv::{KeyRange, KvEngine};
-use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId};
+use proto::ids::{ConversationId, ConversationKind, DeviceId, Seq, UserId, digest16};
 
 use super::super::values::{self, First, devices};
 use super::super::{keys, reads};
@@ -31,6 +31,11 @@ impl Fill {
     }
 }
 
+/// What stands for all queues of a user that are no more. No device has this id.
+fn of_all(user: UserId) -> DeviceId {
+    DeviceId::from_bytes(digest16(&[b"queues", user.as_bytes()]))
+}
+
 impl<K: KvEngine> Writer<K> {
     /// Gives an event the next place in the queue of a device.
     pub(super) fn queue_event(&mut self, sent: &ToDevice) -> Result<Queuing, StoreError> {
@@ -54,7 +59,7 @@ impl<K: KvEngine> Writer<K> {
         if !self.has_room(sent)? {
             return Ok(Queuing::Full);
         }
-        let dseq = self.last_dseq(sent.to)? + 1;
+        let dseq = self.last_dseq(sent.user, sent.to)? + 1;
         keys::set_week(&mut mid_key, self.week());
         let first = First {
             seq: Seq::new(dseq),
@@ -142,10 +147,17 @@ impl<K: KvEngine> Writer<K> {
         rows.iter().map(read).collect()
     }
 
-    fn last_dseq(&self, device: DeviceId) -> Result<u64, StoreError> {
+    /// The last place that was given in the queue of a device, or in one that it may have had before.
+    fn last_dseq(&self, user: UserId, device: DeviceId) -> Result<u64, StoreError> {
+        match self.last_at(device)? {
+            Some(last) => Ok(last),
+            None => Ok(self.last_at(of_all(user))?.unwrap_or_default()),
+        }
+    }
+
+    fn last_at(&self, device: DeviceId) -> Result<Option<u64>, StoreError> {
         let row = self.row(tables::DEVICE_EVENT, &keys::device_event(device, 0))?;
-        let last = row.map(|row| devices::read_last(&row)).transpose()?;
-        Ok(last.unwrap_or_default())
+        row.map(|row| devices::read_last(&row)).transpose()
     }
 
     /// The device has these events.
@@ -155,8 +167,20 @@ impl<K: KvEngine> Writer<K> {
         }
     }
 
+    /// Removes the queue of a device. The device may come back, and must not be given a place twice: of all queues of its user
+    /// that are no more the last place is kept, in one row however many there were.
     /// Scans, so it needs [`Writer::barrier`] before it.
-    pub(super) fn remove_queue(&mut self, device: DeviceId) -> Result<(), StoreError> {
+    pub(super) fn remove_queue(
+        &mut self,
+        user: UserId,
+        device: DeviceId,
+    ) -> Result<(), StoreError> {
+        let last = self.last_at(device)?;
+        if last > self.last_at(of_all(user))? {
+            let key = keys::device_event(of_all(user), 0);
+            let last = devices::write_last(last.unwrap_or_default());
+            self.put(tables::DEVICE_EVENT, &key, last);
+        }
         let first = keys::device_event(device, 0);
         let last = keys::device_event(device, u64::MAX);
         for key in self.keys(tables::DEVICE_EVENT, KeyRange::closed(&first, &last))? {
@@ -164,6 +188,12 @@ impl<K: KvEngine> Writer<K> {
             self.remove(tables::DEVICE_EVENT, &key);
         }
         Ok(())
+    }
+
+    /// Of a user who is removed no place is kept.
+    pub(super) fn forget_places(&mut self, user: UserId) {
+        let key = keys::device_event(of_all(user), 0);
+        self.remove(tables::DEVICE_EVENT, &key);
     }
 
     /// What a user has sent to devices and none of them has yet. Looks at all that waits; scans, so it needs

@@ -94,16 +94,30 @@ impl<K: KvEngine> Writer<K> {
         Ok(true)
     }
 
-    /// Says whether there was one.
-    pub(super) fn close_report(
+    /// Says whether there was one that was not settled.
+    pub(super) fn settle_report(
         &mut self,
         key: &[u8],
         line: Option<&AuditLine>,
     ) -> Result<bool, StoreError> {
         let number = self.plan_audit(line)?;
+        let row = self.row(tables::REPORT, key)?;
+        let report = row
+            .map(|row| happened::read_report(key, &row))
+            .transpose()?;
+        let Some(mut report) = report.filter(|report| !report.settled) else {
+            return Ok(false);
+        };
+        report.settled = true;
+        self.write_audit(line, number);
+        self.put(tables::REPORT, key, values::write_report(&report));
+        Ok(true)
+    }
+
+    /// Says whether there was one.
+    pub(super) fn close_report(&mut self, key: &[u8]) -> Result<bool, StoreError> {
         let was_there = self.row(tables::REPORT, key)?.is_some();
         if was_there {
-            self.write_audit(line, number);
             self.remove(tables::REPORT, key);
             if let Some(reports) = &mut self.reports {
                 reports.remove(key);
@@ -149,6 +163,7 @@ mod tests {
             conversation: ConversationId::from_parts(ConversationKind::Group, [7; 16]),
             seq: Seq::new(seq),
             text: String::new(),
+            settled: false,
         }
     }
 

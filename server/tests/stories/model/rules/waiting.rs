@@ -34,10 +34,14 @@ impl World {
     /// Holds a message, or refuses it where there may be nobody to decide.
     pub(super) fn hold(&mut self, step: &Step, place: Place, mut entry: Entry) -> Judged {
         let conversation = &mut self.conversations[place];
-        if !conversation.kind.holds() {
+        let id = step.id.clone().expect("what is doubtful has an id");
+        let mut others = conversation.members.iter().filter(|(user, member)| {
+            **user != step.by && member.role >= Role::Moderator && conversation.is_present(**user)
+        });
+        let is_held = conversation.held.contains_key(&(step.by, id.clone()));
+        if !conversation.kind.holds() || (others.next().is_none() && !is_held) {
             return Err("forbidden");
         }
-        let id = step.id.clone().expect("what is doubtful has an id");
         entry.from = step.by;
         let held = conversation.held.entry((step.by, id));
         let (what, _) = held.or_insert_with(|| (step.what.clone(), entry));
@@ -77,7 +81,7 @@ impl World {
             };
             return known.map(dup).ok_or("not_found");
         };
-        if !may_write(conversation, from) {
+        if from == by || !may_write(conversation, from) {
             return Err("forbidden"); // its sender, by now
         }
         self.conversations[place].held.remove(&key);
