@@ -1,35 +1,34 @@
 //! `mqchat-bench`: load generator and no-loss checker for MQTT brokers, in plain topics and in chat.
 //!
-//! `pairs`, `fanout` and `offline` move messages that carry their number, so that nothing is taken on trust: what a
-//! subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a connection costs, `storm` how
-//! long it takes until all that were cut are back, `receipts` what reading costs in a large group, `channel` what publishing costs in a large channel. `check` breaks a server in every way and proves that it kept its promises. What each figure means: `benches/README.md`.
+//! Messages carry their number, so that nothing is taken on trust: what a subscriber did not get, got twice or got out of
+//! order is counted. Each scenario stands in a file of its own in `scenario/`; `check` breaks a server in every way and
+//! proves that it kept its promises. What each figure means: `benches/README.md`.
 
 mod args;
 mod bits;
-mod channel;
 mod check;
 mod client;
 mod clock;
-mod connects;
 mod crowd;
 mod error;
-mod idle;
-mod load;
-mod offline;
 mod process;
-mod receipts;
+mod progress;
 mod report;
 mod rpc;
+mod scenario;
+mod series;
 mod stamp;
-mod storm;
+mod steps;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Command, Target};
+use args::{Args, Command};
 use error::BenchError;
+use progress::Progress;
 use report::Report;
+use scenario::{Bench, Scenario};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -54,30 +53,31 @@ fn run(args: &Args) -> Result<bool, BenchError> {
     runtime.block_on(async {
         match &args.command {
             Command::Check(check) => {
-                check::run(check, args.target.password.as_ref(), args.json).await
+                check::run(check, args.target.password.as_ref(), args.output.json).await
             }
             Command::CheckWorker(worker) => check::work(worker).await.map(|()| true),
-            measured => {
-                let report = measure(&args.target, measured).await?;
-                report.print(args.json)?;
+            Command::Measure(scenario) => {
+                let report = measure(args, scenario).await?;
+                let text = if args.output.json {
+                    format!("{}\n", serde_json::Value::Object(report.json()))
+                } else {
+                    report.text()
+                };
+                report::print(&text)?;
                 Ok(report.is_clean())
             }
         }
     })
 }
 
-async fn measure(target: &Target, command: &Command) -> Result<Report, BenchError> {
-    match command {
-        Command::Pairs(pairs) => load::pairs(target, pairs).await,
-        Command::Fanout(fanout) => load::fanout(target, fanout).await,
-        Command::Connects(connects) => connects::run(target, connects).await,
-        Command::Idle(idle) => idle::run(target, idle).await,
-        Command::Offline(offline) => offline::run(target, offline).await,
-        Command::Receipts(receipts) => receipts::run(target, receipts).await,
-        Command::Channel(channel) => channel::run(target, channel).await,
-        Command::Storm(storm) => storm::run(target, storm).await,
-        Command::Check(_) | Command::CheckWorker(_) => {
-            Err(BenchError::Check("nothing is measured by check".to_owned()))
+async fn measure(args: &Args, scenario: &Scenario) -> Result<Report, BenchError> {
+    let (progress, _shown) = Progress::start(args.output.quiet);
+    let target = &args.target;
+    match scenario.steps() {
+        Some(options) if let Some(rates) = &options.steps => {
+            let shared = (&progress, args.threads());
+            steps::run(scenario, (options, rates), target, shared).await
         }
+        _ => scenario.run(Bench::new(target, &progress)).await,
     }
 }
