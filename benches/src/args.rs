@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use broker::codec::packet::{Qos, Version};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::check::args::{CheckArgs, WorkerArgs};
 use crate::scenario::Scenario;
 use crate::stamp::STAMP_BYTES;
+use crate::versus::VersusArgs;
 
 /// Load generator and no-loss checker for MQTT brokers.
 #[derive(Debug, Parser)]
@@ -18,6 +20,8 @@ pub(crate) struct Args {
     pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) versus: VersusArgs,
     /// Worker threads of the generator [default: half of the cores]
     #[arg(long, global = true)]
     threads: Option<NonZeroUsize>,
@@ -39,6 +43,12 @@ pub(crate) struct Output {
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Write a report to look at: one HTML file that needs nothing else
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// What the report is about, for its title
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
     /// No progress on the terminal
     #[arg(long, global = true)]
     pub(crate) quiet: bool,
@@ -76,6 +86,13 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    pub(crate) const fn mqtt_name(&self) -> &'static str {
+        match self.mqtt {
+            Version::V311 => "3.1.1",
+            Version::V5 => "5.0",
+        }
+    }
+
     /// As these topics need it: in chat each connection is a user of its own.
     pub(crate) fn ready_for(&self, topics: Topics) -> Self {
         let mut target = self.clone();
@@ -132,7 +149,7 @@ impl Form {
     }
 }
 
-fn parse_version(text: &str) -> Result<Version, String> {
+pub(crate) fn parse_version(text: &str) -> Result<Version, String> {
     match text {
         "3" | "4" | "3.1.1" => Ok(Version::V311),
         "5" | "5.0" => Ok(Version::V5),

@@ -35,6 +35,7 @@ struct Line {
 struct State {
     /// Which of several measurements.
     part: String,
+    step: String,
     what: &'static str,
     goal: Goal,
     begun: Duration,
@@ -57,6 +58,7 @@ impl Progress {
         let line = Arc::new(Line {
             state: Mutex::new(State {
                 part: String::new(),
+                step: String::new(),
                 what: "starting",
                 goal: Goal::None,
                 begun: Duration::ZERO,
@@ -74,10 +76,20 @@ impl Progress {
         (Self(Some(line)), shown)
     }
 
-    /// Which of several measurements comes now.
-    pub(crate) fn part(&self, part: impl FnOnce() -> String) {
+    /// Which of several measurements begins now.
+    pub(crate) fn begin(&self, part: String) {
         if let Some(line) = &self.0 {
-            line.change(|state| state.part = part());
+            line.change(|state| {
+                state.part = part;
+                state.step.clear();
+            });
+        }
+    }
+
+    /// Which step of it.
+    pub(crate) fn step(&self, step: String) {
+        if let Some(line) = &self.0 {
+            line.change(|state| state.step = step);
         }
     }
 
@@ -128,7 +140,7 @@ impl Line {
 
 impl State {
     fn line(&self, passed: Duration, count: u64, rate: f64) -> String {
-        let mut line = self.part.clone();
+        let mut line = format!("{}{}", self.part, self.step);
         let seconds = passed.as_secs_f64();
         let parts = match self.goal {
             Goal::None => write!(line, "{} {seconds:.0} s", self.what),
@@ -202,6 +214,7 @@ mod tests {
     fn the_line_tells_what_and_how_far() {
         let mut state = State {
             part: "round 1: ".to_owned(),
+            step: String::new(),
             what: "measuring",
             goal: Goal::Time(Duration::from_secs(10)),
             begun: Duration::ZERO,

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::error::BenchError;
 use crate::series::Table;
 use crate::steps::Steps;
+use crate::versus::Versus;
 pub(crate) use latency::Latency;
 
 /// One measurement, or what several of them say together.
@@ -21,6 +22,8 @@ pub(crate) struct Report {
     pub(crate) series: Option<Table>,
     /// Of a search for saturation; the figures are those of the best one.
     pub(crate) steps: Option<Steps>,
+    /// Of a comparison; there are no other figures then.
+    pub(crate) versus: Option<Versus>,
     notes: Vec<String>,
     faults: Vec<&'static str>,
 }
@@ -43,6 +46,7 @@ impl Report {
             curves: Vec::new(),
             series: None,
             steps: None,
+            versus: None,
             notes: Vec::new(),
             faults: Vec::new(),
         }
@@ -126,6 +130,9 @@ impl Report {
         if let Some(steps) = &self.steps {
             text.push_str(&steps.text());
         }
+        if let Some(versus) = &self.versus {
+            text.push_str(&versus.text());
+        }
         for note in &self.notes {
             line(&mut text, format_args!("note: {note}"));
         }
@@ -147,6 +154,9 @@ impl Report {
         }
         if let Some(steps) = &self.steps {
             object.insert("steps".to_owned(), steps.json());
+        }
+        if let Some(versus) = &self.versus {
+            object.insert("versus".to_owned(), versus.json());
         }
         object.insert("notes".to_owned(), json!(self.notes));
         object.insert("faults".to_owned(), json!(self.faults));
@@ -181,6 +191,41 @@ impl fmt::Display for Value {
     }
 }
 
+/// Of these figures those that say most, most important first.
+pub(crate) fn main_figures<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'static str> {
+    let names: Vec<_> = names.collect();
+    let mut found = MAIN.to_vec();
+    found.retain(|name| names.contains(name));
+    found
+}
+
+const MAIN: [&str; 24] = [
+    "saturation_per_s",
+    "written_per_s",
+    "drained_per_s",
+    "all_back_after_s",
+    "connects_per_s",
+    "server_kb_per_connection",
+    "delivered_per_s",
+    "acked_per_s",
+    "reads_per_s",
+    "read_all_after_s",
+    "events_to_sender",
+    "ack_p50_us",
+    "ack_p99_us",
+    "last_delivery_p50_us",
+    "last_delivery_p99_us",
+    "delivery_p99_us",
+    "connack_p99_us",
+    "back_p99_us",
+    "session_drained_p50_us",
+    "server_cpu_us_per_delivered",
+    "server_cpu_us_per_connect",
+    "server_cpu_us_per_session",
+    "server_cpu_us_per_message",
+    "server_rss_kb",
+];
+
 /// Writes it to where programs look for it.
 pub(crate) fn print(text: &str) -> Result<(), BenchError> {
     let mut out = io::stdout().lock();
@@ -213,6 +258,15 @@ pub(crate) fn grouped(number: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number with as many digits as say something.
+pub(crate) fn short(number: f64) -> String {
+    if number.abs() < 100.0 && number.fract() != 0.0 {
+        format!("{number:.2}")
+    } else {
+        grouped(number)
+    }
 }
 
 #[cfg(test)]

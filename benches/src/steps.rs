@@ -184,7 +184,7 @@ pub(crate) async fn run(
     };
     while let Some(rate) = ladder.next() {
         for _ in 0..args.tries.get() {
-            progress.part(|| format!("step {}: {rate}/s: ", steps.steps.len() + 1));
+            progress.step(format!("step {}, {rate}/s: ", steps.steps.len() + 1));
             let scenario = scenario.at_rate(rate);
             let finished = scenario.run(Bench::new(target, progress)).await;
             let step = match finished {
