@@ -14,6 +14,7 @@ mod error;
 mod html;
 mod process;
 mod progress;
+mod random;
 mod report;
 mod rpc;
 mod scenario;
@@ -58,7 +59,8 @@ fn run(args: &Args) -> Result<bool, BenchError> {
     runtime.block_on(async {
         match &args.command {
             Command::Check(_) if args.versus.vs.is_some() || args.output.html.is_some() => {
-                let told = "check has a report of its own, and judges one server: no --vs, no --html";
+                let told =
+                    "check has a report of its own, and judges one server: no --vs, no --html";
                 Err(BenchError::Options(told.to_owned()))
             }
             Command::Check(check) => {
@@ -89,7 +91,11 @@ async fn measure(args: &Args, scenario: &Scenario) -> Result<Report, BenchError>
     let targets = [target, &other];
     let rounds = args.versus.rounds;
     let measure = |round, is_other| {
-        let (scenario, target) = if is_other { (there, &other) } else { (scenario, target) };
+        let (scenario, target) = if is_other {
+            (there, &other)
+        } else {
+            (scenario, target)
+        };
         progress.begin(format!("round {round}/{rounds}, {}: ", target.addr));
         once(args, scenario, target, &progress)
     };

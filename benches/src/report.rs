@@ -201,7 +201,6 @@ pub(crate) fn main_figures<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'st
 
 const MAIN: [&str; 24] = [
     "saturation_per_s",
-    "written_per_s",
     "drained_per_s",
     "all_back_after_s",
     "connects_per_s",
@@ -220,6 +219,7 @@ const MAIN: [&str; 24] = [
     "back_p99_us",
     "session_drained_p50_us",
     "server_cpu_us_per_delivered",
+    "server_cpu_us_per_operation",
     "server_cpu_us_per_connect",
     "server_cpu_us_per_session",
     "server_cpu_us_per_message",

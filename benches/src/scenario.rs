@@ -2,6 +2,7 @@
 
 mod channel;
 mod conns;
+mod mix;
 mod offline;
 mod pacer;
 mod receipts;
@@ -41,6 +42,8 @@ pub(crate) enum Scenario {
     Receipts(receipts::ReceiptsArgs),
     /// What it costs to publish in a channel with very many readers (mqchat only)
     Channel(channel::ChannelArgs),
+    /// What people do: groups and direct conversations, short and long messages, and 20 reads for each write (mqchat only)
+    Mix(mix::MixArgs),
 }
 
 impl Scenario {
@@ -55,6 +58,7 @@ impl Scenario {
             Self::ReconnectStorm(args) => reconnect_storm::run(bench, args).await,
             Self::Receipts(args) => receipts::run(bench, args).await,
             Self::Channel(args) => channel::run(bench, args).await,
+            Self::Mix(args) => mix::run(bench, args).await,
         }
     }
 
@@ -69,6 +73,7 @@ impl Scenario {
             Self::ReconnectStorm(_) => "reconnect-storm",
             Self::Receipts(_) => "receipts",
             Self::Channel(_) => "channel",
+            Self::Mix(_) => "mix",
         }
     }
 
@@ -79,6 +84,7 @@ impl Scenario {
             | Self::Fanout(FanoutArgs { load, .. })
             | Self::Chat(ChatArgs { load, .. })
             | Self::Group(GroupArgs { load, .. }) => Some(&load.steps),
+            Self::Mix(mix) => Some(&mix.steps),
             _ => None,
         }
     }
@@ -91,6 +97,7 @@ impl Scenario {
             | Self::Fanout(FanoutArgs { load, .. })
             | Self::Chat(ChatArgs { load, .. })
             | Self::Group(GroupArgs { load, .. }) => load.rate = Some(rate),
+            Self::Mix(mix) => mix.rate = rate,
             _ => {}
         }
         scenario
@@ -109,7 +116,7 @@ impl Scenario {
             | Self::Group(GroupArgs { load, .. }) => load.topics = Some(topics),
             Self::Offline(offline) => offline.topics = topics,
             Self::Conns(_) | Self::ReconnectStorm(_) if topics == Topics::Plain => {}
-            Self::Receipts(_) | Self::Channel(_) if topics == Topics::Chat => {}
+            Self::Receipts(_) | Self::Channel(_) | Self::Mix(_) if topics == Topics::Chat => {}
             other => {
                 return Err(BenchError::Options(format!(
                     "{} has no form on {} topics",

@@ -26,7 +26,11 @@ impl Setting {
     /// As it is now: before anything is measured.
     pub(crate) fn now(args: &Args) -> Self {
         let mut servers = vec![server(&args.target)];
-        servers.extend(versus::other(&args.target, &args.versus).as_ref().map(server));
+        servers.extend(
+            versus::other(&args.target, &args.versus)
+                .as_ref()
+                .map(server),
+        );
         Self {
             label: args.output.label.clone(),
             started: clock::utc(),
@@ -71,7 +75,10 @@ fn command(words: impl Iterator<Item = String>) -> String {
         shown.push(match (index, name) {
             _ if is_secret => "***".to_owned(),
             (0, Some(name)) => name.to_owned(),
-            _ => match SECRETS.iter().find(|it| word.starts_with(&format!("{it}="))) {
+            _ => match SECRETS
+                .iter()
+                .find(|it| word.starts_with(&format!("{it}=")))
+            {
                 Some(option) => format!("{option}=***"),
                 None if word.is_empty() || word.contains(char::is_whitespace) => {
                     format!("'{word}'")

@@ -83,7 +83,7 @@ pub(crate) enum LatencyOf {
 pub(crate) struct Steps {
     pub(crate) limit_ms: f64,
     pub(crate) latency_of: LatencyOf,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) tried: Vec<Step>,
 }
 
 /// One rate, tried once.
@@ -120,7 +120,7 @@ impl Step {
 
 impl Steps {
     pub(crate) fn json(&self) -> Json {
-        self.steps.iter().map(Step::json).collect()
+        self.tried.iter().map(Step::json).collect()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -132,7 +132,7 @@ impl Steps {
                 "offered/s", "acked/s", "delivered/s", "ack p99", "deliv. p99", "server CPU %", "",
             ),
         );
-        for step in &self.steps {
+        for step in &self.tried {
             let figure = |name| step.figure(name).map_or_else(|| "-".to_owned(), grouped);
             let failure = step.failure.as_deref().unwrap_or("held");
             let limited = if step.generator_limited {
@@ -158,7 +158,7 @@ impl Steps {
 
     /// The highest rate that held.
     pub(crate) fn best(&self) -> Option<&Step> {
-        let held = self.steps.iter().filter(|step| step.failure.is_none());
+        let held = self.tried.iter().filter(|step| step.failure.is_none());
         held.max_by_key(|step| step.rate)
     }
 
@@ -180,16 +180,16 @@ pub(crate) async fn run(
     let mut steps = Steps {
         limit_ms: args.latency_limit_ms,
         latency_of: args.latency_of,
-        steps: Vec::new(),
+        tried: Vec::new(),
     };
     while let Some(rate) = ladder.next() {
         for _ in 0..args.tries.get() {
-            progress.step(format!("step {}, {rate}/s: ", steps.steps.len() + 1));
+            progress.step(format!("step {}, {rate}/s: ", steps.tried.len() + 1));
             let scenario = scenario.at_rate(rate);
             let finished = scenario.run(Bench::new(target, progress)).await;
             let step = match finished {
                 Ok(report) => judge(&steps, rate, report, threads),
-                Err(error) if steps.steps.is_empty() => return Err(error),
+                Err(error) if steps.tried.is_empty() => return Err(error),
                 Err(error) => Step {
                     rate: rate.get(),
                     failure: Some(format!("no result: {error}")),
@@ -198,12 +198,12 @@ pub(crate) async fn run(
                 },
             };
             let held = step.failure.is_none();
-            steps.steps.push(step);
+            steps.tried.push(step);
             if held {
                 break;
             }
         }
-        let held = steps.steps.last().is_some_and(|it| it.failure.is_none());
+        let held = steps.tried.last().is_some_and(|it| it.failure.is_none());
         ladder.note(rate, held);
     }
     Ok(conclude(scenario.name(), steps))
@@ -217,13 +217,16 @@ fn judge(steps: &Steps, rate: NonZeroU32, report: Report, threads: usize) -> Ste
     let limit_us = steps.limit_ms * 1_000.0;
     let acked = figure("ack_p99_us").and_then(|_| percent("acked_per_s", "offered_per_s"));
     let delivered = percent("delivered_per_s", "offered_deliveries_per_s");
-    let latency = steps.latency(&figure);
+    let read = percent("reads_per_s", "offered_reads_per_s");
+    let latency = steps.latency(figure);
     let failure = if let Some(fault) = report.faults().first() {
         Some((*fault).to_owned())
     } else if let Some(acked) = acked.filter(|percent| *percent < HELD_PERCENT) {
-        Some(format!("{acked:.1} % acknowledged"))
+        Some(format!("{acked:.2} % acknowledged"))
     } else if let Some(delivered) = delivered.filter(|percent| *percent < HELD_PERCENT) {
-        Some(format!("{delivered:.1} % delivered"))
+        Some(format!("{delivered:.2} % delivered"))
+    } else if let Some(read) = read.filter(|percent| *percent < HELD_PERCENT) {
+        Some(format!("{read:.2} % of the reads answered"))
     } else if let Some(latency) = latency.filter(|latency| *latency > limit_us) {
         Some(format!("p99 {:.1} ms", latency / 1_000.0))
     } else if latency.is_none() {
@@ -249,13 +252,13 @@ fn conclude(name: &'static str, steps: Steps) -> Report {
     let saturation = steps.best().map_or(0, |best| u64::from(best.rate));
     report.value("saturation_per_s", Value::Count(saturation));
     report.value("latency_limit_ms", Value::Fraction(steps.limit_ms));
-    report.value("steps_tried", Value::Count(steps.steps.len() as u64));
+    report.value("steps_tried", Value::Count(steps.tried.len() as u64));
     if let Some(best) = best {
         report.take_over(&best);
     } else {
         report.note("no rate held: begin lower, or allow more latency".to_owned());
     }
-    let failed = steps.steps.iter().filter(|step| step.failure.is_some());
+    let failed = steps.tried.iter().filter(|step| step.failure.is_some());
     let lowest_failed = failed.min_by_key(|step| step.rate);
     if lowest_failed.is_none() {
         report.note("every rate held: the saturation lies above".to_owned());
@@ -265,7 +268,7 @@ fn conclude(name: &'static str, steps: Steps) -> Report {
         report.note(note.to_owned());
     }
     // Above the saturation messages may be refused or wait, but what was acknowledged is not lost.
-    for step in steps.steps.iter().filter_map(|step| step.report.as_ref()) {
+    for step in steps.tried.iter().filter_map(|step| step.report.as_ref()) {
         for fault in step.faults() {
             report.fault_if(!fault.starts_with("publishes"), fault);
         }
@@ -294,7 +297,7 @@ mod tests {
         let steps = Steps {
             limit_ms: 10.0,
             latency_of: LatencyOf::Ack,
-            steps: Vec::new(),
+            tried: Vec::new(),
         };
         judge(&steps, NonZeroU32::new(100).unwrap(), report, 2)
     }
@@ -304,7 +307,7 @@ mod tests {
         assert_eq!(measured(10.0, 990.0).failure, None);
         assert_eq!(measured(10.1, 990.0).failure.unwrap(), "p99 10.1 ms");
         let lacking = measured(1.0, 980.0);
-        assert_eq!(lacking.failure.unwrap(), "98.0 % delivered");
+        assert_eq!(lacking.failure.unwrap(), "98.00 % delivered");
         assert!(!lacking.generator_limited);
     }
 

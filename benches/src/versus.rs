@@ -26,7 +26,12 @@ pub(crate) struct VersusArgs {
     #[arg(long, global = true, requires = "vs", value_parser = parse_version)]
     vs_mqtt: Option<Version>,
     /// Its user for all connections [default: as --user or --user-prefix]
-    #[arg(long, global = true, requires = "vs", conflicts_with = "vs_user_prefix")]
+    #[arg(
+        long,
+        global = true,
+        requires = "vs",
+        conflicts_with = "vs_user_prefix"
+    )]
     vs_user: Option<String>,
     /// Its users, one for each connection [default: as --user or --user-prefix]
     #[arg(long, global = true, requires = "vs")]
@@ -155,9 +160,10 @@ impl Versus {
             median(rounds.iter().map(|[_, b]| *b).collect()),
         ];
         let ratios = rounds.iter().map(|[a, b]| a / b);
-        let range = ratios.fold([f64::INFINITY, f64::NEG_INFINITY], |[least, most], ratio| {
-            [least.min(ratio), most.max(ratio)]
-        });
+        let range = ratios.fold(
+            [f64::INFINITY, f64::NEG_INFINITY],
+            |[least, most], ratio| [least.min(ratio), most.max(ratio)],
+        );
         Some(Compared {
             figure: figure.to_owned(),
             ratio: medians[0] / medians[1],
@@ -212,7 +218,10 @@ impl Versus {
     pub(crate) fn text(&self) -> String {
         let [a, b] = &self.names;
         let mut text = String::new();
-        line(&mut text, format_args!("A: {a}   B: {b}   {} rounds", self.rounds.len()));
+        line(
+            &mut text,
+            format_args!("A: {a}   B: {b}   {} rounds", self.rounds.len()),
+        );
         let compared = self.compared();
         let names = compared.iter().map(|one| one.figure.as_str());
         if let Some(main) = main_figures(names).first() {
@@ -228,19 +237,25 @@ impl Versus {
         }
         line(
             &mut text,
-            format_args!("{:<30} {:>12} {:>12} {:>8}  range", "median", "A", "B", "A / B"),
+            format_args!(
+                "{:<30} {:>12} {:>12} {:>8}  range",
+                "median", "A", "B", "A / B"
+            ),
         );
         for one in compared {
             let [a, b] = one.medians.map(short);
             let [least, most] = one.range;
-            let ratio = one.ratio;
-            line(
-                &mut text,
-                format_args!(
-                    "{:<30} {a:>12} {b:>12} {ratio:>8.2}  {least:.2} to {most:.2}",
-                    one.figure
-                ),
-            );
+            let (name, ratio) = (&one.figure, one.ratio);
+            if ratio.is_finite() {
+                line(
+                    &mut text,
+                    format_args!(
+                        "{name:<30} {a:>12} {b:>12} {ratio:>8.2}  {least:.2} to {most:.2}"
+                    ),
+                );
+            } else {
+                line(&mut text, format_args!("{name:<30} {a:>12} {b:>12}"));
+            }
         }
         text
     }
@@ -281,7 +296,10 @@ mod tests {
                 .into(),
         };
         let compared = versus.compared().remove(0);
-        assert_eq!((compared.medians, compared.range), ([20.0, 10.0], [1.0, 3.0]));
+        assert_eq!(
+            (compared.medians, compared.range),
+            ([20.0, 10.0], [1.0, 3.0])
+        );
         assert!((compared.ratio - 2.0).abs() < 1e-9);
     }
 

@@ -1,7 +1,14 @@
 //! Each scenario runs briefly against a real mqchat, and the plain ones against mosquitto. No time is asserted.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise, and tells what it left out"
+)]
+
 mod scenarios {
     pub(crate) mod brokers;
+    mod html;
 }
 
 use std::process::{Command, Output};
@@ -201,7 +208,10 @@ fn steps_find_where_a_limited_server_is_saturated() {
         "50x2",
         "--latency-limit-ms",
         "300",
-        "--refine", "1", "--tries", "2",
+        "--refine",
+        "1",
+        "--tries",
+        "2",
     ];
     let pairs = ["pairs", "--pairs", "2", "--warmup", "0", "--seconds", "2"];
     let report = clean(&[&server.target()[..], &user, &pairs, &steps].concat());
@@ -227,6 +237,147 @@ fn steps_find_where_a_limited_server_is_saturated() {
 }
 
 #[test]
+fn a_mix_of_writing_and_reading_is_measured() {
+    let server = Mqchat::start(&[]);
+    let people = [
+        "mix",
+        "--users",
+        "8",
+        "--groups",
+        "2",
+        "--group-size",
+        "5",
+        "--page",
+        "3",
+    ];
+    let load = ["--rate", "5", "--seed", "7", "--payloads", "60:1,200:1"];
+    for version in ["3", "5"] {
+        let all = [
+            &server.target()[..],
+            &people,
+            &load,
+            &SHORT,
+            &["--mqtt", version],
+        ];
+        let report = clean(&all.concat());
+        let each = [
+            "acked_per_s",
+            "delivered_per_s",
+            "reads_per_s",
+            "offered_deliveries_per_s",
+        ];
+        assert_figures(&report, &each);
+        assert_figures(
+            &report,
+            &[
+                "ack_p99_us",
+                "delivery_p99_us",
+                "server_cpu_us_per_operation",
+            ],
+        );
+        let read = [
+            "read_history_p99_us",
+            "read_last_p99_us",
+            "read_mark_p99_us",
+            "read_changes_p99_us",
+        ];
+        assert_figures(&report, &read);
+        let expected = [
+            ("seed", 7),
+            ("users", 8),
+            ("groups", 2),
+            ("lost", 0),
+            ("refused", 0),
+        ];
+        for (name, value) in expected {
+            assert_eq!(report[name], value, "{name}: {report}");
+        }
+        // One write in a second for five of them, and 20 reads for each, but for what was due at the very end.
+        let begun =
+            |name: &str| report[name].as_u64().unwrap() + report["unsent"].as_u64().unwrap();
+        assert!(begun("sent") >= 5 && begun("reads") >= 100, "{report}");
+    }
+}
+
+#[test]
+fn two_brokers_are_measured_in_turn() {
+    let (one, other) = (Mqchat::start(&[]), Mqchat::start(&[]));
+    let other = other.target();
+    let [_, addr, _, pid] = other[..] else {
+        panic!("{other:?}")
+    };
+    let there = [
+        "--vs",
+        addr,
+        "--vs-server-pid",
+        pid,
+        "--vs-names",
+        "this",
+        "that",
+        "--rounds",
+        "3",
+    ];
+    // Direct messages here, ordinary topics there.
+    let plain = [
+        "--vs-topics",
+        "plain",
+        "--vs-user",
+        "plain",
+        "--vs-password",
+        "plain-password",
+    ];
+    let chat = ["chat", "--pairs", "1"];
+    let report = clean(&[&one.target()[..], &there, &plain, &chat, &SHORT].concat());
+    let versus = &report["versus"];
+    assert_eq!(
+        versus["names"],
+        serde_json::json!({"a": "this", "b": "that"})
+    );
+    let rounds = versus["rounds"].as_array().unwrap();
+    let first: Vec<_> = rounds.iter().map(|round| &round["first"]).collect();
+    assert_eq!(first, ["a", "b", "a"]);
+    for round in rounds {
+        for side in ["a", "b"] {
+            assert_figures(&round[side], &STREAM);
+        }
+    }
+    let compared = versus["compared"].as_array().unwrap().iter();
+    let rate = compared
+        .clone()
+        .find(|one| one["figure"] == "delivered_per_s");
+    assert_figures(
+        rate.unwrap(),
+        &["a", "b", "ratio", "ratio_min", "ratio_max"],
+    );
+    for scenario in [
+        &["group", "--members", "2", "--warmup", "0", "--seconds", "1"][..],
+        &[
+            "offline",
+            "--topics",
+            "chat",
+            "--sessions",
+            "2",
+            "--messages",
+            "10",
+        ],
+        &["conns", "--connections", "5", "--settle", "0"],
+    ] {
+        let pair = ["--vs", addr, "--rounds", "1", "--user-prefix", "bench"];
+        let report = clean(&[&one.target()[..], &pair, scenario].concat());
+        assert_eq!(report["versus"]["rounds"].as_array().unwrap().len(), 1);
+    }
+    let told = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mqchat-bench"));
+        let output = command.args(options).args(["--vs", addr]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{options:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(told(&["check"]).contains("no --vs"));
+    assert!(told(&["mix", "--vs-topics", "plain"]).contains("mix has no form on plain topics"));
+    assert!(told(&["conns", "--vs-topics", "chat"]).contains("conns has no form on chat topics"));
+}
+
+#[test]
 fn options_that_contradict_each_other_are_refused() {
     let refused = [
         &["pairs", "--rate", "5", "--steps", "5x2"][..],
@@ -234,6 +385,9 @@ fn options_that_contradict_each_other_are_refused() {
         &["pairs", "--latency-limit-ms", "5"],
         &["pairs", "--payload", "8"],
         &["group", "--groups", "65535", "--senders", "2"],
+        &["pairs", "--vs-topics", "plain"],
+        &["mix", "--read-kinds", "mark:0"],
+        &["mix", "--users", "1"],
         &["storm"],
         &["idle"],
     ];

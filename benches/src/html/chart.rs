@@ -69,7 +69,11 @@ impl Chart<'_> {
         if points().count() < 2 {
             return;
         }
-        let x = Span::new(&self.x, points().map(|point| point.0), (LEFT, WIDTH - RIGHT));
+        let x = Span::new(
+            &self.x,
+            points().map(|point| point.0),
+            (LEFT, WIDTH - RIGHT),
+        );
         let ys = points().map(|point| point.1).chain(self.limit);
         let y = Span::new(&self.y, ys, (HEIGHT - BOTTOM, TOP));
         page.add(format_args!(
@@ -109,9 +113,10 @@ impl Chart<'_> {
         for tick in x.ticks(6) {
             let at = x.at(tick);
             let text = (self.x.write)(tick);
+            let anchor = if at > right - 16.0 { "end" } else { "middle" };
             page.add(format_args!(
                 "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom}\"/>\
-                 <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                 <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 bottom + 17.0,
                 Text(&text)
             ));
@@ -146,9 +151,18 @@ fn draw_line(line: &Line<'_>, (x, y): (&Span, &Span), axes: (&Axis, &Axis), page
         return;
     }
     // A line's points are there to be pointed at.
-    let (class, radius) = if class == "line" { ("point", 3.0) } else { (class, 4.5) };
+    let (class, radius) = if class == "line" {
+        ("point", 3.0)
+    } else {
+        (class, 4.5)
+    };
     for point in &line.points {
-        let told = format!("{}: {}, {}", line.name, (axes.0.write)(point.0), (axes.1.write)(point.1));
+        let told = format!(
+            "{}: {}, {}",
+            line.name,
+            (axes.0.write)(point.0),
+            (axes.1.write)(point.1)
+        );
         page.add(format_args!(
             "<circle class=\"{class} {colour}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius}\"><title>{}</title></circle>",
             x.at(point.0),
@@ -235,7 +249,9 @@ fn step(most: f64, count: u32) -> f64 {
     let rough = most / f64::from(count);
     let power = 10_f64.powf(rough.log10().floor());
     let factors = [1.0, 2.0, 5.0, 10.0];
-    let fits = factors.iter().find(|factor| *factor * power >= rough * 0.999);
+    let fits = factors
+        .iter()
+        .find(|factor| *factor * power >= rough * 0.999);
     fits.map_or(10.0, |factor| *factor) * power
 }
 
@@ -273,7 +289,10 @@ mod tests {
             for values in [&[0.0, 0.0][..], &[5.0, 5.0], &[], &[f64::NAN, 1.0]] {
                 let span = span(scale, values);
                 for value in [-1.0, 0.0, 5.0, 1e12] {
-                    assert!((0.0..=100.0).contains(&span.at(value)), "{scale:?} {values:?}");
+                    assert!(
+                        (0.0..=100.0).contains(&span.at(value)),
+                        "{scale:?} {values:?}"
+                    );
                 }
             }
         }

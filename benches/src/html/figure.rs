@@ -95,10 +95,19 @@ mod tests {
     fn units_follow_from_names() {
         let written = |name, number| format!("{}: {}", label(name), value(name, number));
         assert_eq!(written("ack_p999_us", 1_278.0), "ack p99.9: 1.28 ms");
-        assert_eq!(written("delivered_per_s", 71_472.0), "delivered per second: 71,472");
+        assert_eq!(
+            written("delivered_per_s", 71_472.0),
+            "delivered per second: 71,472"
+        );
         assert_eq!(written("server_rss_kb", 204_800.0), "server memory: 200 MB");
-        assert_eq!(written("server_cpu_us_per_delivered", 1.45), "server CPU per delivered: 1.45 µs");
-        assert_eq!(written("server_kb_per_connection", 5.34), "server memory per connection: 5.34 KB");
+        assert_eq!(
+            written("server_cpu_us_per_delivered", 1.45),
+            "server CPU per delivered: 1.45 µs"
+        );
+        assert_eq!(
+            written("server_kb_per_connection", 5.34),
+            "server memory per connection: 5.34 KB"
+        );
         assert_eq!(written("all_back_after_s", 1.8), "all back after: 1.80 s");
         assert_eq!(written("lost", 0.0), "lost: 0");
         assert_eq!(count(12_345.0), "12.3k");

@@ -13,7 +13,9 @@ use crate::versus::{Compared, Versus};
 pub(super) fn told(report: &Report, page: &mut Page) {
     for fault in report.faults() {
         let fault = Text(fault);
-        page.add(format_args!("<p class=\"told bad\"><b>Fault:</b> {fault}</p>"));
+        page.add(format_args!(
+            "<p class=\"told bad\"><b>Fault:</b> {fault}</p>"
+        ));
     }
     if report.is_clean() {
         page.add(format_args!(
@@ -49,19 +51,29 @@ fn card(label: &str, value: &str, is_first: bool, page: &mut Page) {
 pub(super) fn steps(steps: &Steps, page: &mut Page) {
     let limit_us = steps.limit_ms * 1_000.0;
     let points = |held: bool, name: &'static str| -> Vec<(f64, f64)> {
-        let of = steps.steps.iter().filter(|step| step.failure.is_none() == held);
+        let of = steps
+            .tried
+            .iter()
+            .filter(|step| step.failure.is_none() == held);
         of.filter_map(|step| Some((f64::from(step.rate), step.figure(name)?)))
             .collect()
     };
     let p99 = |held: bool| -> Vec<(f64, f64)> {
-        let of = steps.steps.iter().filter(|step| step.failure.is_none() == held);
+        let of = steps
+            .tried
+            .iter()
+            .filter(|step| step.failure.is_none() == held);
         of.filter_map(|step| {
             let latency = steps.latency(|name| step.figure(name))?;
             Some((f64::from(step.rate), latency))
         })
         .collect()
     };
-    let mut ideal: Vec<_> = steps.steps.iter().map(|step| f64::from(step.rate)).collect();
+    let mut ideal: Vec<_> = steps
+        .tried
+        .iter()
+        .map(|step| f64::from(step.rate))
+        .collect();
     ideal.sort_by(f64::total_cmp);
     ideal.dedup();
     let rate = || Axis {
@@ -123,16 +135,17 @@ pub(super) fn steps(steps: &Steps, page: &mut Page) {
 
 /// What tells how many of the publishes got through.
 fn achieved(steps: &Steps) -> &'static str {
-    let names = ["written_per_s", "acked_per_s"];
-    let has = |name: &&'static str| {
-        let mut figures = steps.steps.iter().filter_map(|step| step.figure(name));
-        figures.any(|figure| figure > 0.0)
-    };
-    names.into_iter().find(has).unwrap_or("sent_per_s")
+    let name = "acked_per_s";
+    let mut figures = steps.tried.iter().filter_map(|step| step.figure(name));
+    if figures.any(|figure| figure > 0.0) {
+        name
+    } else {
+        "sent_per_s" // at QoS 0
+    }
 }
 
 fn steps_table(steps: &Steps, page: &mut Page) {
-    const COLUMNS: [&str; 11] = [
+    const COLUMNS: [&str; 12] = [
         "acked_per_s",
         "delivered_per_s",
         "ack_p50_us",
@@ -142,6 +155,7 @@ fn steps_table(steps: &Steps, page: &mut Page) {
         "delivery_p50_us",
         "delivery_p99_us",
         "delivery_p999_us",
+        "delivery_max_us",
         "server_cpu_percent",
         "server_rss_kb",
     ];
@@ -152,8 +166,10 @@ fn steps_table(steps: &Steps, page: &mut Page) {
     for name in COLUMNS {
         page.add(format_args!("<th class=\"n\">{}</th>", Text(&label(name))));
     }
-    page.add(format_args!("<th class=\"n\">generator CPU</th></tr></thead><tbody>"));
-    for step in &steps.steps {
+    page.add(format_args!(
+        "<th class=\"n\">generator CPU</th></tr></thead><tbody>"
+    ));
+    for step in &steps.tried {
         let is_best = step.failure.is_none() && Some(step.rate) == best;
         let class = if is_best { " class=\"best\"" } else { "" };
         let (held, told) = match &step.failure {
@@ -166,15 +182,27 @@ fn steps_table(steps: &Steps, page: &mut Page) {
             Text(told)
         ));
         for name in COLUMNS {
-            let text = step.figure(name).map_or("–".to_owned(), |it| value(name, it));
+            let text = step.figure(name).map_or_else(missing, |it| value(name, it));
             page.add(format_args!("<td class=\"n\">{}</td>", Text(&text)));
         }
         let name = "generator_cpu_percent";
-        let own = step.figure(name).map_or("–".to_owned(), |it| value(name, it));
-        let limited = if step.generator_limited { " (at its limit)" } else { "" };
-        page.add(format_args!("<td class=\"n\">{}{limited}</td></tr>", Text(&own)));
+        let own = step.figure(name).map_or_else(missing, |it| value(name, it));
+        let limited = if step.generator_limited {
+            " (at its limit)"
+        } else {
+            ""
+        };
+        page.add(format_args!(
+            "<td class=\"n\">{}{limited}</td></tr>",
+            Text(&own)
+        ));
     }
     page.add(format_args!("</tbody></table></div>"));
+}
+
+/// Where nothing was measured.
+fn missing() -> String {
+    "–".to_owned()
 }
 
 /// The curves of the percentiles.
@@ -242,11 +270,18 @@ pub(super) fn series(table: &Table, page: &mut Page) {
         return;
     }
     let all = |column: &[f64]| -> Vec<(f64, f64)> {
-        table.at_s.iter().copied().zip(column.iter().copied()).collect()
+        table
+            .at_s
+            .iter()
+            .copied()
+            .zip(column.iter().copied())
+            .collect()
     };
     let some = |column: &[Option<f64>]| -> Vec<(f64, f64)> {
         let points = table.at_s.iter().zip(column);
-        points.filter_map(|(at, value)| Some((*at, (*value)?))).collect()
+        points
+            .filter_map(|(at, value)| Some((*at, (*value)?)))
+            .collect()
     };
     page.add(format_args!("<h2>Over time</h2><div class=\"charts\">"));
     let rates = [
@@ -259,8 +294,16 @@ pub(super) fn series(table: &Table, page: &mut Page) {
         ("ack", some(&table.ack_p99_us)),
     ];
     over_time("p99 of latency", micros, p99, page);
-    let cpu = [("server", some(&table.server_cpu_percent)), ("", Vec::new())];
-    over_time("CPU, 100 % is one core", |it| format!("{it:.0} %"), cpu, page);
+    let cpu = [
+        ("server", some(&table.server_cpu_percent)),
+        ("", Vec::new()),
+    ];
+    over_time(
+        "CPU, 100 % is one core",
+        |it| format!("{it:.0} %"),
+        cpu,
+        page,
+    );
     let memory = [("server", some(&table.server_rss_kb)), ("", Vec::new())];
     over_time("Resident memory", kilobytes, memory, page);
     page.add(format_args!("</div>"));
@@ -353,7 +396,9 @@ fn rounds(versus: &Versus, name: &str, page: &mut Page) {
         figures.collect()
     };
     let last = f64::from(u32::try_from(versus.rounds.len()).unwrap_or(u32::MAX));
-    let medians = versus.compare(name).map_or([f64::NAN; 2], |one| one.medians);
+    let medians = versus
+        .compare(name)
+        .map_or([f64::NAN; 2], |one| one.medians);
     let median = |median: f64| vec![(0.5, median), (last + 0.5, median)];
     let write = match name {
         name if name.contains("_us") => micros,
@@ -368,7 +413,13 @@ fn rounds(versus: &Versus, name: &str, page: &mut Page) {
         note: "by round; the lines are the medians",
         x: Axis {
             scale: Scale::Linear,
-            write: |round| if round.fract() == 0.0 && round > 0.0 { count(round) } else { String::new() },
+            write: |round| {
+                if round.fract() == 0.0 && round > 0.0 {
+                    count(round)
+                } else {
+                    String::new()
+                }
+            },
         },
         y: Axis {
             scale: Scale::Linear,

@@ -45,7 +45,8 @@ path.limit{stroke:var(--bad);stroke-width:1.3;stroke-dasharray:6 4}
 svg text.limit{fill:var(--bad)}
 .wide{overflow-x:auto;background:var(--card);border:1px solid var(--rule);border-radius:10px}
 table{border-collapse:collapse;width:100%}
-th,td{padding:6px 12px;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}
+.wide{font-size:13.5px}
+th,td{padding:5px 10px;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}
 tr:last-child td{border-bottom:0}
 thead th{color:var(--soft);font-weight:500;font-size:12.5px;white-space:nowrap}
 td.n,th.n{text-align:right;white-space:nowrap}

@@ -40,7 +40,7 @@ impl Latency {
     }
 
     /// With those that were not begun while one took longer than `interval`, the intended time between two of one
-    /// who waits for each: HdrHistogram's correction for coordinated omission.
+    /// who waits for each: the correction of `HdrHistogram` for coordinated omission.
     pub(crate) fn corrected(&self, interval_nanos: u64) -> Self {
         Self(self.0.clone_correct(interval_nanos.max(1)))
     }

@@ -63,7 +63,7 @@ pub(super) async fn run(bench: Bench, args: &ChannelArgs) -> Result<Report, Benc
     let disk = || server.as_ref().map(Process::disk_bytes).transpose();
     let before_readers = disk()?;
     let added_at = clock.elapsed();
-    let cid = rpc::create_channel(&mut owner, &handles, run).await?;
+    let cid = rpc::create_channel(&mut owner, &handles, &format!("mqb-{run:08x}")).await?;
     let added_in = clock.elapsed().saturating_sub(added_at);
     let after_readers = disk()?;
 

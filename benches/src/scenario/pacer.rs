@@ -20,13 +20,6 @@ pub(super) fn due_at(schedule: &Schedule, rate: u32, number: u64) -> u64 {
     schedule.start + number * 1_000_000_000 / u64::from(rate)
 }
 
-/// How many are due before this moment.
-pub(super) fn due_before(schedule: &Schedule, rate: u32, at: u64) -> u64 {
-    let nanos = u128::from(at.saturating_sub(schedule.start));
-    let number = (nanos * u128::from(rate)).div_ceil(1_000_000_000);
-    u64::try_from(number).unwrap_or(u64::MAX)
-}
-
 impl Pacer {
     /// `tick` is called when each is due, with its time.
     pub(super) fn start(

@@ -77,7 +77,7 @@ pub(super) async fn run(bench: Bench, args: &ReceiptsArgs) -> Result<Report, Ben
     let handles: Vec<_> = (0..members)
         .map(|index| handle(target, Role::Subscriber, index).unwrap_or_default())
         .collect();
-    let cid = rpc::create_group(&mut sender, &handles, run).await?;
+    let cid = rpc::create_group(&mut sender, &handles, &format!("mqb-{run:08x}")).await?;
     sender.subscribe("chat/me/rcpt/+", Qos::AtLeastOnce).await?;
     let to = format!("chat/to/{cid}/{run:08x}");
     let text = Bytes::from_static(b"to everybody");

@@ -79,15 +79,15 @@ pub(super) struct Used {
 }
 
 impl Used {
-    /// The figures; of the server per message delivered.
-    pub(super) fn tell(&self, delivered: u64, report: &mut Report) {
+    /// The figures; CPU of the server for each of so many things as well, under this name.
+    pub(super) fn tell(&self, (name, count): (&str, u64), report: &mut Report) {
         let (first, last) = (&self.first, &self.last);
         if let (Some(before), Some(cpu), Some(rss)) =
             (first.server_cpu, last.server_cpu, last.server_rss_kb)
         {
             let micros = cpu.saturating_sub(before).as_secs_f64() * 1e6;
-            let each = micros / float(delivered.max(1));
-            report.value("server_cpu_us_per_delivered", Value::Fraction(each));
+            let each = micros / float(count.max(1));
+            report.value(name, Value::Fraction(each));
             let percent = last.percent_since(first).unwrap_or_default();
             report.value("server_cpu_percent", Value::Fraction(percent));
             report.value("server_rss_kb", Value::Count(rss));

@@ -289,8 +289,8 @@ impl<'a> Load<'a> {
                     let members = others
                         .chain((first..first + shape.subscribers_each).map(listener))
                         .collect::<Vec<_>>();
-                    let run = self.bench.run;
-                    let cid = rpc::create_group(&mut owner.client, &members, run).await?;
+                    let id = format!("mqb-{:08x}", self.bench.run);
+                    let cid = rpc::create_group(&mut owner.client, &members, &id).await?;
                     topics.push(format!("chat/to/{cid}"));
                 }
                 Ok(topics)

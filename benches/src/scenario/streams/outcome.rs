@@ -47,7 +47,8 @@ impl Outcome<'_> {
         report.value("refused", Value::Count(published.refused));
         report.value("unacked", Value::Count(published.unacked));
         report.value("unsent", Value::Count(published.unsent));
-        self.used.tell(delivered.delivered_measured, &mut report);
+        let per_delivered = ("server_cpu_us_per_delivered", delivered.delivered_measured);
+        self.used.tell(per_delivered, &mut report);
         self.judge(&mut report);
         report
     }
