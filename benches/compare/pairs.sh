@@ -95,13 +95,13 @@ measure() {
     case $1 in
     mosquitto)
         "$bench" "${common[@]}" --addr "127.0.0.1:$mosquitto_port" --server-pid "$mosquitto_pid" \
-            pairs "${load[@]}" --topics plain ;;
+            pairs "${load[@]}" ;;
     mqchat-plain)
         "$bench" "${common[@]}" --addr "127.0.0.1:$mqchat_port" --server-pid "$mqchat_pid" \
-            --user bench-plain --password bench-password pairs "${load[@]}" --topics plain ;;
+            --user bench-plain --password bench-password pairs "${load[@]}" ;;
     mqchat-chat)
         "$bench" "${common[@]}" --addr "127.0.0.1:$mqchat_port" --server-pid "$mqchat_pid" \
-            --user-prefix bench --password bench-password pairs "${load[@]}" --topics chat --form "$FORM" --persistent ;;
+            --user-prefix bench --password bench-password chat "${load[@]}" --form "$FORM" ;;
     esac >"$work/$1.$2" || {
         local status=$?
         echo "$1, round $2: mqchat-bench ended with $status" >&2

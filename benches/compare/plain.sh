@@ -11,7 +11,7 @@ set -euo pipefail
 ROUNDS=${ROUNDS:-3}
 SECONDS_EACH=${SECONDS_EACH:-6}
 IDLE=${IDLE:-10000}
-CASES=${CASES:-pairs-0 pairs-1 pairs-2 fanout-0 fanout-1 offline connects idle}
+CASES=${CASES:-pairs-0 pairs-1 pairs-2 fanout-0 fanout-1 offline churn conns}
 MOSQUITTO=${MOSQUITTO:-/usr/sbin/mosquitto}
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -90,8 +90,8 @@ measure() {
     fanout-0) "$bench" "${all[@]}" fanout --subscribers 1000 --qos 0 --window 100 "${load[@]}" ;;
     fanout-*) "$bench" "${all[@]}" fanout --subscribers 1000 --qos "${1#*-}" "${load[@]}" ;;
     offline) "$bench" "${all[@]}" offline --sessions 100 --messages 1000 ;;
-    connects) "$bench" "${all[@]}" connects --connections "$IDLE" --concurrency 50 --prime ;;
-    idle) "$bench" "${all[@]}" idle --connections "$IDLE" ;;
+    churn) "$bench" "${all[@]}" conns --churn --connections "$IDLE" --concurrency 50 ;;
+    conns) "$bench" "${all[@]}" conns --connections "$IDLE" --concurrency 8 ;;
     esac >"$work/$1.$2.$3" || {
         echo "$1 on $2, round $3: mqchat-bench ended with $?" >&2
         cat "$work/$1.$2.$3" >&2
@@ -115,8 +115,8 @@ figure() {
     case $1 in
     pairs-* | fanout-*) echo delivered_per_s server_cpu_us_per_delivered ;;
     offline) echo drained_per_s server_cpu_us_per_delivered ;;
-    connects) echo connects_per_s server_cpu_us_per_connect ;;
-    idle) echo server_kb_per_connection opened_per_s ;;
+    churn) echo connects_per_s server_cpu_us_per_connect ;;
+    conns) echo server_kb_per_connection connects_per_s ;;
     esac
 }
 

@@ -9,7 +9,6 @@ mod disk;
 mod history;
 mod nemesis;
 mod proxy;
-mod random;
 mod schedule;
 mod server;
 mod verify;

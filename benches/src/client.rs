@@ -205,6 +205,11 @@ impl Client {
         }
     }
 
+    /// Of the protocol.
+    pub(crate) const fn version(&self) -> Version {
+        self.version
+    }
+
     /// Where queued bytes go.
     pub(crate) const fn output(&mut self) -> &mut BytesMut {
         &mut self.output

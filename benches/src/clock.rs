@@ -3,6 +3,9 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// Counts from the beginning of the run; publishers and subscribers live in one process and share it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -40,6 +43,14 @@ pub(crate) fn monotonic_micros() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let since = Duration::try_from(now).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The time of day, UTC, as RFC 3339 to the second.
+pub(crate) fn utc() -> String {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let now = OffsetDateTime::from_unix_timestamp(now.tv_sec).ok();
+    now.and_then(|now| now.format(&Rfc3339).ok())
+        .unwrap_or_default()
 }
 
 /// Tells this run from earlier ones, whose messages may still be on their way.

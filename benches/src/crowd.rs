@@ -10,6 +10,7 @@ use crate::args::Target;
 use crate::client::{Client, Connected, Login};
 use crate::clock::Clock;
 use crate::error::BenchError;
+use crate::scenario::Bench;
 
 /// What a connection is for; it decides the names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +60,11 @@ pub(crate) fn login(
 
 /// Opens all, in the order of `logins`.
 pub(crate) async fn connect_all(
-    target: &Target,
+    bench: &Bench,
     logins: Vec<Login>,
-    clock: Clock,
 ) -> Result<Vec<Connected>, BenchError> {
-    let permits = Arc::new(Semaphore::new(target.connecting.get()));
+    let clock = bench.clock;
+    let permits = Arc::new(Semaphore::new(bench.target.connecting.get()));
     let mut tasks = JoinSet::new();
     for (index, login) in logins.into_iter().enumerate() {
         let permits = Arc::clone(&permits);
@@ -76,6 +77,7 @@ pub(crate) async fn connect_all(
     while let Some(finished) = tasks.join_next().await {
         let (index, result) = finished?;
         connected.push((index, result?));
+        bench.progress.advance(1);
     }
     connected.sort_unstable_by_key(|(index, _)| *index);
     Ok(connected.into_iter().map(|(_, client)| client).collect())

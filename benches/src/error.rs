@@ -53,8 +53,8 @@ pub(crate) enum BenchError {
     Process { path: String, error: io::Error },
     #[error("{path} is not understood")]
     ProcessFormat { path: String },
-    #[error("idle needs --server-pid")]
-    ServerPidMissing,
+    #[error("{0}")]
+    Options(String),
     #[error("{path}: {error}")]
     File { path: String, error: io::Error },
     #[error("{place} is no history: {error}")]

@@ -1,35 +1,40 @@
 //! `mqchat-bench`: load generator and no-loss checker for MQTT brokers, in plain topics and in chat.
 //!
-//! `pairs`, `fanout` and `offline` move messages that carry their number, so that nothing is taken on trust: what a
-//! subscriber did not get, got twice or got out of order is counted. `connects` and `idle` measure what a connection costs, `storm` how
-//! long it takes until all that were cut are back, `receipts` what reading costs in a large group, `channel` what publishing costs in a large channel. `check` breaks a server in every way and proves that it kept its promises. What each figure means: `benches/README.md`.
+//! Messages carry their number, so that nothing is taken on trust: what a subscriber did not get, got twice or got out of
+//! order is counted. Each scenario stands in a file of its own in `scenario/`; `check` breaks a server in every way and
+//! proves that it kept its promises. What each figure means: `benches/README.md`.
 
 mod args;
 mod bits;
-mod channel;
 mod check;
 mod client;
 mod clock;
-mod connects;
 mod crowd;
 mod error;
-mod idle;
-mod load;
-mod offline;
+mod html;
 mod process;
-mod receipts;
+mod progress;
+mod random;
 mod report;
 mod rpc;
+mod scenario;
+mod series;
+mod setting;
 mod stamp;
-mod storm;
+mod steps;
+mod versus;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::Value as Json;
 
 use args::{Args, Command, Target};
 use error::BenchError;
+use progress::Progress;
 use report::Report;
+use scenario::{Bench, Scenario};
+use setting::Setting;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -53,31 +58,78 @@ fn run(args: &Args) -> Result<bool, BenchError> {
         .map_err(BenchError::Runtime)?;
     runtime.block_on(async {
         match &args.command {
+            Command::Check(_) if args.versus.vs.is_some() || args.output.html.is_some() => {
+                let told =
+                    "check has a report of its own, and judges one server: no --vs, no --html";
+                Err(BenchError::Options(told.to_owned()))
+            }
             Command::Check(check) => {
-                check::run(check, args.target.password.as_ref(), args.json).await
+                check::run(check, args.target.password.as_ref(), args.output.json).await
             }
             Command::CheckWorker(worker) => check::work(worker).await.map(|()| true),
-            measured => {
-                let report = measure(&args.target, measured).await?;
-                report.print(args.json)?;
+            Command::Measure(scenario) => {
+                let setting = Setting::now(args);
+                let report = measure(args, scenario).await?;
+                tell(args, &report, &setting)?;
                 Ok(report.is_clean())
             }
         }
     })
 }
 
-async fn measure(target: &Target, command: &Command) -> Result<Report, BenchError> {
-    match command {
-        Command::Pairs(pairs) => load::pairs(target, pairs).await,
-        Command::Fanout(fanout) => load::fanout(target, fanout).await,
-        Command::Connects(connects) => connects::run(target, connects).await,
-        Command::Idle(idle) => idle::run(target, idle).await,
-        Command::Offline(offline) => offline::run(target, offline).await,
-        Command::Receipts(receipts) => receipts::run(target, receipts).await,
-        Command::Channel(channel) => channel::run(target, channel).await,
-        Command::Storm(storm) => storm::run(target, storm).await,
-        Command::Check(_) | Command::CheckWorker(_) => {
-            Err(BenchError::Check("nothing is measured by check".to_owned()))
+/// One broker, or two alternately.
+async fn measure(args: &Args, scenario: &Scenario) -> Result<Report, BenchError> {
+    let (progress, _shown) = Progress::start(args.output.quiet);
+    let target = &args.target;
+    let Some(other) = versus::other(target, &args.versus) else {
+        return once(args, scenario, target, &progress).await;
+    };
+    let there = match args.versus.vs_topics {
+        Some(topics) => &scenario.on(topics)?,
+        None => scenario,
+    };
+    let targets = [target, &other];
+    let rounds = args.versus.rounds;
+    let measure = |round, is_other| {
+        let (scenario, target) = if is_other {
+            (there, &other)
+        } else {
+            (scenario, target)
+        };
+        progress.begin(format!("round {round}/{rounds}, {}: ", target.addr));
+        once(args, scenario, target, &progress)
+    };
+    versus::run(scenario.name(), (targets, &args.versus), measure).await
+}
+
+/// At one rate, or at many until they do not hold.
+async fn once(
+    args: &Args,
+    scenario: &Scenario,
+    target: &Target,
+    progress: &Progress,
+) -> Result<Report, BenchError> {
+    match scenario.steps() {
+        Some(options) if let Some(rates) = &options.steps => {
+            let shared = (progress, args.threads());
+            steps::run(scenario, (options, rates), target, shared).await
         }
+        _ => scenario.run(Bench::new(target, progress)).await,
     }
+}
+
+/// To who called, and into the file for people.
+fn tell(args: &Args, report: &Report, setting: &Setting) -> Result<(), BenchError> {
+    if let Some(path) = &args.output.html {
+        let written = std::fs::write(path, html::page(report, setting));
+        written.map_err(|error| BenchError::at(path, error))?;
+    }
+    let text = if args.output.json {
+        let mut object = report.json();
+        object.insert("setting".to_owned(), setting.json());
+        format!("{}\n", Json::Object(object))
+    } else {
+        report.text()
+    };
+    report::print(&text)
 }

@@ -27,6 +27,12 @@ impl Process {
         }
     }
 
+    /// What the system calls it; nothing if there is no such process.
+    pub(crate) fn name(&self) -> Option<String> {
+        let (_, name) = self.read("comm").ok()?;
+        Some(name.trim().to_owned())
+    }
+
     /// CPU time of all its threads, in user space and in the kernel.
     pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
         let (path, stat) = self.read("stat")?;

@@ -60,43 +60,36 @@ pub(crate) async fn call(
     }
 }
 
-/// Makes a group of these handles and gives its `cid`.
+/// Makes a group of these handles, under a request id of its own, and gives its `cid`.
 pub(crate) async fn create_group(
     client: &mut Client,
     handles: &[String],
-    run: u32,
+    id: &str,
 ) -> Result<String, BenchError> {
-    create(client, "group", handles, run).await
+    create(client, "group", handles, id).await
 }
 
-/// Makes a channel with these handles as readers and gives its `cid`.
+/// Makes a channel with these handles as readers, under a request id of its own, and gives its `cid`.
 pub(crate) async fn create_channel(
     client: &mut Client,
     handles: &[String],
-    run: u32,
+    id: &str,
 ) -> Result<String, BenchError> {
-    create(client, "channel", handles, run).await
+    create(client, "channel", handles, id).await
 }
 
 async fn create(
     client: &mut Client,
     kind: &str,
     handles: &[String],
-    run: u32,
+    id: &str,
 ) -> Result<String, BenchError> {
     let members: Vec<_> = handles.iter().map(|handle| format!("@{handle}")).collect();
     let mut parts = members.chunks(MEMBERS_AT_ONCE);
     let first = parts.next().unwrap_or_default();
     let request = json!({"kind": kind, "title": "mqchat-bench", "members": first});
     subscribe(client).await?;
-    let made = call(
-        client,
-        "conv.create",
-        &request,
-        &format!("mqb-{run:08x}"),
-        drop_it,
-    )
-    .await?;
+    let made = call(client, "conv.create", &request, id, drop_it).await?;
     let cid = made.get("cid").and_then(Value::as_str);
     let cid = cid.map(str::to_owned).ok_or_else(|| BenchError::Call {
         method: "conv.create",
@@ -104,7 +97,7 @@ async fn create(
     })?;
     for (number, part) in parts.enumerate() {
         let request = json!({"cid": cid, "members": part});
-        let id = format!("mqb-{run:08x}-{number}");
+        let id = format!("{id}-{number}");
         call(client, "conv.add", &request, &id, drop_it).await?;
     }
     Ok(cid)

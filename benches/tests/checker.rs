@@ -85,7 +85,14 @@ fn refused_publishes_are_found() {
 fn sessions_that_are_not_there_after_a_storm_are_found() {
     let addr = start_broker(Fault::None).to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mqchat-bench"));
-    command.args(["--addr", &addr, "--json", "storm", "--sessions", "1"]);
+    command.args([
+        "--addr",
+        &addr,
+        "--json",
+        "reconnect-storm",
+        "--sessions",
+        "1",
+    ]);
     let output = command.output().expect("the bench runs");
     assert_eq!(output.status.code(), Some(1));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

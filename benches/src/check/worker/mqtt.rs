@@ -23,11 +23,11 @@ use tokio::time::{sleep, timeout};
 
 use super::{Phase, abandoned, entry, say};
 use crate::check::history::{Event, Journal, Kind, Record, Seen};
-use crate::check::random::Random;
 use crate::check::world::{Part, World};
 use crate::client::{Client, Login};
 use crate::clock::{self, Clock};
 use crate::error::BenchError;
+use crate::random::Random;
 use calls::{Call, Reply};
 use flight::Flights;
 

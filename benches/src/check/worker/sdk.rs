@@ -18,10 +18,10 @@ use tokio::time::{sleep, timeout};
 
 use super::{Phase, abandoned, say, text};
 use crate::check::history::{Event, Journal, Record, SETUP, Seen, State, unsettled};
-use crate::check::random::Random;
 use crate::check::world::{Part, World};
 use crate::clock::{self, Clock};
 use crate::error::BenchError;
+use crate::random::Random;
 
 /// One life of the app.
 pub(super) struct App<'a> {

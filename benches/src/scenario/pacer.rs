@@ -6,28 +6,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Schedule, Stream};
+use super::schedule::Schedule;
 
-/// Gives ticks to the streams in turn until the schedule stops, or this is dropped.
+/// Gives ticks at a rate until the schedule stops, or this is dropped.
 #[derive(Debug)]
 pub(super) struct Pacer {
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// When message `number` of all publishes is due.
+/// When number `number` of all is due.
 pub(super) fn due_at(schedule: &Schedule, rate: u32, number: u64) -> u64 {
     schedule.start + number * 1_000_000_000 / u64::from(rate)
 }
 
 impl Pacer {
-    pub(super) fn start(rate: NonZeroU32, streams: Vec<Arc<Stream>>, schedule: Schedule) -> Self {
+    /// `tick` is called when each is due, with its time.
+    pub(super) fn start(
+        rate: NonZeroU32,
+        schedule: Schedule,
+        mut tick: impl FnMut(u64) + Send + 'static,
+    ) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);
         let pace = move || {
             sharpen_timer();
-            let turns = streams.iter().cycle();
-            for (number, stream) in (0..).zip(turns) {
+            for number in 0.. {
                 let due_at = due_at(&schedule, rate.get(), number);
                 if due_at >= schedule.stop || stop.load(Ordering::Relaxed) {
                     return;
@@ -36,7 +40,7 @@ impl Pacer {
                 if wait > 0 {
                     std::thread::sleep(Duration::from_nanos(wait));
                 }
-                stream.tick();
+                tick(due_at);
             }
         };
         Self {
@@ -57,7 +61,7 @@ impl Drop for Pacer {
 }
 
 /// Linux lets a sleep last 50 µs longer than asked, unless the thread wants less. Where that cannot be changed,
-/// `send_lag` of the report shows it.
+/// `generator_lag` of the report shows it.
 fn sharpen_timer() {
     if let Ok(thread) = std::fs::read_link("/proc/thread-self")
         && let Some(id) = thread.file_name().and_then(|id| id.to_str())

@@ -7,6 +7,7 @@
 //!    says that everybody has read.
 //! 4. `msg.status` of that message is asked a hundred times.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use broker::codec::packet::{Packet, Publish, Qos};
@@ -15,14 +16,27 @@ use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::args::{ReceiptsArgs, Target};
+use super::Bench;
+use crate::args::Topics;
 use crate::client::{Client, Connected};
-use crate::clock::{Clock, nanos, run_number};
+use crate::clock::{Clock, nanos};
 use crate::crowd::{Role, connect_all, handle, login};
 use crate::error::BenchError;
 use crate::process::Process;
+use crate::progress::Goal;
 use crate::report::{Latency, Report, Value, float};
 use crate::rpc;
+
+/// Options of `receipts`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ReceiptsArgs {
+    /// How many members read
+    #[arg(long, default_value = "5000")]
+    pub(crate) members: NonZeroU32,
+    /// Seconds over which the reads are spread
+    #[arg(long, default_value = "5")]
+    pub(crate) within: u32,
+}
 
 /// What the sender was told.
 #[derive(Debug, Default)]
@@ -43,29 +57,27 @@ impl Told {
     }
 }
 
-pub(crate) async fn run(target: &Target, args: &ReceiptsArgs) -> Result<Report, BenchError> {
-    let mut target = target.clone();
-    target.user = None;
-    target.user_prefix.get_or_insert_with(|| "bench".to_owned());
-    let password = || "bench-password".to_owned();
-    target.password.get_or_insert_with(password);
-    let (clock, run) = (Clock::start(), run_number());
+pub(super) async fn run(bench: Bench, args: &ReceiptsArgs) -> Result<Report, BenchError> {
+    let bench = bench.on(Topics::Chat);
+    let (target, server) = (&bench.target, &bench.server);
+    let (clock, run) = (bench.clock, bench.run);
     let members = args.members.get() as usize;
-    let server = target.server_pid.map(Process::new);
+    let all = u64::from(args.members.get());
+    bench.progress.phase("connecting members", Goal::Count(all));
 
-    let logins =
-        (0..members).map(|index| login(&target, Role::Subscriber, index, index, run, true));
-    let mut readers = connect_all(&target, logins.collect(), clock).await?;
+    let logins = (0..members).map(|index| login(target, Role::Subscriber, index, index, run, true));
+    let mut readers = connect_all(&bench, logins.collect()).await?;
     for reader in &mut readers {
         let inbox = "chat/me/in/+";
         reader.client.subscribe(inbox, Qos::AtLeastOnce).await?;
     }
-    let sender = vec![login(&target, Role::Publisher, 0, 0, run, false)];
-    let mut sender = connect_all(&target, sender, clock).await?.remove(0).client;
+    let sender = vec![login(target, Role::Publisher, 0, 0, run, false)];
+    let mut sender = connect_all(&bench, sender).await?.remove(0).client;
+    bench.progress.phase("making the group", Goal::None);
     let handles: Vec<_> = (0..members)
-        .map(|index| handle(&target, Role::Subscriber, index).unwrap_or_default())
+        .map(|index| handle(target, Role::Subscriber, index).unwrap_or_default())
         .collect();
-    let cid = rpc::create_group(&mut sender, &handles, run).await?;
+    let cid = rpc::create_group(&mut sender, &handles, &format!("mqb-{run:08x}")).await?;
     sender.subscribe("chat/me/rcpt/+", Qos::AtLeastOnce).await?;
     let to = format!("chat/to/{cid}/{run:08x}");
     let text = Bytes::from_static(b"to everybody");
@@ -77,6 +89,7 @@ pub(crate) async fn run(target: &Target, args: &ReceiptsArgs) -> Result<Report, 
     let cpu_before = server.as_ref().map(Process::cpu).transpose()?;
     let written_before = server.as_ref().map(Process::disk_bytes).transpose()?;
     let within = Duration::from_secs(args.within.into());
+    bench.progress.phase("reading", Goal::Time(within));
     let begun = clock.elapsed();
     let reading = read_by_all(readers, &cid, seq, begun, within, clock);
     let mut told = Told::default();

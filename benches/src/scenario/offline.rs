@@ -4,50 +4,67 @@
 //! 2. Publishers send M messages to each, at most a window unacknowledged, and wait for all acks.
 //! 3. All clients come back at one moment. The time until the last one has everything is measured, connecting included.
 
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
 use broker::codec::packet::{Ack, Packet, PacketId, Publish, Qos};
 use broker::codec::properties::PublishProperties;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::args::{OfflineArgs, Target, Topics};
+use super::Bench;
+use crate::args::{Topics, parse_payload, parse_qos};
 use crate::client::{Client, Login};
-use crate::clock::{Clock, run_number};
+use crate::clock::nanos;
 use crate::crowd::{Role, connect_all, handle, login};
 use crate::error::BenchError;
 use crate::process::Process;
-use crate::report::{Report, Value, float};
+use crate::progress::{Goal, Progress};
+use crate::report::{Latency, Report, Value, float};
 
-pub(crate) async fn run(target: &Target, args: &OfflineArgs) -> Result<Report, BenchError> {
-    let mut target = target.clone();
-    if args.topics == Topics::Chat {
-        target.user = None;
-        target.user_prefix.get_or_insert_with(|| "bench".to_owned());
-    }
-    if target.user_prefix.is_some() {
-        let password = || "bench-password".to_owned();
-        target.password.get_or_insert_with(password);
-    }
-    let server = target.server_pid.map(Process::new);
-    let bench = Bench {
-        target,
+/// Options of `offline`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct OfflineArgs {
+    /// How many sessions
+    #[arg(long, default_value = "100")]
+    pub(crate) sessions: NonZeroU16,
+    /// How many messages for each
+    #[arg(long, default_value = "1000")]
+    pub(crate) messages: NonZeroU32,
+    /// QoS of the subscriptions (publishes are at 1)
+    #[arg(long, default_value = "1", value_parser = parse_qos)]
+    pub(crate) qos: Qos,
+    /// Payload in bytes, at least 40
+    #[arg(long, default_value = "100", value_parser = parse_payload)]
+    pub(crate) payload: usize,
+    /// Unacknowledged publishes per publisher
+    #[arg(long, default_value = "100")]
+    pub(crate) window: NonZeroU16,
+    /// Where to publish: to topics, or to users of mqchat, a device each
+    #[arg(long, value_enum, default_value = "plain")]
+    pub(crate) topics: Topics,
+}
+
+pub(super) async fn run(bench: Bench, args: &OfflineArgs) -> Result<Report, BenchError> {
+    let bench = Offline {
+        bench: bench.on(args.topics),
         args,
-        clock: Clock::start(),
-        run: run_number(),
     };
+    let (server, clock) = (&bench.bench.server, bench.bench.clock);
     bench.leave_sessions().await?;
     let memory = |server: &Option<Process>| server.as_ref().map(Process::rss_kb).transpose();
-    let before = memory(&server)?;
-    let begun = bench.clock.elapsed();
+    let before = memory(server)?;
+    let begun = clock.elapsed();
     bench.fill().await?;
-    let filled = bench.clock.elapsed().saturating_sub(begun);
-    let full = memory(&server)?;
+    let filled = clock.elapsed().saturating_sub(begun);
+    let full = memory(server)?;
     let cpu_before = server.as_ref().map(Process::cpu).transpose()?;
-    let begun = bench.clock.elapsed();
+    let begun = clock.elapsed();
     let seen = bench.drain().await?;
-    let drained = bench.clock.elapsed().saturating_sub(begun);
+    let drained = clock.elapsed().saturating_sub(begun);
 
-    let all = u64::from(args.sessions.get()) * u64::from(args.messages.get());
+    let all = bench.all();
     let mut report = Report::new("offline");
     report.value("messages", Value::Count(all));
     let per_s = |seconds: f64| Value::Rate(float(all) / seconds);
@@ -56,7 +73,8 @@ pub(crate) async fn run(target: &Target, args: &OfflineArgs) -> Result<Report, B
     report.value("drained_per_s", per_s(drained.as_secs_f64()));
     report.value("repeated", Value::Count(seen.repeated));
     report.value("reordered", Value::Count(seen.reordered));
-    if let (Some(server), Some(cpu_before)) = (&server, cpu_before) {
+    report.latency("session_drained", &seen.took);
+    if let (Some(server), Some(cpu_before)) = (server, cpu_before) {
         let cpu = server.cpu()?.saturating_sub(cpu_before).as_secs_f64();
         let each = cpu * 1e6 / float(seen.arrived.max(1));
         report.value("server_cpu_us_per_delivered", Value::Fraction(each));
@@ -70,45 +88,58 @@ pub(crate) async fn run(target: &Target, args: &OfflineArgs) -> Result<Report, B
     Ok(report)
 }
 
-struct Bench<'a> {
-    target: Target,
+struct Offline<'a> {
+    bench: Bench,
     args: &'a OfflineArgs,
-    clock: Clock,
-    run: u32,
 }
 
 /// What the sessions got.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Seen {
     arrived: u64,
     repeated: u64,
     reordered: u64,
+    /// From the moment when all come back until one has everything.
+    took: Latency,
 }
 
-impl Bench<'_> {
+impl Offline<'_> {
+    fn all(&self) -> u64 {
+        u64::from(self.args.sessions.get()) * u64::from(self.args.messages.get())
+    }
+
     fn sessions(&self) -> usize {
         usize::from(self.args.sessions.get())
     }
 
     fn login(&self, session: usize) -> Login {
         let role = Role::Subscriber;
-        let mut login = login(&self.target, role, session, session, self.run, true);
+        let mut login = login(
+            &self.bench.target,
+            role,
+            session,
+            session,
+            self.bench.run,
+            true,
+        );
         // Not what an earlier run left.
-        login.client_id = format!("{}-{:08x}", login.client_id, self.run);
+        login.client_id = format!("{}-{:08x}", login.client_id, self.bench.run);
         login
     }
 
     fn topic(&self, session: usize) -> String {
-        let user = handle(&self.target, Role::Subscriber, session).unwrap_or_default();
+        let user = handle(&self.bench.target, Role::Subscriber, session).unwrap_or_default();
         match self.args.topics {
-            Topics::Plain => format!("bench/{:08x}/{session}", self.run),
+            Topics::Plain => format!("bench/{:08x}/{session}", self.bench.run),
             Topics::Chat => format!("chat/to/@{user}"),
         }
     }
 
     async fn leave_sessions(&self) -> Result<(), BenchError> {
         let logins = (0..self.sessions()).map(|session| self.login(session));
-        let connected = connect_all(&self.target, logins.collect(), self.clock).await?;
+        let all = Goal::Count(self.sessions() as u64);
+        self.bench.progress.phase("leaving sessions", all);
+        let connected = connect_all(&self.bench, logins.collect()).await?;
         for (session, mut connected) in connected.into_iter().enumerate() {
             let filter = match self.args.topics {
                 Topics::Plain => self.topic(session),
@@ -122,9 +153,12 @@ impl Bench<'_> {
 
     async fn fill(&self) -> Result<(), BenchError> {
         const PUBLISHERS: usize = 10;
+        let (target, run) = (&self.bench.target, self.bench.run);
         let logins = (0..PUBLISHERS.min(self.sessions()))
-            .map(|index| login(&self.target, Role::Publisher, index, index, self.run, false));
-        let publishers = connect_all(&self.target, logins.collect(), self.clock).await?;
+            .map(|index| login(target, Role::Publisher, index, index, run, false));
+        let publishers = connect_all(&self.bench, logins.collect()).await?;
+        let all = Goal::Count(self.all());
+        self.bench.progress.phase("filling", all);
         let mut tasks = JoinSet::new();
         let count = publishers.len();
         for (index, connected) in publishers.into_iter().enumerate() {
@@ -138,6 +172,7 @@ impl Bench<'_> {
                 topics,
                 (messages, payload),
                 window,
+                self.bench.progress.clone(),
             ));
         }
         while let Some(finished) = tasks.join_next().await {
@@ -148,9 +183,12 @@ impl Bench<'_> {
 
     async fn drain(&self) -> Result<Seen, BenchError> {
         let mut tasks = JoinSet::new();
+        let all = Goal::Count(self.all());
+        self.bench.progress.phase("draining", all);
+        let begun = self.bench.clock.elapsed();
         for session in 0..self.sessions() {
-            let (login, clock, args) = (self.login(session), self.clock, self.args.clone());
-            tasks.spawn(drain_session(login, clock, args));
+            let (login, bench) = (self.login(session), self.bench.clone());
+            tasks.spawn(drain_session(login, bench, self.args.messages.get(), begun));
         }
         let mut all = Seen::default();
         while let Some(finished) = tasks.join_next().await {
@@ -158,6 +196,7 @@ impl Bench<'_> {
             all.arrived += seen.arrived;
             all.repeated += seen.repeated;
             all.reordered += seen.reordered;
+            all.took.add(&seen.took);
         }
         Ok(all)
     }
@@ -169,6 +208,7 @@ async fn fill_topics(
     topics: Vec<String>,
     (messages, bytes): (u32, usize),
     window: u16,
+    progress: Progress,
 ) -> Result<(), BenchError> {
     let mut open = 0;
     let mut last_id = 0_u16;
@@ -186,6 +226,7 @@ async fn fill_topics(
             open += 1;
         }
         client.write()?;
+        progress.advance(topics.len() as u64);
     }
     while open > 0 {
         settle(&mut client, &mut open).await?;
@@ -217,11 +258,16 @@ fn publish(topic: &str, packet_id: u16, payload: Bytes) -> Packet {
 }
 
 /// Comes back and takes everything, as long as something comes.
-async fn drain_session(login: Login, clock: Clock, args: OfflineArgs) -> Result<Seen, BenchError> {
-    let mut client = Client::connect(&login, clock).await?.client;
+async fn drain_session(
+    login: Login,
+    bench: Bench,
+    messages: u32,
+    begun: Duration,
+) -> Result<Seen, BenchError> {
+    let mut client = Client::connect(&login, bench.clock).await?.client;
     let mut seen = Seen::default();
     let mut next = 0_u64;
-    while next < u64::from(args.messages.get()) {
+    while next < u64::from(messages) {
         let Ok(packet) = timeout(QUIET, client.next()).await else {
             break; // what is missing is lost
         };
@@ -235,6 +281,7 @@ async fn drain_session(login: Login, clock: Clock, args: OfflineArgs) -> Result<
                 }
                 if let Some(number) = number.filter(|number| *number >= next) {
                     seen.arrived += 1;
+                    bench.progress.advance(1);
                     next = number + 1;
                 }
                 client.acknowledge(&message);
@@ -243,6 +290,8 @@ async fn drain_session(login: Login, clock: Clock, args: OfflineArgs) -> Result<
             other => return Err(client.unexpected(&other)),
         }
     }
+    let took = bench.clock.elapsed().saturating_sub(begun);
+    seen.took.record(nanos(took));
     client.disconnect().await?;
     Ok(seen)
 }
@@ -260,7 +309,7 @@ fn number_in(payload: &[u8]) -> Option<u64> {
 }
 
 /// Nothing for so long means that nothing more comes.
-const QUIET: std::time::Duration = std::time::Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

@@ -8,12 +8,14 @@ use broker::codec::packet::{Ack, Packet, PacketId, Publish, Qos};
 use broker::codec::reason::ReasonCode;
 use tokio::time::sleep_until;
 
-use super::pacer::due_at;
-use super::{Schedule, Stream, add_latency};
+use super::Stream;
 use crate::bits::Bits;
 use crate::client::Client;
 use crate::error::BenchError;
 use crate::report::Latency;
+use crate::scenario::pacer::due_at;
+use crate::scenario::schedule::Schedule;
+use crate::series::Tape;
 use crate::stamp::{Stamp, Template};
 
 /// What a publisher has to do.
@@ -28,6 +30,7 @@ pub(super) struct Task {
     /// Unacknowledged publishes, at most Receive Maximum of the broker [MQTT-3.3.4-7].
     pub(super) window: u16,
     pub(super) pace: Pace,
+    pub(super) tape: Tape,
 }
 
 /// What a publisher waits for before it sends the next message.
@@ -67,8 +70,12 @@ pub(super) struct PublisherSeen {
     pub(super) stalls: u64,
     /// From the sending, in an open loop from its intended time, to PUBACK or PUBCOMP.
     pub(super) ack: Latency,
+    /// Open loop: how long those that were not sent had waited when the run stopped.
+    pub(super) kept_back: Latency,
     /// Open loop: from the intended to the real time of sending.
     pub(super) lag: Latency,
+    /// Of that, without what the window held back.
+    pub(super) own_lag: Latency,
 }
 
 impl PublisherSeen {
@@ -82,8 +89,10 @@ impl PublisherSeen {
         self.unacked += other.unacked;
         self.unsent += other.unsent;
         self.stalls += other.stalls;
-        add_latency(&mut self.ack, &other.ack);
-        add_latency(&mut self.lag, &other.lag);
+        self.ack.add(&other.ack);
+        self.kept_back.add(&other.kept_back);
+        self.lag.add(&other.lag);
+        self.own_lag.add(&other.own_lag);
     }
 }
 
@@ -102,6 +111,8 @@ pub(super) struct Publisher {
     /// The place of a message is its Packet Identifier minus 1.
     in_flight: Vec<Option<InFlight>>,
     free: Vec<u16>,
+    /// When the window was last full.
+    full_until: u64,
     sent: u32,
     acked: Bits,
     /// QoS 0: deliveries that are not waited for any more.
@@ -115,6 +126,7 @@ impl Publisher {
             client,
             in_flight: vec![None; usize::from(task.window)],
             free: (1..=task.window).rev().collect(),
+            full_until: 0,
             sent: 0,
             acked: Bits::default(),
             given_up: 0,
@@ -162,16 +174,17 @@ impl Publisher {
         let schedule = self.task.schedule;
         let now = schedule.clock.nanos();
         while now < schedule.stop && self.may_send() {
-            let sent_at = match self.task.pace {
-                Pace::Ticks { rate, streams } => {
-                    let number =
-                        u64::from(self.sent) * streams + u64::from(self.task.stream_number);
-                    due_at(&schedule, rate, number)
-                }
-                _ => now,
-            };
-            self.send(sent_at, now);
+            self.send(self.due(self.sent).unwrap_or(now), now);
         }
+    }
+
+    /// Open loop: when this message is to be sent.
+    fn due(&self, number: u32) -> Option<u64> {
+        let Pace::Ticks { rate, streams } = self.task.pace else {
+            return None;
+        };
+        let number = u64::from(number) * streams + u64::from(self.task.stream_number);
+        Some(due_at(&self.task.schedule, rate, number))
     }
 
     fn may_send(&self) -> bool {
@@ -219,6 +232,8 @@ impl Publisher {
         }
         if matches!(self.task.pace, Pace::Ticks { .. }) && self.task.schedule.measures(sent_at) {
             self.seen.lag.record(now.saturating_sub(sent_at));
+            let could = sent_at.max(self.full_until);
+            self.seen.own_lag.record(now.saturating_sub(could));
         }
     }
 
@@ -253,6 +268,9 @@ impl Publisher {
         let Some(in_flight) = self.place(ack.packet_id).and_then(Option::take) else {
             return Err(self.client.unexpected(packet));
         };
+        if self.free.is_empty() {
+            self.full_until = now;
+        }
         self.free.push(ack.packet_id.get());
         if ack.reason.is_error() || in_flight.refused {
             self.seen.refused += 1;
@@ -263,8 +281,10 @@ impl Publisher {
         if self.task.schedule.measures(now) {
             self.seen.acked_measured += 1;
         }
+        let took = now.saturating_sub(in_flight.sent_at);
+        self.task.tape.note(now, took);
         if self.task.schedule.measures(in_flight.sent_at) {
-            self.seen.ack.record(now.saturating_sub(in_flight.sent_at));
+            self.seen.ack.record(took);
         }
         Ok(())
     }
@@ -305,12 +325,20 @@ impl Publisher {
         let ticks = self.task.stream.ticks.load(Ordering::Acquire);
         self.seen.sent = u64::from(self.sent);
         self.seen.unsent = u64::from(ticks.saturating_sub(self.sent));
+        let schedule = self.task.schedule;
+        for number in self.sent..ticks {
+            if let Some(due) = self.due(number)
+                && schedule.measures(due)
+            {
+                self.seen.kept_back.record(schedule.stop - due);
+            }
+        }
         self.seen.unacked = (self.in_flight.len() - self.free.len()) as u64;
         if self.task.qos > Qos::AtMostOnce {
             self.seen.acked = self.acked.len();
         }
-        let acked = Arc::new(std::mem::take(&mut self.acked));
-        self.task.stream.acked.send_replace(Some(acked));
+        // Only this publisher sets it.
+        drop(self.task.stream.acked.set(std::mem::take(&mut self.acked)));
         if let Err(error) = self.client.disconnect().await {
             eprintln!("mqchat-bench: {error}");
         }

@@ -4,51 +4,72 @@
 //! 2. Some of them connect and subscribe to `chat/c/{cid}/log`.
 //! 3. The owner publishes one message after the other: the next one when all who are connected have got the last one.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
-use broker::codec::packet::{Packet, Publish};
+use broker::codec::packet::{Packet, Publish, Qos};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::args::{ChannelArgs, Target};
+use super::Bench;
+use crate::args::{Topics, parse_payload, parse_qos};
 use crate::client::Client;
-use crate::clock::{Clock, nanos, run_number};
+use crate::clock::nanos;
 use crate::crowd::{Role, connect_all, connect_patiently, handle, login};
 use crate::error::BenchError;
 use crate::process::Process;
+use crate::progress::Goal;
 use crate::report::{Latency, Report, Value, float};
 use crate::rpc;
 
-pub(crate) async fn run(target: &Target, args: &ChannelArgs) -> Result<Report, BenchError> {
-    let mut target = target.clone();
-    target.user = None;
-    target.user_prefix.get_or_insert_with(|| "bench".to_owned());
-    let password = || "bench-password".to_owned();
-    target.password.get_or_insert_with(password);
-    let (clock, run) = (Clock::start(), run_number());
-    let server = target.server_pid.map(Process::new);
+/// Options of `channel`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ChannelArgs {
+    /// How many readers the channel has
+    #[arg(long, default_value = "100000")]
+    pub(crate) readers: NonZeroU32,
+    /// How many of them are connected and listen
+    #[arg(long, default_value = "2000")]
+    pub(crate) connected: NonZeroU32,
+    /// How many messages are published, one after the other
+    #[arg(long, default_value = "100")]
+    pub(crate) messages: NonZeroU32,
+    /// QoS of the subscriptions
+    #[arg(long, default_value = "1", value_parser = parse_qos)]
+    pub(crate) qos: Qos,
+    /// Payload in bytes
+    #[arg(long, default_value = "100", value_parser = parse_payload)]
+    pub(crate) payload: usize,
+}
+
+pub(super) async fn run(bench: Bench, args: &ChannelArgs) -> Result<Report, BenchError> {
+    let bench = bench.on(Topics::Chat);
+    let (target, server) = (&bench.target, &bench.server);
+    let (clock, run) = (bench.clock, bench.run);
     let readers = args.readers.get() as usize;
     let connected = (args.connected.get() as usize).min(readers);
 
-    make_users(&target, readers, run, clock).await?;
-    let owner = vec![login(&target, Role::Publisher, 0, 0, run, false)];
-    let mut owner = connect_all(&target, owner, clock).await?.remove(0).client;
+    make_users(&bench, readers).await?;
+    let owner = vec![login(target, Role::Publisher, 0, 0, run, false)];
+    let mut owner = connect_all(&bench, owner).await?.remove(0).client;
+    bench.progress.phase("adding readers", Goal::None);
     let handles: Vec<_> = (0..readers)
-        .map(|index| handle(&target, Role::Subscriber, index).unwrap_or_default())
+        .map(|index| handle(target, Role::Subscriber, index).unwrap_or_default())
         .collect();
     let disk = || server.as_ref().map(Process::disk_bytes).transpose();
     let before_readers = disk()?;
     let added_at = clock.elapsed();
-    let cid = rpc::create_channel(&mut owner, &handles, run).await?;
+    let cid = rpc::create_channel(&mut owner, &handles, &format!("mqb-{run:08x}")).await?;
     let added_in = clock.elapsed().saturating_sub(added_at);
     let after_readers = disk()?;
 
     let logins =
-        (0..connected).map(|index| login(&target, Role::Subscriber, index, index, run, false));
-    let mut listeners = connect_all(&target, logins.collect(), clock).await?;
+        (0..connected).map(|index| login(target, Role::Subscriber, index, index, run, false));
+    let mut listeners = connect_all(&bench, logins.collect()).await?;
     for listener in &mut listeners {
         let log = format!("chat/c/{cid}/log");
         listener.client.subscribe(&log, args.qos).await?;
@@ -65,6 +86,8 @@ pub(crate) async fn run(target: &Target, args: &ChannelArgs) -> Result<Report, B
     let (mut acks, mut last) = (Latency::default(), Latency::default());
     let mut missing = 0;
     let payload = Bytes::from("x".repeat(args.payload));
+    let messages = u64::from(args.messages.get());
+    bench.progress.phase("publishing", Goal::Count(messages));
     for number in 0..args.messages.get() {
         let to = format!("chat/to/{cid}/{run:08x}-{number}");
         let begun = clock.elapsed();
@@ -87,6 +110,7 @@ pub(crate) async fn run(target: &Target, args: &ChannelArgs) -> Result<Report, B
                 told: format!("{reason:?}"),
             });
         }
+        bench.progress.advance(1);
         acks.record(nanos(acked));
         match arrived {
             Ok(arrived) => last.record(nanos(arrived)),
@@ -135,20 +159,21 @@ pub(crate) async fn run(target: &Target, args: &ChannelArgs) -> Result<Report, B
 }
 
 /// Each logs in once: so a `--dev` server makes them.
-async fn make_users(
-    target: &Target,
-    count: usize,
-    run: u32,
-    clock: Clock,
-) -> Result<(), BenchError> {
-    let permits = std::sync::Arc::new(Semaphore::new(target.connecting.get()));
+async fn make_users(bench: &Bench, count: usize) -> Result<(), BenchError> {
+    let (target, clock) = (&bench.target, bench.clock);
+    let permits = Arc::new(Semaphore::new(target.connecting.get()));
+    bench
+        .progress
+        .phase("making users", Goal::Count(count as u64));
     let mut tasks = JoinSet::new();
     for index in 0..count {
         let permit = permits.clone().acquire_owned().await;
-        let login = login(target, Role::Subscriber, index, index, run, false);
+        let login = login(target, Role::Subscriber, index, index, bench.run, false);
+        let progress = bench.progress.clone();
         tasks.spawn(async move {
             let _permit = permit;
             let connected = connect_patiently(&login, clock).await?;
+            progress.advance(1);
             connected.client.disconnect().await
         });
         while let Some(made) = tasks.try_join_next() {

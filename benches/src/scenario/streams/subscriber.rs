@@ -7,24 +7,40 @@ use std::time::Duration;
 use broker::codec::packet::{Ack, Packet, Publish};
 use tokio::time::sleep_until;
 
-use super::{Schedule, Stream, add_latency};
+use super::Stream;
 use crate::bits::Bits;
 use crate::client::Client;
 use crate::error::BenchError;
+use crate::progress::Progress;
 use crate::report::Latency;
+use crate::scenario::schedule::Schedule;
+use crate::series::Tape;
 use crate::stamp::Stamp;
 
 /// What a subscriber has to do.
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) run: u32,
-    pub(super) stream_number: u16,
-    /// Its publisher waits for deliveries.
-    pub(super) wakes_publisher: bool,
+    /// The number of the first stream that comes to it.
+    pub(super) first_stream: u16,
+    pub(super) streams: Vec<Arc<Stream>>,
+    /// The publishers wait for deliveries.
+    pub(super) wakes_publishers: bool,
     /// QoS 0: do not wait long for what does not come.
     pub(super) may_lose: bool,
-    pub(super) stream: Arc<Stream>,
     pub(super) schedule: Schedule,
+    pub(super) tape: Tape,
+    pub(super) progress: Progress,
+}
+
+/// One stream, as it came.
+#[derive(Debug)]
+struct Heard {
+    stream: Arc<Stream>,
+    received: Bits,
+    highest: Option<u32>,
+    /// Since the publisher was told.
+    arrived: u64,
 }
 
 /// What a subscriber has seen, or all of them.
@@ -54,7 +70,7 @@ impl SubscriberSeen {
         self.duplicates += other.duplicates;
         self.reordered += other.reordered;
         self.foreign += other.foreign;
-        add_latency(&mut self.delivery, &other.delivery);
+        self.delivery.add(&other.delivery);
     }
 }
 
@@ -62,8 +78,7 @@ impl SubscriberSeen {
 pub(super) struct Subscriber {
     client: Client,
     task: Task,
-    received: Bits,
-    highest: Option<u32>,
+    heard: Vec<Heard>,
     stamp_hint: usize,
     last_arrival: u64,
     seen: SubscriberSeen,
@@ -71,11 +86,16 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     pub(super) fn new(client: Client, task: Task) -> Self {
-        Self {
-            client,
-            task,
+        let heard = task.streams.iter().map(|stream| Heard {
+            stream: Arc::clone(stream),
             received: Bits::default(),
             highest: None,
+            arrived: 0,
+        });
+        Self {
+            client,
+            heard: heard.collect(),
+            task,
             stamp_hint: 0,
             last_arrival: 0,
             seen: SubscriberSeen::default(),
@@ -85,10 +105,9 @@ impl Subscriber {
     /// Ends when all that was acknowledged has arrived, or nothing more can be expected. Gives the client back.
     pub(super) async fn run(mut self) -> Result<(SubscriberSeen, Client), BenchError> {
         let schedule = self.task.schedule;
-        let mut acked = self.task.stream.acked.subscribe();
-        let mut expected: Option<Arc<Bits>> = None;
-        let mut check = tokio::time::interval(CHECK);
-        let give_up = sleep_until(schedule.deadline(schedule.stop) + 2 * schedule.drain);
+        let stop = schedule.deadline(schedule.stop);
+        let mut check = tokio::time::interval_at(stop, CHECK);
+        let give_up = sleep_until(stop + 2 * schedule.drain);
         tokio::pin!(give_up);
         loop {
             tokio::select! {
@@ -97,36 +116,31 @@ impl Subscriber {
                     self.handle_packets()?;
                     self.client.write()?;
                 }
-                changed = acked.changed(), if expected.is_none() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                    expected.clone_from(&acked.borrow_and_update());
-                }
-                _ = check.tick(), if expected.is_some() => {
-                    if expected.as_ref().is_some_and(|expected| self.is_done(expected)) {
+                _ = check.tick() => {
+                    if self.is_done() {
                         break;
                     }
                 }
                 () = &mut give_up => break,
             }
         }
-        self.seen.delivered = self.received.len();
-        self.seen.lost = expected.map_or(0, |expected| expected.missing_in(&self.received));
+        self.seen.delivered = self.heard.iter().map(|heard| heard.received.len()).sum();
+        self.seen.lost = self.heard.iter().map(|it| it.missing().unwrap_or(0)).sum();
         Ok((self.seen, self.client))
     }
 
     /// Everything is there, and for a while nothing came that would be too much.
-    fn is_done(&self, expected: &Bits) -> bool {
-        let quiet = self
-            .task
-            .schedule
-            .clock
-            .nanos()
-            .saturating_sub(self.last_arrival);
-        let quiet = Duration::from_nanos(quiet);
-        let complete = expected.missing_in(&self.received) == 0;
-        quiet >= LINGER && (complete || (self.task.may_lose && quiet >= LOST_AFTER))
+    fn is_done(&self) -> bool {
+        let now = self.task.schedule.clock.nanos();
+        let quiet = Duration::from_nanos(now.saturating_sub(self.last_arrival));
+        let mut missing = self.heard.iter().map(Heard::missing);
+        if quiet < LINGER {
+            false
+        } else if self.task.may_lose && quiet >= LOST_AFTER {
+            missing.all(|missing| missing.is_some())
+        } else {
+            missing.all(|missing| missing == Some(0))
+        }
     }
 
     fn handle_packets(&mut self) -> Result<(), BenchError> {
@@ -147,49 +161,67 @@ impl Subscriber {
         }
         if arrived > 0 {
             self.last_arrival = now;
-            if self.task.wakes_publisher {
-                self.task
-                    .stream
-                    .delivered
-                    .fetch_add(arrived, Ordering::AcqRel);
-                self.task.stream.wake.notify_one();
+            self.task.progress.advance(arrived);
+            if self.task.wakes_publishers {
+                self.heard.iter_mut().for_each(Heard::tell);
             }
         }
         Ok(())
     }
 
-    /// True if it is a message of this stream, and new.
+    /// True if it is a message of these streams, and new.
     fn note_arrival(&mut self, publish: &Publish, now: u64) -> bool {
         let Some(stamp) = Stamp::find(&publish.payload, &mut self.stamp_hint) else {
             return false; // Entries of a group that are not messages.
         };
-        let known = stamp.run == self.task.run
-            && stamp.stream == self.task.stream_number
-            && stamp.number < self.task.stream.sent.load(Ordering::Acquire);
-        if !known {
+        let index = stamp.stream.checked_sub(self.task.first_stream);
+        let heard = index.and_then(|index| self.heard.get_mut(usize::from(index)));
+        let Some(heard) = heard.filter(|heard| {
+            stamp.run == self.task.run && stamp.number < heard.stream.sent.load(Ordering::Acquire)
+        }) else {
             self.seen.foreign += 1;
             return false;
-        }
-        if !self.received.insert(stamp.number) {
+        };
+        if !heard.received.insert(stamp.number) {
             self.seen.duplicates += 1;
             self.last_arrival = now;
             return false;
         }
-        if self.highest.is_some_and(|highest| stamp.number < highest) {
+        if heard.highest.is_some_and(|highest| stamp.number < highest) {
             self.seen.reordered += 1;
         }
-        self.highest = self.highest.max(Some(stamp.number));
+        heard.highest = heard.highest.max(Some(stamp.number));
+        heard.arrived += 1;
         if self.seen.conversation.is_none() {
             self.seen.conversation = conversation(&publish.topic);
         }
+        let took = now.saturating_sub(stamp.sent_at);
+        self.task.tape.note(now, took);
         let schedule = &self.task.schedule;
         if schedule.measures(now) {
             self.seen.delivered_measured += 1;
         }
         if schedule.measures(stamp.sent_at) {
-            self.seen.delivery.record(now.saturating_sub(stamp.sent_at));
+            self.seen.delivery.record(took);
         }
         true
+    }
+}
+
+impl Heard {
+    /// How many of those that were acknowledged have not come; nothing while the publisher is at work.
+    fn missing(&self) -> Option<u64> {
+        let acked = self.stream.acked.get()?;
+        Some(acked.missing_in(&self.received))
+    }
+
+    /// QoS 0: its publisher may send as many more.
+    fn tell(&mut self) {
+        let arrived = std::mem::take(&mut self.arrived);
+        if arrived > 0 {
+            self.stream.delivered.fetch_add(arrived, Ordering::AcqRel);
+            self.stream.wake.notify_one();
+        }
     }
 }
 

@@ -1,10 +1,11 @@
-//! `storm`: every client of a broker loses its connection at one moment and comes back, as after a failed switch.
+//! `reconnect-storm`: every client of a broker loses its connection at one moment and comes back, as after a failed switch.
 //!
 //! 1. N persistent sessions subscribe to a topic of their own.
 //! 2. All connections are cut without DISCONNECT.
 //! 3. All clients come back at one moment. One is back when a message that it publishes at QoS 1 is acknowledged and has
 //!    come to it, by the subscription of its session.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,29 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::args::{StormArgs, Target};
+use super::Bench;
+use crate::args::Topics;
 use crate::client::{Client, Login};
-use crate::clock::{Clock, nanos, run_number};
+use crate::clock::{Clock, nanos};
 use crate::crowd::{Role, connect_all, connect_patiently, login};
 use crate::error::BenchError;
 use crate::process::Process;
+use crate::progress::Goal;
 use crate::report::{Latency, Report, Value};
+
+/// Options of `reconnect-storm`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct StormArgs {
+    /// How many sessions
+    #[arg(long, default_value = "1000")]
+    pub(crate) sessions: NonZeroU32,
+    /// How many different users, with --user-prefix
+    #[arg(long, default_value = "1")]
+    pub(crate) users: NonZeroU32,
+    /// How many come back at once; each that is back makes room for the next
+    #[arg(long, default_value = "1000")]
+    pub(crate) at_once: NonZeroUsize,
+}
 
 /// One client that came back.
 #[derive(Debug)]
@@ -32,8 +49,11 @@ struct Back {
     settled_after: Duration,
 }
 
-pub(crate) async fn run(target: &Target, args: &StormArgs) -> Result<Report, BenchError> {
-    let (clock, run) = (Clock::start(), run_number());
+pub(super) async fn run(bench: Bench, args: &StormArgs) -> Result<Report, BenchError> {
+    let bench = bench.on(Topics::Plain);
+    let (target, clock, run) = (&bench.target, bench.clock, bench.run);
+    let all = Goal::Count(args.sessions.get().into());
+    bench.progress.phase("connecting", all);
     let (users, sessions) = (args.users.get() as usize, args.sessions.get() as usize);
     let logins = (0..sessions).map(|index| {
         let mut login = login(target, Role::Subscriber, index, index % users, run, true);
@@ -42,15 +62,16 @@ pub(crate) async fn run(target: &Target, args: &StormArgs) -> Result<Report, Ben
         login
     });
     let logins: Vec<Login> = logins.collect();
-    let mut connected = connect_all(target, logins.clone(), clock).await?;
+    let mut connected = connect_all(&bench, logins.clone()).await?;
     for (index, connected) in connected.iter_mut().enumerate() {
         let topic = topic(run, index);
         connected.client.subscribe(&topic, Qos::AtLeastOnce).await?;
     }
-    let server = target.server_pid.map(Process::new);
-    let cpu_before = server.as_ref().map(Process::cpu).transpose()?;
+    let server = bench.server.as_ref();
+    let cpu_before = server.map(Process::cpu).transpose()?;
     drop(connected);
 
+    bench.progress.phase("coming back", all);
     let begun = clock.elapsed();
     let permits = Arc::new(Semaphore::new(args.at_once.get()));
     let mut coming = JoinSet::new();
@@ -65,6 +86,7 @@ pub(crate) async fn run(target: &Target, args: &StormArgs) -> Result<Report, Ben
     let (mut lost, mut clients, mut last) = (0, Vec::new(), Duration::ZERO);
     while let Some(one) = coming.join_next().await {
         let one = one??;
+        bench.progress.advance(1);
         connected.record(nanos(one.connected_after));
         back.record(nanos(one.settled_after));
         last = last.max(one.settled_after);
@@ -72,7 +94,7 @@ pub(crate) async fn run(target: &Target, args: &StormArgs) -> Result<Report, Ben
         clients.push(one.client);
     }
 
-    let mut report = Report::new("storm");
+    let mut report = Report::new("reconnect-storm");
     report.value("sessions", Value::Count(clients.len() as u64));
     report.value("all_back_after_s", Value::Fraction(last.as_secs_f64()));
     report.latency("connected", &connected);

@@ -1,0 +1,584 @@
+//! Somebody with one device: writes, reads, and ticks off what comes to him.
+
+mod seen;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use broker::codec::packet::{
+    Ack, Packet, PacketId, Publish, Qos, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
+};
+use broker::codec::properties::{PublishProperties, SubscribeProperties};
+use broker::codec::topic::TopicFilter;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use super::Conversation;
+use super::args::ReadKind;
+use super::plan::{Op, What};
+use super::prepare::Ready;
+use crate::bits::Bits;
+use crate::client::Client;
+use crate::error::BenchError;
+use crate::progress::Progress;
+use crate::scenario::schedule::Schedule;
+use crate::series::Tape;
+use crate::stamp::{Stamp, Template};
+pub(super) use seen::Seen;
+
+/// Who it is, and what all share.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) number: usize,
+    pub(super) run: u32,
+    /// Entries in a page of history.
+    pub(super) page: u16,
+    pub(super) conversations: Arc<[Conversation]>,
+    pub(super) schedule: Schedule,
+    /// Acks and deliveries.
+    pub(super) tapes: [Tape; 2],
+    pub(super) progress: Progress,
+}
+
+/// What a packet identifier stands for.
+#[derive(Clone, Copy, Debug)]
+enum Open {
+    Message {
+        conversation: usize,
+        /// Of this sender in this conversation.
+        number: u32,
+        due: u64,
+    },
+    /// The read that goes on.
+    Reading,
+    /// A call whose reply has come before its ack, or will come after it.
+    Call,
+}
+
+/// The read that goes on.
+#[derive(Debug)]
+struct Reading {
+    kind: ReadKind,
+    due: u64,
+    packet_id: PacketId,
+    /// Where its answer comes.
+    topic: String,
+    /// Entries that are missing in a page by SUBSCRIBE.
+    left: u16,
+    is_subscribed: bool,
+}
+
+/// The messages of one sender in one conversation, as they came.
+#[derive(Debug, Default)]
+struct Heard {
+    received: Bits,
+    highest: Option<u32>,
+}
+
+/// A reply, as far as it is looked at.
+#[derive(Deserialize)]
+struct Reply {
+    ok: Option<Changes>,
+}
+
+#[derive(Deserialize)]
+struct Changes {
+    ver: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Person {
+    client: Client,
+    task: Task,
+    ops: mpsc::Receiver<Op>,
+    ver: u64,
+    /// The place of a request is its Packet Identifier minus 1.
+    open: Vec<Option<Open>>,
+    free: Vec<PacketId>,
+    writes: VecDeque<Op>,
+    reads: VecDeque<Op>,
+    reading: Option<Reading>,
+    calls: u64,
+    /// Nothing more comes from the plan.
+    is_over: bool,
+    /// Everybody knows what was acknowledged.
+    is_settled: bool,
+    /// By conversation: what was acknowledged to this person.
+    acked: BTreeMap<usize, Bits>,
+    /// By conversation, and in it by the place of the sender.
+    heard: BTreeMap<usize, Vec<Heard>>,
+    stamp_hint: usize,
+    last_arrival: u64,
+    seen: Seen,
+}
+
+impl Person {
+    pub(super) fn new(ready: Ready, task: Task, ops: mpsc::Receiver<Op>) -> Self {
+        let all = task.conversations.iter().enumerate();
+        let mine = all.filter(|(_, conversation)| conversation.place(task.number).is_some());
+        let heard = mine.map(|(number, conversation)| {
+            let heard = conversation.members.iter().map(|_| Heard::default());
+            (number, heard.collect())
+        });
+        Self {
+            client: ready.client,
+            ops,
+            ver: ready.ver,
+            open: vec![None; usize::from(ready.window)],
+            free: (1..=ready.window).rev().filter_map(PacketId::new).collect(),
+            writes: VecDeque::new(),
+            reads: VecDeque::new(),
+            reading: None,
+            calls: 0,
+            is_over: false,
+            is_settled: false,
+            acked: BTreeMap::new(),
+            heard: heard.collect(),
+            stamp_hint: 0,
+            last_arrival: 0,
+            seen: Seen::default(),
+            task,
+        }
+    }
+
+    /// Ends when everything that was acknowledged has come, or nothing more can be expected. Gives the client back.
+    pub(super) async fn run(mut self) -> Result<(Seen, Client), BenchError> {
+        let schedule = self.task.schedule;
+        let stop = schedule.deadline(schedule.stop);
+        let mut check = tokio::time::interval_at(stop, CHECK);
+        let settle_by = sleep_until(stop + schedule.drain);
+        let give_up = sleep_until(stop + 2 * schedule.drain);
+        tokio::pin!(settle_by, give_up);
+        loop {
+            self.begin()?;
+            self.client.write()?;
+            tokio::select! {
+                op = self.ops.recv(), if !self.is_over => match op {
+                    Some(op) => self.take(op),
+                    None => self.stop(),
+                },
+                pumped = self.client.pump() => {
+                    pumped?;
+                    self.handle_packets()?;
+                }
+                _ = check.tick() => {
+                    if self.is_over && !self.is_settled && self.is_idle() {
+                        self.settle();
+                    }
+                    if self.is_done() {
+                        break;
+                    }
+                }
+                () = &mut settle_by, if !self.is_settled => self.settle(),
+                () = &mut give_up => break,
+            }
+        }
+        for (number, heard) in &self.heard {
+            let Some(conversation) = self.task.conversations.get(*number) else {
+                continue;
+            };
+            for (heard, acked) in heard.iter().zip(&conversation.acked) {
+                self.seen.delivered += heard.received.len();
+                self.seen.lost += acked.get().map_or(0, |it| it.missing_in(&heard.received));
+            }
+        }
+        Ok((self.seen, self.client))
+    }
+
+    /// Something is due.
+    fn take(&mut self, op: Op) {
+        let now = self.task.schedule.clock.nanos();
+        if self.task.schedule.measures(op.due) {
+            self.seen.own_lag.record(now.saturating_sub(op.due));
+        }
+        let queue = match op.what {
+            What::Write(_) => &mut self.writes,
+            What::Read(_) => &mut self.reads,
+        };
+        if queue.len() < WAITING_MAX {
+            queue.push_back(op);
+        } else {
+            self.seen.unsent += 1;
+        }
+    }
+
+    /// The time is over: what was not begun counts as long as it has waited.
+    fn stop(&mut self) {
+        self.is_over = true;
+        let schedule = self.task.schedule;
+        for op in self.writes.drain(..).chain(self.reads.drain(..)) {
+            self.seen.unsent += 1;
+            if schedule.measures(op.due) {
+                self.seen.kept_back(op.what, schedule.stop - op.due);
+            }
+        }
+    }
+
+    /// Begins what can be begun.
+    fn begin(&mut self) -> Result<(), BenchError> {
+        while !self.free.is_empty()
+            && self.client.queued() < QUEUED_MAX
+            && let Some(op) = self.writes.pop_front()
+        {
+            self.write(op);
+        }
+        while self.reading.is_none()
+            && !self.free.is_empty()
+            && let Some(op) = self.reads.pop_front()
+        {
+            self.read(op)?;
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, what: Open) -> Option<PacketId> {
+        let packet_id = self.free.pop()?;
+        let place = self.open.get_mut(usize::from(packet_id.get()) - 1)?;
+        *place = Some(what);
+        Some(packet_id)
+    }
+
+    fn release(&mut self, packet_id: PacketId) -> Option<Open> {
+        let place = self.open.get_mut(usize::from(packet_id.get()) - 1)?;
+        let open = place.take()?;
+        self.free.push(packet_id);
+        Some(open)
+    }
+
+    fn write(&mut self, op: Op) {
+        let conversations = Arc::clone(&self.task.conversations);
+        let (Some(conversation), What::Write(bytes)) =
+            (conversations.get(op.conversation), op.what)
+        else {
+            return;
+        };
+        let place = conversation.place(self.task.number).unwrap_or_default();
+        let Some(written) = conversation.written.get(place) else {
+            return;
+        };
+        let number = written.load(Ordering::Relaxed);
+        let open = Open::Message {
+            conversation: op.conversation,
+            number,
+            due: op.due,
+        };
+        let Some(packet_id) = self.reserve(open) else {
+            return;
+        };
+        written.store(number + 1, Ordering::Release);
+        let topic = format!("chat/to/{}", conversation.cid());
+        let version = self.client.version();
+        let mut template = Template::new(&topic, Qos::AtLeastOnce, bytes, version);
+        // Everybody's numbers are his own, and tell whose they are.
+        let (members, place) = (conversation.members.len(), place);
+        let stamp = Stamp {
+            run: self.task.run,
+            stream: u16::try_from(op.conversation).unwrap_or(u16::MAX),
+            number: u32::try_from(number as usize * members + place).unwrap_or(u32::MAX),
+            sent_at: op.due,
+        };
+        template.write(packet_id.get(), stamp, self.client.output());
+        self.seen.sent += 1;
+    }
+
+    fn read(&mut self, op: Op) -> Result<(), BenchError> {
+        let conversations = Arc::clone(&self.task.conversations);
+        let (Some(conversation), What::Read(kind)) = (conversations.get(op.conversation), op.what)
+        else {
+            return Ok(());
+        };
+        let is_call = matches!(kind, ReadKind::History | ReadKind::Changes);
+        let open = if is_call { Open::Call } else { Open::Reading };
+        let Some(packet_id) = self.reserve(open) else {
+            return Ok(());
+        };
+        self.calls += 1;
+        let (cid, page) = (conversation.cid(), self.task.page);
+        let id = format!("mqb-{:08x}-r{}", self.task.run, self.calls);
+        let topic = match kind {
+            ReadKind::History => {
+                // Every other one goes back to the beginning.
+                let request = if self.calls.is_multiple_of(2) {
+                    json!({"cid": cid, "limit": page})
+                } else {
+                    json!({"cid": cid, "after": self.calls % u64::from(page), "limit": page})
+                };
+                let to = format!("chat/rpc/msg.history/{id}");
+                self.publish(&to, packet_id, request.to_string().into());
+                format!("chat/me/rpc/{id}")
+            }
+            ReadKind::Changes => {
+                let request = json!({"ver": self.ver, "limit": 100}).to_string();
+                let to = format!("chat/rpc/sync.changes/{id}");
+                self.publish(&to, packet_id, request.into());
+                format!("chat/me/rpc/{id}")
+            }
+            ReadKind::Mark => {
+                // All that has come to this device.
+                self.publish(&format!("chat/c/{cid}/read"), packet_id, Bytes::new());
+                String::new()
+            }
+            ReadKind::Last => {
+                let filter = format!("chat/c/{cid}/log/last/{page}");
+                let subscribe = Packet::Subscribe(Subscribe {
+                    packet_id,
+                    properties: SubscribeProperties::default(),
+                    filters: vec![SubscribeFilter {
+                        filter: topic_filter(&filter)?,
+                        qos: Qos::AtLeastOnce,
+                        no_local: false,
+                        retain_as_published: false,
+                        retain_handling: RetainHandling::Always,
+                    }],
+                });
+                self.client.push(&subscribe);
+                filter
+            }
+        };
+        self.reading = Some(Reading {
+            kind,
+            due: op.due,
+            packet_id,
+            topic,
+            left: page,
+            is_subscribed: false,
+        });
+        Ok(())
+    }
+
+    fn publish(&mut self, topic: &str, packet_id: PacketId, payload: Bytes) {
+        self.client.push(&Packet::Publish(Publish {
+            dup: false,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            topic: topic.into(),
+            packet_id: Some(packet_id),
+            payload,
+            properties: PublishProperties::default().into(),
+        }));
+    }
+
+    fn handle_packets(&mut self) -> Result<(), BenchError> {
+        let now = self.task.schedule.clock.nanos();
+        while let Some(packet) = self.client.next_packet()? {
+            match &packet {
+                Packet::PubAck(ack) => self.handle_ack(ack, now),
+                Packet::Publish(publish) => {
+                    self.handle_publish(publish, now)?;
+                    self.client.acknowledge(publish);
+                }
+                Packet::SubAck(suback) => {
+                    let refusal = suback.reasons.iter().find(|reason| reason.is_error());
+                    if let Some(reason) = refusal {
+                        self.seen.refuse(format!("{reason:?}"));
+                        self.release(suback.packet_id);
+                        self.reading = None;
+                    } else if let Some(reading) = &mut self.reading {
+                        reading.is_subscribed = true;
+                        self.check_page(now)?;
+                    }
+                }
+                Packet::UnsubAck(unsuback) => {
+                    self.release(unsuback.packet_id);
+                    self.reading = None;
+                }
+                other => return Err(self.client.unexpected(other)),
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_ack(&mut self, ack: &Ack, now: u64) {
+        let schedule = self.task.schedule;
+        let Some(open) = self.release(ack.packet_id) else {
+            return;
+        };
+        if ack.reason.is_error() {
+            self.seen.refuse(format!("{:?}", ack.reason));
+            if !matches!(open, Open::Message { .. }) {
+                self.reading = None;
+            }
+            return;
+        }
+        match open {
+            Open::Message {
+                conversation,
+                number,
+                due,
+            } => {
+                self.acked.entry(conversation).or_default().insert(number);
+                self.seen.acked += 1;
+                let took = now.saturating_sub(due);
+                let [acks, _] = &mut self.task.tapes;
+                acks.note(now, took);
+                self.seen.acked_measured += u64::from(schedule.measures(now));
+                if schedule.measures(due) {
+                    self.seen.ack.record(took);
+                }
+            }
+            Open::Reading => self.finish_reading(now),
+            Open::Call => {}
+        }
+    }
+
+    fn handle_publish(&mut self, publish: &Publish, now: u64) -> Result<(), BenchError> {
+        let topic = &*publish.topic;
+        if topic.starts_with("chat/me/in/") {
+            self.note_arrival(publish, now);
+        } else if topic.starts_with("chat/me/err/") {
+            // The only way in which 3.1.1 tells a refusal.
+            self.seen.refuse(topic.to_owned());
+        } else if let Some(reading) = &mut self.reading
+            && *topic == *reading.topic
+        {
+            if reading.kind == ReadKind::Last {
+                reading.left = reading.left.saturating_sub(1);
+                self.check_page(now)?;
+            } else {
+                self.handle_reply(&publish.payload, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_reply(&mut self, payload: &[u8], now: u64) {
+        if let Ok(Reply { ok: Some(changes) }) = serde_json::from_slice(payload) {
+            self.ver = changes.ver.unwrap_or(self.ver);
+            self.finish_reading(now);
+        } else {
+            let told = String::from_utf8_lossy(payload);
+            self.seen.refuse(told.chars().take(200).collect());
+            self.reading = None;
+        }
+    }
+
+    /// A page by SUBSCRIBE is complete: it was read, and nothing more is wanted.
+    fn check_page(&mut self, now: u64) -> Result<(), BenchError> {
+        let Some(reading) = &mut self.reading else {
+            return Ok(());
+        };
+        if reading.left > 0 || !reading.is_subscribed {
+            return Ok(());
+        }
+        reading.is_subscribed = false; // once
+        let unsubscribe = Packet::Unsubscribe(Unsubscribe {
+            packet_id: reading.packet_id,
+            properties: SubscribeProperties::default(),
+            filters: vec![topic_filter(&reading.topic)?],
+        });
+        self.client.push(&unsubscribe);
+        let (kind, due) = (reading.kind, reading.due);
+        self.note_read(kind, due, now);
+        Ok(())
+    }
+
+    fn finish_reading(&mut self, now: u64) {
+        if let Some(reading) = self.reading.take() {
+            self.note_read(reading.kind, reading.due, now);
+        }
+    }
+
+    fn note_read(&mut self, kind: ReadKind, due: u64, now: u64) {
+        let schedule = self.task.schedule;
+        let took = schedule.measures(due).then(|| now.saturating_sub(due));
+        self.seen.note_read(kind, took, schedule.measures(now));
+    }
+
+    fn note_arrival(&mut self, publish: &Publish, now: u64) {
+        let Some(stamp) = Stamp::find(&publish.payload, &mut self.stamp_hint) else {
+            return; // history, and entries that are no messages
+        };
+        let number = usize::from(stamp.stream);
+        let (Some(conversation), true) = (
+            self.task.conversations.get(number),
+            stamp.run == self.task.run,
+        ) else {
+            self.seen.foreign += 1;
+            return;
+        };
+        let members = u32::try_from(conversation.members.len())
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let (place, message) = ((stamp.number % members) as usize, stamp.number / members);
+        let written = conversation.written.get(place);
+        let is_written = written.is_some_and(|it| message < it.load(Ordering::Acquire));
+        let heard = self.heard.get_mut(&number).and_then(|it| it.get_mut(place));
+        let Some(heard) = heard.filter(|_| is_written) else {
+            self.seen.foreign += 1;
+            return;
+        };
+        self.last_arrival = now;
+        if !heard.received.insert(message) {
+            self.seen.duplicates += 1;
+            return;
+        }
+        if heard.highest.is_some_and(|highest| message < highest) {
+            self.seen.reordered += 1;
+        }
+        heard.highest = heard.highest.max(Some(message));
+        let took = now.saturating_sub(stamp.sent_at);
+        let [_, deliveries] = &mut self.task.tapes;
+        deliveries.note(now, took);
+        self.task.progress.advance(1);
+        let schedule = self.task.schedule;
+        self.seen.delivered_measured += u64::from(schedule.measures(now));
+        if schedule.measures(stamp.sent_at) {
+            self.seen.delivery.record(took);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.free.len() == self.open.len() && self.reading.is_none()
+    }
+
+    /// Tells the others what was acknowledged.
+    fn settle(&mut self) {
+        self.is_settled = true;
+        self.is_over = true;
+        self.seen.unacked += (self.open.len() - self.free.len()) as u64;
+        for number in self.heard.keys() {
+            let Some(conversation) = self.task.conversations.get(*number) else {
+                continue;
+            };
+            let place = conversation.place(self.task.number);
+            let acked = place.and_then(|place| conversation.acked.get(place));
+            if let Some(acked) = acked {
+                // Nobody else sets it.
+                drop(acked.set(self.acked.remove(number).unwrap_or_default()));
+            }
+        }
+    }
+
+    /// Everything is there, and for a while nothing came that would be too much.
+    fn is_done(&self) -> bool {
+        let now = self.task.schedule.clock.nanos();
+        let quiet = Duration::from_nanos(now.saturating_sub(self.last_arrival));
+        self.is_settled
+            && quiet >= LINGER
+            && self.heard.iter().all(|(number, heard)| {
+                let conversation = self.task.conversations.get(*number);
+                let acked = conversation.map_or(&[][..], |it| &it.acked);
+                heard.iter().zip(acked).all(|(heard, acked)| {
+                    let missing = acked.get().map(|acked| acked.missing_in(&heard.received));
+                    missing == Some(0)
+                })
+            })
+    }
+}
+
+fn topic_filter(filter: &str) -> Result<TopicFilter, BenchError> {
+    TopicFilter::parse(filter.into()).map_err(|_| BenchError::Filter(filter.to_owned()))
+}
+
+const CHECK: Duration = Duration::from_millis(50);
+/// How long somebody listens for surplus after the last arrival.
+const LINGER: Duration = Duration::from_millis(250);
+/// Enough for one write; what is due beyond it waits.
+const QUEUED_MAX: usize = 256 * 1024;
+/// Operations of a kind that wait; more were not begun.
+const WAITING_MAX: usize = 4_096;

@@ -1,0 +1,312 @@
+//! `--vs`: the same scenario on two brokers alternately, so that a change of the machine's load meets both.
+//!
+//! Rounds go A B, B A, A B …: who comes first has no advantage over all of them. What counts is the ratio, and how much it
+//! differs from round to round.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+
+use broker::codec::packet::Version;
+use serde_json::{Map, Value as Json, json};
+
+use crate::args::{Target, Topics, parse_version};
+use crate::error::BenchError;
+use crate::report::{Latency, Report, line, main_figures, short};
+
+/// The other broker.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct VersusArgs {
+    /// Address of another broker: the same on both alternately
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) vs: Option<SocketAddr>,
+    /// Its process [default: its CPU time and memory are not reported]
+    #[arg(long, global = true, requires = "vs")]
+    vs_server_pid: Option<u32>,
+    /// Its protocol version [default: as --mqtt]
+    #[arg(long, global = true, requires = "vs", value_parser = parse_version)]
+    vs_mqtt: Option<Version>,
+    /// Its user for all connections [default: as --user or --user-prefix]
+    #[arg(
+        long,
+        global = true,
+        requires = "vs",
+        conflicts_with = "vs_user_prefix"
+    )]
+    vs_user: Option<String>,
+    /// Its users, one for each connection [default: as --user or --user-prefix]
+    #[arg(long, global = true, requires = "vs")]
+    vs_user_prefix: Option<String>,
+    /// The password of its users [default: as --password]
+    #[arg(
+        long,
+        global = true,
+        requires = "vs",
+        env = "MQCHAT_BENCH_VS_PASSWORD",
+        hide_env_values = true
+    )]
+    vs_password: Option<String>,
+    /// Where to publish there: ordinary topics and clean sessions against conversations, or the reverse [default: the same]
+    #[arg(long, global = true, requires = "vs", value_enum)]
+    pub(crate) vs_topics: Option<Topics>,
+    /// What the two are called in the report
+    #[arg(long, global = true, requires = "vs", value_names = ["A", "B"], num_args = 2)]
+    vs_names: Vec<String>,
+    /// How often each is measured
+    #[arg(long, global = true, requires = "vs", default_value = "4")]
+    pub(crate) rounds: NonZeroU16,
+}
+
+/// The other broker, and as whom.
+pub(crate) fn other(target: &Target, args: &VersusArgs) -> Option<Target> {
+    let mut other = target.clone();
+    other.addr = args.vs?;
+    other.server_pid = args.vs_server_pid;
+    other.mqtt = args.vs_mqtt.unwrap_or(target.mqtt);
+    if args.vs_user.is_some() || args.vs_user_prefix.is_some() {
+        other.user.clone_from(&args.vs_user);
+        other.user_prefix.clone_from(&args.vs_user_prefix);
+    }
+    if args.vs_password.is_some() {
+        other.password.clone_from(&args.vs_password);
+    }
+    Some(other)
+}
+
+/// All rounds.
+#[derive(Clone, Debug)]
+pub(crate) struct Versus {
+    /// Of A and B.
+    pub(crate) names: [String; 2],
+    pub(crate) rounds: Vec<Round>,
+}
+
+/// Both, once.
+#[derive(Clone, Debug)]
+pub(crate) struct Round {
+    /// B came first.
+    pub(crate) is_turned: bool,
+    pub(crate) sides: [Report; 2],
+}
+
+/// A figure of both.
+#[derive(Clone, Debug)]
+pub(crate) struct Compared {
+    pub(crate) figure: String,
+    pub(crate) medians: [f64; 2],
+    /// Of the medians, A divided by B.
+    pub(crate) ratio: f64,
+    /// The least and the greatest of a round.
+    pub(crate) range: [f64; 2],
+}
+
+/// Measures both in turn; `measure` is given the round, and whether it is B.
+pub(crate) async fn run<F>(
+    name: &'static str,
+    (targets, args): ([&Target; 2], &VersusArgs),
+    mut measure: impl FnMut(u16, bool) -> F,
+) -> Result<Report, BenchError>
+where
+    F: Future<Output = Result<Report, BenchError>>,
+{
+    let mut rounds = Vec::new();
+    for number in 1..=args.rounds.get() {
+        let is_turned = number % 2 == 0;
+        let sides = if is_turned {
+            let b = measure(number, true).await?;
+            [measure(number, false).await?, b]
+        } else {
+            [measure(number, false).await?, measure(number, true).await?]
+        };
+        rounds.push(Round { is_turned, sides });
+    }
+    let names = match args.vs_names.as_slice() {
+        [a, b] => [a.clone(), b.clone()],
+        _ => targets.map(|target| target.addr.to_string()),
+    };
+    let versus = Versus { names, rounds };
+    let mut report = Report::new(name);
+    for (round, number) in versus.rounds.iter().zip(1..) {
+        for (side, name) in round.sides.iter().zip(&versus.names) {
+            for fault in side.faults() {
+                report.fault_if(true, fault);
+                report.note(format!("round {number}, {name}: {fault}"));
+            }
+            for note in side.notes() {
+                report.note(format!("round {number}, {name}: {note}"));
+            }
+        }
+    }
+    report.versus = Some(versus);
+    Ok(report)
+}
+
+impl Versus {
+    /// Every figure that both have in all rounds.
+    pub(crate) fn compared(&self) -> Vec<Compared> {
+        let names = self.rounds.first().map(|round| round.sides[0].lines());
+        let names = names.unwrap_or_default().iter().map(|(name, _)| name);
+        names.filter_map(|name| self.compare(name)).collect()
+    }
+
+    /// One figure, if both have it in all rounds.
+    pub(crate) fn compare(&self, figure: &str) -> Option<Compared> {
+        let both = |round: &Round| {
+            let [a, b] = &round.sides;
+            Some([a.figure(figure)?, b.figure(figure)?])
+        };
+        let rounds = self.rounds.iter().map(both).collect::<Option<Vec<_>>>()?;
+        let medians = [
+            median(rounds.iter().map(|[a, _]| *a).collect()),
+            median(rounds.iter().map(|[_, b]| *b).collect()),
+        ];
+        let ratios = rounds.iter().map(|[a, b]| a / b);
+        let range = ratios.fold(
+            [f64::INFINITY, f64::NEG_INFINITY],
+            |[least, most], ratio| [least.min(ratio), most.max(ratio)],
+        );
+        Some(Compared {
+            figure: figure.to_owned(),
+            ratio: medians[0] / medians[1],
+            medians,
+            range,
+        })
+    }
+
+    /// The latencies of one side over all rounds.
+    pub(crate) fn curves(&self, side: usize) -> Vec<(String, Latency)> {
+        let mut sum: Vec<(String, Latency)> = Vec::new();
+        for report in self.rounds.iter().filter_map(|round| round.sides.get(side)) {
+            for (name, latency) in report.curves() {
+                match sum.iter_mut().find(|(it, _)| it == name) {
+                    Some((_, sum)) => sum.add(latency),
+                    None => sum.push((name.clone(), latency.clone())),
+                }
+            }
+        }
+        sum
+    }
+
+    pub(crate) fn json(&self) -> Json {
+        let rounds = self.rounds.iter().zip(1..).map(|(round, number)| {
+            let [a, b] = &round.sides;
+            let first = if round.is_turned { "b" } else { "a" };
+            json!({"round": number, "first": first, "a": a.json(), "b": b.json()})
+        });
+        let compared = self.compared().into_iter().map(|one| {
+            let mut object = Map::new();
+            let [a, b] = one.medians;
+            let [least, most] = one.range;
+            let figures = [
+                ("a", a),
+                ("b", b),
+                ("ratio", one.ratio),
+                ("ratio_min", least),
+                ("ratio_max", most),
+            ];
+            object.insert("figure".to_owned(), json!(one.figure));
+            // What is no number, as nothing divided by nothing, is null.
+            object.extend(figures.map(|(name, value)| (name.to_owned(), json!(value))));
+            Json::Object(object)
+        });
+        json!({
+            "names": {"a": self.names[0], "b": self.names[1]},
+            "rounds": rounds.collect::<Vec<_>>(),
+            "compared": compared.collect::<Vec<_>>(),
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let [a, b] = &self.names;
+        let mut text = String::new();
+        line(
+            &mut text,
+            format_args!("A: {a}   B: {b}   {} rounds", self.rounds.len()),
+        );
+        let compared = self.compared();
+        let names = compared.iter().map(|one| one.figure.as_str());
+        if let Some(main) = main_figures(names).first() {
+            for (round, number) in self.rounds.iter().zip(1..) {
+                let [a, b] = round.sides.each_ref().map(|side| side.figure(main));
+                let [a, b] = [a, b].map(|it| it.map_or_else(String::new, short));
+                let order = if round.is_turned { "B A" } else { "A B" };
+                line(
+                    &mut text,
+                    format_args!("round {number} ({order}) {main:<14} {a:>12} {b:>12}"),
+                );
+            }
+        }
+        line(
+            &mut text,
+            format_args!(
+                "{:<30} {:>12} {:>12} {:>8}  range",
+                "median", "A", "B", "A / B"
+            ),
+        );
+        for one in compared {
+            let [a, b] = one.medians.map(short);
+            let [least, most] = one.range;
+            let (name, ratio) = (&one.figure, one.ratio);
+            if ratio.is_finite() {
+                line(
+                    &mut text,
+                    format_args!(
+                        "{name:<30} {a:>12} {b:>12} {ratio:>8.2}  {least:.2} to {most:.2}"
+                    ),
+                );
+            } else {
+                line(&mut text, format_args!("{name:<30} {a:>12} {b:>12}"));
+            }
+        }
+        text
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    if values.len().is_multiple_of(2) {
+        f64::midpoint(at(middle.wrapping_sub(1)), at(middle))
+    } else {
+        at(middle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Value;
+
+    fn report(rate: f64) -> Report {
+        let mut report = Report::new("test");
+        report.value("delivered_per_s", Value::Rate(rate));
+        report
+    }
+
+    #[test]
+    fn medians_are_compared_and_rounds_give_the_range() {
+        let rounds = [[10.0, 5.0], [30.0, 10.0], [20.0, 20.0]];
+        let versus = Versus {
+            names: ["a".to_owned(), "b".to_owned()],
+            rounds: rounds
+                .map(|sides| Round {
+                    is_turned: false,
+                    sides: sides.map(report),
+                })
+                .into(),
+        };
+        let compared = versus.compared().remove(0);
+        assert_eq!(
+            (compared.medians, compared.range),
+            ([20.0, 10.0], [1.0, 3.0])
+        );
+        assert!((compared.ratio - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
+        assert!(median(Vec::new()).is_nan());
+    }
+}
