@@ -7,7 +7,7 @@ use super::engine::Order;
 use super::log::{is_gone, span};
 use super::rows::{self, Positions, Watermark};
 use super::{Store, StoreError, Txn};
-use crate::entry::Status;
+use crate::entry::Reached;
 
 /// Messages that are counted at most as unread behind what the server has counted.
 const UNREAD_MAX: usize = 1_000;
@@ -96,8 +96,8 @@ impl Store {
         self.view().decoded(&rows::entry(cid, seq))
     }
 
-    /// How far an own message has got.
-    pub(crate) fn status(&self, cid: ConversationId, seq: Seq) -> Result<Status, StoreError> {
+    /// How far own messages have got: up to where all others have been delivered everything, and have read it.
+    pub(crate) fn reached(&self, cid: ConversationId) -> Result<Reached, StoreError> {
         let txn = self.view();
         let positions = txn.positions(cid)?;
         let (mut delivered, mut read) = (positions.delivered_all, positions.read_all);
@@ -109,10 +109,9 @@ impl Store {
                 read = read.max(mark.read);
             }
         }
-        Ok(match seq.get() {
-            seq if seq <= read => Status::Read,
-            seq if seq <= delivered => Status::Delivered,
-            _ => Status::Sent,
+        Ok(Reached {
+            delivered: Seq::new(delivered.max(read)),
+            read: Seq::new(read),
         })
     }
 
