@@ -72,7 +72,7 @@ impl Compose {
             KeyCode::Char('b') if alt => self.cursor = self.word_start(),
             KeyCode::Char('f') if alt => self.cursor = self.word_end(),
             KeyCode::Char(character) if !control && !alt => {
-                self.insert(character.encode_utf8(&mut [0; 4]))
+                self.insert(character.encode_utf8(&mut [0; 4]));
             }
             KeyCode::Backspace if control || alt => self.cut(self.word_start(), self.cursor),
             KeyCode::Backspace => self.cut(self.before(), self.cursor),

@@ -22,6 +22,10 @@ const PEOPLE_MAX: usize = 10_000;
 
 /// A conversation of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is true or not by itself"
+)]
 pub(crate) struct Row {
     pub(crate) target: Target,
     /// Its title, or the handle of the other one.
@@ -147,6 +151,10 @@ pub(crate) enum Body {
 
 /// A message.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is true or not by itself"
+)]
 pub(crate) struct Words {
     /// As it is drawn.
     pub(crate) text: Shown,
@@ -346,16 +354,14 @@ impl<'a> Reader<'a> {
 
 /// What was changed that people want to see.
 fn settings(change: &Change) -> String {
-    let mut told = String::new();
-    if let Some(title) = &change.title {
-        told.push_str(&format!(": it is called {title}"));
-    }
-    match change.closed {
-        Some(true) => told.push_str(": it is closed"),
-        Some(false) => told.push_str(": it is open"),
-        None => {}
-    }
-    told
+    let title = change.title.as_ref();
+    let title = title.map_or(String::new(), |title| format!(": it is called {title}"));
+    let closed = match change.closed {
+        Some(true) => ": it is closed",
+        Some(false) => ": it is open",
+        None => "",
+    };
+    title + closed
 }
 
 fn note(text: &str) -> Body {

@@ -33,6 +33,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: usize = 64;
 /// Events that are taken at once.
 const EVENTS_MAX: usize = 256;
+/// How long a new store waits to be told of the account.
+const FIRST_ACCOUNT: Duration = Duration::from_secs(1);
 /// How long a command waits for what was written before it.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the beginning waits for the first connection, or for its failure.
@@ -99,6 +101,7 @@ async fn live(options: &Options, client: &Client, mut signals: Signals) -> Resul
             .collect(),
         before: before.into_iter().filter_map(|one| one.mid).collect(),
         was_offline: false,
+        knows_account: false,
     };
     let end = tokio::select! {
         end = lines.run() => end,
@@ -151,6 +154,8 @@ struct Lines<'a> {
     /// Refusals that were told.
     reported: HashSet<MessageId>,
     was_offline: bool,
+    /// The server has told of the account since this began.
+    knows_account: bool,
 }
 
 impl Lines<'_> {
@@ -191,6 +196,18 @@ impl Lines<'_> {
     async fn begin(&mut self) -> Result<(), End> {
         let mut patience = Box::pin(clock::sleep(FIRST_CONNECTION));
         while self.client.connection() == Connection::Connecting {
+            tokio::select! {
+                batch = self.events.next_batch(EVENTS_MAX) => {
+                    let batch = batch?;
+                    self.happened(batch).await?;
+                }
+                () = &mut patience => break,
+            }
+        }
+        // A new store is told what there is a moment after it is connected.
+        let mut patience = Box::pin(clock::sleep(FIRST_ACCOUNT));
+        let is_new = self.client.conversations().await?.is_empty();
+        while is_new && !self.knows_account && self.client.connection() == Connection::Online {
             tokio::select! {
                 batch = self.events.next_batch(EVENTS_MAX) => {
                     let batch = batch?;
@@ -302,7 +319,7 @@ impl Lines<'_> {
                 lines.try_for_each(|line| print(&line))
             }
             Some(Answer::Opened(target)) => {
-                complain(&format!("now in {target}"));
+                complain(format!("now in {target}"));
                 self.here = Some(target);
                 Ok(())
             }
@@ -361,6 +378,7 @@ impl Lines<'_> {
             match event {
                 Event::Entry(entry) => self.arrived(&entry).await?,
                 Event::Connection(connection) => self.connected(&connection),
+                Event::Conversation(_) | Event::Badge(_) => self.knows_account = true,
                 Event::Failed { .. } | Event::Refresh => self.report_refusals().await?,
                 _ => {}
             }
@@ -386,10 +404,7 @@ impl Lines<'_> {
         match connection {
             Connection::Offline { reason } if !self.was_offline => {
                 self.was_offline = true;
-                complain(&format!(
-                    "offline: {}; what is written waits",
-                    shown(reason)
-                ));
+                complain(format!("offline: {}; what is written waits", shown(reason)));
             }
             Connection::Online if self.was_offline => {
                 self.was_offline = false;

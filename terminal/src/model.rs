@@ -17,7 +17,7 @@ use crate::clock::Zone;
 use crate::command::HELP;
 use crate::compose::Compose;
 use crate::effect::{Act, Answer, Ask, At, Effect, Listing};
-use crate::items::{NOTE, Row};
+use crate::items::{Item, NOTE, Row};
 use crate::layout::{Look, lines, seen};
 use crate::text::Shown;
 
@@ -86,6 +86,10 @@ pub(crate) struct Notice {
 
 /// All that is shown.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is true or not by itself"
+)]
 pub(crate) struct Model {
     pub(crate) login: String,
     pub(crate) me: Option<(UserId, String)>,
@@ -370,7 +374,7 @@ impl Model {
             todo.push(Effect::Bell);
         }
         self.rung = unread;
-        self.me = listing.me.or(self.me.take());
+        self.me = listing.me.or_else(|| self.me.take());
         self.rows = listing.rows;
         // Those on top stay there; otherwise the newest first, as they come.
         self.rows.sort_by_key(|row| !row.pinned);
@@ -399,7 +403,7 @@ impl Model {
             return;
         }
         let row = self.rows.iter().find(|row| row.is(&room.target));
-        if let Some(cid) = room.cid.or(row.and_then(Row::cid)) {
+        if let Some(cid) = room.cid.or_else(|| row.and_then(Row::cid)) {
             let (anchor, compose) = (room.anchor.take(), std::mem::take(&mut room.compose));
             let (waiting, items) = (
                 std::mem::take(&mut room.waiting),
@@ -587,7 +591,7 @@ impl Model {
             .iter()
             .rev()
             .find(|item| !item.mine && item.words().is_some());
-        let Some(seq) = newest.and_then(|item| item.seq()) else {
+        let Some(seq) = newest.and_then(Item::seq) else {
             return;
         };
         if seq > room.marked && room.cid.is_some() {

@@ -20,6 +20,11 @@ const PASSWORD_VARIABLE: &str = "MQCHAT_PASSWORD";
 /// Chat in the terminal. The password is asked for, or read from --password-file or the variable MQCHAT_PASSWORD; a
 /// token of the device is as good.
 #[derive(Args, Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    clippy::doc_markdown,
+    reason = "flags are what they are, and the comments are shown as help"
+)]
 pub struct Options {
     /// Who you are: your handle
     #[arg(value_name = "USER", required_unless_present = "login")]

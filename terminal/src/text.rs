@@ -115,7 +115,7 @@ fn wrap_line(text: &str, columns: usize, lines: &mut Vec<String>) {
         }
         if used > 0 && wide <= columns {
             lines.push(line.trim_end().to_owned());
-            line = word.to_owned();
+            word.clone_into(&mut line);
             used = wide;
             continue;
         }

@@ -153,7 +153,7 @@ fn conversation(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 fn title(model: &Model, columns: usize) -> Line<'static> {
     let mut text = format!(" {}", model.title());
     if let Some(presence) = model.peer_presence() {
-        text.push_str(&format!(" ({})", proto::quote::shown(presence)));
+        text = format!("{text} ({})", proto::quote::shown(presence));
     }
     if let Some(row) = model
         .room
@@ -252,22 +252,19 @@ fn status_line(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Link::Away(why) => ("-", why.to_string()),
         Link::Ended(why) => ("!", why.to_string()),
     };
-    let mut left = format!(" {sign} {link}");
+    let mut parts = vec![format!(" {sign} {link}")];
     if model.waiting > 0 {
-        left.push_str(&format!(" | {} waiting to be sent", model.waiting));
+        parts.push(format!("{} waiting to be sent", model.waiting));
     }
     if model.refused > 0 {
-        left.push_str(&format!(" | {} refused", model.refused));
+        parts.push(format!("{} refused", model.refused));
     }
     let typists = model.typists();
     if !typists.is_empty() {
-        let names: Vec<_> = typists
-            .iter()
-            .take(3)
-            .map(|one| proto::quote::shown(one))
-            .collect();
+        let names = typists.iter().take(3).map(|one| proto::quote::shown(one));
+        let names: Vec<_> = names.collect();
         let verb = if typists.len() == 1 { "is" } else { "are" };
-        left.push_str(&format!(" | {} {verb} typing", names.join(", ")));
+        parts.push(format!("{} {verb} typing", names.join(", ")));
     }
     let columns = usize::from(area.width);
     let mut spans = Vec::new();
@@ -278,11 +275,14 @@ fn status_line(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             Style::new()
         };
         let text = clipped(&format!(" {}", notice.text), columns);
-        left = clipped(&format!(" {sign} |"), columns.saturating_sub(width(&text)));
-        spans.push(Span::raw(left));
+        let left = format!(" {sign} |");
+        spans.push(Span::raw(clipped(
+            &left,
+            columns.saturating_sub(width(&text)),
+        )));
         spans.push(Span::styled(text, style));
     } else {
-        spans.push(Span::raw(clipped(&left, columns)));
+        spans.push(Span::raw(clipped(&parts.join(" | "), columns)));
     }
     let used: usize = spans.iter().map(|span| width(&span.content)).sum();
     let hint = "F1 help ";

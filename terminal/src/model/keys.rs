@@ -127,7 +127,7 @@ impl Model {
         match key.code {
             KeyCode::PageUp => self.page_up(todo),
             KeyCode::PageDown => self.page_down(todo),
-            KeyCode::End if control => self.to_end(todo),
+            KeyCode::End if control => self.go_to_end(todo),
             KeyCode::Up | KeyCode::Down if control => self.select_last(),
             KeyCode::Esc => self.go_back(todo),
             _ => {}
@@ -176,7 +176,7 @@ impl Model {
         if room.editing.take().is_some() {
             room.compose = Compose::default();
         } else if room.replying.take().is_none() {
-            self.to_end(todo);
+            self.go_to_end(todo);
         }
     }
 
@@ -207,7 +207,7 @@ impl Model {
                 room.new_after = None;
                 self.stop_typing(todo);
                 self.act(act, todo);
-                self.to_end(todo);
+                self.go_to_end(todo);
             }
         }
         self.remember(text);
@@ -357,9 +357,9 @@ impl Model {
         }
     }
 
-    fn to_end(&mut self, todo: &mut Vec<Effect>) {
+    fn go_to_end(&mut self, todo: &mut Vec<Effect>) {
         if let Some(room) = &mut self.room {
-            todo.extend(room.to_end());
+            todo.extend(room.go_to_end());
         }
     }
 
@@ -405,7 +405,7 @@ impl Model {
             Some(key) => self.show(key),
             None if down && !room.detached => {
                 self.mode = Mode::Write;
-                self.to_end(todo);
+                self.go_to_end(todo);
             }
             None if down => self.page_down(todo),
             None => {

@@ -20,6 +20,10 @@ pub(crate) struct Anchor {
 
 /// The conversation that is open.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is true or not by itself"
+)]
 pub(crate) struct Room {
     pub(crate) target: Target,
     pub(crate) cid: Option<ConversationId>,
@@ -163,7 +167,7 @@ impl Room {
     }
 
     /// Goes to the end.
-    pub(crate) fn to_end(&mut self) -> Option<Effect> {
+    pub(crate) fn go_to_end(&mut self) -> Option<Effect> {
         (self.anchor, self.selected) = (None, None);
         if !self.detached {
             return None;

@@ -104,9 +104,8 @@ fn a_group_is_made_and_unread_messages_are_counted() {
 fn a_search_finds_and_goes_there() {
     let server = Server::dev();
     make_user(&server, "alice");
-    let lines: String = (0..300)
-        .map(|number| format!("line {number} of many\n"))
-        .collect();
+    let lines = (0..300).map(|number| format!("line {number} of many"));
+    let lines = lines.collect::<Vec<_>>().join("\n");
     send(&server, "bob", "@alice", &lines);
     let mut alice = online(&server, "alice");
     alice.until_shown("line 299 of many");
@@ -127,6 +126,9 @@ fn a_search_finds_and_goes_there() {
         screen.contains("line 242 of many") && !screen.contains("Search all")
     });
     alice.keys(key::ESC);
+    alice.until("nothing selected", |screen| {
+        !(0..3).any(|digit| screen.contains(&format!("│>{digit}")))
+    });
     alice.keys(key::ESC);
     alice.until_shown("line 299 of many");
 }
