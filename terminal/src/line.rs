@@ -33,8 +33,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: usize = 64;
 /// Events that are taken at once.
 const EVENTS_MAX: usize = 256;
-/// How long a new store waits to be told of the account.
-const FIRST_ACCOUNT: Duration = Duration::from_secs(1);
+/// How long a title waits for the server to tell of it.
+const FIRST_ACCOUNT: Duration = Duration::from_secs(3);
 /// How long a command waits for what was written before it.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the beginning waits for the first connection, or for its failure.
@@ -101,7 +101,6 @@ async fn live(options: &Options, client: &Client, mut signals: Signals) -> Resul
             .collect(),
         before: before.into_iter().filter_map(|one| one.mid).collect(),
         was_offline: false,
-        knows_account: false,
     };
     let end = tokio::select! {
         end = lines.run() => end,
@@ -154,8 +153,6 @@ struct Lines<'a> {
     /// Refusals that were told.
     reported: HashSet<MessageId>,
     was_offline: bool,
-    /// The server has told of the account since this began.
-    knows_account: bool,
 }
 
 impl Lines<'_> {
@@ -204,23 +201,26 @@ impl Lines<'_> {
                 () = &mut patience => break,
             }
         }
-        // A new store is told what there is a moment after it is connected.
+        let Some(whom) = &self.options.to else {
+            return Ok(());
+        };
+        // A new store is told what there is, and how it is called, a moment after it is connected.
         let mut patience = Box::pin(clock::sleep(FIRST_ACCOUNT));
-        let is_new = self.client.conversations().await?.is_empty();
-        while is_new && !self.knows_account && self.client.connection() == Connection::Online {
+        loop {
+            let found = resolve(self.client, whom).await;
+            let may_come = found.is_err() && whom.starts_with('#');
+            if !may_come || self.client.connection() != Connection::Online {
+                self.here = Some(found.map_err(|why| End::Failed(Failure::Usage(why)))?);
+                return Ok(());
+            }
             tokio::select! {
                 batch = self.events.next_batch(EVENTS_MAX) => {
                     let batch = batch?;
                     self.happened(batch).await?;
                 }
-                () = &mut patience => break,
+                () = &mut patience => return found.map(drop).map_err(|why| End::Failed(Failure::Usage(why))),
             }
         }
-        if let Some(whom) = &self.options.to {
-            let target = resolve(self.client, whom).await;
-            self.here = Some(target.map_err(|why| End::Failed(Failure::Usage(why)))?);
-        }
-        Ok(())
     }
 
     /// Waits until nothing waits any more, as long as the user wants to.
@@ -378,7 +378,6 @@ impl Lines<'_> {
             match event {
                 Event::Entry(entry) => self.arrived(&entry).await?,
                 Event::Connection(connection) => self.connected(&connection),
-                Event::Conversation(_) | Event::Badge(_) => self.knows_account = true,
                 Event::Failed { .. } | Event::Refresh => self.report_refusals().await?,
                 _ => {}
             }
