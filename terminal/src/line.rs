@@ -33,8 +33,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: usize = 64;
 /// Events that are taken at once.
 const EVENTS_MAX: usize = 256;
-/// How long a title waits for the server to tell of it.
-const FIRST_ACCOUNT: Duration = Duration::from_secs(3);
+/// How long a new store waits for the server to tell what there is.
+const FIRST_ACCOUNT: Duration = Duration::from_secs(1);
 /// How long a command waits for what was written before it.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the beginning waits for the first connection, or for its failure.
@@ -201,26 +201,24 @@ impl Lines<'_> {
                 () = &mut patience => break,
             }
         }
-        let Some(whom) = &self.options.to else {
-            return Ok(());
-        };
         // A new store is told what there is, and how it is called, a moment after it is connected.
         let mut patience = Box::pin(clock::sleep(FIRST_ACCOUNT));
-        loop {
-            let found = resolve(self.client, whom).await;
-            let may_come = found.is_err() && whom.starts_with('#');
-            if !may_come || self.client.connection() != Connection::Online {
-                self.here = Some(found.map_err(|why| End::Failed(Failure::Usage(why)))?);
-                return Ok(());
-            }
+        while self.client.connection() == Connection::Online
+            && self.client.conversations().await?.is_empty()
+        {
             tokio::select! {
                 batch = self.events.next_batch(EVENTS_MAX) => {
                     let batch = batch?;
                     self.happened(batch).await?;
                 }
-                () = &mut patience => return found.map(drop).map_err(|why| End::Failed(Failure::Usage(why))),
+                () = &mut patience => break,
             }
         }
+        if let Some(whom) = &self.options.to {
+            let target = resolve(self.client, whom).await;
+            self.here = Some(target.map_err(|why| End::Failed(Failure::Usage(why)))?);
+        }
+        Ok(())
     }
 
     /// Waits until nothing waits any more, as long as the user wants to.
