@@ -12,7 +12,7 @@ use proto::topics::Target;
 
 use crate::client::{Client, Found, Pending, SearchCursor};
 use crate::clock;
-use crate::entry::{Draft, Entry, Person, Progress, Status, new_mid};
+use crate::entry::{Draft, Entry, Person, Progress, Reached, Status, new_mid};
 use crate::error::{Error, StoreError};
 use crate::events::Typing;
 use crate::store::{self, Known, OutboxKind, OutboxRow, Store, Taken};
@@ -464,9 +464,17 @@ impl Conversation {
     /// # Errors
     /// [`Error::UnknownConversation`], [`Error::Store`].
     pub async fn status(&self, seq: Seq) -> Result<Status, Error> {
+        Ok(self.reached().await?.status(seq))
+    }
+
+    /// How far all own messages have got, as far as is known here: for a page of them.
+    ///
+    /// # Errors
+    /// Those of [`Conversation::status`].
+    pub async fn reached(&self) -> Result<Reached, Error> {
         let cid = self.cid().await?;
         let store = &self.client.core().store;
-        store::run(store, move |store| store.status(cid, seq)).await
+        store::run(store, move |store| store.reached(cid)).await
     }
 
     /// Who got and who read an own message. Asks the server.

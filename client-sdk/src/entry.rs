@@ -259,6 +259,29 @@ pub struct Progress {
     pub refusal: Option<Refusal>,
 }
 
+/// How far the own messages of a conversation have got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reached {
+    /// All others have got everything up to here.
+    pub delivered: Seq,
+    /// All others have read everything up to here.
+    pub read: Seq,
+}
+
+impl Reached {
+    /// How far a message has got that the server has stored at this place.
+    pub fn status(self, seq: Seq) -> Status {
+        if seq <= self.read {
+            Status::Read
+        } else if seq <= self.delivered {
+            Status::Delivered
+        } else {
+            Status::Sent
+        }
+    }
+}
+
 /// A message to be sent, with what goes beside its text.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[must_use = "it goes into Conversation::send"]

@@ -27,7 +27,7 @@ mod worker;
 pub use client::{Client, Found, Pending, PendingKind, RequestId, SearchCursor};
 pub use config::{Builder, Limits};
 pub use conversation::{Conversation, History, Summary};
-pub use entry::{Content, Draft, Entry, Message, Person, Progress, Status};
+pub use entry::{Content, Draft, Entry, Message, Person, Progress, Reached, Status};
 pub use error::{Advice, Error, Refusal, StoreError};
 pub use events::{Connection, Event, Events, Presence, Typing};
 pub use proto::ids::{ConversationId, MessageId, Seq, UserId};

@@ -13,16 +13,29 @@ pub fn shown(text: &str) -> String {
             shown.push('…');
             break;
         }
-        if is_unsafe(character) {
-            escape(character, &mut shown);
-        } else {
-            shown.push(character);
-        }
+        push(character, &mut shown);
     }
     shown
 }
 
-/// The same between backquotes.
+/// All of a text, with the same escapes. For eyes: they cannot be told from what was written like that.
+pub fn harmless(text: &str) -> String {
+    let mut harmless = String::with_capacity(text.len());
+    for character in text.chars() {
+        push(character, &mut harmless);
+    }
+    harmless
+}
+
+fn push(character: char, shown: &mut String) {
+    if is_unsafe(character) {
+        escape(character, shown);
+    } else {
+        shown.push(character);
+    }
+}
+
+/// As [`shown`], between backquotes.
 pub fn quoted(text: &str) -> String {
     format!("`{}`", shown(text))
 }
@@ -38,5 +51,7 @@ mod tests {
         let long = "ä".repeat(100_000);
         assert_eq!(shown(&long), format!("{}…", "ä".repeat(64)));
         assert_eq!(shown(&"x".repeat(64)), "x".repeat(64));
+        assert_eq!(harmless(&long), long);
+        assert_eq!(harmless("a\u{7f}\u{9b}\u{2028}"), r"a\u{7f}\u{9b}\u{2028}");
     }
 }

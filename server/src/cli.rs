@@ -39,6 +39,8 @@ enum Command {
         #[arg(long)]
         accept_loss: bool,
     },
+    #[cfg(feature = "chat")]
+    Chat(terminal::Options),
     /// Look after users; works while the server runs and while it does not
     User {
         #[command(flatten)]
@@ -308,6 +310,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             let log = log::start(&config.log)?;
             serve::run(&config, dev, log)
         }
+        #[cfg(feature = "chat")]
+        Command::Chat(options) => Ok(terminal::run(&options)?),
         Command::User { place, command } => {
             let config = place.config()?;
             command.run(&config)

@@ -1,4 +1,4 @@
-//! The `mqchat` server: config → build → run → drain; and the commands that look after it.
+//! The `mqchat` server: config → build → run → drain; the commands that look after it; and the terminal client.
 //!
 //! Exit codes (`docs/operations.md`): 0 done; 1 refused, or the system did not let it; 2 wrong usage or configuration; 3 a
 //! write could not be made durable: start again; 4 the store cannot be opened; 130 ended by a second signal.
@@ -68,6 +68,16 @@ impl Failure {
             Self::Poisoned(_) => 3,
             Self::Store { .. } => 4,
         })
+    }
+}
+
+#[cfg(feature = "chat")]
+impl From<terminal::Failure> for Failure {
+    fn from(failure: terminal::Failure) -> Self {
+        match failure {
+            terminal::Failure::Usage(why) => Self::Usage(why),
+            failure => Self::Refused(failure.to_string()),
+        }
     }
 }
 

@@ -80,6 +80,25 @@ const RULES: &[Rule] = &[
         because: "a store is called and calls nobody",
     },
     Rule {
+        within: &[
+            "terminal/src/model",
+            "terminal/src/layout",
+            "terminal/src/compose",
+            "terminal/src/command",
+        ],
+        except: &[],
+        forbidden: &[
+            "tokio",
+            "std::net",
+            "std::fs",
+            "std::io",
+            "crate::work",
+            "crate::screen",
+            "now_ms",
+        ],
+        because: "the model of the terminal is told what happens, and does nothing itself",
+    },
+    Rule {
         within: &["chat-plugin/src/service"],
         except: &[],
         forbidden: &["crate::plugin", "crate::http"],
@@ -90,6 +109,7 @@ const RULES: &[Rule] = &[
             "broker/src",
             "chat-plugin/src",
             "client-sdk/src",
+            "terminal/src",
             "server/src",
         ],
         except: &["clock.rs"],
@@ -101,6 +121,7 @@ const RULES: &[Rule] = &[
             "broker/src",
             "chat-plugin/src",
             "client-sdk/src",
+            "terminal/src",
             "server/src",
         ],
         except: &[],
@@ -115,9 +136,10 @@ const DEPENDENCIES: &[(&str, &[&str], &[&str])] = &[
     ("broker", &[], &[]),
     ("chat-plugin", &["broker", "proto"], &[]),
     ("client-sdk", &["proto"], &[]),
+    ("terminal", &["client-sdk", "proto"], &[]),
     (
         "server",
-        &["broker", "chat-plugin", "proto"],
+        &["broker", "chat-plugin", "proto", "terminal"],
         &["client-sdk"],
     ),
     ("benches", &["broker", "client-sdk", "proto"], &[]),
@@ -353,6 +375,10 @@ fn planted_violations_are_found() {
             "let now = std::time::SystemTime::now();",
         ),
         ("broker/src/listener.rs", "tokio::spawn(async {});"),
+        (
+            "terminal/src/model/room.rs",
+            "let now = crate::clock::now_ms();",
+        ),
     ]
     .into();
     for (path, line) in planted {
@@ -370,6 +396,8 @@ fn planted_violations_are_found() {
     assert_eq!(forbidden_dependencies("server", manifest), [""; 0]);
     let manifest = "[dependencies]\nclient-sdk = { path = \"../client-sdk\" }\n";
     assert_eq!(forbidden_dependencies("server", manifest).len(), 1);
+    let manifest = "[dependencies]\nbroker = { path = \"../broker\" }\n";
+    assert_eq!(forbidden_dependencies("terminal", manifest).len(), 1);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::engine::Order;
 use super::log::{is_gone, span};
 use super::rows::{self, OutboxRow, Positions, Watermark};
 use super::{Store, StoreError, Txn};
-use crate::entry::{Progress, Status};
+use crate::entry::{Progress, Reached, Status};
 
 /// Messages that are counted at most as unread behind what the server has counted.
 const UNREAD_MAX: usize = 1_000;
@@ -97,12 +97,12 @@ impl Store {
         self.view().decoded(&rows::entry(cid, seq))
     }
 
-    /// How far an own message has got.
-    pub(crate) fn status(&self, cid: ConversationId, seq: Seq) -> Result<Status, StoreError> {
-        self.view().status(cid, seq)
+    /// How far own messages have got: up to where all others have been delivered everything, and have read it.
+    pub(crate) fn reached(&self, cid: ConversationId) -> Result<Reached, StoreError> {
+        self.view().reached(cid)
     }
 
-    /// The same by its id: as it waits in the outbox, or where in the log it is.
+    /// The same of one message by its id: as it waits in the outbox, or where in the log it is.
     pub(crate) fn progress(
         &self,
         target: &Target,
@@ -129,7 +129,7 @@ impl Store {
         };
         Ok(Some(Progress {
             seq: Some(seq),
-            status: txn.status(cid, seq)?,
+            status: txn.reached(cid)?.status(seq),
             refusal: None,
         }))
     }
@@ -181,7 +181,7 @@ impl Store {
 }
 
 impl Txn<'_> {
-    fn status(&self, cid: ConversationId, seq: Seq) -> Result<Status, StoreError> {
+    fn reached(&self, cid: ConversationId) -> Result<Reached, StoreError> {
         let positions = self.positions(cid)?;
         let (mut delivered, mut read) = (positions.delivered_all, positions.read_all);
         // In a direct conversation the one other is all.
@@ -192,10 +192,9 @@ impl Txn<'_> {
                 read = read.max(mark.read);
             }
         }
-        Ok(match seq.get() {
-            seq if seq <= read => Status::Read,
-            seq if seq <= delivered => Status::Delivered,
-            _ => Status::Sent,
+        Ok(Reached {
+            delivered: Seq::new(delivered.max(read)),
+            read: Seq::new(read),
         })
     }
 

@@ -220,7 +220,7 @@ fn receipts_only_move_forward() {
         for (delivered, read) in [(5, 3), (4, 4)] {
             store.take(vec![receipts(delivered, read)]).unwrap();
         }
-        let status = |seq| store.status(cid(), Seq::new(seq)).unwrap();
+        let status = |seq| store.reached(cid()).unwrap().status(Seq::new(seq));
         assert_eq!(
             [3, 4, 5, 6].map(status),
             [Status::Read, Status::Read, Status::Delivered, Status::Sent]

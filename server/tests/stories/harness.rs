@@ -10,6 +10,7 @@ mod program;
 mod random;
 mod scram;
 mod server;
+mod terminal;
 
 pub(crate) use calls::{reply_in_protobuf, request_in_protobuf};
 pub(crate) use client::{Answer, Client, Login, Lost, with_mid};
@@ -23,6 +24,7 @@ pub(crate) use program::{node, python};
 pub(crate) use random::Random;
 pub(crate) use scram::Scram;
 pub(crate) use server::{Launch, Server, mqchat};
+pub(crate) use terminal::{Chat, Terminal, chat, key};
 
 /// Both protocol versions, for stories that are the same in each.
 pub(crate) const VERSIONS: [broker::codec::packet::Version; 2] = [

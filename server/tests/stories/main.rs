@@ -59,5 +59,6 @@ mod shared;
 mod strangers;
 mod support;
 mod sync;
+mod terminal;
 mod transports;
 mod walkthrough;
