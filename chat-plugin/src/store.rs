@@ -893,9 +893,9 @@ pub struct Committed {
     pub members_changed: bool,
     /// Who has blocked the sender of the entry, and never sees it.
     pub hidden_from: Option<UserId>,
-    /// Readers of a channel who came, went or became others: what was cached of them is old. With neither an entry nor
-    /// changed ones that is all.
-    pub readers: Vec<UserId>,
+    /// Who came into a channel, went or became another, as they are now: what was cached of them is old. With neither an
+    /// entry nor changed ones that is all.
+    pub readers: Vec<Member>,
 }
 
 /// Why a store did not do what it was asked.
