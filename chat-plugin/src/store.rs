@@ -335,6 +335,14 @@ pub trait ChatStore: Send + Sync + 'static {
     /// [`StoreError::NotNow`] if it is stopped, is going on already, or has no room.
     async fn reclaim(&self, stop: &CancellationToken) -> Result<bool, StoreError>;
 
+    /// Counts the rows by which repeated messages are known, week by week: looks at so many behind a key.
+    async fn ids(&self, after: Option<Vec<u8>>, limit: usize) -> Result<IdPage, StoreError>;
+
+    /// Drops those of weeks before this one, some thousand behind a key; never those of the present week. With 0 none: it only
+    /// tells which week it is. Durable when it returns.
+    async fn drop_ids(&self, before: u16, after: Option<Vec<u8>>)
+    -> Result<DroppedIds, StoreError>;
+
     /// Stores a report, once for each message id of its writer; a later one of the same message takes the place of his earlier
     /// one. There are at most 100 of one user, and 10,000 in all: then the oldest go, his own first. `false`: something else has
     /// this message id.
@@ -876,6 +884,26 @@ pub enum Durability {
     Durable,
     /// Soon: losing it means only that something is repeated.
     Relaxed,
+}
+
+/// Rows by which repeated messages are known. Weeks are those of the server's uptime, from 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdPage {
+    /// Week, rows, and bytes of keys and values; ascending.
+    pub weeks: Vec<(u16, u64, u64)>,
+    /// The last row that was looked at; `None`: there are no more.
+    pub next: Option<Vec<u8>>,
+}
+
+/// What has been dropped of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DroppedIds {
+    /// The present week, which stays.
+    pub week: u16,
+    /// Rows.
+    pub rows: u64,
+    /// Where the next step begins; `None`: that was all.
+    pub next: Option<Vec<u8>>,
 }
 
 /// What was committed in one conversation, for live delivery: a new entry, or earlier ones that have changed, or both.

@@ -47,8 +47,9 @@ use self::reads::{
 use self::writer::{TRUSTED_KEY, Writer};
 use super::clock::Clock;
 use super::{
-    AskToJoin, Behind, Broadcast, ChatStore, Committed, Counts, Durability, Exchange, Health, Move,
-    MovedOver, PageRange, Place, StoreError, StoreMetrics, StoreOptions, Written, tables,
+    AskToJoin, Behind, Broadcast, ChatStore, Committed, Counts, DroppedIds, Durability, Exchange,
+    Health, IdPage, Move, MovedOver, PageRange, Place, StoreError, StoreMetrics, StoreOptions,
+    Written, tables,
 };
 use crate::domain::account::{Changes, Preferences, Subject};
 use crate::domain::audit::{AuditKeep, AuditLine, AuditLog};
@@ -732,6 +733,19 @@ impl<K: KvEngine> ChatStore for EmbeddedStore<K> {
         let reclaimed = tokio::task::spawn_blocking(reclaim).await;
         let reclaimed = reclaimed.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(reclaimed?)
+    }
+
+    async fn ids(&self, after: Option<Vec<u8>>, limit: usize) -> Result<IdPage, StoreError> {
+        self.read(move |engine, _| upkeep::ids(engine, after.as_deref(), limit))
+            .await
+    }
+
+    async fn drop_ids(
+        &self,
+        before: u16,
+        after: Option<Vec<u8>>,
+    ) -> Result<DroppedIds, StoreError> {
+        self.ask(|reply| Job::DropIds(before, after, reply)).await
     }
 
     async fn report(&self, report: Report) -> Result<bool, StoreError> {

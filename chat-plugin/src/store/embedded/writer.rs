@@ -37,7 +37,7 @@ use super::heads::Known;
 use super::keys;
 use super::overlay::Waiting;
 use super::queue::{Job, Reply, Wake};
-use super::upkeep::Maintenance;
+use super::upkeep::{self, Maintenance};
 use super::values::{self, First};
 use super::{Opened, Shared};
 use crate::domain::audit::{AuditKeep, AuditLog};
@@ -50,7 +50,7 @@ use crate::domain::member::Member;
 use crate::domain::purge::Purged;
 use crate::domain::queue::Queuing;
 use crate::domain::scheduled::Scheduling;
-use crate::store::{Committed, Durability, Place, StoreError, tables};
+use crate::store::{Committed, DroppedIds, Durability, Place, StoreError, tables};
 
 /// Relaxed moves are written with the first commit after this.
 const RELAXED_DELAY: Duration = Duration::from_millis(200);
@@ -140,6 +140,7 @@ struct Pending {
 /// An answer that waits for the commit.
 enum Done {
     Append(Reply<Vec<Outcome>>, Vec<Outcome>),
+    Ids(Reply<DroppedIds>, DroppedIds),
     Unit(Reply<()>),
     Flag(Reply<bool>, bool),
     Count(Reply<usize>, usize),
@@ -168,6 +169,7 @@ impl Done {
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Holding(reply, holding) => reply.send(result.map(|()| holding)).is_err(),
             Self::Decided(reply, decided) => reply.send(result.map(|()| decided)).is_err(),
+            Self::Ids(reply, dropped) => reply.send(result.map(|()| dropped)).is_err(),
             Self::Queuing(reply, queuing) => reply.send(result.map(|()| queuing)).is_err(),
             Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
@@ -480,6 +482,10 @@ impl<K: KvEngine> Writer<K> {
                 let was_there = self.close_report(&key);
                 self.answer(was_there, reply, Durability::Durable, Done::Flag);
             }
+            Job::DropIds(before, after, reply) => {
+                let dropped = self.drop_ids(before, after.as_deref());
+                self.answer(dropped, reply, Durability::Durable, Done::Ids);
+            }
             Job::Audit(line, number, reply) => {
                 let number = self.audit(&line, number);
                 self.answer(number, reply, Durability::Durable, Done::Number);
@@ -687,6 +693,20 @@ impl<K: KvEngine> Writer<K> {
     /// The week of idempotency keys: counted in uptime.
     fn week(&self) -> u16 {
         u16::try_from(self.uptime_ms() / WEEK_MS).unwrap_or(u16::MAX)
+    }
+
+    /// Drops some of what the weeks before this one have, but never of the present week.
+    fn drop_ids(&mut self, before: u16, after: Option<&[u8]>) -> Result<DroppedIds, StoreError> {
+        self.barrier()?;
+        let week = self.week();
+        let weeks = before.min(week);
+        let progress = upkeep::drop_weeks(self.engine(), weeks, after)?;
+        self.relaxed_rows |= progress.removed > 0;
+        Ok(DroppedIds {
+            week,
+            rows: u64::try_from(progress.removed).unwrap_or(u64::MAX),
+            next: progress.more_after,
+        })
     }
 
     // -- commit
