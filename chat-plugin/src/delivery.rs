@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::channels::Admissions;
 use self::feed::Marks;
 use self::progress::Progress;
 use self::reader::{Attached, Key, LOG_SLOT, Pulled, Reader, Reference, Settled, Wanted};
@@ -58,6 +59,7 @@ pub(crate) struct Delivery {
     tracker: TaskTracker,
     /// Up to so many readers a channel comes to their inboxes.
     channel_inbox_max: u64,
+    admissions: Admissions,
 }
 
 /// Who is connected.
@@ -141,6 +143,7 @@ impl Delivery {
             shared: SharedLogs::default(),
             tracker,
             channel_inbox_max,
+            admissions: Admissions::default(),
         }
     }
 
@@ -151,7 +154,11 @@ impl Delivery {
     }
 
     /// Follows the feed of the store until it ends or `stop` is cancelled. Once.
-    pub(crate) async fn follow(&self, feed: mpsc::Receiver<Committed>, stop: CancellationToken) {
+    pub(crate) async fn follow(
+        self: &Arc<Self>,
+        feed: mpsc::Receiver<Committed>,
+        stop: CancellationToken,
+    ) {
         let Some(mut feed) = self.marks.in_feed(feed) else {
             return;
         };
@@ -168,7 +175,7 @@ impl Delivery {
         }
     }
 
-    async fn committed(&self, committed: Committed) -> Result<(), StoreError> {
+    async fn committed(self: &Arc<Self>, committed: Committed) -> Result<(), StoreError> {
         let Committed {
             conversation,
             head,
@@ -186,9 +193,15 @@ impl Delivery {
             },
         };
         if !readers.is_empty() && entry.is_none() && changed.is_empty() {
-            self.readers_changed(&live, &readers).await?;
-            return self.readers_gone(&live, &readers).await;
+            live.readers_are(&readers);
+            self.readers_changed(&live, (&readers, head));
+            return Ok(());
         }
+        let behind = if entry.is_some() {
+            head.previous()
+        } else {
+            head
+        };
         if let Some(user) = hidden_from {
             live.hide(user, head); // whatever fails below
         }
@@ -205,20 +218,18 @@ impl Delivery {
         let members = (members_changed, hidden_from);
         self.conversations
             .committed(&live, (line, lines), head, members);
+        live.readers_are(&readers);
         live.refreshed(&self.conversations).await?;
-        self.readers_changed(&live, &readers).await?;
         if !seqs.is_empty() {
             self.online.changed(&live.who_ever(), &live, &seqs);
         }
-        if !is_new {
-            return Ok(());
-        }
-        if members_changed {
+        if is_new && members_changed {
             self.announce(&live.who_sees(head), &live, head);
-        } else {
+        } else if is_new {
             self.announce(&live.audience(), &live, head);
         }
-        self.readers_gone(&live, &readers).await
+        self.readers_changed(&live, (&readers, behind)); // who was removed has been told
+        Ok(())
     }
 
     fn announce(&self, users: &[UserId], live: &Arc<Live>, seq: Seq) {
@@ -589,7 +600,7 @@ impl Delivery {
         let Some(sight) = live.sight(reader.user) else {
             return Ok(());
         };
-        if !self.admit(reader, &live).await? {
+        if !self.admit(reader, &live, None).await? {
             return Ok(());
         }
         let cursor = match cursor {

@@ -1,8 +1,9 @@
-//! The content filter: looks at what members write before it is stored.
+//! The content filter: looks at what people write, and at what they call themselves and their conversations, before it is stored.
 //!
 //! A filter lets through, refuses with a reason, or holds a message for a moderator's decision. It sees the text that people
-//! would be shown, never an encrypted body. Where nobody moderates (in a direct conversation), and for edits, holding is
-//! refusing. What it could not look at is not refused for good. Its latency holds up the connection that wrote, and no other.
+//! would be shown, never an encrypted body. Where nobody moderates (in a direct conversation), and for all that is no new message,
+//! holding is refusing. What it could not look at is not refused for good. Its latency holds up the connection that wrote, and no
+//! other.
 
 pub mod words;
 
@@ -15,16 +16,36 @@ use serde::{Deserialize, Serialize};
 /// What a filter is asked about.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Content<'a> {
-    /// Where it is to go.
-    pub cid: ConversationId,
+    /// Where it is to go, or which conversation it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cid: Option<ConversationId>,
     /// Who wrote it.
     pub from: UserId,
     /// Under which message id.
-    pub mid: &'a MessageId,
-    /// `message` or `edit`.
-    pub kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mid: Option<&'a MessageId>,
+    /// What it is.
+    pub kind: ContentKind,
     /// What people would be shown.
     pub text: &'a str,
+}
+
+/// What a text is that others see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentKind {
+    /// A message.
+    Message,
+    /// A new text of one.
+    Edit,
+    /// Title, description and tags of a conversation, on a line each.
+    Conversation,
+    /// Name, status and tags of a user, on a line each.
+    Profile,
+    /// A handle that a user chooses.
+    Handle,
+    /// What a user lets others read beside being online, away …: changes often, and is forgotten soon.
+    Presence,
 }
 
 /// What a filter says.

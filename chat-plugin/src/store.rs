@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::audit::AuditKeep;
 use crate::domain::entry::Entry;
 use crate::domain::joining::JoinRequest;
+use crate::domain::member::Member;
 
 pub use self::conversations::ConversationStore;
 pub use self::devices::DeviceStore;
@@ -258,6 +259,26 @@ pub enum Durability {
     Relaxed,
 }
 
+/// Rows by which repeated messages are known. Weeks are those of the server's uptime, from 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdPage {
+    /// Week, rows, and bytes of keys and values; ascending.
+    pub weeks: Vec<(u16, u64, u64)>,
+    /// The last row that was looked at; `None`: there are no more.
+    pub next: Option<Vec<u8>>,
+}
+
+/// What has been dropped of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DroppedIds {
+    /// The present week, which stays.
+    pub week: u16,
+    /// Rows.
+    pub rows: u64,
+    /// Where the next step begins; `None`: that was all.
+    pub next: Option<Vec<u8>>,
+}
+
 /// What was committed in one conversation, for live delivery: a new entry, or earlier ones that have changed, or both.
 #[derive(Clone, Debug)]
 pub struct Committed {
@@ -273,9 +294,9 @@ pub struct Committed {
     pub members_changed: bool,
     /// Who has blocked the sender of the entry, and never sees it.
     pub hidden_from: Option<UserId>,
-    /// Readers of a channel who came, went or became others: what was cached of them is old. With neither an entry nor
-    /// changed ones that is all.
-    pub readers: Vec<UserId>,
+    /// Who came into a channel, went or became another, as they are now: what was cached of them is old. With neither an
+    /// entry nor changed ones that is all.
+    pub readers: Vec<Member>,
 }
 
 /// Why a store did not do what it was asked.

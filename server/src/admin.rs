@@ -1,10 +1,11 @@
-//! Commands: through the admin socket while the server runs. Those about users and tokens work on the store while it does
-//! not.
+//! Commands: through the admin socket while the server runs. Those about users, tokens and the store work on the store while it
+//! does not.
 //!
 //! The socket is `admin.sock` in the data directory, open to its owner only. One request and one reply per connection,
 //! each one line of JSON. A request that was read is carried out to its end, whatever becomes of the connection.
 
 mod audit;
+mod ids;
 mod live;
 mod personal;
 mod reply;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use self::audit::Whence;
 pub(crate) use self::audit::line as audit_line;
+pub(crate) use self::ids::IdWeek;
 pub(crate) use self::live::Live;
 pub(crate) use self::reply::Reply;
 use self::short::with_short;
@@ -85,6 +87,14 @@ pub(crate) enum Request {
     },
     /// Nothing that is gone is left in the files, if the engine can do that while the store is open.
     StoreReclaim,
+    /// Message ids by which repeated messages are known: those behind this row.
+    StoreIds {
+        after: Option<Vec<u8>>,
+    },
+    /// Those of weeks before this one go.
+    StoreDropIds {
+        before: u16,
+    },
     /// The wall clock is right, however far it has gone.
     ClockTrust,
     TokenIssue {
@@ -180,7 +190,7 @@ impl Request {
     /// How long the reply may take.
     const fn patience(&self) -> Duration {
         match self {
-            Self::StoreReclaim => RECLAIM_TIMEOUT,
+            Self::StoreReclaim | Self::StoreDropIds { .. } => RECLAIM_TIMEOUT,
             _ => TIMEOUT,
         }
     }
@@ -190,6 +200,9 @@ impl Request {
         Some(match reply {
             Reply::Users { next, .. } => Self::UserList {
                 after: Some((*next)?),
+            },
+            Reply::Ids { next, .. } => Self::StoreIds {
+                after: Some(next.clone()?),
             },
             Reply::Reports { next, .. } => Self::ReportList {
                 after: Some(next.clone()?),
@@ -422,6 +435,9 @@ async fn carry_out_unnoted(accounts: &Accounts, live: Option<&Live>, request: &R
         return done.unwrap_or_else(Reply::Refused);
     }
     let stop = live.map(|live| live.stop.clone()).unwrap_or_default();
+    if let Some(done) = ids::carry_out(accounts.store(), &stop, request).await {
+        return done.unwrap_or_else(Reply::Refused);
+    }
     if let Some(done) = personal::carry_out(accounts, &stop, request).await {
         return done.unwrap_or_else(Reply::Refused);
     }

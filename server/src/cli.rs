@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use proto::ids::{DeviceId, Handle};
 
 use crate::acl;
-use crate::admin::{self, Reply, Request};
+use crate::admin::{self, IdWeek, Reply, Request};
 use crate::config::{Config, Overrides};
 use crate::{Failure, import, log, serve, time};
 
@@ -109,7 +109,7 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Look after the store, while the server does not run (`compact`: also while it does)
+    /// Look after the store, while the server does not run (`compact`, `ids` and `drop-ids`: also while it does)
     Store {
         #[command(flatten)]
         place: Place,
@@ -282,7 +282,26 @@ enum AuditCommand {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum StoreCommand {
+enum StoreCommand {
+    #[command(flatten)]
+    AtRest(AtRest),
+    /// Count the message ids by which repeated messages are known, by weeks of the server's uptime
+    Ids {
+        /// An object of JSON on each line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget the message ids of weeks that are over: what was sent then and comes again is stored a second time. Those before
+    /// the last week go by themselves
+    DropIds {
+        /// The first week that stays, as `ids` counts them; the present one always does
+        #[arg(long, value_name = "WEEK")]
+        before: u16,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AtRest {
     /// Give back the space of what was deleted
     Compact,
     /// Write everything to a file, for another engine or as a backup; the sessions to a second one, FILE.sessions
@@ -351,10 +370,16 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::TrustClock { place } => ask(&place, Request::ClockTrust, false),
         Command::Store { place, command } => {
             let config = place.config()?;
-            if matches!(command, StoreCommand::Compact) && admin::is_running(&config) {
-                return admin::request(&config, [Request::StoreReclaim], print_reply);
+            match command {
+                StoreCommand::Ids { json } => ids(&config, json),
+                StoreCommand::DropIds { before } => {
+                    admin::request(&config, [Request::StoreDropIds { before }], print_reply)
+                }
+                StoreCommand::AtRest(AtRest::Compact) if admin::is_running(&config) => {
+                    admin::request(&config, [Request::StoreReclaim], print_reply)
+                }
+                StoreCommand::AtRest(command) => print(&crate::offline::run(command, &config)?),
             }
-            print(&crate::offline::run(command, &config)?)
         }
         Command::CheckConfig { config } => {
             let config = Config::read(config.as_deref(), &Overrides::default())?;
@@ -407,6 +432,29 @@ impl UserCommand {
         };
         admin::request(config, [request], print_reply)
     }
+}
+
+/// All pages of a count, added up.
+fn ids(config: &Config, json: bool) -> Result<(), Failure> {
+    let mut sums: Vec<IdWeek> = Vec::new();
+    let mut all = None;
+    admin::request(config, [Request::StoreIds { after: None }], |reply| {
+        let Reply::Ids { weeks, next } = reply else {
+            return print_reply(reply);
+        };
+        for week in weeks {
+            match sums.last_mut() {
+                Some(sum) if sum.week == week.week => sum.add(week),
+                _ => sums.push(week.clone()),
+            }
+        }
+        if next.is_none() {
+            all = Some(std::mem::take(&mut sums));
+        }
+        Ok(())
+    })?;
+    let weeks = all.unwrap_or_default();
+    print_as(&Reply::Ids { weeks, next: None }, json)
 }
 
 /// All pages of an erasure, then the files.
@@ -528,13 +576,7 @@ impl AuditCommand {
 
 /// Asks the server that runs, and prints what it answers, page by page.
 fn ask(place: &Place, request: Request, json: bool) -> Result<(), Failure> {
-    admin::request(&place.config()?, [request], |reply| {
-        if !json {
-            return print_reply(reply);
-        }
-        let told = reply.as_json().map_err(std::io::Error::other);
-        print(&told.map_err(Failure::io("the answer"))?)
-    })
+    admin::request(&place.config()?, [request], |reply| print_as(reply, json))
 }
 
 /// A password from the terminal, without echo and twice, or one line of standard input. Never from the command line,
@@ -557,6 +599,14 @@ fn read_password(from_stdin: bool) -> Result<String, Failure> {
         return Err(Failure::Usage("the two passwords differ".into()));
     }
     Ok(password)
+}
+
+fn print_as(reply: &Reply, json: bool) -> Result<(), Failure> {
+    if !json {
+        return print_reply(reply);
+    }
+    let told = reply.as_json().map_err(std::io::Error::other);
+    print(&told.map_err(Failure::io("the answer"))?)
 }
 
 fn print_reply(reply: &Reply) -> Result<(), Failure> {

@@ -7,18 +7,18 @@ use broker::store::offline::{Compacted, Dumped, OfflineError, Place};
 use chat_plugin::store::StoreError;
 
 use crate::Failure;
-use crate::cli::StoreCommand;
+use crate::cli::AtRest;
 use crate::config::Config;
 use crate::serve::{self, session_options};
 
 /// Does it, and says what was done.
-pub(crate) fn run(command: StoreCommand, config: &Config) -> Result<String, Failure> {
+pub(crate) fn run(command: AtRest, config: &Config) -> Result<String, Failure> {
     let chat = config.store_options().place();
     let sessions = session_options(config).place();
     match command {
-        StoreCommand::Compact => compact(&chat, &sessions),
-        StoreCommand::Dump { file } => dump(&chat, &sessions, &file),
-        StoreCommand::Load { file } => {
+        AtRest::Compact => compact(&chat, &sessions),
+        AtRest::Dump { file } => dump(&chat, &sessions, &file),
+        AtRest::Load { file } => {
             // A mistyped name makes no data directory.
             std::fs::File::open(&file).map_err(Failure::io(file.display().to_string()))?;
             serve::make_data_dir(&config.server.data_dir)?;

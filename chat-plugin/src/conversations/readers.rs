@@ -1,9 +1,8 @@
 //! Readers of a channel in memory: never all of them, but those who follow it, and a few who were asked for lately.
 //!
 //! A row is read when somebody asks for it ([`Conversations::load_for`]), and stays as long as somebody holds it: a
-//! connection that follows the channel, or a task that uses it ([`Loaded`]). It is marked as old when the feed tells that the
-//! reader came, went or became another; whoever asks next reads it again, and whoever holds it sees what was read before
-//! until then.
+//! connection that follows the channel, or a task that uses it ([`Loaded`]). When the feed tells that the reader came, went or
+//! became another it is changed so, and old: whoever asks next reads it again.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
@@ -11,7 +10,7 @@ use std::sync::Arc;
 
 use proto::ids::{ConversationId, ConversationKind, UserId};
 
-use super::{Conversations, Live};
+use super::{Conversations, Live, State};
 use crate::domain::member::{Marks, Member};
 use crate::store::{ChatStore, StoreError};
 
@@ -103,10 +102,26 @@ impl Readers {
         }
     }
 
-    /// Those of `users` who are in memory and old.
-    fn old_among(&self, users: &[UserId]) -> Vec<UserId> {
-        let is_old = |user: &&UserId| self.rows.get(user).is_some_and(|row| !row.is_fresh);
-        users.iter().filter(is_old).copied().collect()
+    /// Who of them is in memory is as is told here, until he is read again.
+    fn follow(
+        &mut self,
+        changed: &[Member],
+        kind: ConversationKind,
+        few: &HashMap<UserId, (Member, Marks)>,
+    ) {
+        for member in changed {
+            let Some(row) = self.rows.get_mut(&member.user) else {
+                continue;
+            };
+            row.is_fresh = false;
+            row.version += 1;
+            let known = row.known.as_ref().or_else(|| few.get(&member.user));
+            let marks = known.map(|(_, marks)| *marks);
+            let is_here = member.role.is_one_of_many(kind);
+            row.known = marks
+                .filter(|_| is_here)
+                .map(|marks| (member.clone(), marks));
+        }
     }
 
     fn hold(&mut self, user: UserId, follows: bool) {
@@ -221,20 +236,6 @@ impl Conversations {
         live.read_reader(&*self.store, user).await?;
         Ok(held)
     }
-
-    /// These readers have come, gone or become others: who of them is in memory is read again.
-    pub(crate) async fn readers_changed(
-        &self,
-        live: &Live,
-        users: &[UserId],
-    ) -> Result<(), StoreError> {
-        live.readers_changed(users);
-        let old = live.state().readers.old_among(users);
-        for user in old {
-            live.read_reader(&*self.store, user).await?;
-        }
-        Ok(())
-    }
 }
 
 impl Live {
@@ -246,6 +247,17 @@ impl Live {
     /// What is known of these readers is old.
     pub(crate) fn readers_changed(&self, users: &[UserId]) {
         self.state().readers.make_old(Some(users));
+    }
+
+    /// The feed tells that these have come, gone or become others: from now on nobody of them sees more than he may.
+    pub(crate) fn readers_are(&self, members: &[Member]) {
+        let mut state = self.state();
+        let State {
+            readers,
+            members: few,
+            ..
+        } = &mut *state;
+        readers.follow(members, self.id().kind(), few);
     }
 
     /// Is this user a reader of a channel, of whom nobody is told what he has and has read?

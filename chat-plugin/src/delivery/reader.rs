@@ -285,22 +285,19 @@ impl Reader {
         };
         // Of a channel one may read the log, and not have it in the inbox.
         let is_for_inbox = state.following.contains_key(&live.id()) || live.is_member(self.user);
-        let mut woken = is_for_inbox && state.announce_inbox(live, seq.previous(), seq);
-        let slots = state
-            .logs
-            .iter_mut()
-            .filter(|(_, log)| log.flow.live.id() == live.id() && log.shared.is_none());
-        let keys: Vec<Key> = slots
-            .map(|(slot, log)| {
-                log.flow.announce(seq);
-                Key::Log(*slot, log.generation)
-            })
-            .collect();
-        for key in keys {
-            state.enqueue(key);
-            woken = true;
-        }
+        let for_inbox = is_for_inbox && state.announce_inbox(live, seq.previous(), seq);
+        let woken = state.announce_to_logs(live.id(), seq) || for_inbox;
         drop(state);
+        if woken {
+            self.client.wake();
+        }
+    }
+
+    /// The same for logs alone.
+    pub(crate) fn announce_to_logs(&self, live: &Live, seq: Seq) {
+        let woken = self
+            .made()
+            .is_some_and(|mut state| state.announce_to_logs(live.id(), seq));
         if woken {
             self.client.wake();
         }

@@ -187,4 +187,4 @@ fn hides(by: HiddenBy, entry: &Entry) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -121,6 +121,7 @@ impl ContentFilter for WordFilter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ContentKind;
     use super::*;
 
     #[test]
@@ -151,15 +152,11 @@ mod tests {
     #[tokio::test]
     async fn a_list_is_replaced_while_it_is_used() {
         let filter = WordFilter::new(WordList::parse("one"), Policy::Reject);
-        let mid = "m".parse().unwrap();
         let asked = |text| Content {
-            cid: proto::ids::ConversationId::from_parts(
-                proto::ids::ConversationKind::Group,
-                [1; 16],
-            ),
+            cid: None,
             from: proto::ids::UserId::from_bytes([1; 16]),
-            mid: &mid,
-            kind: "message",
+            mid: None,
+            kind: ContentKind::Profile,
             text,
         };
         assert!(matches!(

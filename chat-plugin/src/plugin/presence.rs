@@ -14,6 +14,7 @@ use super::peer::Peer;
 use crate::delivery::reader::Reader;
 use crate::domain::device::{Device, Subscription};
 use crate::domain::permission::Action;
+use crate::filter::ContentKind;
 use crate::presence::Wish;
 use crate::service::{Actor, Refusal, permit};
 use crate::store::StoreError;
@@ -28,6 +29,10 @@ impl ChatPlugin {
         let choice = PresenceChoice::parse(&publish.payload)
             .map_err(|error| Refusal::format(error.to_string()))?;
         Self::check_rate(peer)?;
+        let about = (ContentKind::Presence, None);
+        self.service
+            .check_shown(peer.actor.user, about, &[&choice.text])
+            .await?;
         self.presence.choose(peer.actor.user, choice).await?;
         Ok(())
     }

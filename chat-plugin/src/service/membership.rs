@@ -7,7 +7,7 @@ use serde_json::json;
 use std::borrow::Cow;
 
 use super::send::placed;
-use super::settings::check_settings;
+use super::settings::{check_settings, texts_of};
 use super::{Actor, Placed, Refusal, Service, UNSEEN, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::conversation::{HistoryPolicy, Settings};
@@ -108,6 +108,8 @@ impl Service {
             .chain(members)
             .collect();
         let conversation = request.makes(kind);
+        self.check_change(&request, conversation, &texts_of(&settings))
+            .await?;
         let listed = listed(kind, &all);
         let body = json!({"title": settings.title, "members": listed});
         let joins = all.iter().map(|(user, role)| Change::Join {

@@ -6,6 +6,7 @@ use proto::ids::{ConversationId, ConversationKind, MessageId, Seq, UserId};
 use proto::payload::EntryBody;
 use serde_json::json;
 
+use super::membership::Request;
 use super::send::placed;
 use super::{Actor, Placed, Refusal, Service, permit};
 use crate::conversations::Sight;
@@ -14,7 +15,7 @@ use crate::domain::held::{Held, Holding};
 use crate::domain::member::{Marks, Member};
 use crate::domain::overlay::{Report, ReportKey};
 use crate::domain::permission::{Action, allows};
-use crate::filter::{Content, Policy, Verdict};
+use crate::filter::{Content, ContentKind, Policy, Verdict};
 use crate::store::{PageRange, StoreError};
 
 /// Messages in one page of those that are held.
@@ -52,13 +53,13 @@ impl Service {
             return Ok(());
         };
         let kind = match draft.kind {
-            EntryKind::Edit => "edit",
-            _ => "message",
+            EntryKind::Edit => ContentKind::Edit,
+            _ => ContentKind::Message,
         };
         let content = Content {
-            cid: draft.conversation,
+            cid: Some(draft.conversation),
             from: draft.from,
-            mid: &draft.mid,
+            mid: Some(&draft.mid),
             kind,
             text: &text,
         };
@@ -85,6 +86,50 @@ impl Service {
             Verdict::Hold(reason) | Verdict::Reject(reason) => Err(Refusal::Content(reason)),
             // That nobody could look at it says nothing about it.
             Verdict::Failed(_) => Err(Refusal::Rate { retry_ms: RETRY_MS }),
+        }
+    }
+
+    /// Asks the filter about what others are shown of a user, or of a conversation. Nothing of that is held: it would have to be
+    /// something meanwhile.
+    pub(crate) async fn check_shown(
+        &self,
+        from: UserId,
+        (kind, cid): (ContentKind, Option<ConversationId>),
+        texts: &[&str],
+    ) -> Result<(), Refusal> {
+        let Some(filter) = self.filter.get() else {
+            return Ok(());
+        };
+        let texts = texts.iter().copied().filter(|text| !text.is_empty());
+        let text = texts.collect::<Vec<_>>().join("\n");
+        if text.is_empty() {
+            return Ok(());
+        }
+        let content = Content {
+            cid,
+            from,
+            mid: None,
+            kind,
+            text: &text,
+        };
+        match filter.judge(content).await {
+            Verdict::Allow | Verdict::Failed(Policy::Allow) => Ok(()),
+            Verdict::Hold(reason) | Verdict::Reject(reason) => Err(Refusal::Content(reason)),
+            Verdict::Failed(_) => Err(Refusal::Rate { retry_ms: RETRY_MS }),
+        }
+    }
+
+    /// The same of a change of a conversation, which is only repeated if it was stored before.
+    pub(super) async fn check_change(
+        &self,
+        request: &Request,
+        id: ConversationId,
+        texts: &[&str],
+    ) -> Result<(), Refusal> {
+        let about = (ContentKind::Conversation, Some(id));
+        match self.check_shown(request.actor.user, about, texts).await {
+            Err(refusal) if self.done_before(request, id).await?.is_none() => Err(refusal),
+            _ => Ok(()),
         }
     }
 

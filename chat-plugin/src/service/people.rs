@@ -10,6 +10,7 @@ use crate::accounts::{AccountError, Accounts};
 use crate::domain::contact::Contact;
 use crate::domain::profile::{Profile, ProfileChange};
 use crate::domain::user::User;
+use crate::filter::ContentKind;
 
 /// Longest display name, in bytes.
 const NAME_MAX: usize = 256;
@@ -132,6 +133,38 @@ impl Service {
         Ok(())
     }
 
+    /// Asks the filter about what others will read of the own profile. What is there already was looked at.
+    ///
+    /// # Errors
+    /// [`Refusal::Content`] if it is not wanted; [`Refusal::Rate`] if nobody could look at it.
+    pub async fn check_profile(
+        &self,
+        actor: Actor,
+        name: Option<&str>,
+        change: &ProfileChange,
+    ) -> Result<(), Refusal> {
+        if !self.has_filter() {
+            return Ok(());
+        }
+        let known = self.me(actor).await?.name;
+        let before = self.store.profile(actor.user).await?;
+        let status = change.status.as_ref();
+        let mut texts: Vec<&str> = Vec::new();
+        texts.extend(name.filter(|name| *name != known));
+        texts.extend(
+            status
+                .filter(|status| **status != before.status)
+                .map(String::as_str),
+        );
+        let tags = change.tags.iter().flatten();
+        texts.extend(
+            tags.filter(|tag| !before.tags.contains(tag))
+                .map(String::as_str),
+        );
+        let about = (ContentKind::Profile, None);
+        self.check_shown(actor.user, about, &texts).await
+    }
+
     /// Changes what is at rest of the own profile, and tells the own devices.
     pub(super) async fn replace_profile(
         &self,
@@ -173,6 +206,8 @@ impl Service {
         if self.me(actor).await?.handle == to {
             return self.me(actor).await;
         }
+        let about = (ContentKind::Handle, None);
+        self.check_shown(actor.user, about, &[to.as_str()]).await?;
         // Counted before it is done: who asks many times at once has no more than the others.
         loop {
             let before = self.store.profile(actor.user).await?;
@@ -250,7 +285,7 @@ pub struct Person {
 }
 
 /// A name that can be shown on one line.
-pub(super) fn check_name(name: &str) -> Result<(), Refusal> {
+pub(crate) fn check_name(name: &str) -> Result<(), Refusal> {
     if name.len() > NAME_MAX || name.chars().any(char::is_control) {
         return Err(Refusal::format(format!(
             "a name has at most {NAME_MAX} bytes and no control characters"

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use proto::ids::{ConversationId, Seq};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -241,18 +241,18 @@ fn cut(range: &Range, sight: &Sight) -> Range {
 fn told(range: &Range) -> Result<Value, Refusal> {
     let nothing = || Refusal::format("there is nothing in this range");
     let (from, to) = range.ends().ok_or_else(nothing)?;
-    let mut body = json!({"from": from, "to": to});
+    let mut body = Map::from_iter([("from".into(), json!(from)), ("to".into(), json!(to))]);
     if let Some(uid) = range.by {
-        body["uid"] = json!(uid);
+        body.insert("uid".into(), json!(uid));
     }
     let gaps = range.gaps();
     let gaps: Vec<Value> = gaps
         .map(|gap| json!({"from": gap.from, "to": gap.to}))
         .collect();
     if !gaps.is_empty() {
-        body["gaps"] = json!(gaps);
+        body.insert("gaps".into(), gaps.into());
     }
-    Ok(body)
+    Ok(body.into())
 }
 
 /// What is known of the wall clock since this process began.

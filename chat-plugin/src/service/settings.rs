@@ -16,6 +16,8 @@ const DESCRIPTION_MAX: usize = 2_048;
 const PHOTO_MAX: usize = 256;
 const TAGS_MAX: usize = 16;
 const TAG_MAX: usize = 32;
+/// All that others read of a conversation.
+const TEXTS_MAX: usize = TITLE_MAX + DESCRIPTION_MAX + TAGS_MAX * TAG_MAX;
 /// Most seconds between two messages of one member: a day.
 const SLOW_S_MAX: u32 = 86_400;
 
@@ -58,6 +60,15 @@ impl SettingsChange {
                 closed: self.closed,
                 ..Self::default()
             }
+    }
+
+    /// What of it others read.
+    fn texts(&self) -> Vec<&str> {
+        let texts = [&self.title, &self.description].into_iter().flatten();
+        texts
+            .chain(self.tags.iter().flatten())
+            .map(String::as_str)
+            .collect()
     }
 
     /// Changes settings, and says what is new.
@@ -123,6 +134,13 @@ impl SettingsChange {
     }
 }
 
+/// What others read of a conversation that is made.
+pub(super) fn texts_of(settings: &Settings) -> Vec<&str> {
+    let texts = [&settings.title, &settings.description];
+    let texts = texts.into_iter().chain(&settings.tags);
+    texts.map(String::as_str).collect()
+}
+
 fn set<T: Clone + Serialize>(
     name: &str,
     new: Option<&T>,
@@ -146,6 +164,7 @@ impl Service {
         id: ConversationId,
         change: SettingsChange,
     ) -> Result<Placed, Refusal> {
+        self.check_texts(&request, id, &change).await?;
         self.change(&request, id, |sight, _, settings| {
             if change.closed.is_some() {
                 permit(id, sight, Action::Close)?;
@@ -170,6 +189,30 @@ impl Service {
             }))
         })
         .await
+    }
+}
+
+impl Service {
+    /// Asks the filter about the texts of a change that the actor may make. What he may not, or what is too long, is refused
+    /// without it.
+    async fn check_texts(
+        &self,
+        request: &Request,
+        id: ConversationId,
+        change: &SettingsChange,
+    ) -> Result<(), Refusal> {
+        let texts = change.texts();
+        let bytes: usize = texts.iter().map(|text| text.len()).sum();
+        if texts.is_empty() || bytes > TEXTS_MAX || !self.has_filter() {
+            return Ok(());
+        }
+        match self.present(request.actor.user, id).await {
+            Ok((_, sight)) if permit(id, &sight, Action::Settings).is_ok() => {
+                self.check_change(request, id, &texts).await
+            }
+            Err(Refusal::Store(error)) => Err(Refusal::Store(error)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::membership::{Proposal, Request, Scene, draft};
 use super::send::placed;
-use super::settings::check_settings;
+use super::settings::{check_settings, texts_of};
 use super::{Actor, Placed, Refusal, Service, UNSEEN, new_mid, permit};
 use crate::conversations::{Live, Sight};
 use crate::domain::conversation::{Conversation, Settings};
@@ -103,6 +103,8 @@ impl Service {
             ..Settings::default()
         };
         check_settings(ConversationKind::Support, &settings)?;
+        self.check_change(&request, id, &texts_of(&settings))
+            .await?;
         let agents = Desk::of(&live);
         let members = json!([{"uid": visitor, "role": Role::Member}]);
         let body = json!({"title": settings.title, "members": members, "case_of": desk,

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use proto::ids::{ConversationId, Seq, UserId};
 
-use super::StoreError;
+use super::{DroppedIds, IdPage, StoreError};
 use crate::domain::purge::{Limits, Overdue, Purge, Purged};
 
 /// What goes, and by which clock.
@@ -30,6 +30,14 @@ pub trait RetentionStore: Send + Sync + 'static {
         limits: Limits,
         after: Option<ConversationId>,
     ) -> Result<Overdue, StoreError>;
+
+    /// Counts the rows by which repeated messages are known, week by week: looks at so many behind a key.
+    async fn ids(&self, after: Option<Vec<u8>>, limit: usize) -> Result<IdPage, StoreError>;
+
+    /// Drops those of weeks before this one, some thousand behind a key; never those of the present week. With 0 none: it only
+    /// tells which week it is. Durable when it returns.
+    async fn drop_ids(&self, before: u16, after: Option<Vec<u8>>)
+    -> Result<DroppedIds, StoreError>;
 
     /// Up to when the wall clock has been trusted, in ms since 1970; `None`: never yet.
     async fn trusted_ms(&self) -> Result<Option<u64>, StoreError>;

@@ -66,6 +66,7 @@ impl<'a> Command<'a> {
             Request::ReportShow { .. } => ("report show", None),
             Request::ReportClose { .. } => ("report close", None),
             Request::StoreReclaim => ("store compact", None),
+            Request::StoreDropIds { .. } => ("store drop-ids", None),
             Request::ClockTrust => ("trust-clock", None),
             Request::TokenIssue { handle, .. } => ("token issue", Some(handle.as_str())),
             Request::TokenRevoke { handle, .. } => ("token revoke", Some(handle.as_str())),
@@ -81,6 +82,7 @@ impl<'a> Command<'a> {
             | Request::ClientSlow
             | Request::SessionList { .. }
             | Request::RetainedList { .. }
+            | Request::StoreIds { .. }
             | Request::AuditList { .. } => return None,
         };
         Some(Self {
@@ -106,6 +108,7 @@ fn details(request: &Request) -> Vec<(&'static str, serde_json::Value)> {
         | Request::ReportClose { id }
         | Request::TokenRevoke { id, .. } => vec![("id", json!(id))],
         Request::DeviceRevoke { id, .. } => vec![("id", json!(id.to_string()))],
+        Request::StoreDropIds { before } => vec![("before", json!(before))],
         Request::ClientKick { client_id, .. } | Request::SessionDrop { client_id, .. } => {
             vec![("client_id", json!(client_id))]
         }
@@ -122,6 +125,7 @@ fn results(reply: &Reply) -> Vec<(&'static str, serde_json::Value)> {
         Reply::Refused(why) => vec![("why", json!(why))],
         Reply::Token { id, .. } => vec![("id", json!(id))],
         Reply::Cleared(count) => vec![("count", json!(count))],
+        Reply::IdsDropped { rows, .. } => vec![("rows", json!(rows))],
         Reply::Imported { refused } => vec![("refused", json!(refused.len()))],
         _ => Vec::new(),
     }

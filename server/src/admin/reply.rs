@@ -8,6 +8,7 @@ use proto::ids::{ConversationId, DeviceId, Seq, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::ids::IdWeek;
 use super::table::{Table, harmless};
 use crate::time::Utc;
 
@@ -45,6 +46,16 @@ pub(crate) enum Reply {
     Exported {
         lines: Vec<String>,
         next: Option<String>,
+    },
+    /// A part of the message ids by which repeated messages are known.
+    Ids {
+        weeks: Vec<IdWeek>,
+        next: Option<Vec<u8>>,
+    },
+    /// So many of weeks before this one are gone.
+    IdsDropped {
+        before: u16,
+        rows: u64,
     },
     /// A page of reports.
     Reports {
@@ -186,6 +197,7 @@ impl Reply {
             Self::Sessions { sessions, .. } => json_lines(sessions),
             Self::Retained { messages, .. } => json_lines(messages),
             Self::Reports { reports, .. } => json_lines(reports),
+            Self::Ids { weeks, .. } => json_lines(weeks),
             Self::Audit { lines, .. } => json_lines(lines),
             other => Ok(other.to_string()),
         }
@@ -304,6 +316,21 @@ fn retained(messages: &[RetainedLine]) -> Table<4> {
     }
 }
 
+fn ids(weeks: &[IdWeek]) -> Table<4> {
+    let line = |week: &IdWeek| {
+        [
+            week.week.to_string(),
+            if week.present { "yes" } else { "no" }.to_owned(),
+            week.rows.to_string(),
+            week.bytes.to_string(),
+        ]
+    };
+    Table {
+        head: ["WEEK", "PRESENT", "ROWS", "BYTES"],
+        lines: weeks.iter().map(line).collect(),
+    }
+}
+
 fn reports(reports: &[ReportLine]) -> Table<7> {
     let line = |report: &ReportLine| {
         let text: String = report.text.chars().take(60).collect();
@@ -382,6 +409,13 @@ impl fmt::Display for Reply {
             Self::Reclaimed(false) => f.write_str(
                 "the files still hold what is gone: stop the server and run `mqchat store compact`",
             ),
+            Self::Ids { weeks, .. } => ids(weeks).fmt(f),
+            Self::IdsDropped { before, rows } => {
+                write!(
+                    f,
+                    "{rows} message ids of the weeks before {before} are gone"
+                )
+            }
             Self::Reports { reports: list, .. } => reports(list).fmt(f),
             Self::Report { report, message } => {
                 let ReportLine {

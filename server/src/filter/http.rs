@@ -1,6 +1,8 @@
 //! A filter that asks a service over HTTP: `POST` of a JSON object, answered `{"verdict":"allow"}`, `hold` or `reject`, with a
 //! `reason` if there is one.
 //!
+//! About the text of a presence it is not asked: it may change with each breath, and a list of words is there for it.
+//!
 //! One request on a connection of its own; redirects are not followed, since the address is the operator's. Whatever goes
 //! wrong (no place, no time, another status than 200, more than 64 KiB, no sense) comes to what the operator chose. One user
 //! has a quarter of the places: what he writes keeps nobody else waiting.
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chat_plugin::clock;
-use chat_plugin::filter::{Content, ContentFilter, Policy, Verdict};
+use chat_plugin::filter::{Content, ContentFilter, ContentKind, Policy, Verdict};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
@@ -318,6 +320,9 @@ async fn read(response: Response<Incoming>) -> Result<Answer, String> {
 #[async_trait]
 impl ContentFilter for HttpFilter {
     async fn judge(&self, content: Content<'_>) -> Verdict {
+        if content.kind == ContentKind::Presence {
+            return Verdict::Allow;
+        }
         match self.ask(content).await {
             Ok(Answer { verdict, reason }) => verdict.verdict(&fitting(&reason)),
             Err(Failure::TooMuch) => Verdict::Failed(Policy::Reject),

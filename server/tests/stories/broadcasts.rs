@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{Client, Launch, Login, Server, VERSIONS};
+use super::harness::{Client, Launch, Login, Server, VERSIONS, eventually};
+use super::retention::run;
 
 fn list(owner: &mut Client, members: &[&str]) -> String {
     let request = json!({"kind": "broadcast", "title": "Family", "members": members});
@@ -219,4 +220,57 @@ fn the_list_is_that_of_the_moment_and_its_owners_alone() {
         let limit = (0..9).find_map(|_| alice.call("msg.send", &send).err());
         assert_eq!(limit.as_deref(), Some("rate"));
     }
+}
+
+#[test]
+fn whoever_is_no_more_is_passed_over_also_where_there_is_a_conversation() {
+    let server = Server::dev();
+    let [mut alice, mut bob, mut carol] =
+        ["alice", "bob", "carol"].map(|name| Login::new(name).connect(server.address()));
+    for client in [&mut bob, &mut carol] {
+        client.subscribe("chat/me/in/+");
+    }
+    let cid = list(&mut alice, &["@bob", "@carol"]);
+    alice.publish(&format!("chat/to/{cid}"), "to both");
+    let direct = bob.next_json()["cid"].as_str().unwrap().to_owned();
+    assert_eq!(carol.next_json()["t"], "to both");
+    run(&server, &["user", "remove", "bob"]);
+    alice.publish(&format!("chat/to/{cid}"), "to who is there");
+    assert_eq!(carol.next_json()["t"], "to who is there");
+    assert_eq!(told(&alice.history(&direct)), [("message", "to both")]);
+}
+
+#[test]
+fn a_deletion_comes_through_to_who_talks_without_a_pause() {
+    let launch = |launch: Launch| {
+        let launch = launch.dev();
+        let launch = launch.variable("MQCHAT_CHAT__CONVERSATION_MESSAGES_PER_S", "1");
+        launch.variable("MQCHAT_CHAT__CONVERSATION_MESSAGES_BURST", "4")
+    };
+    let server = Server::in_new_directory(launch);
+    let [mut alice, mut bob, mut carol] =
+        ["alice", "bob", "carol"].map(|name| Login::new(name).connect(server.address()));
+    for client in [&mut bob, &mut carol] {
+        client.subscribe("chat/me/in/+");
+    }
+    let cid = list(&mut alice, &["@bob", "@carol"]);
+    let seq = alice.publish(&format!("chat/to/{cid}"), "taken back").seq();
+    let direct = bob.next_json()["cid"].as_str().unwrap().to_owned();
+    carol.next_json();
+    bob.unsubscribe("chat/me/in/+");
+    let to_alice = format!("chat/to/{direct}");
+    let mut talks = || {
+        let mut answers = (0..20).map(|_| bob.publish(&to_alice, "and"));
+        let is_full = answers.any(|answer| answer.get("error") == Some("rate"));
+        let first = json!({"cid": direct, "after": 0, "limit": 1});
+        let mut page = bob.call("msg.history", &first).unwrap();
+        (is_full, page["entries"][0]["kind"].take())
+    };
+    assert_eq!(
+        talks(),
+        (true, json!("message")),
+        "there is no room for more"
+    );
+    alice.publish(&format!("chat/c/{cid}/m/{seq}/del"), "all");
+    eventually("the deletion", || (talks().1 == "gone").then_some(()));
 }

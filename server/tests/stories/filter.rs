@@ -161,6 +161,104 @@ fn what_is_shown_beside_the_text_is_looked_at_too() {
 }
 
 #[test]
+fn what_else_others_read_is_looked_at_too() {
+    for (version, policy) in [(Version::V311, "reject"), (Version::V5, "hold")] {
+        let filter = format!("words_file = \"words\"\nwords_policy = \"{policy}\"");
+        let mut world = World::new(version, &filter);
+        let cid = world.cid.clone();
+        let texts = [("viagra", Err("forbidden".to_owned())), ("tea", Ok(()))];
+        for (text, expected) in texts {
+            for (method, asked) in [
+                ("conv.create", json!({"title": text, "members": ["@bob"]})),
+                (
+                    "conv.create",
+                    json!({"kind": "channel", "description": text}),
+                ),
+                (
+                    "conv.create",
+                    json!({"kind": "broadcast", "title": text, "members": ["@bob"]}),
+                ),
+                ("conv.settings", json!({"cid": cid, "title": text})),
+                (
+                    "conv.settings",
+                    json!({"cid": cid, "description": format!("on\n{text}")}),
+                ),
+                ("conv.settings", json!({"cid": cid, "tags": text})),
+                ("me.set", json!({"name": text})),
+                ("me.set", json!({"name": "Alice", "status": text})),
+                ("me.set", json!({"tags": format!("one {text}")})),
+                ("me.handle", json!({"handle": format!("a.{text}")})),
+            ] {
+                let done = world.client("alice").call(method, &asked).map(drop);
+                assert_eq!(done, expected, "{method} {asked}");
+            }
+            let told = world.told("alice", "chat/me/presence", &format!("away {text}"));
+            assert_eq!(told, expected.err());
+        }
+        let known = world.client("alice").call("me.get", &json!({})).unwrap();
+        assert_eq!(
+            (&known["name"], &known["status"], &known["handle"]),
+            (&json!("Alice"), &json!("tea"), &json!("a.tea"))
+        );
+        // Who may not change it learns nothing of the list.
+        let asked = json!({"cid": cid, "title": "viagra"});
+        let refused = world.client("eve").call("conv.settings", &asked);
+        assert_eq!(refused, Err("not_found".to_owned()));
+        // What was stored once is only repeated.
+        let asked = json!({"cid": cid, "title": "stored"});
+        let alice = world.client("alice");
+        let first = alice.call_as("again", "conv.settings", &asked).unwrap();
+        std::fs::write(world.words(), "stored\ntea").unwrap();
+        world.server.signal("HUP");
+        eventually("the list to be read again", || {
+            world.told("carol", &format!("chat/to/{cid}"), "stored")
+        });
+        let alice = world.client("alice");
+        let again = alice.call_as("again", "conv.settings", &asked);
+        assert_eq!(again.unwrap()["seq"], first["seq"]);
+        let same = json!({"status": "tea", "locale": "de"});
+        let kept = world.client("alice").call("me.set", &same);
+        assert!(kept.is_ok(), "it is no other than before: {kept:?}");
+    }
+}
+
+#[test]
+fn a_service_judges_what_else_others_read_but_no_presence() {
+    let (url, thread) = service();
+    for (policy, failed) in [
+        ("reject", Err("rate")),
+        ("hold", Err("rate")),
+        ("allow", Ok(())),
+    ] {
+        let settings = format!("url = \"{url}\"\ntimeout_ms = 700\nfailure_policy = \"{policy}\"");
+        let mut world = World::new(Version::V5, &settings);
+        let cid = world.cid.clone();
+        for (text, expected) in [
+            ("fine", Ok(())),
+            ("reject", Err("forbidden")),
+            ("hold", Err("forbidden")),
+            ("fail", failed),
+        ] {
+            let title = json!({"cid": cid, "title": text});
+            let named = json!({"name": text});
+            for (method, asked) in [("conv.settings", title), ("me.set", named)] {
+                let done = world.client("alice").call(method, &asked);
+                let done = done.map(drop);
+                let expected = expected.map_err(str::to_owned);
+                assert_eq!(done, expected, "{policy}: {method} {text}");
+            }
+            let told = world.told("alice", "chat/me/presence", &format!("away {text}"));
+            assert_eq!(told, None, "it is not asked about {text}");
+        }
+        if policy == "allow" {
+            let stop = json!({"name": "stop"});
+            world.client("alice").call("me.set", &stop).unwrap();
+        }
+    }
+    thread.join().unwrap();
+}
+
+#[test]
 fn what_is_held_waits_for_a_moderator() {
     for version in VERSIONS {
         let filter = "words_file = \"words\"\nwords_policy = \"hold\"";

@@ -24,7 +24,7 @@ const LOOKERS: [(&str, &str); 7] = [
 ];
 
 /// The ways to look.
-const WAYS: [&str; 21] = [
+const WAYS: [&str; 22] = [
     "inbox",
     "log",
     "receipts",
@@ -46,7 +46,13 @@ const WAYS: [&str; 21] = [
     "held messages",
     "conversations",
     "channels and lists",
+    QUEUES,
 ];
+
+const QUEUES: &str = "queues of devices";
+
+/// The topic of one's own queue.
+const QUEUE: &str = "chat/me/dev";
 
 /// One who looks.
 struct Looker {
@@ -85,6 +91,9 @@ struct World {
     list: String,
     code: String,
     bobs_device: String,
+    /// One with a queue for her device, and that device. In no way do the lookers have to do with her, or not any more.
+    dora: Client,
+    doras_device: String,
     uids: BTreeMap<&'static str, String>,
 }
 
@@ -203,6 +212,26 @@ impl World {
             .unwrap();
         bob.call("people.block", &json!({"user": "@mal"})).unwrap();
 
+        // A queue, and those who had to do with its owner, or read what she reads.
+        let mut dora = Login::new("dora")
+            .device("secret-tablet")
+            .connect(server.address());
+        dora.subscribe(QUEUE);
+        let own = dora.call("dev.list", &json!({"user": "me"})).unwrap();
+        let doras_device = own["devices"][0].as_str().unwrap().to_owned();
+        let keys = json!({"members": ["@dora", "@rex", "@ben"]});
+        let keys = cid_of(&alice.call("conv.create", &keys).unwrap());
+        for (method, member) in [("conv.remove", "@rex"), ("conv.ban", "@ben")] {
+            let request = json!({"cid": keys, "member": member});
+            alice.call(method, &request).unwrap();
+        }
+        let news = json!({"kind": "channel"});
+        let news = cid_of(&alice.call("conv.create", &news).unwrap());
+        let readers = json!({"cid": news, "members": ["@dora", "@rita"], "role": "reader"});
+        alice.call("conv.add", &readers).unwrap();
+        login("mal").publish("chat/to/@dora", "of mal");
+        dora.call("people.block", &json!({"user": "@mal"})).unwrap();
+
         // What is open to all who look.
         let members: Vec<String> = LOOKERS
             .iter()
@@ -272,6 +301,8 @@ impl World {
             list,
             code,
             bobs_device,
+            dora,
+            doras_device,
             uids,
         };
         (world, lookers.into())
@@ -323,6 +354,29 @@ impl World {
         let last = say(alice, case, "open-end");
         alice.publish(&format!("chat/c/{case}/read"), last.to_string());
         alice.publish("chat/me/presence", "away open-presence");
+        let key = json!({"user": "@dora", "device": self.doras_device, "kind": "secret-key"});
+        alice.call("dev.send", &key).unwrap();
+        for looker in lookers.iter_mut().filter(|one| one.name != "vic") {
+            let own = looker.client.call("dev.list", &json!({"user": "me"}));
+            let own = own.unwrap()["devices"][0].take();
+            let user = format!("@{}", looker.handle);
+            let key = json!({"user": user, "device": own, "kind": "open-key"});
+            alice.call("dev.send", &key).unwrap();
+        }
+    }
+
+    /// What the one with the queue gets, of all that was sent to her.
+    fn queued(&mut self) -> Vec<(u64, String)> {
+        let key = json!({"user": "@dora", "device": self.doras_device, "kind": "last"});
+        self.alice.call("dev.send", &key).unwrap();
+        let mut queued = Vec::new();
+        while queued.last().is_none_or(|(_, kind)| kind != "last") {
+            let event = self.dora.next_on(QUEUE);
+            let event: Value = serde_json::from_slice(&event.payload).unwrap();
+            let kind = event["kind"].as_str().unwrap().to_owned();
+            queued.push((event["dseq"].as_u64().unwrap(), kind));
+        }
+        queued
     }
 }
 
@@ -415,6 +469,9 @@ impl Looker {
         ] {
             self.client.subscribe(filter);
         }
+        if self.name != "vic" {
+            self.client.subscribe(QUEUE);
+        }
         let mine = format!("chat/c/{}/log", self.open);
         self.client.subscribe(&mine);
         for log in [
@@ -455,6 +512,7 @@ impl Looker {
             "presence" if self.name == "vic" => return None,
             "presence" => ends("chat/u/@alice/presence".to_owned(), "open-presence"),
             "account events" => ends("chat/me/ev/account".to_owned(), "open-end"),
+            QUEUES if self.name != "vic" => ends(QUEUE.to_owned(), "open-key"),
             _ => return None,
         })
     }
@@ -481,6 +539,8 @@ impl Looker {
             "secret-list",
         ];
         words.extend(["secret-presence", "secret-status", "secret-phone"]);
+        words.extend(["secret-key", "secret-tablet", "forged"]);
+        words.push(&world.doras_device);
         let is_former = ["rex", "ben"].contains(&self.name);
         match self.name {
             "rita" => words.push("old-"),
@@ -522,7 +582,9 @@ impl Looker {
         if let Some(is_there) = self.is_last(way, &self.heard) {
             seen.shown = self.heard_by(way);
             seen.is_there = is_there;
-            return seen;
+            if way != QUEUES {
+                return seen;
+            }
         }
         let (open, group, own) = (self.open.as_str(), world.group.as_str(), self.own);
         let is_reader = self.name == "rita";
@@ -697,6 +759,34 @@ impl Looker {
                 }
                 seen.is_there = ask("msg.history", json!({"cid": open})).has("open-end");
             }
+            QUEUES => {
+                let listed = ask("dev.list", json!({"user": "@dora"}));
+                seen.must(
+                    no(&listed) || listed.shows(&json!({"devices": []})),
+                    &listed,
+                );
+                for device in [&world.doras_device, &world.bobs_device] {
+                    let key = json!({"user": "@dora", "device": device, "kind": "forged"});
+                    let sent = ask("dev.send", key);
+                    seen.must(no(&sent), &sent);
+                }
+                seen.is_there |= is_visitor;
+                let mine = ask("dev.list", json!({"user": "me"}));
+                seen.must(is_visitor || !mine.shows(&json!({"devices": []})), &mine);
+                seen.note(listed);
+                seen.note(mine);
+                for filter in [
+                    "chat/u/@dora/dev",
+                    "chat/me/dev/+",
+                    "$share/bots/chat/me/dev",
+                    &format!("chat/me/dev/{}", world.doras_device),
+                ] {
+                    let refused = client.try_subscribe(filter, Qos::AtLeastOnce);
+                    let told = Told(filter.to_owned(), format!("{refused:?}"));
+                    seen.must(refused.is_error(), &told);
+                }
+                client.publish(QUEUE, "{\"kind\":\"forged\"}");
+            }
             way => unreachable!("{way}"),
         }
         seen
@@ -709,6 +799,7 @@ impl Looker {
             "receipts" => &["chat/me/rcpt/"],
             "typing" => &["chat/me/ev/typing/"],
             "presence" => &["chat/u/"],
+            QUEUES => &[QUEUE],
             _ => &["chat/me/ev/account"],
         };
         let heard = topics.iter().flat_map(|topic| under(&self.heard, topic));
@@ -743,6 +834,10 @@ fn nothing_leaks_to_whom_it_does_not_concern() {
                     failed.extend(leaks.map(|text| format!("{what} × {way}: {word} in {text}")));
                 }
             }
+        }
+        let queued = world.queued();
+        if queued != [(1, "secret-key".to_owned()), (2, "last".to_owned())] {
+            failed.push(format!("somebody put something in: {queued:?}"));
         }
         assert!(failed.is_empty(), "{version:?}:\n{}", failed.join("\n"));
     }

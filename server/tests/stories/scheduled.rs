@@ -162,6 +162,32 @@ fn a_scheduled_message_is_changed_and_cancelled_by_its_sender_only() {
 }
 
 #[test]
+fn what_a_scheduled_message_quotes_and_how_long_it_lasts_stays() {
+    for version in VERSIONS {
+        let server = Server::dev();
+        let mut alice = login(&server, "alice", version);
+        login(&server, "bob", version);
+        let first = alice.publish("chat/to/@bob", "quote me");
+        let cid = match version {
+            Version::V5 => first.get("cid").unwrap().to_owned(),
+            Version::V311 => "@bob".to_owned(),
+        };
+        let message = json!({"t": "as it was", "at": in_ms(HOUR), "reply_to": 1, "ttl_s": 60});
+        alice.publish(&format!("chat/to/{cid}/s-1"), message.to_string());
+        let before = listed(&mut alice);
+        for (field, value) in [("ttl_s", 5), ("reply_to", 1), ("thread", 1)] {
+            let changed = json!({"mid": "s-1", "m": {"t": "other", field: value}});
+            let refused = alice.call("msg.reschedule", &changed);
+            assert_eq!(refused, Err("format".into()), "{field}");
+        }
+        assert_eq!(listed(&mut alice), before);
+        let text = json!({"mid": "s-1", "m": {"t": "other"}});
+        let changed = alice.call("msg.reschedule", &text).unwrap();
+        assert_eq!(changed["t"].as_str(), Some("other"));
+    }
+}
+
+#[test]
 fn what_cannot_be_scheduled_is_refused() {
     for version in VERSIONS {
         let server = Server::in_new_directory(|launch| {

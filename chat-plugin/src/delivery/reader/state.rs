@@ -239,6 +239,21 @@ impl State {
         true
     }
 
+    pub(super) fn announce_to_logs(&mut self, id: ConversationId, head: Seq) -> bool {
+        let logs = self.logs.iter_mut();
+        let slots = logs.filter(|(_, log)| log.flow.live.id() == id && log.shared.is_none());
+        let keys: Vec<Key> = slots
+            .map(|(slot, log)| {
+                log.flow.announce(head);
+                Key::Log(*slot, log.generation)
+            })
+            .collect();
+        for key in &keys {
+            self.enqueue(*key);
+        }
+        !keys.is_empty()
+    }
+
     pub(super) fn log_mut(&mut self, slot: u8, generation: u32) -> Option<&mut Log> {
         let log = self.logs.get_mut(&slot)?;
         (log.generation == generation).then_some(log)

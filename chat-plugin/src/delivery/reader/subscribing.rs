@@ -57,16 +57,21 @@ impl Reader {
     }
 
     /// Keeps what makes this user one to whom a channel comes; `None`: it comes no longer, or anyway.
-    pub(crate) fn follow(&self, conversation: ConversationId, held: Option<Held>) {
+    pub(crate) fn follow(&self, live: &Arc<Live>, held: Option<Held>, behind: Option<Seq>) {
         let Some(mut state) = self.made() else {
             return;
         };
         let before = match held {
-            Some(held) => state.following.insert(conversation, held),
-            None => state.following.remove(&conversation),
+            Some(held) => state.following.insert(live.id(), held),
+            None => state.following.remove(&live.id()),
         };
+        // In one breath: what is said next would begin where it stands.
+        let woken = behind.is_some_and(|behind| state.announce_inbox(live, behind, live.head()));
         drop(state);
         drop(before);
+        if woken {
+            self.client.wake();
+        }
     }
 
     pub(crate) fn subscribe_receipts(

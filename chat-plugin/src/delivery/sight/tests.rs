@@ -20,7 +20,7 @@ use crate::store::{EngineKind, StoreOptions};
 const MALLORY: u8 = 1;
 const BOB: u8 = 2;
 
-fn uid(number: u8) -> UserId {
+pub(in crate::delivery) fn uid(number: u8) -> UserId {
     UserId::from_bytes([number; 16])
 }
 
@@ -29,10 +29,10 @@ fn direct() -> ConversationId {
 }
 
 /// A store with two users, and what carries entries to them; the feed of the store goes on when it is told to.
-struct World {
-    store: Arc<dyn ChatStore>,
+pub(in crate::delivery) struct World {
+    pub(in crate::delivery) store: Arc<dyn ChatStore>,
     feed: mpsc::Receiver<Committed>,
-    delivery: Delivery,
+    pub(in crate::delivery) delivery: Arc<Delivery>,
 }
 
 impl World {
@@ -41,7 +41,10 @@ impl World {
             engine: EngineKind::Memory,
             ..StoreOptions::default()
         };
-        let store = crate::store::open(&options).unwrap();
+        Self::on(crate::store::open(&options).unwrap()).await
+    }
+
+    pub(in crate::delivery) async fn on(store: Arc<dyn ChatStore>) -> Self {
         for (number, handle) in [(MALLORY, "mallory"), (BOB, "bob")] {
             let user = User {
                 id: uid(number),
@@ -75,14 +78,14 @@ impl World {
             Arc::clone(&progress),
             limits,
         ));
-        let delivery = Delivery::new(
+        let delivery = Arc::new(Delivery::new(
             Arc::clone(&store),
             (conversations, names),
             progress,
             (receipts, online),
             TaskTracker::new(),
             0,
-        );
+        ));
         Self {
             feed: store.feed(),
             store,
@@ -103,7 +106,7 @@ impl World {
         }
     }
 
-    async fn append(&self, draft: Draft) -> Seq {
+    pub(in crate::delivery) async fn append(&self, draft: Draft) -> Seq {
         match self.store.append(vec![draft]).await.unwrap()[..] {
             [Outcome::Stored { seq, .. }] => seq,
             ref other => panic!("not stored: {other:?}"),
@@ -146,6 +149,12 @@ impl World {
         }
     }
 
+    /// Memory hears of the next commit.
+    pub(in crate::delivery) async fn follow_one(&mut self) {
+        let committed = self.feed.try_recv().unwrap();
+        self.delivery.committed(committed).await.unwrap();
+    }
+
     async fn seen(&self, by: u8) -> Vec<Entry> {
         let live = self.live().await;
         self.seen_through(by, &live).await
@@ -160,7 +169,7 @@ impl World {
     }
 }
 
-fn message(from: u8, text: &'static str) -> Draft {
+pub(in crate::delivery) fn message(from: u8, text: &'static str) -> Draft {
     let join = |number| Change::Join {
         user: uid(number),
         role: Role::Member,

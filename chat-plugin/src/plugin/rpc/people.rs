@@ -13,6 +13,7 @@ use crate::domain::user::User;
 use crate::plugin::ChatPlugin;
 use crate::plugin::peer::Peer;
 use crate::service::Refusal;
+use crate::service::people::check_name;
 use crate::service::privacy::PrivacyChange;
 use crate::service::search::HITS_MAX;
 
@@ -41,6 +42,12 @@ impl ChatPlugin {
             return Err(Refusal::format("nothing to change"));
         }
         change.check().map_err(Refusal::Format)?;
+        if let Some(name) = &name {
+            check_name(name)?;
+        }
+        self.service
+            .check_profile(peer.actor, name.as_deref(), &change)
+            .await?;
         if let Some(name) = name {
             let set = self.service.set_name(&self.accounts, peer.actor, name);
             set.await?;

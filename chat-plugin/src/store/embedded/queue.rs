@@ -23,7 +23,7 @@ use crate::domain::purge::{Purge, Purged};
 use crate::domain::queue::{Queuing, ToDevice};
 use crate::domain::scheduled::{Scheduled, Scheduling};
 use crate::domain::user::{Token, User};
-use crate::store::{AskToJoin, Durability, Place, StoreError};
+use crate::store::{AskToJoin, DroppedIds, Durability, Place, StoreError};
 
 /// Where the result of a job goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -74,6 +74,7 @@ pub(super) enum Job {
     Report(Box<Report>, Reply<bool>),
     SettleReport(Vec<u8>, Option<Box<AuditLine>>, Reply<bool>),
     CloseReport(Vec<u8>, Reply<bool>),
+    DropIds(u16, Option<Vec<u8>>, Reply<DroppedIds>),
     Purge(ConversationId, Box<Purge>, Reply<Purged>),
     Forget(UserId, Reply<usize>),
     Trust(u64, Reply<()>),
@@ -106,6 +107,7 @@ impl Job {
             Self::AskToJoin(_, reply) => reply.send(Err(error)).is_err(),
             Self::Expire(_, reply) | Self::Forget(_, reply) => reply.send(Err(error)).is_err(),
             Self::Purge(_, _, reply) => reply.send(Err(error)).is_err(),
+            Self::DropIds(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Schedule(_, _, reply) => reply.send(Err(error)).is_err(),
             Self::Hold(_, reply) => reply.send(Err(error)).is_err(),
             Self::ChangeContact(_, _, _, reply) => reply.send(Err(error)).is_err(),

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
-use broker::store::kv::{KeyRange, KvBatch, KvEngine, Order, Table};
+use broker::store::kv::{EngineError, KeyRange, KvBatch, KvEngine, Order, Progress, Table};
 
 use super::queue::Reply;
 use super::writer::waiting::Tally;
-use super::{audit, keys, values};
+use super::{audit, keys, reads, values};
 use crate::domain::audit::{AuditKeep, AuditLog};
-use crate::store::{StoreError, tables};
+use crate::store::{IdPage, StoreError, tables};
 
 /// Rows that one piece of the hourly work looks at.
 const SLICE_ROWS: usize = 1_000;
@@ -128,12 +128,7 @@ impl Maintenance {
         };
         let (removed, next) = match step {
             Step::Weeks { keep, after } => {
-                let end = keep.to_be_bytes();
-                let range = KeyRange {
-                    from: after.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
-                    to: Bound::Excluded(&end),
-                };
-                let progress = engine.delete_range(tables::IDEMPOTENCY, range, SLICE_ROWS)?;
+                let progress = drop_weeks(engine, keep, after.as_deref())?;
                 let next = progress.more_after.map(|key| Step::Weeks {
                     keep,
                     after: Some(key),
@@ -224,6 +219,51 @@ impl Maintenance {
         }
         Ok(removed)
     }
+}
+
+/// Removes some of the idempotency keys of weeks before this one, behind a key.
+pub(super) fn drop_weeks(
+    engine: &impl KvEngine,
+    keep: u16,
+    after: Option<&[u8]>,
+) -> Result<Progress, EngineError> {
+    let end = keep.to_be_bytes();
+    let range = KeyRange {
+        from: after.map_or(Bound::Unbounded, Bound::Excluded),
+        to: Bound::Excluded(&end),
+    };
+    engine.delete_range(tables::IDEMPOTENCY, range, SLICE_ROWS)
+}
+
+/// Counts at most so many idempotency keys, behind a key.
+pub(super) fn ids(
+    engine: &impl KvEngine,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<IdPage, StoreError> {
+    let range = KeyRange {
+        from: after.map_or(Bound::Unbounded, Bound::Excluded),
+        to: Bound::Unbounded,
+    };
+    let mut page = IdPage::default();
+    let mut left = limit;
+    reads::visit(engine, tables::IDEMPOTENCY, range, limit, |key, row| {
+        let week = key
+            .first_chunk()
+            .ok_or_else(|| reads::bad_key(tables::IDEMPOTENCY))?;
+        let week = u16::from_be_bytes(*week);
+        if page.weeks.last().is_none_or(|(last, ..)| *last != week) {
+            page.weeks.push((week, 0, 0));
+        }
+        if let Some((_, rows, bytes)) = page.weeks.last_mut() {
+            *rows += 1;
+            *bytes += (key.len() + row.len()) as u64;
+        }
+        left -= 1;
+        page.next = (left == 0).then(|| key.to_vec());
+        Ok(())
+    })?;
+    Ok(page)
 }
 
 fn device_events(table: Table, now_ms: u64) -> Step {

@@ -37,7 +37,7 @@ use quick_cache::unsync::Cache;
 use super::heads::Known;
 use super::overlay::Waiting;
 use super::queue::{Reply, Wake};
-use super::upkeep::Maintenance;
+use super::upkeep::{self, Maintenance};
 use super::values::First;
 use super::{Opened, Shared};
 use crate::domain::audit::{AuditKeep, AuditLog};
@@ -49,7 +49,7 @@ use crate::domain::joining::Requested;
 use crate::domain::purge::Purged;
 use crate::domain::queue::Queuing;
 use crate::domain::scheduled::Scheduling;
-use crate::store::{Committed, Place, StoreError};
+use crate::store::{Committed, DroppedIds, Place, StoreError};
 
 /// Relaxed moves are written with the first commit after this.
 const RELAXED_DELAY: Duration = Duration::from_millis(200);
@@ -139,6 +139,7 @@ struct Pending {
 /// An answer that waits for the commit.
 enum Done {
     Append(Reply<Vec<Outcome>>, Vec<Outcome>),
+    Ids(Reply<DroppedIds>, DroppedIds),
     Unit(Reply<()>),
     Flag(Reply<bool>, bool),
     Count(Reply<usize>, usize),
@@ -167,6 +168,7 @@ impl Done {
             Self::Place(reply, place) => reply.send(result.map(|()| place)).is_err(),
             Self::Holding(reply, holding) => reply.send(result.map(|()| holding)).is_err(),
             Self::Decided(reply, decided) => reply.send(result.map(|()| decided)).is_err(),
+            Self::Ids(reply, dropped) => reply.send(result.map(|()| dropped)).is_err(),
             Self::Queuing(reply, queuing) => reply.send(result.map(|()| queuing)).is_err(),
             Self::Purged(reply, purged) => reply.send(result.map(|()| purged)).is_err(),
             Self::Inflight(reply, inflight) => reply.send(result.map(|()| inflight)).is_err(),
@@ -283,6 +285,20 @@ impl<K: KvEngine> Writer<K> {
     /// The week of idempotency keys: counted in uptime.
     fn week(&self) -> u16 {
         u16::try_from(self.uptime_ms() / WEEK_MS).unwrap_or(u16::MAX)
+    }
+
+    /// Drops some of what the weeks before this one have, but never of the present week.
+    fn drop_ids(&mut self, before: u16, after: Option<&[u8]>) -> Result<DroppedIds, StoreError> {
+        self.barrier()?;
+        let week = self.week();
+        let weeks = before.min(week);
+        let progress = upkeep::drop_weeks(self.engine(), weeks, after)?;
+        self.relaxed_rows |= progress.removed > 0;
+        Ok(DroppedIds {
+            week,
+            rows: u64::try_from(progress.removed).unwrap_or(u64::MAX),
+            next: progress.more_after,
+        })
     }
 
     // -- upkeep

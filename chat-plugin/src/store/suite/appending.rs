@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::world::*;
 use crate::domain::audit::AuditKeep;
 use crate::domain::entry::{Basis, Draft, EntryKind, Outcome};
-use crate::store::StoreError;
+use crate::store::{ChatStore, DroppedIds, StoreError};
 use proto::ids::{ConversationId, ConversationKind, Seq, UserId, digest16};
 
 super::stories![
@@ -19,6 +19,7 @@ super::stories![
     keys_are_per_conversation_and_sender,
     a_message_is_found_by_its_id,
     keys_live_for_a_week_of_uptime_and_no_longer_than_two,
+    an_operator_drops_keys_of_weeks_that_are_over,
     the_first_of_a_qos_2_exchange_wins_whatever_the_mid_says,
     an_exchange_ends_once,
     exchanges_that_nobody_came_back_for_end_in_time,
@@ -175,6 +176,44 @@ async fn a_message_is_found_by_its_id(world: World) {
     assert_eq!(found.digest, digest16(&[b"a"]));
     assert_eq!(place_of(2, "a").await, None);
     assert_eq!(place_of(1, "b").await, None);
+}
+
+async fn an_operator_drops_keys_of_weeks_that_are_over(world: World) {
+    let store = world.open();
+    make_group(&*store, cid(1), &[1]).await;
+    say(&*store, cid(1), 1, "a").await;
+    world.clock.advance(7 * DAY);
+    say(&*store, cid(1), 1, "b").await;
+    let pages = async |store: &dyn ChatStore, limit| {
+        let (mut rows, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.ids(after, limit).await.unwrap();
+            assert!(page.weeks.iter().all(|(_, rows, bytes)| bytes > rows));
+            rows.extend(page.weeks.iter().map(|(week, rows, _)| (*week, *rows)));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return rows,
+            }
+        }
+    };
+    assert_eq!(pages(&*store, 9).await, [(0, 2), (1, 1)]);
+    assert_eq!(pages(&*store, 1).await, [(0, 1), (0, 1), (1, 1)]);
+    let dropped = |rows| {
+        Ok(DroppedIds {
+            week: 1,
+            rows,
+            next: None,
+        })
+    };
+    assert_eq!(store.drop_ids(0, None).await, dropped(0));
+    assert_eq!(pages(&*store, 9).await, [(0, 2), (1, 1)]);
+    assert_eq!(store.drop_ids(u16::MAX, None).await, dropped(2));
+    assert_eq!(store.drop_ids(u16::MAX, None).await, dropped(0));
+    let store = world.reopen(store).await;
+    assert_eq!(pages(&*store, 9).await, [(1, 1)]);
+    let again = append(&*store, draft(cid(1), 1, "b", 1)).await;
+    assert_eq!(first(again), seq(3), "this week's");
+    assert_eq!(say(&*store, cid(1), 1, "a").await, seq(4), "it was dropped");
 }
 
 async fn keys_live_for_a_week_of_uptime_and_no_longer_than_two(world: World) {

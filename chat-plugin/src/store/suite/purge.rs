@@ -426,7 +426,8 @@ async fn what_lies_between_the_parts_of_a_range_stays(world: World) {
     let announced = Purge::Announced { at };
     let step = store.purge(cid(1), announced).await.unwrap();
     assert_eq!((step.messages, step.next), (2, Some(seq(5))));
-    let store = world.killed().open();
+    let killed = world.killed();
+    let store = killed.open();
     let step = store.purge(cid(1), announced).await.unwrap();
     assert_eq!((step.messages, step.next), (4, Some(seq(8))));
     let step = store.purge(cid(1), announced).await.unwrap();

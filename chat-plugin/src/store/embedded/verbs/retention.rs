@@ -6,9 +6,9 @@ use proto::ids::{ConversationId, Seq, UserId};
 
 use super::super::queue::Job;
 use super::super::writer::TRUSTED_KEY;
-use super::super::{EmbeddedStore, audit, retention, values};
+use super::super::{EmbeddedStore, audit, retention, upkeep, values};
 use crate::domain::purge::{Limits, Overdue, Purge, Purged};
-use crate::store::{PeopleStore, RetentionStore, StoreError, tables};
+use crate::store::{DroppedIds, IdPage, PeopleStore, RetentionStore, StoreError, tables};
 
 #[async_trait]
 impl<K: KvEngine> RetentionStore for EmbeddedStore<K> {
@@ -41,6 +41,19 @@ impl<K: KvEngine> RetentionStore for EmbeddedStore<K> {
     ) -> Result<Overdue, StoreError> {
         self.read(move |engine, shared| retention::overdue(engine, &shared.heads, limits, after))
             .await
+    }
+
+    async fn ids(&self, after: Option<Vec<u8>>, limit: usize) -> Result<IdPage, StoreError> {
+        self.read(move |engine, _| upkeep::ids(engine, after.as_deref(), limit))
+            .await
+    }
+
+    async fn drop_ids(
+        &self,
+        before: u16,
+        after: Option<Vec<u8>>,
+    ) -> Result<DroppedIds, StoreError> {
+        self.ask(|reply| Job::DropIds(before, after, reply)).await
     }
 
     async fn trusted_ms(&self) -> Result<Option<u64>, StoreError> {

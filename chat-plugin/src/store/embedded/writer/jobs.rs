@@ -212,6 +212,10 @@ impl<K: KvEngine> Writer<K> {
                 let was_there = self.close_report(&key);
                 self.answer(was_there, reply, Durability::Durable, Done::Flag);
             }
+            Job::DropIds(before, after, reply) => {
+                let dropped = self.drop_ids(before, after.as_deref());
+                self.answer(dropped, reply, Durability::Durable, Done::Ids);
+            }
             Job::Audit(line, number, reply) => {
                 let number = self.audit(&line, number);
                 self.answer(number, reply, Durability::Durable, Done::Number);

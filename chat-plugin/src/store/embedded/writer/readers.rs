@@ -52,9 +52,10 @@ pub(super) fn table_of(conversation: ConversationId, role: Role) -> Table {
 pub(super) fn concerned(
     conversation: ConversationId,
     members: &BTreeMap<UserId, Planned>,
-) -> Vec<UserId> {
+) -> Vec<Member> {
     if conversation.kind() == ConversationKind::Channel {
-        members.keys().copied().collect()
+        let members = members.values();
+        members.map(|planned| planned.member.clone()).collect()
     } else {
         Vec::new()
     }
