@@ -304,8 +304,15 @@ pub(super) fn series(table: &Table, page: &mut Page) {
         cpu,
         page,
     );
-    let memory = [("server", some(&table.server_rss_kb)), ("", Vec::new())];
-    over_time("Resident memory", kilobytes, memory, page);
+    let kilobytes = table.server_rss_kb.iter();
+    let megabytes: Vec<_> = kilobytes.map(|it| it.map(|it| it / 1_024.0)).collect();
+    let memory = [("server", some(&megabytes)), ("", Vec::new())];
+    over_time(
+        "Resident memory",
+        |it| format!("{} MB", count(it)),
+        memory,
+        page,
+    );
     page.add(format_args!("</div>"));
 }
 

@@ -36,6 +36,7 @@ svg text{fill:var(--soft);font-size:12px}
 .grid{stroke:var(--rule);stroke-width:1}
 .a{color:var(--a)}.b{color:var(--b)}.c{color:var(--c)}.f{color:var(--soft)}
 path.line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
+path.line.b{stroke-dasharray:8 3}
 path.line.f{stroke-width:1;stroke-dasharray:3 4}
 circle.dot{fill:currentColor;fill-opacity:.85}
 circle.ring{fill:var(--card);stroke:currentColor;stroke-width:2}

@@ -3,6 +3,7 @@
 //! 1. N persistent sessions subscribe, and their clients go.
 //! 2. Publishers send M messages to each, at most a window unacknowledged, and wait for all acks.
 //! 3. All clients come back at one moment. The time until the last one has everything is measured, connecting included.
+//! 4. In chat, they mark it as read, so that the next run finds nothing waiting.
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::clock::nanos;
 use crate::crowd::{Role, connect_all, handle, login};
 use crate::error::BenchError;
 use crate::process::Process;
-use crate::progress::{Goal, Progress};
+use crate::progress::Goal;
 use crate::report::{Latency, Report, Value, float};
 
 /// Options of `offline`.
@@ -172,7 +173,7 @@ impl Offline<'_> {
                 topics,
                 (messages, payload),
                 window,
-                self.bench.progress.clone(),
+                self.bench.clone(),
             ));
         }
         while let Some(finished) = tasks.join_next().await {
@@ -202,18 +203,19 @@ impl Offline<'_> {
     }
 }
 
-/// Sends the numbers 0, 1, 2 … to each topic in turn.
+/// Sends the numbers 0, 1, 2 … of this run to each topic in turn.
 async fn fill_topics(
     mut client: Client,
     topics: Vec<String>,
     (messages, bytes): (u32, usize),
     window: u16,
-    progress: Progress,
+    bench: Bench,
 ) -> Result<(), BenchError> {
     let mut open = 0;
     let mut last_id = 0_u16;
     for number in 0..messages {
         let mut payload = BytesMut::with_capacity(bytes);
+        payload.put_slice(mark(bench.run).as_bytes());
         payload.put_slice(format!("{number:010}").as_bytes());
         payload.resize(bytes, b'x');
         let payload = payload.freeze();
@@ -226,7 +228,7 @@ async fn fill_topics(
             open += 1;
         }
         client.write()?;
-        progress.advance(topics.len() as u64);
+        bench.progress.advance(topics.len() as u64);
     }
     while open > 0 {
         settle(&mut client, &mut open).await?;
@@ -267,13 +269,15 @@ async fn drain_session(
     let mut client = Client::connect(&login, bench.clock).await?.client;
     let mut seen = Seen::default();
     let mut next = 0_u64;
+    let (mark, mut conversation) = (mark(bench.run), None);
     while next < u64::from(messages) {
         let Ok(packet) = timeout(QUIET, client.next()).await else {
             break; // what is missing is lost
         };
         match packet? {
             Packet::Publish(message) => {
-                let number = number_in(&message.payload);
+                // What an earlier run left has no number here.
+                let number = number_in(&message.payload, &mark);
                 match number.map(|number| number.cmp(&next)) {
                     Some(std::cmp::Ordering::Less) => seen.repeated += 1,
                     Some(std::cmp::Ordering::Greater) => seen.reordered += 1,
@@ -283,6 +287,10 @@ async fn drain_session(
                     seen.arrived += 1;
                     bench.progress.advance(1);
                     next = number + 1;
+                    if conversation.is_none() {
+                        let cid = message.topic.strip_prefix("chat/me/in/");
+                        conversation = cid.map(str::to_owned);
+                    }
                 }
                 client.acknowledge(&message);
             }
@@ -292,19 +300,30 @@ async fn drain_session(
     }
     let took = bench.clock.elapsed().saturating_sub(begun);
     seen.took.record(nanos(took));
+    if let Some(cid) = conversation {
+        let topic = format!("chat/c/{cid}/read");
+        client
+            .publish_and_wait(&topic, Bytes::new(), |_| {})
+            .await?;
+    }
     client.disconnect().await?;
     Ok(seen)
 }
 
-/// The number in a payload, also inside of a JSON entry.
-fn number_in(payload: &[u8]) -> Option<u64> {
-    const JSON: &[u8] = b"\"t\":\"";
-    let digits = if payload.first() == Some(&b'{') {
-        let at = payload.windows(JSON.len()).position(|part| part == JSON)?;
-        payload.get(at + JSON.len()..)?
+/// Before the number of each message of a run.
+fn mark(run: u32) -> String {
+    format!("mqo~{run:08x}~")
+}
+
+/// The number behind the mark in a payload, also inside of a JSON entry.
+fn number_in(payload: &[u8], mark: &str) -> Option<u64> {
+    let mark = mark.as_bytes();
+    let at = if payload.starts_with(mark) {
+        0
     } else {
-        payload
+        payload.windows(mark.len()).position(|part| part == mark)?
     };
+    let digits = payload.get(at + mark.len()..)?;
     std::str::from_utf8(digits.get(..10)?).ok()?.parse().ok()
 }
 
@@ -317,9 +336,12 @@ mod tests {
 
     #[test]
     fn a_number_is_found_in_plain_payloads_and_in_entries() {
-        assert_eq!(number_in(b"0000000042xxxx"), Some(42));
-        let entry = br#"{"seq":7,"kind":"message","t":"0000000043xx"}"#;
-        assert_eq!(number_in(entry), Some(43));
-        assert_eq!(number_in(b"nonsense"), None);
+        let mark = mark(10);
+        assert_eq!(number_in(b"mqo~0000000a~0000000042xxxx", &mark), Some(42));
+        let entry = br#"{"seq":7,"kind":"message","t":"mqo~0000000a~0000000043xx"}"#;
+        assert_eq!(number_in(entry, &mark), Some(43));
+        let earlier = br#"{"seq":7,"kind":"message","t":"mqo~0000000b~0000000043xx"}"#;
+        assert_eq!(number_in(earlier, &mark), None);
+        assert_eq!(number_in(b"nonsense", &mark), None);
     }
 }
