@@ -175,6 +175,10 @@ impl App<'_> {
         while let Some(effect) = todo.pop_front() {
             match effect {
                 Effect::Quit => self.is_over = true,
+                Effect::Redraw => {
+                    let cleared = self.screen.clear();
+                    cleared.map_err(|error| terminal_failed(&error))?;
+                }
                 Effect::Bell => Screen::ring().map_err(|error| terminal_failed(&error))?,
                 effect => {
                     if let Some(refused) = self.hands.perform(effect) {

@@ -36,6 +36,8 @@ pub(crate) enum Effect {
     Connect,
     /// Ring.
     Bell,
+    /// Paint the screen anew.
+    Redraw,
     /// End.
     Quit,
 }

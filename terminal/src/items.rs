@@ -3,7 +3,7 @@
 //! Nothing of the network gets further than this without having become [`Shown`], but for the text of a message, which is
 //! kept beside it for those who edit, and for the line mode, that escapes it in its own way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use client_sdk::schema::{Change, ClientMessage};
@@ -197,12 +197,16 @@ impl Item {
 
 /// Who people are, as far as they were seen: handles by uid.
 #[derive(Debug, Default)]
-pub(crate) struct People(Mutex<HashMap<String, String>>);
+pub(crate) struct People {
+    handles: Mutex<HashMap<String, String>>,
+    /// Whose members were asked for.
+    asked: Mutex<HashSet<ConversationId>>,
+}
 
 impl People {
     /// Remembers somebody.
     pub(crate) fn learn(&self, uid: &str, handle: &str) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= PEOPLE_MAX {
             known.clear();
         }
@@ -211,8 +215,17 @@ impl People {
         }
     }
 
+    /// Are the members of this conversation to be asked for? Once: who has left is not among them.
+    pub(crate) fn ask(&self, cid: ConversationId) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() >= PEOPLE_MAX {
+            asked.clear();
+        }
+        asked.insert(cid)
+    }
+
     fn handle(&self, uid: &str) -> Option<String> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(uid).cloned()
     }
 }

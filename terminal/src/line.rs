@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use client_sdk::{
     Builder, Client, Connection, Entry, Error, Event, Events, MessageId, PendingKind, Refusal,
-    Target,
+    Target, UserId,
 };
 use proto::payload::escape_line;
 use proto::quote::{quoted, shown};
@@ -25,6 +25,7 @@ use crate::effect::{Act, Answer, At, Effect, Listing, Page};
 use crate::items::{Body, Item, Key};
 use crate::model::effect;
 use crate::options::Options;
+use crate::text::Shown;
 use crate::work::{Desk, explain, perform, resolve};
 
 /// Longest line that is read, in bytes: what fits into a message.
@@ -101,6 +102,7 @@ async fn live(options: &Options, client: &Client, mut signals: Signals) -> Resul
             .collect(),
         before: before.into_iter().filter_map(|one| one.mid).collect(),
         was_offline: false,
+        wanted: 0,
     };
     let end = tokio::select! {
         end = lines.run() => end,
@@ -153,6 +155,8 @@ struct Lines<'a> {
     /// Refusals that were told.
     reported: HashSet<MessageId>,
     was_offline: bool,
+    /// Lines of a log that were asked for.
+    wanted: usize,
 }
 
 impl Lines<'_> {
@@ -167,8 +171,9 @@ impl Lines<'_> {
                 got = input.recv(), if is_open && doing.is_none() => match got {
                     None => is_open = false,
                     Some(Got::Bad(why)) => self.refuse(&why),
-                    Some(Got::Line(line)) => match self.obey(&line)? {
+                    Some(Got::Line(line)) => match self.obey(&line) {
                         Next::Do(effect) => doing = Some(Box::pin(carry_out(self.desk.clone(), effect))),
+                        Next::Tell(answer) => self.tell(Some(answer)).await?,
                         Next::Nothing => {}
                         Next::Quit => break,
                     },
@@ -176,7 +181,7 @@ impl Lines<'_> {
                 done = async { match &mut doing { Some(doing) => doing.await, None => std::future::pending().await } } => {
                     doing = None;
                     match done {
-                        Ok(answer) => self.tell(answer)?,
+                        Ok(answer) => self.tell(answer).await?,
                         Err(error) => self.refuse(&explain(&error)),
                     }
                 }
@@ -263,9 +268,9 @@ impl Lines<'_> {
         complain(why);
     }
 
-    fn obey(&mut self, line: &str) -> Result<Next, End> {
+    fn obey(&mut self, line: &str) -> Next {
         if line.trim().is_empty() {
-            return Ok(Next::Nothing);
+            return Next::Nothing;
         }
         let entered = if self.options.no_commands {
             Ok(Entered::Message(line.to_owned()))
@@ -278,16 +283,16 @@ impl Lines<'_> {
                 Some(here) => Ok(Effect::Act(here.clone(), Act::Send(text, None))),
                 None => Err("to whom? Say --to @handle, or /to @handle".to_owned()),
             },
-            Ok(Entered::Command(Command::Quit)) => return Ok(Next::Quit),
+            Ok(Entered::Command(Command::Quit)) => return Next::Quit,
             Ok(Entered::Command(Command::Help)) => {
-                for (name, does) in HELP {
-                    print(&format!("{name:<24}{does}"))?;
-                }
-                return Ok(Next::Nothing);
+                let line = |(name, does): &(&str, &str)| Shown::line(&format!("{name:<24}{does}"));
+                let help = HELP.iter().map(line).collect();
+                return Next::Tell(Answer::Told(Shown::line("Commands"), help));
             }
             Ok(Entered::Command(Command::History(count))) => match here {
                 // Some entries are seen in others.
                 Some(here) => {
+                    self.wanted = count;
                     let entries = count.saturating_mul(2).min(HISTORY_MAX);
                     Ok(Effect::Page(here.clone(), At::Newest, entries))
                 }
@@ -297,54 +302,47 @@ impl Lines<'_> {
             Err(why) => Err(why),
         };
         match effect {
-            Ok(effect) => Ok(Next::Do(effect)),
+            Ok(effect) => Next::Do(effect),
             Err(why) => {
                 self.refuse(&why);
-                Ok(Next::Nothing)
+                Next::Nothing
             }
         }
     }
 
-    fn tell(&mut self, answer: Option<Answer>) -> Result<(), End> {
-        match answer {
-            None | Some(Answer::Queued(..)) => Ok(()),
-            Some(Answer::Listed(listing)) => print_list(&listing),
-            Some(Answer::Paged(_, _, page)) => self.print_page(&page),
-            Some(Answer::Found(hits, _)) => {
-                let mut lines = hits
-                    .iter()
-                    .map(|hit| format!("{} {}", hit.cid, self.told(&hit.item)));
-                lines.try_for_each(|line| print(&line))
-            }
+    async fn tell(&mut self, answer: Option<Answer>) -> Result<(), End> {
+        let told = match answer {
+            None | Some(Answer::Queued(..)) => return Ok(()),
+            Some(Answer::Listed(listing)) => list(&listing),
+            Some(Answer::Paged(_, _, page)) => self.page(&page),
+            Some(Answer::Found(hits, _)) => joined(
+                hits.iter()
+                    .map(|hit| format!("{} {}", hit.cid, self.told(&hit.item))),
+            ),
+            Some(Answer::Told(title, lines)) => joined([title].iter().chain(&lines)),
             Some(Answer::Opened(target)) => {
                 complain(format!("now in {target}"));
                 self.here = Some(target);
-                Ok(())
+                return Ok(());
             }
             Some(Answer::Done(word)) => {
                 complain(&word);
-                Ok(())
+                return Ok(());
             }
             Some(
                 Answer::Failed(why) | Answer::NoPage(_, _, why) | Answer::NotQueued(_, _, why),
             ) => {
                 self.refuse(&why);
-                Ok(())
+                return Ok(());
             }
-            Some(Answer::Told(title, lines)) => {
-                print(title.as_str())?;
-                lines.iter().try_for_each(|line| print(line.as_str()))
-            }
-        }
+        };
+        print(told).await
     }
 
-    fn print_page(&self, page: &Page) -> Result<(), End> {
-        let mut lines = page
-            .items
-            .iter()
-            .chain(&page.waiting)
-            .map(|item| self.told(item));
-        lines.try_for_each(|line| print(&line))
+    fn page(&self, page: &Page) -> String {
+        let items: Vec<_> = page.items.iter().chain(&page.waiting).collect();
+        let older = items.len().saturating_sub(self.wanted);
+        joined(items.into_iter().skip(older).map(|item| self.told(item)))
     }
 
     /// A line of a log, with its place.
@@ -372,29 +370,31 @@ impl Lines<'_> {
     }
 
     async fn happened(&mut self, batch: Vec<Event>) -> Result<(), End> {
+        let me = self.client.user().await?.map(|(uid, _)| uid);
+        let mut arrived = Vec::new();
         for event in batch {
             match event {
-                Event::Entry(entry) => self.arrived(&entry).await?,
+                Event::Entry(entry) => arrived.extend(self.arrived(&entry, me)),
                 Event::Connection(connection) => self.connected(&connection),
                 Event::Failed { .. } | Event::Refresh => self.report_refusals().await?,
                 _ => {}
             }
         }
-        Ok(())
+        if arrived.is_empty() {
+            return Ok(());
+        }
+        print(joined(arrived)).await
     }
 
-    async fn arrived(&self, entry: &Entry) -> Result<(), End> {
-        let me = self.client.user().await?.map(|(uid, _)| uid);
+    fn arrived(&self, entry: &Entry, me: Option<UserId>) -> Option<String> {
         let mine = entry.from.as_ref().is_some_and(|from| Some(from.uid) == me);
-        let Some(text) = entry.text().filter(|_| !mine) else {
-            return Ok(());
-        };
+        let text = entry.text().filter(|_| !mine)?;
         let line = escape_line(&shown(entry.author()), text);
-        if self.options.verbose {
-            print(&format!("{} {line}", entry.cid))
+        Some(if self.options.verbose {
+            format!("{} {line}", entry.cid)
         } else {
-            print(&line)
-        }
+            line
+        })
     }
 
     fn connected(&mut self, connection: &Connection) {
@@ -443,6 +443,7 @@ fn advice(refusal: Refusal) -> String {
 /// What a line leads to.
 enum Next {
     Do(Effect),
+    Tell(Answer),
     Nothing,
     Quit,
 }
@@ -529,24 +530,35 @@ fn skip_line(input: &mut impl BufRead) {
     }
 }
 
-fn print_list(listing: &Listing) -> Result<(), End> {
-    let mut lines = listing
-        .rows
-        .iter()
-        .map(|row| format!("{} {} {}", row.target, row.unread, row.title));
-    lines.try_for_each(|line| print(&line))
+fn list(listing: &Listing) -> String {
+    let rows = listing.rows.iter();
+    joined(rows.map(|row| format!("{} {} {}", row.target, row.unread, row.title)))
 }
 
-/// A line to standard output, at once.
-fn print(line: &str) -> Result<(), End> {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(End::Closed),
-        Err(error) => Err(End::Failed(Failure::Refused(format!(
-            "standard output: {error}"
-        )))),
+/// Lines to standard output, at once. Who reads slowly is waited for, but not by signals.
+async fn print(lines: String) -> Result<(), End> {
+    let write = move || {
+        let mut out = io::stdout().lock();
+        out.write_all(lines.as_bytes()).and_then(|()| out.flush())
+    };
+    match tokio::task::spawn_blocking(write).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.kind() == ErrorKind::BrokenPipe => Err(End::Closed),
+        Ok(Err(error)) => Err(failed_to_print(&error)),
+        Err(error) => Err(failed_to_print(&error)),
     }
+}
+
+fn failed_to_print(error: &dyn Display) -> End {
+    End::Failed(Failure::Refused(format!("standard output: {error}")))
+}
+
+/// As lines.
+fn joined<T: Display>(lines: impl IntoIterator<Item = T>) -> String {
+    lines
+        .into_iter()
+        .map(|line| line.to_string() + "\n")
+        .collect()
 }
 
 /// A line to standard error; who does not read it does not want to know.

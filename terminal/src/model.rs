@@ -99,7 +99,6 @@ pub(crate) struct Model {
     pub(crate) link: Link,
     pub(crate) rows: Vec<Row>,
     pub(crate) is_listed: bool,
-    pub(crate) show_archived: bool,
     pub(crate) waiting: usize,
     pub(crate) refused: usize,
     pub(crate) room: Option<Room>,
@@ -132,7 +131,6 @@ impl Model {
             link: Link::Away(Shown::line("connecting")),
             rows: Vec::new(),
             is_listed: false,
-            show_archived: false,
             waiting: 0,
             refused: 0,
             room: None,
@@ -426,9 +424,7 @@ impl Model {
     /// What the list shows.
     pub(crate) fn visible_rows(&self) -> Vec<&Row> {
         let open = self.room.as_ref().map(|room| &room.target);
-        let is_shown = |row: &&Row| {
-            self.show_archived || !row.archived || open.is_some_and(|open| row.is(open))
-        };
+        let is_shown = |row: &&Row| !row.archived || open.is_some_and(|open| row.is(open));
         self.rows.iter().filter(is_shown).collect()
     }
 

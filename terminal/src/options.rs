@@ -17,8 +17,10 @@ const PASSWORD_BYTES_MAX: u64 = 4_096;
 const CA_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const PASSWORD_VARIABLE: &str = "MQCHAT_PASSWORD";
 
-/// Chat in the terminal. The password is asked for, or read from --password-file or the variable MQCHAT_PASSWORD; a
-/// token of the device is as good.
+/// Chat in the terminal, or in pipes
+///
+/// The password, or a token of the device, is asked for, or read from --password-file or the variable MQCHAT_PASSWORD. F1 shows
+/// the keys; docs/terminal.md tells the rest.
 #[derive(Args, Clone, Debug)]
 #[expect(
     clippy::struct_excessive_bools,

@@ -66,6 +66,14 @@ impl Screen {
         Ok(())
     }
 
+    /// What is on it counts no more: the next drawing paints all of it.
+    ///
+    /// # Errors
+    /// Those of the terminal.
+    pub(crate) fn clear(&mut self) -> io::Result<()> {
+        self.terminal.clear()
+    }
+
     /// Rings.
     ///
     /// # Errors

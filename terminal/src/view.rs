@@ -259,6 +259,15 @@ fn status_line(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if model.refused > 0 {
         parts.push(format!("{} refused", model.refused));
     }
+    let unread = model
+        .rows
+        .iter()
+        .filter(|row| !row.muted)
+        .map(|row| row.unread);
+    let unread: u64 = unread.sum();
+    if model.list_columns() == 0 && unread > 0 {
+        parts.push(format!("{unread} unread"));
+    }
     let typists = model.typists();
     if !typists.is_empty() {
         let names = typists.iter().take(3).map(|one| proto::quote::shown(one));

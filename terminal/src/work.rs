@@ -7,8 +7,8 @@ use client_sdk::schema::rpc_reply::Result as Reply;
 use client_sdk::schema::rpc_request::Params;
 use client_sdk::schema::{ConvPrefs, Member, MemberStatus, MessageStatus};
 use client_sdk::{
-    Advice, Client, Connection, Conversation, Draft, Entry, Error, History, MessageId,
-    SearchCursor, Seq, Summary, Target, Typing, UserId,
+    Advice, Client, Connection, Conversation, ConversationId, Draft, Entry, Error, History,
+    MessageId, SearchCursor, Seq, Summary, Target, Typing, UserId,
 };
 
 use crate::clock::{self, Zone};
@@ -91,7 +91,7 @@ pub(crate) async fn perform(desk: &Desk, effect: Effect) -> Option<Answer> {
             Ok(()) => return None,
             Err(error) => Err(error),
         },
-        Effect::Bell | Effect::Quit => return None,
+        Effect::Bell | Effect::Redraw | Effect::Quit => return None,
     };
     Some(done.unwrap_or_else(|error| Answer::Failed(explain(&error))))
 }
@@ -166,7 +166,7 @@ async fn page(desk: &Desk, target: &Target, at: At, limit: usize) -> Result<Page
     let History { entries, more, .. } = conversation.history(before, limit).await?;
     let reader = Reader::new(uid(client).await?, &desk.people);
     let mut items = reader.items(&entries);
-    if reader.misses_somebody(&entries) && learn_members(desk, &conversation).await {
+    if reader.misses_somebody(&entries) && learn_members(desk, &conversation, cid).await {
         items = reader.items(&entries);
     }
     let span = entries.first().zip(entries.last());
@@ -185,8 +185,13 @@ async fn page(desk: &Desk, target: &Target, at: At, limit: usize) -> Result<Page
 }
 
 /// Asks who is in it, if that is quick. Changes of members tell ids only.
-async fn learn_members(desk: &Desk, conversation: &Conversation) -> bool {
-    if desk.client.connection() != Connection::Online {
+async fn learn_members(
+    desk: &Desk,
+    conversation: &Conversation,
+    cid: Option<ConversationId>,
+) -> bool {
+    let is_online = desk.client.connection() == Connection::Online;
+    if !is_online || !cid.is_some_and(|cid| desk.people.ask(cid)) {
         return false;
     }
     let members = tokio::time::timeout(MEMBERS_PATIENCE, conversation.members());

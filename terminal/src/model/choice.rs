@@ -4,7 +4,7 @@ use client_sdk::{SearchCursor, Seq, Target};
 
 use crate::compose::Compose;
 use crate::effect::{Effect, Hit};
-use crate::items::Row;
+use crate::items::{NOTE, Row};
 use crate::text::Shown;
 
 /// What keys mean.
@@ -102,6 +102,12 @@ impl Switch {
                 target: Ok(row.target.clone()),
             })
             .collect();
+        if words == ["me"] && !rows.iter().any(|row| row.is_note) {
+            choices.push(Choice {
+                title: Shown::line(NOTE),
+                target: Ok(Target::Me),
+            });
+        }
         let whom = self.field.text().trim().trim_start_matches('@');
         let is_known = rows.iter().any(|row| row.peer.as_deref() == Some(whom));
         if !whom.is_empty() && !is_known && format!("@{whom}").parse::<Target>().is_ok() {

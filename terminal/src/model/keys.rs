@@ -35,6 +35,7 @@ pub(super) const HELP: &[(&str, &str)] = &[
     ),
     ("Tab", "complete @handle"),
     ("Esc", "back"),
+    ("Ctrl-L", "paint the screen anew"),
     ("F1  Ctrl-C  Ctrl-Q", "this help; quit"),
 ];
 
@@ -98,6 +99,7 @@ impl Model {
             KeyCode::Char('p') if control => self.walk(false, todo),
             KeyCode::Down if alt => self.walk(true, todo),
             KeyCode::Up if alt => self.walk(false, todo),
+            KeyCode::Char('l') if control => todo.push(Effect::Redraw),
             KeyCode::F(1) => self.help(),
             _ => return false,
         }
@@ -225,7 +227,6 @@ impl Model {
                 todo.extend(search.go(None));
                 self.mode = Mode::Search(search);
             }
-            Command::Archive(true) if self.room.is_none() => self.show_archived = true,
             Command::Help => self.help(),
             Command::Quit => todo.push(Effect::Quit),
             command => match effect(command, target) {

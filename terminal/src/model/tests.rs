@@ -415,6 +415,11 @@ fn a_conversation_is_chosen_by_parts_of_its_name_or_made() {
     let send = Effect::Act(carol, Act::Send("hi".into(), None));
     assert!(world.take().contains(&send));
 
+    world.control('k');
+    world.enter("me");
+    assert_eq!(world.target(), Target::Me);
+    world.input(Input::Answer(Answer::Opened("@carol".parse().unwrap())));
+
     // Its id is known with the first message, and what is being written stays.
     world.type_in("and");
     world.list(vec![row(9, "@carol"), row(1, "Lunch")]);
@@ -481,6 +486,24 @@ fn it_is_told_that_somebody_types_and_forgotten() {
     world.model.now += 7_000;
     world.input(Input::Tick);
     assert_eq!(world.model.typists(), [""; 0]);
+}
+
+#[test]
+fn handles_are_completed_as_far_as_they_are_alike() {
+    let rows = vec![row(1, "Lunch"), row(2, "@barbara"), row(3, "@barney")];
+    let log = vec![message(1, "zoe", "hi")];
+    let mut world = World::with_log(rows, log);
+    world.type_in("ask @b");
+    world.key(KeyCode::Tab);
+    assert_eq!(world.compose(), "ask @bar");
+    world.type_in("n");
+    world.key(KeyCode::Tab);
+    assert_eq!(world.compose(), "ask @barney ");
+    world.type_in("and @z");
+    world.key(KeyCode::Tab);
+    assert_eq!(world.compose(), "ask @barney and @zoe ");
+    world.key(KeyCode::Tab);
+    assert_eq!(world.compose(), "ask @barney and @zoe ");
 }
 
 #[test]

@@ -221,6 +221,19 @@ fn no_size_breaks_it() {
 }
 
 #[test]
+fn a_narrow_screen_has_no_list_and_says_what_is_unread() {
+    let mut rows = vec![row(1, "Lunch"), row(2, "@bob"), row(3, "Noise")];
+    (rows[1].unread, rows[2].unread, rows[2].muted) = (4, 5, true);
+    let mut world = World::with_log(rows, vec![message(1, "bob", "hi")]);
+    let shown = screen(&mut world, 40, 10).join("\n");
+    assert!(
+        !shown.contains("Noise") && shown.contains("| 4 unread"),
+        "{shown}"
+    );
+    assert!(shown.contains("12:00 bob\n  hi"), "{shown}");
+}
+
+#[test]
 fn the_selected_message_is_marked_with_a_sign() {
     let log = vec![message(1, "bob", "first"), message(2, "bob", "second")];
     let mut world = World::with_log(vec![row(1, "Lunch")], log);

@@ -3,7 +3,8 @@
 use broker::codec::packet::Version;
 use tempfile::TempDir;
 
-use crate::harness::{Chat, Server, Sub, chat, publish};
+use crate::harness::{Chat, Launch, Server, Sub, chat, publish};
+use crate::transports::{self, Site};
 
 fn address(server: &Server) -> String {
     format!("mqtt://{}", server.address())
@@ -264,4 +265,69 @@ fn a_wrong_password_is_said() {
     let complaint = said(&output.stderr);
     assert!(complaint.contains("not let in"), "{complaint}");
     assert!(!complaint.contains("wrong"), "{complaint}");
+}
+
+#[test]
+fn a_signal_ends_it_also_while_nobody_reads_what_it_prints() {
+    let server = Server::dev();
+    make_user(&server, "alice");
+    let long = "x".repeat(30_000);
+    let many = format!("{long}\n{long}\n{long}\n{long}\n");
+    let output = chat(&address(&server), "bob", &["--to", "@alice"], &many);
+    assert!(output.status.success(), "{output:?}");
+    let mut alice = std::process::Command::new(env!("CARGO_BIN_EXE_mqchat"))
+        .args(["chat", "alice", "--memory", "--follow"])
+        .args(["--server", &address(&server)])
+        .env("MQCHAT_PASSWORD", "alice-secret")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It has begun to print when the first byte is there, and cannot go on when the pipe is full.
+    let mut out = alice.stdout.take().unwrap();
+    let mut first = [0];
+    std::io::Read::read_exact(&mut out, &mut first).unwrap();
+    let kill = "kill -TERM \"$0\"";
+    let killed = std::process::Command::new("sh")
+        .args(["-c", kill, &alice.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    let status = crate::harness::eventually("it to end", || alice.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn it_speaks_tls_with_a_password_from_a_file_and_one_program_has_the_folder() {
+    let site = Site::new();
+    let (_server, lines) = site.serve(&site.tls("tls"), Launch::dev);
+    let port = transports::address(&lines[1]).port();
+    let url = format!("mqtts://localhost:{port}");
+    let folder = TempDir::new().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "alice-secret\nnot this\n").unwrap();
+    let start = || {
+        Chat::with_password(&url, "alice", None)
+            .argument("--password-file")
+            .argument(password.to_str().unwrap())
+            .argument("--ca")
+            .argument(site.file("ca.pem").to_str().unwrap())
+            .argument("--folder")
+            .argument(folder.path().join("made/store").to_str().unwrap())
+            .argument("--to")
+            .argument("me")
+            .in_pipes()
+    };
+    let mut alice = start();
+    alice.line("to myself");
+    alice.line("/history 1");
+    assert_eq!(alice.next_line(), "#1 alice: to myself");
+    let mode = std::fs::metadata(folder.path().join("made/store")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    assert_eq!(mode & 0o777, 0o700);
+    let mut other = start();
+    let complaint = other.next_complaint("in use");
+    assert!(complaint.contains("take another --folder"), "{complaint}");
+    assert_eq!(other.wait_for_exit(), (Some(1), vec![]));
+    alice.end();
+    assert_eq!(alice.wait_for_exit(), (Some(0), vec![]));
 }
