@@ -19,7 +19,8 @@ fn of_two_devices_at_once_the_one_that_was_stored_last_decides() {
     const GROUPS: usize = 150;
     let mut server = Server::dev();
     let connect = |server: &Server| Login::new("alice").connect(server.address());
-    let [mut phone, mut tablet] = [connect(&server), connect(&server)];
+    let mut devices = [(); 4].map(|()| connect(&server));
+    let phone = &mut devices[0];
     let made = (0..GROUPS).map(|_| {
         let made = phone.call("conv.create", &json!({"title": "one of many"}));
         made.unwrap()["cid"].as_str().unwrap().to_owned()
@@ -28,17 +29,17 @@ fn of_two_devices_at_once_the_one_that_was_stored_last_decides() {
     for _ in 0..3 {
         for cid in &cids {
             let topic = format!("chat/c/{cid}/unread");
-            for (client, flag) in [(&mut phone, "1"), (&mut tablet, "0")] {
+            for (client, flag) in devices.iter_mut().zip(["1", "0", "1", "0"]) {
                 client.send_publish(&topic, flag, PublishProperties::default());
             }
         }
         for _ in &cids {
-            for client in [&mut phone, &mut tablet] {
+            for client in &mut devices {
                 assert!(!client.next_answer().unwrap().reason.is_error());
             }
         }
     }
-    let in_memory = flags(&mut phone, &cids);
+    let in_memory = flags(&mut devices[0], &cids);
     server.terminate();
     server.wait_for_exit();
     server.restart();

@@ -238,10 +238,10 @@ fn who_cannot_take_anything_now_leaves_it_to_the_others() {
     let cid = group(&mut alice);
     let filter = format!("$share/workers/chat/c/{cid}/log");
     idle.subscribe(&filter);
-    // Its inbox stands in front, with a window that is full.
+    // It had room when it came: nobody knows that it has none now, as its inbox stands in front, with a window that is full.
     stalled.acks_by_itself = false;
-    stalled.subscribe("chat/me/in/+");
     stalled.subscribe(&filter);
+    stalled.subscribe("chat/me/in/+");
     alice.publish("chat/to/@bot", "hello");
     stalled.next_message();
     stalled.ping();

@@ -29,9 +29,9 @@ struct Slow {
 }
 
 impl Slow {
-    fn hold_up(&self, is_held_up: bool) {
-        *self.is_held_up.lock().unwrap() = is_held_up;
-        self.goes_on.notify_all();
+    fn hold_up(&self) -> HeldUp<'_> {
+        *self.is_held_up.lock().unwrap() = true;
+        HeldUp(self)
     }
 
     fn wait(&self, table: Table) {
@@ -39,6 +39,16 @@ impl Slow {
             let is_held_up = self.is_held_up.lock().unwrap();
             drop(self.goes_on.wait_while(is_held_up, |held_up| *held_up));
         }
+    }
+}
+
+/// Until this is dropped, also by a test that fails.
+struct HeldUp<'a>(&'a Slow);
+
+impl Drop for HeldUp<'_> {
+    fn drop(&mut self) {
+        *self.0.is_held_up.lock().unwrap() = false;
+        self.0.goes_on.notify_all();
     }
 }
 
@@ -136,7 +146,7 @@ async fn who_comes_or_goes_holds_up_nobody_and_sees_what_he_may() {
     ] {
         stored(one).await;
     }
-    engine.hold_up(true);
+    let held_up = engine.hold_up();
     timeout(ENOUGH, world.follow_one()).await.unwrap(); // made
     timeout(ENOUGH, world.follow_one()).await.unwrap(); // comes
     // Place 1 made it; the messages are at 2, 3 and 4.
@@ -152,7 +162,7 @@ async fn who_comes_or_goes_holds_up_nobody_and_sees_what_he_may() {
         assert_eq!([2, 3, 4].map(sees), expected);
     }
     assert_eq!(live.head(), Seq::new(4));
-    engine.hold_up(false);
+    drop(held_up);
     let _row = conversations.keep(&live, uid(RITA)).await.unwrap();
     assert_eq!(
         [2, 3, 4].map(sees),
