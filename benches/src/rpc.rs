@@ -41,7 +41,12 @@ pub(crate) async fn call(
         if let Some(reply) = reply {
             break reply;
         }
-        match client.answer().await? {
+        let answer = client.answer().await.map_err(|error| match error {
+            // Any broker takes the request, as a message that nobody has subscribed to.
+            BenchError::Timeout { .. } => refused("no reply: is it mqchat?".to_owned()),
+            other => other,
+        });
+        match answer? {
             Packet::Publish(publish) => {
                 client.acknowledge(&publish);
                 if *publish.topic == *reply_topic {
