@@ -68,8 +68,11 @@ fn run(args: &Args) -> Result<bool, BenchError> {
             }
             Command::CheckWorker(worker) => check::work(worker).await.map(|()| true),
             Command::Measure(scenario) => {
-                let setting = Setting::now(args);
+                let mut setting = Setting::now(args);
                 let report = measure(args, scenario).await?;
+                if args.output.html.is_some() {
+                    setting.ask_versions(args).await;
+                }
                 tell(args, &report, &setting)?;
                 Ok(report.is_clean())
             }
