@@ -23,6 +23,7 @@ use ladder::Ladder;
 
 /// Which rates, and what holds.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Steps")]
 pub(crate) struct StepsArgs {
     /// Find the highest rate that holds. Publishes per second to try: 1000x1.5 (from 1,000 up by this factor, then in between), or a list: 1000,2000,4000
     #[arg(long, value_name = "RATES", conflicts_with = "rate")]

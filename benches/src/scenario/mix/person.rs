@@ -1,5 +1,6 @@
 //! Somebody with one device: writes, reads, and ticks off what comes to him.
 
+mod reading;
 mod seen;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -7,14 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use broker::codec::packet::{
-    Ack, Packet, PacketId, Publish, Qos, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
-};
-use broker::codec::properties::{PublishProperties, SubscribeProperties};
-use broker::codec::topic::TopicFilter;
-use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::json;
+use broker::codec::packet::{Ack, Packet, PacketId, Publish, Qos};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
@@ -29,6 +23,7 @@ use crate::progress::Progress;
 use crate::scenario::schedule::Schedule;
 use crate::series::Tape;
 use crate::stamp::{Stamp, Template};
+use reading::Reading;
 pub(super) use seen::Seen;
 
 /// Who it is, and what all share.
@@ -60,35 +55,11 @@ enum Open {
     Call,
 }
 
-/// The read that goes on.
-#[derive(Debug)]
-struct Reading {
-    kind: ReadKind,
-    due: u64,
-    packet_id: PacketId,
-    /// Where its answer comes.
-    topic: String,
-    /// Entries that are missing in a page by SUBSCRIBE.
-    left: u16,
-    is_subscribed: bool,
-}
-
 /// The messages of one sender in one conversation, as they came.
 #[derive(Debug, Default)]
 struct Heard {
     received: Bits,
     highest: Option<u32>,
-}
-
-/// A reply, as far as it is looked at.
-#[derive(Deserialize)]
-struct Reply {
-    ok: Option<Changes>,
-}
-
-#[derive(Deserialize)]
-struct Changes {
-    ver: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -286,83 +257,6 @@ impl Person {
         self.seen.sent += 1;
     }
 
-    fn read(&mut self, op: Op) -> Result<(), BenchError> {
-        let conversations = Arc::clone(&self.task.conversations);
-        let (Some(conversation), What::Read(kind)) = (conversations.get(op.conversation), op.what)
-        else {
-            return Ok(());
-        };
-        let is_call = matches!(kind, ReadKind::History | ReadKind::Changes);
-        let open = if is_call { Open::Call } else { Open::Reading };
-        let Some(packet_id) = self.reserve(open) else {
-            return Ok(());
-        };
-        self.calls += 1;
-        let (cid, page) = (conversation.cid(), self.task.page);
-        let id = format!("mqb-{:08x}-r{}", self.task.run, self.calls);
-        let topic = match kind {
-            ReadKind::History => {
-                // Every other one goes back to the beginning.
-                let request = if self.calls.is_multiple_of(2) {
-                    json!({"cid": cid, "limit": page})
-                } else {
-                    json!({"cid": cid, "after": self.calls % u64::from(page), "limit": page})
-                };
-                let to = format!("chat/rpc/msg.history/{id}");
-                self.publish(&to, packet_id, request.to_string().into());
-                format!("chat/me/rpc/{id}")
-            }
-            ReadKind::Changes => {
-                let request = json!({"ver": self.ver, "limit": 100}).to_string();
-                let to = format!("chat/rpc/sync.changes/{id}");
-                self.publish(&to, packet_id, request.into());
-                format!("chat/me/rpc/{id}")
-            }
-            ReadKind::Mark => {
-                // All that has come to this device.
-                self.publish(&format!("chat/c/{cid}/read"), packet_id, Bytes::new());
-                String::new()
-            }
-            ReadKind::Last => {
-                let filter = format!("chat/c/{cid}/log/last/{page}");
-                let subscribe = Packet::Subscribe(Subscribe {
-                    packet_id,
-                    properties: SubscribeProperties::default(),
-                    filters: vec![SubscribeFilter {
-                        filter: topic_filter(&filter)?,
-                        qos: Qos::AtLeastOnce,
-                        no_local: false,
-                        retain_as_published: false,
-                        retain_handling: RetainHandling::Always,
-                    }],
-                });
-                self.client.push(&subscribe);
-                filter
-            }
-        };
-        self.reading = Some(Reading {
-            kind,
-            due: op.due,
-            packet_id,
-            topic,
-            left: page,
-            is_subscribed: false,
-        });
-        Ok(())
-    }
-
-    fn publish(&mut self, topic: &str, packet_id: PacketId, payload: Bytes) {
-        self.client.push(&Packet::Publish(Publish {
-            dup: false,
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            topic: topic.into(),
-            packet_id: Some(packet_id),
-            payload,
-            properties: PublishProperties::default().into(),
-        }));
-    }
-
     fn handle_packets(&mut self) -> Result<(), BenchError> {
         let now = self.task.schedule.clock.nanos();
         while let Some(packet) = self.client.next_packet()? {
@@ -446,49 +340,6 @@ impl Person {
         Ok(())
     }
 
-    fn handle_reply(&mut self, payload: &[u8], now: u64) {
-        if let Ok(Reply { ok: Some(changes) }) = serde_json::from_slice(payload) {
-            self.ver = changes.ver.unwrap_or(self.ver);
-            self.finish_reading(now);
-        } else {
-            let told = String::from_utf8_lossy(payload);
-            self.seen.refuse(told.chars().take(200).collect());
-            self.reading = None;
-        }
-    }
-
-    /// A page by SUBSCRIBE is complete: it was read, and nothing more is wanted.
-    fn check_page(&mut self, now: u64) -> Result<(), BenchError> {
-        let Some(reading) = &mut self.reading else {
-            return Ok(());
-        };
-        if reading.left > 0 || !reading.is_subscribed {
-            return Ok(());
-        }
-        reading.is_subscribed = false; // once
-        let unsubscribe = Packet::Unsubscribe(Unsubscribe {
-            packet_id: reading.packet_id,
-            properties: SubscribeProperties::default(),
-            filters: vec![topic_filter(&reading.topic)?],
-        });
-        self.client.push(&unsubscribe);
-        let (kind, due) = (reading.kind, reading.due);
-        self.note_read(kind, due, now);
-        Ok(())
-    }
-
-    fn finish_reading(&mut self, now: u64) {
-        if let Some(reading) = self.reading.take() {
-            self.note_read(reading.kind, reading.due, now);
-        }
-    }
-
-    fn note_read(&mut self, kind: ReadKind, due: u64, now: u64) {
-        let schedule = self.task.schedule;
-        let took = schedule.measures(due).then(|| now.saturating_sub(due));
-        self.seen.note_read(kind, took, schedule.measures(now));
-    }
-
     fn note_arrival(&mut self, publish: &Publish, now: u64) {
         let Some(stamp) = Stamp::find(&publish.payload, &mut self.stamp_hint) else {
             return; // history, and entries that are no messages
@@ -569,10 +420,6 @@ impl Person {
                 })
             })
     }
-}
-
-fn topic_filter(filter: &str) -> Result<TopicFilter, BenchError> {
-    TopicFilter::parse(filter.into()).map_err(|_| BenchError::Filter(filter.to_owned()))
 }
 
 const CHECK: Duration = Duration::from_millis(50);
