@@ -11,6 +11,7 @@ mod client;
 mod clock;
 mod crowd;
 mod error;
+mod heard;
 mod html;
 mod process;
 mod progress;
