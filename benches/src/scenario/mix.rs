@@ -187,6 +187,8 @@ fn report(
     }
     report.latency("generator_lag", &seen.own_lag);
     report.value("lost", Value::Count(seen.lost));
+    report.value("late", Value::Count(seen.late));
+    report.value("misdelivered", Value::Count(seen.misdelivered));
     report.value("duplicates", Value::Count(seen.duplicates));
     report.value("reordered", Value::Count(seen.reordered));
     report.value("refused", Value::Count(seen.refused));
@@ -210,6 +212,18 @@ fn judge(seen: &Seen, report: &mut Report) {
         report.note(format!("{foreign} messages of an earlier run were waiting"));
     }
     report.fault_if(seen.lost > 0, "acknowledged messages were lost");
+    report.fault_if(
+        seen.late > 0,
+        "acknowledged messages were still coming long after the end",
+    );
+    report.fault_if(
+        seen.unjudged > 0,
+        "nobody told what was acknowledged: loss was not judged",
+    );
+    report.fault_if(
+        seen.misdelivered > 0,
+        "messages came to who must not have them",
+    );
     report.fault_if(seen.duplicates > 0, "messages came twice");
     report.fault_if(seen.reordered > 0, "messages came out of order");
     report.fault_if(seen.refused > 0, "publishes or reads were refused");

@@ -19,12 +19,14 @@ use crate::error::BenchError;
 pub(super) struct Reading {
     pub(super) kind: ReadKind,
     due: u64,
-    packet_id: PacketId,
+    pub(super) packet_id: PacketId,
     /// Where its answer comes.
     pub(super) topic: String,
     /// Entries that are missing in a page by SUBSCRIBE.
     pub(super) left: u16,
     pub(super) is_subscribed: bool,
+    /// A call: the request has its PUBACK, the reply is missing.
+    pub(super) is_acked: bool,
 }
 
 /// A reply, as far as it is looked at.
@@ -101,6 +103,7 @@ impl Person {
             topic,
             left: page,
             is_subscribed: false,
+            is_acked: false,
         });
         Ok(())
     }
@@ -152,6 +155,20 @@ impl Person {
     pub(super) fn finish_reading(&mut self, now: u64) {
         if let Some(reading) = self.reading.take() {
             self.note_read(reading.kind, reading.due, now);
+        }
+    }
+
+    /// Its answer is not waited for any more: it counts as long as it has waited.
+    pub(super) fn give_up_reading(&mut self) {
+        let Some(reading) = self.reading.take() else {
+            return;
+        };
+        // Of all others a place is open, and counted.
+        self.seen.unacked += u64::from(reading.is_acked);
+        let schedule = self.task.schedule;
+        if schedule.measures(reading.due) {
+            let waited = schedule.clock.nanos().saturating_sub(reading.due);
+            self.seen.kept_back(What::Read(reading.kind), waited);
         }
     }
 
