@@ -31,6 +31,7 @@ use clap::Parser;
 use serde_json::Value as Json;
 
 use args::{Args, Command, Target};
+use clock::run_number;
 use error::BenchError;
 use progress::Progress;
 use report::Report;
@@ -85,6 +86,7 @@ fn run(args: &Args) -> Result<bool, BenchError> {
 async fn measure(args: &Args, scenario: &Scenario) -> Result<Report, BenchError> {
     let (progress, _shown) = Progress::start(args.output.quiet);
     let target = &args.target;
+    let scenario = &scenario.with_seed(run_number().into());
     let Some(other) = versus::other(target, &args.versus) else {
         return once(args, scenario, target, &progress).await;
     };
@@ -136,4 +138,27 @@ fn tell(args: &Args, report: &Report, setting: &Setting) -> Result<(), BenchErro
         report.text()
     };
     report::print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_chosen_once_for_all_runs() {
+        let seed = |options: &[&str]| {
+            let args = Args::parse_from(options);
+            let Command::Measure(scenario) = args.command else {
+                panic!("{options:?}")
+            };
+            let rate = std::num::NonZeroU32::MIN;
+            match scenario.with_seed(5).at_rate(rate).with_seed(6) {
+                Scenario::Mix(mix) => mix.seed,
+                _ => None,
+            }
+        };
+        assert_eq!(seed(&["mqchat-bench", "mix"]), Some(5));
+        assert_eq!(seed(&["mqchat-bench", "mix", "--seed", "7"]), Some(7));
+        assert_eq!(seed(&["mqchat-bench", "pairs"]), None);
+    }
 }

@@ -25,10 +25,9 @@ use super::pacer::Pacer;
 use super::schedule::Schedule;
 use crate::args::Topics;
 use crate::bits::Bits;
-use crate::clock::run_number;
 use crate::error::BenchError;
 use crate::progress::Goal;
-use crate::report::{Latency, Report, Value, float};
+use crate::report::{self, Latency, Report, Value, float};
 use crate::series::{Noted, Series, Tape};
 pub(super) use args::MixArgs;
 use args::ReadKind;
@@ -79,7 +78,7 @@ struct Offered {
 
 pub(super) async fn run(bench: Bench, args: &MixArgs) -> Result<Report, BenchError> {
     let bench = bench.on(Topics::Chat);
-    let seed = args.seed.unwrap_or_else(|| run_number().into());
+    let seed = args.seed.unwrap_or_default();
     let plan = Plan::new(args, seed)?;
     let conversations = Arc::clone(&plan.conversations);
     let people = prepare::people(&bench, args, &conversations).await?;
@@ -212,10 +211,7 @@ fn judge(seen: &Seen, report: &mut Report) {
         report.note(format!("{foreign} messages of an earlier run were waiting"));
     }
     report.fault_if(seen.lost > 0, "acknowledged messages were lost");
-    report.fault_if(
-        seen.late > 0,
-        "acknowledged messages were still coming long after the end",
-    );
+    report.fault_if(seen.late > 0, report::LATE);
     report.fault_if(
         seen.unjudged > 0,
         "nobody told what was acknowledged: loss was not judged",

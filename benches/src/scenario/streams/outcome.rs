@@ -6,7 +6,7 @@ use super::args::LoadArgs;
 use super::publisher::PublisherSeen;
 use super::subscriber::SubscriberSeen;
 use super::{Shape, Topics};
-use crate::report::{Latency, Report, Value, float};
+use crate::report::{self, Latency, Report, Value, float};
 use crate::scenario::schedule::Used;
 
 /// Everything together.
@@ -109,10 +109,7 @@ impl Outcome<'_> {
             certain && delivered.lost > 0,
             "acknowledged messages were lost",
         );
-        report.fault_if(
-            certain && delivered.late > 0,
-            "acknowledged messages were still coming long after the end",
-        );
+        report.fault_if(certain && delivered.late > 0, report::LATE);
         report.fault_if(
             delivered.unjudged > 0,
             "nobody told what was acknowledged: loss was not judged",
