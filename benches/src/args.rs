@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) versus: VersusArgs,
     /// Worker threads of the generator [default: half of the cores]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Report")]
     threads: Option<NonZeroUsize>,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -39,6 +39,7 @@ impl Args {
 
 /// Where the result goes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Report")]
 pub(crate) struct Output {
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
@@ -56,6 +57,7 @@ pub(crate) struct Output {
 
 /// Which broker, and as whom.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Broker")]
 pub(crate) struct Target {
     /// Address of the broker
     #[arg(long, global = true, default_value = "127.0.0.1:1883")]

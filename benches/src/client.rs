@@ -103,6 +103,29 @@ impl Client {
         }
     }
 
+    /// One that has connected, for tests; what the test writes at the other end comes to it.
+    #[cfg(test)]
+    pub(crate) async fn of_test(version: Version) -> (Self, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap());
+        let (stream, accepted) = tokio::join!(stream, listener.accept());
+        let client = Self {
+            name: "test".to_owned(),
+            version,
+            stream: stream.unwrap(),
+            decoder: Decoder::for_client(version, u32::MAX),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+        };
+        (client, accepted.unwrap().0)
+    }
+
+    /// As if the broker had sent this packet, for tests.
+    #[cfg(test)]
+    pub(crate) fn hear(&mut self, packet: &Packet) {
+        encode(packet, self.version, &mut self.input);
+    }
+
     /// Subscribes, before other traffic, and waits for SUBACK; an error unless the broker grants it.
     pub(crate) async fn subscribe(&mut self, filter: &str, qos: Qos) -> Result<(), BenchError> {
         let parsed = TopicFilter::parse(filter.into());

@@ -7,6 +7,7 @@ use std::path::Path;
 use broker::codec::decode::DecodeError;
 use broker::codec::packet::{PacketType, Qos};
 use broker::codec::reason::ReasonCode;
+use rustix::io::Errno;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -72,11 +73,50 @@ pub(crate) enum BenchError {
     Proxy(#[source] io::Error),
     #[error("{0}")]
     Check(String),
+    #[error("somebody who listens ended before the last message")]
+    ListenerEnded,
     #[error("a task failed: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
+/// Who is to blame that a measurement has no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// Too much was asked of the broker.
+    Load,
+    /// The broker is gone, or did what it must not.
+    Broker,
+    /// The generator, or how it was called.
+    Own,
+}
+
 impl BenchError {
+    /// Who is to blame.
+    pub(crate) fn blame(&self) -> Blame {
+        match self {
+            Self::Timeout { .. } => Blame::Load,
+            Self::Refused { reason, .. } | Self::Disconnected { reason, .. }
+                if is_overload(*reason) =>
+            {
+                Blame::Load
+            }
+            Self::Connect { error, .. } if is_own_limit(error) => Blame::Own,
+            // Of the broker: it has ended.
+            Self::Process { error, .. } if error.kind() == io::ErrorKind::NotFound => Blame::Broker,
+            Self::Connect { .. }
+            | Self::Io { .. }
+            | Self::Closed { .. }
+            | Self::Decode { .. }
+            | Self::Unexpected { .. }
+            | Self::Refused { .. }
+            | Self::SubscriptionRefused { .. }
+            | Self::Disconnected { .. }
+            | Self::Call { .. }
+            | Self::ListenerEnded => Blame::Broker,
+            _ => Blame::Own,
+        }
+    }
+
     /// The system did not let it, at this path.
     pub(crate) fn at(path: &Path, error: io::Error) -> Self {
         Self::File {
@@ -99,17 +139,71 @@ impl BenchError {
     }
 
     /// Too many at once: worth another attempt while preparing.
-    pub(crate) const fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         match self {
-            Self::Refused { reason, .. } => matches!(
-                reason,
-                ReasonCode::ServerBusy
-                    | ReasonCode::ServerUnavailable
-                    | ReasonCode::ConnectionRateExceeded
-                    | ReasonCode::QuotaExceeded
-            ),
-            Self::Closed { .. } | Self::Connect { .. } => true,
+            Self::Refused { reason, .. } => is_overload(*reason),
+            Self::Connect { error, .. } => !is_own_limit(error),
+            Self::Closed { .. } => true,
             _ => false,
         }
+    }
+}
+
+const fn is_overload(reason: ReasonCode) -> bool {
+    matches!(
+        reason,
+        ReasonCode::ServerBusy
+            | ReasonCode::ServerUnavailable
+            | ReasonCode::ConnectionRateExceeded
+            | ReasonCode::QuotaExceeded
+    )
+}
+
+/// No descriptor or no port is left for a connection.
+fn is_own_limit(error: &io::Error) -> bool {
+    let limits = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| limits.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_is_gone_is_no_overload_and_the_own_limits_are_nobody_elses() {
+        let connect = |error| BenchError::Connect {
+            addr: SocketAddr::from(([127, 0, 0, 1], 1)),
+            error,
+        };
+        let client = || "mqb-p0".to_owned();
+        let refused = |reason| BenchError::Refused {
+            client: client(),
+            reason,
+        };
+        let timeout = BenchError::Timeout {
+            client: client(),
+            seconds: 30,
+        };
+        let gone = BenchError::Process {
+            path: "/proc/1/stat".to_owned(),
+            error: io::ErrorKind::NotFound.into(),
+        };
+        let all = [
+            (timeout, Blame::Load),
+            (refused(ReasonCode::ServerBusy), Blame::Load),
+            (refused(ReasonCode::NotAuthorized), Blame::Broker),
+            (BenchError::Closed { client: client() }, Blame::Broker),
+            (
+                connect(io::ErrorKind::ConnectionRefused.into()),
+                Blame::Broker,
+            ),
+            (gone, Blame::Broker),
+            (connect(Errno::MFILE.into()), Blame::Own),
+            (BenchError::Options(String::new()), Blame::Own),
+        ];
+        for (error, expected) in all {
+            assert_eq!(error.blame(), expected, "{error}");
+        }
+        assert!(!connect(Errno::MFILE.into()).is_busy());
     }
 }

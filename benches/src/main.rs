@@ -11,6 +11,7 @@ mod client;
 mod clock;
 mod crowd;
 mod error;
+mod heard;
 mod html;
 mod process;
 mod progress;
@@ -30,6 +31,7 @@ use clap::Parser;
 use serde_json::Value as Json;
 
 use args::{Args, Command, Target};
+use clock::run_number;
 use error::BenchError;
 use progress::Progress;
 use report::Report;
@@ -68,8 +70,11 @@ fn run(args: &Args) -> Result<bool, BenchError> {
             }
             Command::CheckWorker(worker) => check::work(worker).await.map(|()| true),
             Command::Measure(scenario) => {
-                let setting = Setting::now(args);
+                let mut setting = Setting::now(args);
                 let report = measure(args, scenario).await?;
+                if args.output.html.is_some() {
+                    setting.ask_versions(args).await;
+                }
                 tell(args, &report, &setting)?;
                 Ok(report.is_clean())
             }
@@ -81,6 +86,7 @@ fn run(args: &Args) -> Result<bool, BenchError> {
 async fn measure(args: &Args, scenario: &Scenario) -> Result<Report, BenchError> {
     let (progress, _shown) = Progress::start(args.output.quiet);
     let target = &args.target;
+    let scenario = &scenario.with_seed(run_number().into());
     let Some(other) = versus::other(target, &args.versus) else {
         return once(args, scenario, target, &progress).await;
     };
@@ -132,4 +138,27 @@ fn tell(args: &Args, report: &Report, setting: &Setting) -> Result<(), BenchErro
         report.text()
     };
     report::print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_chosen_once_for_all_runs() {
+        let seed = |options: &[&str]| {
+            let args = Args::parse_from(options);
+            let Command::Measure(scenario) = args.command else {
+                panic!("{options:?}")
+            };
+            let rate = std::num::NonZeroU32::MIN;
+            match scenario.with_seed(5).at_rate(rate).with_seed(6) {
+                Scenario::Mix(mix) => mix.seed,
+                _ => None,
+            }
+        };
+        assert_eq!(seed(&["mqchat-bench", "mix"]), Some(5));
+        assert_eq!(seed(&["mqchat-bench", "mix", "--seed", "7"]), Some(7));
+        assert_eq!(seed(&["mqchat-bench", "pairs"]), None);
+    }
 }

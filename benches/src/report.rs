@@ -28,6 +28,9 @@ pub(crate) struct Report {
     faults: Vec<&'static str>,
 }
 
+/// Deliveries need longer than a run waits for them: with this load.
+pub(crate) const LATE: &str = "acknowledged messages were still coming long after the end";
+
 /// A figure, by how it is written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value {

@@ -1,6 +1,6 @@
 //! Remote calls of mqchat, one at a time.
 
-use broker::codec::packet::{Packet, Publish, Qos};
+use broker::codec::packet::{Packet, PacketId, Publish, Qos};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -41,7 +41,12 @@ pub(crate) async fn call(
         if let Some(reply) = reply {
             break reply;
         }
-        match client.answer().await? {
+        let answer = client.answer().await.map_err(|error| match error {
+            // Any broker takes the request, as a message that nobody has subscribed to.
+            BenchError::Timeout { .. } => refused("no reply: is it mqchat?".to_owned()),
+            other => other,
+        });
+        match answer? {
             Packet::Publish(publish) => {
                 client.acknowledge(&publish);
                 if *publish.topic == *reply_topic {
@@ -101,6 +106,12 @@ async fn create(
         call(client, "conv.add", &request, &id, drop_it).await?;
     }
     Ok(cid)
+}
+
+/// `chat/me/err/@{packet id}` tells in 3.1.1 which publish was refused, before its ack.
+pub(crate) fn refused_id(topic: &str) -> Option<PacketId> {
+    let number = topic.strip_prefix("chat/me/err/@")?;
+    PacketId::new(number.parse().ok()?)
 }
 
 /// A request has a limited size.

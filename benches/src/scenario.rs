@@ -89,6 +89,15 @@ impl Scenario {
         }
     }
 
+    /// The same, with this seed if it has none: all runs that are compared have one plan.
+    pub(crate) fn with_seed(&self, seed: u64) -> Self {
+        let mut scenario = self.clone();
+        if let Self::Mix(mix) = &mut scenario {
+            mix.seed.get_or_insert(seed);
+        }
+        scenario
+    }
+
     /// The same at this rate.
     pub(crate) fn at_rate(&self, rate: std::num::NonZeroU32) -> Self {
         let mut scenario = self.clone();

@@ -1,11 +1,17 @@
 //! Under which circumstances something was measured.
 
 use std::path::Path;
+use std::time::Duration;
 
+use broker::codec::packet::{Packet, Qos};
 use serde_json::{Value as Json, json};
+use tokio::time::timeout;
 
-use crate::args::{Args, Target};
-use crate::clock;
+use crate::args::{Args, Target, Topics};
+use crate::client::Client;
+use crate::clock::{self, Clock, run_number};
+use crate::crowd::{Role, login};
+use crate::error::BenchError;
 use crate::process::Process;
 use crate::versus;
 
@@ -40,6 +46,24 @@ impl Setting {
         }
     }
 
+    /// Asks the brokers for their versions; those that do not tell have none.
+    pub(crate) async fn ask_versions(&mut self, args: &Args) {
+        let targets = [
+            Some(args.target.clone()),
+            versus::other(&args.target, &args.versus),
+        ];
+        for (target, server) in targets.iter().flatten().zip(&mut self.servers) {
+            for topics in [Topics::Plain, Topics::Chat] {
+                let asked = timeout(PATIENCE, version(&target.ready_for(topics))).await;
+                if let Ok(Ok(version)) = asked {
+                    server.push_str(", ");
+                    server.push_str(&version);
+                    break;
+                }
+            }
+        }
+    }
+
     pub(crate) fn json(&self) -> Json {
         let machine = self.machine.iter();
         let machine = machine.map(|(name, value)| ((*name).to_owned(), json!(value)));
@@ -56,6 +80,23 @@ impl Setting {
 
 /// Of this program.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the broker says of itself in `$SYS`, if it lets this user read it.
+async fn version(target: &Target) -> Result<String, BenchError> {
+    let login = login(target, Role::Publisher, 0, 0, run_number(), false);
+    let mut client = Client::connect(&login, Clock::start()).await?.client;
+    client.subscribe(VERSION_TOPIC, Qos::AtMostOnce).await?;
+    loop {
+        if let Packet::Publish(publish) = client.answer().await? {
+            client.disconnect().await?;
+            return Ok(String::from_utf8_lossy(&publish.payload).into_owned());
+        }
+    }
+}
+
+/// As Mosquitto has it.
+const VERSION_TOPIC: &str = "$SYS/broker/version";
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn server(target: &Target) -> String {
     let mut text = format!("{}, MQTT {}", target.addr, target.mqtt_name());

@@ -30,6 +30,15 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// As a payload of so many bytes.
+    pub(crate) fn payload(self, bytes: usize) -> Bytes {
+        let mut payload = vec![b'x'; bytes.max(STAMP_BYTES)];
+        if let Some(field) = payload.get_mut(..STAMP_BYTES) {
+            self.write(field);
+        }
+        payload.into()
+    }
+
     fn write(self, out: &mut [u8]) {
         let fields = [
             (u64::from(self.run), RUN),

@@ -5,6 +5,7 @@
 //! 2. Rates go up by a factor until one does not hold (down, if the first does not), then lie between the highest that held
 //!    and the lowest that did not. Of a list, each is tried.
 //! 3. What does not hold is tried once more, so that a hiccup of the machine is not taken for saturation.
+//! 4. A broker that breaks the protocol, or is gone, is not saturated: the search ends with a fault.
 
 mod ladder;
 
@@ -15,14 +16,15 @@ use clap::ValueEnum;
 use serde_json::{Map, Value as Json, json};
 
 use crate::args::Target;
-use crate::error::BenchError;
+use crate::error::{BenchError, Blame};
 use crate::progress::Progress;
-use crate::report::{Report, Value, grouped, line};
+use crate::report::{LATE, Report, Value, grouped, line};
 use crate::scenario::{Bench, Scenario};
 use ladder::Ladder;
 
 /// Which rates, and what holds.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Steps")]
 pub(crate) struct StepsArgs {
     /// Find the highest rate that holds. Publishes per second to try: 1000x1.5 (from 1,000 up by this factor, then in between), or a list: 1000,2000,4000
     #[arg(long, value_name = "RATES", conflicts_with = "rate")]
@@ -101,6 +103,16 @@ pub(crate) struct Step {
 impl Step {
     pub(crate) fn figure(&self, name: &str) -> Option<f64> {
         self.report.as_ref()?.figure(name)
+    }
+
+    /// There is no result.
+    fn without(rate: NonZeroU32, error: &BenchError) -> Self {
+        Self {
+            rate: rate.get(),
+            failure: Some(format!("no result: {error}")),
+            generator_limited: false,
+            report: None,
+        }
     }
 
     /// Everything in one object.
@@ -182,7 +194,8 @@ pub(crate) async fn run(
         latency_of: args.latency_of,
         tried: Vec::new(),
     };
-    while let Some(rate) = ladder.next() {
+    let mut broken = None;
+    'search: while let Some(rate) = ladder.next() {
         for _ in 0..args.tries.get() {
             progress.step(format!("step {}, {rate}/s: ", steps.tried.len() + 1));
             let scenario = scenario.at_rate(rate);
@@ -190,11 +203,14 @@ pub(crate) async fn run(
             let step = match finished {
                 Ok(report) => judge(&steps, rate, report, threads),
                 Err(error) if steps.tried.is_empty() => return Err(error),
-                Err(error) => Step {
-                    rate: rate.get(),
-                    failure: Some(format!("no result: {error}")),
-                    generator_limited: false,
-                    report: None,
+                Err(error) => match error.blame() {
+                    Blame::Own => return Err(error),
+                    Blame::Load => Step::without(rate, &error),
+                    Blame::Broker => {
+                        steps.tried.push(Step::without(rate, &error));
+                        broken = Some(error);
+                        break 'search;
+                    }
                 },
             };
             let held = step.failure.is_none();
@@ -206,7 +222,12 @@ pub(crate) async fn run(
         let held = steps.tried.last().is_some_and(|it| it.failure.is_none());
         ladder.note(rate, held);
     }
-    Ok(conclude(scenario.name(), steps))
+    let mut report = conclude(scenario.name(), steps, ladder.failed());
+    if let Some(error) = broken {
+        report.note(format!("the search ended early: {error}"));
+        report.fault_if(true, "the broker failed while it was measured");
+    }
+    Ok(report)
 }
 
 /// Did it hold?
@@ -229,6 +250,8 @@ fn judge(steps: &Steps, rate: NonZeroU32, report: Report, threads: usize) -> Ste
         Some(format!("{read:.2} % of the reads answered"))
     } else if let Some(latency) = latency.filter(|latency| *latency > limit_us) {
         Some(format!("p99 {:.1} ms", latency / 1_000.0))
+    } else if let Some(read) = slowest_read(&report).filter(|latency| *latency > limit_us) {
+        Some(format!("p99 of reads {:.1} ms", read / 1_000.0))
     } else if latency.is_none() {
         Some("no latency".to_owned())
     } else {
@@ -245,8 +268,15 @@ fn judge(steps: &Steps, rate: NonZeroU32, report: Report, threads: usize) -> Ste
     }
 }
 
-/// The best step, and what all of them say.
-fn conclude(name: &'static str, steps: Steps) -> Report {
+/// The 99th percentile of the kind of read that takes longest.
+fn slowest_read(report: &Report) -> Option<f64> {
+    let is_read = |name: &str| name.starts_with("read_") && name.ends_with("_p99_us");
+    let reads = report.lines().iter().filter(|(name, _)| is_read(name));
+    reads.map(|(_, value)| value.number()).reduce(f64::max)
+}
+
+/// The best step, and what all of them say; `failed` is the lowest rate that did not hold.
+fn conclude(name: &'static str, steps: Steps, failed: Option<u32>) -> Report {
     let best = steps.best().and_then(|best| best.report.clone());
     let mut report = Report::new(name);
     let saturation = steps.best().map_or(0, |best| u64::from(best.rate));
@@ -258,19 +288,28 @@ fn conclude(name: &'static str, steps: Steps) -> Report {
     } else {
         report.note("no rate held: begin lower, or allow more latency".to_owned());
     }
-    let failed = steps.tried.iter().filter(|step| step.failure.is_some());
-    let lowest_failed = failed.min_by_key(|step| step.rate);
-    if lowest_failed.is_none() {
+    let tries = |rate: Option<u32>| {
+        let tries = steps.tried.iter();
+        tries.filter(move |step| Some(step.rate) == rate && step.failure.is_some())
+    };
+    if failed.is_none() && saturation > 0 {
         report.note("every rate held: the saturation lies above".to_owned());
     }
-    if lowest_failed.is_some_and(|step| step.generator_limited) {
+    let hiccups = tries(steps.best().map(|best| best.rate)).count();
+    if hiccups > 0 {
+        report.note(format!(
+            "{saturation}/s held after it had not held, tries before: {hiccups}"
+        ));
+    }
+    if tries(failed).any(|step| step.generator_limited) {
         let note = "the generator was at its limit where it did not hold: the server may be capable of more";
         report.note(note.to_owned());
     }
     // Above the saturation messages may be refused or wait, but what was acknowledged is not lost.
     for step in steps.tried.iter().filter_map(|step| step.report.as_ref()) {
         for fault in step.faults() {
-            report.fault_if(!fault.starts_with("publishes"), fault);
+            let is_load = fault.starts_with("publishes") || *fault == LATE;
+            report.fault_if(!is_load, fault);
         }
     }
     report.steps = Some(steps);
@@ -309,6 +348,75 @@ mod tests {
         let lacking = measured(1.0, 980.0);
         assert_eq!(lacking.failure.unwrap(), "98.00 % delivered");
         assert!(!lacking.generator_limited);
+    }
+
+    #[test]
+    fn slow_reads_do_not_hold() {
+        let mut report = Report::new("test");
+        report.value("ack_p99_us", Value::Micros(1_000.0));
+        report.value("read_last_p99_us", Value::Micros(2_000.0));
+        report.value("read_history_p99_us", Value::Micros(12_000.0));
+        report.value("generator_lag_p99_us", Value::Micros(6_000.0));
+        let step = judge(&all_of([]), NonZeroU32::MIN, report, 2);
+        assert_eq!(step.failure.unwrap(), "p99 of reads 12.0 ms");
+        assert!(step.generator_limited);
+    }
+
+    fn all_of(tried: impl IntoIterator<Item = (u32, Option<&'static str>, bool)>) -> Steps {
+        let step = |(rate, fault, generator_limited): (u32, Option<&'static str>, bool)| {
+            let mut report = Report::new("test");
+            report.fault_if(fault.is_some(), fault.unwrap_or_default());
+            Step {
+                rate,
+                failure: fault.map(str::to_owned),
+                generator_limited,
+                report: Some(report),
+            }
+        };
+        Steps {
+            limit_ms: 10.0,
+            latency_of: LatencyOf::Ack,
+            tried: tried.into_iter().map(step).collect(),
+        }
+    }
+
+    fn notes(report: &Report) -> String {
+        report.notes().join("; ")
+    }
+
+    #[test]
+    fn a_hiccup_is_not_where_it_was_saturated() {
+        let late = Some("publishes were not acknowledged");
+        let tried = [(10, late, true), (10, None, false), (20, None, false)];
+        let report = conclude("test", all_of(tried), None);
+        assert!(notes(&report).contains("the saturation lies above"));
+        assert!(!notes(&report).contains("generator"));
+        let tried = [(10, late, false), (10, None, false)];
+        let above = [(20, late, false), (20, late, true)];
+        let report = conclude("test", all_of(tried.into_iter().chain(above)), Some(20));
+        assert!(notes(&report).contains("10/s held after it had not held"));
+        assert!(notes(&report).contains("the generator was at its limit"));
+        assert!(!notes(&report).contains("lies above"));
+        assert_eq!(report.figure("saturation_per_s"), Some(10.0));
+    }
+
+    #[test]
+    fn above_the_saturation_only_what_load_does_is_no_fault() {
+        let refused = Some("publishes were refused");
+        let tried = [
+            (10, None, false),
+            (20, refused, false),
+            (30, Some(LATE), false),
+        ];
+        let report = conclude("test", all_of(tried), Some(20));
+        assert!(report.is_clean(), "{:?}", report.faults());
+        let lost = Some("acknowledged messages were lost");
+        let report = conclude(
+            "test",
+            all_of([(10, None, false), (20, lost, false)]),
+            Some(20),
+        );
+        assert_eq!(report.faults(), ["acknowledged messages were lost"]);
     }
 
     #[test]

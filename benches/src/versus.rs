@@ -15,6 +15,7 @@ use crate::report::{Latency, Report, line, main_figures, short};
 
 /// The other broker.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Another broker")]
 pub(crate) struct VersusArgs {
     /// Address of another broker: the same on both alternately
     #[arg(long, global = true, value_name = "ADDR")]
@@ -40,7 +41,6 @@ pub(crate) struct VersusArgs {
     #[arg(
         long,
         global = true,
-        requires = "vs",
         env = "MQCHAT_BENCH_VS_PASSWORD",
         hide_env_values = true
     )]

@@ -2,15 +2,14 @@
 //!
 //! 1. N users log in once each, and the owner adds all of them as readers.
 //! 2. Some of them connect and subscribe to `chat/c/{cid}/log`.
-//! 3. The owner publishes one message after the other: the next one when all who are connected have got the last one.
+//! 3. The owner publishes one message after the other: the next one when all who are connected have got the last one. Each of
+//!    them has to get each message, once and in order.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::codec::packet::{Packet, Publish, Qos};
-use bytes::Bytes;
-use serde_json::{Value as Json, json};
+use broker::codec::packet::{Packet, Qos};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -21,10 +20,12 @@ use crate::client::Client;
 use crate::clock::nanos;
 use crate::crowd::{Role, connect_all, connect_patiently, handle, login};
 use crate::error::BenchError;
+use crate::heard::{Arrival, Heard};
 use crate::process::Process;
 use crate::progress::Goal;
 use crate::report::{Latency, Report, Value, float};
 use crate::rpc;
+use crate::stamp::Stamp;
 
 /// Options of `channel`.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,7 +42,7 @@ pub(crate) struct ChannelArgs {
     /// QoS of the subscriptions
     #[arg(long, default_value = "1", value_parser = parse_qos)]
     pub(crate) qos: Qos,
-    /// Payload in bytes
+    /// Payload in bytes, at least 40
     #[arg(long, default_value = "100", value_parser = parse_payload)]
     pub(crate) payload: usize,
 }
@@ -74,29 +75,29 @@ pub(super) async fn run(bench: Bench, args: &ChannelArgs) -> Result<Report, Benc
         let log = format!("chat/c/{cid}/log");
         listener.client.subscribe(&log, args.qos).await?;
     }
-    let (told, mut arrivals) = mpsc::channel(connected.max(1));
-    let mut tasks = JoinSet::new();
-    for listener in listeners {
-        tasks.spawn(listen(listener.client, told.clone()));
-    }
-    drop(told);
+    let clients = listeners.into_iter().map(|listener| listener.client);
+    let mut listeners = Listeners::start(clients, run);
 
     let cpu_before = server.as_ref().map(Process::cpu).transpose()?;
     let written_before = disk()?;
     let (mut acks, mut last) = (Latency::default(), Latency::default());
     let mut missing = 0;
-    let payload = Bytes::from("x".repeat(args.payload));
     let messages = u64::from(args.messages.get());
     bench.progress.phase("publishing", Goal::Count(messages));
     for number in 0..args.messages.get() {
         let to = format!("chat/to/{cid}/{run:08x}-{number}");
         let begun = clock.elapsed();
-        let publishing = owner.publish_and_wait(&to, payload.clone(), rpc::drop_it);
+        let stamp = Stamp {
+            run,
+            stream: 0,
+            number,
+            sent_at: nanos(begun),
+        };
+        let payload = stamp.payload(args.payload);
+        let publishing = owner.publish_and_wait(&to, payload, rpc::drop_it);
         let arriving = timeout(PATIENCE, async {
-            for _ in 0..connected {
-                arrivals.recv().await;
-            }
-            clock.elapsed().saturating_sub(begun)
+            listeners.all_have(number).await?;
+            Ok::<_, BenchError>(clock.elapsed().saturating_sub(begun))
         });
         let acked = async {
             let reason = publishing.await;
@@ -113,19 +114,22 @@ pub(super) async fn run(bench: Bench, args: &ChannelArgs) -> Result<Report, Benc
         bench.progress.advance(1);
         acks.record(nanos(acked));
         match arrived {
-            Ok(arrived) => last.record(nanos(arrived)),
+            Ok(arrived) => last.record(nanos(arrived?)),
             Err(_) => missing += 1,
         }
     }
     let cpu = server.as_ref().map(Process::cpu).transpose()?;
     let written = disk()?;
-    tasks.abort_all();
+    let seen = listeners.finish(args.messages.get()).await?;
     owner.disconnect().await?;
 
     let mut report = Report::new("channel");
     report.value("readers", Value::Count(readers as u64));
     report.value("connected", Value::Count(connected as u64));
     report.value("messages", Value::Count(args.messages.get().into()));
+    report.value("lost", Value::Count(seen.lost));
+    report.value("duplicates", Value::Count(seen.duplicates));
+    report.value("reordered", Value::Count(seen.reordered));
     let per_s = float(readers as u64) / added_in.as_secs_f64();
     report.value("readers_added_per_s", Value::Rate(per_s));
     report.latency("ack", &acks);
@@ -154,7 +158,13 @@ pub(super) async fn run(bench: Bench, args: &ChannelArgs) -> Result<Report, Benc
     if let Some(server) = &server {
         report.value("server_rss_kb", Value::Count(server.rss_kb()?));
     }
-    report.fault_if(missing > 0, "a message did not come to all who listen");
+    report.fault_if(
+        missing > 0,
+        "a message did not come to all who listen within 30 s",
+    );
+    report.fault_if(seen.lost > 0, "acknowledged messages were lost");
+    report.fault_if(seen.duplicates > 0, "messages came twice");
+    report.fault_if(seen.reordered > 0, "messages came out of order");
     Ok(report)
 }
 
@@ -186,24 +196,181 @@ async fn make_users(bench: &Bench, count: usize) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Tells of each message that comes.
-async fn listen(mut client: Client, told: mpsc::Sender<()>) -> Result<(), BenchError> {
+/// Everybody who is connected, each in a task.
+struct Listeners {
+    /// Who has got which message.
+    arrivals: mpsc::Receiver<(usize, u32)>,
+    tasks: JoinSet<Result<(), BenchError>>,
+    heard: Vec<Heard>,
+    seen: Seen,
+}
+
+/// What was wrong.
+#[derive(Debug, Default)]
+struct Seen {
+    lost: u64,
+    duplicates: u64,
+    reordered: u64,
+}
+
+impl Listeners {
+    fn start(clients: impl Iterator<Item = Client>, run: u32) -> Self {
+        let (told, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let mut tasks = JoinSet::new();
+        for (listener, client) in clients.enumerate() {
+            tasks.spawn(listen(client, run, listener, told.clone()));
+        }
+        let heard = (0..tasks.len()).map(|_| Heard::default()).collect();
+        Self {
+            arrivals,
+            tasks,
+            heard,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Waits until each has this message, which was not published before.
+    async fn all_have(&mut self, number: u32) -> Result<(), BenchError> {
+        let mut left = self.heard.len();
+        while left > 0 {
+            let (listener, arrived) = self.next().await?;
+            let is_first = self.note(listener, arrived);
+            left -= usize::from(is_first && arrived == number);
+        }
+        Ok(())
+    }
+
+    /// The next arrival. A listener who ends before all others has failed.
+    async fn next(&mut self) -> Result<(usize, u32), BenchError> {
+        tokio::select! {
+            Some(arrival) = self.arrivals.recv() => Ok(arrival),
+            Some(ended) = self.tasks.join_next() => {
+                ended??;
+                Err(BenchError::ListenerEnded)
+            }
+            else => Err(BenchError::ListenerEnded),
+        }
+    }
+
+    /// True if this one did not have it.
+    fn note(&mut self, listener: usize, number: u32) -> bool {
+        let Some(heard) = self.heard.get_mut(listener) else {
+            return false;
+        };
+        let arrival = heard.note(number);
+        self.seen.reordered += u64::from(arrival == Arrival::Reordered);
+        self.seen.duplicates += u64::from(arrival == Arrival::Repeated);
+        arrival != Arrival::Repeated
+    }
+
+    /// Waits for surplus, and tells what was wrong.
+    async fn finish(mut self, messages: u32) -> Result<Seen, BenchError> {
+        while let Ok(next) = timeout(LINGER, self.next()).await {
+            let (listener, number) = next?;
+            self.note(listener, number);
+        }
+        self.tasks.abort_all();
+        let all = u64::from(messages);
+        let missing = |heard: &Heard| all.saturating_sub(heard.count());
+        self.seen.lost = self.heard.iter().map(missing).sum();
+        Ok(self.seen)
+    }
+}
+
+/// Tells of each message of this run that comes.
+async fn listen(
+    mut client: Client,
+    run: u32,
+    listener: usize,
+    told: mpsc::Sender<(usize, u32)>,
+) -> Result<(), BenchError> {
+    let mut hint = 0;
     loop {
         let Packet::Publish(publish) = client.next().await? else {
             continue;
         };
         client.acknowledge(&publish);
         client.write()?;
-        if is_message(&publish) && told.send(()).await.is_err() {
+        let stamp = Stamp::find(&publish.payload, &mut hint).filter(|stamp| stamp.run == run);
+        if let Some(stamp) = stamp
+            && told.send((listener, stamp.number)).await.is_err()
+        {
             return Ok(());
         }
     }
 }
 
-fn is_message(publish: &Publish) -> bool {
-    let entry: Json = serde_json::from_slice(&publish.payload).unwrap_or_else(|_| json!({}));
-    entry.get("kind").and_then(Json::as_str) == Some("message")
-}
-
 /// So long may the last delivery of a message take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long surplus is listened for.
+const LINGER: Duration = Duration::from_millis(250);
+/// Arrivals that are not counted yet; who brings more waits.
+const ARRIVALS_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use broker::codec::encode::encode;
+    use broker::codec::packet::{Publish, Version};
+    use broker::codec::properties::PublishProperties;
+    use bytes::BytesMut;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const RUN: u32 = 7;
+
+    async fn two() -> (Listeners, [TcpStream; 2]) {
+        let (one, to_one) = Client::of_test(Version::V5).await;
+        let (two, to_two) = Client::of_test(Version::V5).await;
+        let listeners = Listeners::start([one, two].into_iter(), RUN);
+        (listeners, [to_one, to_two])
+    }
+
+    async fn deliver(stream: &mut TcpStream, run: u32, number: u32) {
+        let stamp = Stamp {
+            run,
+            stream: 0,
+            number,
+            sent_at: 0,
+        };
+        let publish = Packet::Publish(Publish {
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            topic: "chat/c/1/log".into(),
+            packet_id: None,
+            payload: stamp.payload(60),
+            properties: PublishProperties::default().into(),
+        });
+        let mut bytes = BytesMut::new();
+        encode(&publish, Version::V5, &mut bytes);
+        stream.write_all(&bytes).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_duplicate_of_one_is_not_the_delivery_of_another() {
+        let (mut listeners, [mut one, mut two]) = two().await;
+        deliver(&mut one, RUN, 0).await;
+        deliver(&mut one, RUN, 0).await;
+        deliver(&mut one, RUN + 1, 1).await;
+        let short = Duration::from_millis(100);
+        let waiting = timeout(short, listeners.all_have(0)).await;
+        assert!(waiting.is_err());
+        deliver(&mut two, RUN, 1).await;
+        deliver(&mut one, RUN, 1).await;
+        listeners.all_have(1).await.unwrap();
+        let seen = listeners.finish(2).await.unwrap();
+        assert_eq!((seen.lost, seen.duplicates, seen.reordered), (1, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn listeners_whose_connections_have_ended_have_nothing() {
+        let (mut listeners, streams) = two().await;
+        drop(streams);
+        assert!(listeners.all_have(0).await.is_err());
+        // Nor when the last one is gone.
+        assert!(listeners.all_have(0).await.is_err());
+        assert!(listeners.all_have(0).await.is_err());
+    }
+}

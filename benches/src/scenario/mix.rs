@@ -25,10 +25,9 @@ use super::pacer::Pacer;
 use super::schedule::Schedule;
 use crate::args::Topics;
 use crate::bits::Bits;
-use crate::clock::run_number;
 use crate::error::BenchError;
 use crate::progress::Goal;
-use crate::report::{Latency, Report, Value, float};
+use crate::report::{self, Latency, Report, Value, float};
 use crate::series::{Noted, Series, Tape};
 pub(super) use args::MixArgs;
 use args::ReadKind;
@@ -79,7 +78,7 @@ struct Offered {
 
 pub(super) async fn run(bench: Bench, args: &MixArgs) -> Result<Report, BenchError> {
     let bench = bench.on(Topics::Chat);
-    let seed = args.seed.unwrap_or_else(|| run_number().into());
+    let seed = args.seed.unwrap_or_default();
     let plan = Plan::new(args, seed)?;
     let conversations = Arc::clone(&plan.conversations);
     let people = prepare::people(&bench, args, &conversations).await?;
@@ -187,6 +186,8 @@ fn report(
     }
     report.latency("generator_lag", &seen.own_lag);
     report.value("lost", Value::Count(seen.lost));
+    report.value("late", Value::Count(seen.late));
+    report.value("misdelivered", Value::Count(seen.misdelivered));
     report.value("duplicates", Value::Count(seen.duplicates));
     report.value("reordered", Value::Count(seen.reordered));
     report.value("refused", Value::Count(seen.refused));
@@ -210,6 +211,15 @@ fn judge(seen: &Seen, report: &mut Report) {
         report.note(format!("{foreign} messages of an earlier run were waiting"));
     }
     report.fault_if(seen.lost > 0, "acknowledged messages were lost");
+    report.fault_if(seen.late > 0, report::LATE);
+    report.fault_if(
+        seen.unjudged > 0,
+        "nobody told what was acknowledged: loss was not judged",
+    );
+    report.fault_if(
+        seen.misdelivered > 0,
+        "messages came to who must not have them",
+    );
     report.fault_if(seen.duplicates > 0, "messages came twice");
     report.fault_if(seen.reordered > 0, "messages came out of order");
     report.fault_if(seen.refused > 0, "publishes or reads were refused");

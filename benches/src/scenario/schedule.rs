@@ -42,6 +42,20 @@ impl Schedule {
         self.clock.deadline(Duration::from_nanos(at))
     }
 
+    /// What becomes of messages that have not come by now, if the last one came at `last_arrival`.
+    pub(super) fn patience(&self, now: u64, last_arrival: u64) -> Patience {
+        let drain = nanos(self.drain);
+        // Acks may take one drain, and what was acknowledged last may take another.
+        let quiet_from = last_arrival.max(self.stop + drain);
+        if now >= quiet_from + drain {
+            Patience::Lost
+        } else if now >= self.stop + DRAINS_MAX * drain {
+            Patience::Late
+        } else {
+            Patience::Wait
+        }
+    }
+
     /// Looks at the processes from the beginning of the measured time to its end, once in each part of the series.
     pub(super) async fn watch(
         &self,
@@ -69,6 +83,16 @@ impl Schedule {
         progress.phase("waiting for the rest", Goal::None);
         Ok(Used { first, last })
     }
+}
+
+/// Whether messages that are missing may still come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    Wait,
+    /// Nothing comes any more.
+    Lost,
+    /// Others still come, but it has taken too long.
+    Late,
 }
 
 /// What was used in the measured time.
@@ -125,5 +149,30 @@ impl Usage {
     fn percent(&self, before: &Self, used: Duration) -> f64 {
         let passed = self.at.saturating_sub(before.at).as_secs_f64();
         100.0 * used.as_secs_f64() / passed.max(1e-3)
+    }
+}
+
+/// So many times `--drain` after the end waiting is over, whatever comes.
+const DRAINS_MAX: u64 = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_still_gets_messages_is_waited_for_and_not_for_ever() {
+        let schedule = Schedule::new(Clock::start(), 0, 1, 10);
+        let after = |seconds: u64| schedule.stop + seconds * 1_000_000_000;
+        let all = [
+            (after(19), after(0), Patience::Wait),
+            (after(20), after(0), Patience::Lost),
+            (after(20), after(11), Patience::Wait),
+            (after(21), after(11), Patience::Lost),
+            (after(299), after(299), Patience::Wait),
+            (after(300), after(299), Patience::Late),
+        ];
+        for (now, last_arrival, expected) in all {
+            assert_eq!(schedule.patience(now, last_arrival), expected);
+        }
     }
 }

@@ -29,6 +29,11 @@ impl Ladder {
         }
     }
 
+    /// The lowest rate that did not hold.
+    pub(super) const fn failed(&self) -> Option<u32> {
+        self.failed
+    }
+
     /// A rate held, or did not.
     pub(super) fn note(&mut self, rate: NonZeroU32, held: bool) {
         let rate = rate.get();

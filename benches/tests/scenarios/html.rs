@@ -115,6 +115,8 @@ fn a_report_is_one_well_formed_file_that_needs_nothing_else() {
     ] {
         assert!(one.contains(section), "{section}");
     }
+    let version = format!(", mqchat, {}", env!("CARGO_PKG_VERSION"));
+    assert!(one.contains(&version), "the server tells its version");
     assert!(!one.contains("hidden-password") && one.contains("--password ***"));
 
     let steps = page(&[&target[..], &["chat", "--steps", "20,40"], &short].concat());

@@ -49,7 +49,7 @@ pub(crate) struct MixArgs {
     #[arg(long, default_value = "2")]
     pub(crate) warmup: u32,
     /// Seconds to wait for answers and deliveries after the last operation
-    #[arg(long, default_value = "10")]
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) drain: u32,
     /// From which everything follows that is left to chance [default: by chance, and reported]
     #[arg(long)]

@@ -1,20 +1,16 @@
 //! Somebody with one device: writes, reads, and ticks off what comes to him.
 
+mod reading;
 mod seen;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use broker::codec::packet::{
-    Ack, Packet, PacketId, Publish, Qos, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
-};
-use broker::codec::properties::{PublishProperties, SubscribeProperties};
-use broker::codec::topic::TopicFilter;
-use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::json;
+use broker::codec::packet::{Ack, Packet, PacketId, Publish, Qos};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
@@ -25,10 +21,13 @@ use super::prepare::Ready;
 use crate::bits::Bits;
 use crate::client::Client;
 use crate::error::BenchError;
+use crate::heard::{Arrival, Heard};
 use crate::progress::Progress;
-use crate::scenario::schedule::Schedule;
+use crate::rpc;
+use crate::scenario::schedule::{Patience, Schedule};
 use crate::series::Tape;
 use crate::stamp::{Stamp, Template};
+use reading::Reading;
 pub(super) use seen::Seen;
 
 /// Who it is, and what all share.
@@ -60,35 +59,12 @@ enum Open {
     Call,
 }
 
-/// The read that goes on.
-#[derive(Debug)]
-struct Reading {
-    kind: ReadKind,
-    due: u64,
-    packet_id: PacketId,
-    /// Where its answer comes.
-    topic: String,
-    /// Entries that are missing in a page by SUBSCRIBE.
-    left: u16,
-    is_subscribed: bool,
-}
-
-/// The messages of one sender in one conversation, as they came.
-#[derive(Debug, Default)]
-struct Heard {
-    received: Bits,
-    highest: Option<u32>,
-}
-
-/// A reply, as far as it is looked at.
-#[derive(Deserialize)]
-struct Reply {
-    ok: Option<Changes>,
-}
-
-#[derive(Deserialize)]
-struct Changes {
-    ver: Option<u64>,
+/// A request that is not acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    what: Open,
+    /// 3.1.1: told on `chat/me/err/…`, before the ack.
+    refused: bool,
 }
 
 #[derive(Debug)]
@@ -98,7 +74,7 @@ pub(super) struct Person {
     ops: mpsc::Receiver<Op>,
     ver: u64,
     /// The place of a request is its Packet Identifier minus 1.
-    open: Vec<Option<Open>>,
+    open: Vec<Option<Place>>,
     free: Vec<PacketId>,
     writes: VecDeque<Op>,
     reads: VecDeque<Op>,
@@ -152,9 +128,8 @@ impl Person {
         let stop = schedule.deadline(schedule.stop);
         let mut check = tokio::time::interval_at(stop, CHECK);
         let settle_by = sleep_until(stop + schedule.drain);
-        let give_up = sleep_until(stop + 2 * schedule.drain);
-        tokio::pin!(settle_by, give_up);
-        loop {
+        tokio::pin!(settle_by);
+        let patience = loop {
             self.begin()?;
             self.client.write()?;
             tokio::select! {
@@ -170,24 +145,34 @@ impl Person {
                     if self.is_over && !self.is_settled && self.is_idle() {
                         self.settle();
                     }
-                    if self.is_done() {
-                        break;
+                    let now = schedule.clock.nanos();
+                    let patience = schedule.patience(now, self.last_arrival);
+                    if self.is_done(now) || self.is_settled && patience != Patience::Wait {
+                        break patience;
                     }
                 }
                 () = &mut settle_by, if !self.is_settled => self.settle(),
-                () = &mut give_up => break,
             }
-        }
+        };
+        self.judge(patience);
+        Ok((self.seen, self.client))
+    }
+
+    /// Nothing more is waited for.
+    fn judge(&mut self, patience: Patience) {
         for (number, heard) in &self.heard {
             let Some(conversation) = self.task.conversations.get(*number) else {
                 continue;
             };
             for (heard, acked) in heard.iter().zip(&conversation.acked) {
-                self.seen.delivered += heard.received.len();
-                self.seen.lost += acked.get().map_or(0, |it| it.missing_in(&heard.received));
+                self.seen.delivered += heard.count();
+                match (acked.get().map(|acked| heard.missing(acked)), patience) {
+                    (Some(missing), Patience::Late) => self.seen.late += missing,
+                    (Some(missing), _) => self.seen.lost += missing,
+                    (None, _) => self.seen.unjudged += 1,
+                }
             }
         }
-        Ok((self.seen, self.client))
     }
 
     /// Something is due.
@@ -239,11 +224,14 @@ impl Person {
     fn reserve(&mut self, what: Open) -> Option<PacketId> {
         let packet_id = self.free.pop()?;
         let place = self.open.get_mut(usize::from(packet_id.get()) - 1)?;
-        *place = Some(what);
+        *place = Some(Place {
+            what,
+            refused: false,
+        });
         Some(packet_id)
     }
 
-    fn release(&mut self, packet_id: PacketId) -> Option<Open> {
+    fn release(&mut self, packet_id: PacketId) -> Option<Place> {
         let place = self.open.get_mut(usize::from(packet_id.get()) - 1)?;
         let open = place.take()?;
         self.free.push(packet_id);
@@ -286,83 +274,6 @@ impl Person {
         self.seen.sent += 1;
     }
 
-    fn read(&mut self, op: Op) -> Result<(), BenchError> {
-        let conversations = Arc::clone(&self.task.conversations);
-        let (Some(conversation), What::Read(kind)) = (conversations.get(op.conversation), op.what)
-        else {
-            return Ok(());
-        };
-        let is_call = matches!(kind, ReadKind::History | ReadKind::Changes);
-        let open = if is_call { Open::Call } else { Open::Reading };
-        let Some(packet_id) = self.reserve(open) else {
-            return Ok(());
-        };
-        self.calls += 1;
-        let (cid, page) = (conversation.cid(), self.task.page);
-        let id = format!("mqb-{:08x}-r{}", self.task.run, self.calls);
-        let topic = match kind {
-            ReadKind::History => {
-                // Every other one goes back to the beginning.
-                let request = if self.calls.is_multiple_of(2) {
-                    json!({"cid": cid, "limit": page})
-                } else {
-                    json!({"cid": cid, "after": self.calls % u64::from(page), "limit": page})
-                };
-                let to = format!("chat/rpc/msg.history/{id}");
-                self.publish(&to, packet_id, request.to_string().into());
-                format!("chat/me/rpc/{id}")
-            }
-            ReadKind::Changes => {
-                let request = json!({"ver": self.ver, "limit": 100}).to_string();
-                let to = format!("chat/rpc/sync.changes/{id}");
-                self.publish(&to, packet_id, request.into());
-                format!("chat/me/rpc/{id}")
-            }
-            ReadKind::Mark => {
-                // All that has come to this device.
-                self.publish(&format!("chat/c/{cid}/read"), packet_id, Bytes::new());
-                String::new()
-            }
-            ReadKind::Last => {
-                let filter = format!("chat/c/{cid}/log/last/{page}");
-                let subscribe = Packet::Subscribe(Subscribe {
-                    packet_id,
-                    properties: SubscribeProperties::default(),
-                    filters: vec![SubscribeFilter {
-                        filter: topic_filter(&filter)?,
-                        qos: Qos::AtLeastOnce,
-                        no_local: false,
-                        retain_as_published: false,
-                        retain_handling: RetainHandling::Always,
-                    }],
-                });
-                self.client.push(&subscribe);
-                filter
-            }
-        };
-        self.reading = Some(Reading {
-            kind,
-            due: op.due,
-            packet_id,
-            topic,
-            left: page,
-            is_subscribed: false,
-        });
-        Ok(())
-    }
-
-    fn publish(&mut self, topic: &str, packet_id: PacketId, payload: Bytes) {
-        self.client.push(&Packet::Publish(Publish {
-            dup: false,
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            topic: topic.into(),
-            packet_id: Some(packet_id),
-            payload,
-            properties: PublishProperties::default().into(),
-        }));
-    }
-
     fn handle_packets(&mut self) -> Result<(), BenchError> {
         let now = self.task.schedule.clock.nanos();
         while let Some(packet) = self.client.next_packet()? {
@@ -398,14 +309,21 @@ impl Person {
         let Some(open) = self.release(ack.packet_id) else {
             return;
         };
-        if ack.reason.is_error() {
-            self.seen.refuse(format!("{:?}", ack.reason));
-            if !matches!(open, Open::Message { .. }) {
+        let is_reading = |it: &Reading| it.packet_id == ack.packet_id;
+        let is_reading = self.reading.as_ref().is_some_and(is_reading);
+        if ack.reason.is_error() || open.refused {
+            let told = if open.refused {
+                format!("chat/me/err/@{}", ack.packet_id.get())
+            } else {
+                format!("{:?}", ack.reason)
+            };
+            self.seen.refuse(told);
+            if is_reading && !matches!(open.what, Open::Message { .. }) {
                 self.reading = None;
             }
             return;
         }
-        match open {
+        match open.what {
             Open::Message {
                 conversation,
                 number,
@@ -422,7 +340,11 @@ impl Person {
                 }
             }
             Open::Reading => self.finish_reading(now),
-            Open::Call => {}
+            Open::Call => {
+                if let Some(reading) = self.reading.as_mut().filter(|_| is_reading) {
+                    reading.is_acked = true;
+                }
+            }
         }
     }
 
@@ -431,8 +353,13 @@ impl Person {
         if topic.starts_with("chat/me/in/") {
             self.note_arrival(publish, now);
         } else if topic.starts_with("chat/me/err/") {
-            // The only way in which 3.1.1 tells a refusal.
-            self.seen.refuse(topic.to_owned());
+            // The only way in which 3.1.1 tells a refusal; the ack that follows is none.
+            let packet_id = rpc::refused_id(topic);
+            let place = packet_id.and_then(|it| self.open.get_mut(usize::from(it.get()) - 1));
+            match place {
+                Some(Some(open)) => open.refused = true,
+                _ => self.seen.refuse(topic.to_owned()),
+            }
         } else if let Some(reading) = &mut self.reading
             && *topic == *reading.topic
         {
@@ -446,59 +373,17 @@ impl Person {
         Ok(())
     }
 
-    fn handle_reply(&mut self, payload: &[u8], now: u64) {
-        if let Ok(Reply { ok: Some(changes) }) = serde_json::from_slice(payload) {
-            self.ver = changes.ver.unwrap_or(self.ver);
-            self.finish_reading(now);
-        } else {
-            let told = String::from_utf8_lossy(payload);
-            self.seen.refuse(told.chars().take(200).collect());
-            self.reading = None;
-        }
-    }
-
-    /// A page by SUBSCRIBE is complete: it was read, and nothing more is wanted.
-    fn check_page(&mut self, now: u64) -> Result<(), BenchError> {
-        let Some(reading) = &mut self.reading else {
-            return Ok(());
-        };
-        if reading.left > 0 || !reading.is_subscribed {
-            return Ok(());
-        }
-        reading.is_subscribed = false; // once
-        let unsubscribe = Packet::Unsubscribe(Unsubscribe {
-            packet_id: reading.packet_id,
-            properties: SubscribeProperties::default(),
-            filters: vec![topic_filter(&reading.topic)?],
-        });
-        self.client.push(&unsubscribe);
-        let (kind, due) = (reading.kind, reading.due);
-        self.note_read(kind, due, now);
-        Ok(())
-    }
-
-    fn finish_reading(&mut self, now: u64) {
-        if let Some(reading) = self.reading.take() {
-            self.note_read(reading.kind, reading.due, now);
-        }
-    }
-
-    fn note_read(&mut self, kind: ReadKind, due: u64, now: u64) {
-        let schedule = self.task.schedule;
-        let took = schedule.measures(due).then(|| now.saturating_sub(due));
-        self.seen.note_read(kind, took, schedule.measures(now));
-    }
-
     fn note_arrival(&mut self, publish: &Publish, now: u64) {
         let Some(stamp) = Stamp::find(&publish.payload, &mut self.stamp_hint) else {
             return; // history, and entries that are no messages
         };
-        let number = usize::from(stamp.stream);
-        let (Some(conversation), true) = (
-            self.task.conversations.get(number),
-            stamp.run == self.task.run,
-        ) else {
+        if stamp.run != self.task.run {
             self.seen.foreign += 1;
+            return;
+        }
+        let number = usize::from(stamp.stream);
+        let Some(conversation) = self.task.conversations.get(number) else {
+            self.seen.misdelivered += 1;
             return;
         };
         let members = u32::try_from(conversation.members.len())
@@ -509,18 +394,18 @@ impl Person {
         let is_written = written.is_some_and(|it| message < it.load(Ordering::Acquire));
         let heard = self.heard.get_mut(&number).and_then(|it| it.get_mut(place));
         let Some(heard) = heard.filter(|_| is_written) else {
-            self.seen.foreign += 1;
+            self.seen.misdelivered += 1;
             return;
         };
         self.last_arrival = now;
-        if !heard.received.insert(message) {
-            self.seen.duplicates += 1;
-            return;
+        match heard.note(message) {
+            Arrival::New => {}
+            Arrival::Reordered => self.seen.reordered += 1,
+            Arrival::Repeated => {
+                self.seen.duplicates += 1;
+                return;
+            }
         }
-        if heard.highest.is_some_and(|highest| message < highest) {
-            self.seen.reordered += 1;
-        }
-        heard.highest = heard.highest.max(Some(message));
         let took = now.saturating_sub(stamp.sent_at);
         let [_, deliveries] = &mut self.task.tapes;
         deliveries.note(now, took);
@@ -541,6 +426,7 @@ impl Person {
         self.is_settled = true;
         self.is_over = true;
         self.seen.unacked += (self.open.len() - self.free.len()) as u64;
+        self.give_up_reading();
         for number in self.heard.keys() {
             let Some(conversation) = self.task.conversations.get(*number) else {
                 continue;
@@ -555,8 +441,7 @@ impl Person {
     }
 
     /// Everything is there, and for a while nothing came that would be too much.
-    fn is_done(&self) -> bool {
-        let now = self.task.schedule.clock.nanos();
+    fn is_done(&self, now: u64) -> bool {
         let quiet = Duration::from_nanos(now.saturating_sub(self.last_arrival));
         self.is_settled
             && quiet >= LINGER
@@ -564,15 +449,11 @@ impl Person {
                 let conversation = self.task.conversations.get(*number);
                 let acked = conversation.map_or(&[][..], |it| &it.acked);
                 heard.iter().zip(acked).all(|(heard, acked)| {
-                    let missing = acked.get().map(|acked| acked.missing_in(&heard.received));
+                    let missing = acked.get().map(|acked| heard.missing(acked));
                     missing == Some(0)
                 })
             })
     }
-}
-
-fn topic_filter(filter: &str) -> Result<TopicFilter, BenchError> {
-    TopicFilter::parse(filter.into()).map_err(|_| BenchError::Filter(filter.to_owned()))
 }
 
 const CHECK: Duration = Duration::from_millis(50);

@@ -48,8 +48,16 @@ impl Plan {
             return Err(BenchError::Options(told));
         }
         let mut conversations = Vec::new();
+        let average = u64::from(args.group_size.get());
+        let mut size = average;
         for group in 0..usize::from(args.groups.get()) {
-            let members = group_members(&mut random, args, group % users);
+            // From half of the average to one and a half; the next one makes up for it.
+            size = if group % 2 == 0 {
+                random.between(average.div_ceil(2), average + average / 2 + 1)
+            } else {
+                2 * average - size
+            };
+            let members = group_members(&mut random, (users, size), group % users);
             conversations.push(Conversation::new(members, true));
         }
         let groups = conversations.len();
@@ -142,15 +150,10 @@ impl Plan {
     }
 }
 
-/// From half of the average to one and a half, and no more than there are; the owner first.
-fn group_members(random: &mut Random, args: &MixArgs, owner: usize) -> Vec<usize> {
-    let (users, average) = (
-        u64::from(args.users.get()),
-        u64::from(args.group_size.get()),
-    );
-    let size = random.between(average.div_ceil(2), average + average / 2 + 1);
-    let size = usize::try_from(size.clamp(2, users)).unwrap_or(2);
-    let mut others: Vec<usize> = (0..usize::from(args.users.get())).collect();
+/// So many, and no more than there are; the owner first.
+fn group_members(random: &mut Random, (users, size): (usize, u64), owner: usize) -> Vec<usize> {
+    let size = usize::try_from(size).unwrap_or(usize::MAX).clamp(2, users);
+    let mut others: Vec<usize> = (0..users).collect();
     others.retain(|user| *user != owner);
     let mut members = vec![owner];
     while members.len() < size && !others.is_empty() {
@@ -201,6 +204,7 @@ mod tests {
             sizes.iter().all(|size| (50..=150).contains(size)),
             "{sizes:?}"
         );
+        assert_eq!(sizes.iter().sum::<usize>(), 1_000, "100 on average");
         let (mut writes, mut direct, mut long) = (0, 0, 0);
         for due in 0..42_000 {
             let (person, op, receivers) = plan.next(due);

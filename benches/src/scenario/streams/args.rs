@@ -99,7 +99,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, conflicts_with_all = ["rate", "steps"])]
     pub(crate) expected_rate: Option<NonZeroU32>,
     /// Seconds to wait for acks and deliveries after the last publish
-    #[arg(long, default_value = "10")]
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) drain: u32,
     #[command(flatten)]
     pub(crate) steps: StepsArgs,

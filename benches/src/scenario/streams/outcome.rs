@@ -6,7 +6,7 @@ use super::args::LoadArgs;
 use super::publisher::PublisherSeen;
 use super::subscriber::SubscriberSeen;
 use super::{Shape, Topics};
-use crate::report::{Latency, Report, Value, float};
+use crate::report::{self, Latency, Report, Value, float};
 use crate::scenario::schedule::Used;
 
 /// Everything together.
@@ -42,6 +42,8 @@ impl Outcome<'_> {
         report.value("delivered_per_s", per_second(delivered.delivered_measured));
         self.latencies(&mut report);
         report.value("lost", Value::Count(delivered.lost));
+        report.value("late", Value::Count(delivered.late));
+        report.value("misdelivered", Value::Count(delivered.misdelivered));
         report.value("duplicates", Value::Count(delivered.duplicates));
         report.value("reordered", Value::Count(delivered.reordered));
         report.value("refused", Value::Count(published.refused));
@@ -106,6 +108,15 @@ impl Outcome<'_> {
         report.fault_if(
             certain && delivered.lost > 0,
             "acknowledged messages were lost",
+        );
+        report.fault_if(certain && delivered.late > 0, report::LATE);
+        report.fault_if(
+            delivered.unjudged > 0,
+            "nobody told what was acknowledged: loss was not judged",
+        );
+        report.fault_if(
+            delivered.misdelivered > 0,
+            "messages came to who must not have them",
         );
         report.fault_if(delivered.duplicates > 0, "messages came twice");
         report.fault_if(delivered.reordered > 0, "messages came out of order");

@@ -13,6 +13,7 @@ use crate::bits::Bits;
 use crate::client::Client;
 use crate::error::BenchError;
 use crate::report::Latency;
+use crate::rpc;
 use crate::scenario::pacer::due_at;
 use crate::scenario::schedule::Schedule;
 use crate::series::Tape;
@@ -289,15 +290,9 @@ impl Publisher {
         Ok(())
     }
 
-    /// `chat/me/err/@{packet id}` tells in 3.1.1 which publish was refused, before its ack.
+    /// 3.1.1 tells which publish was refused before its ack.
     fn note_refusal(&mut self, publish: &Publish) {
-        let number = publish
-            .topic
-            .rsplit('@')
-            .next()
-            .and_then(|text| text.parse().ok());
-        if publish.topic.starts_with("chat/me/err/@")
-            && let Some(packet_id) = number.and_then(PacketId::new)
+        if let Some(packet_id) = rpc::refused_id(&publish.topic)
             && let Some(Some(in_flight)) = self.place(packet_id)
         {
             in_flight.refused = true;

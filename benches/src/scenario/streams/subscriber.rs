@@ -5,15 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use broker::codec::packet::{Ack, Packet, Publish};
-use tokio::time::sleep_until;
 
 use super::Stream;
-use crate::bits::Bits;
 use crate::client::Client;
 use crate::error::BenchError;
+use crate::heard::{Arrival, Heard};
 use crate::progress::Progress;
 use crate::report::Latency;
-use crate::scenario::schedule::Schedule;
+use crate::scenario::schedule::{Patience, Schedule};
 use crate::series::Tape;
 use crate::stamp::Stamp;
 
@@ -35,10 +34,9 @@ pub(super) struct Task {
 
 /// One stream, as it came.
 #[derive(Debug)]
-struct Heard {
+struct Listened {
     stream: Arc<Stream>,
-    received: Bits,
-    highest: Option<u32>,
+    heard: Heard,
     /// Since the publisher was told.
     arrived: u64,
 }
@@ -49,13 +47,19 @@ pub(super) struct SubscriberSeen {
     /// Different messages.
     pub(super) delivered: u64,
     pub(super) delivered_measured: u64,
-    /// Acknowledged to the publisher, and not arrived.
+    /// Acknowledged to the publisher, and not arrived, when nothing came any more.
     pub(super) lost: u64,
+    /// The same, when others still came.
+    pub(super) late: u64,
+    /// Streams of which nobody told what was acknowledged.
+    pub(super) unjudged: u64,
     pub(super) duplicates: u64,
     /// Came after a message with a higher number.
     pub(super) reordered: u64,
     /// Messages of another run.
     pub(super) foreign: u64,
+    /// Messages of this run that were for others, or that nobody has sent.
+    pub(super) misdelivered: u64,
     /// From the sending, in an open loop from its intended time, to the arrival.
     pub(super) delivery: Latency,
     /// In chat: where the messages came from.
@@ -67,9 +71,12 @@ impl SubscriberSeen {
         self.delivered += other.delivered;
         self.delivered_measured += other.delivered_measured;
         self.lost += other.lost;
+        self.late += other.late;
+        self.unjudged += other.unjudged;
         self.duplicates += other.duplicates;
         self.reordered += other.reordered;
         self.foreign += other.foreign;
+        self.misdelivered += other.misdelivered;
         self.delivery.add(&other.delivery);
     }
 }
@@ -78,7 +85,7 @@ impl SubscriberSeen {
 pub(super) struct Subscriber {
     client: Client,
     task: Task,
-    heard: Vec<Heard>,
+    listened: Vec<Listened>,
     stamp_hint: usize,
     last_arrival: u64,
     seen: SubscriberSeen,
@@ -86,15 +93,14 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     pub(super) fn new(client: Client, task: Task) -> Self {
-        let heard = task.streams.iter().map(|stream| Heard {
+        let listened = task.streams.iter().map(|stream| Listened {
             stream: Arc::clone(stream),
-            received: Bits::default(),
-            highest: None,
+            heard: Heard::default(),
             arrived: 0,
         });
         Self {
             client,
-            heard: heard.collect(),
+            listened: listened.collect(),
             task,
             stamp_hint: 0,
             last_arrival: 0,
@@ -107,9 +113,7 @@ impl Subscriber {
         let schedule = self.task.schedule;
         let stop = schedule.deadline(schedule.stop);
         let mut check = tokio::time::interval_at(stop, CHECK);
-        let give_up = sleep_until(stop + 2 * schedule.drain);
-        tokio::pin!(give_up);
-        loop {
+        let patience = loop {
             tokio::select! {
                 pumped = self.client.pump() => {
                     pumped?;
@@ -117,23 +121,34 @@ impl Subscriber {
                     self.client.write()?;
                 }
                 _ = check.tick() => {
-                    if self.is_done() {
-                        break;
+                    let now = schedule.clock.nanos();
+                    let patience = schedule.patience(now, self.last_arrival);
+                    if self.is_done(now) || patience != Patience::Wait {
+                        break patience;
                     }
                 }
-                () = &mut give_up => break,
             }
-        }
-        self.seen.delivered = self.heard.iter().map(|heard| heard.received.len()).sum();
-        self.seen.lost = self.heard.iter().map(|it| it.missing().unwrap_or(0)).sum();
+        };
+        self.judge(patience);
         Ok((self.seen, self.client))
     }
 
+    /// Nothing more is waited for.
+    fn judge(&mut self, patience: Patience) {
+        for listened in &self.listened {
+            self.seen.delivered += listened.heard.count();
+            match (listened.missing(), patience) {
+                (Some(missing), Patience::Late) => self.seen.late += missing,
+                (Some(missing), _) => self.seen.lost += missing,
+                (None, _) => self.seen.unjudged += 1,
+            }
+        }
+    }
+
     /// Everything is there, and for a while nothing came that would be too much.
-    fn is_done(&self) -> bool {
-        let now = self.task.schedule.clock.nanos();
+    fn is_done(&self, now: u64) -> bool {
         let quiet = Duration::from_nanos(now.saturating_sub(self.last_arrival));
-        let mut missing = self.heard.iter().map(Heard::missing);
+        let mut missing = self.listened.iter().map(Listened::missing);
         if quiet < LINGER {
             false
         } else if self.task.may_lose && quiet >= LOST_AFTER {
@@ -163,7 +178,7 @@ impl Subscriber {
             self.last_arrival = now;
             self.task.progress.advance(arrived);
             if self.task.wakes_publishers {
-                self.heard.iter_mut().for_each(Heard::tell);
+                self.listened.iter_mut().for_each(Listened::tell);
             }
         }
         Ok(())
@@ -174,24 +189,27 @@ impl Subscriber {
         let Some(stamp) = Stamp::find(&publish.payload, &mut self.stamp_hint) else {
             return false; // Entries of a group that are not messages.
         };
-        let index = stamp.stream.checked_sub(self.task.first_stream);
-        let heard = index.and_then(|index| self.heard.get_mut(usize::from(index)));
-        let Some(heard) = heard.filter(|heard| {
-            stamp.run == self.task.run && stamp.number < heard.stream.sent.load(Ordering::Acquire)
-        }) else {
+        if stamp.run != self.task.run {
             self.seen.foreign += 1;
             return false;
-        };
-        if !heard.received.insert(stamp.number) {
-            self.seen.duplicates += 1;
-            self.last_arrival = now;
+        }
+        let index = stamp.stream.checked_sub(self.task.first_stream);
+        let listened = index.and_then(|index| self.listened.get_mut(usize::from(index)));
+        let is_sent = |it: &Listened| stamp.number < it.stream.sent.load(Ordering::Acquire);
+        let Some(listened) = listened.filter(|it| is_sent(it)) else {
+            self.seen.misdelivered += 1;
             return false;
+        };
+        match listened.heard.note(stamp.number) {
+            Arrival::New => {}
+            Arrival::Reordered => self.seen.reordered += 1,
+            Arrival::Repeated => {
+                self.seen.duplicates += 1;
+                self.last_arrival = now;
+                return false;
+            }
         }
-        if heard.highest.is_some_and(|highest| stamp.number < highest) {
-            self.seen.reordered += 1;
-        }
-        heard.highest = heard.highest.max(Some(stamp.number));
-        heard.arrived += 1;
+        listened.arrived += 1;
         if self.seen.conversation.is_none() {
             self.seen.conversation = conversation(&publish.topic);
         }
@@ -208,11 +226,11 @@ impl Subscriber {
     }
 }
 
-impl Heard {
+impl Listened {
     /// How many of those that were acknowledged have not come; nothing while the publisher is at work.
     fn missing(&self) -> Option<u64> {
         let acked = self.stream.acked.get()?;
-        Some(acked.missing_in(&self.received))
+        Some(self.heard.missing(acked))
     }
 
     /// QoS 0: its publisher may send as many more.
@@ -236,3 +254,107 @@ const CHECK: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_millis(250);
 /// After how much quiet a message at QoS 0 counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use broker::codec::packet::{Qos, Version};
+    use broker::codec::properties::PublishProperties;
+
+    use super::*;
+    use crate::bits::Bits;
+    use crate::clock::Clock;
+    use crate::series::{Noted, Series};
+
+    const RUN: u32 = 7;
+
+    /// Listens to the streams 3 and 4, of each of which ten messages were sent.
+    async fn subscriber() -> Subscriber {
+        let (client, _broker) = Client::of_test(Version::V5).await;
+        let schedule = Schedule::new(Clock::start(), 0, 1, 1);
+        let stream = || {
+            let stream = Stream::default();
+            stream.sent.store(10, Ordering::Release);
+            Arc::new(stream)
+        };
+        let series = Series::new(schedule.measure_from, schedule.stop);
+        Subscriber::new(
+            client,
+            Task {
+                run: RUN,
+                first_stream: 3,
+                streams: vec![stream(), stream()],
+                wakes_publishers: false,
+                may_lose: false,
+                schedule,
+                tape: Tape::new(&series, Noted::Delivery),
+                progress: Progress::start(true).0,
+            },
+        )
+    }
+
+    fn message(run: u32, stream: u16, number: u32) -> Packet {
+        let stamp = Stamp {
+            run,
+            stream,
+            number,
+            sent_at: 0,
+        };
+        Packet::Publish(Publish {
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            topic: "bench".into(),
+            packet_id: None,
+            payload: stamp.payload(60),
+            properties: PublishProperties::default().into(),
+        })
+    }
+
+    fn acknowledge(listened: &Listened, numbers: impl IntoIterator<Item = u32>) {
+        let mut acked = Bits::default();
+        for number in numbers {
+            acked.insert(number);
+        }
+        listened.stream.acked.set(acked).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_repeated_or_out_of_order_is_counted() {
+        let mut subscriber = subscriber().await;
+        for number in [0, 2, 1, 1, 5] {
+            subscriber.client.hear(&message(RUN, 3, number));
+        }
+        subscriber.handle_packets().unwrap();
+        // 3 and 4 were acknowledged and did not come, 6 was not acknowledged.
+        acknowledge(&subscriber.listened[0], 0..6);
+        acknowledge(&subscriber.listened[1], []);
+        assert!(!subscriber.is_done(u64::MAX));
+        subscriber.judge(Patience::Lost);
+        let seen = &subscriber.seen;
+        assert_eq!((seen.lost, seen.late, seen.unjudged), (2, 0, 0));
+        assert_eq!((seen.duplicates, seen.reordered), (1, 1));
+        assert_eq!((seen.delivered, seen.misdelivered, seen.foreign), (4, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_was_for_others_is_no_message_of_another_run() {
+        let mut subscriber = subscriber().await;
+        // To others (before and behind the own streams), and never sent.
+        for (stream, number) in [(2, 0), (5, 0), (3, 10)] {
+            subscriber.client.hear(&message(RUN, stream, number));
+        }
+        subscriber.client.hear(&message(RUN + 1, 3, 0));
+        subscriber.handle_packets().unwrap();
+        let seen = &subscriber.seen;
+        assert_eq!((seen.misdelivered, seen.foreign), (3, 1));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_told_of_is_not_taken_for_complete() {
+        let mut subscriber = subscriber().await;
+        acknowledge(&subscriber.listened[0], 0..3);
+        subscriber.judge(Patience::Late);
+        let seen = &subscriber.seen;
+        assert_eq!((seen.lost, seen.late, seen.unjudged), (0, 3, 1));
+    }
+}

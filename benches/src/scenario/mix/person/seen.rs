@@ -15,11 +15,17 @@ pub(in crate::scenario::mix) struct Seen {
     pub(in crate::scenario::mix) reads: u64,
     pub(in crate::scenario::mix) reads_measured: u64,
     pub(in crate::scenario::mix) lost: u64,
+    /// Not there, while others still came.
+    pub(in crate::scenario::mix) late: u64,
+    /// Senders who did not tell what was acknowledged.
+    pub(in crate::scenario::mix) unjudged: u64,
     pub(in crate::scenario::mix) duplicates: u64,
     /// Came after a later one of the same sender.
     pub(in crate::scenario::mix) reordered: u64,
     /// Messages of another run.
     pub(in crate::scenario::mix) foreign: u64,
+    /// Messages of this run that were for others, or that nobody has written.
+    pub(in crate::scenario::mix) misdelivered: u64,
     pub(in crate::scenario::mix) refused: u64,
     pub(in crate::scenario::mix) first_refusal: Option<String>,
     pub(in crate::scenario::mix) unacked: u64,
@@ -45,9 +51,12 @@ impl Seen {
         self.reads += other.reads;
         self.reads_measured += other.reads_measured;
         self.lost += other.lost;
+        self.late += other.late;
+        self.unjudged += other.unjudged;
         self.duplicates += other.duplicates;
         self.reordered += other.reordered;
         self.foreign += other.foreign;
+        self.misdelivered += other.misdelivered;
         self.refused += other.refused;
         let first = || other.first_refusal.clone();
         self.first_refusal = self.first_refusal.take().or_else(first);
