@@ -401,7 +401,7 @@ impl Model {
             return;
         }
         let row = self.rows.iter().find(|row| row.is(&room.target));
-        if let Some(cid) = room.cid.or_else(|| row.and_then(Row::cid)) {
+        if let Some(cid) = row.and_then(Row::cid) {
             let (anchor, compose) = (room.anchor.take(), std::mem::take(&mut room.compose));
             let (waiting, items) = (
                 std::mem::take(&mut room.waiting),

@@ -8,7 +8,7 @@ use client_sdk::schema::rpc_request::Params;
 use client_sdk::schema::{ConvPrefs, Member, MemberStatus, MessageStatus};
 use client_sdk::{
     Advice, Client, Connection, Conversation, ConversationId, Draft, Entry, Error, History,
-    MessageId, SearchCursor, Seq, Summary, Target, Typing, UserId,
+    MessageId, Pending, PendingKind, SearchCursor, Seq, Summary, Target, Typing, UserId,
 };
 
 use crate::clock::{self, Zone};
@@ -142,10 +142,12 @@ async fn list(Desk { client, people, .. }: &Desk) -> Result<Listing, Error> {
             rows.insert(0, Row::begun(&one.target));
         }
     }
+    // Marks go by themselves, and interest nobody.
+    let is_waiting = |one: &&Pending| one.refusal.is_none() && one.what != PendingKind::Mark;
     Ok(Listing {
         me,
         rows,
-        waiting: pending.len() - refused,
+        waiting: pending.iter().filter(is_waiting).count(),
         refused,
     })
 }
@@ -162,8 +164,11 @@ async fn page(desk: &Desk, target: &Target, at: At, limit: usize) -> Result<Page
         At::Before(seq) => Some(seq),
         At::From(seq) => Some(Seq::new(seq.get().saturating_add(limit as u64))),
     };
-    let cid = conversation.id().await?;
-    let History { entries, more, .. } = conversation.history(before, limit).await?;
+    let cid = known_id(&conversation).await?;
+    let History { entries, more, .. } = match cid {
+        Some(_) => conversation.history(before, limit).await?,
+        None => History::default(),
+    };
     let reader = Reader::new(uid(client).await?, &desk.people);
     let mut items = reader.items(&entries);
     if reader.misses_somebody(&entries) && learn_members(desk, &conversation, cid).await {
@@ -182,6 +187,14 @@ async fn page(desk: &Desk, target: &Target, at: At, limit: usize) -> Result<Page
             None => client_sdk::Reached::default(),
         },
     })
+}
+
+/// Its id, if there is such a conversation. That of the note to oneself is known before there is one.
+async fn known_id(conversation: &Conversation) -> Result<Option<ConversationId>, Error> {
+    if *conversation.target() == Target::Me && conversation.summary().await?.is_none() {
+        return Ok(None);
+    }
+    conversation.id().await
 }
 
 /// Asks who is in it, if that is quick. Changes of members tell ids only.
@@ -260,7 +273,7 @@ pub(crate) async fn resolve(client: &Client, whom: &str) -> Result<Target, Words
         ));
     };
     let found = match conversation(client, &target) {
-        Ok(conversation) => conversation.id().await,
+        Ok(conversation) => known_id(&conversation).await,
         Err(error) => Err(error),
     };
     match found {

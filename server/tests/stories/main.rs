@@ -59,6 +59,7 @@ mod shared;
 mod strangers;
 mod support;
 mod sync;
+#[cfg(feature = "chat")]
 mod terminal;
 mod transports;
 mod walkthrough;

@@ -298,3 +298,20 @@ fn what_is_pasted_is_one_message_until_enter() {
         "{heard}"
     );
 }
+
+#[test]
+fn a_note_to_oneself_begins_with_its_first_message() {
+    let server = Server::dev();
+    let mut alice = online(&server, "alice");
+    alice.keys(key::CONTROL_K);
+    alice.until_shown("Go to, or write to a handle");
+    alice.keys("me");
+    alice.until_shown(">  note to self");
+    alice.keys(key::ENTER);
+    alice.until("the note", |screen| !screen.contains("Go to, or write"));
+    let screen = alice.until_shown("No messages yet.");
+    assert!(!screen.contains("not_found"), "{screen}");
+    alice.keys("buy milk\r");
+    alice.until_shown("you buy milk  ✓");
+    alice.until_shown(">  note to self");
+}
