@@ -191,7 +191,10 @@ async fn page(desk: &Desk, target: &Target, at: At, limit: usize) -> Result<Page
 
 /// Its id, if there is such a conversation. That of the note to oneself is known before there is one.
 async fn known_id(conversation: &Conversation) -> Result<Option<ConversationId>, Error> {
-    if *conversation.target() == Target::Me && conversation.summary().await?.is_none() {
+    if *conversation.target() == Target::Me
+        && conversation.summary().await?.is_none()
+        && conversation.entry(Seq::new(1)).await?.is_none()
+    {
         return Ok(None);
     }
     conversation.id().await
