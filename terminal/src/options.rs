@@ -117,7 +117,8 @@ impl Options {
             let text = text.map_err(|_| Failure::usage(file, "not UTF-8"))?;
             return Ok(text.lines().next().unwrap_or_default().to_owned());
         }
-        if let Some(password) = std::env::var_os(PASSWORD_VARIABLE) {
+        let variable = std::env::var_os(PASSWORD_VARIABLE);
+        if let Some(password) = variable.filter(|password| !password.is_empty()) {
             let text = password.into_string();
             return text.map_err(|_| Failure::Usage(format!("{PASSWORD_VARIABLE} is not UTF-8")));
         }
@@ -151,8 +152,11 @@ impl Options {
 fn read(file: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let opened = fs::File::open(file).map_err(|error| Failure::io(file, error))?;
-    let read = opened.take(most).read_to_end(&mut bytes);
+    let read = opened.take(most + 1).read_to_end(&mut bytes);
     read.map_err(|error| Failure::io(file, error))?;
+    if bytes.len() as u64 > most {
+        return Err(Failure::usage(file, &format!("more than {most} bytes")));
+    }
     Ok(bytes)
 }
 

@@ -8,8 +8,11 @@ use super::{Confirm, Mode, Model, Prompt, PromptKind, Search, Switch};
 use crate::command::{self, Command, Entered, Which};
 use crate::compose::Compose;
 use crate::effect::{Act, Ask, Effect};
-use crate::items::{Body, Key};
+use crate::items::{Body, Item, Key};
 use crate::layout::{self, lines, seen};
+
+/// Keys that wait for a conversation.
+const HELD_MAX: usize = 1_000;
 
 /// Keys, with what they do.
 pub(super) const HELP: &[(&str, &str)] = &[
@@ -53,16 +56,46 @@ impl Model {
                 }
                 self.go_on_typing(todo);
             }
-            Mode::Told(_) | Mode::Confirm(_) => {}
+            Mode::Going(..) | Mode::Told(_) | Mode::Confirm(_) => {}
+        }
+    }
+
+    /// Asks for a conversation. What is typed meanwhile is meant for it.
+    pub(super) fn go(&mut self, whom: String, todo: &mut Vec<Effect>) {
+        self.mode = Mode::Going(whom.clone(), Vec::new());
+        todo.push(Effect::Open(whom));
+    }
+
+    /// Keys that waited for a conversation; without it nothing of them is sent.
+    pub(super) fn type_again(
+        &mut self,
+        held: Vec<KeyEvent>,
+        is_there: bool,
+        todo: &mut Vec<Effect>,
+    ) {
+        for key in held {
+            if is_there || matches!(key.code, KeyCode::Char(_)) {
+                self.key(key, todo);
+            }
         }
     }
 
     pub(super) fn key(&mut self, key: KeyEvent, todo: &mut Vec<Effect>) {
-        if key.kind == KeyEventKind::Release || self.key_everywhere(key, todo) {
+        if key.kind == KeyEventKind::Release {
+            return;
+        }
+        self.touched += 1;
+        if self.key_everywhere(key, todo) {
             return;
         }
         match &mut self.mode {
             Mode::Write => self.key_to_write(key, todo),
+            Mode::Going(..) if key.code == KeyCode::Esc => self.mode = Mode::Write,
+            Mode::Going(_, held) => {
+                if held.len() < HELD_MAX {
+                    held.push(key);
+                }
+            }
             Mode::Select => self.key_to_select(key, todo),
             Mode::Prompt(_) => self.key_to_answer(key, todo),
             Mode::Switch(_) => self.key_to_switch(key, todo),
@@ -70,12 +103,16 @@ impl Model {
             Mode::Told(told) => match key.code {
                 KeyCode::Up => told.from = told.from.saturating_sub(1),
                 KeyCode::PageUp => told.from = told.from.saturating_sub(10),
-                KeyCode::Down => told.from = (told.from + 1).min(told.lines.len()),
-                KeyCode::PageDown => told.from = (told.from + 10).min(told.lines.len()),
+                KeyCode::Down => {
+                    told.from = (told.from + 1).min(told.lines.len().saturating_sub(1))
+                }
+                KeyCode::PageDown => {
+                    told.from = (told.from + 10).min(told.lines.len().saturating_sub(1));
+                }
                 _ => self.mode = Mode::Write,
             },
             Mode::Confirm(confirm) => {
-                if matches!(key.code, KeyCode::Char('y' | 'Y') | KeyCode::Enter) {
+                if matches!(key.code, KeyCode::Char('y' | 'Y')) {
                     todo.push(confirm.effect.clone());
                 }
                 self.mode = Mode::Write;
@@ -218,13 +255,15 @@ impl Model {
     fn obey(&mut self, command: Command, todo: &mut Vec<Effect>) {
         let target = self.room.as_ref().map(|room| &room.target);
         match command {
-            Command::To(whom) => todo.push(Effect::Open(whom)),
+            Command::To(whom) => self.go(whom, todo),
+            Command::Delete(which) => self.ask_to_delete(which),
+            Command::Group(title, members) => self.make_group(title, members, todo),
             Command::List => self.mode = Mode::Switch(Switch::default()),
             Command::History(_) => self.page_up(todo),
             Command::Search(words) => {
                 let mut search = Search::default();
                 search.field = Compose::with(words);
-                todo.extend(search.go(None));
+                todo.extend(search.go(None, &mut self.searches));
                 self.mode = Mode::Search(search);
             }
             Command::Help => self.help(),
@@ -239,13 +278,18 @@ impl Model {
     /// What was typed before; on an empty line the last own message, to be edited.
     fn recall(&mut self, older: bool) {
         let Some(room) = &mut self.room else { return };
+        if room.editing.is_some() {
+            return;
+        }
         if older && room.compose.is_empty() && self.recalled.is_none() && room.replying.is_none() {
             let own = room
                 .items
                 .iter()
                 .rev()
                 .find(|item| item.mine && item.words().is_some());
-            if let Some((seq, words)) = own.and_then(|item| Some((item.seq()?, item.words()?))) {
+            if let Some((seq, words)) = own.and_then(|item| Some((item.seq()?, item.words()?)))
+                && !words.raw.is_empty()
+            {
                 room.editing = Some(seq);
                 room.compose = Compose::with(words.raw.clone());
                 return;
@@ -504,7 +548,10 @@ impl Model {
             'e' if mine => {
                 room.editing = Some(seq);
                 room.replying = None;
-                room.compose = Compose::with(raw);
+                let begun = std::mem::replace(&mut room.compose, Compose::with(raw));
+                if !begun.is_empty() {
+                    self.remember(begun.text().to_owned());
+                }
             }
             'd' | 'h' => {
                 self.confirm_removal(seq, letter == 'd');
@@ -535,6 +582,30 @@ impl Model {
         }
         self.mode = Mode::Write;
         self.unselect();
+    }
+
+    fn make_group(&mut self, title: String, members: Vec<String>, todo: &mut Vec<Effect>) {
+        todo.push(Effect::Ask(Ask::Group(title, members)));
+        self.asked_at = self.touched;
+        self.say("asking the server for the group");
+    }
+
+    /// The message that is meant is shown before it is gone.
+    fn ask_to_delete(&mut self, which: Which) {
+        let Some(room) = &self.room else { return };
+        let own = room
+            .items
+            .iter()
+            .rev()
+            .find(|item| item.mine && item.words().is_some());
+        match (which, own.and_then(Item::seq)) {
+            (Which::At(seq), _) => self.confirm_removal(seq, true),
+            (_, Some(seq)) if room.waiting.is_empty() => self.confirm_removal(seq, true),
+            (_, Some(_)) => {
+                self.complain("the newest one is not sent yet; Ctrl-Up selects it, x drops it")
+            }
+            (_, None) => self.complain("there is no own message here; name it as #12"),
+        }
     }
 
     fn confirm_removal(&mut self, seq: Seq, for_all: bool) {
@@ -579,9 +650,8 @@ impl Model {
                     PromptKind::GroupMembers(title) => {
                         let members = answer.split([' ', ',']).filter(|word| !word.is_empty());
                         let members = members.map(str::to_owned).collect();
-                        todo.push(Effect::Ask(Ask::Group(title, members)));
                         self.mode = Mode::Write;
-                        self.say("asking the server for the group");
+                        self.make_group(title, members, todo);
                     }
                     PromptKind::React(seq) => {
                         self.mode = Mode::Write;
@@ -606,10 +676,7 @@ impl Model {
             KeyCode::Down => switch.at = (switch.at + 1).min(choices.len().saturating_sub(1)),
             KeyCode::Enter => match choices.into_iter().nth(switch.at).map(|one| one.target) {
                 Some(Ok(target)) => self.open(target, todo),
-                Some(Err(whom)) => {
-                    self.mode = Mode::Write;
-                    todo.push(Effect::Open(whom));
-                }
+                Some(Err(whom)) => self.go(whom, todo),
                 None => {}
             },
             _ => {
@@ -630,13 +697,13 @@ impl Model {
             KeyCode::Tab => {
                 search.is_here = !search.is_here;
                 search.searched = None;
-                todo.extend(search.go(open.as_ref()));
+                todo.extend(search.go(open.as_ref(), &mut self.searches));
             }
             KeyCode::Up => search.at = search.at.saturating_sub(1),
             KeyCode::Down => {
                 search.at = (search.at + 1).min(search.hits.len().saturating_sub(1));
                 if search.at + 1 >= search.hits.len() {
-                    todo.extend(search.go(open.as_ref()));
+                    todo.extend(search.go(open.as_ref(), &mut self.searches));
                 }
             }
             KeyCode::Enter => {
@@ -644,7 +711,7 @@ impl Model {
                 let hit = search.hits.get(search.at).filter(|_| is_done);
                 match hit.and_then(|hit| Some((hit.cid, hit.item.seq()?))) {
                     Some((cid, seq)) => self.jump(cid, seq, todo),
-                    None => todo.extend(search.go(open.as_ref())),
+                    None => todo.extend(search.go(open.as_ref(), &mut self.searches)),
                 }
             }
             _ => {
@@ -691,7 +758,7 @@ pub(crate) fn effect(command: Command, here: Option<&Target>) -> Result<Effect, 
     Ok(match command {
         Command::To(whom) => Effect::Open(whom),
         Command::List => Effect::List,
-        Command::Search(words) => Effect::Find(words, None, None),
+        Command::Search(words) => Effect::Find(0, words, None, None),
         Command::Group(title, members) => Effect::Ask(Ask::Group(title, members)),
         Command::Add(members) => Effect::Ask(Ask::Add(target()?, members)),
         Command::Remove(member) => Effect::Ask(Ask::Remove(target()?, member)),

@@ -206,7 +206,7 @@ fn commands_do_in_a_pipe_what_they_do_on_a_screen() {
     for wanted in [
         "alice: soup or bread?",
         "alice began this conversation with",
-        " 0 Lunch today",
+        " 0 #Lunch today",
     ] {
         assert!(heard.contains(wanted), "{wanted}: {bob:?}");
     }

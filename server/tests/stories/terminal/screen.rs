@@ -90,7 +90,7 @@ fn a_group_is_made_and_unread_messages_are_counted() {
     alice.until_shown("you began this conversation with bob, carol");
     alice.keys("soup?\r");
     alice.until_shown("soup?  ✓");
-    let screen = bob.until_shown(" * Lunch          1│");
+    let screen = bob.until_shown(" * #Lunch         1│");
     assert!(!screen.contains("soup?"), "{screen}");
     bob.keys(key::CONTROL_N);
     bob.until_shown("alice soup?");
@@ -197,7 +197,7 @@ fn no_text_of_others_reaches_the_terminal_as_control_bytes() {
         // Whoever refuses such a title has to say so harmlessly.
         assert!(!output.stderr.contains(&0x1b), "{output:?}");
     } else {
-        alice.until_shown(r"\u{1b}]0;pwne…");
+        alice.until_shown(r"#\u{1b}]0;pwn");
         alice.keys(key::CONTROL_N);
         alice.until_shown("come in");
     }
@@ -291,12 +291,10 @@ fn what_is_pasted_is_one_message_until_enter() {
     alice.until_shown("  three");
     alice.keys(key::ENTER);
     alice.until_shown("three  ✓ sent");
-    let bob = chat(&address(&server), "bob", &[], "");
+    let bob = chat(&address(&server), "bob", &["--to", "@alice"], "/history\n");
     let heard = String::from_utf8(bob.stdout).unwrap();
-    assert!(
-        heard.is_empty() || heard.contains(r"alice: one\ntwo\nthree"),
-        "{heard}"
-    );
+    let log: Vec<_> = heard.lines().filter(|line| line.starts_with('#')).collect();
+    assert_eq!(log, ["#1 alice: first", r"#2 alice: one\ntwo\nthree"]);
 }
 
 #[test]
@@ -314,4 +312,16 @@ fn a_note_to_oneself_begins_with_its_first_message() {
     alice.keys("buy milk\r");
     alice.until_shown("you buy milk  ✓");
     alice.until_shown(">  note to self");
+}
+
+#[test]
+fn what_is_typed_before_a_conversation_is_open_goes_there() {
+    let server = Server::dev();
+    make_user(&server, "carol");
+    let bob = online(&server, "bob");
+    let mut alice = online(&server, "alice");
+    alice.write_to("carol", "first");
+    alice.until_shown("first  ✓");
+    alice.keys("/to @bob\rtyped ahead\r");
+    bob.until_shown("alice typed ahead");
 }
