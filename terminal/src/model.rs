@@ -3,6 +3,7 @@
 mod choice;
 mod keys;
 mod room;
+mod select;
 
 use std::collections::{BTreeMap, HashMap};
 

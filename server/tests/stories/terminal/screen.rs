@@ -272,6 +272,22 @@ fn the_password_is_asked_for_and_not_shown() {
     let bytes = String::from_utf8_lossy(&alice.bytes()).into_owned();
     assert!(!bytes.contains("alice-secret"), "{bytes}");
 
+    // Whatever ends the question gives the terminal back.
+    for end in ["TERM", "\x03"] {
+        let mut asked = Chat::with_password(&address(&server), "alice", None)
+            .argument("--memory")
+            .on_screen();
+        asked.until_shown("Password of alice:");
+        asked.until("no echo", |_| !asked.echoes());
+        match end {
+            "TERM" => asked.signal(end),
+            key => asked.keys(key),
+        }
+        assert_eq!(asked.wait_for_exit().code(), Some(1));
+        asked.until_shown("no password was given");
+        assert!(asked.echoes(), "{end:?}");
+    }
+
     let mut wrong = Chat::with_password(&address(&server), "alice", Some("wrong-secret"))
         .argument("--memory")
         .on_screen();
