@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client_sdk::{Builder, Client, Connection, Error, Event, Events, Presence, Typing};
+use client_sdk::{
+    Builder, Client, Connection, Error, Event, Events, Pending, PendingKind, Presence, Typing,
+};
 use crossterm::event::{Event as TerminalEvent, EventStream};
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -67,18 +69,36 @@ async fn live(options: &Options, client: &Client) -> Result<(), Failure> {
         stop,
         is_over: false,
     };
-    let first = app.model.start();
+    let first = app.model.start(options.to.as_deref());
     app.perform(first)?;
-    if let Some(whom) = &options.to {
-        app.perform(vec![Effect::Open(whom.clone())])?;
-    }
     app.input(Input::Connection(client.connection()))?;
     let done = app.run(events, answered, signals).await;
     let App { screen, hands, .. } = app;
     // The screen is given back before the last words are said, and before anything is waited for.
     drop(screen);
-    hands.finish().await;
-    done
+    let kept = hands.finish().await;
+    let lost = if options.is_durable() {
+        0
+    } else {
+        waiting(client).await
+    };
+    done?;
+    if !kept {
+        return Err(Failure::Refused(
+            "what was written last may not have been kept".to_owned(),
+        ));
+    }
+    match lost {
+        0 => Ok(()),
+        lost => Err(Failure::Refused(format!("{lost} not sent yet: lost"))),
+    }
+}
+
+/// What waits for the server, but for marks.
+async fn waiting(client: &Client) -> usize {
+    let pending = client.pending().await.unwrap_or_default();
+    let is_waiting = |one: &&Pending| one.refusal.is_none() && one.what != PendingKind::Mark;
+    pending.iter().filter(is_waiting).count()
 }
 
 fn terminal_failed(error: &io::Error) -> Failure {
@@ -286,13 +306,11 @@ impl Hands {
         });
     }
 
-    /// Waits until what was written is in the outbox.
-    async fn finish(self) {
+    /// Waits until what was written is in the outbox. Whether it is.
+    async fn finish(self) -> bool {
         let Self { writes, writer, .. } = self;
         drop(writes);
-        if tokio::time::timeout(LAST_WRITES, writer).await.is_err() {
-            eprintln!("mqchat: what was written last may not have been kept");
-        }
+        tokio::time::timeout(LAST_WRITES, writer).await.is_ok()
     }
 }
 

@@ -14,8 +14,8 @@ pub(crate) enum Effect {
     List,
     /// Read a page of a log.
     Page(Target, At, usize),
-    /// Search the local log, all of it or one conversation.
-    Find(String, Option<Target>, Option<SearchCursor>),
+    /// Search the local log, all of it or one conversation; which search it is.
+    Find(u64, String, Option<Target>, Option<SearchCursor>),
     /// Find out which conversation is meant.
     Open(String),
     /// Do something that goes into the outbox.
@@ -104,14 +104,22 @@ pub(crate) enum Ask {
 pub(crate) enum Answer {
     /// The list.
     Listed(Listing),
+    /// No list: why.
+    NotListed(String),
     /// A page of a log.
     Paged(Target, At, Page),
     /// No page: why.
     NoPage(Target, At, String),
-    /// What was found.
-    Found(Vec<Hit>, Option<SearchCursor>),
-    /// This is the conversation.
-    Opened(Target),
+    /// What was found by which search.
+    Found(u64, Vec<Hit>, Option<SearchCursor>),
+    /// No search: why.
+    NotFound(u64, String),
+    /// What was asked for, and the conversation that is meant.
+    Opened(String, Target),
+    /// What was asked for, and why there is no such conversation.
+    NotOpened(String, String),
+    /// The group that was asked for.
+    Made(Target),
     /// It is in the outbox.
     Queued(Target, MessageId),
     /// A text that could not be put into the outbox: to be given back.

@@ -28,7 +28,7 @@ const PEOPLE_MAX: usize = 10_000;
 )]
 pub(crate) struct Row {
     pub(crate) target: Target,
-    /// Its title, or the handle of the other one.
+    /// Its title after `#`, or the handle of the other one after `@`.
     pub(crate) title: Shown,
     /// The handle of the other one, of a direct conversation.
     pub(crate) peer: Option<String>,
@@ -53,8 +53,9 @@ impl Row {
         let title = match peer {
             _ if is_note => Shown::line(NOTE),
             Some(peer) => Shown::line(&format!("@{}", peer.handle)),
-            None if summary.title.is_empty() => Shown::line(&summary.cid.to_string()),
-            None => Shown::line(&summary.title),
+            None if summary.title.is_empty() => Shown::line(&format!("#{}", summary.cid)),
+            // So no title can be taken for a person.
+            None => Shown::line(&format!("#{}", summary.title)),
         };
         Self {
             target: Target::Conversation(summary.cid),

@@ -64,11 +64,8 @@ impl Look<'_> {
     fn rule(&self, text: &str) -> String {
         let dash = self.or("─", "-");
         let left = self.columns.saturating_sub(width(text) + 2);
-        format!(
-            "{} {text} {}",
-            dash.repeat(left / 2),
-            dash.repeat(left - left / 2)
-        )
+        let (before, behind) = (dash.repeat(left / 2), dash.repeat(left - left / 2));
+        clipped(&format!("{before} {text} {behind}"), self.columns)
     }
 }
 

@@ -62,18 +62,21 @@ impl Failure {
 /// # Errors
 /// [`Failure`].
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let builder = options.client()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::Refused(format!("the runtime: {error}")))?;
-    let is_screen = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let done = if is_screen && !options.plain {
-        runtime.block_on(app::run(options, builder))
-    } else {
-        runtime.block_on(line::run(options, builder))
+    let chat = async {
+        let builder = options.client().await?;
+        let is_screen = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        if is_screen && !options.plain {
+            app::run(options, builder).await
+        } else {
+            line::run(options, builder).await
+        }
     };
+    let done = runtime.block_on(chat);
     // Who reads standard input cannot be stopped.
     runtime.shutdown_background();
     done

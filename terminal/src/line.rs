@@ -103,15 +103,25 @@ async fn live(options: &Options, client: &Client, mut signals: Signals) -> Resul
         before: before.into_iter().filter_map(|one| one.mid).collect(),
         was_offline: false,
         wanted: 0,
+        printed: 0,
     };
     let end = tokio::select! {
         end = lines.run() => end,
         () = signals.next() => Ok(()),
     };
+    let printed = lines.printed;
+    lines
+        .events
+        .confirm_through(printed)
+        .await
+        .map_err(failed)?;
     match end {
         Ok(()) => {}
         // Who reads has gone away, and nobody is left to be told.
-        Err(End::Closed) => return Ok(()),
+        Err(End::Closed) => {
+            let flushed = tokio::time::timeout(options.wait(), client.flushed()).await;
+            flushed.unwrap_or(Ok(())).map_err(failed)?;
+        }
         Err(End::Failed(failure)) => return Err(failure),
     }
     lines.judge().await
@@ -136,6 +146,8 @@ enum Got {
     Line(String),
     /// What cannot be a message, and why.
     Bad(String),
+    /// Nothing more can be read: why.
+    Broken(String),
 }
 
 /// Something that a line set going.
@@ -157,6 +169,8 @@ struct Lines<'a> {
     was_offline: bool,
     /// Lines of a log that were asked for.
     wanted: usize,
+    /// Everything up to this position of the feed was printed.
+    printed: u64,
 }
 
 impl Lines<'_> {
@@ -170,7 +184,7 @@ impl Lines<'_> {
             tokio::select! {
                 got = input.recv(), if is_open && doing.is_none() => match got {
                     None => is_open = false,
-                    Some(Got::Bad(why)) => self.refuse(&why),
+                    Some(Got::Bad(why) | Got::Broken(why)) => self.refuse(&why),
                     Some(Got::Line(line)) => match self.obey(&line) {
                         Next::Do(effect) => doing = Some(Box::pin(carry_out(self.desk.clone(), effect))),
                         Next::Tell(answer) => self.tell(Some(answer)).await?,
@@ -185,10 +199,7 @@ impl Lines<'_> {
                         Err(error) => self.refuse(&explain(&error)),
                     }
                 }
-                batch = self.events.next_batch(EVENTS_MAX) => {
-                    let batch = batch?;
-                    self.happened(batch).await?;
-                }
+                batch = self.events.next_batch(EVENTS_MAX) => self.happened(batch?).await?,
             }
         }
         self.flush().await
@@ -199,10 +210,7 @@ impl Lines<'_> {
         let mut patience = Box::pin(clock::sleep(FIRST_CONNECTION));
         while self.client.connection() == Connection::Connecting {
             tokio::select! {
-                batch = self.events.next_batch(EVENTS_MAX) => {
-                    let batch = batch?;
-                    self.happened(batch).await?;
-                }
+                batch = self.events.next_batch(EVENTS_MAX) => self.happened(batch?).await?,
                 () = &mut patience => break,
             }
         }
@@ -212,10 +220,7 @@ impl Lines<'_> {
             && self.client.conversations().await?.is_empty()
         {
             tokio::select! {
-                batch = self.events.next_batch(EVENTS_MAX) => {
-                    let batch = batch?;
-                    self.happened(batch).await?;
-                }
+                batch = self.events.next_batch(EVENTS_MAX) => self.happened(batch?).await?,
                 () = &mut patience => break,
             }
         }
@@ -235,10 +240,7 @@ impl Lines<'_> {
             tokio::select! {
                 done = &mut flushed => return Ok(done?),
                 () = &mut patience => return Ok(()),
-                batch = self.events.next_batch(EVENTS_MAX) => {
-                    let batch = batch?;
-                    self.happened(batch).await?;
-                }
+                batch = self.events.next_batch(EVENTS_MAX) => self.happened(batch?).await?,
             }
         }
     }
@@ -301,6 +303,10 @@ impl Lines<'_> {
             Ok(Entered::Command(command)) => effect(command, here),
             Err(why) => Err(why),
         };
+        if matches!(effect, Ok(Effect::Retry(_))) {
+            // What is refused again is told again.
+            self.reported.clear();
+        }
         match effect {
             Ok(effect) => Next::Do(effect),
             Err(why) => {
@@ -315,12 +321,12 @@ impl Lines<'_> {
             None | Some(Answer::Queued(..)) => return Ok(()),
             Some(Answer::Listed(listing)) => list(&listing),
             Some(Answer::Paged(_, _, page)) => self.page(&page),
-            Some(Answer::Found(hits, _)) => joined(
+            Some(Answer::Found(_, hits, _)) => joined(
                 hits.iter()
                     .map(|hit| format!("{} {}", hit.cid, self.told(&hit.item))),
             ),
             Some(Answer::Told(title, lines)) => joined([title].iter().chain(&lines)),
-            Some(Answer::Opened(target)) => {
+            Some(Answer::Opened(_, target) | Answer::Made(target)) => {
                 complain(format!("now in {target}"));
                 self.here = Some(target);
                 return Ok(());
@@ -330,7 +336,12 @@ impl Lines<'_> {
                 return Ok(());
             }
             Some(
-                Answer::Failed(why) | Answer::NoPage(_, _, why) | Answer::NotQueued(_, _, why),
+                Answer::Failed(why)
+                | Answer::NotListed(why)
+                | Answer::NotFound(_, why)
+                | Answer::NotOpened(_, why)
+                | Answer::NoPage(_, _, why)
+                | Answer::NotQueued(_, _, why),
             ) => {
                 self.refuse(&why);
                 return Ok(());
@@ -380,10 +391,11 @@ impl Lines<'_> {
                 _ => {}
             }
         }
-        if arrived.is_empty() {
-            return Ok(());
+        if !arrived.is_empty() {
+            print(joined(arrived)).await?;
         }
-        print(joined(arrived)).await
+        self.printed = self.events.position();
+        Ok(())
     }
 
     fn arrived(&self, entry: &Entry, me: Option<UserId>) -> Option<String> {
@@ -464,7 +476,14 @@ async fn carry_out(desk: Desk, effect: Effect) -> Result<Option<Answer>, Error> 
     };
     loop {
         match crate::work::queue(client, &target, act.clone()).await {
-            Err(Error::OutboxFull(_)) => client.flushed().await?,
+            Err(error @ Error::OutboxFull(_)) => {
+                let pending = client.pending().await?;
+                // What was refused makes no room by itself.
+                if pending.iter().all(|one| one.refusal.is_some()) {
+                    return Err(error);
+                }
+                client.flushed().await?;
+            }
             Err(error) => return Err(error),
             Ok(_) => return Ok(None),
         }
@@ -477,7 +496,8 @@ fn read_lines() -> mpsc::Receiver<Got> {
     std::thread::spawn(move || {
         let mut input = io::stdin().lock();
         while let Some(got) = next_line(&mut input) {
-            if sender.blocking_send(got).is_err() {
+            let is_over = matches!(got, Got::Broken(_));
+            if sender.blocking_send(got).is_err() || is_over {
                 return;
             }
         }
@@ -492,10 +512,7 @@ fn next_line(input: &mut impl BufRead) -> Option<Got> {
     match input.by_ref().take(most).read_until(b'\n', &mut line) {
         Ok(0) => return None,
         Ok(_) => {}
-        Err(error) => {
-            return Some(Got::Bad(format!("standard input: {error}")))
-                .filter(|_| error.kind() == ErrorKind::InvalidData);
-        }
+        Err(error) => return Some(Got::Broken(format!("standard input: {error}"))),
     }
     if line.last() == Some(&b'\n') {
         line.pop();
@@ -587,7 +604,7 @@ mod tests {
         while let Some(line) = next_line(&mut input) {
             got.push(match line {
                 Got::Line(line) => line,
-                Got::Bad(_) => "BAD".to_owned(),
+                Got::Bad(_) | Got::Broken(_) => "BAD".to_owned(),
             });
         }
         assert_eq!(got, ["one", "BAD", "", "BAD", &fits, "last"]);

@@ -3,6 +3,7 @@
 mod choice;
 mod keys;
 mod room;
+mod select;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -113,6 +114,13 @@ pub(crate) struct Model {
     /// Which of `past` is shown, and what was written before.
     recalled: Option<(usize, String)>,
     typed: u64,
+    /// Keys that were pressed, and how many there were when a group was asked for.
+    touched: u64,
+    asked_at: u64,
+    /// Searches that were made.
+    searches: u64,
+    /// Whose presence is watched.
+    watched: Option<String>,
     listing: bool,
     list_stale: bool,
     /// Counts unread messages that ring.
@@ -144,16 +152,23 @@ impl Model {
             past: Vec::new(),
             recalled: None,
             typed: 0,
+            touched: 0,
+            asked_at: 0,
+            searches: 0,
+            watched: None,
             listing: false,
             list_stale: false,
             rung: 0,
         }
     }
 
-    /// What is to be done first.
-    pub(crate) fn start(&mut self) -> Vec<Effect> {
+    /// What is to be done first; where to go.
+    pub(crate) fn start(&mut self, to: Option<&str>) -> Vec<Effect> {
         let mut todo = Vec::new();
         self.relist(&mut todo);
+        if let Some(whom) = to {
+            self.go(whom.to_owned(), &mut todo);
+        }
         todo
     }
 
@@ -319,12 +334,42 @@ impl Model {
                     self.complain(&why);
                 }
             }
-            Answer::Found(hits, after) => {
+            Answer::NotListed(why) => {
+                self.listing = false;
+                self.complain(&why);
+            }
+            Answer::Found(number, hits, after) => {
                 if let Mode::Search(search) = &mut self.mode {
-                    search.take(hits, after);
+                    search.take(number, hits, after);
                 }
             }
-            Answer::Opened(target) => self.open(target, todo),
+            Answer::NotFound(number, why) => {
+                if let Mode::Search(search) = &mut self.mode {
+                    search.fail(number);
+                }
+                self.complain(&why);
+            }
+            Answer::Opened(whom, target) => {
+                if let Some(held) = self.stop_going(&whom) {
+                    self.open(target, todo);
+                    self.type_again(held, true, todo);
+                }
+            }
+            Answer::NotOpened(whom, why) => {
+                if let Some(held) = self.stop_going(&whom) {
+                    self.type_again(held, false, todo);
+                }
+                self.complain(&why);
+            }
+            // Only who still waits for it is taken there.
+            Answer::Made(target) => {
+                if matches!(self.mode, Mode::Write) && self.touched == self.asked_at {
+                    self.open(target, todo);
+                } else {
+                    self.say("the group is made: Ctrl-K goes there");
+                }
+                self.relist(todo);
+            }
             Answer::Queued(target, _) => {
                 self.relist(todo);
                 if self.room.as_ref().is_some_and(|room| room.target == target) {
@@ -337,19 +382,36 @@ impl Model {
                 self.relist(todo);
                 self.refresh(todo);
             }
-            Answer::Failed(why) => {
-                if let Mode::Search(search) = &mut self.mode {
-                    search.is_busy = false;
+            Answer::Failed(why) => self.complain(&why),
+            Answer::Told(title, lines) => {
+                if matches!(self.mode, Mode::Write) {
+                    self.mode = Mode::Told(Told::new(title, lines));
+                } else {
+                    self.say(title.as_str());
                 }
-                self.complain(&why);
             }
-            Answer::Told(title, lines) => self.mode = Mode::Told(Told::new(title, lines)),
         }
+    }
+
+    /// The keys that waited for this, if it is still what is waited for.
+    fn stop_going(&mut self, to: &str) -> Option<Vec<KeyEvent>> {
+        let Mode::Going(whom, held) = &mut self.mode else {
+            return None;
+        };
+        if whom != to {
+            return None;
+        }
+        let held = std::mem::take(held);
+        self.mode = Mode::Write;
+        Some(held)
     }
 
     /// Nothing that was typed is lost.
     fn give_back(&mut self, target: &Target, text: String, why: &str) {
         self.complain(why);
+        let target = &self
+            .row_of(target)
+            .map_or_else(|| target.clone(), |row| row.target.clone());
         let compose = match &mut self.room {
             Some(room) if room.target == *target => &mut room.compose,
             _ => self.drafts.entry(target.clone()).or_default(),
@@ -377,8 +439,13 @@ impl Model {
         // Those on top stay there; otherwise the newest first, as they come.
         self.rows.sort_by_key(|row| !row.pinned);
         (self.waiting, self.refused) = (listing.waiting, listing.refused);
+        self.name_the_drafts();
         self.name_the_room(todo);
+        self.greet(todo);
+        // Never under somebody's hands.
         if self.room.is_none()
+            && self.touched == 0
+            && matches!(self.mode, Mode::Write)
             && let Some(first) = self.visible_rows().first().map(|row| row.target.clone())
         {
             self.open(first, todo);
@@ -394,6 +461,55 @@ impl Model {
         here.map_or(0, |row| row.unread)
     }
 
+    /// What was begun for a user is found again when the conversation has its id.
+    fn name_the_drafts(&mut self) {
+        let begun = self
+            .drafts
+            .keys()
+            .filter(|target| !matches!(target, Target::Conversation(_)));
+        let begun: Vec<_> = begun.cloned().collect();
+        for target in begun {
+            if let Some(named) = self.row_of(&target).map(|row| row.target.clone())
+                && named != target
+                && let Some(compose) = self.drafts.remove(&target)
+            {
+                self.drafts.entry(named).or_insert(compose);
+            }
+        }
+    }
+
+    /// What the list knows of the open conversation is looked at once, as soon as it is there.
+    fn greet(&mut self, todo: &mut Vec<Effect>) {
+        let Some(room) = self.room.as_ref().filter(|room| !room.is_greeted) else {
+            return;
+        };
+        let Some(row) = self.rows.iter().find(|row| row.is(&room.target)) else {
+            return;
+        };
+        let (read, unread, flagged) = (row.read, row.unread, row.flagged);
+        if let Some(room) = &mut self.room {
+            room.is_greeted = true;
+            if flagged {
+                todo.push(Effect::Act(room.target.clone(), Act::Unread(false)));
+            }
+            if unread > 0 && room.new_after.is_none() {
+                room.new_after = Some(read);
+            }
+            room.marked = room.marked.max(read);
+        }
+        self.watch(todo);
+    }
+
+    /// Watches the other one of the open conversation, and nobody else.
+    fn watch(&mut self, todo: &mut Vec<Effect>) {
+        let peer = self.peer();
+        if self.watched != peer {
+            todo.extend(self.watched.take().map(Effect::Unwatch));
+            todo.extend(peer.clone().map(Effect::Watch));
+            self.watched = peer;
+        }
+    }
+
     /// The conversation with a user gets its id with the first message.
     fn name_the_room(&mut self, todo: &mut Vec<Effect>) {
         let Some(room) = &mut self.room else { return };
@@ -401,7 +517,7 @@ impl Model {
             return;
         }
         let row = self.rows.iter().find(|row| row.is(&room.target));
-        if let Some(cid) = room.cid.or_else(|| row.and_then(Row::cid)) {
+        if let Some(cid) = row.and_then(Row::cid) {
             let (anchor, compose) = (room.anchor.take(), std::mem::take(&mut room.compose));
             let (waiting, items) = (
                 std::mem::take(&mut room.waiting),
@@ -465,22 +581,15 @@ impl Model {
         }
         self.leave(todo);
         let compose = self.drafts.remove(&target).unwrap_or_default();
-        let mut room = Room::new(target.clone(), compose);
-        if let Some(row) = self.row_of(&target) {
-            room.marked = row.read;
-            room.new_after = (row.unread > 0).then_some(row.read);
-            if row.flagged {
-                todo.push(Effect::Act(target, Act::Unread(false)));
-            }
-        }
+        let mut room = Room::new(target, compose);
         todo.extend(room.refresh());
         self.room = Some(room);
         self.recalled = None;
-        todo.extend(self.peer().map(Effect::Watch));
+        self.greet(todo);
+        self.watch(todo);
     }
 
     fn leave(&mut self, todo: &mut Vec<Effect>) {
-        todo.extend(self.peer().map(Effect::Unwatch));
         self.stop_typing(todo);
         let Some(mut room) = self.room.take() else {
             return;
@@ -504,6 +613,11 @@ impl Model {
         if self.past.len() > PAST_MAX {
             self.past.remove(0);
         }
+    }
+
+    /// There is room for anything but an excuse.
+    pub(crate) fn is_drawn(&self) -> bool {
+        self.size.0 >= 20 && self.size.1 >= 6
     }
 
     /// Columns and rows of the log.
@@ -561,13 +675,13 @@ impl Model {
     fn fill(&mut self, todo: &mut Vec<Effect>) {
         let (_, rows) = self.log_size();
         let look = self.look();
-        let Some(room) = self
-            .room
-            .as_ref()
-            .filter(|room| room.is_loaded && room.more)
-        else {
+        let Some(room) = self.room.as_ref().filter(|room| room.has_older()) else {
             return;
         };
+        // Each item has a line.
+        if room.anchor.is_none() && room.items.len() >= rows {
+            return;
+        }
         let lines = lines(room, &look);
         let is_short = seen(&lines, room.anchor.as_ref(), rows).start == 0;
         if is_short && let Some(room) = &mut self.room {
@@ -578,6 +692,9 @@ impl Model {
     /// What is on the screen at the end, before eyes, is read.
     fn mark_read(&mut self, todo: &mut Vec<Effect>) {
         let is_covered = matches!(self.mode, Mode::Told(_) | Mode::Search(_) | Mode::Switch(_));
+        if !self.is_drawn() || self.log_size().1 == 0 {
+            return;
+        }
         let Some(room) = &mut self.room else { return };
         if !self.is_focused || is_covered || !room.is_at_end() {
             return;

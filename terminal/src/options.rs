@@ -1,15 +1,20 @@
 //! The command line of `mqchat chat`, and where passwords come from.
 
 use std::fs::{self, DirBuilder};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use client_sdk::{Builder, Client};
+use proto::quote::shown;
+use rustix::fs::Mode;
+use rustix::process::umask;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::Failure;
+use crate::line::Signals;
 
 /// Longest password that is read, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
@@ -98,8 +103,8 @@ impl Options {
     ///
     /// # Errors
     /// A file that cannot be read, a folder that cannot be made, no password.
-    pub(crate) fn client(&self) -> Result<Builder, Failure> {
-        let password = self.password()?;
+    pub(crate) async fn client(&self) -> Result<Builder, Failure> {
+        let password = self.password().await?;
         let mut builder = Client::builder(&self.server).login(self.login(), password);
         if let Some(ca) = &self.ca {
             builder = builder.roots_pem(read(ca, CA_BYTES_MAX)?);
@@ -110,28 +115,19 @@ impl Options {
         Ok(builder)
     }
 
-    fn password(&self) -> Result<String, Failure> {
+    async fn password(&self) -> Result<String, Failure> {
         if let Some(file) = &self.password_file {
             let bytes = read(file, PASSWORD_BYTES_MAX)?;
             let text = String::from_utf8(bytes);
             let text = text.map_err(|_| Failure::usage(file, "not UTF-8"))?;
             return Ok(text.lines().next().unwrap_or_default().to_owned());
         }
-        if let Some(password) = std::env::var_os(PASSWORD_VARIABLE) {
+        let variable = std::env::var_os(PASSWORD_VARIABLE);
+        if let Some(password) = variable.filter(|password| !password.is_empty()) {
             let text = password.into_string();
             return text.map_err(|_| Failure::Usage(format!("{PASSWORD_VARIABLE} is not UTF-8")));
         }
-        // From the terminal itself: standard input may be a pipe of messages.
-        rpassword::prompt_password(format!(
-            "Password of {}: ",
-            proto::quote::shown(self.login())
-        ))
-        .map_err(|_| {
-            let ways = format!(
-                "no terminal to ask for a password: use --password-file or {PASSWORD_VARIABLE}"
-            );
-            Failure::Usage(ways)
-        })
+        ask(format!("Password of {}: ", shown(self.login()))).await
     }
 
     fn make_folder(&self) -> Result<PathBuf, Failure> {
@@ -139,7 +135,8 @@ impl Options {
             Some(folder) => folder.clone(),
             None => default_folder(&self.server, self.login())?,
         };
-        // Messages are nobody else's business.
+        // Messages are nobody else's business, in a folder that was there as well.
+        umask(Mode::RWXG | Mode::RWXO);
         let mut made = DirBuilder::new();
         made.recursive(true).mode(0o700);
         made.create(&folder)
@@ -148,11 +145,41 @@ impl Options {
     }
 }
 
+/// Asks on the terminal itself, as standard input may be a pipe of messages; the terminal is given back also after a signal.
+async fn ask(prompt: String) -> Result<String, Failure> {
+    let no_terminal = |_| {
+        let ways = format!("use --password-file or {PASSWORD_VARIABLE}");
+        Failure::Usage(format!("no terminal to ask for a password: {ways}"))
+    };
+    let terminal = fs::File::open("/dev/tty").map_err(no_terminal)?;
+    let before = tcgetattr(&terminal).map_err(|error| no_terminal(error.into()))?;
+    let signals = Signals::new();
+    let mut signals = signals.map_err(|error| Failure::io(Path::new("signals"), error))?;
+    let asked = tokio::task::spawn_blocking(|| rpassword::prompt_password(prompt));
+    let answer = tokio::select! {
+        answer = asked => answer.map_err(io::Error::other).flatten(),
+        () = signals.next() => Err(io::ErrorKind::Interrupted.into()),
+    };
+    answer.map_err(|error| {
+        let restored = tcsetattr(&terminal, OptionalActions::Now, &before);
+        match restored.map_err(io::Error::from) {
+            Err(error) => Failure::io(Path::new("the terminal"), error),
+            Ok(()) if error.kind() == io::ErrorKind::Interrupted => {
+                Failure::Refused("no password was given".to_owned())
+            }
+            Ok(()) => Failure::io(Path::new("the password"), error),
+        }
+    })
+}
+
 fn read(file: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let opened = fs::File::open(file).map_err(|error| Failure::io(file, error))?;
-    let read = opened.take(most).read_to_end(&mut bytes);
+    let read = opened.take(most + 1).read_to_end(&mut bytes);
     read.map_err(|error| Failure::io(file, error))?;
+    if bytes.len() as u64 > most {
+        return Err(Failure::usage(file, &format!("more than {most} bytes")));
+    }
     Ok(bytes)
 }
 

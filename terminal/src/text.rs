@@ -86,12 +86,32 @@ pub(crate) fn clipped(text: &str, columns: usize) -> String {
     clipped
 }
 
-/// Lines of at most so many columns (at least 2): broken between words, and inside of a word that is longer. Never empty.
+/// Lines of a text that are shown: it may have come from anybody.
+pub(crate) const LINES_MAX: usize = 100;
+
+/// Lines of at most so many columns (at least 2): broken between words, and inside of a word that is longer. Never empty; what is
+/// behind the first 100 is said to be there.
 pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
+    // A line has at most as many graphemes as columns, and a blank that is not seen.
+    let most = LINES_MAX * (columns + 1) * GRAPHEME_CHARS_MAX * 4;
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
     let mut lines = Vec::new();
-    for line in text.split('\n') {
+    for line in text.get(..end).unwrap_or_default().split('\n') {
+        if lines.len() > LINES_MAX {
+            break;
+        }
         wrap_line(line, columns, &mut lines);
+    }
+    if lines.len() > LINES_MAX || end < text.len() {
+        lines.truncate(LINES_MAX);
+        lines.push(clipped(
+            &format!("… ({} bytes in all)", text.len()),
+            columns,
+        ));
     }
     lines
 }
@@ -168,6 +188,21 @@ mod tests {
         assert_eq!(wrapped("abcdefghij", 4), ["abcd", "efgh", "ij"]);
         assert_eq!(wrapped("日本語", 4), ["日本", "語"]);
         assert_eq!(wrapped("", 4), [""]);
+    }
+
+    #[test]
+    fn a_long_text_is_not_shown_to_its_end() {
+        for long in [
+            "\n".repeat(60_000),
+            "x".repeat(60_000),
+            "a b ".repeat(15_000),
+        ] {
+            let lines = wrapped(&long, 20);
+            assert_eq!(lines.len(), LINES_MAX + 1);
+            assert_eq!(lines[LINES_MAX], "… (60000 bytes in a…");
+        }
+        let fits = "x\n".repeat(LINES_MAX - 1) + "x";
+        assert_eq!(wrapped(&fits, 20), vec!["x"; LINES_MAX]);
     }
 
     #[test]

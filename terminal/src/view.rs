@@ -16,11 +16,12 @@ use crate::text::{clipped, width};
 /// Draws all of it.
 pub(crate) fn draw(model: &Model, frame: &mut Frame<'_>) {
     let area = frame.area();
-    if area.width < 20 || area.height < 6 {
+    if area.width < 20 || area.height < 6 || !model.is_drawn() {
         frame.render_widget(Paragraph::new("too small"), area);
         return;
     }
-    let list_columns = model.list_columns();
+    // The screen may be smaller already than the model has heard.
+    let list_columns = model.list_columns().min(area.width.saturating_sub(20));
     let status = Rect::new(0, area.height - 1, area.width, 1);
     let above = area.height - 1;
     if list_columns > 0 {

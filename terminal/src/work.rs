@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use client_sdk::schema::rpc_reply::Result as Reply;
 use client_sdk::schema::rpc_request::Params;
-use client_sdk::schema::{ConvPrefs, Member, MemberStatus, MessageStatus};
+use client_sdk::schema::{ClientMessage, ConvPrefs, Member, MemberStatus, MessageStatus};
 use client_sdk::{
     Advice, Client, Connection, Conversation, ConversationId, Draft, Entry, Error, History,
-    MessageId, SearchCursor, Seq, Summary, Target, Typing, UserId,
+    MessageId, Pending, PendingKind, SearchCursor, Seq, Summary, Target, Typing, UserId,
 };
 
 use crate::clock::{self, Zone};
@@ -27,9 +27,6 @@ const SEARCHES_MAX: usize = 20;
 const MEMBERS_PATIENCE: Duration = Duration::from_secs(2);
 /// «Until further notice».
 const FOR_EVER_MS: u64 = (1 << 48) - 1;
-
-/// Why something was not done, in words.
-pub(crate) type Words = String;
 
 /// What is needed to do it.
 #[derive(Clone)]
@@ -54,15 +51,30 @@ impl Desk {
 pub(crate) async fn perform(desk: &Desk, effect: Effect) -> Option<Answer> {
     let client = &desk.client;
     let done = match effect {
-        Effect::List => list(desk).await.map(Answer::Listed),
+        Effect::List => {
+            return Some(match list(desk).await {
+                Ok(listing) => Answer::Listed(listing),
+                Err(error) => Answer::NotListed(explain(&error)),
+            });
+        }
         Effect::Page(target, at, limit) => {
             return Some(match page(desk, &target, at, limit).await {
                 Ok(page) => Answer::Paged(target, at, page),
                 Err(error) => Answer::NoPage(target, at, explain(&error)),
             });
         }
-        Effect::Find(words, within, after) => find(desk, &words, within, after).await,
-        Effect::Open(whom) => return Some(open(client, &whom).await),
+        Effect::Find(search, words, within, after) => {
+            return Some(match find(desk, &words, within, after).await {
+                Ok((hits, after)) => Answer::Found(search, hits, after),
+                Err(error) => Answer::NotFound(search, explain(&error)),
+            });
+        }
+        Effect::Open(whom) => {
+            return Some(match resolve(client, &whom).await {
+                Ok(target) => Answer::Opened(whom, target),
+                Err(why) => Answer::NotOpened(whom, why),
+            });
+        }
         Effect::Act(target, act) => return act_on(client, target, act).await,
         Effect::Retry(mid) => retry(client, mid).await,
         Effect::Discard(mid) => discard(client, mid).await,
@@ -97,7 +109,7 @@ pub(crate) async fn perform(desk: &Desk, effect: Effect) -> Option<Answer> {
 }
 
 /// An error, and what can be done about it, harmless and on one line.
-pub(crate) fn explain(error: &Error) -> Words {
+pub(crate) fn explain(error: &Error) -> String {
     let advice = match error.advice() {
         Advice::Retry(after) if after.is_zero() => "try it again".to_owned(),
         Advice::Retry(after) => format!("try it again in {:.1} s", after.as_secs_f64()),
@@ -137,15 +149,17 @@ async fn list(Desk { client, people, .. }: &Desk) -> Result<Listing, Error> {
     let mut rows: Vec<_> = summaries.iter().map(|one| Row::of(one, uid, now)).collect();
     let pending = client.pending().await?;
     let refused = pending.iter().filter(|one| one.refusal.is_some()).count();
-    for one in &pending {
+    for one in pending.iter().filter(|one| one.what != PendingKind::Mark) {
         if !rows.iter().any(|row| row.is(&one.target)) {
             rows.insert(0, Row::begun(&one.target));
         }
     }
+    // Marks go by themselves, and interest nobody.
+    let is_waiting = |one: &&Pending| one.refusal.is_none() && one.what != PendingKind::Mark;
     Ok(Listing {
         me,
         rows,
-        waiting: pending.len() - refused,
+        waiting: pending.iter().filter(is_waiting).count(),
         refused,
     })
 }
@@ -162,8 +176,11 @@ async fn page(desk: &Desk, target: &Target, at: At, limit: usize) -> Result<Page
         At::Before(seq) => Some(seq),
         At::From(seq) => Some(Seq::new(seq.get().saturating_add(limit as u64))),
     };
-    let cid = conversation.id().await?;
-    let History { entries, more, .. } = conversation.history(before, limit).await?;
+    let cid = known_id(&conversation).await?;
+    let History { entries, more, .. } = match cid {
+        Some(_) => conversation.history(before, limit).await?,
+        None => History::default(),
+    };
     let reader = Reader::new(uid(client).await?, &desk.people);
     let mut items = reader.items(&entries);
     if reader.misses_somebody(&entries) && learn_members(desk, &conversation, cid).await {
@@ -182,6 +199,17 @@ async fn page(desk: &Desk, target: &Target, at: At, limit: usize) -> Result<Page
             None => client_sdk::Reached::default(),
         },
     })
+}
+
+/// Its id, if there is such a conversation. That of the note to oneself is known before there is one.
+async fn known_id(conversation: &Conversation) -> Result<Option<ConversationId>, Error> {
+    if *conversation.target() == Target::Me
+        && conversation.summary().await?.is_none()
+        && conversation.entry(Seq::new(1)).await?.is_none()
+    {
+        return Ok(None);
+    }
+    conversation.id().await
 }
 
 /// Asks who is in it, if that is quick. Changes of members tell ids only.
@@ -209,7 +237,7 @@ async fn find(
     words: &str,
     within: Option<Target>,
     mut after: Option<SearchCursor>,
-) -> Result<Answer, Error> {
+) -> Result<(Vec<Hit>, Option<SearchCursor>), Error> {
     let reader = Reader::new(uid(client).await?, people);
     let mut hits = Vec::new();
     for _ in 0..SEARCHES_MAX {
@@ -232,22 +260,14 @@ async fn find(
             break;
         }
     }
-    Ok(Answer::Found(hits, after))
+    Ok((hits, after))
 }
 
-/// `@bob`, `bob`, `me`, an id, `#title`.
-async fn open(client: &Client, whom: &str) -> Answer {
-    match resolve(client, whom).await {
-        Ok(target) => Answer::Opened(target),
-        Err(why) => Answer::Failed(why),
-    }
-}
-
-/// Which conversation is meant.
+/// Which conversation is meant by `@bob`, `bob`, `me`, an id or `#title`.
 ///
 /// # Errors
 /// In words.
-pub(crate) async fn resolve(client: &Client, whom: &str) -> Result<Target, Words> {
+pub(crate) async fn resolve(client: &Client, whom: &str) -> Result<Target, String> {
     let whom = whom.trim();
     if let Some(title) = whom.strip_prefix('#') {
         return by_title(client, title).await;
@@ -260,7 +280,7 @@ pub(crate) async fn resolve(client: &Client, whom: &str) -> Result<Target, Words
         ));
     };
     let found = match conversation(client, &target) {
-        Ok(conversation) => conversation.id().await,
+        Ok(conversation) => known_id(&conversation).await,
         Err(error) => Err(error),
     };
     match found {
@@ -269,7 +289,7 @@ pub(crate) async fn resolve(client: &Client, whom: &str) -> Result<Target, Words
     }
 }
 
-async fn by_title(client: &Client, title: &str) -> Result<Target, Words> {
+async fn by_title(client: &Client, title: &str) -> Result<Target, String> {
     let known = client.conversations().await;
     let known = known.map_err(|error| explain(&error))?;
     let called = |one: &&Summary| one.title.eq_ignore_ascii_case(title.trim());
@@ -318,7 +338,12 @@ pub(crate) async fn queue(
                 .send(Draft::text(text).reply_to(quoted))
                 .await?
         }
-        Act::Edit(which, text) => conversation.edit(place(which).await?, text).await?,
+        Act::Edit(which, text) => {
+            let seq = place(which).await?;
+            conversation
+                .edit(seq, edited(&conversation, seq, text).await?)
+                .await?
+        }
         Act::Delete(which) => conversation.delete(place(which).await?).await?,
         Act::Hide(which) => conversation.hide(place(which).await?).await?,
         Act::React(which, emoji) => {
@@ -346,7 +371,7 @@ pub(crate) async fn queue(
     }))
 }
 
-/// The place of the message that is meant.
+/// The place of the message that is meant, as far as the local log knows: nothing that was written waits for the network here.
 async fn place(client: &Client, conversation: &Conversation, which: Which) -> Result<Seq, Error> {
     let wanted = match which {
         Which::At(seq) => return Ok(seq),
@@ -354,16 +379,46 @@ async fn place(client: &Client, conversation: &Conversation, which: Which) -> Re
         Which::NewestOwn => Some(true),
         Which::NewestOther => Some(false),
     };
+    // What is not sent yet has no place, and is newer than all that have one.
+    let pending = conversation.pending().await?;
+    let is_message = |one: &Pending| matches!(one.what, PendingKind::Message(_));
+    if wanted != Some(false) && pending.iter().any(is_message) {
+        let why = "the newest one is not sent yet; name another one as #12";
+        return Err(Error::Invalid(why.to_owned()));
+    }
     let me = uid(client).await?;
-    let page = conversation.history(None, LOOKED_THROUGH).await?;
-    let is_it = |entry: &&Entry| {
+    let newest = conversation.history(None, 1).await?.entries.pop();
+    let mut next = newest.map(|entry| entry.seq.get()).unwrap_or_default();
+    for _ in 0..LOOKED_THROUGH {
+        let Some(entry) = conversation.entry(Seq::new(next)).await? else {
+            break;
+        };
         let mine = entry.from.as_ref().map(|from| from.uid) == me;
-        entry.message().is_some() && wanted.is_none_or(|wanted| wanted == mine)
+        if entry.message().is_some() && wanted.is_none_or(|wanted| wanted == mine) {
+            return Ok(entry.seq);
+        }
+        next = next.saturating_sub(1);
+    }
+    let why = "there is no such message here; name it as #12";
+    Err(Error::Invalid(why.to_owned()))
+}
+
+/// Another text for a message; what it has beside its text stays.
+async fn edited(conversation: &Conversation, seq: Seq, text: String) -> Result<Draft, Error> {
+    let entry = conversation.entry(seq).await?;
+    let Some(message) = entry.as_ref().and_then(Entry::message) else {
+        return Ok(Draft::text(text));
     };
-    let found = page.entries.iter().rev().find(is_it);
-    found
-        .map(|entry| entry.seq)
-        .ok_or_else(|| Error::Invalid("there is no such message here; name it as #12".to_owned()))
+    let before = message.body.clone();
+    Ok(Draft::body(ClientMessage {
+        t: text,
+        mid: None,
+        reply_to: None,
+        thread: None,
+        ttl_s: None,
+        at: None,
+        ..before
+    }))
 }
 
 async fn retry(client: &Client, mid: Option<MessageId>) -> Result<Answer, Error> {
@@ -404,7 +459,7 @@ async fn ask_for(
             let members: Vec<_> = members.iter().map(|one| named(one)).collect();
             let members: Vec<_> = members.iter().map(String::as_str).collect();
             let made = client.create_group(&title, &members).await?;
-            Ok(Answer::Opened(made.target().clone()))
+            Ok(Answer::Made(made.target().clone()))
         }
         Ask::Add(target, members) => {
             let members: Vec<_> = members.iter().map(|one| named(one)).collect();

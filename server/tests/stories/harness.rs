@@ -10,6 +10,7 @@ mod program;
 mod random;
 mod scram;
 mod server;
+#[cfg(feature = "chat")]
 mod terminal;
 
 pub(crate) use calls::{reply_in_protobuf, request_in_protobuf};
@@ -24,6 +25,7 @@ pub(crate) use program::{node, python};
 pub(crate) use random::Random;
 pub(crate) use scram::Scram;
 pub(crate) use server::{Launch, Server, mqchat};
+#[cfg(feature = "chat")]
 pub(crate) use terminal::{Chat, Terminal, chat, key};
 
 /// Both protocol versions, for stories that are the same in each.

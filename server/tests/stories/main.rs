@@ -61,6 +61,7 @@ mod shared;
 mod strangers;
 mod support;
 mod sync;
+#[cfg(feature = "chat")]
 mod terminal;
 mod transports;
 mod walkthrough;

@@ -1,6 +1,7 @@
 //! What keys mean at the moment: writing, selecting, or something that lies over the screen.
 
 use client_sdk::{SearchCursor, Seq, Target};
+use crossterm::event::KeyEvent;
 
 use crate::compose::Compose;
 use crate::effect::{Effect, Hit};
@@ -12,6 +13,8 @@ use crate::text::Shown;
 pub(crate) enum Mode {
     /// Write.
     Write,
+    /// Wait for a conversation that was asked for; keys wait with it.
+    Going(String, Vec<KeyEvent>),
     /// Do something to a message.
     Select,
     /// Answer a question.
@@ -131,6 +134,8 @@ pub(crate) struct Search {
     /// Only in the conversation that is open.
     pub(crate) is_here: bool,
     pub(crate) is_busy: bool,
+    /// Which search it is: answers to others are no answers.
+    number: u64,
     after: Option<SearchCursor>,
 }
 
@@ -139,11 +144,14 @@ const HITS_MAX: usize = 500;
 
 impl Search {
     /// Searches, or goes on.
-    pub(crate) fn go(&mut self, open: Option<&Target>) -> Option<Effect> {
+    pub(crate) fn go(&mut self, open: Option<&Target>, next: &mut u64) -> Option<Effect> {
         let words = self.field.text().trim().to_owned();
-        if self.is_busy || words.is_empty() {
+        let is_other = self.searched.as_ref() != Some(&words);
+        if words.is_empty() || (self.is_busy && !is_other) {
             return None;
         }
+        *next += 1;
+        self.number = *next;
         if self.searched.as_ref() != Some(&words) {
             (self.hits, self.at, self.after) = (Vec::new(), 0, None);
             self.searched = Some(words.clone());
@@ -152,13 +160,22 @@ impl Search {
         }
         self.is_busy = true;
         let within = open.filter(|_| self.is_here).cloned();
-        Some(Effect::Find(words, within, self.after))
+        Some(Effect::Find(self.number, words, within, self.after))
     }
 
-    pub(crate) fn take(&mut self, hits: Vec<Hit>, after: Option<SearchCursor>) {
-        self.is_busy = false;
+    pub(crate) fn take(&mut self, search: u64, hits: Vec<Hit>, after: Option<SearchCursor>) {
+        if !self.fail(search) {
+            return;
+        }
         self.hits.extend(hits);
         self.after = after;
+    }
+
+    /// Nothing comes any more of this search. Whether it is the present one.
+    pub(crate) fn fail(&mut self, search: u64) -> bool {
+        let is_it = self.is_busy && self.number == search;
+        self.is_busy &= !is_it;
+        is_it
     }
 
     /// There may be more.

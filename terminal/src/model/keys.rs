@@ -1,15 +1,16 @@
 //! What keys do.
 
-use client_sdk::{Seq, Target};
+use client_sdk::Target;
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::choice::REACTIONS;
-use super::{Confirm, Mode, Model, Prompt, PromptKind, Search, Switch};
+use super::{Mode, Model, Prompt, PromptKind, Search, Switch};
 use crate::command::{self, Command, Entered, Which};
 use crate::compose::Compose;
 use crate::effect::{Act, Ask, Effect};
-use crate::items::{Body, Key};
-use crate::layout::{self, lines, seen};
+
+/// Keys that wait for a conversation.
+const HELD_MAX: usize = 1_000;
 
 /// Keys, with what they do.
 pub(super) const HELP: &[(&str, &str)] = &[
@@ -53,16 +54,46 @@ impl Model {
                 }
                 self.go_on_typing(todo);
             }
-            Mode::Told(_) | Mode::Confirm(_) => {}
+            Mode::Going(..) | Mode::Told(_) | Mode::Confirm(_) => {}
+        }
+    }
+
+    /// Asks for a conversation. What is typed meanwhile is meant for it.
+    pub(super) fn go(&mut self, whom: String, todo: &mut Vec<Effect>) {
+        self.mode = Mode::Going(whom.clone(), Vec::new());
+        todo.push(Effect::Open(whom));
+    }
+
+    /// Keys that waited for a conversation; without it nothing of them is sent.
+    pub(super) fn type_again(
+        &mut self,
+        held: Vec<KeyEvent>,
+        is_there: bool,
+        todo: &mut Vec<Effect>,
+    ) {
+        for key in held {
+            if is_there || matches!(key.code, KeyCode::Char(_)) {
+                self.key(key, todo);
+            }
         }
     }
 
     pub(super) fn key(&mut self, key: KeyEvent, todo: &mut Vec<Effect>) {
-        if key.kind == KeyEventKind::Release || self.key_everywhere(key, todo) {
+        if key.kind == KeyEventKind::Release {
+            return;
+        }
+        self.touched += 1;
+        if self.key_everywhere(key, todo) {
             return;
         }
         match &mut self.mode {
             Mode::Write => self.key_to_write(key, todo),
+            Mode::Going(..) if key.code == KeyCode::Esc => self.mode = Mode::Write,
+            Mode::Going(_, held) => {
+                if held.len() < HELD_MAX {
+                    held.push(key);
+                }
+            }
             Mode::Select => self.key_to_select(key, todo),
             Mode::Prompt(_) => self.key_to_answer(key, todo),
             Mode::Switch(_) => self.key_to_switch(key, todo),
@@ -70,12 +101,16 @@ impl Model {
             Mode::Told(told) => match key.code {
                 KeyCode::Up => told.from = told.from.saturating_sub(1),
                 KeyCode::PageUp => told.from = told.from.saturating_sub(10),
-                KeyCode::Down => told.from = (told.from + 1).min(told.lines.len()),
-                KeyCode::PageDown => told.from = (told.from + 10).min(told.lines.len()),
+                KeyCode::Down => {
+                    told.from = (told.from + 1).min(told.lines.len().saturating_sub(1));
+                }
+                KeyCode::PageDown => {
+                    told.from = (told.from + 10).min(told.lines.len().saturating_sub(1));
+                }
                 _ => self.mode = Mode::Write,
             },
             Mode::Confirm(confirm) => {
-                if matches!(key.code, KeyCode::Char('y' | 'Y') | KeyCode::Enter) {
+                if matches!(key.code, KeyCode::Char('y' | 'Y')) {
                     todo.push(confirm.effect.clone());
                 }
                 self.mode = Mode::Write;
@@ -218,13 +253,15 @@ impl Model {
     fn obey(&mut self, command: Command, todo: &mut Vec<Effect>) {
         let target = self.room.as_ref().map(|room| &room.target);
         match command {
-            Command::To(whom) => todo.push(Effect::Open(whom)),
+            Command::To(whom) => self.go(whom, todo),
+            Command::Delete(which) => self.ask_to_delete(which),
+            Command::Group(title, members) => self.make_group(title, members, todo),
             Command::List => self.mode = Mode::Switch(Switch::default()),
             Command::History(_) => self.page_up(todo),
             Command::Search(words) => {
                 let mut search = Search::default();
                 search.field = Compose::with(words);
-                todo.extend(search.go(None));
+                todo.extend(search.go(None, &mut self.searches));
                 self.mode = Mode::Search(search);
             }
             Command::Help => self.help(),
@@ -239,13 +276,18 @@ impl Model {
     /// What was typed before; on an empty line the last own message, to be edited.
     fn recall(&mut self, older: bool) {
         let Some(room) = &mut self.room else { return };
+        if room.editing.is_some() {
+            return;
+        }
         if older && room.compose.is_empty() && self.recalled.is_none() && room.replying.is_none() {
             let own = room
                 .items
                 .iter()
                 .rev()
                 .find(|item| item.mine && item.words().is_some());
-            if let Some((seq, words)) = own.and_then(|item| Some((item.seq()?, item.words()?))) {
+            if let Some((seq, words)) = own.and_then(|item| Some((item.seq()?, item.words()?)))
+                && !words.raw.is_empty()
+            {
                 room.editing = Some(seq);
                 room.compose = Compose::with(words.raw.clone());
                 return;
@@ -315,246 +357,10 @@ impl Model {
         field.replace_word(&word);
     }
 
-    fn page_up(&mut self, todo: &mut Vec<Effect>) {
-        let (_, rows) = self.log_size();
-        let look = self.look();
-        let Some(room) = &self.room else { return };
-        let lines = lines(room, &look);
-        let seen = seen(&lines, room.anchor.as_ref(), rows);
-        let end = (seen.start + 1).max(rows.min(lines.len()));
-        let anchor = end.checked_sub(1).and_then(|last| lines.get(last));
-        let anchor = anchor.map(|line| line.anchor.clone());
-        let is_first = end <= rows;
-        if let Some(room) = &mut self.room {
-            if lines.len() > rows {
-                room.anchor = anchor;
-            }
-            if is_first {
-                todo.extend(room.load_older());
-            }
-        }
-    }
-
-    fn page_down(&mut self, todo: &mut Vec<Effect>) {
-        let (_, rows) = self.log_size();
-        let look = self.look();
-        let Some(room) = &self.room else { return };
-        let lines = lines(room, &look);
-        let seen = seen(&lines, room.anchor.as_ref(), rows);
-        let end = seen.end + rows.saturating_sub(1);
-        let anchor = lines
-            .get(end.saturating_sub(1))
-            .map(|line| line.anchor.clone());
-        let last = lines.last().map(|line| line.anchor.clone());
-        if let Some(room) = &mut self.room {
-            match anchor {
-                Some(anchor) if end < lines.len() => room.anchor = Some(anchor),
-                _ if room.detached => {
-                    room.anchor = last;
-                    todo.extend(room.load_newer());
-                }
-                _ => room.anchor = None,
-            }
-        }
-    }
-
-    fn go_to_end(&mut self, todo: &mut Vec<Effect>) {
-        if let Some(room) = &mut self.room {
-            todo.extend(room.go_to_end());
-        }
-    }
-
-    fn unselect(&mut self) {
-        if let Some(room) = &mut self.room {
-            room.selected = None;
-        }
-    }
-
-    /// Selects the last message that is seen.
-    fn select_last(&mut self) {
-        let (_, rows) = self.log_size();
-        let look = self.look();
-        let Some(room) = &self.room else { return };
-        let lines = lines(room, &look);
-        let seen = seen(&lines, room.anchor.as_ref(), rows);
-        let on_screen = lines.get(seen).unwrap_or_default().iter().rev();
-        let keys = on_screen.map(|line| &line.anchor.key);
-        let is_message = |key: &&Key| room.item(key).is_some_and(|item| item.words().is_some());
-        let last = keys.clone().find(is_message).cloned();
-        if let (Some(key), Some(room)) = (last, &mut self.room) {
-            room.selected = Some(key);
-            self.mode = Mode::Select;
-        }
-    }
-
-    /// Selects another message, and shows it.
-    fn select_next(&mut self, down: bool, todo: &mut Vec<Effect>) {
-        let Some(room) = &self.room else { return };
-        let messages = room
-            .all()
-            .filter(|item| matches!(item.body, Body::Words(_)));
-        let keys: Vec<_> = messages.map(|item| item.key.clone()).collect();
-        let at = keys
-            .iter()
-            .position(|key| room.selected.as_ref() == Some(key));
-        let next = match (at, down) {
-            (Some(at), true) => at + 1,
-            (Some(at), false) => at.wrapping_sub(1),
-            (None, _) => keys.len().wrapping_sub(1),
-        };
-        match keys.get(next).cloned() {
-            Some(key) => self.show(key),
-            None if down && !room.detached => {
-                self.mode = Mode::Write;
-                self.go_to_end(todo);
-            }
-            None if down => self.page_down(todo),
-            None => {
-                if let Some(room) = &mut self.room {
-                    todo.extend(room.load_older());
-                }
-            }
-        }
-    }
-
-    fn show(&mut self, key: Key) {
-        let (_, rows) = self.log_size();
-        let look = self.look();
-        let Some(room) = &self.room else { return };
-        let lines = lines(room, &look);
-        let seen = seen(&lines, room.anchor.as_ref(), rows);
-        let first = lines.iter().position(|line| line.anchor.key == key);
-        let last = lines.iter().rposition(|line| line.anchor.key == key);
-        let (Some(first), Some(last)) = (first, last) else {
-            return;
-        };
-        let end = if last >= seen.end {
-            Some(last)
-        } else if first < seen.start {
-            Some((first + rows.saturating_sub(1)).min(lines.len() - 1))
-        } else {
-            None
-        };
-        let anchor = end
-            .and_then(|end| lines.get(end))
-            .map(|line| line.anchor.clone());
-        let is_end = end.is_some_and(|end| end + 1 == lines.len());
-        if let Some(room) = &mut self.room {
-            room.selected = Some(key);
-            if anchor.is_some() {
-                room.anchor = anchor.filter(|_| !is_end || room.detached);
-            }
-        }
-    }
-
-    fn key_to_select(&mut self, key: KeyEvent, todo: &mut Vec<Effect>) {
-        match key.code {
-            KeyCode::Up | KeyCode::Char('k') => self.select_next(false, todo),
-            KeyCode::Down | KeyCode::Char('j') => self.select_next(true, todo),
-            KeyCode::PageUp => {
-                self.page_up(todo);
-                self.select_last();
-            }
-            KeyCode::PageDown => {
-                self.page_down(todo);
-                self.select_last();
-            }
-            KeyCode::Char('?') => self.help(),
-            KeyCode::Char(letter) => self.do_to_selected(letter, todo),
-            KeyCode::Enter => self.do_to_selected('r', todo),
-            _ => {
-                self.mode = Mode::Write;
-                self.unselect();
-            }
-        }
-    }
-
-    fn do_to_selected(&mut self, letter: char, todo: &mut Vec<Effect>) {
-        let Some(room) = &mut self.room else { return };
-        let Some(item) = room.selected_item() else {
-            self.mode = Mode::Write;
-            return;
-        };
-        let (mine, key) = (item.mine, item.key.clone());
-        let Some(words) = item.words() else { return };
-        let (raw, pinned) = (words.raw.clone(), words.pinned);
-        let seq = match key {
-            Key::At(seq) => seq,
-            Key::Waiting(mid) => {
-                match letter {
-                    'r' => todo.push(Effect::Retry(Some(mid))),
-                    'x' => todo.push(Effect::Discard(Some(mid))),
-                    _ => {
-                        self.say(
-                            "it waits for the server: r tries again what was refused, x drops it",
-                        );
-                        return;
-                    }
-                }
-                self.mode = Mode::Write;
-                self.unselect();
-                return;
-            }
-        };
-        match letter {
-            'r' => {
-                room.replying = Some(seq);
-                room.editing = None;
-            }
-            'e' if mine => {
-                room.editing = Some(seq);
-                room.replying = None;
-                room.compose = Compose::with(raw);
-            }
-            'd' | 'h' => {
-                self.confirm_removal(seq, letter == 'd');
-                return;
-            }
-            '+' => {
-                self.mode = Mode::Prompt(Prompt::new(PromptKind::React(seq)));
-                self.unselect();
-                return;
-            }
-            'p' => self.act(Act::Pin(Which::At(seq), !pinned), todo),
-            'i' => {
-                self.unselect();
-                self.mode = Mode::Write;
-                self.ask(|target| Ask::Status(target, Which::At(seq)), todo);
-                return;
-            }
-            'e' => {
-                self.complain("only own messages can be edited");
-                return;
-            }
-            _ => {
-                self.say(
-                    "r reply  + react  e edit  d delete  h hide  p pin  i who read it  Esc back",
-                );
-                return;
-            }
-        }
-        self.mode = Mode::Write;
-        self.unselect();
-    }
-
-    fn confirm_removal(&mut self, seq: Seq, for_all: bool) {
-        let Some(room) = &self.room else { return };
-        let what = layout::quotation(room, seq);
-        let (act, question) = if for_all {
-            (
-                Act::Delete(Which::At(seq)),
-                format!("Delete for everybody: «{what}»? y/n"),
-            )
-        } else {
-            (
-                Act::Hide(Which::At(seq)),
-                format!("Hide from yourself: «{what}»? y/n"),
-            )
-        };
-        self.mode = Mode::Confirm(Confirm {
-            question: crate::text::Shown::line(&question),
-            effect: Effect::Act(room.target.clone(), act),
-        });
+    fn make_group(&mut self, title: String, members: Vec<String>, todo: &mut Vec<Effect>) {
+        todo.push(Effect::Ask(Ask::Group(title, members)));
+        self.asked_at = self.touched;
+        self.say("asking the server for the group");
     }
 
     fn key_to_answer(&mut self, key: KeyEvent, todo: &mut Vec<Effect>) {
@@ -579,9 +385,8 @@ impl Model {
                     PromptKind::GroupMembers(title) => {
                         let members = answer.split([' ', ',']).filter(|word| !word.is_empty());
                         let members = members.map(str::to_owned).collect();
-                        todo.push(Effect::Ask(Ask::Group(title, members)));
                         self.mode = Mode::Write;
-                        self.say("asking the server for the group");
+                        self.make_group(title, members, todo);
                     }
                     PromptKind::React(seq) => {
                         self.mode = Mode::Write;
@@ -606,10 +411,7 @@ impl Model {
             KeyCode::Down => switch.at = (switch.at + 1).min(choices.len().saturating_sub(1)),
             KeyCode::Enter => match choices.into_iter().nth(switch.at).map(|one| one.target) {
                 Some(Ok(target)) => self.open(target, todo),
-                Some(Err(whom)) => {
-                    self.mode = Mode::Write;
-                    todo.push(Effect::Open(whom));
-                }
+                Some(Err(whom)) => self.go(whom, todo),
                 None => {}
             },
             _ => {
@@ -630,13 +432,13 @@ impl Model {
             KeyCode::Tab => {
                 search.is_here = !search.is_here;
                 search.searched = None;
-                todo.extend(search.go(open.as_ref()));
+                todo.extend(search.go(open.as_ref(), &mut self.searches));
             }
             KeyCode::Up => search.at = search.at.saturating_sub(1),
             KeyCode::Down => {
                 search.at = (search.at + 1).min(search.hits.len().saturating_sub(1));
                 if search.at + 1 >= search.hits.len() {
-                    todo.extend(search.go(open.as_ref()));
+                    todo.extend(search.go(open.as_ref(), &mut self.searches));
                 }
             }
             KeyCode::Enter => {
@@ -644,7 +446,7 @@ impl Model {
                 let hit = search.hits.get(search.at).filter(|_| is_done);
                 match hit.and_then(|hit| Some((hit.cid, hit.item.seq()?))) {
                     Some((cid, seq)) => self.jump(cid, seq, todo),
-                    None => todo.extend(search.go(open.as_ref())),
+                    None => todo.extend(search.go(open.as_ref(), &mut self.searches)),
                 }
             }
             _ => {
@@ -691,7 +493,7 @@ pub(crate) fn effect(command: Command, here: Option<&Target>) -> Result<Effect, 
     Ok(match command {
         Command::To(whom) => Effect::Open(whom),
         Command::List => Effect::List,
-        Command::Search(words) => Effect::Find(words, None, None),
+        Command::Search(words) => Effect::Find(0, words, None, None),
         Command::Group(title, members) => Effect::Ask(Ask::Group(title, members)),
         Command::Add(members) => Effect::Ask(Ask::Add(target()?, members)),
         Command::Remove(member) => Effect::Ask(Ask::Remove(target()?, member)),

@@ -51,6 +51,8 @@ pub(crate) struct Room {
     pub(crate) new_after: Option<Seq>,
     /// Was said to be read up to here.
     pub(crate) marked: Seq,
+    /// What the list knows of it was looked at.
+    pub(crate) is_greeted: bool,
     /// A page has come.
     pub(crate) is_loaded: bool,
     /// This place is to be selected as soon as it is there.
@@ -86,6 +88,7 @@ impl Room {
             editing: None,
             new_after: None,
             marked: Seq::ZERO,
+            is_greeted: false,
             is_loaded: false,
             jump: None,
             loading: None,
@@ -134,12 +137,15 @@ impl Room {
         }
     }
 
+    /// There is something before the window that can be asked for now.
+    pub(crate) fn has_older(&self) -> bool {
+        let first = self.span.map(|(first, _)| first);
+        self.more && first.is_some() && self.loading.is_none() && self.exhausted != first
+    }
+
     /// What is before the window.
     pub(crate) fn load_older(&mut self) -> Option<Effect> {
-        let (first, _) = self.span.filter(|_| self.more)?;
-        if self.loading.is_some() || self.exhausted == Some(first) {
-            return None;
-        }
+        let (first, _) = self.span.filter(|_| self.has_older())?;
         self.load(At::Before(first), PAGE)
     }
 

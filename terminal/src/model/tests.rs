@@ -75,7 +75,7 @@ impl World {
     /// Alice, online, with these conversations; the first one is open and empty.
     pub(crate) fn with(rows: Vec<Row>) -> Self {
         let mut model = Model::new("alice", Zone::utc(), false, NOON);
-        let todo = model.start();
+        let todo = model.start(None);
         let mut world = Self { model, todo };
         world.input(Input::Connection(Connection::Online));
         world.list(rows);
@@ -410,7 +410,10 @@ fn a_conversation_is_chosen_by_parts_of_its_name_or_made() {
     world.enter("carol");
     assert_eq!(world.take().last(), Some(&Effect::Open("@carol".into())));
     let carol: Target = "@carol".parse().unwrap();
-    world.input(Input::Answer(Answer::Opened(carol.clone())));
+    world.input(Input::Answer(Answer::Opened(
+        "@carol".into(),
+        carol.clone(),
+    )));
     world.enter("hi");
     let send = Effect::Act(carol, Act::Send("hi".into(), None));
     assert!(world.take().contains(&send));
@@ -418,7 +421,12 @@ fn a_conversation_is_chosen_by_parts_of_its_name_or_made() {
     world.control('k');
     world.enter("me");
     assert_eq!(world.target(), Target::Me);
-    world.input(Input::Answer(Answer::Opened("@carol".parse().unwrap())));
+    world.control('k');
+    world.enter("@carol");
+    world.input(Input::Answer(Answer::Opened(
+        "@carol".into(),
+        "@carol".parse().unwrap(),
+    )));
 
     // Its id is known with the first message, and what is being written stays.
     world.type_in("and");
@@ -428,16 +436,159 @@ fn a_conversation_is_chosen_by_parts_of_its_name_or_made() {
 }
 
 #[test]
+fn what_is_typed_ahead_waits_for_the_conversation_that_was_asked_for() {
+    let mut world = World::with(three());
+    world.enter("/to @dave");
+    world.enter("for dave");
+    assert_eq!(world.take(), [Effect::Open("@dave".into())]);
+    let dave: Target = "@dave".parse().unwrap();
+    world.input(Input::Answer(Answer::Opened("@dave".into(), dave.clone())));
+    let send = Effect::Act(dave, Act::Send("for dave".into(), None));
+    assert!(world.take().contains(&send));
+
+    // Without it nothing is sent, and an answer that nobody waits for moves nobody.
+    world.control('p');
+    let here = world.target();
+    world.take();
+    world.enter("/to @erin");
+    world.enter("for erin");
+    world.input(Input::Answer(Answer::NotOpened(
+        "@erin".into(),
+        "no".into(),
+    )));
+    assert_eq!(world.take(), [Effect::Open("@erin".into())]);
+    assert_eq!(world.compose(), "for erin");
+    world.input(Input::Answer(Answer::Opened(
+        "@erin".into(),
+        "@erin".parse().unwrap(),
+    )));
+    assert_eq!(world.target(), here);
+}
+
+#[test]
+fn a_group_that_comes_late_takes_nobody_away() {
+    let mut world = World::with(three());
+    world.enter("/group Dinner @bob");
+    world.type_in("mean");
+    world.input(Input::Answer(Answer::Made(Target::Conversation(cid(7)))));
+    world.enter("while");
+    assert!(
+        world
+            .take()
+            .contains(&in_first(Act::Send("meanwhile".into(), None)))
+    );
+    world.enter("/group Dinner @bob");
+    world.input(Input::Answer(Answer::Made(Target::Conversation(cid(8)))));
+    assert_eq!(world.target(), Target::Conversation(cid(8)));
+}
+
+#[test]
+fn a_stranger_opens_nothing_under_somebodys_hands() {
+    let mut world = World::with(vec![row(1, "Lunch")]);
+    world.model.room = None;
+    world.control('k');
+    world.type_in("bo");
+    world.list(vec![row(1, "Lunch"), row(2, "@eve")]);
+    assert!(world.model.room.is_none());
+    assert!(matches!(world.model.mode, Mode::Switch(_)));
+}
+
+#[test]
+fn a_command_deletes_only_what_was_shown_and_never_an_older_message() {
+    let mut world = World::with_log(three(), vec![message(1, "alice", "old")]);
+    world.enter("/del");
+    assert!(matches!(world.model.mode, Mode::Confirm(_)));
+    world.key(KeyCode::Enter);
+    assert_eq!(world.take(), [], "only y is a yes");
+    let mut log = page(vec![message(1, "alice", "old")]);
+    log.waiting = vec![waiting("m1", "oops", None)];
+    world.input(Input::Changed(cid(1)));
+    world.answer_with(log);
+    world.enter("/del");
+    assert!(matches!(world.model.mode, Mode::Write));
+    assert!(world.model.notice.as_ref().unwrap().is_trouble);
+}
+
+#[test]
+fn two_arrows_do_not_put_an_older_line_into_a_message() {
+    let mut world = World::with_log(three(), vec![message(1, "alice", "last")]);
+    world.enter("an older line");
+    world.take();
+    world.key(KeyCode::Up);
+    world.key(KeyCode::Up);
+    assert_eq!(world.compose(), "last");
+}
+
+#[test]
+fn nothing_is_read_on_a_screen_that_is_too_small() {
+    let mut world = World::with(three());
+    world.input(Input::Resize(10, 4));
+    world.show(vec![message(1, "bob", "hi")]);
+    assert_eq!(world.take(), []);
+    world.input(Input::Resize(80, 24));
+    assert_eq!(world.take(), [in_first(Act::Read(Some(Seq::new(1))))]);
+}
+
+#[test]
+fn a_draft_for_a_user_is_found_when_the_conversation_has_its_id() {
+    let mut world = World::with(three());
+    let carol: Target = "@carol".parse().unwrap();
+    world.model.open(carol, &mut Vec::new());
+    world.type_in("begun");
+    world.control('n');
+    world.list(vec![row(9, "@carol"), row(1, "Lunch")]);
+    world
+        .model
+        .open(Target::Conversation(cid(9)), &mut Vec::new());
+    assert_eq!(world.compose(), "begun");
+}
+
+#[test]
+fn results_of_another_search_are_none_of_this_one() {
+    let mut world = World::with(three());
+    world.control('f');
+    world.enter("soup");
+    world.key(KeyCode::Esc);
+    world.control('f');
+    world.enter("salad");
+    let hit = || Hit {
+        cid: cid(3),
+        item: message(77, "bob", "soup"),
+    };
+    world.input(Input::Answer(Answer::Found(1, vec![hit()], None)));
+    let Mode::Search(search) = &world.model.mode else {
+        panic!("no search")
+    };
+    assert!(search.hits.is_empty() && search.is_busy);
+    world.input(Input::Answer(Answer::NotListed("full".into())));
+    world.input(Input::Answer(Answer::Found(2, vec![hit()], None)));
+    let Mode::Search(search) = &world.model.mode else {
+        panic!("no search")
+    };
+    assert_eq!(search.hits.len(), 1);
+}
+
+#[test]
+fn a_list_that_failed_is_read_again() {
+    let mut world = World::with(three());
+    world.input(Input::Refresh);
+    world.input(Input::Answer(Answer::NotListed("the disk".into())));
+    world.todo.clear();
+    world.input(Input::Refresh);
+    assert!(world.todo.contains(&Effect::List));
+}
+
+#[test]
 fn a_search_goes_on_and_leads_to_the_place() {
     let mut world = World::with(three());
     world.control('f');
     world.enter("soup");
-    assert_eq!(world.take(), [Effect::Find("soup".into(), None, None)]);
+    assert_eq!(world.take(), [Effect::Find(1, "soup".into(), None, None)]);
     let hit = Hit {
         cid: cid(3),
         item: message(77, "bob", "soup"),
     };
-    world.input(Input::Answer(Answer::Found(vec![hit], None)));
+    world.input(Input::Answer(Answer::Found(1, vec![hit], None)));
     world.key(KeyCode::Enter);
     assert_eq!(world.target(), Target::Conversation(cid(3)));
     let around = (27..=126).map(|seq| message(seq, "bob", "soup")).collect();

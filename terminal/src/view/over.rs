@@ -16,6 +16,12 @@ use crate::text::clipped;
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
     match &model.mode {
         Mode::Write | Mode::Select => {}
+        Mode::Going(whom, _) => {
+            let area = centred(frame, 3);
+            let inside = window(frame, area, "Esc: stay here", model.ascii);
+            let text = format!("going to {}", proto::quote::shown(whom));
+            frame.render_widget(Paragraph::new(text), inside);
+        }
         Mode::Prompt(prompt) => ask(prompt, model, frame),
         Mode::Switch(switch) => choose(switch, model, frame),
         Mode::Search(search) => find(search, model, frame),

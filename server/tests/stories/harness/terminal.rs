@@ -265,13 +265,18 @@ impl Terminal {
         })
     }
 
+    /// Lines are edited and echoed by the terminal, and Ctrl-C is a signal.
+    pub(crate) fn echoes(&self) -> bool {
+        let modes = tcgetattr(&self.line).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
     /// The terminal is as a shell wants it.
     ///
     /// # Panics
     /// If it is not.
     pub(crate) fn assert_restored(&self) {
-        let modes = tcgetattr(&self.line).unwrap().local_modes;
-        assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
+        assert!(self.echoes());
         eventually("the screen to be given back", || {
             let seen = self.seen.lock().unwrap();
             let screen = seen.parser.screen();

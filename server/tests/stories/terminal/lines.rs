@@ -206,7 +206,7 @@ fn commands_do_in_a_pipe_what_they_do_on_a_screen() {
     for wanted in [
         "alice: soup or bread?",
         "alice began this conversation with",
-        " 0 Lunch today",
+        " 0 #Lunch today",
     ] {
         assert!(heard.contains(wanted), "{wanted}: {bob:?}");
     }
@@ -324,6 +324,12 @@ fn it_speaks_tls_with_a_password_from_a_file_and_one_program_has_the_folder() {
     let mode = std::fs::metadata(folder.path().join("made/store")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
     assert_eq!(mode & 0o777, 0o700);
+    let store = std::fs::read_dir(folder.path().join("made/store")).unwrap();
+    for file in store {
+        let mode = file.unwrap().metadata().unwrap().permissions();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&mode);
+        assert_eq!(mode & 0o077, 0);
+    }
     let mut other = start();
     let complaint = other.next_complaint("in use");
     assert!(complaint.contains("take another --folder"), "{complaint}");

@@ -90,7 +90,7 @@ fn a_group_is_made_and_unread_messages_are_counted() {
     alice.until_shown("you began this conversation with bob, carol");
     alice.keys("soup?\r");
     alice.until_shown("soup?  ✓");
-    let screen = bob.until_shown(" * Lunch          1│");
+    let screen = bob.until_shown(" * #Lunch         1│");
     assert!(!screen.contains("soup?"), "{screen}");
     bob.keys(key::CONTROL_N);
     bob.until_shown("alice soup?");
@@ -197,7 +197,7 @@ fn no_text_of_others_reaches_the_terminal_as_control_bytes() {
         // Whoever refuses such a title has to say so harmlessly.
         assert!(!output.stderr.contains(&0x1b), "{output:?}");
     } else {
-        alice.until_shown(r"\u{1b}]0;pwne…");
+        alice.until_shown(r"#\u{1b}]0;pwn");
         alice.keys(key::CONTROL_N);
         alice.until_shown("come in");
     }
@@ -272,6 +272,22 @@ fn the_password_is_asked_for_and_not_shown() {
     let bytes = String::from_utf8_lossy(&alice.bytes()).into_owned();
     assert!(!bytes.contains("alice-secret"), "{bytes}");
 
+    // Whatever ends the question gives the terminal back.
+    for end in ["TERM", "\x03"] {
+        let mut asked = Chat::with_password(&address(&server), "alice", None)
+            .argument("--memory")
+            .on_screen();
+        asked.until_shown("Password of alice:");
+        asked.until("no echo", |_| !asked.echoes());
+        match end {
+            "TERM" => asked.signal(end),
+            key => asked.keys(key),
+        }
+        assert_eq!(asked.wait_for_exit().code(), Some(1));
+        asked.until_shown("no password was given");
+        assert!(asked.echoes(), "{end:?}");
+    }
+
     let mut wrong = Chat::with_password(&address(&server), "alice", Some("wrong-secret"))
         .argument("--memory")
         .on_screen();
@@ -291,10 +307,37 @@ fn what_is_pasted_is_one_message_until_enter() {
     alice.until_shown("  three");
     alice.keys(key::ENTER);
     alice.until_shown("three  ✓ sent");
-    let bob = chat(&address(&server), "bob", &[], "");
+    let bob = chat(&address(&server), "bob", &["--to", "@alice"], "/history\n");
     let heard = String::from_utf8(bob.stdout).unwrap();
-    assert!(
-        heard.is_empty() || heard.contains(r"alice: one\ntwo\nthree"),
-        "{heard}"
-    );
+    let log: Vec<_> = heard.lines().filter(|line| line.starts_with('#')).collect();
+    assert_eq!(log, ["#1 alice: first", r"#2 alice: one\ntwo\nthree"]);
+}
+
+#[test]
+fn a_note_to_oneself_begins_with_its_first_message() {
+    let server = Server::dev();
+    let mut alice = online(&server, "alice");
+    alice.keys(key::CONTROL_K);
+    alice.until_shown("Go to, or write to a handle");
+    alice.keys("me");
+    alice.until_shown(">  note to self");
+    alice.keys(key::ENTER);
+    alice.until("the note", |screen| !screen.contains("Go to, or write"));
+    let screen = alice.until_shown("No messages yet.");
+    assert!(!screen.contains("not_found"), "{screen}");
+    alice.keys("buy milk\r");
+    alice.until_shown("you buy milk  ✓");
+    alice.until_shown(">  note to self");
+}
+
+#[test]
+fn what_is_typed_before_a_conversation_is_open_goes_there() {
+    let server = Server::dev();
+    make_user(&server, "carol");
+    let bob = online(&server, "bob");
+    let mut alice = online(&server, "alice");
+    alice.write_to("carol", "first");
+    alice.until_shown("first  ✓");
+    alice.keys("/to @bob\rtyped ahead\r");
+    bob.until_shown("alice typed ahead");
 }
