@@ -18,7 +18,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::args::Target;
 use crate::error::{BenchError, Blame};
 use crate::progress::Progress;
-use crate::report::{LATE, Report, Value, grouped, line};
+use crate::report::{IN_ORDER, LATE, NONE_LOST, Report, Value, grouped, line};
 use crate::scenario::{Bench, Scenario};
 use ladder::Ladder;
 
@@ -312,6 +312,8 @@ fn conclude(name: &'static str, steps: Steps, failed: Option<u32>) -> Report {
             report.fault_if(!is_load, fault);
         }
     }
+    let certain = report.figure("ack_p99_us").is_some();
+    report.checks(if certain { NONE_LOST } else { IN_ORDER });
     report.steps = Some(steps);
     report
 }
