@@ -23,7 +23,8 @@ use crate::error::BenchError;
 use crate::heard::{Arrival, Heard};
 use crate::process::Process;
 use crate::progress::Goal;
-use crate::report::{Latency, Report, Value, float};
+use crate::report::{self, Latency, Report, Value, float};
+use crate::rpc;
 
 /// Options of `offline`.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,6 +55,9 @@ pub(super) async fn run(bench: Bench, args: &OfflineArgs) -> Result<Report, Benc
         args,
     };
     let (server, clock) = (&bench.bench.server, bench.bench.clock);
+    if args.topics == Topics::Chat {
+        rpc::ask_for_chat(&bench.bench).await?;
+    }
     bench.leave_sessions().await?;
     let memory = |server: &Option<Process>| server.as_ref().map(Process::rss_kb).transpose();
     let before = memory(server)?;
@@ -88,6 +92,7 @@ pub(super) async fn run(bench: Bench, args: &OfflineArgs) -> Result<Report, Benc
     if let Err(error) = left {
         report.note(format!("leaving: {error}"));
     }
+    report.checks(report::ALL_CAME);
     report.fault_if(seen.arrived < all, "acknowledged messages did not arrive");
     report.fault_if(seen.reordered > 0, "messages came out of order");
     report.fault_if(seen.repeated > 0, "messages came twice on one connection");
@@ -165,7 +170,12 @@ impl Offline<'_> {
                 Topics::Plain => self.topic(session),
                 Topics::Chat => "chat/me/in/+".to_owned(),
             };
-            connected.client.subscribe(&filter, self.args.qos).await?;
+            let client = &mut connected.client;
+            match self.args.topics {
+                Topics::Plain => client.subscribe_at(&filter, self.args.qos).await?,
+                // Chat delivers at 1 at most.
+                Topics::Chat => drop(client.subscribe(&filter, self.args.qos).await?),
+            }
             connected.client.leave().await?;
         }
         Ok(())
