@@ -126,8 +126,8 @@ impl Client {
         encode(packet, self.version, &mut self.input);
     }
 
-    /// Subscribes, before other traffic, and waits for SUBACK; an error unless the broker grants it.
-    pub(crate) async fn subscribe(&mut self, filter: &str, qos: Qos) -> Result<(), BenchError> {
+    /// Subscribes, before other traffic, and waits for SUBACK; an error unless the broker grants it. Gives the QoS that it grants.
+    pub(crate) async fn subscribe(&mut self, filter: &str, qos: Qos) -> Result<Qos, BenchError> {
         let parsed = TopicFilter::parse(filter.into());
         let parsed = parsed.map_err(|_| BenchError::Filter(filter.to_owned()))?;
         self.push(&Packet::Subscribe(Subscribe {
@@ -145,7 +145,9 @@ impl Client {
             match self.answer().await? {
                 Packet::SubAck(suback) => {
                     return match suback.reasons.first() {
-                        Some(reason) if !reason.is_error() => Ok(()),
+                        Some(ReasonCode::Success) => Ok(Qos::AtMostOnce),
+                        Some(ReasonCode::GrantedQos1) => Ok(Qos::AtLeastOnce),
+                        Some(ReasonCode::GrantedQos2) => Ok(Qos::ExactlyOnce),
                         reason => Err(BenchError::SubscriptionRefused {
                             client: self.name.clone(),
                             filter: filter.to_owned(),
@@ -159,6 +161,19 @@ impl Client {
                 other => return Err(self.unexpected(&other)),
             }
         }
+    }
+
+    /// Subscribes to an ordinary topic: a lower QoS would be another measurement.
+    pub(crate) async fn subscribe_at(&mut self, filter: &str, qos: Qos) -> Result<(), BenchError> {
+        let granted = self.subscribe(filter, qos).await?;
+        if granted < qos {
+            return Err(BenchError::GrantedQos {
+                filter: filter.to_owned(),
+                granted,
+                asked: qos,
+            });
+        }
+        Ok(())
     }
 
     /// Publishes one message at QoS 1, outside of the measurement, and waits for its ack; deliveries go to `other`.

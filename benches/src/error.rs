@@ -46,6 +46,12 @@ pub(crate) enum BenchError {
     Filter(String),
     #[error("the broker takes QoS {broker} at most, asked for {asked:?}")]
     MaximumQos { broker: u8, asked: Qos },
+    #[error("subscription to {filter}: asked for {asked:?}, the broker grants {granted:?}")]
+    GrantedQos {
+        filter: String,
+        granted: Qos,
+        asked: Qos,
+    },
     #[error("a publish takes {bytes} bytes, the broker takes {limit}")]
     PacketTooLarge { bytes: usize, limit: u32 },
     #[error("{method}: {told}")]
@@ -73,6 +79,8 @@ pub(crate) enum BenchError {
     Proxy(#[source] io::Error),
     #[error("{0}")]
     Check(String),
+    #[error("a call of the chat was not answered within 10 s: is it mqchat?")]
+    NotChat,
     #[error("somebody who listens ended before the last message")]
     ListenerEnded,
     #[error("a task failed: {0}")]

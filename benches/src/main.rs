@@ -25,6 +25,8 @@ mod stamp;
 mod steps;
 mod versus;
 
+use std::fs::OpenOptions;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -71,6 +73,9 @@ fn run(args: &Args) -> Result<bool, BenchError> {
             Command::CheckWorker(worker) => check::work(worker).await.map(|()| true),
             Command::Measure(scenario) => {
                 let mut setting = Setting::now(args);
+                if let Some(path) = &args.output.html {
+                    try_to_write(path)?;
+                }
                 let report = measure(args, scenario).await?;
                 if args.output.html.is_some() {
                     setting.ask_versions(args).await;
@@ -124,12 +129,15 @@ async fn once(
     }
 }
 
+/// Better known before a long measurement than after it.
+fn try_to_write(path: &Path) -> Result<(), BenchError> {
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|error| BenchError::at(path, error))?;
+    Ok(())
+}
+
 /// To who called, and into the file for people.
 fn tell(args: &Args, report: &Report, setting: &Setting) -> Result<(), BenchError> {
-    if let Some(path) = &args.output.html {
-        let written = std::fs::write(path, html::page(report, setting));
-        written.map_err(|error| BenchError::at(path, error))?;
-    }
     let text = if args.output.json {
         let mut object = report.json();
         object.insert("setting".to_owned(), setting.json());
@@ -137,7 +145,12 @@ fn tell(args: &Args, report: &Report, setting: &Setting) -> Result<(), BenchErro
     } else {
         report.text()
     };
-    report::print(&text)
+    report::print(&text)?;
+    if let Some(path) = &args.output.html {
+        let written = std::fs::write(path, html::page(report, setting));
+        written.map_err(|error| BenchError::at(path, error))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

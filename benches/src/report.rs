@@ -26,7 +26,18 @@ pub(crate) struct Report {
     pub(crate) versus: Option<Versus>,
     notes: Vec<String>,
     faults: Vec<&'static str>,
+    checked: Option<&'static str>,
 }
+
+/// Of streams in which every message was ticked off.
+pub(crate) const ALL_CAME: &str =
+    "All messages that were acknowledged have come, once and in order; none was refused.";
+/// Of a search, in which others may have been refused.
+pub(crate) const NONE_LOST: &str =
+    "No message that was acknowledged was lost, came twice or out of order.";
+/// Of QoS 0, where messages may be lost.
+pub(crate) const IN_ORDER: &str =
+    "What came, came once and in order. At QoS 0 messages may be lost.";
 
 /// Deliveries need longer than a run waits for them: with this load.
 pub(crate) const LATE: &str = "acknowledged messages were still coming long after the end";
@@ -52,6 +63,7 @@ impl Report {
             versus: None,
             notes: Vec::new(),
             faults: Vec::new(),
+            checked: None,
         }
     }
 
@@ -74,6 +86,16 @@ impl Report {
     /// Something to know about the figures.
     pub(crate) fn note(&mut self, note: String) {
         self.notes.push(note);
+    }
+
+    /// What is true of it if it is clean, and was checked.
+    pub(crate) const fn checks(&mut self, checked: &'static str) {
+        self.checked = Some(checked);
+    }
+
+    /// What may be said of it.
+    pub(crate) fn all_is_well(&self) -> Option<&'static str> {
+        self.checked.filter(|_| self.is_clean())
     }
 
     /// The broker did what it must not: the exit code tells.

@@ -1,15 +1,21 @@
 //! Remote calls of mqchat, one at a time.
 
+use std::time::Duration;
+
 use broker::codec::packet::{Packet, PacketId, Publish, Qos};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::crowd::{Role, connect_patiently, login};
 use crate::error::BenchError;
+use crate::scenario::Bench;
 
 /// Lets this connection get replies; once, before the first call.
 pub(crate) async fn subscribe(client: &mut Client) -> Result<(), BenchError> {
-    client.subscribe("chat/me/rpc/+", Qos::AtLeastOnce).await
+    client.subscribe("chat/me/rpc/+", Qos::AtLeastOnce).await?;
+    Ok(())
 }
 
 /// Calls a method, under a request id of its own, and gives its result; other deliveries go to `other`.
@@ -65,6 +71,19 @@ pub(crate) async fn call(
     }
 }
 
+/// Is it mqchat? Any other broker acknowledges what is published to chat topics as well, and delivers nothing.
+pub(crate) async fn ask_for_chat(bench: &Bench) -> Result<(), BenchError> {
+    let mut login = login(&bench.target, Role::Subscriber, 0, 0, bench.run, false);
+    login.client_id.push_str("-asks");
+    let mut client = connect_patiently(&login, bench.clock).await?.client;
+    subscribe(&mut client).await?;
+    let (request, id) = (json!({"limit": 1}), format!("mqb-{:08x}-chat", bench.run));
+    let asking = call(&mut client, "sync.changes", &request, &id, drop_it);
+    let answered = timeout(CHAT_TIMEOUT, asking).await;
+    answered.map_err(|_| BenchError::NotChat)??;
+    client.disconnect().await
+}
+
 /// Makes a group of these handles, under a request id of its own, and gives its `cid`.
 pub(crate) async fn create_group(
     client: &mut Client,
@@ -114,6 +133,8 @@ pub(crate) fn refused_id(topic: &str) -> Option<PacketId> {
     PacketId::new(number.parse().ok()?)
 }
 
+/// A server that is there answers this at once.
+const CHAT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request has a limited size.
 const MEMBERS_AT_ONCE: usize = 500;
 

@@ -18,7 +18,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::args::Target;
 use crate::error::{BenchError, Blame};
 use crate::progress::Progress;
-use crate::report::{LATE, Report, Value, grouped, line};
+use crate::report::{IN_ORDER, LATE, NONE_LOST, Report, Value, grouped, line};
 use crate::scenario::{Bench, Scenario};
 use ladder::Ladder;
 
@@ -30,7 +30,7 @@ pub(crate) struct StepsArgs {
     #[arg(long, value_name = "RATES", conflicts_with = "rate")]
     pub(crate) steps: Option<Rates>,
     /// A step holds if the 99th percentile of latency is within this
-    #[arg(long, default_value = "20", requires = "steps")]
+    #[arg(long, default_value = "20", requires = "steps", value_parser = parse_limit)]
     pub(crate) latency_limit_ms: f64,
     /// Of which latency (at QoS 0 there are no acks)
     #[arg(long, value_enum, default_value = "ack", requires = "steps")]
@@ -70,6 +70,11 @@ impl FromStr for Rates {
         let list = text.split(',').map(rate).collect::<Result<_, _>>()?;
         Ok(Self::List(list))
     }
+}
+
+fn parse_limit(text: &str) -> Result<f64, String> {
+    let limit = text.parse().ok().filter(|limit: &f64| *limit > 0.0);
+    limit.ok_or_else(|| "milliseconds, more than 0".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -312,6 +317,8 @@ fn conclude(name: &'static str, steps: Steps, failed: Option<u32>) -> Report {
             report.fault_if(!is_load, fault);
         }
     }
+    let certain = report.figure("ack_p99_us").is_some();
+    report.checks(if certain { NONE_LOST } else { IN_ORDER });
     report.steps = Some(steps);
     report
 }

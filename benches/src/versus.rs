@@ -1,6 +1,6 @@
 //! `--vs`: the same scenario on two brokers alternately, so that a change of the machine's load meets both.
 //!
-//! Rounds go A B, B A, A B …: who comes first has no advantage over all of them. What counts is the ratio, and how much it
+//! Rounds go A B, B A, A B …: of an even number of rounds, who comes first has no advantage. What counts is the ratio, and how much it
 //! differs from round to round.
 
 use std::net::SocketAddr;
@@ -109,15 +109,16 @@ where
     F: Future<Output = Result<Report, BenchError>>,
 {
     let mut rounds = Vec::new();
+    let mut failed = None;
     for number in 1..=args.rounds.get() {
-        let is_turned = number % 2 == 0;
-        let sides = if is_turned {
-            let b = measure(number, true).await?;
-            [measure(number, false).await?, b]
-        } else {
-            [measure(number, false).await?, measure(number, true).await?]
-        };
-        rounds.push(Round { is_turned, sides });
+        match round(number, &mut measure).await {
+            Ok(round) => rounds.push(round),
+            Err(error) if rounds.is_empty() => return Err(error),
+            Err(error) => {
+                failed = Some(format!("round {number} has no result: {error}"));
+                break;
+            }
+        }
     }
     let names = match args.vs_names.as_slice() {
         [a, b] => [a.clone(), b.clone()],
@@ -136,15 +137,55 @@ where
             }
         }
     }
+    if versus.rounds.len() % 2 == 1 {
+        report.note("an odd number of rounds: A came first once more than B".to_owned());
+    }
+    if let Some(failed) = failed {
+        report.note(failed);
+        report.fault_if(true, "not all rounds have a result");
+    }
+    let mut sides = versus.rounds.iter().flat_map(|round| &round.sides);
+    let first = sides.next().and_then(Report::all_is_well);
+    if let Some(checked) = first.filter(|it| sides.all(|side| side.all_is_well() == Some(it))) {
+        report.checks(checked);
+    }
     report.versus = Some(versus);
     Ok(report)
 }
 
+async fn round<F>(
+    number: u16,
+    measure: &mut impl FnMut(u16, bool) -> F,
+) -> Result<Round, BenchError>
+where
+    F: Future<Output = Result<Report, BenchError>>,
+{
+    let is_turned = number.is_multiple_of(2);
+    let first = measure(number, is_turned).await?;
+    let second = measure(number, !is_turned).await?;
+    let sides = if is_turned {
+        [second, first]
+    } else {
+        [first, second]
+    };
+    Ok(Round { is_turned, sides })
+}
+
 impl Versus {
-    /// Every figure that both have in all rounds.
+    /// Of searches, each side's figures are of a rate of its own: these cannot be compared.
+    fn is_search(&self) -> bool {
+        let mut sides = self.rounds.iter().flat_map(|round| &round.sides);
+        sides.any(|side| side.steps.is_some())
+    }
+
+    /// Every figure that both have in all rounds, but for what was asked for.
     pub(crate) fn compared(&self) -> Vec<Compared> {
+        if self.is_search() {
+            return self.compare("saturation_per_s").into_iter().collect();
+        }
         let names = self.rounds.first().map(|round| round.sides[0].lines());
         let names = names.unwrap_or_default().iter().map(|(name, _)| name);
+        let names = names.filter(|name| !SETTINGS.contains(&name.as_str()));
         names.filter_map(|name| self.compare(name)).collect()
     }
 
@@ -175,6 +216,9 @@ impl Versus {
     /// The latencies of one side over all rounds.
     pub(crate) fn curves(&self, side: usize) -> Vec<(String, Latency)> {
         let mut sum: Vec<(String, Latency)> = Vec::new();
+        if self.is_search() {
+            return sum;
+        }
         for report in self.rounds.iter().filter_map(|round| round.sides.get(side)) {
             for (name, latency) in report.curves() {
                 match sum.iter_mut().find(|(it, _)| it == name) {
@@ -261,6 +305,24 @@ impl Versus {
     }
 }
 
+/// What was asked for is no result.
+const SETTINGS: [&str; 14] = [
+    "publishers",
+    "subscribers",
+    "payload_bytes",
+    "offered_per_s",
+    "offered_deliveries_per_s",
+    "offered_reads_per_s",
+    "seed",
+    "users",
+    "groups",
+    "members",
+    "within_s",
+    "readers",
+    "messages",
+    "sessions",
+];
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -276,6 +338,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 mod tests {
     use super::*;
     use crate::report::Value;
+    use crate::steps::{LatencyOf, Steps};
 
     fn report(rate: f64) -> Report {
         let mut report = Report::new("test");
@@ -301,6 +364,72 @@ mod tests {
             ([20.0, 10.0], [1.0, 3.0])
         );
         assert!((compared.ratio - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn of_searches_only_the_saturation_is_compared_and_settings_never() {
+        let side = |rate: f64, is_search: bool| {
+            let mut report = report(rate);
+            report.value("seed", Value::Count(1));
+            report.value("saturation_per_s", Value::Count(7));
+            report.steps = is_search.then(|| Steps {
+                limit_ms: 1.0,
+                latency_of: LatencyOf::Ack,
+                tried: Vec::new(),
+            });
+            report
+        };
+        let figures = |is_search| {
+            let sides = [1.0, 2.0].map(|rate| side(rate, is_search));
+            let is_turned = false;
+            let versus = Versus {
+                names: ["a".to_owned(), "b".to_owned()],
+                rounds: vec![Round { is_turned, sides }],
+            };
+            let compared = versus.compared().into_iter();
+            compared.map(|one| one.figure).collect::<Vec<_>>()
+        };
+        assert_eq!(figures(true), ["saturation_per_s"]);
+        assert_eq!(figures(false), ["delivered_per_s", "saturation_per_s"]);
+    }
+
+    #[tokio::test]
+    async fn rounds_that_have_a_result_are_reported_though_a_later_one_fails() {
+        let args = VersusArgs {
+            vs: None,
+            vs_server_pid: None,
+            vs_mqtt: None,
+            vs_user: None,
+            vs_user_prefix: None,
+            vs_password: None,
+            vs_topics: None,
+            vs_names: ["a", "b"].map(str::to_owned).into(),
+            rounds: NonZeroU16::new(4).unwrap(),
+        };
+        let mut order = Vec::new();
+        let measure = |round, is_other| {
+            order.push((round, is_other));
+            std::future::ready(if round < 3 {
+                Ok(report(1.0))
+            } else {
+                Err(BenchError::Options("gone".to_owned()))
+            })
+        };
+        let target = target();
+        let report = run("test", ([&target, &target], &args), measure).await;
+        let report = report.unwrap();
+        assert_eq!(
+            order,
+            [(1, false), (1, true), (2, true), (2, false), (3, false)]
+        );
+        assert_eq!(report.versus.as_ref().map(|it| it.rounds.len()), Some(2));
+        assert_eq!(report.faults(), ["not all rounds have a result"]);
+        assert!(report.notes().join(" ").contains("gone"));
+    }
+
+    fn target() -> Target {
+        use clap::Parser;
+        crate::args::Args::parse_from(["mqchat-bench", "pairs"]).target
     }
 
     #[test]

@@ -17,10 +17,8 @@ pub(super) fn told(report: &Report, page: &mut Page) {
             "<p class=\"told bad\"><b>Fault:</b> {fault}</p>"
         ));
     }
-    if report.is_clean() {
-        page.add(format_args!(
-            "<p class=\"told good\">Nothing was lost, repeated, out of order or refused that must not be.</p>"
-        ));
+    if let Some(checked) = report.all_is_well() {
+        page.add(format_args!("<p class=\"told good\">{checked}</p>"));
     }
     for note in report.notes() {
         page.add(format_args!("<p class=\"told\">{}</p>", Text(note)));

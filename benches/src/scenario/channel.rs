@@ -23,7 +23,7 @@ use crate::error::BenchError;
 use crate::heard::{Arrival, Heard};
 use crate::process::Process;
 use crate::progress::Goal;
-use crate::report::{Latency, Report, Value, float};
+use crate::report::{self, Latency, Report, Value, float};
 use crate::rpc;
 use crate::stamp::Stamp;
 
@@ -49,6 +49,7 @@ pub(crate) struct ChannelArgs {
 
 pub(super) async fn run(bench: Bench, args: &ChannelArgs) -> Result<Report, BenchError> {
     let bench = bench.on(Topics::Chat);
+    rpc::ask_for_chat(&bench).await?;
     let (target, server) = (&bench.target, &bench.server);
     let (clock, run) = (bench.clock, bench.run);
     let readers = args.readers.get() as usize;
@@ -162,6 +163,7 @@ pub(super) async fn run(bench: Bench, args: &ChannelArgs) -> Result<Report, Benc
         missing > 0,
         "a message did not come to all who listen within 30 s",
     );
+    report.checks(report::ALL_CAME);
     report.fault_if(seen.lost > 0, "acknowledged messages were lost");
     report.fault_if(seen.duplicates > 0, "messages came twice");
     report.fault_if(seen.reordered > 0, "messages came out of order");

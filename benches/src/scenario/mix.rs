@@ -28,6 +28,7 @@ use crate::bits::Bits;
 use crate::error::BenchError;
 use crate::progress::Goal;
 use crate::report::{self, Latency, Report, Value, float};
+use crate::rpc;
 use crate::series::{Noted, Series, Tape};
 pub(super) use args::MixArgs;
 use args::ReadKind;
@@ -80,6 +81,7 @@ pub(super) async fn run(bench: Bench, args: &MixArgs) -> Result<Report, BenchErr
     let bench = bench.on(Topics::Chat);
     let seed = args.seed.unwrap_or_default();
     let plan = Plan::new(args, seed)?;
+    rpc::ask_for_chat(&bench).await?;
     let conversations = Arc::clone(&plan.conversations);
     let people = prepare::people(&bench, args, &conversations).await?;
 
@@ -114,14 +116,18 @@ pub(super) async fn run(bench: Bench, args: &MixArgs) -> Result<Report, BenchErr
         clients.push(client);
     }
     bench.progress.phase("leaving", Goal::None);
+    let mut left = Ok(());
     for client in clients {
-        client.disconnect().await?;
+        left = left.and(client.disconnect().await);
     }
     let mut report = report(args, (seed, &conversations), &seen, &offered);
     let operations = seen.acked_measured + seen.reads_measured;
     used.tell(("server_cpu_us_per_operation", operations), &mut report);
     judge(&seen, &mut report);
     report.series = Some(series.table());
+    if let Err(error) = left {
+        report.note(format!("leaving: {error}"));
+    }
     Ok(report)
 }
 
@@ -225,6 +231,7 @@ fn judge(seen: &Seen, report: &mut Report) {
     report.fault_if(seen.refused > 0, "publishes or reads were refused");
     report.fault_if(seen.unacked > 0, "publishes or reads were not answered");
     report.fault_if(seen.delivered == 0, "nothing was delivered");
+    report.checks(report::ALL_CAME);
 }
 
 /// Operations that may wait for one person.

@@ -2,8 +2,8 @@
 //!
 //! 1. N persistent sessions subscribe, and their clients go.
 //! 2. Publishers send M messages to each, at most a window unacknowledged, and wait for all acks.
-//! 3. All clients come back at one moment. The time until the last one has everything is measured, connecting included.
-//! 4. In chat, they mark it as read, so that the next run finds nothing waiting.
+//! 3. All clients come back at one moment. The time until the last message is measured, connecting included.
+//! 4. They listen a little longer for surplus. In chat, they mark it as read, so that the next run finds nothing waiting.
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
@@ -16,13 +16,15 @@ use tokio::time::timeout;
 
 use super::Bench;
 use crate::args::{Topics, parse_payload, parse_qos};
-use crate::client::{Client, Login};
+use crate::client::{Client, Connected, Login};
 use crate::clock::nanos;
 use crate::crowd::{Role, connect_all, handle, login};
 use crate::error::BenchError;
+use crate::heard::{Arrival, Heard};
 use crate::process::Process;
 use crate::progress::Goal;
-use crate::report::{Latency, Report, Value, float};
+use crate::report::{self, Latency, Report, Value, float};
+use crate::rpc;
 
 /// Options of `offline`.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,36 +55,44 @@ pub(super) async fn run(bench: Bench, args: &OfflineArgs) -> Result<Report, Benc
         args,
     };
     let (server, clock) = (&bench.bench.server, bench.bench.clock);
+    if args.topics == Topics::Chat {
+        rpc::ask_for_chat(&bench.bench).await?;
+    }
     bench.leave_sessions().await?;
     let memory = |server: &Option<Process>| server.as_ref().map(Process::rss_kb).transpose();
     let before = memory(server)?;
+    let publishers = bench.publishers().await?;
     let begun = clock.elapsed();
-    bench.fill().await?;
+    bench.fill(publishers).await?;
     let filled = clock.elapsed().saturating_sub(begun);
     let full = memory(server)?;
     let cpu_before = server.as_ref().map(Process::cpu).transpose()?;
-    let begun = clock.elapsed();
-    let seen = bench.drain().await?;
-    let drained = clock.elapsed().saturating_sub(begun);
+    let drained = bench.drain().await?;
+    let cpu = server.as_ref().map(Process::cpu).transpose()?;
+    let (seen, left) = bench.leave(drained).await;
 
     let all = bench.all();
     let mut report = Report::new("offline");
     report.value("messages", Value::Count(all));
-    let per_s = |seconds: f64| Value::Rate(float(all) / seconds);
-    report.value("acked_per_s", per_s(filled.as_secs_f64()));
+    let per_s = |count: u64, time: Duration| Value::Rate(float(count) / time.as_secs_f64());
+    report.value("acked_per_s", per_s(all, filled));
     report.value("drained", Value::Count(seen.arrived));
-    report.value("drained_per_s", per_s(drained.as_secs_f64()));
+    report.value("drained_per_s", per_s(seen.arrived, seen.last));
     report.value("repeated", Value::Count(seen.repeated));
     report.value("reordered", Value::Count(seen.reordered));
     report.latency("session_drained", &seen.took);
-    if let (Some(server), Some(cpu_before)) = (server, cpu_before) {
-        let cpu = server.cpu()?.saturating_sub(cpu_before).as_secs_f64();
+    if let (Some(server), Some(cpu_before), Some(cpu)) = (server, cpu_before, cpu) {
+        let cpu = cpu.saturating_sub(cpu_before).as_secs_f64();
         let each = cpu * 1e6 / float(seen.arrived.max(1));
         report.value("server_cpu_us_per_delivered", Value::Fraction(each));
         report.value("server_rss_kb_before", Value::Count(before.unwrap_or(0)));
         report.value("server_rss_kb_full", Value::Count(full.unwrap_or(0)));
         report.value("server_rss_kb_after", Value::Count(server.rss_kb()?));
     }
+    if let Err(error) = left {
+        report.note(format!("leaving: {error}"));
+    }
+    report.checks(report::ALL_CAME);
     report.fault_if(seen.arrived < all, "acknowledged messages did not arrive");
     report.fault_if(seen.reordered > 0, "messages came out of order");
     report.fault_if(seen.repeated > 0, "messages came twice on one connection");
@@ -100,8 +110,22 @@ struct Seen {
     arrived: u64,
     repeated: u64,
     reordered: u64,
-    /// From the moment when all come back until one has everything.
+    /// From the moment when all come back until one got its last message.
     took: Latency,
+    /// The same of who got it last.
+    last: Duration,
+}
+
+/// A session that has come back.
+struct Back {
+    client: Client,
+    heard: Heard,
+    repeated: u64,
+    reordered: u64,
+    /// In chat: where the messages came from.
+    conversation: Option<String>,
+    /// From the moment when all come back to the last message.
+    last: Duration,
 }
 
 impl Offline<'_> {
@@ -146,18 +170,26 @@ impl Offline<'_> {
                 Topics::Plain => self.topic(session),
                 Topics::Chat => "chat/me/in/+".to_owned(),
             };
-            connected.client.subscribe(&filter, self.args.qos).await?;
+            let client = &mut connected.client;
+            match self.args.topics {
+                Topics::Plain => client.subscribe_at(&filter, self.args.qos).await?,
+                // Chat delivers at 1 at most.
+                Topics::Chat => drop(client.subscribe(&filter, self.args.qos).await?),
+            }
             connected.client.leave().await?;
         }
         Ok(())
     }
 
-    async fn fill(&self) -> Result<(), BenchError> {
+    async fn publishers(&self) -> Result<Vec<Connected>, BenchError> {
         const PUBLISHERS: usize = 10;
         let (target, run) = (&self.bench.target, self.bench.run);
         let logins = (0..PUBLISHERS.min(self.sessions()))
             .map(|index| login(target, Role::Publisher, index, index, run, false));
-        let publishers = connect_all(&self.bench, logins.collect()).await?;
+        connect_all(&self.bench, logins.collect()).await
+    }
+
+    async fn fill(&self, publishers: Vec<Connected>) -> Result<(), BenchError> {
         let all = Goal::Count(self.all());
         self.bench.progress.phase("filling", all);
         let mut tasks = JoinSet::new();
@@ -182,24 +214,49 @@ impl Offline<'_> {
         Ok(())
     }
 
-    async fn drain(&self) -> Result<Seen, BenchError> {
+    /// Everybody comes back and takes what there is.
+    async fn drain(&self) -> Result<Vec<Back>, BenchError> {
         let mut tasks = JoinSet::new();
         let all = Goal::Count(self.all());
         self.bench.progress.phase("draining", all);
         let begun = self.bench.clock.elapsed();
         for session in 0..self.sessions() {
             let (login, bench) = (self.login(session), self.bench.clone());
-            tasks.spawn(drain_session(login, bench, self.args.messages.get(), begun));
+            let messages = self.args.messages.get().into();
+            tasks.spawn(async move {
+                let mut back = Back::connect(&login, &bench).await?;
+                back.drain(messages, begun, &bench).await?;
+                Ok::<_, BenchError>(back)
+            });
         }
-        let mut all = Seen::default();
+        let mut all = Vec::with_capacity(self.sessions());
         while let Some(finished) = tasks.join_next().await {
-            let seen = finished??;
-            all.arrived += seen.arrived;
-            all.repeated += seen.repeated;
-            all.reordered += seen.reordered;
-            all.took.add(&seen.took);
+            all.push(finished??);
         }
         Ok(all)
+    }
+
+    /// Listens for surplus, and says goodbye. An error there changes no figure.
+    async fn leave(&self, all: Vec<Back>) -> (Seen, Result<(), BenchError>) {
+        let (mut seen, mut result) = (Seen::default(), Ok(()));
+        let mut tasks = JoinSet::new();
+        for mut back in all {
+            let bench = self.bench.clone();
+            tasks.spawn(async move {
+                let lingered = back.linger(&bench).await;
+                (back.seen(), lingered.and(back.leave().await))
+            });
+        }
+        while let Some(finished) = tasks.join_next().await {
+            match finished {
+                Ok((one, left)) => {
+                    seen.add(&one);
+                    result = result.and(left);
+                }
+                Err(error) => result = Err(error.into()),
+            }
+        }
+        (seen, result)
     }
 }
 
@@ -259,55 +316,109 @@ fn publish(topic: &str, packet_id: u16, payload: Bytes) -> Packet {
     })
 }
 
-/// Comes back and takes everything, as long as something comes.
-async fn drain_session(
-    login: Login,
-    bench: Bench,
-    messages: u32,
-    begun: Duration,
-) -> Result<Seen, BenchError> {
-    let mut client = Client::connect(&login, bench.clock).await?.client;
-    let mut seen = Seen::default();
-    let mut next = 0_u64;
-    let (mark, mut conversation) = (mark(bench.run), None);
-    while next < u64::from(messages) {
-        let Ok(packet) = timeout(QUIET, client.next()).await else {
-            break; // what is missing is lost
-        };
-        match packet? {
-            Packet::Publish(message) => {
-                // What an earlier run left has no number here.
-                let number = number_in(&message.payload, &mark);
-                match number.map(|number| number.cmp(&next)) {
-                    Some(std::cmp::Ordering::Less) => seen.repeated += 1,
-                    Some(std::cmp::Ordering::Greater) => seen.reordered += 1,
-                    _ => {}
-                }
-                if let Some(number) = number.filter(|number| *number >= next) {
-                    seen.arrived += 1;
-                    bench.progress.advance(1);
-                    next = number + 1;
-                    if conversation.is_none() {
-                        let cid = message.topic.strip_prefix("chat/me/in/");
-                        conversation = cid.map(str::to_owned);
-                    }
-                }
-                client.acknowledge(&message);
-            }
-            Packet::PubRel(ack) => client.push(&Packet::PubComp(Ack::success(ack.packet_id))),
-            other => return Err(client.unexpected(&other)),
+impl Seen {
+    fn add(&mut self, other: &Self) {
+        self.arrived += other.arrived;
+        self.repeated += other.repeated;
+        self.reordered += other.reordered;
+        self.took.add(&other.took);
+        self.last = self.last.max(other.last);
+    }
+}
+
+impl Back {
+    async fn connect(login: &Login, bench: &Bench) -> Result<Self, BenchError> {
+        let connected = Client::connect(login, bench.clock).await?;
+        Ok(Self::new(connected.client))
+    }
+
+    fn new(client: Client) -> Self {
+        Self {
+            client,
+            heard: Heard::default(),
+            repeated: 0,
+            reordered: 0,
+            conversation: None,
+            last: Duration::ZERO,
         }
     }
-    let took = bench.clock.elapsed().saturating_sub(begun);
-    seen.took.record(nanos(took));
-    if let Some(cid) = conversation {
-        let topic = format!("chat/c/{cid}/read");
-        client
-            .publish_and_wait(&topic, Bytes::new(), |_| {})
-            .await?;
+
+    /// Takes everything, as long as something comes.
+    async fn drain(
+        &mut self,
+        messages: u64,
+        begun: Duration,
+        bench: &Bench,
+    ) -> Result<(), BenchError> {
+        let mark = mark(bench.run);
+        while self.heard.count() < messages {
+            let Ok(packet) = timeout(QUIET, self.client.next()).await else {
+                break; // what is missing is lost
+            };
+            if self.take(&packet?, &mark)? {
+                self.last = bench.clock.elapsed().saturating_sub(begun);
+                bench.progress.advance(1);
+            }
+        }
+        Ok(())
     }
-    client.disconnect().await?;
-    Ok(seen)
+
+    /// Takes what comes although everything has come.
+    async fn linger(&mut self, bench: &Bench) -> Result<(), BenchError> {
+        let mark = mark(bench.run);
+        while let Ok(packet) = timeout(LINGER, self.client.next()).await {
+            self.take(&packet?, &mark)?;
+        }
+        Ok(())
+    }
+
+    /// True if it is a message of this run that had not come before.
+    fn take(&mut self, packet: &Packet, mark: &str) -> Result<bool, BenchError> {
+        let message = match packet {
+            Packet::Publish(message) => message,
+            Packet::PubRel(ack) => {
+                let complete = Ack::success(ack.packet_id);
+                self.client.push(&Packet::PubComp(complete));
+                return Ok(false);
+            }
+            other => return Err(self.client.unexpected(other)),
+        };
+        self.client.acknowledge(message);
+        // What an earlier run left has no number here.
+        let number = number_in(&message.payload, mark).and_then(|it| u32::try_from(it).ok());
+        let Some(number) = number else {
+            return Ok(false);
+        };
+        if self.conversation.is_none() {
+            let cid = message.topic.strip_prefix("chat/me/in/");
+            self.conversation = cid.map(str::to_owned);
+        }
+        let arrival = self.heard.note(number);
+        self.repeated += u64::from(arrival == Arrival::Repeated);
+        self.reordered += u64::from(arrival == Arrival::Reordered);
+        Ok(arrival != Arrival::Repeated)
+    }
+
+    fn seen(&self) -> Seen {
+        let mut took = Latency::default();
+        took.record(nanos(self.last));
+        Seen {
+            arrived: self.heard.count(),
+            repeated: self.repeated,
+            reordered: self.reordered,
+            took,
+            last: self.last,
+        }
+    }
+
+    async fn leave(mut self) -> Result<(), BenchError> {
+        if let Some(cid) = &self.conversation {
+            let topic = format!("chat/c/{cid}/read");
+            let marked = self.client.publish_and_wait(&topic, Bytes::new(), |_| {});
+            marked.await?;
+        }
+        self.client.disconnect().await
+    }
 }
 
 /// Before the number of each message of a run.
@@ -329,9 +440,13 @@ fn number_in(payload: &[u8], mark: &str) -> Option<u64> {
 
 /// Nothing for so long means that nothing more comes.
 const QUIET: Duration = Duration::from_secs(30);
+/// How long surplus is listened for.
+const LINGER: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
+    use broker::codec::packet::Version;
+
     use super::*;
 
     #[test]
@@ -343,5 +458,22 @@ mod tests {
         let earlier = br#"{"seq":7,"kind":"message","t":"mqo~0000000b~0000000043xx"}"#;
         assert_eq!(number_in(earlier, &mark), None);
         assert_eq!(number_in(b"nonsense", &mark), None);
+    }
+
+    #[tokio::test]
+    async fn what_comes_late_is_out_of_order_and_neither_repeated_nor_missing() {
+        let (client, _broker) = Client::of_test(Version::V5).await;
+        let mut back = Back::new(client);
+        let mark = mark(10);
+        let mut first = Vec::new();
+        for number in [0, 2, 1, 3, 3] {
+            let payload = format!("{mark}{number:010}xx");
+            let packet = publish("chat/me/in/c", 1, payload.into());
+            first.push(back.take(&packet, &mark).unwrap());
+        }
+        let seen = back.seen();
+        assert_eq!(first, [true, true, true, true, false]);
+        assert_eq!((seen.arrived, seen.reordered, seen.repeated), (4, 1, 1));
+        assert_eq!(back.conversation.as_deref(), Some("c"));
     }
 }

@@ -59,6 +59,7 @@ impl Told {
 
 pub(super) async fn run(bench: Bench, args: &ReceiptsArgs) -> Result<Report, BenchError> {
     let bench = bench.on(Topics::Chat);
+    rpc::ask_for_chat(&bench).await?;
     let (target, server) = (&bench.target, &bench.server);
     let (clock, run) = (bench.clock, bench.run);
     let members = args.members.get() as usize;

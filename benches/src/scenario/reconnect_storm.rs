@@ -69,10 +69,9 @@ pub(super) async fn run(bench: Bench, args: &StormArgs) -> Result<Report, BenchE
     }
     let server = bench.server.as_ref();
     let cpu_before = server.map(Process::cpu).transpose()?;
-    drop(connected);
-
     bench.progress.phase("coming back", all);
     let begun = clock.elapsed();
+    drop(connected);
     let permits = Arc::new(Semaphore::new(args.at_once.get()));
     let mut coming = JoinSet::new();
     for (index, login) in logins.into_iter().enumerate() {

@@ -161,6 +161,9 @@ impl<'a> Load<'a> {
     async fn run(self, name: &'static str) -> Result<Report, BenchError> {
         let connections = (self.shape.streams() + self.shape.subscribers()) as u64;
         let progress = self.bench.progress.clone();
+        if self.shape.topics == Topics::Chat {
+            rpc::ask_for_chat(&self.bench).await?;
+        }
         progress.phase("connecting", Goal::Count(connections));
         let subscribers = self.connect_subscribers().await?;
         let mut publishers = self.connect_publishers().await?;
@@ -211,7 +214,7 @@ impl<'a> Load<'a> {
             clients.push((client, seen.conversation));
         }
         drop(pacer);
-        self.clean_up(clients).await?;
+        let left = self.clean_up(clients).await;
         let outcome = Outcome {
             args,
             shape: self.shape,
@@ -221,6 +224,9 @@ impl<'a> Load<'a> {
         };
         let mut report = outcome.report(name);
         report.series = Some(series.table());
+        if let Err(error) = left {
+            report.note(format!("leaving: {error}"));
+        }
         Ok(report)
     }
 
@@ -241,7 +247,11 @@ impl<'a> Load<'a> {
                 Topics::Chat => self.shape.form.filter().to_owned(),
             };
             check_qos(&connack, self.args.qos)?;
-            client.subscribe(&filter, self.args.qos).await?;
+            match self.shape.topics {
+                Topics::Plain => client.subscribe_at(&filter, self.args.qos).await?,
+                // Chat delivers at 1 at most.
+                Topics::Chat => drop(client.subscribe(&filter, self.args.qos).await?),
+            }
             clients.push(client);
         }
         Ok(clients)

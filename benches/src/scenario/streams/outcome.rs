@@ -123,5 +123,10 @@ impl Outcome<'_> {
         report.fault_if(published.refused > 0, "publishes were refused");
         report.fault_if(published.unacked > 0, "publishes were not acknowledged");
         report.fault_if(delivered.delivered == 0, "nothing was delivered");
+        report.checks(if certain {
+            report::ALL_CAME
+        } else {
+            report::IN_ORDER
+        });
     }
 }

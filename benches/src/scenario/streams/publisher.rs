@@ -112,8 +112,10 @@ pub(super) struct Publisher {
     /// The place of a message is its Packet Identifier minus 1.
     in_flight: Vec<Option<InFlight>>,
     free: Vec<u16>,
-    /// When the window was last full.
+    /// When the window, or the buffer of the connection, was last full.
     full_until: u64,
+    /// What is queued had reached its bound.
+    was_full: bool,
     sent: u32,
     acked: Bits,
     /// QoS 0: deliveries that are not waited for any more.
@@ -128,6 +130,7 @@ impl Publisher {
             in_flight: vec![None; usize::from(task.window)],
             free: (1..=task.window).rev().collect(),
             full_until: 0,
+            was_full: false,
             sent: 0,
             acked: Bits::default(),
             given_up: 0,
@@ -174,9 +177,13 @@ impl Publisher {
     fn fill(&mut self) {
         let schedule = self.task.schedule;
         let now = schedule.clock.nanos();
+        if std::mem::replace(&mut self.was_full, self.client.queued() >= QUEUED_MAX) {
+            self.full_until = now;
+        }
         while now < schedule.stop && self.may_send() {
             self.send(self.due(self.sent).unwrap_or(now), now);
         }
+        self.was_full |= self.client.queued() >= QUEUED_MAX;
     }
 
     /// Open loop: when this message is to be sent.
@@ -345,3 +352,114 @@ impl Publisher {
 const QUEUED_MAX: usize = 256 * 1024;
 /// How long QoS 0 deliveries may pause before the messages count as lost.
 const STALL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use broker::codec::packet::Version;
+    use broker::codec::properties::PublishProperties;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::series::{Noted, Series};
+
+    /// Three messages are due, and its window takes two.
+    async fn publisher(version: Version) -> Publisher {
+        let (client, _broker) = Client::of_test(version).await;
+        let clock = Clock::start();
+        let schedule = Schedule {
+            start: clock.nanos(),
+            measure_from: 0,
+            ..Schedule::new(clock, 0, 100, 1)
+        };
+        let series = Series::new(schedule.measure_from, schedule.stop);
+        let stream = Arc::new(Stream::default());
+        (0..3).for_each(|_| stream.tick());
+        let task = Task {
+            template: Template::new("bench", Qos::AtLeastOnce, 60, version),
+            qos: Qos::AtLeastOnce,
+            run: 7,
+            stream_number: 0,
+            stream,
+            schedule,
+            window: 2,
+            pace: Pace::Ticks {
+                rate: 1_000_000,
+                streams: 1,
+            },
+            tape: Tape::new(&series, Noted::Ack),
+        };
+        Publisher::new(client, task)
+    }
+
+    fn ack(packet_id: u16, reason: ReasonCode) -> Packet {
+        let mut ack = Ack::success(PacketId::new(packet_id).unwrap());
+        ack.reason = reason;
+        Packet::PubAck(ack)
+    }
+
+    #[tokio::test]
+    async fn what_has_no_ack_and_what_was_not_sent_is_counted() {
+        let mut publisher = publisher(Version::V5).await;
+        let stream = Arc::clone(&publisher.task.stream);
+        publisher.fill();
+        publisher.client.hear(&ack(1, ReasonCode::Success));
+        publisher.handle_packets().unwrap();
+        let seen = publisher.finish().await;
+        assert_eq!((seen.sent, seen.acked, seen.unacked), (2, 1, 1));
+        assert_eq!((seen.unsent, seen.kept_back.count()), (1, 1));
+        assert_eq!((seen.lag.count(), seen.own_lag.count()), (2, 2));
+        assert_eq!(stream.acked.get().map(Bits::len), Some(1));
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_not_acknowledged() {
+        let mut publisher = publisher(Version::V5).await;
+        publisher.fill();
+        publisher.client.hear(&ack(1, ReasonCode::QuotaExceeded));
+        publisher.handle_packets().unwrap();
+        let seen = publisher.finish().await;
+        assert_eq!((seen.acked, seen.refused, seen.unacked), (0, 1, 1));
+        assert_eq!(seen.first_refusal, Some(ReasonCode::QuotaExceeded));
+    }
+
+    #[tokio::test]
+    async fn what_3_1_1_refuses_is_not_acknowledged() {
+        let mut publisher = publisher(Version::V311).await;
+        publisher.fill();
+        let refusal = Packet::Publish(Publish {
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            topic: "chat/me/err/@2".into(),
+            packet_id: None,
+            payload: bytes::Bytes::new(),
+            properties: PublishProperties::default().into(),
+        });
+        publisher.client.hear(&refusal);
+        publisher.client.hear(&ack(2, ReasonCode::Success));
+        publisher.handle_packets().unwrap();
+        let seen = publisher.finish().await;
+        assert_eq!((seen.acked, seen.refused), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_does_not_read_is_not_the_lag_of_the_generator() {
+        let mut publisher = publisher(Version::V5).await;
+        publisher.client.output().resize(QUEUED_MAX, 0);
+        publisher.fill();
+        assert_eq!(publisher.sent, 0);
+        publisher.client.output().clear();
+        publisher.fill();
+        let seen = publisher.finish().await;
+        assert_eq!(seen.lag.count(), 2);
+        assert!(seen.lag.micros_at(1.0) > seen.own_lag.micros_at(1.0));
+    }
+
+    #[tokio::test]
+    async fn an_ack_of_nothing_is_an_error() {
+        let mut publisher = publisher(Version::V5).await;
+        publisher.fill();
+        publisher.client.hear(&ack(7, ReasonCode::Success));
+        assert!(publisher.handle_packets().is_err());
+    }
+}
