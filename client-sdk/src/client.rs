@@ -218,7 +218,9 @@ impl Client {
     /// # Errors
     /// [`Error::Closed`], [`Error::Store`].
     pub async fn reconnect(&self) -> Result<(), Error> {
-        self.command(Command::Connect).await
+        let (done, heard) = oneshot::channel();
+        self.command(Command::Connect(done)).await?;
+        heard.await.map_err(|_| self.core().ended())
     }
 
     /// Connects anew, now, with this handle and this password or token: what is to be done about [`Connection::SignIn`], and

@@ -121,7 +121,7 @@ pub(crate) enum Command {
     /// What somebody asked for is in the store.
     Taken(Box<Taken>),
     /// If there is no connection, one is tried now, also after a refusal.
-    Connect,
+    Connect(oneshot::Sender<()>),
     /// With another login from now on.
     SignIn(Login, oneshot::Sender<()>),
     /// At QoS 0, if there is a connection.

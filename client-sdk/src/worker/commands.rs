@@ -22,7 +22,10 @@ impl Worker {
                 }
             }
             Command::Discard(number, reply) => self.discard(number, reply),
-            Command::Connect => self.connect_now(),
+            Command::Connect(done) => {
+                self.connect_now();
+                let _ = done.send(());
+            }
             Command::SignIn(login, done) => {
                 let before = std::mem::replace(&mut self.login, login);
                 if self.live.is_some() {
