@@ -255,11 +255,13 @@ fn percentiles(title: &str, curves: &[Curve], page: &mut Page) {
     .draw(page);
 }
 
-/// Of 1 / (1 − quantile): 10 is 90 %, 100 is 99 %.
+/// Of 1 / (1 − quantile): 10 is 90 %, 100 is 99 %. Where it is long there is no room for the sign.
 fn percentile(inverse: f64) -> String {
     let percent = 100.0 - 100.0 / inverse.max(1.0);
-    let text = format!("{percent:.4}");
-    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+    let text = format!("{percent:.6}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    let sign = if text.len() > 5 { "" } else { " %" };
+    format!("{text}{sign}")
 }
 
 /// Second by second.
