@@ -17,7 +17,7 @@ use broker::codec::reason::ReasonCode;
 
 use super::harness::{Client, Launch, Login, Lost, PATIENCE, Random, Server, VERSIONS};
 
-/// Most memory that the server ever had, whatever the attack. Unhurried it has some 50 MB.
+/// Most memory that the server ever had, whatever the attack.
 const PEAK_KIB_MAX: u64 = 256 * 1024;
 /// Messages of one round of the pair.
 const ROUND: u64 = 10;

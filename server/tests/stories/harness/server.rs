@@ -190,9 +190,11 @@ impl Server {
         self.status_kib("VmRSS:")
     }
 
-    /// Most memory that it has had, in KiB.
+    /// Most memory that it has had, in KiB, without the pages of its files: most of these are its own program, of which a
+    /// build without optimisation has tens of megabytes, more with each crate.
     pub(crate) fn peak_memory_kib(&self) -> u64 {
         self.status_kib("VmHWM:")
+            .saturating_sub(self.status_kib("RssFile:"))
     }
 
     fn status_kib(&self, name: &str) -> u64 {
