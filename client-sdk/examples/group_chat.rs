@@ -21,8 +21,8 @@ async fn next_entry(events: &mut Events, cid: Option<ConversationId>) -> Result<
 async fn main() -> Result<(), Error> {
     let server = std::env::args().nth(1);
     let server = server.unwrap_or_else(|| "mqtt://127.0.0.1:1883".to_owned());
-    let alice = Client::builder(&server).login("alice", "alice-secret");
-    let bob = Client::builder(&server).login("bob", "bob-secret");
+    let alice = Client::builder(&server).login("alice", "secret-a");
+    let bob = Client::builder(&server).login("bob", "secret-b");
     let (alice, bob) = (alice.open().await?, bob.open().await?);
     bob.online().await?;
     let mut heard = bob.events().await?;

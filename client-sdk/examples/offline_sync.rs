@@ -1,7 +1,7 @@
 //! An app in a folder: shows what it knows without a network, writes, and follows what happens until it is stopped. Start it
 //! with the server away, write, and start the server.
 //!
-//! `cargo run -p client-sdk --example offline_sync mqtt://127.0.0.1:1883 alice alice-secret FOLDER [@bob "a message"]`
+//! `cargo run -p client-sdk --example offline_sync mqtt://127.0.0.1:1883 alice secret-a FOLDER [@bob "a message"]`
 
 #![allow(clippy::print_stdout, reason = "an example")]
 

@@ -9,8 +9,8 @@ use client_sdk::{Client, Error, Event};
 
 /// Against a server that was started with `mqchat serve --dev`.
 pub async fn chat(server: &str) -> Result<String, Error> {
-    let alice = Client::builder(server).login("alice", "alice-secret");
-    let bob = Client::builder(server).login("bob", "bob-secret");
+    let alice = Client::builder(server).login("alice", "secret-a");
+    let bob = Client::builder(server).login("bob", "secret-b");
     let (alice, bob) = (alice.open().await?, bob.open().await?);
     let mut events = bob.events().await?;
     bob.online().await?;
